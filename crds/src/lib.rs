@@ -1,0 +1,18 @@
+//! The contract between users, operator and data plane: the three custom resources, and the settings that they resolve to.
+//!
+//! `resolve` is the only way from resources to [`settings::Settings`], on a laptop and in a cluster; it is pure.
+//! The feature `kube` adds what only the operator needs: object types, schemas, statuses.
+
+pub mod pool;
+pub mod resolve;
+pub mod service;
+pub mod settings;
+#[cfg(feature = "kube")]
+pub mod status;
+pub mod tier;
+pub mod units;
+
+/// The API group of all three kinds.
+pub const GROUP: &str = "flyweight.dev";
+/// The served and stored version of all three kinds.
+pub const VERSION: &str = "v1alpha1";

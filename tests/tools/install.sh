@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# Gets the real servers that the tests run against, each once, into a cache.
+# shellcheck disable=SC2317  # the install_ and finish_ functions are called by name
+set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+readonly TOOLS=(mysql mariadb redis kafka mongo kubernetes helm node)
+# what a node needs on the PATH, and the Debian package that has it
+readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
+    ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
+
+main() {
+    case ${1:-all} in
+        -h | --help) help && exit 0 ;;
+        --check)
+            [[ $# -eq 2 ]] || usage_error "--check takes one name"
+            known "$2"
+            check "$2"
+            exit
+            ;;
+        all) set -- "${TOOLS[@]}" ;;
+    esac
+    local name
+    for name in "$@"; do known "$name"; done
+    local status worst=0
+    for name in "$@"; do
+        if (check "$name") >/dev/null; then continue; fi
+        # in a shell of its own: what fails must not keep the others from being installed
+        set +e
+        (set -e && install "$name")
+        status=$?
+        set -e
+        ((status == 0 || worst == EXIT_FAILED)) || worst=$status
+    done
+    exit "$worst"
+}
+
+help() {
+    cat <<TEXT
+usage: install.sh [all | NAME...]     installs what is missing
+       install.sh --check NAME        exit code 0 if it is there, 3 if not
+names: ${TOOLS[*]}
+cache: $CACHE (FLYWEIGHT_CACHE)
+exit code: 0 all there, 1 failed, 2 wrong use, 3 some cannot be had here (one line each says why)
+TEXT
+}
+
+known() {
+    [[ " ${TOOLS[*]} " == *" $1 "* ]] || usage_error "unknown tool: $1 (known: ${TOOLS[*]})"
+}
+
+# one line, and the exit code that lets a suite skip: unavailable NAME WHY WHAT-TO-DO
+unavailable() {
+    printf 'unavailable: %s: %s; %s\n' "$1" "$2" "$3"
+    exit "$EXIT_UNAVAILABLE"
+}
+
+check() {
+    if [[ $1 == node ]]; then
+        local missing
+        missing=$(missing_node_packages)
+        [[ -z $missing ]] || unavailable node "missing: $missing" "run tests/tools/install.sh node as root"
+    elif [[ ! -e $(tool_dir "$1")/.ready ]] || ! still_there "$1"; then
+        unavailable "$1" "not installed" "run tests/tools/install.sh $1"
+    fi
+}
+
+# a Debian package may have been removed since: still_there NAME
+still_there() {
+    case $1 in
+        mariadb) have mariadbd && have mariadb-install-db ;;
+        redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
+        kafka | mongo) have java ;;
+    esac
+}
+
+# Builds into a temporary folder and renames it, with one builder per tool at a time.
+install() {
+    local name=$1 dir start=$EPOCHREALTIME
+    dir=$(tool_dir "$name")
+    mkdir -p "$CACHE/tools" "$CACHE/locks"
+    exec 8>"$CACHE/locks/$name"
+    flock -n 8 || { note "$name: another install is at it; waiting" && flock 8; }
+    if (check "$name") >/dev/null; then return; fi
+    step "$name"
+    BUILD=$(mktemp -d "$CACHE/tools/.build-$name.XXXXXX")
+    chmod 755 "$BUILD"
+    trap 'rm -rf -- "$BUILD"' EXIT
+    "install_$name"
+    touch "$BUILD/.ready"
+    rm -rf -- "$dir"
+    mv -T -- "$BUILD" "$dir"
+    if declare -F "finish_$name" >/dev/null; then "finish_$name" "$dir"; fi
+    ok "$name in $(elapsed "$start")"
+}
+
+install_mysql() {
+    apt_install mysql mmdebstrap:mmdebstrap
+    note "MySQL server from Debian $MYSQL_SUITE, with its libraries"
+    mmdebstrap --quiet --variant=extract --include=mysql-server-core \
+        --aptopt='Acquire::Check-Valid-Until "false"' "$MYSQL_SUITE" "$BUILD/root" "$MYSQL_MIRROR" >&2 ||
+        unavailable mysql "mmdebstrap could not fetch mysql-server-core" "see above; is $MYSQL_MIRROR reachable?"
+    rm -rf -- "$BUILD"/root/usr/share/{doc,man,locale} "$BUILD"/root/var/cache/apt "$BUILD"/root/usr/bin/mysql*
+    mysql_program "$BUILD" --version >"$BUILD/version"
+    grep -q "Ver $MYSQL_SERIES\." "$BUILD/version" || note "other series than expected: $(<"$BUILD/version")"
+}
+
+# The loader of the tree with the libraries of the tree: neither chroot nor root is needed.
+mysql_program() {
+    local root=$1/root
+    shift
+    "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/sbin/mysqld" "$@"
+}
+
+install_mariadb() {
+    # only the programs: the package that also has the system service is mariadb-server
+    apt_install mariadb mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core
+    mariadbd --version >"$BUILD/version"
+}
+
+install_redis() {
+    # redis-tools has the server under another name; redis-server adds only the system service
+    if ! have redis-server; then
+        apt_install redis redis-check-rdb:redis-tools redis-cli:redis-tools
+        ln -s "$(command -v redis-check-rdb)" "$BUILD/redis-server"
+    else
+        ln -s "$(command -v redis-server)" "$BUILD/redis-server"
+    fi
+    "$BUILD/redis-server" --version >"$BUILD/version"
+}
+
+install_kafka() {
+    need kafka java "a Java runtime, 17 or later" mvn "Maven"
+    cp -- "$TOOLS_DIR/kafka/pom.xml" "$BUILD/"
+    maven kafka dependency:copy-dependencies
+    # A formatted log folder, copied at each first start, saves starting Java twice.
+    cat >"$BUILD/format.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:9093
+listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
+controller.listener.names=CONTROLLER
+log.dirs=$BUILD/formatted
+PROPERTIES
+    java -Xmx128m -cp "$BUILD/lib/*" kafka.tools.StorageTool format \
+        --cluster-id Rmx5d2VpZ2h0LXRlc3RzMQ --config "$BUILD/format.properties" >"$BUILD/format.log" 2>&1 ||
+        { cat "$BUILD/format.log" >&2 && die "kafka: cannot format a log folder"; }
+    echo "$KAFKA_VERSION" >"$BUILD/version"
+}
+
+# An archive of the loaded classes halves the start; it names the jars by their final path.
+finish_kafka() {
+    local port=$((20000 + RANDOM % 10000)) scratch=$1/archive-run server
+    mkdir -p "$scratch"
+    KAFKA_OPTS="-XX:ArchiveClassesAtExit=$1/kafka.jsa" "$TOOLS_DIR/serve.sh" kafka "$scratch" "$port" &
+    server=$!
+    "$TOOLS_DIR/wait.sh" kafka 127.0.0.1 "$port" 60 || note "kafka: did not start for the archive"
+    kill -TERM "$server" 2>/dev/null || true
+    wait "$server" || true
+    rm -rf -- "$scratch"
+}
+
+install_mongo() {
+    need mongo java "a Java runtime, 17 or later" mvn "Maven"
+    cp -r -- "$TOOLS_DIR/mongo-server/." "$BUILD/"
+    maven mongo package dependency:copy-dependencies
+    mv -- "$BUILD"/target/mongo-server-*.jar "$BUILD/lib/"
+    rm -rf -- "$BUILD/target" "$BUILD/src"
+    echo "$MONGO_SERVER_VERSION" >"$BUILD/version"
+}
+
+install_kubernetes() {
+    need kubernetes go "Go 1.25 or later"
+    local stamp=k8s.io/component-base/version
+    note "every part of Kubernetes $KUBERNETES_VERSION in one program; about 6 minutes on two cores"
+    (
+        cd -- "$TOOLS_DIR/kubernetes"
+        export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
+        nice -n 5 go build -trimpath -o "$BUILD/kubernetes" -ldflags="-s -w -X $stamp.gitVersion=$KUBERNETES_VERSION
+            -X $stamp.gitMajor=1 -X $stamp.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES_VERSION")" .
+        go build -trimpath -o "$BUILD/pause" -ldflags='-s -w' ./pause
+    ) >&2 || die "kubernetes: the build failed"
+    ln -s kubernetes "$BUILD/kubectl"
+    echo "$KUBERNETES_VERSION" >"$BUILD/version"
+}
+
+install_helm() {
+    need helm go "Go 1.25 or later"
+    note "Helm $HELM_VERSION; about 3 minutes on two cores"
+    CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOBIN=$BUILD nice -n 5 go install -trimpath -ldflags='-s -w' \
+        "helm.sh/helm/v3/cmd/helm@$HELM_VERSION" >&2 || die "helm: the build failed"
+    echo "$HELM_VERSION" >"$BUILD/version"
+}
+
+install_node() {
+    apt_install node "${NODE_PROGRAMS[@]}" /usr/lib/cni/bridge:containernetworking-plugins \
+        /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    containerd --version >"$BUILD/version"
+}
+
+missing_node_packages() {
+    local pair
+    for pair in "${NODE_PROGRAMS[@]}" /usr/lib/cni/bridge:containernetworking-plugins; do
+        present "${pair%%:*}" || echo "${pair##*:}"
+    done | sort -u | tr '\n' ' '
+}
+
+present() {
+    case $1 in
+        /*) [[ -e $1 ]] ;;
+        *) have "$1" ;;
+    esac
+}
+
+# Maven goals in the build folder; libraries go to lib: maven NAME GOAL...
+maven() {
+    local name=$1
+    shift
+    (cd -- "$BUILD" && mvn -q -B -ntp "${@/#dependency:/org.apache.maven.plugins:maven-dependency-plugin:3.8.1:}" \
+        -DincludeScope=runtime -DoutputDirectory=lib) >&2 || die "$name: Maven failed"
+}
+
+# a program must be there already: need TOOL PROGRAM WHAT-IT-IS...
+need() {
+    local tool=$1
+    shift
+    while (($#)); do
+        have "$1" || unavailable "$tool" "$1 is not on the PATH" "install $2"
+        shift 2
+    done
+}
+
+# Installs the Debian packages whose program is missing: apt_install TOOL PROGRAM:PACKAGE...
+apt_install() {
+    local tool=$1 pair packages=()
+    shift
+    for pair in "$@"; do
+        present "${pair%%:*}" || packages+=("${pair##*:}")
+    done
+    ((${#packages[@]})) || return 0
+    have apt-get || unavailable "$tool" "not a Debian system" "install by hand: ${packages[*]}"
+    [[ $EUID -eq 0 ]] || unavailable "$tool" "not root" "run as root: apt-get install --no-install-recommends ${packages[*]}"
+    note "Debian packages: ${packages[*]}"
+    exec 7>"$CACHE/locks/apt"
+    flock 7
+    if [[ -z $(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 -print -quit 2>/dev/null) ]]; then
+        apt-get -qq update >&2 || note "apt-get update failed; going on with the lists that are there"
+    fi
+    keep_services_stopped
+    local status=0
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+        install -y --no-install-recommends "${packages[@]}" >&2 || status=$?
+    let_services_start
+    flock -u 7
+    ((status == 0)) || unavailable "$tool" "apt-get could not install ${packages[*]}" "see the messages above"
+}
+
+# Debian starts a service at installation unless this file says 101.
+keep_services_stopped() {
+    [[ ! -e /usr/sbin/policy-rc.d ]] || return 0
+    printf '#!/bin/sh\n# flyweight: no service starts while the tests install theirs\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+}
+
+let_services_start() {
+    if grep -qs '^# flyweight:' /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi
+}
+
+main "$@"

@@ -97,7 +97,10 @@ pub enum Entity {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct Ref {
     /// The name.
-    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     pub name: String,
 }
 

@@ -100,7 +100,10 @@ pub struct ServiceSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct ReplicaGroup {
     /// The group's name, unique in the service. Fixed (another name is another group).
-    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 24), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 1, max = 24), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// How many pods. Hot.
     #[serde(default = "default_replicas")]
@@ -145,7 +148,10 @@ pub struct Resources {
 )]
 pub struct Backend {
     /// The backend's name, which pools and tiers refer to.
-    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// MySQL 8 or later, or MariaDB 10.11 or later. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]

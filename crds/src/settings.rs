@@ -169,7 +169,7 @@ pub enum BackendKind {
 }
 
 /// Who may call, and how often.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecuritySettings {
     /// The Secret with the keys that tokens are verified by; none lets everybody call.
@@ -196,8 +196,18 @@ impl Settings {
 
     /// The same settings with every hot field at a fixed value. Each field is named, so that a new one must choose its class.
     fn without_hot(&self) -> Self {
-        let Self { service, pools, groups, backends, pipeline: _, ingest: _, gateway, security, web_socket: _, observability: _ } =
-            self.clone();
+        let Self {
+            service,
+            pools,
+            groups,
+            backends,
+            pipeline: _,
+            ingest: _,
+            gateway,
+            security,
+            web_socket: _,
+            observability: _,
+        } = self.clone();
         let SecuritySettings { jwt_secret, encryption_secret, rate_limit: _, cors_allow_origins: _ } = security;
         Self {
             service,
@@ -214,7 +224,12 @@ impl Settings {
                 strategy: Default::default(),
                 health_check: Default::default(),
             }),
-            security: SecuritySettings { jwt_secret, encryption_secret, rate_limit: None, cors_allow_origins: Vec::new() },
+            security: SecuritySettings {
+                jwt_secret,
+                encryption_secret,
+                rate_limit: None,
+                cors_allow_origins: Vec::new(),
+            },
             web_socket: WebSocket::default(),
             observability: Observability::default(),
         }
@@ -223,7 +238,8 @@ impl Settings {
 
 impl PoolSettings {
     fn without_hot(self) -> Self {
-        let Self { name, entity, source, fields, tiers, capacity: _, cleanup: _, warm_up: _, limits: _, access: _ } = self;
+        let Self { name, entity, source, fields, tiers, capacity: _, cleanup: _, warm_up: _, limits: _, access: _ } =
+            self;
         Self {
             name,
             entity,

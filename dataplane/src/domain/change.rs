@@ -1,0 +1,99 @@
+//! A unit of work is a value: changes that a store commits all or none, each with its event in the same transaction.
+
+use std::sync::Arc;
+
+use super::{
+    record::{Key, Record, Row, Version},
+    schema::Schema,
+};
+
+/// A collection as stores know it: a schema and the table or collection that holds its records.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// The pool that serves it.
+    pub pool: String,
+    /// What its records look like.
+    pub schema: Arc<Schema>,
+    /// The table or collection.
+    pub name: String,
+    /// The column of the key; `_id` in documents whatever is said here.
+    pub key_column: String,
+    /// The column of the version; none makes the collection read-only.
+    pub version_column: Option<String>,
+    /// Whether the table was declared by the user, and so is neither created nor altered, and has no columns beside the declared ones
+    /// (`created_at` and `updated_at` are used where they exist).
+    pub declared: bool,
+}
+
+/// Changes that are committed together.
+#[derive(Clone, Debug)]
+pub struct UnitOfWork {
+    /// The changes, in order. Several may touch one key.
+    pub changes: Vec<Change>,
+    /// Who does it: the token's subject, or `anonymous`.
+    pub actor: String,
+}
+
+/// One change of one record.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The collection of the record.
+    pub collection: Arc<Collection>,
+    /// The key of the record.
+    pub key: Key,
+    /// What happens to it.
+    pub action: Action,
+}
+
+/// What happens to a record.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// It comes to be: version 1, or one more than its tombstone's. Fails with `Exists` where it is there.
+    Create {
+        /// Its values.
+        values: Row,
+        /// Whether the key was made just now, so that there cannot be a tombstone.
+        fresh_key: bool,
+    },
+    /// It gets new values. Fails with `NotFound` or `Stale`.
+    Replace {
+        /// The version that it must have.
+        guard: Guard,
+        /// Its new values.
+        values: Row,
+    },
+    /// It gets new values, or comes to be. Fails with `Stale`.
+    Upsert {
+        /// The version that it must have.
+        guard: Guard,
+        /// Its new values.
+        values: Row,
+    },
+    /// It goes, and leaves a tombstone. Fails with `NotFound` or `Stale`.
+    Delete {
+        /// The version that it must have.
+        guard: Guard,
+    },
+}
+
+/// The version that a record must have for a change to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Whichever it has.
+    Any,
+    /// Just this one.
+    Exactly(Version),
+}
+
+/// What a committed change left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The record's key.
+    pub key: Key,
+    /// The version of the change: of the record, or of its tombstone.
+    pub version: Version,
+    /// The record as it is now; none after a delete.
+    pub record: Option<Record>,
+    /// Whether the record was not there before.
+    pub created: bool,
+}

@@ -1,0 +1,187 @@
+//! An entity is data: its fields with kind, bounds and roles. Everything that handles records reads the schema.
+
+use rust_decimal::Decimal;
+
+use super::value::Value;
+pub use crds::pool::Role;
+
+/// What the records of one collection look like.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The entity in the singular, as in event types: `product`. The pool's name for a declared table.
+    pub entity: String,
+    /// The collection in the plural, as in paths: `products`.
+    pub collection: String,
+    /// The name of the key in JSON: `id`, or the declared key.
+    pub key: String,
+    /// The fields, without key, version and times.
+    pub fields: Vec<Field>,
+    /// What single fields cannot say: rules over the whole record. Each fault names a field.
+    pub rules: fn(&Schema, &super::record::Row) -> Vec<FieldFault>,
+}
+
+/// One field of a schema.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name in JSON and in stores.
+    pub name: String,
+    /// The kind of its values, with bounds.
+    pub kind: Kind,
+    /// Whether equal values are shared in memory.
+    pub role: Role,
+    /// Whether a record must have a value.
+    pub required: bool,
+    /// Whether no two records may have the same value. Text only.
+    pub unique: bool,
+    /// Whether stores keep an index for it.
+    pub indexed: bool,
+    /// Whether its values are encrypted in stores and masked elsewhere.
+    pub encrypted: bool,
+    /// Whether only the server sets it.
+    pub read_only: bool,
+    /// The value of a new record that does not give one.
+    pub default: Value,
+}
+
+/// The kind of a field's values, with bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Text of at most so many characters, and at least one where the field is required. Never a NUL.
+    Text {
+        /// The most Unicode scalar values.
+        max: usize,
+        /// What else the text must be.
+        form: Form,
+    },
+    /// A whole number between two bounds, both included.
+    Int {
+        /// The least.
+        min: i64,
+        /// The greatest.
+        max: i64,
+    },
+    /// An exact decimal number between two bounds, both included.
+    Decimal {
+        /// The least.
+        min: Decimal,
+        /// The greatest.
+        max: Decimal,
+        /// The most digits after the point.
+        scale: u32,
+    },
+    /// true or false.
+    Bool,
+    /// Any JSON value.
+    Json {
+        /// The most bytes of canonical text.
+        max: usize,
+        /// Which shape the value must have.
+        shape: Shape,
+    },
+    /// A point in time.
+    Time,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+}
+
+/// What text must be, beyond its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Anything.
+    Any,
+    /// An e-mail address.
+    Email,
+    /// A currency code of ISO 4217: three capital letters.
+    Currency,
+    /// The key of another record.
+    Key,
+}
+
+/// Which shape a JSON value must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Anything but null.
+    Any,
+    /// An object.
+    Object,
+    /// A list.
+    List,
+    /// A list of strings.
+    Strings,
+}
+
+/// One field of a request that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldFault {
+    /// The field: `price`, `items[2].quantity`.
+    pub field: String,
+    /// What is wrong with it and what it must be.
+    pub message: String,
+}
+
+impl Schema {
+    /// The index of a field by its name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+}
+
+impl Field {
+    /// An optional field with no index, that anybody may set.
+    pub fn new(name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            role: Role::Auto,
+            required: false,
+            unique: false,
+            indexed: false,
+            encrypted: false,
+            read_only: false,
+            default: Value::Null,
+        }
+    }
+
+    /// The field, required.
+    #[must_use]
+    pub fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    /// The field, unique over the collection (and indexed by that).
+    #[must_use]
+    pub fn unique(self) -> Self {
+        Self { unique: true, ..self }
+    }
+
+    /// The field, with an index.
+    #[must_use]
+    pub fn indexed(self) -> Self {
+        Self { indexed: true, ..self }
+    }
+
+    /// The field, set by the server alone.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    /// The field, in a role.
+    #[must_use]
+    pub fn role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// The field, with a value for records that do not give one.
+    #[must_use]
+    pub fn default(self, default: Value) -> Self {
+        Self { default, ..self }
+    }
+}
+
+impl FieldFault {
+    /// A fault of one field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}

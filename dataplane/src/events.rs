@@ -1,0 +1,42 @@
+//! The feed of changes: from the outboxes through the bus to caches and live clients.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast;
+
+use crate::domain::event::Envelope;
+
+/// Carries events to every replica, in order for each key, at least once.
+#[async_trait]
+pub trait EventBus: Send + Sync {
+    /// Publishes events, in order for each key. They are durable when this returns.
+    async fn publish(&self, events: &[Envelope]) -> Result<(), BusError>;
+
+    /// Every event from now on, each with its cursor. A receiver that lags is told so by the channel.
+    fn live(&self) -> broadcast::Receiver<Arc<Envelope>>;
+
+    /// The events after a cursor, up to now and on without a gap; `Expired` where they are no longer kept.
+    async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError>;
+
+    /// The cursor of the newest event: a replay from here gives only what comes later.
+    async fn head(&self) -> Result<String, BusError>;
+
+    /// Whether the bus answers.
+    async fn ping(&self) -> Result<(), BusError>;
+}
+
+/// Why the bus did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The bus cannot be reached; the same call may succeed later.
+    #[error("the event bus is unavailable: {0}")]
+    Unavailable(String),
+    /// The cursor is not one of this feed.
+    #[error("the cursor is not one of this feed")]
+    BadCursor,
+    /// The events after the cursor are no longer kept.
+    #[error("the events after the cursor are no longer kept: start over")]
+    Expired,
+}

@@ -1,0 +1,8 @@
+//! The data plane of Flyweight: serves pools over REST and WebSocket from a multi-tier cache.
+//!
+//! Each module reads top to bottom: `http -> service -> cache / store -> domain`; `app` alone knows every part.
+
+pub mod cache;
+pub mod domain;
+pub mod events;
+pub mod store;

@@ -1,0 +1,72 @@
+//! Where records live: one trait, kept by SQL (MySQL, MariaDB, SQLite) and documents (MongoDB), each to one conformance suite.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    change::{Collection, UnitOfWork, Written},
+    event::Outbox,
+    query::{Page, Query},
+    record::{Key, Lookup, Version},
+};
+
+/// A system of record. A commit puts the event of each change into the outbox in the same transaction.
+#[async_trait]
+pub trait RecordStore: Send + Sync {
+    /// Makes the store ready for these collections: creates or migrates its own tables, checks declared ones. Safe to call at once from several processes.
+    async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError>;
+
+    /// What the store knows of each key, in the order of the keys, in one round trip.
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError>;
+
+    /// A page of the records that a query finds.
+    async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError>;
+
+    /// Commits all changes or none. The answer has one entry for each change, in order, and is given once the commit is durable.
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError>;
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// The committed events that are not yet published.
+    fn outbox(&self) -> Arc<dyn Outbox>;
+}
+
+/// Why a store did not do what it was asked. Nothing was changed, but for `Unknown`.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The record is not there.
+    #[error("there is no such record")]
+    NotFound,
+    /// The record has another version than the change was made for.
+    #[error("the record has version {current}")]
+    Stale {
+        /// The version that it has.
+        current: Version,
+    },
+    /// A record with this key is there already.
+    #[error("a record with this key exists")]
+    Exists,
+    /// Another record has the same value in a unique field.
+    #[error("another record has the same {field}")]
+    Duplicate {
+        /// The field.
+        field: String,
+    },
+    /// The collection cannot be written.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The store cannot do what is asked, whatever its state: an atomic unit over several documents, a missing column.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The connection was lost during the commit: it may or may not have happened.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(String),
+    /// What is stored cannot be read as the schema says.
+    #[error("stored data is not as declared: {0}")]
+    Corrupt(String),
+}

@@ -57,7 +57,7 @@ SQL
 serve_mysql() {
     local root=$TOOL/root loader program
     loader=$root/usr/lib64/ld-linux-x86-64.so.2
-    program=("$loader" --library-path "$root/usr/lib/x86_64-linux-gnu" --argv0 mysqld "$root/usr/sbin/mysqld"
+    program=("$loader" --library-path "$root/usr/lib/x86_64-linux-gnu" --argv0 "$root/usr/sbin/mysqld" "$root/usr/sbin/mysqld"
         --no-defaults --user="$(id -un)" --basedir="$root/usr" --lc-messages-dir="$root/usr/share/mysql"
         --character-sets-dir="$root/usr/share/mysql/charsets" --plugin-dir="$root/usr/lib/mysql/plugin"
         --mysqlx=OFF --secure-file-priv=NULL --performance-schema=OFF
@@ -67,6 +67,8 @@ serve_mysql() {
         "${program[@]}" --datadir="$DIR/data.new" --initialize-insecure --init-file="$DIR/accounts.sql"
         mv -T -- "$DIR/data.new" "$DIR/data"
     fi
+    # a killed server leaves a lock with its process id, which another process may have by now
+    rm -f -- "$(socket_path)" "$(socket_path).lock"
     exec "${program[@]}" --datadir="$DIR/data" --socket="$(socket_path)" --pid-file="$DIR/server.pid" \
         --port="$PORT" --bind-address="$BIND" --skip-name-resolve --max-connections=500 --table-open-cache=400 \
         --innodb-flush-log-at-trx-commit=1

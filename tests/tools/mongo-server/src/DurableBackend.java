@@ -17,10 +17,16 @@ final class DurableBackend extends H2Backend {
             "find", "getcmdlineopts", "getlog", "getmore", "hello", "hostinfo", "ismaster", "killcursors",
             "listcollections", "listdatabases", "listindexes", "ping", "serverstatus", "whatsmyuri");
 
+    /** Each commit appends to the file; now and then the space of what was overwritten is used again. */
+    private static final int COMMITS_PER_COMPACTION = 256;
+    private static final int COMPACTION_BYTES = 4 << 20;
+    private static final int FILL_PERCENT = 60;
+
     /** Held shared while a command writes, alone while its changes go to the file: no commit sees half a command. */
     private final ReentrantReadWriteLock writing = new ReentrantReadWriteLock();
     private final AtomicLong written = new AtomicLong();
     private long committed;
+    private long commits;
 
     DurableBackend(MVStore store) {
         super(store);
@@ -67,6 +73,9 @@ final class DurableBackend extends H2Backend {
                 long all = written.get();
                 commit();
                 committed = all;
+                if (++commits % COMMITS_PER_COMPACTION == 0) {
+                    getMvStore().compact(FILL_PERCENT, COMPACTION_BYTES);
+                }
             }
         } finally {
             writing.writeLock().unlock();

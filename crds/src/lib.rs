@@ -3,6 +3,7 @@
 //! `resolve` is the only way from resources to [`settings::Settings`], on a laptop and in a cluster; it is pure.
 //! The feature `kube` adds what only the operator needs: object types, schemas, statuses.
 
+pub mod entity;
 pub mod pool;
 pub mod resolve;
 pub mod service;

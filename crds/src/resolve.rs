@@ -1,9 +1,29 @@
 //! From resources to settings: pure, complete, and the only way.
 //! What is wrong is reported all at once, each fault with the resource and the path of its field.
+//!
+//! What the CRDs say by CEL is checked here again, because on a laptop there is no API server.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use crate::{pool::PoolSpec, service::ServiceSpec, settings::Settings, tier::TierSpec};
+use crate::{
+    pool::{Entity, PoolSpec, Ref},
+    resolve::backend::Backends,
+    service::ServiceSpec,
+    settings::{PoolSettings, SecuritySettings, Settings},
+    tier::TierSpec,
+};
+
+mod backend;
+mod pool;
+mod quantity;
+mod replicas;
+mod service;
+mod tier;
+
+pub use replicas::replicas_of;
 
 /// A resource's spec under its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,29 +37,190 @@ pub struct Named<S> {
 /// One thing that is wrong with the resources, caused and mendable by their author.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// The resource: `FlyweightPool/products`.
+    /// The resource: `FlyweightPool/products`. Empty where a file does not even hold a resource.
     pub resource: String,
-    /// The path of the field: `spec.tierRefs[0].name`.
+    /// The path of the field: `spec.tierRefs[0].name`. Empty where the fault is the resource as a whole.
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
+    /// The file and line, where the resource was read from a file: `pools.yaml:14`.
+    pub place: Option<String>,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.resource, self.path, self.message)
+        let Self { resource, path, message, place } = self;
+        if let Some(place) = place {
+            write!(f, "{place}: ")?;
+        }
+        match (resource.is_empty(), path.is_empty()) {
+            (true, _) => write!(f, "{message}"),
+            (false, true) => write!(f, "{resource}: {message}"),
+            (false, false) => write!(f, "{resource} {path}: {message}"),
+        }
     }
 }
 
 /// Resolves one service with the pools and tiers of its namespace. Pools and tiers that the service does not reach are left out.
 ///
 /// # Errors
-/// Every fault in what the service reaches, sorted by resource and path.
+/// Every fault in what the service reaches, sorted by resource and path, each once.
 pub fn resolve(
     service: &Named<ServiceSpec>,
     pools: &[Named<PoolSpec>],
     tiers: &[Named<TierSpec>],
 ) -> Result<Settings, Vec<Fault>> {
-    let _ = (service, pools, tiers);
-    Err(Vec::new())
+    let mut faults = BTreeSet::new();
+    let mut report = Report::new("FlyweightService", &service.name, &mut faults);
+    service::check(service, &mut report);
+    let backends = Backends::of(service, &mut report);
+    let named = references("FlyweightPool", "spec.poolRefs", &service.spec.pool_refs, pools, &mut report);
+    let resolved: Vec<(usize, PoolSettings)> = named
+        .iter()
+        .filter_map(|(index, pool)| {
+            let report = &mut Report::new("FlyweightPool", &pool.name, &mut faults);
+            Some((*index, pool::settings(pool, &backends, tiers, report)?))
+        })
+        .collect();
+    let mut report = Report::new("FlyweightService", &service.name, &mut faults);
+    unique_pools(&named, &resolved, &mut report);
+    let groups = service::groups(&service.spec, &mut report);
+    if !faults.is_empty() {
+        return Err(faults.into_iter().collect());
+    }
+    let ServiceSpec {
+        pipeline,
+        ingest,
+        gateway,
+        security,
+        web_socket,
+        observability,
+        image: _,
+        replicas: _,
+        pool_refs: _,
+        replica_groups: _,
+        backends: _,
+        autoscaling: _,
+        disruption: _,
+        network_policy: _,
+        paused: _,
+    } = service.spec.clone();
+    let pools: Vec<PoolSettings> = resolved.into_iter().map(|(_, pool)| pool).collect();
+    let encrypted = pools.iter().any(|pool| pool.fields.iter().any(|field| field.encrypt));
+    let encryption_secret = encrypted.then(|| match security.encryption {
+        Some(secret) => secret.secret_ref.name,
+        None => format!("{}-encryption", service.name),
+    });
+    Ok(Settings {
+        service: service.name.clone(),
+        pools,
+        groups,
+        backends: backends.into_settings(),
+        pipeline,
+        ingest,
+        gateway,
+        security: SecuritySettings {
+            jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
+            encryption_secret,
+            rate_limit: security.rate_limit,
+            cors_allow_origins: security.cors.allow_origins,
+        },
+        web_socket,
+        observability,
+    })
+}
+
+/// Takes down what is wrong with one resource.
+struct Report<'a> {
+    resource: String,
+    faults: &'a mut BTreeSet<Fault>,
+}
+
+impl<'a> Report<'a> {
+    fn new(kind: &str, name: &str, faults: &'a mut BTreeSet<Fault>) -> Self {
+        Self { resource: format!("{kind}/{name}"), faults }
+    }
+
+    /// Another resource, into the same list.
+    fn on(&mut self, kind: &str, name: &str) -> Report<'_> {
+        Report::new(kind, name, self.faults)
+    }
+
+    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        let (path, message) = (path.into(), message.into());
+        self.faults.insert(Fault { resource: self.resource.clone(), path, message, place: None });
+    }
+
+    fn ensure(&mut self, holds: bool, path: impl Into<String>, message: impl Into<String>) {
+        if !holds {
+            self.add(path, message);
+        }
+    }
+
+    /// Every name once.
+    fn unique<'n>(&mut self, path: &str, field: &str, names: impl IntoIterator<Item = &'n str>) {
+        let mut seen = BTreeSet::new();
+        for (index, name) in names.into_iter().enumerate() {
+            self.ensure(seen.insert(name), format!("{path}[{index}].{field}"), format!("\"{name}\" is named twice"));
+        }
+    }
+}
+
+/// The resources that a list of references names, with their places in the list: each once, and each there.
+fn references<'a, S>(
+    kind: &str,
+    path: &str,
+    refs: &[Ref],
+    all: &'a [Named<S>],
+    report: &mut Report<'_>,
+) -> Vec<(usize, &'a Named<S>)> {
+    let known: BTreeMap<&str, &Named<S>> = all.iter().map(|one| (one.name.as_str(), one)).collect();
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::with_capacity(refs.len());
+    for (index, Ref { name }) in refs.iter().enumerate() {
+        let at = format!("{path}[{index}].name");
+        if !seen.insert(name) {
+            report.add(at, format!("\"{name}\" is named twice"));
+        } else if let Some(one) = known.get(name.as_str()) {
+            found.push((index, *one));
+        } else {
+            report.add(at, missing(kind, name, known.keys().copied()));
+        }
+    }
+    found
+}
+
+/// `no CacheTier "hott"; there are: hot, shared`
+fn missing<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let known: Vec<&str> = known.collect();
+    match known.as_slice() {
+        [] => format!("no {kind} \"{name}\"; there is none"),
+        [one] => format!("no {kind} \"{name}\"; there is: {one}"),
+        many => format!("no {kind} \"{name}\"; there are: {}", many.join(", ")),
+    }
+}
+
+/// One pool for each built-in entity, and one for each table.
+fn unique_pools(named: &[(usize, &Named<PoolSpec>)], resolved: &[(usize, PoolSettings)], report: &mut Report<'_>) {
+    let mut entities: BTreeMap<Entity, &str> = BTreeMap::new();
+    let mut twice = BTreeSet::new();
+    for (index, Named { name, spec }) in named {
+        if spec.entity == Entity::Custom {
+            continue;
+        }
+        if let Some(first) = entities.insert(spec.entity, name) {
+            let message =
+                format!("\"{first}\" and \"{name}\" both serve {:?}: a service has one pool for it", spec.entity);
+            report.add(format!("spec.poolRefs[{index}].name"), message);
+            twice.insert(name.as_str());
+        }
+    }
+    let mut sources: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for (index, PoolSettings { name, source, .. }) in resolved.iter().filter(|(_, pool)| !twice.contains(&*pool.name)) {
+        if let Some(first) = sources.insert((&source.backend, &source.collection), name) {
+            let message =
+                format!("\"{first}\" and \"{name}\" both serve {} of backend {}", source.collection, source.backend);
+            report.add(format!("spec.poolRefs[{index}].name"), message);
+        }
+    }
 }

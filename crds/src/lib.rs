@@ -3,6 +3,13 @@
 //! `resolve` is the only way from resources to [`settings::Settings`], on a laptop and in a cluster; it is pure.
 //! The feature `kube` adds what only the operator needs: object types, schemas, statuses.
 
+#![cfg_attr(
+    feature = "kube",
+    expect(clippy::duplicated_attributes, reason = "kube's printer columns repeat their keys by design")
+)]
+
+#[cfg(feature = "kube")]
+pub mod definitions;
 pub mod entity;
 pub mod pool;
 pub mod resolve;

@@ -37,6 +37,8 @@ use crate::units::{Bytes, Span};
     schemars(extend("x-kubernetes-validations" = [
         { "rule": "self.entity == oldSelf.entity", "message": "entity is fixed: create another pool for another entity", "fieldPath": ".entity" },
         { "rule": "self.entity != 'Custom' || (has(self.source) && has(self.fields) && size(self.fields) > 0)", "message": "a Custom pool declares its source and its fields" },
+        { "rule": "self.entity != 'Custom' || !has(self.source) || !has(self.source.mysql) || (has(self.source.mysql.table) && has(self.source.mysql.key))", "message": "a Custom pool names its table and the column that identifies a row", "fieldPath": ".source" },
+        { "rule": "self.entity != 'Custom' || !has(self.source) || !has(self.source.mongodb) || has(self.source.mongodb.collection)", "message": "a Custom pool names its collection", "fieldPath": ".source" },
         { "rule": "self.entity != 'Custom' || !has(self.fields) || self.fields.all(f, has(f.type))", "message": "every field of a Custom pool has a type", "fieldPath": ".fields" },
     ]))
 )]
@@ -163,12 +165,19 @@ pub struct CollectionSource {
 /// How one field is treated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "kube",
+    schemars(extend("x-kubernetes-validations" = [
+        { "rule": "!(self.encrypt && self.role == 'Intrinsic')", "message": "an encrypted field is never shared: it cannot be Intrinsic", "fieldPath": ".role" },
+    ]))
+)]
 pub struct FieldSpec {
     /// The field's name, as in the API and in the store.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")))]
     pub name: String,
     /// The type of the values. Custom pools only: built-in entities know theirs. Rolling.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(with = "FieldType"))]
     pub kind: Option<FieldType>,
     /// Whether equal values are stored once (Intrinsic), per record (Extrinsic), or as measured (Auto). Rolling.
     #[serde(default)]

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{pool::Ref, units::Span};
+#[cfg(feature = "kube")]
+use crate::units::quantities_schema;
+use crate::{
+    pool::Ref,
+    units::{Span, quantities},
+};
 
 /// Who serves, over which backends, with which limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +46,7 @@ use crate::{pool::Ref, units::Span};
     schemars(extend("x-kubernetes-validations" = [
         { "rule": "!has(self.replicas) || self.replicas == 0 || self.replicas >= size(self.replicaGroups)", "message": "replicas must be 0, or at least 1 for each replica group", "fieldPath": ".replicas" },
         { "rule": "!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas", "message": "minReplicas must not exceed maxReplicas", "fieldPath": ".autoscaling" },
+        { "rule": "!has(self.autoscaling) || self.autoscaling.minReplicas >= size(self.replicaGroups)", "message": "minReplicas must be at least 1 for each replica group", "fieldPath": ".autoscaling" },
     ]))
 )]
 pub struct ServiceSpec {
@@ -127,12 +133,12 @@ pub struct ReplicaGroup {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct Resources {
     /// What is set aside for the pod: `cpu`, `memory`. Rolling.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "kube", schemars(length(max = 8), extend("maxProperties" = 8)))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "quantities")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "quantities_schema"))]
     pub requests: BTreeMap<String, String>,
     /// What the pod may use at most. Rolling.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "kube", schemars(length(max = 8), extend("maxProperties" = 8)))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "quantities")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "quantities_schema"))]
     pub limits: BTreeMap<String, String>,
 }
 

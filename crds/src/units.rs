@@ -1,8 +1,11 @@
 //! Durations and byte quantities as users write them (`60s`, `256Mi`), parsed once into types that cannot be wrong.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, Visitor},
+};
 
 /// A length of time, written as a whole number and a unit: `ms`, `s`, `m`, `h` or `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -89,7 +92,7 @@ impl fmt::Display for Bytes {
 }
 
 macro_rules! text_form {
-    ($type:ident, $pattern:literal, $about:literal) => {
+    ($type:ident, $schema:tt) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -98,7 +101,7 @@ macro_rules! text_form {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                deserializer.deserialize_any(Text)?.parse().map_err(D::Error::custom)
             }
         }
 
@@ -113,14 +116,58 @@ macro_rules! text_form {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "maxLength": 24, "description": $about })
+                schemars::json_schema!($schema)
             }
         }
     };
 }
 
-text_form!(Span, "^[0-9]{1,9}(ms|s|m|h|d)$", "A whole number and a unit: ms, s, m, h or d.");
-text_form!(Bytes, "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "Bytes, as a whole number or with a unit as in 256Mi.");
+text_form!(Span, { "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "maxLength": 24 });
+text_form!(Bytes, { "x-kubernetes-int-or-string": true, "pattern": "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "maxLength": 24 });
+
+/// A string, or a whole number as its digits: YAML gives a number where a user leaves the quotes out.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a whole number")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+}
+
+/// Quantities of a pod's `resources` by their names, each a string or a whole number.
+///
+/// # Errors
+/// What is neither.
+pub(crate) fn quantities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Quantity(String);
+    impl<'de> Deserialize<'de> for Quantity {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Text).map(Self)
+        }
+    }
+    let quantities = BTreeMap::<String, Quantity>::deserialize(deserializer)?;
+    Ok(quantities.into_iter().map(|(name, Quantity(text))| (name, text)).collect())
+}
+
+/// The schema of [`quantities`].
+#[cfg(feature = "kube")]
+pub(crate) fn quantities_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 8,
+        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32 },
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -146,6 +193,8 @@ mod tests {
             assert_eq!(size.0, bytes);
             assert_eq!(size.to_string().parse::<Bytes>().unwrap(), size);
         }
+        assert_eq!(serde_json::from_str::<Bytes>("1048576").unwrap(), Bytes(1 << 20), "without quotes");
+        assert!(serde_json::from_str::<Span>("60").is_err(), "a time needs its unit");
         for bad in ["", "Mi", "1.5Gi", "-1", "1 Mi", "1m", "99999999999Ti"] {
             assert!(bad.parse::<Bytes>().is_err(), "{bad}");
         }

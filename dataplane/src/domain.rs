@@ -1,9 +1,19 @@
 //! Entities as data: schemas, records, changes, queries and events. No store, no transport, no runtime.
 
 pub mod change;
+pub mod configuration;
+pub mod custom;
+pub mod entities;
 pub mod event;
+pub mod json;
+pub mod notification_template;
+pub mod order;
+pub mod payment;
+pub mod product;
 pub mod query;
 pub mod record;
 pub mod schema;
 pub mod seal;
+pub mod strict;
+pub mod user;
 pub mod value;

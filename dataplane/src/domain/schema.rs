@@ -2,7 +2,10 @@
 
 use rust_decimal::Decimal;
 
-use super::value::Value;
+use super::{
+    record::{Key, Row},
+    value::Value,
+};
 pub use crds::pool::Role;
 
 /// What the records of one collection look like.
@@ -17,7 +20,9 @@ pub struct Schema {
     /// The fields, without key, version and times.
     pub fields: Vec<Field>,
     /// What single fields cannot say: rules over the whole record. Each fault names a field.
-    pub rules: fn(&Schema, &super::record::Row) -> Vec<FieldFault>,
+    pub rules: fn(&Schema, &Row) -> Vec<FieldFault>,
+    /// Sets what the server computes from the other fields of a valid record, such as an order's total.
+    pub derive: fn(&Schema, &mut Row),
 }
 
 /// One field of a schema.
@@ -120,9 +125,62 @@ pub struct FieldFault {
 }
 
 impl Schema {
+    /// A schema whose key is `id`, with no rules beyond those of its fields.
+    pub fn new(entity: &str, collection: &str, fields: Vec<Field>) -> Self {
+        Self {
+            entity: entity.to_owned(),
+            collection: collection.to_owned(),
+            key: "id".to_owned(),
+            fields,
+            rules: |_, _| Vec::new(),
+            derive: |_, _| (),
+        }
+    }
+
+    /// Whether some field is set by the server alone.
+    pub fn has_read_only(&self) -> bool {
+        self.fields.iter().any(|field| field.read_only)
+    }
+
     /// The index of a field by its name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
+    }
+}
+
+impl Kind {
+    /// The most bytes of a built-in entity's JSON field.
+    pub const JSON_MAX: usize = 64 << 10;
+    /// The digits after the point of an amount of money.
+    pub const MONEY_SCALE: u32 = 4;
+
+    /// Text of any form.
+    pub fn text(max: usize) -> Self {
+        Self::Text { max, form: Form::Any }
+    }
+
+    /// The key of another record.
+    pub fn key() -> Self {
+        Self::Text { max: Key::MAX, form: Form::Key }
+    }
+
+    /// A currency code of ISO 4217.
+    pub fn currency() -> Self {
+        Self::Text { max: 3, form: Form::Currency }
+    }
+
+    /// An amount of money: 15 digits, 4 of them after the point, from `least` ten-thousandths on.
+    pub fn money(least: i64) -> Self {
+        Self::Decimal {
+            min: Decimal::new(least, Self::MONEY_SCALE),
+            max: Decimal::new(999_999_999_999_999, Self::MONEY_SCALE),
+            scale: Self::MONEY_SCALE,
+        }
+    }
+
+    /// JSON of a shape, of the usual size.
+    pub fn json(shape: Shape) -> Self {
+        Self::Json { max: Self::JSON_MAX, shape }
     }
 }
 

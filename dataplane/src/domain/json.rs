@@ -1,0 +1,461 @@
+//! Request bodies to values: strict, and every fault of a body at once.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Value as Tree, value::RawValue};
+
+use super::{
+    record::{Key, Record, Row, Version},
+    schema::{Field, FieldFault, Form, Kind, Schema, Shape},
+    strict::{self, decimal_of, number_fault, shorten},
+    value::{Json, Timestamp, Value},
+};
+
+/// The most faults that one answer lists.
+const FAULTS_MAX: usize = 100;
+
+/// Why a body is not what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is not one JSON object; says what it is instead, and where.
+    Malformed(String),
+    /// It is an object, but fields of it are wrong.
+    Invalid(Vec<FieldFault>),
+}
+
+/// The body of a create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// The key, where the client chose one.
+    pub key: Option<Key>,
+    /// The values, defaults filled in.
+    pub values: Row,
+}
+
+/// What a client sent back of the fields that only the server sets. It must be what the record has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Echo {
+    /// The version that the client saw: the change is for this one only.
+    pub version: Option<Version>,
+    /// The key, the times and read-only fields, each by its name.
+    pub values: Vec<(String, Value)>,
+}
+
+/// The body of a replace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement {
+    /// What the client sent back of the server's fields.
+    pub echo: Echo,
+    /// The values, defaults filled in, also for read-only fields.
+    pub values: Row,
+}
+
+/// The body of a patch: a JSON merge patch (RFC 7396).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    /// What the client sent back of the server's fields.
+    pub echo: Echo,
+    parts: Vec<(usize, Part)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Part {
+    /// The field gets this value; null removes it.
+    Set(Value),
+    /// The field's JSON is merged with this object.
+    Merge(Tree),
+}
+
+/// Reads the body of a create.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn parse_create(schema: &Schema, body: &[u8]) -> Result<Draft, BodyError> {
+    let mut faults = Vec::new();
+    let mut values = vec![Value::Null; schema.fields.len()];
+    let mut key = None;
+    for (name, raw) in members(body, &mut faults)? {
+        match place_of(schema, &name) {
+            Place::Key => key = collect(key_of(&name, raw.get()), &mut faults),
+            Place::Field(index) => {
+                let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
+                *slot = collect(value_of(field, raw.get()), &mut faults).unwrap_or(Value::Null);
+            }
+            Place::Version | Place::Time | Place::ReadOnly(_) => {
+                faults.push(FieldFault::new(name, "is set by the server: leave it out"));
+            }
+            Place::Nowhere => faults.push(unknown(&name)),
+        }
+    }
+    Ok(Draft { key, values: finish(schema, values, faults)? })
+}
+
+/// Reads the body of a replace.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn parse_replace(schema: &Schema, body: &[u8]) -> Result<Replacement, BodyError> {
+    let mut faults = Vec::new();
+    let mut echo = Echo::default();
+    let mut values = vec![Value::Null; schema.fields.len()];
+    for (name, raw) in members(body, &mut faults)? {
+        if let Place::Field(index) = place_of(schema, &name) {
+            let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
+            *slot = collect(value_of(field, raw.get()), &mut faults).unwrap_or(Value::Null);
+        } else {
+            echo.take(schema, &name, raw, &mut faults);
+        }
+    }
+    Ok(Replacement { echo, values: finish(schema, values, faults)? })
+}
+
+/// Reads the body of a patch.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn parse_patch(schema: &Schema, body: &[u8]) -> Result<Patch, BodyError> {
+    let mut faults = Vec::new();
+    let mut echo = Echo::default();
+    let mut parts = Vec::new();
+    for (name, raw) in members(body, &mut faults)? {
+        if let Place::Field(index) = place_of(schema, &name) {
+            let Some(field) = schema.fields.get(index) else { continue };
+            if let Some(part) = collect(part_of(field, raw.get()), &mut faults) {
+                parts.push((index, part));
+            }
+        } else {
+            echo.take(schema, &name, raw, &mut faults);
+        }
+    }
+    if faults.is_empty() { Ok(Patch { echo, parts }) } else { Err(invalid(faults)) }
+}
+
+impl Echo {
+    /// Checks what the client sent back against the record, but for the version, which guards the write.
+    ///
+    /// # Errors
+    /// Each field that differs.
+    pub fn check(&self, schema: &Schema, record: &Record) -> Result<(), Vec<FieldFault>> {
+        let current = |name: &str| match name {
+            _ if name == schema.key => Value::Text(record.key.to_string()),
+            "created_at" => Value::Time(record.created_at),
+            "updated_at" => Value::Time(record.updated_at),
+            _ => schema.index_of(name).and_then(|index| record.values.0.get(index)).cloned().unwrap_or(Value::Null),
+        };
+        let differs = |(name, value): &&(String, Value)| current(name) != *value;
+        let fault = |(name, _): &(String, Value)| {
+            FieldFault::new(name, "is set by the server: leave it out, or send it as it was read")
+        };
+        let faults: Vec<FieldFault> = self.values.iter().filter(differs).map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn take(&mut self, schema: &Schema, name: &str, raw: &RawValue, faults: &mut Vec<FieldFault>) {
+        let value = match place_of(schema, name) {
+            Place::Key => key_of(name, raw.get()).map(|key| Value::Text(key.to_string())),
+            Place::Time => time_of(name, raw.get()),
+            Place::ReadOnly(index) => match schema.fields.get(index) {
+                Some(field) => value_of(field, raw.get()),
+                None => return,
+            },
+            Place::Version => match raw.get().parse::<u64>() {
+                Ok(version) => {
+                    self.version = Some(Version(version));
+                    return;
+                }
+                Err(_) => Err(FieldFault::new(name, "must be a whole number from 1")),
+            },
+            Place::Field(_) | Place::Nowhere => Err(unknown(name)),
+        };
+        if let Some(value) = collect(value, faults) {
+            self.values.push((name.to_owned(), value));
+        }
+    }
+}
+
+impl Patch {
+    /// The values that the patch makes of a record's.
+    ///
+    /// # Errors
+    /// Every fault of the result.
+    pub fn apply(&self, schema: &Schema, current: &Row) -> Result<Row, BodyError> {
+        let mut faults = Vec::new();
+        let mut values = current.0.clone();
+        values.resize(schema.fields.len(), Value::Null);
+        for (index, part) in &self.parts {
+            let Some((slot, field)) = values.get_mut(*index).zip(schema.fields.get(*index)) else { continue };
+            *slot = match part {
+                Part::Set(value) => value.clone(),
+                Part::Merge(patch) => {
+                    let mut tree = if let Value::Json(json) = &*slot { json.to_value() } else { Tree::Null };
+                    merge(&mut tree, patch);
+                    collect(json_value(field, &tree), &mut faults).unwrap_or(Value::Null)
+                }
+            };
+        }
+        finish(schema, values, faults)
+    }
+}
+
+/// The value of a field from the text of a JSON value; null for `null`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
+    if raw == "null" {
+        return Ok(Value::Null);
+    }
+    let fault = |message: String| FieldFault::new(&field.name, message);
+    match &field.kind {
+        Kind::Text { max, form } => {
+            let text = text_of(&field.name, raw)?;
+            text_fault(&text, *max, *form, field.required).map_or(Ok(Value::Text(text.into_owned())), |m| Err(fault(m)))
+        }
+        Kind::Int { min, max } => int_of(raw, *min, *max).map(Value::Int).map_err(fault),
+        Kind::Decimal { min, max, scale } => {
+            let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
+            let value = decimal_of(&text).map_err(fault)?;
+            number_fault(value, *min, *max, *scale).map_or(Ok(Value::Decimal(value)), |m| Err(fault(m)))
+        }
+        Kind::Bool => match raw {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => Err(fault("must be true or false".to_owned())),
+        },
+        Kind::Json { .. } => json_value(field, &strict::parse(&field.name, raw)?),
+        Kind::Time => time_of(&field.name, raw),
+        Kind::Choice(words) => {
+            let text = text_of(&field.name, raw)?;
+            if words.contains(&&*text) {
+                Ok(Value::Text(text.into_owned()))
+            } else {
+                Err(fault(format!("must be one of {}", words.join(", "))))
+            }
+        }
+    }
+}
+
+impl Schema {
+    /// What is wrong with a whole row: missing values, then the entity's own rules.
+    pub fn faults_of(&self, row: &Row) -> Vec<FieldFault> {
+        let missing = |(field, value): &(&Field, &Value)| field.required && value.is_null();
+        let faults: Vec<FieldFault> = self
+            .fields
+            .iter()
+            .zip(&row.0)
+            .filter(missing)
+            .map(|(field, _)| FieldFault::new(&field.name, "is required"))
+            .collect();
+        if faults.is_empty() { (self.rules)(self, row) } else { faults }
+    }
+}
+
+/// Where a body's member belongs.
+enum Place {
+    Key,
+    Version,
+    Time,
+    ReadOnly(usize),
+    Field(usize),
+    Nowhere,
+}
+
+fn place_of(schema: &Schema, name: &str) -> Place {
+    match name {
+        _ if name == schema.key => Place::Key,
+        "version" => Place::Version,
+        "created_at" | "updated_at" => Place::Time,
+        _ => match schema.index_of(name) {
+            Some(index) if schema.fields.get(index).is_some_and(|field| field.read_only) => Place::ReadOnly(index),
+            Some(index) => Place::Field(index),
+            None => Place::Nowhere,
+        },
+    }
+}
+
+/// The members of the body's object. A repeated name is a fault, its first value counts.
+fn members<'a>(body: &'a [u8], faults: &mut Vec<FieldFault>) -> Result<Vec<(String, &'a RawValue)>, BodyError> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        BodyError::Malformed(format!("the body is not UTF-8: byte {} is wrong", error.valid_up_to()))
+    })?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let found = reader
+        .deserialize_map(Members)
+        .and_then(|found| reader.end().map(|()| found))
+        .map_err(|error| BodyError::Malformed(format!("the body is not a JSON object: {error}")))?;
+    let mut members: Vec<(String, &RawValue)> = Vec::with_capacity(found.len().min(64));
+    let mut seen = std::collections::HashSet::with_capacity(found.len().min(64));
+    for (name, raw) in found {
+        if seen.insert(name.clone()) {
+            members.push((name, raw));
+        } else {
+            faults.push(FieldFault::new(shorten(&name), "is given twice"));
+        }
+    }
+    Ok(members)
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            members.push(entry);
+        }
+        Ok(members)
+    }
+}
+
+fn collect<T>(result: Result<T, FieldFault>, faults: &mut Vec<FieldFault>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn unknown(name: &str) -> FieldFault {
+    FieldFault::new(shorten(name), "is not a field of this entity")
+}
+
+fn invalid(mut faults: Vec<FieldFault>) -> BodyError {
+    faults.truncate(FAULTS_MAX);
+    BodyError::Invalid(faults)
+}
+
+/// Fills in defaults and checks the whole. A field that is faulty already is not reported as missing too.
+fn finish(schema: &Schema, values: Vec<Value>, mut faults: Vec<FieldFault>) -> Result<Row, BodyError> {
+    let filled = schema
+        .fields
+        .iter()
+        .zip(values)
+        .map(|(field, value)| if value.is_null() { field.default.clone() } else { value });
+    let row = Row(filled.collect());
+    let known: std::collections::HashSet<String> =
+        faults.iter().map(|fault| fault.field.split(['.', '[']).next().unwrap_or_default().to_owned()).collect();
+    let further = schema.faults_of(&row).into_iter();
+    faults.extend(further.filter(|fault| !known.contains(fault.field.split(['.', '[']).next().unwrap_or_default())));
+    if faults.is_empty() { Ok(row) } else { Err(invalid(faults)) }
+}
+
+fn part_of(field: &Field, raw: &str) -> Result<Part, FieldFault> {
+    match &field.kind {
+        Kind::Json { .. } if raw.starts_with('{') => strict::parse(&field.name, raw).map(Part::Merge),
+        _ => value_of(field, raw).map(Part::Set),
+    }
+}
+
+/// RFC 7396: objects are merged, null removes, everything else replaces.
+fn merge(target: &mut Tree, patch: &Tree) {
+    let Tree::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Tree::Object(serde_json::Map::new());
+    }
+    let Tree::Object(target) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name.clone()).or_insert(Tree::Null), value);
+        }
+    }
+}
+
+fn key_of(name: &str, raw: &str) -> Result<Key, FieldFault> {
+    text_of(name, raw)?.parse().map_err(|message: String| FieldFault::new(name, message))
+}
+
+fn time_of(name: &str, raw: &str) -> Result<Value, FieldFault> {
+    let time: Timestamp = text_of(name, raw)?.parse().map_err(|message: String| FieldFault::new(name, message))?;
+    // The years 1000 to 9999 are what every store can hold.
+    if !(-30_610_224_000_000..253_402_300_800_000).contains(&time.0) {
+        return Err(FieldFault::new(name, "must be a time from the year 1000 to 9999"));
+    }
+    Ok(Value::Time(time))
+}
+
+fn text_of<'a>(name: &str, raw: &'a str) -> Result<Cow<'a, str>, FieldFault> {
+    if !raw.starts_with('"') {
+        return Err(FieldFault::new(name, "must be text"));
+    }
+    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+    if !inner.contains('\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    let text: String =
+        serde_json::from_str(raw).map_err(|_| FieldFault::new(name, "holds an escape that is no character"))?;
+    Ok(Cow::Owned(text))
+}
+
+fn text_fault(text: &str, max: usize, form: Form, required: bool) -> Option<String> {
+    if text.contains('\0') {
+        return Some("holds a NUL character".to_owned());
+    }
+    if required && text.is_empty() {
+        return Some("must not be empty".to_owned());
+    }
+    if text.chars().count() > max {
+        return Some(format!("must have at most {max} characters"));
+    }
+    match form {
+        Form::Any => None,
+        Form::Email => (!is_email(text)).then(|| "must be an e-mail address".to_owned()),
+        Form::Currency => (text.len() != 3 || !text.bytes().all(|byte| byte.is_ascii_uppercase()))
+            .then(|| "must be a currency code of ISO 4217: three capital letters".to_owned()),
+        Form::Key => text.parse::<Key>().err(),
+    }
+}
+
+/// One `@` between a local part and a domain of at least two labels; no white space. Whether it can be reached only mail can tell.
+fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"@".contains(c);
+    (1..=64).contains(&local.chars().count())
+        && text.chars().filter(|c| *c != '@').all(plain)
+        && local.chars().all(plain)
+        && domain.contains('.')
+        && domain.split('.').all(label)
+}
+
+fn int_of(raw: &str, min: i64, max: i64) -> Result<i64, String> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be a whole number".to_owned());
+    }
+    raw.parse().ok().filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("must be from {min} to {max}"))
+}
+
+fn json_value(field: &Field, tree: &Tree) -> Result<Value, FieldFault> {
+    let Kind::Json { max, shape } = field.kind else { return Ok(Value::Null) };
+    let fault = |message: String| Err(FieldFault::new(&field.name, message));
+    let fits = match shape {
+        Shape::Any => !tree.is_null(),
+        Shape::Object => tree.is_object(),
+        Shape::List => tree.is_array(),
+        Shape::Strings => tree.as_array().is_some_and(|list| list.iter().all(Tree::is_string)),
+    };
+    if !fits {
+        return fault(match shape {
+            Shape::Any => "must not be null".to_owned(),
+            Shape::Object => "must be an object".to_owned(),
+            Shape::List => "must be a list".to_owned(),
+            Shape::Strings => "must be a list of strings".to_owned(),
+        });
+    }
+    let json = Json::from_value(tree);
+    if json.as_str().len() > max {
+        return fault(format!("must have at most {max} bytes as JSON"));
+    }
+    Ok(Value::Json(json))
+}
+
+#[cfg(test)]
+mod tests;

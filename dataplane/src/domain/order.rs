@@ -1,0 +1,171 @@
+//! Orders: their items and the total that the server computes.
+
+use rust_decimal::Decimal;
+use serde_json::Value as Tree;
+
+use super::{
+    record::Row,
+    schema::{Field, FieldFault, Kind, Schema, Shape},
+    strict::{decimal_of, number_fault},
+    value::{Json, Value},
+};
+
+/// Every status of an order.
+pub const STATUSES: [&str; 6] = ["pending", "processing", "paid", "completed", "failed", "cancelled"];
+/// The most items of an order.
+pub const ITEMS_MAX: usize = 500;
+/// The most pieces of one item.
+pub const QUANTITY_MAX: i64 = 1_000_000;
+
+/// One item of an order. Its JSON is `{product_id, quantity, price?}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The key of the product.
+    pub product_id: String,
+    /// How many pieces, from 1.
+    pub quantity: i64,
+    /// The price of one piece; none until the catalogue's is known.
+    pub price: Option<Decimal>,
+}
+
+/// What an order looks like. Its total is the sum of its items, its status moves by the pipeline.
+pub fn schema() -> Schema {
+    Schema {
+        rules,
+        derive,
+        ..Schema::new(
+            "order",
+            "orders",
+            vec![
+                Field::new("user_id", Kind::key()).required().indexed(),
+                Field::new("items", Kind::json(Shape::List)).required(),
+                Field::new("total", Kind::money(0)).read_only(),
+                Field::new("currency", Kind::currency()).default(Value::Text("USD".into())),
+                Field::new("status", Kind::Choice(&STATUSES))
+                    .indexed()
+                    .read_only()
+                    .default(Value::Text("pending".into())),
+                Field::new("shipping_address", Kind::json(Shape::Object)),
+                Field::new("metadata", Kind::json(Shape::Object)),
+            ],
+        )
+    }
+}
+
+/// The items of an order's row.
+///
+/// # Errors
+/// Every fault of every item, each with its path.
+pub fn items(schema: &Schema, row: &Row) -> Result<Vec<Item>, Vec<FieldFault>> {
+    let Some(Value::Json(json)) = schema.index_of("items").and_then(|index| row.0.get(index)) else {
+        return Err(vec![FieldFault::new("items", "is required")]);
+    };
+    let Tree::Array(list) = json.to_value() else {
+        return Err(vec![FieldFault::new("items", "must be a list")]);
+    };
+    if list.is_empty() || list.len() > ITEMS_MAX {
+        return Err(vec![FieldFault::new("items", format!("must have 1 to {ITEMS_MAX} items"))]);
+    }
+    let mut faults = Vec::new();
+    let items = list.iter().enumerate().filter_map(|(index, tree)| item(index, tree, &mut faults)).collect();
+    if faults.is_empty() { Ok(items) } else { Err(faults) }
+}
+
+/// Writes items back into an order's row.
+pub fn set_items(schema: &Schema, row: &mut Row, items: &[Item]) {
+    let mut text = String::from("[");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        if let Some(price) = item.price {
+            text.push_str(&format!("{{\"price\":{price},"));
+        } else {
+            text.push('{');
+        }
+        text.push_str(&format!("\"product_id\":\"{}\",\"quantity\":{}}}", item.product_id, item.quantity));
+    }
+    text.push(']');
+    let slot = schema.index_of("items").and_then(|index| row.0.get_mut(index));
+    if let (Some(slot), Ok(json)) = (slot, Json::parse(&text)) {
+        *slot = Value::Json(json);
+    }
+}
+
+fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
+    match items(schema, row) {
+        Err(faults) => faults,
+        Ok(items) if total(&items) > Decimal::new(999_999_999_999_999, Kind::MONEY_SCALE) => {
+            vec![FieldFault::new("items", "the total has more than 15 digits")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+fn derive(schema: &Schema, row: &mut Row) {
+    let Ok(items) = items(schema, row) else { return };
+    if let Some(slot) = schema.index_of("total").and_then(|index| row.0.get_mut(index)) {
+        *slot = Value::Decimal(total(&items));
+    }
+}
+
+/// 500 items of at most 10^6 pieces and 10^11 each stay far below the 28 digits of a decimal.
+fn total(items: &[Item]) -> Decimal {
+    let sum: Decimal = items.iter().filter_map(|item| Some(item.price? * Decimal::from(item.quantity))).sum();
+    sum.normalize()
+}
+
+fn item(index: usize, tree: &Tree, faults: &mut Vec<FieldFault>) -> Option<Item> {
+    let at = |name: &str| format!("items[{index}].{name}");
+    let Tree::Object(object) = tree else {
+        faults.push(FieldFault::new(format!("items[{index}]"), "must be an object"));
+        return None;
+    };
+    let before = faults.len();
+    for name in object.keys().filter(|name| !["product_id", "quantity", "price"].contains(&name.as_str())) {
+        faults.push(FieldFault::new(at(name), "is not a field of an item"));
+    }
+    let product_id = match object.get("product_id") {
+        Some(Tree::String(text)) => match text.parse::<super::record::Key>() {
+            Ok(key) => key.to_string(),
+            Err(message) => {
+                faults.push(FieldFault::new(at("product_id"), message));
+                String::new()
+            }
+        },
+        Some(_) => {
+            faults.push(FieldFault::new(at("product_id"), "must be text"));
+            String::new()
+        }
+        None => {
+            faults.push(FieldFault::new(at("product_id"), "is required"));
+            String::new()
+        }
+    };
+    let quantity = object.get("quantity").and_then(Tree::as_i64).unwrap_or_default();
+    if !(1..=QUANTITY_MAX).contains(&quantity) {
+        faults.push(FieldFault::new(at("quantity"), format!("must be a whole number from 1 to {QUANTITY_MAX}")));
+    }
+    let price = match object.get("price") {
+        None | Some(Tree::Null) => None,
+        Some(tree) => match price(tree) {
+            Ok(price) => Some(price),
+            Err(message) => {
+                faults.push(FieldFault::new(at("price"), message));
+                None
+            }
+        },
+    };
+    (faults.len() == before).then_some(Item { product_id, quantity, price })
+}
+
+fn price(tree: &Tree) -> Result<Decimal, String> {
+    let text = match tree {
+        Tree::String(text) => text.clone(),
+        Tree::Number(number) => number.to_string(),
+        _ => return Err("must be a decimal number".to_owned()),
+    };
+    let Kind::Decimal { min, max, scale } = Kind::money(0) else { return Err(String::new()) };
+    let value = decimal_of(&text)?;
+    number_fault(value, min, max, scale).map_or(Ok(value), Err)
+}

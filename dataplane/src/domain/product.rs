@@ -1,0 +1,24 @@
+//! The product catalogue.
+
+use super::{
+    schema::{Field, Kind, Schema, Shape},
+    value::Value,
+};
+
+/// What a product looks like.
+pub fn schema() -> Schema {
+    Schema::new(
+        "product",
+        "products",
+        vec![
+            Field::new("name", Kind::text(255)).required(),
+            Field::new("description", Kind::text(64 << 10)),
+            Field::new("price", Kind::money(0)).required(),
+            Field::new("currency", Kind::currency()).default(Value::Text("USD".into())),
+            Field::new("category", Kind::text(128)).indexed(),
+            Field::new("brand", Kind::text(128)),
+            Field::new("stock", Kind::Int { min: 0, max: 1_000_000_000_000 }).default(Value::Int(0)),
+            Field::new("attributes", Kind::json(Shape::Object)),
+        ],
+    )
+}

@@ -1,0 +1,18 @@
+//! People and accounts.
+
+use super::schema::{Field, Form, Kind, Schema, Shape};
+
+/// What a user looks like.
+pub fn schema() -> Schema {
+    Schema::new(
+        "user",
+        "users",
+        vec![
+            Field::new("email", Kind::Text { max: 254, form: Form::Email }).required().unique(),
+            Field::new("name", Kind::text(255)).required(),
+            Field::new("username", Kind::text(64)).unique(),
+            Field::new("profile", Kind::json(Shape::Object)),
+            Field::new("preferences", Kind::json(Shape::Object)),
+        ],
+    )
+}

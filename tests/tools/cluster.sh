@@ -93,23 +93,22 @@ cluster_up() {
     sysctl "${HOST_SETTINGS[@]}" 2>/dev/null | sed 's/ = /=/' >"$STATE/host-settings"
     step "cluster: control plane and $NODES nodes on $PREFIX.0.0/16"
     network_up "$((NODES > 1 ? NODES : 1))"
+    start_etcd
     make_pki
+    await 30 etcd_ready "etcd"
     start_api
     local number
     for ((number = 1; number <= NODES; number++)); do start_node "$number"; done
-    await 60 api_ready "the API server"
+    await 120 api_ready "the API server"
     start_controllers
     if ((NODES > 0)); then start_dns; fi
-    await 60 controllers_ready "the controllers"
+    await 120 controllers_ready "the controllers"
     if ((NODES > 0)); then
-        await 90 nodes_ready "the nodes"
+        await 120 nodes_ready "the nodes"
         await 30 dns_ready "the cluster's DNS"
     fi
     ok "cluster up in $(elapsed "$start"); export KUBECONFIG=$STATE/kubeconfig"
 }
-
-# await SECONDS CONDITION WHAT
-await() { wait_until "$1" "$2" || die "$3 did not become ready within $1 s"; }
 
 # After a start that failed: say why, keep the logs, leave nothing else.
 give_up() {

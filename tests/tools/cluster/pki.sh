@@ -7,12 +7,11 @@ make_pki() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=flyweight-test-ca \
         -addext keyUsage=critical,keyCertSign,digitalSignature,cRLSign \
         -keyout "$pki/ca.key" -out "$pki/ca.crt" 2>/dev/null
-    openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$pki/accounts.key" 2>/dev/null
+    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$pki/accounts.key" 2>/dev/null
+    openssl pkey -in "$pki/accounts.key" -pubout -out "$pki/accounts.pub"
     certificate apiserver /CN=kube-apiserver "$(api_names)"
-    certificate kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client
     certificate front-proxy /CN=front-proxy
     certificate admin /O=system:masters/CN=admin
-    certificate controller-manager /CN=system:kube-controller-manager
     certificate scheduler /CN=system:kube-scheduler
     certificate proxy /CN=system:kube-proxy
     local number
@@ -20,7 +19,6 @@ make_pki() {
         certificate "node$number" "/O=system:nodes/CN=system:node:node$number"
         kubeconfig "node$number" "$STATE/node$number/kubeconfig"
     done
-    kubeconfig controller-manager "$pki/controller-manager.kubeconfig"
     kubeconfig scheduler "$pki/scheduler.kubeconfig"
     kubeconfig proxy "$pki/proxy.kubeconfig"
     kubeconfig admin "$STATE/kubeconfig"

@@ -113,6 +113,17 @@ mysql_program() {
     "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/sbin/mysqld" "$@"
 }
 
+# Fresh data with the tests' accounts; copying them takes a tenth of the time of making them.
+finish_mysql() { keep_fresh mysql "$1"; }
+finish_mariadb() { keep_fresh mariadb "$1"; }
+
+keep_fresh() {
+    "$TOOLS_DIR/serve.sh" "$1" --prepare "$2/scratch" ||
+        { tail -n 5 "$2/scratch/server.log" >&2 && rm -rf -- "$2" && die "$1: cannot make its data"; }
+    mv -T -- "$2/scratch/data" "$2/fresh"
+    rm -rf -- "$2/scratch"
+}
+
 install_mariadb() {
     # only the programs: the package that also has the system service is mariadb-server
     apt_install mariadb mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core
@@ -141,7 +152,7 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:9093
 listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
 controller.listener.names=CONTROLLER
-log.dirs=$BUILD/formatted
+log.dirs=$BUILD/fresh
 PROPERTIES
     java -Xmx128m -cp "$BUILD/lib/*" kafka.tools.StorageTool format \
         --cluster-id Rmx5d2VpZ2h0LXRlc3RzMQ --config "$BUILD/format.properties" >"$BUILD/format.log" 2>&1 ||

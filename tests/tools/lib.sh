@@ -52,10 +52,10 @@ digest_of() { cat -- "$@" | sha256sum | cut -c1-8; }
 # where a tool is kept once it is there: tool_dir NAME
 tool_dir() {
     case $1 in
-        mysql) echo "$CACHE/tools/mysql-$MYSQL_SERIES" ;;
-        mariadb) echo "$CACHE/tools/mariadb-$MARIADB_SERIES" ;;
+        mysql) echo "$CACHE/tools/mysql-$MYSQL_SERIES-$(digest_of "$TOOLS_DIR/accounts.sql")" ;;
+        mariadb) echo "$CACHE/tools/mariadb-$MARIADB_SERIES-$(digest_of "$TOOLS_DIR/accounts.sql")" ;;
         redis) echo "$CACHE/tools/redis-$REDIS_SERIES" ;;
-        kafka) echo "$CACHE/tools/kafka-$KAFKA_VERSION-$(digest_of "$TOOLS_DIR/kafka/pom.xml")" ;;
+        kafka) echo "$CACHE/tools/kafka-$KAFKA_VERSION-$(digest_of "$TOOLS_DIR"/kafka/*)" ;;
         mongo) echo "$CACHE/tools/mongo-$MONGO_SERVER_VERSION-$(digest_of "$TOOLS_DIR/mongo-server/pom.xml" "$TOOLS_DIR"/mongo-server/src/*.java)" ;;
         kubernetes) echo "$CACHE/tools/kubernetes-$KUBERNETES_VERSION-$(digest_of "$TOOLS_DIR"/kubernetes/{go.mod,go.sum,main.go,pause/main.go})" ;;
         helm) echo "$CACHE/tools/helm-$HELM_VERSION" ;;

@@ -17,6 +17,11 @@ main() {
         mongo) DEFAULT_PORT=27017 ;;
         *) help >&2 && exit "$EXIT_USAGE" ;;
     esac
+    PREPARE=''
+    if [[ ${2:-} == --prepare ]]; then
+        PREPARE=yes
+        set -- "$1" "${@:3}"
+    fi
     [[ $# -ge 2 && $# -le 3 ]] || { help >&2 && exit "$EXIT_USAGE"; }
     NAME=$1 PORT=${3:-$DEFAULT_PORT} BIND=${BIND:-127.0.0.1} TOOL=$(tool_dir "$1")
     [[ $PORT =~ ^[0-9]+$ ]] || usage_error "not a port: $PORT"
@@ -32,6 +37,7 @@ main() {
 help() {
     cat <<TEXT
 usage: serve.sh mysql|mariadb|redis|kafka|mongo DIR [PORT]
+       serve.sh mysql|mariadb --prepare DIR   only makes DIR/data
 Data, sockets and DIR/server.log are in DIR. Environment:
   BIND              address to listen on (127.0.0.1)
   ADVERTISE         kafka: the address that clients are told (BIND)
@@ -42,18 +48,6 @@ Accounts of mysql and mariadb: shop / shop-secret (database shop, and any shop_.
 TEXT
 }
 
-# The same accounts on both SQL servers; a test may create databases of its own named shop_...
-accounts() {
-    cat <<SQL
-CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;
-CREATE USER IF NOT EXISTS 'shop'@'%' IDENTIFIED BY 'shop-secret';
-GRANT ALL ON \`shop\`.* TO 'shop'@'%';
-GRANT ALL ON \`shop\\_%\`.* TO 'shop'@'%';
-CREATE USER IF NOT EXISTS 'root'@'%' IDENTIFIED BY 'root-secret';
-GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION;
-SQL
-}
-
 serve_mysql() {
     local root=$TOOL/root loader program
     loader=$root/usr/lib64/ld-linux-x86-64.so.2
@@ -62,10 +56,9 @@ serve_mysql() {
         --character-sets-dir="$root/usr/share/mysql/charsets" --plugin-dir="$root/usr/lib/mysql/plugin"
         --mysqlx=OFF --secure-file-priv=NULL --performance-schema=OFF
         --disable-log-bin --innodb-buffer-pool-size=64M --innodb-redo-log-capacity=64M --innodb-log-buffer-size=4M)
-    if [[ ! -e $DIR/data ]]; then
-        accounts | { tr '\n' ' ' && echo; } | sed 's/; /;\n/g' >"$DIR/accounts.sql"
-        "${program[@]}" --datadir="$DIR/data.new" --initialize-insecure --init-file="$DIR/accounts.sql"
-        mv -T -- "$DIR/data.new" "$DIR/data"
+    if no_data; then
+        "${program[@]}" --datadir="$DIR/data.new" --initialize-insecure --init-file="$TOOLS_DIR/accounts.sql"
+        data_made
     fi
     # a killed server leaves a lock with its process id, which another process may have by now
     rm -f -- "$(socket_path)" "$(socket_path).lock"
@@ -75,18 +68,34 @@ serve_mysql() {
 }
 
 serve_mariadb() {
-    local common=(--no-defaults --innodb-buffer-pool-size=64M --innodb-log-file-size=32M)
-    if [[ ! -e $DIR/data ]]; then
+    local common=(--no-defaults --user="$(id -un)" --innodb-buffer-pool-size=64M --innodb-log-file-size=32M)
+    if no_data; then
         mkdir -p "$DIR/data.new"
         mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$DIR/data.new" --skip-test-db \
             --auth-root-authentication-method=normal --innodb-log-file-size=32M
-        { echo 'FLUSH PRIVILEGES;' && accounts; } |
-            mariadbd "${common[@]}" --user="$(id -un)" --datadir="$DIR/data.new" --bootstrap
-        mv -T -- "$DIR/data.new" "$DIR/data"
+        { echo 'FLUSH PRIVILEGES;' && cat "$TOOLS_DIR/accounts.sql"; } |
+            mariadbd "${common[@]}" --datadir="$DIR/data.new" --bootstrap
+        data_made
     fi
-    exec "$(command -v mariadbd)" "${common[@]}" --user="$(id -un)" --datadir="$DIR/data" --socket="$(socket_path)" \
+    exec "$(command -v mariadbd)" "${common[@]}" --datadir="$DIR/data" --socket="$(socket_path)" \
         --pid-file="$DIR/server.pid" --port="$PORT" --bind-address="$BIND" --skip-name-resolve --skip-log-bin \
         --max-connections=500 --performance-schema=OFF --innodb-flush-log-at-trx-commit=1
+}
+
+# Whether the data must be made; the installation keeps a copy of fresh data, which is quicker than making them.
+no_data() {
+    [[ ! -e $DIR/data ]] || return 1
+    [[ -e $TOOL/fresh ]] || return 0
+    cp -a --sparse=always -- "$TOOL/fresh" "$DIR/data.new"
+    mv -T -- "$DIR/data.new" "$DIR/data"
+    return 1
+}
+
+data_made() {
+    # each server gets an identity of its own at its first start
+    rm -f -- "$DIR/data.new/auto.cnf"
+    mv -T -- "$DIR/data.new" "$DIR/data"
+    if [[ -n $PREPARE ]]; then exit 0; fi
 }
 
 # A socket's path may have about 100 characters, a folder of a test's has often more.
@@ -107,10 +116,7 @@ serve_kafka() {
     # the controller listens on a loopback address that belongs to this port, so one port number is enough
     local controller=127.77.$((PORT / 256)).$((PORT % 256)):9093
     if [[ $PORT == 9093 ]]; then controller=${controller%:*}:9094; fi
-    if [[ ! -e $DIR/data ]]; then
-        cp -r -- "$TOOL/formatted" "$DIR/data.new"
-        mv -T -- "$DIR/data.new" "$DIR/data"
-    fi
+    no_data && die "$TOOL/fresh is missing: install kafka again"
     kafka_properties "$controller" >"$DIR/server.properties"
     local options=(-Xmx256m -Xms64m -XX:+UseSerialGC -Dlog4j2.configurationFile="$TOOLS_DIR/kafka/log4j2.properties")
     # shellcheck disable=SC2206  # several options in one variable
@@ -141,8 +147,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=2
 group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=250
-broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=3000
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2

@@ -55,8 +55,8 @@ answers_kafka() {
 
 # OP_MSG {ping: 1, $db: "admin"}; the answer is an OP_MSG (2013) too.
 answers_mongo() {
-    # shellcheck disable=SC2016  # the dollar is part of the request
     exec 9<>"/dev/tcp/$1/$2"
+    # shellcheck disable=SC2016  # the dollar is part of the request
     printf '\x33\0\0\0\x07\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x1e\0\0\0\x10ping\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0' >&9
     [[ $(head_hex 16) == ????????????????07000000dd070000 ]]
 }

@@ -11,6 +11,7 @@
 #[cfg(feature = "kube")]
 pub mod definitions;
 pub mod entity;
+pub mod manifest;
 pub mod pool;
 pub mod resolve;
 pub mod service;

@@ -123,7 +123,14 @@ macro_rules! text_form {
 }
 
 text_form!(Span, { "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "maxLength": 24 });
-text_form!(Bytes, { "x-kubernetes-int-or-string": true, "pattern": "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "maxLength": 24 });
+// What passes the schema must be read: one object that cannot be would stop the watch of all of its kind.
+text_form!(Bytes, {
+    "x-kubernetes-int-or-string": true,
+    "pattern": "^([0-9]{1,15}|[0-9]{1,7}(Ki|Mi|Gi|Ti|k|M|G|T))$",
+    "maxLength": 24,
+    "minimum": 0,
+    "maximum": 1_000_000_000_000_000_u64,
+});
 
 /// A string, or a whole number as its digits: YAML gives a number where a user leaves the quotes out.
 struct Text;
@@ -165,7 +172,7 @@ pub(crate) fn quantities_schema(_: &mut schemars::SchemaGenerator) -> schemars::
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 8,
-        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32 },
+        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32, "minimum": 0 },
     })
 }
 
@@ -183,6 +190,16 @@ mod tests {
         assert_eq!(Span::from_secs(60).to_string(), "1m");
         for bad in ["", "s", "10", "1.5s", "-1s", "10 s", "99999999999999999999s", "18446744073709551615d"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_largest_that_the_schemas_allow_can_be_read() {
+        for text in ["999999999d", "999999999ms"] {
+            assert!(text.parse::<Span>().is_ok(), "{text}");
+        }
+        for text in ["9999999Ti", "9999999T", "999999999999999"] {
+            assert!(text.parse::<Bytes>().is_ok(), "{text}");
         }
     }
 

@@ -1,0 +1,225 @@
+//! The offline check: every fault of a folder with its file and line, and as strict as the API server.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+use std::{fs, path::Path};
+
+use crds::manifest::{check, load, read};
+
+const EXAMPLE: &str = include_str!("example.yaml");
+const TIER: &str =
+    "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTier\nmetadata: { name: hot }\nspec: { memory: {} }\n";
+
+fn faults(files: &[(&str, &str)], service: Option<&str>) -> Vec<String> {
+    let files: Vec<(String, String)> =
+        files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    check(&files, service).settings.err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+/// The example with one text in the place of another.
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(EXAMPLE.matches(from).count(), 1, "{from} is there once");
+    EXAMPLE.replace(from, to)
+}
+
+#[track_caller]
+fn one_change(from: &str, to: &str, expected: &[&str]) {
+    let line = EXAMPLE[..EXAMPLE.find(from).unwrap()].matches('\n').count() + 1;
+    let expected: Vec<String> =
+        expected.iter().map(|fault| fault.replace("a.yaml:@", &format!("a.yaml:{line}"))).collect();
+    assert_eq!(faults(&[("a.yaml", &changed(from, to))], None), expected, "{from} -> {to}");
+}
+
+#[test]
+fn the_example_passes_as_it_is_written() {
+    assert_eq!(faults(&[("example.yaml", EXAMPLE)], None), Vec::<String>::new());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/example.yaml");
+    assert_eq!(load(&path, Some("shop")).unwrap().pools.len(), 2);
+}
+
+#[test]
+fn shapes_are_checked_as_the_api_server_does() {
+    one_change(
+        "  jitter: 10 ",
+        "  jiter: 10 ",
+        &[
+            "a.yaml:@: CacheTier/hot spec.jiter: unknown field; there are: jitter, memory, negativeTtl, redis, staleIfError, staleWhileRevalidate, ttl, write",
+        ],
+    );
+    one_change(
+        "policy: S3FIFO }",
+        "policy: MRU }",
+        &["a.yaml:@: CacheTier/hot spec.memory.policy: \"MRU\" is not one of LRU, LFU, FIFO, S3FIFO, SIEVE"],
+    );
+    one_change(
+        "  ttl: 60s",
+        "  ttl: 60",
+        &[
+            "a.yaml:@: CacheTier/hot spec.ttl: must be a string, not 60: write a whole number and ms, s, m, h or d, as in 60s",
+        ],
+    );
+    one_change(
+        "  ttl: 60s",
+        "  ttl: 60sec",
+        &[
+            "a.yaml:@: CacheTier/hot spec.ttl: \"60sec\" is not allowed: write a whole number and ms, s, m, h or d, as in 60s",
+        ],
+    );
+    one_change(
+        "  image: flyweight/dataplane:0.1.0\n",
+        "",
+        &["a.yaml:52: FlyweightService/shop spec.image: is required"],
+    );
+    one_change(
+        "capacity: 1000000 ",
+        "capacity: 0 ",
+        &["a.yaml:@: FlyweightPool/products spec.capacity: must be at least 1"],
+    );
+    one_change(
+        "networkPolicy: true",
+        "networkPolicy: \"true\"",
+        &["a.yaml:@: FlyweightService/shop spec.networkPolicy: must be true or false, not the string \"true\""],
+    );
+    one_change(
+        "metadata: { name: hot }",
+        "metadata: { name: hot, lables: {} }",
+        &[
+            "a.yaml:@: CacheTier/hot metadata.lables: unknown field; there are: annotations, finalizers, labels, name, namespace",
+        ],
+    );
+    one_change(
+        "maxBytes: 256Mi",
+        "maxBytes: -1",
+        &["a.yaml:@: CacheTier/hot spec.memory.maxBytes: must be at least 0"],
+    );
+}
+
+#[test]
+fn numbers_need_no_quotes_and_null_is_nothing() {
+    let text = changed("maxBytes: 256Mi", "maxBytes: 268435456").replace("cpu: 100m", "cpu: 1");
+    assert_eq!(faults(&[("a.yaml", &text)], None), Vec::<String>::new());
+    one_change("  paused: false", "  paused: null\n  replicas: ~", &[]);
+}
+
+#[test]
+fn a_wrong_value_gives_one_fault() {
+    one_change(
+        "  entity: Product ",
+        "  entity: Prodct ",
+        &[
+            "a.yaml:@: FlyweightPool/products spec.entity: \"Prodct\" is not one of User, Payment, Order, Product, NotificationTemplate, Configuration, Custom",
+        ],
+    );
+    one_change(
+        "memory: { maxBytes: 256Mi, policy: S3FIFO }",
+        "memory: 256Mi",
+        &["a.yaml:@: CacheTier/hot spec.memory: must be a mapping, not the string \"256Mi\""],
+    );
+    one_change(
+        "{ name: opening_hours, type: Json,",
+        "{ name: opening_hours, type: Jason,",
+        &[
+            "a.yaml:@: FlyweightPool/stores spec.fields[1].type: \"Jason\" is not one of String, Integer, Decimal, Boolean, Json, Timestamp",
+        ],
+    );
+    one_change(
+        "  tierRefs: [ { name: hot }, { name: shared } ]",
+        "  tierRefs: [ hot, { name: shared } ]",
+        &["a.yaml:@: FlyweightPool/products spec.tierRefs[0]: must be a mapping, not the string \"hot\""],
+    );
+}
+
+#[test]
+fn five_faults_in_five_places_are_five() {
+    let tiers = "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTier\nmetadata: { name: hot }\nspec:\n  memory: {}\n  ttl: 0s\n  jiter: 5\n";
+    let pools = "apiVersion: flyweight.dev/v1alpha1\nkind: FlyweightPool\nmetadata: { name: users }\nspec:\n  entity: User\n  capacity: many\n  tierRefs:\n  - name: hott\n";
+    let service = "apiVersion: flyweight.dev/v1alpha1\nkind: FlyweightService\nmetadata: { name: shop }\nspec:\n  image: x\n  poolRefs: [ { name: users } ]\n";
+    let five = [
+        "pools.yaml:6: FlyweightPool/users spec.capacity: must be a whole number, not the string \"many\"",
+        "service.yaml:4: FlyweightPool/users spec.source: FlyweightService \"shop\" declares no mysql backend, which this pool needs",
+        "pools.yaml:8: FlyweightPool/users spec.tierRefs[0].name: no CacheTier \"hott\"; there is: hot",
+        "tiers.yaml:6: CacheTier/hot spec.ttl: must be more than 0s",
+        "tiers.yaml:7: CacheTier/hot spec.jiter: unknown field",
+    ];
+    let used = pools.replace("- name: hott\n", "- name: hott\n  - name: hot\n");
+    let found = faults(&[("pools.yaml", &used), ("service.yaml", service), ("tiers.yaml", tiers)], None);
+    assert_eq!(found.len(), five.len(), "{found:#?}");
+    for expected in five {
+        let expected = expected.replace("service.yaml:4: FlyweightPool", "pools.yaml:4: FlyweightPool");
+        assert!(found.iter().any(|fault| fault.starts_with(&expected)), "{expected}\n{found:#?}");
+    }
+}
+
+#[test]
+fn the_service_is_chosen_by_name() {
+    let other = EXAMPLE.replace("metadata: { name: shop }", "metadata: { name: second }");
+    let service = other.rsplit("---\n").next().unwrap();
+    let files = [("a.yaml", EXAMPLE), ("b.yaml", service)];
+    assert_eq!(faults(&files, None), ["there are several services, choose one: second, shop"]);
+    assert_eq!(faults(&files, Some("second")), Vec::<String>::new());
+    assert_eq!(
+        faults(&files, Some("third")),
+        ["no FlyweightService \"third\" in the manifests; there are: second, shop"]
+    );
+    assert_eq!(faults(&[("a.yaml", TIER)], None), ["there is no FlyweightService in the manifests"]);
+}
+
+#[test]
+fn namespaces_keep_apart() {
+    let elsewhere = format!("{EXAMPLE}---\n{}", TIER.replace("name: hot", "name: hot, namespace: other"));
+    assert_eq!(faults(&[("a.yaml", &elsewhere)], None), Vec::<String>::new());
+    let twice = format!("{EXAMPLE}---\n{TIER}");
+    assert_eq!(
+        faults(&[("a.yaml", &twice)], None),
+        ["a.yaml:72: CacheTier/hot metadata.name: is declared twice, first in a.yaml:2",]
+    );
+}
+
+#[test]
+fn what_is_not_flyweights_is_noted_and_what_is_nearly_so_is_a_fault() {
+    let with = |text: &str| vec![("a.yaml".to_owned(), format!("{EXAMPLE}---\n{text}"))];
+    let checked = check(&with("apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n"), None);
+    assert!(checked.settings.is_ok());
+    assert_eq!(checked.notes, ["a.yaml:73: v1 Namespace is not one of Flyweight's kinds: left aside"]);
+    for (text, fault) in [
+        (
+            "apiVersion: flyweight.dev/v1alpha1\nkind: FlyweightPol\n",
+            "a.yaml:73: flyweight.dev has no kind FlyweightPol; there are: CacheTier, FlyweightPool, FlyweightService",
+        ),
+        ("just text\n", "a.yaml:72: is not a Kubernetes resource: it has no kind"),
+        ("apiVersion: v1\nkind: List\nitems: []\n", "a.yaml:73: a List is not read: write its items as documents"),
+        (
+            &TIER.replace("v1alpha1", "v1").replace("hot", "warm"),
+            "a.yaml:72: CacheTier/warm apiVersion: \"flyweight.dev/v1\" is not one of flyweight.dev/v1alpha1",
+        ),
+        (&TIER.replace("name: hot", ""), "a.yaml:74: CacheTier/? metadata.name: is required"),
+        (
+            &TIER.replace("memory: {}", "memory: {}, memory: {}").replace("hot", "warm"),
+            "a.yaml:75: CacheTier/warm spec.memory: is written twice in the same mapping",
+        ),
+        ("a: [", "a.yaml:73: cannot be read as YAML: did not find expected node content"),
+    ] {
+        let faults = check(&with(text), None).settings.unwrap_err();
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults.len(), 1, "{text}{faults:#?}");
+        assert!(faults[0].starts_with(fault), "{text}{faults:#?}");
+    }
+}
+
+#[test]
+fn folders_are_read_in_order_and_bounded() {
+    let folder = std::env::temp_dir().join(format!("flyweight-manifest-{}", std::process::id()));
+    let fault = |path: &Path| read(path).unwrap_err()[0].to_string();
+    fs::create_dir_all(&folder).unwrap();
+    assert!(fault(&folder).ends_with("holds no .yaml, .yml or .json file"));
+    assert!(fault(&folder.join("none.yaml")).contains("cannot be read"));
+    for (name, text) in
+        [("b.yml", "b"), ("a.yaml", "a"), ("c.json", "{}"), ("d.txt", "d"), ("secrets.yaml.example", "e")]
+    {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let texts: Vec<String> = read(&folder).unwrap().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["a", "b", "{}"]);
+    fs::write(folder.join("large.yaml"), "x".repeat((1 << 20) + 1)).unwrap();
+    assert!(fault(&folder).ends_with("is larger than 1048576 bytes"));
+    fs::remove_dir_all(&folder).unwrap();
+}

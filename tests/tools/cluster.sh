@@ -77,7 +77,8 @@ cluster_up() {
     [[ $nodes =~ ^[0-2]$ ]] || usage_error "--nodes takes 1 or 2"
     "$TOOLS_DIR/install.sh" --check kubernetes || exit
     "$TOOLS_DIR/install.sh" --check node || exit
-    if [[ -e $RUN/cluster ]]; then
+    # without the mark, the start was killed: begin again
+    if [[ -e $RUN/complete ]]; then
         [[ $NODES == "$nodes" ]] || die "a cluster of $NODES nodes is up, $nodes are asked for: cluster.sh down first"
         healthy || die "the cluster is up but not healthy: see cluster.sh status and logs, or cluster.sh down"
         ok "already up"
@@ -107,6 +108,7 @@ cluster_up() {
         await 120 nodes_ready "the nodes"
         await 30 dns_ready "the cluster's DNS"
     fi
+    touch $RUN/complete
     ok "cluster up in $(elapsed "$start"); export KUBECONFIG=$STATE/kubeconfig"
 }
 
@@ -199,10 +201,10 @@ all_ended() {
 
 remove_cgroup() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || [[ ! -e $1 ]]; }
 
-must_be_up() { [[ -e $RUN/cluster ]] || die "the cluster is not up: cluster.sh up"; }
+must_be_up() { [[ -e $RUN/complete ]] || die "the cluster is not up: cluster.sh up"; }
 
 cluster_status() {
-    [[ -e $RUN/cluster ]] || { echo "down" && exit "$EXIT_FAILED"; }
+    [[ -e $RUN/complete ]] || { echo "down" && exit "$EXIT_FAILED"; }
     echo "kubeconfig  $STATE/kubeconfig"
     echo "API server  https://$(node_ip 1):6443 $(api_ready && echo ready || echo 'not ready')"
     if ((NODES > 0)); then

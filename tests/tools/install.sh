@@ -100,7 +100,7 @@ install_mysql() {
     note "MySQL server from Debian $MYSQL_SUITE, with its libraries"
     mmdebstrap --quiet --variant=extract --include=mysql-server-core \
         --aptopt='Acquire::Check-Valid-Until "false"' "$MYSQL_SUITE" "$BUILD/root" "$MYSQL_MIRROR" >&2 ||
-        unavailable mysql "mmdebstrap could not fetch mysql-server-core" "see above; is $MYSQL_MIRROR reachable?"
+        unavailable mysql "mmdebstrap could not fetch mysql-server-core" "run as root, and see that $MYSQL_MIRROR is reachable"
     rm -rf -- "$BUILD"/root/usr/share/{doc,man,locale} "$BUILD"/root/var/cache/apt "$BUILD"/root/usr/bin/mysql*
     mysql_program "$BUILD" --version >"$BUILD/version"
     grep -q "Ver $MYSQL_SERIES\." "$BUILD/version" || note "other series than expected: $(<"$BUILD/version")"
@@ -199,8 +199,10 @@ install_kubernetes() {
 install_helm() {
     need helm go "Go 1.25 or later"
     note "Helm $HELM_VERSION; about 3 minutes on two cores"
-    CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOBIN=$BUILD nice -n 5 go install -trimpath -ldflags='-s -w' \
-        "helm.sh/helm/v3/cmd/helm@$HELM_VERSION" >&2 || die "helm: the build failed"
+    local module=helm.sh/helm/v3
+    CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOBIN=$BUILD nice -n 5 go install -trimpath \
+        -ldflags="-s -w -X $module/internal/version.version=$HELM_VERSION" "$module/cmd/helm@$HELM_VERSION" >&2 ||
+        die "helm: the build failed"
     echo "$HELM_VERSION" >"$BUILD/version"
 }
 
@@ -228,7 +230,7 @@ present() {
 maven() {
     local name=$1
     shift
-    (cd -- "$BUILD" && mvn -q -B -ntp "${@/#dependency:/org.apache.maven.plugins:maven-dependency-plugin:3.8.1:}" \
+    (cd -- "$BUILD" && mvn -q -B -ntp -Dstyle.color=never "${@/#dependency:/org.apache.maven.plugins:maven-dependency-plugin:3.8.1:}" \
         -DincludeScope=runtime -DoutputDirectory=lib) >&2 || die "$name: Maven failed"
 }
 

@@ -3,6 +3,12 @@
 //! Each module reads top to bottom: `http -> service -> cache / store -> domain`; `app` alone knows every part.
 
 pub mod cache;
+pub mod config;
 pub mod domain;
 pub mod events;
+pub mod gateway;
+pub mod security;
+pub mod server;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;

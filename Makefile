@@ -1,0 +1,61 @@
+# One line of explanation for each target: `make help`.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(FLYWEIGHT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flyweight)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export FLYWEIGHT_CACHE := $(CACHE)
+BIN := $(CARGO_TARGET_DIR)/debug
+
+PORT ?= 8080
+ADMIN_PORT ?= 9090
+DATA ?= data
+MANIFESTS ?= configs/samples
+
+.PHONY: help run test demo demo-up demo-down demo-kubeconfig generate lint bench tools images check clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
+
+run: ## Build, and serve configs/samples on port 8080 with embedded stores in ./data (PORT, DATA, MANIFESTS)
+	@cargo build --quiet --package flyweight-dataplane --bin flyweight-dataplane
+	@exec $(BIN)/flyweight-dataplane serve --manifests $(MANIFESTS) --data-dir $(DATA) --port $(PORT) --admin-port $(ADMIN_PORT) --drain-delay 0s
+
+check: ## Check the manifests in MANIFESTS offline, every fault with its path
+	@cargo build --quiet --package flyweight-dataplane --bin flyweight-dataplane
+	@$(BIN)/flyweight-dataplane check --manifests $(MANIFESTS)
+
+test: ## Run all tests against real servers and a real Kubernetes, which are installed when missing
+	@tests/run.sh
+
+demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
+	@tests/demo.sh run
+
+demo-up: ## Bring the demo up and leave it running
+	@tests/demo.sh up
+
+demo-down: ## End what demo-up left running
+	@tests/demo.sh down
+
+demo-kubeconfig: ## Print the path of the demo's kubeconfig
+	@tests/tools/cluster.sh kubeconfig
+
+images: ## Build the container images as archives, without a container engine
+	@tests/demo.sh images
+
+generate: ## Write the CRDs, for kubectl and for the chart
+	@cargo run --quiet --package flyweight-crds --features kube --bin crdgen
+
+lint: ## Check formatting, lints and generated files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo run --quiet --package flyweight-crds --features kube --bin crdgen -- --check
+
+bench: ## Measure memory and speed against the peers, and print tables
+	cargo bench --package flyweight-dataplane
+
+tools: ## Install the real servers that tests and demo use
+	@tests/tools/install.sh all
+
+clean: ## Remove the data of make run; what was built stays in the cache
+	rm -rf data

@@ -1,0 +1,24 @@
+//! Asks each pod whether it serves.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use futures::stream::{FuturesUnordered, StreamExt};
+use http::Request;
+
+use super::{proxy::UpstreamClient, registry::Upstream};
+
+/// Checks all pods at once and returns when each has answered or its time is up.
+pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], timeout: Duration) {
+    let mut checks: FuturesUnordered<_> = upstreams.iter().map(|upstream| check(client, upstream, timeout)).collect();
+    while checks.next().await.is_some() {}
+}
+
+async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) {
+    let Ok(request) = Request::get(format!("http://{}/readyz", upstream.addr)).body(Body::empty()) else { return };
+    let answer = match tokio::time::timeout(timeout, client.request(request)).await {
+        Ok(Ok(response)) => Some(response.status().is_success()),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    upstream.checked(answer);
+}

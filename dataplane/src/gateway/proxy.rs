@@ -1,0 +1,339 @@
+//! Sends a request to a pod and, where that cannot do harm, to another when the first fails.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use crds::{pool::Entity, settings::Settings};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::{
+    client::legacy::{Client, Error, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::{
+    balance::Balancer,
+    memory::ConnectionMemory,
+    registry::{CONNECT_TIMEOUT, InFlight, Registry, Upstream},
+};
+use crate::config::Loaded;
+
+/// The client that all requests to pods share, with its pool of connections.
+pub type UpstreamClient = Client<HttpConnector, Body>;
+
+/// Bodies up to so many bytes are kept, so that the request can be sent again.
+const KEPT_BODY_MAX: usize = 1 << 20;
+
+/// Pods that are tried for one request.
+const ATTEMPTS_MAX: usize = 3;
+
+/// The longest that a pod may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Headers of one hop only (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+];
+
+/// Forwards requests.
+pub struct Proxy {
+    /// The pods.
+    pub registry: Registry,
+    /// The connections to them.
+    pub client: UpstreamClient,
+    /// What has been counted.
+    pub counts: ProxyCounts,
+    settings: watch::Receiver<Arc<Loaded>>,
+    balancer: Balancer,
+}
+
+/// What the gateway has counted since its start.
+#[derive(Debug, Default)]
+pub struct ProxyCounts {
+    /// Requests taken.
+    pub requests: AtomicU64,
+    /// Requests sent to another pod after the first failed.
+    pub retries: AtomicU64,
+    /// Requests that no pod answered.
+    pub failures: AtomicU64,
+}
+
+enum Failure {
+    /// The pod cannot have seen the request.
+    NotSent,
+    /// The pod may have acted on the request.
+    Unknown,
+}
+
+impl Proxy {
+    /// A proxy over the groups of these settings.
+    pub fn new(settings: watch::Receiver<Arc<Loaded>>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(256)
+            .build(connector);
+        Self {
+            registry: Registry::default(),
+            client,
+            counts: ProxyCounts::default(),
+            settings,
+            balancer: Balancer::default(),
+        }
+    }
+
+    /// The settings that it runs by.
+    pub fn settings(&self) -> Arc<Loaded> {
+        self.settings.borrow().clone()
+    }
+
+    /// Answers a request of a client with what a pod answers.
+    pub async fn forward(&self, request: Request, peer: SocketAddr, memory: &ConnectionMemory) -> Response {
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let loaded = self.settings();
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let mut candidates = self.candidates(&loaded.settings, &path);
+        if is_upgrade(&parts.headers) {
+            let affinity = parts.uri.query().unwrap_or_default().to_owned();
+            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &affinity) else {
+                return self.no_pod();
+            };
+            return self.tunnel(parts, upstream).await;
+        }
+        let body = match keep(&parts.headers, body).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        memory.demand(&parts.method, &path, &mut parts.headers);
+        prepare(&mut parts, peer);
+        let (whole, mut streamed) = match body {
+            Kept::Whole(bytes) => (bytes, None),
+            Kept::Streamed(body) => (Bytes::new(), Some(body)),
+        };
+        for attempt in 0..ATTEMPTS_MAX {
+            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &path) else { break };
+            if attempt > 0 {
+                self.counts.retries.fetch_add(1, Ordering::Relaxed);
+            }
+            let once = streamed.is_some();
+            let body = streamed.take().unwrap_or_else(|| Body::from(whole.clone()));
+            match self.send(&parts, body, &upstream).await {
+                Ok(response) => {
+                    if response.status().is_success() {
+                        memory.remember(&parts.method, &path, response.headers());
+                    }
+                    return response;
+                }
+                Err(failure) => {
+                    candidates.retain(|candidate| candidate.addr != upstream.addr);
+                    let repeatable = match failure {
+                        Failure::NotSent => true,
+                        Failure::Unknown => parts.method.is_safe() || guarded(&parts.method, &parts.headers),
+                    };
+                    if once || !repeatable {
+                        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                        return problem(
+                            StatusCode::BAD_GATEWAY,
+                            "the data plane broke off before it answered: the request may or may not have been carried out",
+                        );
+                    }
+                }
+            }
+        }
+        self.no_pod()
+    }
+
+    /// The healthy pods whose group serves the pool that the path names; every group serves what names no pool.
+    fn candidates(&self, settings: &Settings, path: &str) -> Vec<Arc<Upstream>> {
+        let pool = pool_of(settings, path);
+        let serves = |group: &str| {
+            let group = settings.groups.iter().find(|candidate| candidate.name == group);
+            group.is_some_and(|group| match &pool {
+                Some(pool) => group.pools.iter().any(|served| served == pool),
+                None => group.pools.len() == settings.pools.len(),
+            })
+        };
+        let all = self.registry.all();
+        all.iter().filter(|upstream| upstream.is_healthy() && serves(&upstream.group)).cloned().collect()
+    }
+
+    async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri: Uri = format!("http://{}{path}", upstream.addr).parse().map_err(|_| Failure::NotSent)?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = parts.headers.clone();
+        *request.version_mut() = Version::HTTP_11;
+        let flight = upstream.start();
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(answer(response, flight)),
+            Ok(Err(error)) => {
+                upstream.failed();
+                warn!(upstream = %upstream.addr, error = %chain(&error), "the pod failed");
+                Err(if error.is_connect() { Failure::NotSent } else { Failure::Unknown })
+            }
+            Err(_) => {
+                warn!(upstream = %upstream.addr, "the pod did not answer in time");
+                Err(Failure::Unknown)
+            }
+        }
+    }
+
+    /// Joins the client's connection and one to the pod, after both agreed to change the protocol.
+    async fn tunnel(&self, mut parts: Parts, upstream: Arc<Upstream>) -> Response {
+        let flight = upstream.start();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let Ok(uri) = format!("http://{}{path}", upstream.addr).parse::<Uri>() else { return self.no_pod() };
+        let mut request = http::Request::new(Body::empty());
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = parts.headers.clone();
+        let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) | Err(_) => {
+                upstream.failed();
+                return self.no_pod();
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return answer(response, flight);
+        }
+        let (Some(client_side), pod_side) =
+            (parts.extensions.remove::<hyper::upgrade::OnUpgrade>(), hyper::upgrade::on(&mut response))
+        else {
+            return problem(StatusCode::BAD_REQUEST, "this connection cannot change its protocol");
+        };
+        tokio::spawn(async move {
+            let _flight = flight;
+            let (Ok(client_side), Ok(pod_side)) = tokio::join!(client_side, pod_side) else { return };
+            let ended =
+                tokio::io::copy_bidirectional(&mut TokioIo::new(client_side), &mut TokioIo::new(pod_side)).await;
+            debug!(upstream = %upstream.addr, error = ?ended.err(), "a tunnel ended");
+        });
+        let (head, _) = response.into_parts();
+        let mut reply = Response::new(Body::empty());
+        *reply.status_mut() = head.status;
+        *reply.headers_mut() = head.headers;
+        reply
+    }
+
+    fn no_pod(&self) -> Response {
+        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        let mut response =
+            problem(StatusCode::SERVICE_UNAVAILABLE, "no pod of the data plane that serves this is ready; try again");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+}
+
+/// A body, kept whole where it is small enough to be sent twice.
+enum Kept {
+    Whole(Bytes),
+    Streamed(Body),
+}
+
+async fn keep(headers: &HeaderMap, body: Body) -> Result<Kept, Response> {
+    let length: Option<usize> =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(Kept::Whole(Bytes::new()));
+    }
+    if length.is_none_or(|length| length > KEPT_BODY_MAX) {
+        return Ok(Kept::Streamed(body));
+    }
+    match Limited::new(body, KEPT_BODY_MAX).collect().await {
+        Ok(collected) => Ok(Kept::Whole(collected.to_bytes())),
+        Err(_) => Err(problem(StatusCode::BAD_REQUEST, "the body of the request ended before its declared length")),
+    }
+}
+
+/// Whether a repeated write has no second effect: it carries an idempotency key.
+fn guarded(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::POST && headers.contains_key("idempotency-key")
+}
+
+fn prepare(parts: &mut Parts, peer: SocketAddr) {
+    for name in HOP_BY_HOP {
+        parts.headers.remove(name);
+    }
+    // What a client says of earlier hops is not believed: the gateway is the first hop that is trusted.
+    if let Ok(value) = HeaderValue::from_str(&peer.ip().to_string()) {
+        parts.headers.insert(HeaderName::from_static("x-forwarded-for"), value);
+    }
+}
+
+fn answer(response: http::Response<hyper::body::Incoming>, flight: InFlight) -> Response {
+    let (mut head, body) = response.into_parts();
+    for name in HOP_BY_HOP {
+        head.headers.remove(name);
+    }
+    let body = body.map_frame(move |frame| {
+        // The request counts as under way until its whole answer has passed.
+        let _ = &flight;
+        frame
+    });
+    Response::from_parts(head, Body::new(body))
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`.
+fn pool_of(settings: &Settings, path: &str) -> Option<String> {
+    let mut segments = path.strip_prefix("/api/v1/")?.split('/');
+    let first = segments.next()?;
+    let entity = match first {
+        "users" => Entity::User,
+        "payments" => Entity::Payment,
+        "orders" => Entity::Order,
+        "products" => Entity::Product,
+        "notifications" => Entity::NotificationTemplate,
+        "configurations" => Entity::Configuration,
+        "pools" => return segments.next().filter(|name| !name.is_empty()).map(str::to_owned),
+        _ => return None,
+    };
+    settings.pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.name.clone())
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,154 @@
+//! The gateway as a program: discovery, health checks, the listener and the admin port.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::info;
+
+use super::{
+    discovery::{self, Discovery},
+    health,
+    proxy::Proxy,
+};
+use crate::{
+    config::Loaded,
+    server::{self, ClientConnection},
+    shutdown::Shutdown,
+};
+
+/// What the gateway needs to run.
+pub struct GatewayOptions {
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// Where probes and scrapers connect.
+    pub admin: TcpListener,
+    /// The settings, as they change.
+    pub settings: watch::Receiver<Arc<Loaded>>,
+    /// Where the pods are found.
+    pub discovery: Discovery,
+    /// The way down.
+    pub shutdown: Shutdown,
+}
+
+#[derive(Clone)]
+struct Gateway {
+    proxy: Arc<Proxy>,
+    shutdown: Shutdown,
+}
+
+/// Runs the gateway until it is told to stop and what was under way has ended.
+pub async fn run(options: GatewayOptions) {
+    let GatewayOptions { listener, admin, settings, discovery, shutdown } = options;
+    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings)), shutdown: shutdown.clone() };
+    tokio::spawn(discover(gateway.proxy.clone(), discovery));
+    tokio::spawn(check(gateway.proxy.clone()));
+    if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
+        info!(%addr, %admin, "the gateway listens");
+    }
+    let admin_routes = probes().route("/metrics", get(metrics)).with_state(gateway.clone());
+    tokio::spawn(server::serve(admin, admin_routes, std::future::pending()));
+    server::serve(listener, routes(gateway), async move { shutdown.stopped().await }).await;
+}
+
+fn routes(gateway: Gateway) -> Router {
+    probes().route("/api/v1/gateway/registry", get(registry)).fallback(forward).with_state(gateway)
+}
+
+fn probes() -> Router<Gateway> {
+    Router::new().route("/livez", get(async || StatusCode::OK)).route("/readyz", get(readyz))
+}
+
+async fn readyz(State(gateway): State<Gateway>) -> Response {
+    if gateway.shutdown.draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    if !gateway.proxy.registry.any_healthy() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no pod of the data plane is ready\n").into_response();
+    }
+    (StatusCode::OK, "ready\n").into_response()
+}
+
+async fn registry(State(gateway): State<Gateway>) -> Response {
+    let loaded = gateway.proxy.settings();
+    Json(serde_json::json!({ "services": gateway.proxy.registry.report(&loaded.settings) })).into_response()
+}
+
+async fn forward(
+    State(gateway): State<Gateway>,
+    Extension(client): Extension<ClientConnection>,
+    request: Request,
+) -> Response {
+    let mut response = gateway.proxy.forward(request, client.peer, &client.memory).await;
+    if gateway.shutdown.draining() {
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn metrics(State(gateway): State<Gateway>) -> String {
+    use std::sync::atomic::Ordering::Relaxed;
+    let counts = &gateway.proxy.counts;
+    let mut text = String::new();
+    for (name, help, count) in [
+        ("requests", "Requests taken.", &counts.requests),
+        ("retries", "Requests sent to another pod after the first failed.", &counts.retries),
+        ("failures", "Requests that no pod answered.", &counts.failures),
+    ] {
+        let count = count.load(Relaxed);
+        _ = writeln!(
+            text,
+            "# HELP flyweight_gateway_{name}_total {help}\n# TYPE flyweight_gateway_{name}_total counter\nflyweight_gateway_{name}_total {count}"
+        );
+    }
+    let upstreams = gateway.proxy.registry.all();
+    let healthy = upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
+    _ = writeln!(
+        text,
+        "# HELP flyweight_gateway_upstreams Pods by health.\n# TYPE flyweight_gateway_upstreams gauge\n\
+         flyweight_gateway_upstreams{{healthy=\"true\"}} {healthy}\nflyweight_gateway_upstreams{{healthy=\"false\"}} {}",
+        upstreams.len() - healthy
+    );
+    text
+}
+
+/// Looks for pods, and asks new ones at once, so that they get traffic without waiting for the next round of checks.
+async fn discover(proxy: Arc<Proxy>, discovery: Discovery) {
+    loop {
+        let loaded = proxy.settings();
+        let groups: Vec<_> = loaded.settings.groups.iter().map(|group| group.name.clone()).collect();
+        let new = discovery.refresh(&proxy.registry, &groups).await;
+        if !new.is_empty() {
+            let addrs: Vec<SocketAddr> = new.iter().map(|upstream| upstream.addr).collect();
+            info!(?addrs, "new pods");
+            health::check_all(&proxy.client, &new, check_timeout(&loaded)).await;
+        }
+        tokio::time::sleep(discovery::INTERVAL).await;
+    }
+}
+
+/// Checks healthy pods at the declared interval and the others every second, so that a pod that is back gets traffic soon.
+async fn check(proxy: Arc<Proxy>) {
+    let mut rounds = 0_u64;
+    loop {
+        let loaded = proxy.settings();
+        let interval_s =
+            loaded.settings.gateway.as_ref().map_or(5, |gateway| gateway.health_check.interval.0.as_secs().max(1));
+        let due = rounds.is_multiple_of(interval_s);
+        let asked: Vec<_> =
+            proxy.registry.all().iter().filter(|upstream| due || !upstream.is_healthy()).cloned().collect();
+        health::check_all(&proxy.client, &asked, check_timeout(&loaded)).await;
+        rounds += 1;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn check_timeout(loaded: &Loaded) -> Duration {
+    loaded.settings.gateway.as_ref().map_or(Duration::from_secs(1), |gateway| gateway.health_check.timeout.0)
+}

@@ -1,0 +1,5 @@
+//! Who calls, what the caller may do and how often, and the encryption of fields.
+
+pub mod encryption;
+pub mod jwt;
+pub mod limits;

@@ -1,0 +1,96 @@
+//! Takes connections for a router: bounded in number, no slow headers, a graceful end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::gateway::memory::ConnectionMemory;
+
+/// A client's connection, in the extensions of each of its requests.
+#[derive(Clone, Debug)]
+pub struct ClientConnection {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// What the connection has written.
+    pub memory: Arc<ConnectionMemory>,
+}
+
+/// Connections that one listener takes at once; further ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long requests under way may take to end once the listener is closed.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Serves until `stopped` returns, then lets the requests under way end.
+pub async fn serve(listener: TcpListener, router: Router, stopped: impl Future<Output = ()>) {
+    let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut stopped => break,
+        };
+        let Some((stream, peer, place)) = accepted else { continue };
+        _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let client = ClientConnection { peer, memory: Arc::default() };
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let mut request: Request = request.map(Body::new);
+            request.extensions_mut().insert(client.clone());
+            router.clone().oneshot(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let closing = closing.clone();
+        connections.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = closing.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                debug!(%peer, %error, "a connection broke");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    closing.cancel();
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+        warn!(grace_s = GRACE.as_secs(), "some requests did not end in time");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            // Out of file descriptors, or the client is gone already: neither ends the server.
+            warn!(%error, "a connection could not be taken");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The data plane as users run it: a process of its own, over embedded or real stores.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::mpsc,
+    time::Duration,
+};
+
+use crate::process;
+
+/// How long a start may take.
+const START: Duration = Duration::from_secs(30);
+
+/// A running data plane.
+pub struct DataPlane {
+    /// Where the API is: `http://127.0.0.1:1234`.
+    pub url: String,
+    /// Where the admin port is.
+    pub admin: String,
+    args: Vec<String>,
+    child: Child,
+}
+
+/// What a process printed when it was ready.
+struct Ready {
+    url: String,
+    admin: String,
+}
+
+/// The folder with the built programs.
+pub fn bin_dir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let dir = exe.parent().unwrap_or(Path::new("."));
+    if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_path_buf() } else { dir.to_path_buf() }
+}
+
+impl DataPlane {
+    /// Serves a folder of manifests with embedded stores in a data folder.
+    pub fn embedded(manifests: &Path, data: &Path) -> Self {
+        Self::start(&["serve", "--manifests", &text(manifests), "--data-dir", &text(data)])
+    }
+
+    /// Serves a folder of manifests with the real stores whose addresses are in a folder of backends.
+    pub fn real(manifests: &Path, backends: &Path, security: &Path) -> Self {
+        Self::start(&[
+            "serve",
+            "--manifests",
+            &text(manifests),
+            "--backends",
+            &text(backends),
+            "--security",
+            &text(security),
+        ])
+    }
+
+    /// Starts the program with these arguments on free ports and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// It does not become ready; the message holds what it printed.
+    pub fn start(args: &[&str]) -> Self {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let (child, Ready { url, admin }) = launch(&args, "0", "0");
+        Self { url, admin, args, child }
+    }
+
+    /// Kills it: SIGKILL, nothing is flushed.
+    pub fn kill(&mut self) {
+        process::signal(&self.child, "KILL");
+        _ = self.child.wait();
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        process::signal(&self.child, "TERM");
+        self.child.wait().unwrap_or_default()
+    }
+
+    /// Starts it again on the same ports with the same arguments.
+    pub fn restart(&mut self) {
+        let port = |url: &str| url.rsplit(':').next().unwrap_or("0").to_owned();
+        let (child, _) = launch(&self.args, &port(&self.url), &port(&self.admin));
+        self.child = child;
+    }
+
+    /// The resident memory of the process, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn launch(args: &[String], port: &str, admin_port: &str) -> (Child, Ready) {
+    let mut command = Command::new(bin_dir().join("flyweight-dataplane"));
+    command.args(args).args([
+        "--port",
+        port,
+        "--admin-port",
+        admin_port,
+        "--log-format",
+        "json",
+        "--drain-delay",
+        "0s",
+    ]);
+    let mut child =
+        process::spawn(&command).unwrap_or_else(|error| panic!("the data plane cannot be started: {error}"));
+    let Some(stderr) = child.stderr.take() else { panic!("no standard error") };
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if std::env::var_os("FLYWEIGHT_TEST_LOGS").is_some() {
+                eprintln!("{line}");
+            }
+            _ = sender.send(line);
+        }
+    });
+    let mut printed = Vec::new();
+    let deadline = std::time::Instant::now() + START;
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+        if let Some(ready) = ready(&line) {
+            return (child, ready);
+        }
+        printed.push(line);
+    }
+    _ = child.kill();
+    _ = child.wait();
+    panic!("the data plane did not become ready:\n{}", printed.join("\n"));
+}
+
+/// The line in which the data plane says where it listens.
+fn ready(line: &str) -> Option<Ready> {
+    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+    let place = |field: &str| Some(format!("http://127.0.0.1:{}", entry.get(field)?.as_str()?.rsplit(':').next()?));
+    (entry.get("message")? == "ready").then(|| Some(Ready { url: place("addr")?, admin: place("admin")? }))?
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

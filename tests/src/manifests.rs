@@ -1,0 +1,35 @@
+//! The manifests that suites serve: the samples, and folders of backends that stand in for mounted Secrets.
+
+use std::{fs, path::Path};
+
+use crate::root;
+
+/// The folder of the sample shop.
+pub fn samples() -> std::path::PathBuf {
+    root().join("configs/samples")
+}
+
+/// Writes the addresses of backends as a pod finds them: `<dir>/<name>/url`.
+///
+/// # Panics
+/// A file cannot be written.
+pub fn write_backends(dir: &Path, urls: &[(&str, String)]) {
+    for (name, url) in urls {
+        let folder = dir.join(name);
+        fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(folder.join("url"), url))
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
+}
+
+/// Writes a key for encrypted fields as a pod finds it: `<dir>/encryption/key`.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn write_encryption_key(dir: &Path) {
+    let folder = dir.join("encryption");
+    // 32 bytes of 7 in base64: a test's key protects nothing.
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join("key"), "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n"))
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+}

@@ -1,0 +1,96 @@
+//! The gateway before two replicas over the same real stores: reads follow writes, and a killed replica costs no request.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use harness::{client::Api, dataplane::DataPlane, manifests, wait};
+use serde_json::json;
+
+use crate::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_replica_costs_no_read_and_its_changes_reach_the_other() {
+    let Some(stage) = Stage::real("two replicas behind the gateway").await else { return };
+    let mut second = stage.replica();
+    let gateway = DataPlane::start(&[
+        "gateway",
+        "--manifests",
+        &manifests::samples().display().to_string(),
+        "--upstream",
+        &upstream(&stage.data_plane),
+        "--upstream",
+        &upstream(&second),
+    ]);
+    let api = Api::at(&gateway.url);
+    healthy(&api, 2).await;
+    let created = api.post("/api/v1/products", &json!({ "name": "Lamp", "price": 1 })).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let path = created.header("location").to_owned();
+
+    changes_reach_both(&stage.api, &Api::at(&second.url), &path).await;
+
+    let (reads, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (api, path, reads, stop) = (api.clone(), path.clone(), reads.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let read = api.get(&path).await;
+                    assert_eq!(read.status, 200, "{}", read.text);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    some_reads(&reads).await;
+    tokio::task::block_in_place(|| second.kill());
+    healthy(&api, 1).await;
+    some_reads(&reads).await;
+    tokio::task::block_in_place(|| second.restart());
+    healthy(&api, 2).await;
+    some_reads(&reads).await;
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}
+
+/// Writes at one replica are seen at the other, and no reader of either ever sees a version go back.
+async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
+    let mut seen = 0;
+    for price in 2..12 {
+        let patched = writer.send(reqwest::Method::PATCH, path, &[], &json!({ "price": price })).await;
+        assert_eq!(patched.status, 200, "{}", patched.text);
+        let version = patched.json()["version"].as_u64().unwrap();
+        wait::until("the change at the other replica", Duration::from_secs(5), async || {
+            let now = reader.get(path).await.json()["version"].as_u64()?;
+            assert!(now >= seen, "version {now} after {seen}");
+            seen = now;
+            (now == version).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn healthy(api: &Api, pods: usize) {
+    wait::until(&format!("{pods} healthy pods"), Duration::from_secs(15), async || {
+        let registry = api.get("/api/v1/gateway/registry").await.json();
+        let healthy = registry["services"].as_array()?.iter().filter(|pod| pod["healthy"] == true).count();
+        (healthy == pods).then_some(())
+    })
+    .await;
+}
+
+async fn some_reads(reads: &AtomicUsize) {
+    let due = reads.load(Ordering::Relaxed) + 200;
+    wait::until("reads", Duration::from_secs(30), async || (reads.load(Ordering::Relaxed) >= due).then_some(())).await;
+}
+
+fn upstream(data_plane: &DataPlane) -> String {
+    format!("main={}", data_plane.url.trim_start_matches("http://"))
+}

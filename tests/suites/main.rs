@@ -1,0 +1,10 @@
+//! Suites over the data plane as users run it: a process, its ports, and embedded or real stores behind it.
+
+mod bad_input;
+mod check;
+mod contract;
+mod durability;
+mod faults;
+mod gateway;
+mod stage;
+mod startup;

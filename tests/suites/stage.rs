@@ -1,0 +1,87 @@
+//! Where a suite plays: the sample shop over embedded stores, or over real servers of its own.
+
+use harness::{
+    client::Api,
+    dataplane::DataPlane,
+    manifests,
+    server::{Kind, Server},
+    skipped,
+};
+use tempfile::TempDir;
+
+/// The servers behind a real stage.
+pub struct Servers {
+    /// Users, payments, orders.
+    pub mysql: Server,
+    /// Products, templates, configurations.
+    pub mongo: Server,
+    /// The shared tier.
+    pub redis: Server,
+    /// The feed.
+    pub kafka: Server,
+}
+
+/// A running shop.
+pub struct Stage {
+    /// What it is over, for messages.
+    pub name: &'static str,
+    /// The data plane.
+    pub data_plane: DataPlane,
+    /// Its API.
+    pub api: Api,
+    /// The servers behind it; none over embedded stores.
+    pub servers: Option<Servers>,
+    dir: TempDir,
+}
+
+impl Stage {
+    /// The sample shop over embedded stores.
+    pub fn embedded() -> Self {
+        let dir = tempdir();
+        let data_plane = DataPlane::embedded(&manifests::samples(), &dir.path().join("data"));
+        Self { name: "embedded", api: Api::at(&data_plane.url), data_plane, servers: None, dir }
+    }
+
+    /// The sample shop over real servers, or none where they are not installed.
+    pub async fn real(test: &str) -> Option<Self> {
+        for kind in [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka] {
+            if let Err(why) = kind.available() {
+                skipped(test, &why);
+                return None;
+            }
+        }
+        let start = |kind| std::thread::spawn(move || Server::start(kind));
+        let started = [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka].map(start);
+        let [mysql, mongo, redis, kafka] = started.map(|server| server.join().unwrap());
+        let dir = tempdir();
+        let (backends, security) = folders(&dir);
+        let urls = [("mysql", mysql.url()), ("mongodb", mongo.url()), ("redis", redis.url()), ("kafka", kafka.url())];
+        manifests::write_backends(&backends, &urls);
+        manifests::write_encryption_key(&security);
+        declare_stores_table(&mysql);
+        let data_plane = DataPlane::real(&manifests::samples(), &backends, &security);
+        let servers = Some(Servers { mysql, mongo, redis, kafka });
+        Some(Self { name: "real servers", api: Api::at(&data_plane.url), data_plane, servers, dir })
+    }
+
+    /// Another replica over the same servers.
+    pub fn replica(&self) -> DataPlane {
+        let (backends, security) = folders(&self.dir);
+        DataPlane::real(&manifests::samples(), &backends, &security)
+    }
+}
+
+/// Where the addresses of backends and the keys are.
+fn folders(dir: &TempDir) -> (std::path::PathBuf, std::path::PathBuf) {
+    (dir.path().join("backends"), dir.path().join("security"))
+}
+
+/// The declared table of the samples is the user's own: it exists before the shop starts.
+fn declare_stores_table(mysql: &Server) {
+    let sql = std::fs::read_to_string(harness::root().join("configs/sql/stores.sql")).unwrap();
+    harness::server::run_sql(&mysql.url(), &sql);
+}
+
+fn tempdir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}

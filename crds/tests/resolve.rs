@@ -303,6 +303,11 @@ fn somebody_serves_every_pool() {
 #[test]
 fn a_service_keeps_its_bounds() {
     for (pointer, value, fault) in [
+        (
+            "replicaGroups/1/name",
+            json!("gateway"),
+            "spec.replicaGroups[1].name: \"gateway\" is kept for the service's own parts: choose another name",
+        ),
         ("replicas", json!(1), "spec.replicas: must be 0, or at least 1 for each replica group: there are 2"),
         ("autoscaling/minReplicas", json!(11), "spec.autoscaling: minReplicas must not exceed maxReplicas"),
         (

@@ -12,6 +12,8 @@ use crate::{
 
 /// Children are called `<service>-<group>` and the like, within the 63 characters of a label and a DNS name.
 const NAME_LENGTH_MAX: usize = 36;
+/// Children of the service itself are called so, after its name.
+const GROUPS_RESERVED: [&str; 3] = ["gateway", "settings", "encryption"];
 const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Checks what the service says of itself, apart from its backends and groups of pools.
@@ -104,6 +106,11 @@ pub(super) fn groups(spec: &ServiceSpec, report: &mut Report<'_>) -> Vec<GroupSe
         .map(|(index, group)| {
             let path = format!("spec.replicaGroups[{index}]");
             report.ensure(group.replicas > 0, format!("{path}.replicas"), "must be at least 1");
+            report.ensure(
+                !GROUPS_RESERVED.contains(&group.name.as_str()),
+                format!("{path}.name"),
+                format!("\"{}\" is kept for the service's own parts: choose another name", group.name),
+            );
             resources(&group.resources, &path, report);
             GroupSettings { name: group.name.clone(), pools: pools(spec, group, &path, report), weight: group.weight }
         })

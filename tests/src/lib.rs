@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod dataplane;
+pub mod demo;
+pub mod kubectl;
 pub mod manifests;
 pub mod process;
 pub mod server;

@@ -160,7 +160,7 @@ async fn every_entity(api: &Api) {
 async fn declared_table(api: &Api) {
     let key = format!("s{}", rand::random::<u32>());
     let path = format!("/api/v1/pools/stores/{key}");
-    let body = json!({ "opening_hours": { "mon": "9-17" }, "phone": "+49 30 1234" });
+    let body = json!({ "city": "Berlin", "opening_hours": { "mon": "9-17" }, "phone": "+49 30 1234" });
     let created = api.send(Method::PUT, &path, &[], &body).await;
     assert_eq!(created.status, 201, "{}", created.text);
     let read = api.get(&path).await;

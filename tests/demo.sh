@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# The demo: the whole system on a local Kubernetes with real MySQL, MongoDB, Redis and Kafka, shown step by step.
+#
+# The same steps are the end-to-end test. With KUBECONFIG set, that cluster is used: it must be able to get the images, and
+# MYSQL_URL, MONGODB_URI, REDIS_URL and KAFKA_BROKERS must say where its pods find the stores.
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+# shellcheck source=tools/lib.sh
+. tests/tools/lib.sh
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+readonly BIN=$CARGO_TARGET_DIR/debug IMAGES=$CACHE/images NAMESPACE=shop
+readonly GIVEN=${KUBECONFIG:-}
+
+main() {
+    case ${1:-} in
+        run)
+            local was_up=false
+            if is_up; then was_up=true; fi
+            $was_up || trap 'down' EXIT
+            up
+            step "the steps"
+            "$BIN/demo" --namespace "$NAMESPACE"
+            ;;
+        up)
+            up
+            tell_how
+            ;;
+        down) down ;;
+        images) build && images ;;
+        *)
+            echo "usage: demo.sh run | up | down | images" >&2
+            exit 2
+            ;;
+    esac
+}
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
+
+is_up() { [[ -n $GIVEN ]] || tests/tools/cluster.sh status >/dev/null 2>&1; }
+
+up() {
+    step "building"
+    build
+    images
+    if [[ -z $GIVEN ]]; then
+        step "a local Kubernetes"
+        tests/tools/install.sh mysql redis kafka mongo kubernetes helm node
+        tests/tools/cluster.sh up
+        KUBECONFIG=$(tests/tools/cluster.sh kubeconfig)
+        export KUBECONFIG
+        tests/tools/cluster.sh import "$IMAGES/dataplane.tar" "$IMAGES/operator.tar"
+        step "MySQL, MongoDB, Redis and Kafka"
+        local line
+        while read -r line; do export "${line?}"; done < <(tests/tools/cluster.sh stores up)
+    fi
+    step "the chart"
+    helm upgrade --install flyweight charts/flyweight --namespace flyweight-system --create-namespace --wait --timeout 2m
+    step "the Secrets with the stores' addresses"
+    kubectl create namespace "$NAMESPACE" --dry-run=client -o yaml | kubectl apply -f -
+    secret mysql "$MYSQL_URL"
+    secret mongodb "$MONGODB_URI"
+    secret redis "$REDIS_URL"
+    secret kafka "$KAFKA_BROKERS"
+    "$BIN/run-sql" "$MYSQL_URL" configs/sql/stores.sql
+    step "kubectl apply -f configs/samples"
+    kubectl apply --namespace "$NAMESPACE" -f configs/samples
+    kubectl wait --namespace "$NAMESPACE" fws/shop --for=condition=Ready --timeout=120s
+}
+
+build() { cargo build --workspace --bins; }
+
+images() {
+    mkdir -p "$IMAGES"
+    tests/tools/image.sh --name flyweight/dataplane:0.1.0 --out "$IMAGES/dataplane.tar" "$BIN/flyweight-dataplane"
+    tests/tools/image.sh --name flyweight/operator:0.1.0 --out "$IMAGES/operator.tar" "$BIN/flyweight-operator"
+}
+
+helm() { "$(tool_dir helm)/helm" "$@"; }
+
+secret() {
+    kubectl create secret generic "shop-$1" --namespace "$NAMESPACE" --from-literal=url="$2" --dry-run=client -o yaml |
+        kubectl apply -f -
+}
+
+down() {
+    if [[ -n $GIVEN ]]; then
+        kubectl delete namespace "$NAMESPACE" --ignore-not-found
+        helm uninstall flyweight --namespace flyweight-system --ignore-not-found
+    else
+        tests/tools/cluster.sh down
+    fi
+}
+
+tell_how() {
+    local address
+    address=$(kubectl get service shop --namespace "$NAMESPACE" -o jsonpath='{.spec.clusterIP}')
+    cat >&2 <<TEXT
+
+The shop is up. Try:
+  export KUBECONFIG=$KUBECONFIG
+  kubectl get fwp,ctier,fws --namespace $NAMESPACE
+  curl http://$address/api/v1/products
+End it with: make demo-down
+TEXT
+}
+
+main "$@"

@@ -18,6 +18,9 @@ use crate::stage::{Servers, Stage};
 /// How long the shop may take to serve again once a server is back.
 const RECOVERY: Duration = Duration::from_secs(15);
 
+/// Picks one of the servers.
+type Part = fn(&mut Servers) -> &mut Server;
+
 /// What the clients have seen.
 #[derive(Default)]
 struct Traffic {
@@ -34,7 +37,7 @@ async fn each_server_may_die_under_traffic() {
     let traffic = Arc::new(Traffic::default());
     let clients: Vec<_> =
         (0..4).map(|client| tokio::spawn(drive(stage.api.clone(), traffic.clone(), client))).collect();
-    let parts: [(&str, fn(&mut Servers) -> &mut Server); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("mysql", |servers| &mut servers.mysql),
         ("mongodb", |servers| &mut servers.mongo),
         ("redis", |servers| &mut servers.redis),

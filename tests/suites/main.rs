@@ -1,6 +1,6 @@
 //! Suites over the data plane as users run it: a process, its ports, and embedded or real stores behind it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a suite ends where it fails")]
+#![expect(clippy::unwrap_used, reason = "a suite ends where it fails")]
 
 mod bad_input;
 mod check;

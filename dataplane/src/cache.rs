@@ -1,5 +1,7 @@
 //! Tiers between readers and the store. Every fill and every invalidation is fenced by version: no tier goes back.
 
+pub mod memory;
+
 use bytes::Bytes;
 
 use crate::domain::record::Version;

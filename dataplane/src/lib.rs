@@ -6,6 +6,7 @@ pub mod cache;
 pub mod config;
 pub mod domain;
 pub mod events;
+pub mod flyweight;
 pub mod gateway;
 pub mod security;
 pub mod server;

@@ -1,0 +1,4 @@
+//! Records as flyweights: what is shared is stored once, what is a record's own is small, and the reply is spliced from both.
+
+pub mod codec;
+pub mod packed;

@@ -77,6 +77,21 @@ pub struct Hit {
     pub expires_in_ms: i64,
 }
 
+/// When and from where a value came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// When the operation began that brought the value: the read of the store or of another tier; for a write, its commit. What was fenced or forgotten
+    /// since then is respected.
+    pub began_ms: u64,
+    /// How old the value was then, in milliseconds: 0 from the store, its age there from another tier.
+    pub age_ms: u64,
+}
+
+/// A tier holds no more than [`MemoryTier::POOLS_MAX`] pools.
+#[derive(Debug, thiserror::Error)]
+#[error("a memory tier holds at most {} pools", MemoryTier::POOLS_MAX)]
+pub struct TooManyPools;
+
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -132,16 +147,25 @@ struct Slot {
 }
 
 impl MemoryTier {
+    /// The most pools.
+    pub const POOLS_MAX: usize = 1024;
+
     /// An empty tier.
     pub fn new(config: MemoryConfig) -> Self {
         Self { config, pools: Mutex::default() }
     }
 
     /// Adds a pool.
-    pub fn register(&self, _name: &str, schema: Arc<Schema>, config: PoolConfig) -> PoolId {
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn register(&self, _name: &str, schema: Arc<Schema>, config: PoolConfig) -> Result<PoolId, TooManyPools> {
         let mut pools = self.pools.lock();
+        if pools.len() == Self::POOLS_MAX {
+            return Err(TooManyPools);
+        }
         pools.push(Pool { schema, config, slots: HashMap::new(), fences: HashMap::new(), stats: PoolStats::default() });
-        PoolId((pools.len() - 1) as u16)
+        Ok(PoolId((pools.len() - 1) as u16))
     }
 
     /// Changes a pool's settings. Entries that are there already live by the new ones.
@@ -175,9 +199,9 @@ impl MemoryTier {
         hit
     }
 
-    /// Keeps what a store knows of a key. `loaded_at_ms` is when the load from the store began (for a value from another tier: now less its age there;
-    /// for a write: when it was committed): its age counts from then, and what was fenced since is respected.
-    pub fn put(&self, pool: PoolId, key: &Key, found: &Lookup, loaded_at_ms: u64, now_ms: u64) -> PutOutcome {
+    /// Keeps what a store knows of a key.
+    pub fn put(&self, pool: PoolId, key: &Key, found: &Lookup, load: Load, now_ms: u64) -> PutOutcome {
+        let loaded_at_ms = load.began_ms.saturating_sub(load.age_ms);
         let mut pools = self.pools.lock();
         let pool = &mut pools[usize::from(pool.0)];
         let cached = match found {

@@ -1,10 +1,18 @@
 //! The feed of changes: from the outboxes through the bus to caches and live clients.
 
+pub mod kafka;
+pub mod local;
+pub mod relay;
+
+mod cursor;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::domain::event::Envelope;
 
@@ -17,10 +25,14 @@ pub trait EventBus: Send + Sync {
     /// Every event from now on, each with its cursor. A receiver that lags is told so by the channel.
     fn live(&self) -> broadcast::Receiver<Arc<Envelope>>;
 
+    /// Counts the gaps in `live`: it grows when events may have been lost (a topic cut short or made anew, a feed joined late), so that whoever keeps
+    /// state by the feed drops it. Watch it before the state is filled.
+    fn gaps(&self) -> watch::Receiver<u64>;
+
     /// The events after a cursor, up to now and on without a gap; `Expired` where they are no longer kept.
     async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError>;
 
-    /// The cursor of the newest event: a replay from here gives only what comes later.
+    /// The cursor of the newest event that this process knows: a replay from here gives only what comes later. `Unavailable` until the feed is joined.
     async fn head(&self) -> Result<String, BusError>;
 
     /// Whether the bus answers.

@@ -1,0 +1,191 @@
+//! The bus on Kafka: one topic, the events of one key in one partition. Every replica reads all of it.
+
+pub mod config;
+mod follow;
+mod publish;
+mod replay;
+mod ring;
+mod topic;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use parking_lot::Mutex;
+use rdkafka::consumer::BaseConsumer;
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use self::{
+    config::{KafkaOptions, Quiet},
+    publish::Publisher,
+    replay::Replay,
+    ring::{Read, Ring},
+};
+use super::{BusError, EventBus, cursor::Cursor};
+use crate::domain::event::Envelope;
+
+/// Live events that a receiver may lag behind.
+const LIVE_CAPACITY: usize = 16_384;
+/// Replays that read the topic by themselves at the same time.
+const REPLAYS: usize = 16;
+
+/// The bus on Kafka.
+pub struct KafkaBus {
+    feed: Arc<Feed>,
+    publisher: Arc<Publisher>,
+    /// Answers questions; reads nothing.
+    questions: Arc<BaseConsumer<Quiet>>,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the follower, live readers and replays share.
+struct Feed {
+    options: KafkaOptions,
+    topic: String,
+    /// None until the topic was found.
+    ring: Mutex<Option<Ring>>,
+    live: broadcast::Sender<Arc<Envelope>>,
+    /// Changes whenever the ring does.
+    moved: watch::Sender<u64>,
+    gaps: watch::Sender<u64>,
+    replays: Arc<Semaphore>,
+    stop: AtomicBool,
+}
+
+impl KafkaBus {
+    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait for the broker.
+    ///
+    /// # Errors
+    /// `Unavailable` when the options are of no use: a file that cannot be read, an unknown mechanism.
+    pub fn start(options: KafkaOptions) -> Result<Self, BusError> {
+        let topic = options.topic();
+        let publisher = Publisher::new(config::producer(&options), topic.clone(), options.publish_deadline);
+        let questions = config::client(&options).create_with_context(Quiet).map_err(unavailable)?;
+        let feed = Arc::new(Feed {
+            topic,
+            ring: Mutex::new(None),
+            live: broadcast::channel(LIVE_CAPACITY).0,
+            moved: watch::channel(0).0,
+            gaps: watch::channel(0).0,
+            replays: Arc::new(Semaphore::new(REPLAYS)),
+            stop: AtomicBool::new(false),
+            options,
+        });
+        let followed = feed.clone();
+        let follower = std::thread::Builder::new().name("feed".to_owned());
+        let follower = follower.spawn(move || follow::follow(&followed)).map_err(unavailable)?;
+        Ok(Self {
+            feed,
+            publisher: Arc::new(publisher),
+            questions: Arc::new(questions),
+            follower: Mutex::new(Some(follower)),
+        })
+    }
+
+    /// Leaves the feed and waits until that is done.
+    pub async fn close(&self) {
+        self.feed.close();
+        let Some(follower) = self.follower.lock().take() else { return };
+        _ = tokio::task::spawn_blocking(move || follower.join()).await;
+    }
+
+    /// Asks the broker something, without holding up other tasks.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&BaseConsumer<Quiet>, &Feed) -> Result<T, BusError> + Send + 'static,
+    ) -> Result<T, BusError> {
+        let (questions, feed) = (self.questions.clone(), self.feed.clone());
+        tokio::task::spawn_blocking(move || question(&questions, &feed)).await.map_err(unavailable)?
+    }
+}
+
+impl Drop for KafkaBus {
+    fn drop(&mut self) {
+        self.feed.close();
+    }
+}
+
+impl Feed {
+    /// Ends the follower and all replays.
+    fn close(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.moved.send_modify(|moved| *moved += 1);
+    }
+}
+
+#[async_trait]
+impl EventBus for KafkaBus {
+    async fn publish(&self, events: &[Envelope]) -> Result<(), BusError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        // on a task of its own: a caller that gives up must not leave events behind that would be sent at any later time
+        let (publisher, events) = (self.publisher.clone(), events.to_vec());
+        tokio::spawn(async move { publisher.publish(&events).await }).await.map_err(unavailable)?
+    }
+
+    fn live(&self) -> broadcast::Receiver<Arc<Envelope>> {
+        self.feed.live.subscribe()
+    }
+
+    fn gaps(&self) -> watch::Receiver<u64> {
+        self.feed.gaps.subscribe()
+    }
+
+    async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
+        let Cursor::Topic(at) = Cursor::decode(since)? else { return Err(BusError::Expired) };
+        let (reader, in_ring) = {
+            let held = self.feed.ring.lock();
+            let ring = held.as_ref().ok_or_else(not_joined)?;
+            let reader = ring.reader(at.clone()).ok_or(BusError::Expired)?;
+            let ahead = reader.at.iter().zip(ring.position()).any(|(at, position)| at > position);
+            let mut probe = ring.reader(at).ok_or(BusError::Expired)?;
+            (reader, !ahead && !matches!(ring.read(&mut probe), Read::Behind(_)))
+        };
+        if !in_ring {
+            // another replica may be ahead, and the topic reaches back farther; but not any offset is one of it
+            let at = reader.at.clone();
+            let bounds =
+                self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, at.len()).map_err(unavailable));
+            let bounds = bounds.await?;
+            if reader.at.iter().zip(&bounds).any(|(at, bounds)| !(bounds.low..=bounds.high).contains(at)) {
+                return Err(BusError::Expired);
+            }
+        }
+        let replay = Replay::new(self.feed.clone(), reader);
+        Ok(stream::try_unfold(replay, |mut replay| async move {
+            let event = replay.next().await?;
+            Ok(event.map(|event| (event, replay)))
+        })
+        .boxed())
+    }
+
+    async fn head(&self) -> Result<String, BusError> {
+        let held = self.feed.ring.lock();
+        let ring = held.as_ref().ok_or_else(not_joined)?;
+        Ok(Cursor::Topic(ring.position().to_vec()).encode())
+    }
+
+    async fn ping(&self) -> Result<(), BusError> {
+        let partitions = self.ask(|consumer, feed| topic::partitions(consumer, &feed.topic).map_err(unavailable));
+        partitions.await?.map(drop).ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))
+    }
+}
+
+fn not_joined() -> BusError {
+    BusError::Unavailable("the topic was not found yet".to_owned())
+}
+
+fn unavailable(error: impl fmt::Display) -> BusError {
+    BusError::Unavailable(error.to_string())
+}

@@ -1,0 +1,168 @@
+//! Follows the topic on a thread of its own: every partition, from the end as it was at the start, into the ring and to live readers.
+//!
+//! The positions are held here and in no group, so an outage of the broker leaves no gap. What is a gap: offsets that the topic does not have
+//! any more, or never had, because it was cut short or made anew.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::BorrowedMessage,
+};
+
+use super::{Feed, config, config::Quiet, ring::Ring, topic};
+use crate::domain::event::Envelope;
+
+/// The wait for a message, after which a stop is noticed.
+const POLL: Duration = Duration::from_millis(100);
+/// The wait before the topic is looked for again.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Why the topic has to be looked at anew.
+enum Interrupt {
+    /// The library gave up a partition, or the broker could not be asked.
+    Failed(KafkaError),
+    /// Events may have been lost.
+    Gap(KafkaError),
+    /// The topic is not there and could not be created.
+    Missing,
+    /// The topic has another number of partitions than before.
+    Repartitioned,
+    /// The bus is closed.
+    Stop,
+}
+
+impl From<KafkaError> for Interrupt {
+    fn from(error: KafkaError) -> Self {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicId,
+            ) => Self::Gap(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Follows the topic until the bus is closed.
+pub fn follow(feed: &Feed) {
+    let mut gap = false;
+    let mut lost = false;
+    loop {
+        match session(feed, &mut gap, &mut lost) {
+            Ok(()) | Err(Interrupt::Stop) => return,
+            Err(Interrupt::Gap(error)) => {
+                tracing::warn!(topic = feed.topic, %error, "the feed was cut");
+                gap = true;
+            }
+            Err(Interrupt::Repartitioned) => tracing::info!(topic = feed.topic, "the topic has more partitions now"),
+            Err(Interrupt::Missing) => report(&mut lost, feed, &"there is no such topic"),
+            Err(Interrupt::Failed(error)) => report(&mut lost, feed, &error),
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
+/// One line for an outage, not one for each try.
+fn report(lost: &mut bool, feed: &Feed, error: &dyn std::fmt::Display) {
+    if !std::mem::replace(lost, true) {
+        tracing::warn!(topic = feed.topic, %error, "the feed is interrupted");
+    }
+}
+
+fn session(feed: &Feed, gap: &mut bool, lost: &mut bool) -> Result<(), Interrupt> {
+    let consumer: BaseConsumer<Quiet> = config::consumer(&feed.options).create_with_context(Quiet)?;
+    let partitions = find(feed, &consumer)?;
+    let position = join(feed, &consumer, partitions, gap)?;
+    consumer.assign(&topic::assignment(&feed.topic, position.into_iter().enumerate())?)?;
+    if std::mem::take(lost) {
+        tracing::info!(topic = feed.topic, "the feed goes on");
+    }
+    let mut checked = Instant::now();
+    while !feed.stop.load(Ordering::Acquire) {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => take(feed, &message),
+            Some(Err(error)) => match Interrupt::from(error) {
+                // the library finds its brokers again by itself, and goes on where it was
+                Interrupt::Failed(error) => report(lost, feed, &error),
+                interrupt => return Err(interrupt),
+            },
+            None => {}
+        }
+        if checked.elapsed() > feed.options.check_interval {
+            match topic::partitions(&consumer, &feed.topic) {
+                Ok(Some(count)) if count != partitions => return Err(Interrupt::Repartitioned),
+                Ok(Some(_)) if std::mem::take(lost) => tracing::info!(topic = feed.topic, "the feed goes on"),
+                _ => {}
+            }
+            checked = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// The number of partitions, once there is a topic.
+fn find(feed: &Feed, consumer: &BaseConsumer<Quiet>) -> Result<usize, Interrupt> {
+    if feed.stop.load(Ordering::Acquire) {
+        return Err(Interrupt::Stop);
+    }
+    if let Some(partitions) = topic::partitions(consumer, &feed.topic)? {
+        return Ok(partitions);
+    }
+    topic::create(&config::client(&feed.options), &feed.topic)?;
+    topic::partitions(consumer, &feed.topic)?.ok_or(Interrupt::Missing)
+}
+
+/// Where to go on: from the end at first, then from where the feed is, or from what the topic still has after a gap.
+fn join(feed: &Feed, consumer: &BaseConsumer<Quiet>, partitions: usize, gap: &mut bool) -> Result<Vec<i64>, Interrupt> {
+    let bounds = topic::bounds(consumer, &feed.topic, partitions)?;
+    let mut held = feed.ring.lock();
+    let Some(ring) = held.as_mut() else {
+        let position: Vec<i64> = bounds.iter().map(|bounds| bounds.high).collect();
+        *held = Some(Ring::new(position.clone(), feed.options.ring_events, feed.options.ring_bytes));
+        drop(held);
+        // state that was kept before this moment is not covered by the feed
+        feed.gaps.send_modify(|gaps| *gaps += 1);
+        feed.moved.send_modify(|moved| *moved += 1);
+        return Ok(position);
+    };
+    if ring.position().len() < partitions {
+        ring.add_partitions(partitions);
+    }
+    let fits = |(position, bounds): (&i64, &topic::Bounds)| (bounds.low..=bounds.high).contains(position);
+    if std::mem::take(gap) || ring.position().len() != partitions || !ring.position().iter().zip(&bounds).all(fits) {
+        let kept = ring.position().iter().zip(&bounds).map(|pair| if fits(pair) { *pair.0 } else { pair.1.low });
+        let position = kept.collect();
+        ring.restart(position);
+        feed.gaps.send_modify(|gaps| *gaps += 1);
+        feed.moved.send_modify(|moved| *moved += 1);
+    }
+    Ok(ring.position().to_vec())
+}
+
+/// Takes one record in.
+fn take(feed: &Feed, message: &BorrowedMessage<'_>) {
+    let payload = message.payload().unwrap_or_default();
+    let event = serde_json::from_slice::<Envelope>(payload);
+    if let Err(error) = &event {
+        tracing::warn!(topic = feed.topic, partition = message.partition(), offset = message.offset(), %error, "a record is no event");
+    }
+    let mut held = feed.ring.lock();
+    let Some(ring) = held.as_mut() else { return };
+    let partition = message.partition() as usize;
+    if let Some(event) = ring.push(partition, message.offset(), event.ok(), payload.len()) {
+        // under the lock, so that live readers get the order of the ring; nobody listening is fine
+        _ = feed.live.send(event);
+    }
+    drop(held);
+    feed.moved.send_modify(|moved| *moved += 1);
+}

@@ -1,0 +1,122 @@
+//! Publishes with an idempotent producer that is thrown away at the first failure.
+//!
+//! So what one producer wrote of a partition is always a beginning of what it was given, and a repetition by a new one cannot turn the order
+//! of two events round: it can only repeat events, which readers notice by their ids.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig,
+    error::KafkaError,
+    producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
+};
+
+use super::{BusError, config::Quiet, unavailable};
+use crate::domain::event::Envelope;
+
+/// A record that is larger goes without its data: brokers refuse more than a mebibyte unless told otherwise.
+const RECORD_BYTES_MAX: usize = 950_000;
+
+type Shared = FutureProducer<Quiet>;
+
+/// Publishes to one topic.
+pub struct Publisher {
+    config: ClientConfig,
+    topic: String,
+    deadline: Duration,
+    producer: Mutex<Option<Arc<Shared>>>,
+}
+
+impl Publisher {
+    /// A publisher that connects when it is first used.
+    pub fn new(config: ClientConfig, topic: String, deadline: Duration) -> Self {
+        Self { config, topic, deadline, producer: Mutex::new(None) }
+    }
+
+    /// Publishes all events or fails within the deadline; then any of them may have been published.
+    pub async fn publish(&self, events: &[Envelope]) -> Result<(), BusError> {
+        let producer = self.producer()?;
+        let outcome = match tokio::time::timeout(self.deadline, self.send(&producer, events)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(BusError::Unavailable(format!("not acknowledged within {:?}", self.deadline))),
+        };
+        if outcome.is_err() {
+            self.discard(producer).await;
+        }
+        outcome
+    }
+
+    fn producer(&self) -> Result<Arc<Shared>, BusError> {
+        let mut held = self.producer.lock();
+        if let Some(producer) = held.as_ref() {
+            return Ok(producer.clone());
+        }
+        let producer: Arc<Shared> = Arc::new(self.config.create_with_context(Quiet).map_err(unavailable)?);
+        *held = Some(producer.clone());
+        Ok(producer)
+    }
+
+    async fn send(&self, producer: &Shared, events: &[Envelope]) -> Result<(), BusError> {
+        let mut deliveries = Vec::with_capacity(events.len());
+        for event in events {
+            let key = format!("{}/{}", event.entity, event.key);
+            let payload = payload(event)?;
+            let record = FutureRecord::to(&self.topic).key(&key).payload(&payload);
+            deliveries.push(producer.send_result(record).map_err(|(error, _)| unavailable(error))?);
+        }
+        let deliveries = deliveries.into_iter().map(|delivery| async move {
+            match delivery.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(unavailable(error)),
+                Err(_) => Err(unavailable(KafkaError::Canceled)),
+            }
+        });
+        try_join_all(deliveries).await.map(drop)
+    }
+
+    /// Makes sure that nothing more of a producer's queue is sent.
+    async fn discard(&self, producer: Arc<Shared>) {
+        self.producer.lock().take_if(|held| Arc::ptr_eq(held, &producer));
+        // waits for the threads of the library
+        let purged = tokio::task::spawn_blocking(move || {
+            producer.purge(PurgeConfig::default().queue().inflight());
+            drop(producer);
+        });
+        _ = purged.await;
+    }
+}
+
+/// The event as a record's payload. One that is too large tells only that the record changed.
+fn payload(event: &Envelope) -> Result<String, BusError> {
+    let mut event = Cow::Borrowed(event);
+    if event.cursor.is_some() {
+        event.to_mut().cursor = None;
+    }
+    let text = serde_json::to_string(&*event).map_err(unavailable)?;
+    if text.len() <= RECORD_BYTES_MAX {
+        return Ok(text);
+    }
+    event.to_mut().data = None;
+    serde_json::to_string(&*event).map_err(unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::events::testing::event;
+
+    #[test]
+    fn payloads_have_no_cursor_and_are_bounded() {
+        let mut event = event("a", 1);
+        let plain = serde_json::to_string(&event).unwrap();
+        event.cursor = Some("somewhere".to_owned());
+        assert_eq!(payload(&event).unwrap(), plain);
+        event.data = Some(RawValue::from_string(format!("\"{}\"", "x".repeat(RECORD_BYTES_MAX))).unwrap());
+        let small: Envelope = serde_json::from_str(&payload(&event).unwrap()).unwrap();
+        assert!(small.data.is_none() && small.id == event.id);
+    }
+}

@@ -1,0 +1,184 @@
+//! The log of the embedded bus as a table: append, read a page, remove what is old.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use sqlx::{
+    Connection, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::{BusError, Cursor};
+use crate::domain::{event::Envelope, value::Timestamp};
+
+/// Rows that one statement inserts.
+const INSERT_ROWS: usize = 200;
+/// Rows that one transaction removes, so that writers wait only shortly.
+const REMOVE_ROWS: i64 = 2_000;
+const READERS: u32 = 4;
+
+/// The table of events.
+pub struct Log {
+    /// The one connection that writes.
+    writer: Mutex<SqliteConnection>,
+    readers: SqlitePool,
+    feed: u32,
+}
+
+/// Which events there are at the start.
+pub struct Bounds {
+    /// The number of the newest event; 0 before the first.
+    pub head: u64,
+    /// Events up to this number were removed.
+    pub floor: u64,
+}
+
+/// An event with its place in the log.
+pub struct Appended {
+    /// Its number.
+    pub number: u64,
+    /// The event, with its cursor.
+    pub envelope: Envelope,
+}
+
+impl Log {
+    /// Opens or makes the file.
+    pub async fn open(file: &Path) -> Result<(Self, Bounds), BusError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // a publish is acknowledged once it survives a crash of the machine
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        let mut writer = SqliteConnection::connect_with(&options).await.map_err(unavailable)?;
+        sqlx::raw_sql(
+            "CREATE TABLE IF NOT EXISTS meta (feed INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS feed (
+                 cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+                 id BLOB NOT NULL UNIQUE,
+                 envelope TEXT NOT NULL,
+                 at INTEGER NOT NULL
+             );",
+        )
+        .execute(&mut writer)
+        .await
+        .map_err(unavailable)?;
+        sqlx::query("INSERT INTO meta SELECT ? WHERE NOT EXISTS (SELECT 1 FROM meta)")
+            .bind(i64::from(rand::random::<u32>()))
+            .execute(&mut writer)
+            .await
+            .map_err(unavailable)?;
+        let (feed, last, first): (u32, i64, Option<i64>) = sqlx::query_as(
+            "SELECT (SELECT feed FROM meta), COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'feed'), 0), (SELECT MIN(cursor) FROM feed)",
+        )
+        .fetch_one(&mut writer)
+        .await
+        .map_err(unavailable)?;
+        let head = last.cast_unsigned();
+        let floor = first.map_or(head, |first| first.cast_unsigned() - 1);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(options.read_only(true));
+        Ok((Self { writer: Mutex::new(writer), readers, feed }, Bounds { head, floor }))
+    }
+
+    /// Identifies this log among all.
+    pub fn feed(&self) -> u32 {
+        self.feed
+    }
+
+    /// Appends the events that are not there yet, all or none, durably. Answers them with their numbers, in order.
+    pub async fn append(&self, mut events: Vec<Envelope>, at: Timestamp) -> Result<Vec<Appended>, BusError> {
+        let mut rows = Vec::with_capacity(events.len());
+        for event in &mut events {
+            event.cursor = None;
+            rows.push((
+                event.id,
+                serde_json::to_string(event).map_err(|error| BusError::Unavailable(error.to_string()))?,
+            ));
+        }
+        let mut numbers = HashMap::with_capacity(events.len());
+        let mut writer = self.writer.lock().await;
+        let mut transaction = writer.begin().await.map_err(unavailable)?;
+        for rows in rows.chunks(INSERT_ROWS) {
+            let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO feed (id, envelope, at) ");
+            insert.push_values(rows, |mut row, (id, json)| {
+                row.push_bind(id.as_bytes().as_slice()).push_bind(json.as_str()).push_bind(at.0);
+            });
+            insert.push(" RETURNING cursor, id");
+            for row in insert.build().fetch_all(&mut *transaction).await.map_err(unavailable)? {
+                let id = Uuid::from_slice(row.get(1)).map_err(|error| BusError::Unavailable(error.to_string()))?;
+                numbers.insert(id, row.get::<i64, _>(0).cast_unsigned());
+            }
+        }
+        transaction.commit().await.map_err(unavailable)?;
+        let appended = events.into_iter().filter_map(|envelope| {
+            let number = numbers.remove(&envelope.id)?;
+            Some(self.appended(number, envelope))
+        });
+        let mut appended: Vec<_> = appended.collect();
+        appended.sort_by_key(|event| event.number);
+        Ok(appended)
+    }
+
+    /// Up to `limit` events after a number, in order.
+    pub async fn page(&self, after: u64, limit: u32) -> Result<Vec<Appended>, BusError> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT cursor, envelope FROM feed WHERE cursor > ? ORDER BY cursor LIMIT ?")
+                .bind(after.cast_signed())
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await
+                .map_err(unavailable)?;
+        rows.into_iter()
+            .map(|(number, json)| {
+                let envelope = serde_json::from_str(&json).map_err(|error| BusError::Unavailable(error.to_string()))?;
+                Ok(self.appended(number.cast_unsigned(), envelope))
+            })
+            .collect()
+    }
+
+    /// The number of the last event published before a time, 0 where there is none. Reads only those events.
+    pub async fn last_before(&self, time: Timestamp) -> Result<u64, BusError> {
+        let (number,): (i64,) = sqlx::query_as(
+            "SELECT COALESCE((SELECT cursor - 1 FROM feed WHERE at >= ? ORDER BY cursor LIMIT 1), (SELECT MAX(cursor) FROM feed), 0)",
+        )
+        .bind(time.0)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        Ok(number.cast_unsigned())
+    }
+
+    /// Removes some of the events up to a number, the oldest first; whether there may be more.
+    pub async fn remove_some_up_to(&self, number: u64) -> Result<bool, BusError> {
+        let delete =
+            "DELETE FROM feed WHERE cursor IN (SELECT cursor FROM feed WHERE cursor <= ? ORDER BY cursor LIMIT ?)";
+        let mut writer = self.writer.lock().await;
+        let done = sqlx::query(delete)
+            .bind(number.cast_signed())
+            .bind(REMOVE_ROWS)
+            .execute(&mut *writer)
+            .await
+            .map_err(unavailable)?;
+        Ok(done.rows_affected() == REMOVE_ROWS.cast_unsigned())
+    }
+
+    /// Whether the file can be read.
+    pub async fn ping(&self) -> Result<(), BusError> {
+        sqlx::query("SELECT 1 FROM meta").execute(&self.readers).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    fn appended(&self, number: u64, mut envelope: Envelope) -> Appended {
+        envelope.cursor = Some(Cursor::Local { feed: self.feed, number }.encode());
+        Appended { number, envelope }
+    }
+}
+
+fn unavailable(error: sqlx::Error) -> BusError {
+    BusError::Unavailable(error.to_string())
+}

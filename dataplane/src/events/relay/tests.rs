@@ -1,0 +1,121 @@
+//! The relay against an outbox and a bus that fail on purpose.
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::events::testing::{FakeBus, FakeOutbox, assert_in_order, events, until, without_repeats};
+
+struct Running {
+    meter: Arc<RelayMeter>,
+    poke: Arc<Notify>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn quick() -> RelayOptions {
+    RelayOptions {
+        batch: 10,
+        lease: Duration::from_millis(200),
+        poll: Duration::from_millis(20),
+        backoff_min: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(10),
+        measure: Duration::from_millis(5),
+    }
+}
+
+fn start(outbox: &Arc<FakeOutbox>, bus: &Arc<FakeBus>, options: RelayOptions) -> Running {
+    let poke = Arc::new(Notify::new());
+    let relay = Relay::new(outbox.clone(), bus.clone(), poke.clone(), options);
+    let (meter, shutdown) = (relay.meter(), CancellationToken::new());
+    let task = tokio::spawn(relay.run(shutdown.clone()));
+    Running { meter, poke, shutdown, task }
+}
+
+#[tokio::test]
+async fn a_poke_is_enough_and_the_order_is_kept() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let relay = start(&outbox, &bus, RelayOptions { poll: Duration::from_secs(3_600), ..quick() });
+    for committed in events(7, 30).chunks(35) {
+        outbox.commit(committed);
+        relay.poke.notify_one();
+        until("the outbox is empty", || outbox.is_empty()).await;
+    }
+    let log = bus.log();
+    assert_eq!(log.len(), 210);
+    assert_in_order(&log);
+    assert_eq!(relay.meter.figures().published, 210);
+    assert_eq!(relay.meter.figures().failures, 0);
+}
+
+#[tokio::test]
+async fn events_are_found_without_a_poke() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let _relay = start(&outbox, &bus, quick());
+    outbox.commit(&events(3, 5));
+    until("the outbox is empty", || outbox.is_empty()).await;
+    assert_eq!(bus.log().len(), 15);
+}
+
+#[tokio::test]
+async fn a_crash_between_publish_and_confirm_repeats_and_loses_nothing() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    outbox.stuck_at_confirm.store(true, Ordering::SeqCst);
+    outbox.commit(&events(4, 25));
+    let crashed = start(&outbox, &bus, quick());
+    outbox.stuck.notified().await;
+    crashed.task.abort();
+    assert_eq!(bus.log().len(), 10, "one batch was published");
+
+    outbox.stuck_at_confirm.store(false, Ordering::SeqCst);
+    let _relay = start(&outbox, &bus, quick());
+    until("the outbox is empty", || outbox.is_empty()).await;
+    let log = bus.log();
+    assert_eq!(log.len(), 110, "the batch was published again");
+    let once = without_repeats(&log);
+    assert_eq!(once.len(), 100);
+    assert_in_order(once);
+}
+
+#[tokio::test]
+async fn a_bus_that_is_down_delays_events_only() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    bus.down.store(true, Ordering::SeqCst);
+    let relay = start(&outbox, &bus, quick());
+    let all = events(5, 40);
+    outbox.commit(&all);
+    until("the backlog is seen", || relay.meter.figures().backlog.events == 200).await;
+    until("it tried again", || relay.meter.figures().failures > 3).await;
+    bus.down.store(false, Ordering::SeqCst);
+    until("the outbox is empty", || outbox.is_empty()).await;
+    until("the backlog is gone", || relay.meter.figures().backlog.events == 0).await;
+    let log = bus.log();
+    let once = without_repeats(&log);
+    assert_eq!(once.len(), 200);
+    assert_in_order(once);
+}
+
+#[tokio::test]
+async fn several_relays_share_an_outbox() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    // leases that do not end by themselves here: each event is then published once
+    let options = RelayOptions { lease: Duration::from_secs(60), ..quick() };
+    let _relays = [(); 3].map(|()| start(&outbox, &bus, options.clone()));
+    for committed in events(20, 50).chunks(100) {
+        outbox.commit(committed);
+        tokio::task::yield_now().await;
+    }
+    until("the outbox is empty", || outbox.is_empty()).await;
+    let log = bus.log();
+    assert_eq!(log.len(), 1_000);
+    assert_in_order(&log);
+}
+
+#[tokio::test]
+async fn shutdown_gives_up_claims() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let relay = start(&outbox, &bus, RelayOptions { lease: Duration::from_secs(3_600), ..quick() });
+    outbox.commit(&events(2, 100));
+    relay.shutdown.cancel();
+    relay.task.await.unwrap();
+    assert_eq!(outbox.claimed(), 0);
+}

@@ -192,7 +192,8 @@ fn references<'a, S>(
 
 /// `no CacheTier "hott"; there are: hot, shared`
 fn missing<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let known: Vec<&str> = known.collect();
+    // What the offline check puts where a name is missing is no name.
+    let known: Vec<&str> = known.filter(|name| !name.is_empty()).collect();
     match known.as_slice() {
         [] => format!("no {kind} \"{name}\"; there is none"),
         [one] => format!("no {kind} \"{name}\"; there is: {one}"),

@@ -4,6 +4,8 @@
 use std::{fs, path::Path};
 
 use crds::manifest::{check, load, read};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 const EXAMPLE: &str = include_str!("example.yaml");
 const TIER: &str =
@@ -222,4 +224,53 @@ fn folders_are_read_in_order_and_bounded() {
     fs::write(folder.join("large.yaml"), "x".repeat((1 << 20) + 1)).unwrap();
     assert!(fault(&folder).ends_with("is larger than 1048576 bytes"));
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Every place in a value, as steps from its top.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| places(value, &format!("{at}/{index}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_is_wrong_the_rest_is_still_read() {
+    let documents: Vec<Value> =
+        serde_yaml_ng::Deserializer::from_str(EXAMPLE).map(|document| Value::deserialize(document).unwrap()).collect();
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(1.5),
+        json!(""),
+        json!("Wrong!"),
+        json!([]),
+        json!([1]),
+        json!({}),
+        json!({ "a": 1 }),
+    ];
+    let mut checked = 0;
+    for (number, document) in documents.iter().enumerate() {
+        let mut all = Vec::new();
+        places(&document["spec"], "/spec", &mut all);
+        for (place, value) in all.iter().flat_map(|place| wrong.iter().map(move |value| (place, value))) {
+            let mut changed = documents.clone();
+            *changed[number].pointer_mut(place).unwrap() = value.clone();
+            let files: Vec<(String, String)> =
+                changed.iter().map(|document| ("a".to_owned(), document.to_string())).collect();
+            for fault in check(&files, None).settings.err().unwrap_or_default() {
+                let unread =
+                    ["invalid type", "invalid value", "missing field", "unknown variant", "data did not match"];
+                assert!(!unread.iter().any(|text| fault.message.contains(text)), "{place} = {value}: {fault}");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 1_000, "only {checked} changes were tried");
 }

@@ -76,6 +76,8 @@ impl Shape {
                     findings.replaced.insert(missing.clone());
                     findings.faults.push((missing, "is required".to_owned()));
                 }
+                // That it is none of the options says more.
+                Wrong::Type { .. } if !schema["enum"].is_null() => {}
                 kind => {
                     findings.replaced.insert(at.clone());
                     findings
@@ -188,8 +190,14 @@ fn mended(value: &Value, schema: &Value, at: &Path, wrong: &BTreeSet<Path>) -> O
                 |(index, item)| mended(item, schema, &at.index(index), wrong).unwrap_or_else(|| stand_in(schema));
             Some(items.iter().enumerate().map(mend).collect())
         }
-        _ => (!wrong.contains(at)).then(|| value.clone()),
+        _ => (!wrong.contains(at) || is_readable(value, schema)).then(|| value.clone()),
     }
+}
+
+/// Whether a value can be read although it is not allowed: text in which only the form is wrong, such as a name that others refer to.
+fn is_readable(value: &Value, schema: &Value) -> bool {
+    let is_span = schema["pattern"].as_str().is_some_and(|pattern| pattern.ends_with(HINTS[0].0));
+    value.is_string() && schema["type"] == "string" && schema["enum"].is_null() && !is_span
 }
 
 /// An empty mapping for one of the wrong type, so that the field still counts as there.

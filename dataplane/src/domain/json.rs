@@ -36,9 +36,11 @@ pub struct Draft {
 /// What a client sent back of the fields that only the server sets. It must be what the record has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Echo {
+    /// The key.
+    pub key: Option<Key>,
     /// The version that the client saw: the change is for this one only.
     pub version: Option<Version>,
-    /// The key, the times and read-only fields, each by its name.
+    /// The times and read-only fields, each by its name.
     pub values: Vec<(String, Value)>,
 }
 
@@ -132,13 +134,25 @@ pub fn parse_patch(schema: &Schema, body: &[u8]) -> Result<Patch, BodyError> {
 }
 
 impl Echo {
-    /// Checks what the client sent back against the record, but for the version, which guards the write.
+    /// Checks that the client sent back no other key than the one it speaks of.
+    ///
+    /// # Errors
+    /// The key's fault.
+    pub fn check_key(&self, schema: &Schema, key: &Key) -> Result<(), FieldFault> {
+        match &self.key {
+            Some(other) if other != key => {
+                Err(FieldFault::new(&schema.key, "must be the key of the path, or left out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the times and read-only fields that the client sent back against the record. (The version guards the write.)
     ///
     /// # Errors
     /// Each field that differs.
     pub fn check(&self, schema: &Schema, record: &Record) -> Result<(), Vec<FieldFault>> {
         let current = |name: &str| match name {
-            _ if name == schema.key => Value::Text(record.key.to_string()),
             "created_at" => Value::Time(record.created_at),
             "updated_at" => Value::Time(record.updated_at),
             _ => schema.index_of(name).and_then(|index| record.values.0.get(index)).cloned().unwrap_or(Value::Null),
@@ -153,7 +167,10 @@ impl Echo {
 
     fn take(&mut self, schema: &Schema, name: &str, raw: &RawValue, faults: &mut Vec<FieldFault>) {
         let value = match place_of(schema, name) {
-            Place::Key => key_of(name, raw.get()).map(|key| Value::Text(key.to_string())),
+            Place::Key => {
+                self.key = collect(key_of(name, raw.get()), faults);
+                return;
+            }
             Place::Time => time_of(name, raw.get()),
             Place::ReadOnly(index) => match schema.fields.get(index) {
                 Some(field) => value_of(field, raw.get()),

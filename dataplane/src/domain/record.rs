@@ -64,12 +64,20 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        text.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~:@-".contains(byte);
         let bytes = text.as_bytes();
         let sound =
             bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.len() <= Self::MAX && bytes.iter().all(inner);
         if sound {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text))
         } else {
             Err("must be 1 to 128 letters, digits and . _ ~ : @ -, the first a letter or digit".to_owned())
         }

@@ -1,0 +1,12 @@
+//! The REST API: routes, handlers, errors. Knows services and domain, never a store.
+
+pub mod conditions;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod listing;
+pub mod metrics;
+pub mod params;
+pub mod resource;
+pub mod router;
+pub mod status;

@@ -1,0 +1,177 @@
+//! The one form of an error: RFC 9457 problem details. No SQL, no stack, no secret.
+
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, Uri, header};
+use serde::Serialize;
+
+use crate::{
+    domain::{record::Version, schema::FieldFault},
+    service::error::ServiceError,
+};
+
+/// An error as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<FieldFault>,
+    retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault<'a>>,
+}
+
+#[derive(Serialize)]
+struct Fault<'a> {
+    field: &'a str,
+    message: &'a str,
+}
+
+impl Problem {
+    /// A problem of a kind: a short word that names it for programs.
+    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, title, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+    }
+
+    /// 400: fields, parameters or headers are wrong.
+    pub fn invalid(errors: Vec<FieldFault>) -> Self {
+        let detail = match errors.as_slice() {
+            [fault] => format!("{} {}", fault.field, fault.message),
+            faults => format!("{} fields are wrong", faults.len()),
+        };
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "invalid", "The request is not valid", detail) }
+    }
+
+    /// 400: one field, parameter or header is wrong.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldFault::new(field, message)])
+    }
+
+    /// 401: a token is needed.
+    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed", detail)
+    }
+
+    /// 403: the caller's roles do not allow it.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "The caller may not do this", detail)
+    }
+
+    /// 404: nothing is there.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    /// 413: the body is too large.
+    pub fn too_large(bytes_max: usize) -> Self {
+        let detail = format!("the body may have at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
+    /// 503: try again in a second.
+    pub fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            retry_after_s: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "The service cannot do this now", detail)
+        }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The response to a request for this URI.
+    pub fn respond(&self, uri: &Uri) -> Response {
+        let body = Body {
+            r#type: format!("urn:flyweight:problem:{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance: uri.path(),
+            errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
+        };
+        let mut response = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        let conflict =
+            |kind, detail| Self::new(StatusCode::CONFLICT, kind, "The record's state does not allow this", detail);
+        match error {
+            ServiceError::NotFound => Self::not_found("there is no such record"),
+            ServiceError::Stale { current } => Self::stale(current),
+            ServiceError::Exists => conflict("exists", "a record with this key exists".to_owned()),
+            ServiceError::Duplicate { field } => {
+                let detail = format!("another record has the same {field}");
+                Self {
+                    errors: vec![FieldFault::new(field, "is taken by another record")],
+                    ..conflict("duplicate", detail)
+                }
+            }
+            ServiceError::Conflict(detail) => conflict("conflict", detail),
+            ServiceError::Malformed(detail) => {
+                Self::new(StatusCode::BAD_REQUEST, "malformed", "The body cannot be read", detail)
+            }
+            ServiceError::Invalid(faults) => Self::invalid(faults),
+            ServiceError::ReadOnly(detail) => Self::forbidden(detail),
+            ServiceError::Unsupported(detail) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unsupported", "The store cannot do this", detail)
+            }
+            ServiceError::NotYet { wanted, current } => Self::unavailable(
+                "not-yet",
+                format!("version {wanted} has not arrived: the record has version {current}"),
+            ),
+            ServiceError::Contended => {
+                Self::unavailable("contended", "others changed the record again and again: try again")
+            }
+            ServiceError::Unavailable(_) => {
+                Self::unavailable("store-unavailable", "the store cannot be reached: try again")
+            }
+            ServiceError::Timeout => Self::unavailable("timeout", "the store did not answer in time: try again"),
+            ServiceError::Unknown(_) => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "unknown-outcome",
+                "The outcome is not known",
+                "the store did not confirm in time: the change may or may not have happened",
+            ),
+            ServiceError::Internal(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The service failed",
+                "the service failed to handle this request; its log says more",
+            ),
+        }
+    }
+}
+
+impl Problem {
+    fn stale(current: Version) -> Self {
+        let detail = match current {
+            Version(0) => "the record is not there".to_owned(),
+            version => format!("the record has version {version}"),
+        };
+        Self::new(StatusCode::PRECONDITION_FAILED, "stale", "The record is not as the condition says", detail)
+    }
+}

@@ -1,0 +1,137 @@
+//! What handlers take from a request: its parts without judging them, then key, caller and body, each judged where it is needed.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode, Uri, header};
+use tokio::time::timeout;
+
+use super::error::Problem;
+use crate::domain::record::Key;
+
+/// Who calls. The security layer puts an `Arc<Caller>` into the request's extensions; without one the caller is anonymous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's subject.
+    pub subject: String,
+    /// The token's roles.
+    pub roles: Vec<String>,
+}
+
+/// One request, taken apart.
+pub struct Call {
+    /// Where it goes.
+    pub uri: Uri,
+    /// Its headers.
+    pub headers: HeaderMap,
+    body: Body,
+    param: Option<String>,
+    extensions: Extensions,
+}
+
+/// Which roles may do something; `*` is everybody.
+pub fn permits(roles: &[String], caller: Option<&Caller>) -> bool {
+    roles.iter().any(|role| role == "*" || caller.is_some_and(|caller| caller.roles.contains(role)))
+}
+
+impl Call {
+    /// Who calls; none for nobody known.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.extensions.get::<Arc<Caller>>().map(AsRef::as_ref)
+    }
+
+    /// The caller's name in audit rows and events.
+    pub fn actor(&self) -> String {
+        self.caller().map_or_else(|| "anonymous".to_owned(), |caller| caller.subject.clone())
+    }
+
+    /// The path's parameter as text; `name` is what faults call it.
+    ///
+    /// # Errors
+    /// It is not UTF-8.
+    pub fn param(&self, name: &str) -> Result<&str, Problem> {
+        self.param.as_deref().ok_or_else(|| Problem::field(name, "is not UTF-8"))
+    }
+
+    /// The path's parameter as a key.
+    ///
+    /// # Errors
+    /// It is no key.
+    pub fn key(&mut self, name: &str) -> Result<Key, Problem> {
+        let text = self.param.take().ok_or_else(|| Problem::field(name, "is not UTF-8"))?;
+        Key::try_from(text).map_err(|message| Problem::field(name, message))
+    }
+
+    /// The whole body, of one of these media types (or of none that the client names).
+    ///
+    /// # Errors
+    /// Another media type or encoding, too many bytes, too slow, or broken off.
+    pub async fn body(self, types: &[&str], bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
+        media_type(&self.headers, types)?;
+        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if declared.is_some_and(|length: usize| length > bytes_max) {
+            return Err(Problem::too_large(bytes_max));
+        }
+        match timeout(deadline, to_bytes(self.body, bytes_max)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) if is_too_large(&error) => Err(Problem::too_large(bytes_max)),
+            Ok(Err(_)) => {
+                Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", "The body cannot be read", "the body broke off"))
+            }
+            Err(_) => Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "slow",
+                "The body did not arrive",
+                "the body did not arrive in time",
+            )),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Call {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let (mut parts, body) = request.into_parts();
+        let param = match RawPathParams::from_request_parts(&mut parts, state).await {
+            Ok(params) => params.iter().next().map(|(_, value)| value.to_owned()),
+            Err(_) => None,
+        };
+        Ok(Self { uri: parts.uri, headers: parts.headers, body, param, extensions: parts.extensions })
+    }
+}
+
+fn media_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
+    let refused = |detail: String| {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body's type is not supported", detail)
+    };
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        return Err(refused("Content-Encoding is not supported: send the body as it is".to_owned()));
+    }
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let sound_type = parts.next().is_some_and(|found| types.contains(&found));
+    let sound_charset =
+        parts.filter_map(|part| part.strip_prefix("charset=")).all(|charset| charset.trim_matches('"') == "utf-8");
+    if sound_type && sound_charset {
+        Ok(())
+    } else {
+        Err(refused(format!("Content-Type must be {} in UTF-8", types.join(" or "))))
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,108 @@
+//! `/health`, `/livez` and `/readyz`: what the parts of the process said last.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri, header};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::error::Problem;
+
+/// What the process says of itself. Who checks the parts sends the news; asking costs nothing.
+pub struct Health {
+    /// The newest result of each check.
+    pub checks: watch::Receiver<BTreeMap<String, Check>>,
+    /// Why requests should not be sent here; none when they should: not before warm-up, nor while shutting down.
+    pub unready: watch::Receiver<Option<String>>,
+    /// The figures of the flyweight pools, as in `/factory/stats`.
+    pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// The state of one part: a store, a cache, a bus.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// Whether it answers.
+    pub status: Condition,
+    /// How long the last answer took, in milliseconds.
+    pub latency_ms: f64,
+    /// What is wrong, without addresses or secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Whether requests fail without it.
+    #[serde(skip)]
+    pub critical: bool,
+}
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It does all that it should.
+    Healthy,
+    /// It does what it must.
+    Degraded,
+    /// It does not do what it must.
+    Unhealthy,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    status: Condition,
+    version: &'a str,
+    checks: &'a BTreeMap<String, Check>,
+    factory: serde_json::Value,
+}
+
+/// The state of the whole, from its parts.
+pub fn overall<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Condition {
+    let weigh = |check: &Check| match (check.status, check.critical) {
+        (Condition::Healthy, _) => Condition::Healthy,
+        (Condition::Unhealthy, true) => Condition::Unhealthy,
+        _ => Condition::Degraded,
+    };
+    checks.into_iter().map(weigh).max_by_key(|condition| *condition as u8).unwrap_or(Condition::Healthy)
+}
+
+/// `GET /health`
+pub async fn health(State(health): State<Arc<Health>>) -> Response {
+    let checks = health.checks.borrow().clone();
+    let status = overall(checks.values());
+    let report = Report { status, version: env!("CARGO_PKG_VERSION"), checks: &checks, factory: (health.factory)() };
+    let code = if status == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = serde_json::to_string(&report).unwrap_or_default();
+    (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// `GET /livez`: the process runs.
+pub async fn live() -> &'static str {
+    "ok"
+}
+
+/// `GET /readyz`: requests may be sent here.
+pub async fn ready(State(health): State<Arc<Health>>, uri: Uri) -> Response {
+    let unready = health.unready.borrow().clone();
+    match unready {
+        None => "ok".into_response(),
+        Some(why) => Problem::unavailable("not-ready", why).respond(&uri),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_critical_parts_make_the_whole_unhealthy() {
+        let check = |status, critical| Check { status, latency_ms: 1.0, message: None, critical };
+        let (well, cache, store) =
+            (check(Condition::Healthy, true), check(Condition::Unhealthy, false), check(Condition::Unhealthy, true));
+        assert_eq!(overall([]), Condition::Healthy);
+        assert_eq!(overall([&well]), Condition::Healthy);
+        assert_eq!(overall([&well, &cache]), Condition::Degraded);
+        assert_eq!(overall([&cache, &store, &well]), Condition::Unhealthy);
+    }
+}

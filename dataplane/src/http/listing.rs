@@ -1,0 +1,165 @@
+//! The handlers of pages: all records, many by their keys, by a field of the path, by a search.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+
+use super::{
+    conditions::IF_MIN_VERSION,
+    error::Problem,
+    extract::Call,
+    metrics::Operation,
+    params::Params,
+    resource::{Resource, json},
+};
+use crate::{
+    cache::Entry,
+    domain::{
+        json::value_of,
+        query::{Comparison, FieldRef, Filter},
+        schema::Schema,
+        value::{Value, write_json_text},
+    },
+    service::list::{Listing, list},
+};
+
+const PAGE_PARAMS: [&str; 3] = ["limit", "offset", "cursor"];
+
+/// A query parameter of a search.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchParam {
+    /// Its name.
+    pub name: &'static str,
+    /// The fields that it looks into; one of them must match.
+    pub fields: &'static [&'static str],
+    /// Whether the field must be equal, or only hold the text.
+    pub whole: bool,
+}
+
+/// `GET /{collection}?limit=&offset=|cursor=|ids=`
+pub async fn list_all(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::List, call, |call| all(&resource, call)).await
+}
+
+/// A page of the records whose field is what the path says.
+pub async fn list_by(resource: Arc<Resource>, field: &'static str, call: Call) -> Response {
+    resource.run(Operation::List, call, |call| matching_path(&resource, field, call)).await
+}
+
+/// A page of the records that match every given parameter.
+pub async fn search(resource: Arc<Resource>, by: &'static [SearchParam], call: Call) -> Response {
+    resource.run(Operation::List, call, |call| matching_search(&resource, by, call)).await
+}
+
+/// Checks that the caller may read pages; their versions cannot be asked for.
+fn may_list(resource: &Resource, call: &Call) -> Result<(), Problem> {
+    resource.may_read(call)?;
+    if call.headers.contains_key(IF_MIN_VERSION) {
+        return Err(Problem::field("If-Min-Version", "speaks of one record: leave it out of a list"));
+    }
+    Ok(())
+}
+
+async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
+    may_list(resource, &call)?;
+    let params = Params::read(&call.uri, &["limit", "offset", "cursor", "ids"])?;
+    if let Some(keys) = params.ids()? {
+        let entries = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
+        return Ok(json(entries_body(&entries, keys.len()).into(), StatusCode::OK));
+    }
+    page(resource, Filter::All, &params).await
+}
+
+async fn matching_path(resource: &Resource, field: &str, call: Call) -> Result<Response, Problem> {
+    may_list(resource, &call)?;
+    let params = Params::read(&call.uri, &PAGE_PARAMS)?;
+    let filter = equal(resource.records.schema(), field, field, call.param(field)?)?;
+    page(resource, filter, &params).await
+}
+
+async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) -> Result<Response, Problem> {
+    may_list(resource, &call)?;
+    let known: Vec<&str> = by.iter().map(|param| param.name).chain(PAGE_PARAMS).collect();
+    let params = Params::read(&call.uri, &known)?;
+    let schema = resource.records.schema();
+    let mut parts = Vec::new();
+    for SearchParam { name, fields, whole } in by {
+        let Some(text) = params.search(name)? else { continue };
+        let one = |field: &&str| match whole {
+            true => equal(schema, field, name, text),
+            false => holds(schema, field, name, text),
+        };
+        parts.push(Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?));
+    }
+    page(resource, Filter::And(parts), &params).await
+}
+
+async fn page(resource: &Resource, filter: Filter, params: &Params) -> Result<Response, Problem> {
+    let page = params.page()?;
+    let listing = list(&resource.records, filter, &page).await.map_err(|error| resource.problem(error))?;
+    Ok(json(listing_body(resource.records.schema(), &listing, page.limit).into(), StatusCode::OK))
+}
+
+/// The records whose field equals a text of the request.
+fn equal(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter, Problem> {
+    let index = searchable(schema, field, param)?;
+    let mut raw = String::new();
+    write_json_text(text, &mut raw);
+    let value = schema.fields.get(index).map(|field| value_of(field, &raw));
+    match value {
+        Some(Ok(value)) => Ok(Filter::Compare(FieldRef::Field(index), Comparison::Eq, value)),
+        Some(Err(fault)) => Err(Problem::field(param, fault.message)),
+        None => Err(Problem::field(param, "is not a field of this entity")),
+    }
+}
+
+/// The records whose field holds a text of the request.
+fn holds(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter, Problem> {
+    let index = searchable(schema, field, param)?;
+    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    Ok(Filter::Like(FieldRef::Field(index), format!("%{escaped}%")))
+}
+
+fn searchable(schema: &Schema, field: &str, param: &str) -> Result<usize, Problem> {
+    let index = schema.index_of(field).ok_or_else(|| Problem::field(param, "is not a field of this entity"))?;
+    if schema.fields.get(index).is_some_and(|field| field.encrypted) {
+        return Err(Problem::field(param, format!("cannot be searched: {field} is encrypted")));
+    }
+    Ok(index)
+}
+
+fn listing_body(schema: &Schema, listing: &Listing, limit: u32) -> String {
+    let Listing { records, total, offset, next_cursor } = listing;
+    let mut out = String::with_capacity(256 * (records.len() + 1));
+    out.push_str("{\"items\":[");
+    for (index, record) in records.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(&record.to_json(schema));
+    }
+    let cursor = next_cursor.clone().map_or(Value::Null, Value::Text);
+    out.push_str(&format!("],\"total\":{total},\"limit\":{limit},\"offset\":{offset},\"next_cursor\":"));
+    cursor.write_json(&mut out);
+    out.push('}');
+    out
+}
+
+fn entries_body(entries: &[Entry], asked: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entries.iter().map(|entry| entry.body_len() + 1).sum::<usize>() + 80);
+    out.extend_from_slice(b"{\"items\":[");
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&entry.own);
+        out.extend_from_slice(&entry.shared);
+        out.push(b'}');
+    }
+    let total = entries.len();
+    out.extend_from_slice(
+        format!("],\"total\":{total},\"limit\":{asked},\"offset\":0,\"next_cursor\":null}}").as_bytes(),
+    );
+    out
+}

@@ -1,0 +1,160 @@
+//! Query parameters: strict UTF-8, each known and given once.
+
+use http::Uri;
+use percent_encoding::percent_decode_str;
+
+use super::error::Problem;
+use crate::{
+    domain::{record::Key, strict::shorten},
+    service::list::{From, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageRequest},
+};
+
+/// The most keys of a read of many.
+pub const IDS_MAX: usize = 1_000;
+/// The most characters of a search.
+const SEARCH_MAX: usize = 256;
+
+/// The query parameters of a request.
+#[derive(Debug)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Reads the parameters; all must be among `known`.
+    ///
+    /// # Errors
+    /// A parameter that is unknown, repeated, or no UTF-8.
+    pub fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name).unwrap_or_else(|| shorten(name));
+            if !known.contains(&name.as_str()) {
+                let message = match known {
+                    [] => "is not a parameter here: there are none".to_owned(),
+                    known => format!("is not a parameter here: there are {}", known.join(", ")),
+                };
+                return Err(Problem::field(&shorten(&name), message));
+            }
+            if found.iter().any(|(earlier, _)| *earlier == name) {
+                return Err(Problem::field(&name, "is given twice"));
+            }
+            let value = decode(value).ok_or_else(|| Problem::field(&name, "is not UTF-8, or holds a NUL character"))?;
+            found.push((name, value));
+        }
+        Ok(Self(found))
+    }
+
+    /// A parameter's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter to search for: 1 to 256 characters.
+    ///
+    /// # Errors
+    /// The text is empty or too long.
+    pub fn search(&self, name: &str) -> Result<Option<&str>, Problem> {
+        match self.get(name) {
+            Some(text) if text.is_empty() || text.chars().count() > SEARCH_MAX => {
+                Err(Problem::field(name, format!("must have 1 to {SEARCH_MAX} characters")))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// The page that `limit`, and `offset` or `cursor`, ask for.
+    ///
+    /// # Errors
+    /// A number out of bounds, or both an offset and a cursor.
+    pub fn page(&self) -> Result<PageRequest, Problem> {
+        let limit = self.number("limit", 1, LIMIT_MAX.into())?.unwrap_or(LIMIT_DEFAULT.into());
+        let offset = self.number("offset", 0, OFFSET_MAX)?;
+        let from = match (self.get("cursor"), offset) {
+            (Some(_), Some(_)) => return Err(Problem::field("cursor", "cannot be joined with offset")),
+            (Some(cursor), None) => From::Cursor(cursor.to_owned()),
+            (None, offset) => From::Offset(offset.unwrap_or_default()),
+        };
+        Ok(PageRequest { from, limit: u32::try_from(limit).unwrap_or(LIMIT_MAX) })
+    }
+
+    /// The keys of `ids=a,b`; none where the parameter is not given.
+    ///
+    /// # Errors
+    /// A malformed key, or too many.
+    pub fn ids(&self) -> Result<Option<Vec<Key>>, Problem> {
+        let Some(text) = self.get("ids") else { return Ok(None) };
+        if let Some((other, _)) = self.0.iter().find(|(name, _)| name != "ids") {
+            return Err(Problem::field(other, "cannot be joined with ids"));
+        }
+        if text.split(',').take(IDS_MAX + 1).count() > IDS_MAX {
+            return Err(Problem::field("ids", format!("must name at most {IDS_MAX} records")));
+        }
+        let key = |text: &str| text.parse::<Key>().map_err(|message| Problem::field("ids", format!("each {message}")));
+        text.split(',').map(key).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && (min..=max).contains(number));
+        number.map(Some).ok_or_else(|| Problem::field(name, format!("must be a whole number from {min} to {max}")))
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    (!decoded.contains('\0')).then(|| decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Params, Problem> {
+        Params::read(&format!("/x?{query}").parse().unwrap(), &["limit", "offset", "cursor", "ids", "q"])
+    }
+
+    #[test]
+    fn pages_have_bounds() {
+        let page = |query: &str| read(query).and_then(|params| params.page());
+        assert_eq!(page("").unwrap(), PageRequest { from: From::Offset(0), limit: 50 });
+        assert_eq!(page("limit=1000&offset=7").unwrap(), PageRequest { from: From::Offset(7), limit: 1_000 });
+        assert_eq!(page("cursor=a%2Db").unwrap().from, From::Cursor("a-b".to_owned()));
+        for bad in [
+            "limit=0",
+            "limit=1001",
+            "limit=-1",
+            "limit=+1",
+            "limit=",
+            "limit=1e2",
+            "offset=x",
+            "offset=99999999999999999999",
+            "cursor=a&offset=0",
+            "limit=1&limit=2",
+            "page=2",
+            "%ff=1",
+        ] {
+            assert!(page(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn searches_are_text() {
+        let search = |query: &str| read(query).and_then(|params| params.search("q").map(|q| q.map(str::to_owned)));
+        assert_eq!(search("q=a+b%2Bc%C3%A9").unwrap().unwrap(), "a b+cé");
+        for bad in ["q=", "q=%ff", "q=a%00", &format!("q={}", "a".repeat(257))] {
+            assert!(search(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_are_bounded_keys() {
+        let ids = |query: &str| read(query).and_then(|params| params.ids());
+        assert_eq!(ids("ids=a,b").unwrap().unwrap().len(), 2);
+        assert_eq!(ids("limit=1").unwrap(), None);
+        for bad in ["ids=", "ids=a,,b", "ids=a,%2F", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))] {
+            assert!(ids(bad).is_err(), "{bad}");
+        }
+    }
+}

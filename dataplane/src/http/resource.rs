@@ -1,0 +1,281 @@
+//! The generic handlers of one pool's records. Knows no entity by name.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{extract::State, response::Response};
+use bytes::Bytes;
+use crds::pool::{Access, PoolLimits};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+
+use super::{
+    conditions::{at_least, etag, is_known, precondition},
+    error::Problem,
+    extract::{Call, permits},
+    metrics::{Operation, PoolMetrics},
+    params::Params,
+};
+use crate::{
+    domain::{
+        json::{parse_create, parse_patch, parse_replace},
+        record::Record,
+    },
+    service::{
+        error::ServiceError,
+        records::{Records, Served},
+    },
+};
+
+const JSON: &[&str] = &["application/json"];
+const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+const EXPLAIN: HeaderName = HeaderName::from_static("flyweight-explain");
+
+/// The records of one pool as the API serves them.
+pub struct Resource {
+    /// The records.
+    pub records: Arc<Records>,
+    /// The path of the collection: `/api/v1/users`.
+    pub path: String,
+    /// Whether PUT creates a record that is not there.
+    pub upserts: bool,
+    policy: RwLock<Arc<Policy>>,
+    gate: Arc<Gate>,
+    metrics: PoolMetrics,
+}
+
+/// What may change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Which roles read and write.
+    pub access: Access,
+    /// Bounds on records.
+    pub limits: PoolLimits,
+}
+
+/// Bounds the requests that are handled at once, over all pools.
+pub struct Gate {
+    places: Semaphore,
+    deadline: Duration,
+}
+
+impl Gate {
+    /// A gate for so many requests at once, whose bodies arrive within `deadline`.
+    pub fn new(requests_max: usize, deadline: Duration) -> Self {
+        Self { places: Semaphore::new(requests_max), deadline }
+    }
+}
+
+impl Resource {
+    /// The records of a pool at a path.
+    pub fn new(
+        records: Arc<Records>,
+        path: String,
+        upserts: bool,
+        policy: Policy,
+        gate: Arc<Gate>,
+        metrics: PoolMetrics,
+    ) -> Self {
+        Self { records, path, upserts, policy: RwLock::new(Arc::new(policy)), gate, metrics }
+    }
+
+    /// Puts another policy in place, for requests from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write() = Arc::new(policy);
+    }
+
+    /// The pool's name.
+    pub fn pool(&self) -> &str {
+        &self.records.collection().pool
+    }
+
+    /// Whether the pool's records can be changed.
+    pub fn is_writable(&self) -> bool {
+        self.records.collection().version_column.is_some()
+    }
+
+    /// Handles a request within the gate, and counts it. `work` gets the request.
+    pub async fn run<F: Future<Output = Result<Response, Problem>>>(
+        &self,
+        operation: Operation,
+        call: Call,
+        work: impl FnOnce(Call) -> F,
+    ) -> Response {
+        let started = Instant::now();
+        let uri = call.uri.clone();
+        let response = match self.gate.places.try_acquire() {
+            Ok(_place) => work(call).await.unwrap_or_else(|problem| problem.respond(&uri)),
+            Err(_) => Problem::unavailable("overloaded", "too many requests at once: try again").respond(&uri),
+        };
+        self.metrics.observe(operation, response.status(), started.elapsed());
+        response
+    }
+
+    /// Refuses callers that may not read.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn may_read(&self, call: &Call) -> Result<(), Problem> {
+        check(&self.policy.read().access.read, call)
+    }
+
+    /// Refuses callers that may not write.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn may_write(&self, call: &Call) -> Result<(), Problem> {
+        check(&self.policy.read().access.write, call)?;
+        Params::read(&call.uri, &[])?;
+        if call.headers.contains_key("idempotency-key") {
+            return Err(Problem::field("Idempotency-Key", "is not supported by this pool: leave it out"));
+        }
+        Ok(())
+    }
+
+    /// The body of a write.
+    ///
+    /// # Errors
+    /// See [`Call::body`].
+    pub async fn body(&self, call: Call, types: &[&str]) -> Result<Bytes, Problem> {
+        let bytes_max = usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX);
+        call.body(types, bytes_max, self.gate.deadline).await
+    }
+
+    /// The answer that shows a record as it was written.
+    pub fn written(&self, record: &Record, status: StatusCode) -> Response {
+        let mut response = json(record.to_json(self.records.schema()).into(), status);
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, etag(record.version));
+        if status == StatusCode::CREATED
+            && let Ok(location) = HeaderValue::try_from(format!("{}/{}", self.path, record.key))
+        {
+            headers.insert(header::LOCATION, location);
+        }
+        response
+    }
+
+    async fn read(&self, mut call: Call) -> Result<Response, Problem> {
+        self.may_read(&call)?;
+        let key = call.key(&self.records.schema().key)?;
+        if call.uri.query().is_some() {
+            Params::read(&call.uri, &[])?;
+        }
+        let served = self.records.get(&key, at_least(&call.headers)?).await.map_err(|error| self.problem(error))?;
+        let tag = etag(served.entry.version);
+        let mut response = if is_known(&call.headers, served.entry.version) {
+            let mut response = Response::new(axum::body::Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            json(served.entry.to_body().into(), StatusCode::OK)
+        };
+        response.headers_mut().insert(header::ETAG, tag);
+        if call.headers.get(EXPLAIN).is_some_and(|value| value == "1") {
+            response.headers_mut().insert(EXPLAIN, explanation(&served));
+        }
+        Ok(response)
+    }
+
+    async fn create(&self, call: Call) -> Result<Response, Problem> {
+        self.may_write(&call)?;
+        let actor = call.actor();
+        let body = self.body(call, JSON).await?;
+        let draft = parse_create(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
+        let record = self.records.create(draft, &actor).await.map_err(|error| self.problem(error))?;
+        Ok(self.written(&record, StatusCode::CREATED))
+    }
+
+    async fn replace(&self, mut call: Call) -> Result<Response, Problem> {
+        self.may_write(&call)?;
+        let key = call.key(&self.records.schema().key)?;
+        let (asked, actor) = (precondition(&call.headers)?, call.actor());
+        let body = self.body(call, JSON).await?;
+        let body = parse_replace(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
+        let (record, created) = if self.upserts {
+            self.records.upsert(&key, &asked, body, &actor).await.map_err(|error| self.problem(error))?
+        } else {
+            (self.records.replace(&key, &asked, body, &actor).await.map_err(|error| self.problem(error))?, false)
+        };
+        Ok(self.written(&record, if created { StatusCode::CREATED } else { StatusCode::OK }))
+    }
+
+    async fn patch(&self, mut call: Call) -> Result<Response, Problem> {
+        self.may_write(&call)?;
+        let key = call.key(&self.records.schema().key)?;
+        let (asked, actor) = (precondition(&call.headers)?, call.actor());
+        let body = self.body(call, PATCH).await?;
+        let patch = parse_patch(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
+        let record = self.records.patch(&key, &asked, &patch, &actor).await.map_err(|error| self.problem(error))?;
+        Ok(self.written(&record, StatusCode::OK))
+    }
+
+    async fn delete(&self, mut call: Call) -> Result<Response, Problem> {
+        self.may_write(&call)?;
+        let key = call.key(&self.records.schema().key)?;
+        let (asked, actor) = (precondition(&call.headers)?, call.actor());
+        self.records.delete(&key, &asked, &actor).await.map_err(|error| self.problem(error))?;
+        let mut response = Response::new(axum::body::Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        Ok(response)
+    }
+
+    /// The problem that an error is to the caller; failures of this side are logged here, once.
+    pub fn problem(&self, error: ServiceError) -> Problem {
+        let text = error.to_string();
+        let problem = Problem::from(error);
+        if problem.status().is_server_error() {
+            tracing::warn!(pool = self.pool(), status = problem.status().as_u16(), error = text, "request failed");
+        }
+        problem
+    }
+}
+
+/// `GET /{collection}/{key}`
+pub async fn get(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::Get, call, |call| resource.read(call)).await
+}
+
+/// `POST /{collection}`
+pub async fn create(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::Create, call, |call| resource.create(call)).await
+}
+
+/// `PUT /{collection}/{key}`
+pub async fn replace(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::Replace, call, |call| resource.replace(call)).await
+}
+
+/// `PATCH /{collection}/{key}`
+pub async fn patch(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::Patch, call, |call| resource.patch(call)).await
+}
+
+/// `DELETE /{collection}/{key}`
+pub async fn delete(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Operation::Delete, call, |call| resource.delete(call)).await
+}
+
+fn check(roles: &[String], call: &Call) -> Result<(), Problem> {
+    match call.caller() {
+        caller if permits(roles, caller) => Ok(()),
+        None => Err(Problem::unauthenticated("send a token as Authorization: Bearer")),
+        Some(_) => Err(Problem::forbidden("none of the token's roles may do this in this pool")),
+    }
+}
+
+/// An answer with a JSON body.
+pub fn json(body: Bytes, status: StatusCode) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn explanation(served: &Served) -> HeaderValue {
+    let Served { entry, tier, age } = served;
+    let text = format!("tier={tier}; version={}; age={}ms", entry.version, age.as_millis());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("tier=unknown"))
+}

@@ -1,0 +1,180 @@
+//! Every route and every layer of the API.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, put},
+};
+use crds::pool::Entity;
+use http::{Method, StatusCode, Uri};
+use serde_json::json;
+
+use super::{
+    error::Problem,
+    extract::Call,
+    health::{self, Health},
+    listing::{self, SearchParam},
+    resource::{self, Resource},
+    status,
+};
+
+/// What every path of the API starts with.
+pub const BASE: &str = "/api/v1";
+
+const USER_SEARCH: &[SearchParam] = &[
+    SearchParam { name: "q", fields: &["name", "email", "username"], whole: false },
+    SearchParam { name: "email", fields: &["email"], whole: true },
+    SearchParam { name: "name", fields: &["name"], whole: false },
+];
+
+/// One served pool.
+#[derive(Clone)]
+pub struct Pool {
+    /// Its entity.
+    pub entity: Entity,
+    /// Its records.
+    pub resource: Arc<Resource>,
+}
+
+/// What the API serves.
+pub struct Api {
+    /// The pools, in the order of the service; at most one for each built-in entity.
+    pub pools: Vec<Pool>,
+    /// What the process says of itself.
+    pub health: Arc<Health>,
+}
+
+/// The path of a pool's collection.
+pub fn path_of(entity: Entity, pool: &str) -> String {
+    match entity {
+        Entity::User => format!("{BASE}/users"),
+        Entity::Payment => format!("{BASE}/payments"),
+        Entity::Order => format!("{BASE}/orders"),
+        Entity::Product => format!("{BASE}/products"),
+        Entity::NotificationTemplate => format!("{BASE}/notifications/templates"),
+        Entity::Configuration => format!("{BASE}/configurations"),
+        Entity::Custom => format!("{BASE}/pools/{pool}"),
+    }
+}
+
+/// Whether PUT creates a record that is not there.
+pub fn upserts(entity: Entity) -> bool {
+    matches!(entity, Entity::Configuration | Entity::Custom)
+}
+
+/// The router of the API. `live` has the routes of the live feed.
+pub fn router(api: &Api, live: Router) -> Router {
+    let mut router = live;
+    for Pool { entity, resource } in &api.pools {
+        router = router.merge(collection(*entity, resource)).merge(of_entity(*entity, resource));
+    }
+    let catalogue = pools_body(&api.pools);
+    router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
+    for base in ["", BASE] {
+        router = router
+            .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))
+            .route(&format!("{base}/livez"), get(health::live))
+            .route(&format!("{base}/readyz"), get(health::ready).with_state(Arc::clone(&api.health)));
+    }
+    let missing = Arc::new(Missing::new(&api.pools));
+    router.fallback(async move |uri: Uri| missing.respond(&uri)).method_not_allowed_fallback(not_allowed)
+}
+
+/// The routes that every pool has.
+fn collection(entity: Entity, resource: &Arc<Resource>) -> Router {
+    let mut whole = get(listing::list_all);
+    let mut one = get(resource::get);
+    if resource.is_writable() {
+        one = one.put(resource::replace).delete(resource::delete);
+        if entity != Entity::Custom {
+            whole = whole.post(resource::create);
+            one = one.patch(resource::patch);
+        }
+    }
+    let path = &resource.path;
+    Router::new().route(path, whole).route(&format!("{path}/{{key}}"), one).with_state(Arc::clone(resource))
+}
+
+/// The routes that only one entity has.
+fn of_entity(entity: Entity, resource: &Arc<Resource>) -> Router {
+    let by = |field| list_by(resource, field);
+    match entity {
+        Entity::User => {
+            let users = Arc::clone(resource);
+            let search = get(async move |call: Call| listing::search(users, USER_SEARCH, call).await);
+            Router::new().route(&format!("{BASE}/users/search"), search)
+        }
+        Entity::Payment => Router::new()
+            .route(&format!("{BASE}/payments/{{key}}/status"), put(status::put).with_state(Arc::clone(resource)))
+            .route(&format!("{BASE}/payments/user/{{user_id}}"), by("user_id"))
+            .route(&format!("{BASE}/users/{{key}}/payments"), by("user_id")),
+        Entity::Order => Router::new().route(&format!("{BASE}/orders/user/{{user_id}}"), by("user_id")),
+        Entity::Product => Router::new().route(&format!("{BASE}/products/category/{{category}}"), by("category")),
+        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => Router::new(),
+    }
+}
+
+fn list_by(resource: &Arc<Resource>, field: &'static str) -> MethodRouter {
+    let resource = Arc::clone(resource);
+    get(async move |call: Call| listing::list_by(resource, field, call).await)
+}
+
+/// `GET /pools`
+fn pools_body(pools: &[Pool]) -> axum::Json<serde_json::Value> {
+    let pool = |Pool { entity, resource }: &Pool| json!({ "name": resource.pool(), "entity": entity, "path": resource.path, "writable": resource.is_writable() });
+    axum::Json(json!({ "pools": pools.iter().map(pool).collect::<Vec<_>>() }))
+}
+
+/// Answers for paths that no route has.
+struct Missing {
+    served: String,
+    unserved: Vec<(String, String)>,
+}
+
+impl Missing {
+    fn new(pools: &[Pool]) -> Self {
+        let names: Vec<String> =
+            pools.iter().map(|Pool { resource, .. }| format!("{} at {}", resource.pool(), resource.path)).collect();
+        let served = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let builtins = [
+            Entity::User,
+            Entity::Payment,
+            Entity::Order,
+            Entity::Product,
+            Entity::NotificationTemplate,
+            Entity::Configuration,
+        ];
+        let unserved = builtins
+            .into_iter()
+            .filter(|entity| pools.iter().all(|pool| pool.entity != *entity))
+            .map(|entity| (path_of(entity, ""), format!("no pool of the entity {entity:?} is served here")));
+        let custom = (format!("{BASE}/pools"), "no such pool is served here".to_owned());
+        Self { served, unserved: unserved.chain([custom]).collect() }
+    }
+
+    fn respond(&self, uri: &Uri) -> Response {
+        let below =
+            |base: &str| uri.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let unserved = self.unserved.iter().find(|(base, _)| below(base));
+        let detail = match unserved {
+            Some((_, why)) => format!("{why}; served are: {}", self.served),
+            None => "there is no such path".to_owned(),
+        };
+        Problem::not_found(detail).respond(uri)
+    }
+}
+
+/// 405 with the allowed methods, which the router adds; they also answer OPTIONS.
+async fn not_allowed(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let detail = format!(
+        "{} is not possible here; the header Allow says what is",
+        method.as_str().get(..16).unwrap_or(method.as_str())
+    );
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not possible here", detail);
+    problem.respond(&uri)
+}

@@ -1,0 +1,9 @@
+//! What may be read and written, and how: the policy of each pool. No transport, no SQL.
+
+pub mod cursor;
+pub mod error;
+pub mod list;
+pub mod orders;
+pub mod payments;
+pub mod precondition;
+pub mod records;

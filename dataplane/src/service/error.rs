@@ -1,0 +1,99 @@
+//! Why a read or a write was refused or failed: the one error of this layer. Transports map it once.
+
+use crate::{
+    domain::{json::BodyError, record::Version, schema::FieldFault},
+    store::StoreError,
+};
+
+/// Why a read or a write was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such record.
+    #[error("there is no such record")]
+    NotFound,
+    /// The record is not in the state that the caller asked for.
+    #[error("the record has version {current}")]
+    Stale {
+        /// The version that it has; 0 where it is not there.
+        current: Version,
+    },
+    /// The record is there and the caller asked that it be not.
+    #[error("a record with this key exists")]
+    Exists,
+    /// Another record has the same value in a unique field.
+    #[error("another record has the same {field}")]
+    Duplicate {
+        /// The field.
+        field: String,
+    },
+    /// The change is not allowed in the record's state.
+    #[error("{0}")]
+    Conflict(String),
+    /// The body is not a JSON object.
+    #[error("{0}")]
+    Malformed(String),
+    /// Fields of the request are wrong.
+    #[error("fields are wrong")]
+    Invalid(Vec<FieldFault>),
+    /// The pool cannot be written.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The store cannot do what is asked, whatever its state.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The version that a read must have has not arrived.
+    #[error("version {wanted} has not arrived: the record has version {current}")]
+    NotYet {
+        /// What was asked for.
+        wanted: Version,
+        /// What there is.
+        current: Version,
+    },
+    /// Others changed the record again and again.
+    #[error("the record is changed too often")]
+    Contended,
+    /// The store cannot be reached or is overloaded; nothing was changed.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store did not answer in time; nothing was changed by a read.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// The write may or may not have happened.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// What is stored is not as declared, or this program has a defect.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl ServiceError {
+    /// One field of the request is wrong.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldFault::new(field, message)])
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::NotFound,
+            StoreError::Stale { current } => Self::Stale { current },
+            StoreError::Exists => Self::Exists,
+            StoreError::Duplicate { field } => Self::Duplicate { field },
+            StoreError::ReadOnly(why) => Self::ReadOnly(why),
+            StoreError::Unsupported(why) => Self::Unsupported(why),
+            StoreError::Unavailable(why) => Self::Unavailable(why),
+            StoreError::Unknown(why) => Self::Unknown(why),
+            StoreError::Corrupt(why) => Self::Internal(why),
+        }
+    }
+}
+
+impl From<BodyError> for ServiceError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(message) => Self::Malformed(message),
+            BodyError::Invalid(faults) => Self::Invalid(faults),
+        }
+    }
+}

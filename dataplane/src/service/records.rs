@@ -1,0 +1,345 @@
+//! The read and write policy of one pool.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{error::ServiceError, precondition::Precondition};
+use crate::{
+    cache::Entry,
+    domain::{
+        change::{Action, Change, Collection, Guard, UnitOfWork, Written},
+        json::{Draft, Echo, Patch, Replacement},
+        query::{Page, Query},
+        record::{Key, Lookup, Record, Row, Version},
+        schema::Schema,
+    },
+    store::{RecordStore, StoreError},
+};
+
+/// How often a change is tried again when others change the record at the same time.
+const ATTEMPTS_MAX: u32 = 12;
+/// How long a read waits for the version that it must have.
+const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Called after each commit, so that the relay need not wait for its next look.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+/// Completes the values of a create or a change from elsewhere, before rules and computed fields.
+pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceError>> + Send + Sync>;
+
+/// The records of one pool: every read and write goes through here.
+pub struct Records {
+    collection: Arc<Collection>,
+    store: Arc<dyn RecordStore>,
+    deadline: Duration,
+    wake: Wake,
+    completion: Option<Completion>,
+}
+
+/// A record that a read found, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The record.
+    pub entry: Entry,
+    /// Where it was found: the tier's name, or `store`.
+    pub tier: &'static str,
+    /// How long ago it was read from the store.
+    pub age: Duration,
+}
+
+impl Records {
+    /// The records of a collection. `deadline` bounds each call of the store; `wake` is called after each commit.
+    pub fn new(collection: Arc<Collection>, store: Arc<dyn RecordStore>, deadline: Duration, wake: Wake) -> Self {
+        Self { collection, store, deadline, wake, completion: None }
+    }
+
+    /// The same, with values completed before each create and change.
+    #[must_use]
+    pub fn completed_by(self, completion: Completion) -> Self {
+        Self { completion: Some(completion), ..self }
+    }
+
+    /// What the records look like.
+    pub fn schema(&self) -> &Schema {
+        &self.collection.schema
+    }
+
+    /// The collection.
+    pub fn collection(&self) -> &Arc<Collection> {
+        &self.collection
+    }
+
+    /// The record of a key, at `at_least` this version: waits a little for it to arrive.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotYet`, or what the store says.
+    pub async fn get(&self, key: &Key, at_least: Version) -> Result<Served, ServiceError> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let found = self.look_up(key).await?;
+            let current = match &found {
+                Lookup::Found(record) => record.version,
+                Lookup::Deleted(version) => *version,
+                Lookup::Missing => Version(0),
+            };
+            if current >= at_least {
+                let Lookup::Found(record) = found else { return Err(ServiceError::NotFound) };
+                let entry = whole_entry(&record, self.schema());
+                return Ok(Served { entry, tier: "store", age: Duration::ZERO });
+            }
+            if started.elapsed() + pause > ARRIVAL_WAIT_MAX {
+                return Err(ServiceError::NotYet { wanted: at_least, current });
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// The records of several keys, in the order of the keys, without those that are not there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Entry>, ServiceError> {
+        let found = self.look_up_all(keys).await?;
+        let entries = found.iter().filter_map(|lookup| match lookup {
+            Lookup::Found(record) => Some(whole_entry(record, self.schema())),
+            Lookup::Deleted(_) | Lookup::Missing => None,
+        });
+        Ok(entries.collect())
+    }
+
+    /// What the store knows of several keys, in their order.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn look_up_all(&self, keys: &[Key]) -> Result<Vec<Lookup>, ServiceError> {
+        self.in_time(self.store.read(&self.collection, keys)).await
+    }
+
+    /// A page of records.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn find(&self, query: &Query) -> Result<Page, ServiceError> {
+        self.in_time(self.store.find(&self.collection, query)).await
+    }
+
+    /// Creates a record.
+    ///
+    /// # Errors
+    /// `Exists`, `Duplicate`, `Invalid`, or what the store says.
+    pub async fn create(&self, draft: Draft, actor: &str) -> Result<Record, ServiceError> {
+        let Draft { key, values } = draft;
+        let fresh_key = key.is_none();
+        let values = self.settle(values).await?;
+        let key = key.unwrap_or_else(Key::generate);
+        record_of(self.commit(key, Action::Create { values, fresh_key }, actor).await?)
+    }
+
+    /// Replaces a record's values; read-only fields stay.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn replace(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        actor: &str,
+    ) -> Result<Record, ServiceError> {
+        let Replacement { echo, values } = body;
+        self.check_key(&echo, key)?;
+        let values = self.settle(values).await?;
+        if let (Some(guard), false) = (self.blind_guard(precondition, &echo), self.schema().has_read_only()) {
+            return record_of(self.commit(key.clone(), Action::Replace { guard, values }, actor).await?);
+        }
+        self.update(key, precondition, &echo, actor, |current| Ok(self.with_read_only(values.clone(), current))).await
+    }
+
+    /// Merges a patch into a record.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn patch(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        patch: &Patch,
+        actor: &str,
+    ) -> Result<Record, ServiceError> {
+        self.check_key(&patch.echo, key)?;
+        let merged = |current: &Record| Ok(patch.apply(self.schema(), &current.values)?);
+        self.update(key, precondition, &patch.echo, actor, merged).await
+    }
+
+    /// Replaces a record's values, or creates it. Says whether it was created.
+    ///
+    /// # Errors
+    /// `Stale`, `Exists` (for `Absent`), `Invalid`, `Duplicate`, or what the store says.
+    pub async fn upsert(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        actor: &str,
+    ) -> Result<(Record, bool), ServiceError> {
+        self.check_key(&body.echo, key)?;
+        let of_any = matches!(precondition, Precondition::None | Precondition::Absent);
+        if !of_any || body.echo.version.is_some() || !body.echo.values.is_empty() {
+            return match self.replace(key, precondition, body, actor).await {
+                Err(ServiceError::NotFound) => Err(ServiceError::Stale { current: Version(0) }),
+                replaced => Ok((replaced?, false)),
+            };
+        }
+        let values = self.settle(body.values).await?;
+        let action = match precondition {
+            Precondition::Absent => Action::Create { values, fresh_key: false },
+            _ => Action::Upsert { guard: Guard::Any, values },
+        };
+        let written = self.commit(key.clone(), action, actor).await?;
+        let created = written.created;
+        Ok((record_of(written)?, created))
+    }
+
+    /// Deletes a record.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Contended`, or what the store says.
+    pub async fn delete(&self, key: &Key, precondition: &Precondition, actor: &str) -> Result<(), ServiceError> {
+        if let Some(guard) = precondition.guard() {
+            self.commit(key.clone(), Action::Delete { guard }, actor).await?;
+            return Ok(());
+        }
+        for attempt in 0..ATTEMPTS_MAX {
+            let version = self.current(key).await?.version;
+            precondition.check(version)?;
+            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, actor).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return done.map(|_| ()),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Changes a record by a function of its current state, read from the store; tried again when others were faster.
+    ///
+    /// # Errors
+    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn update(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        echo: &Echo,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Row, ServiceError>,
+    ) -> Result<Record, ServiceError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let current = self.current(key).await?;
+            precondition.check(current.version)?;
+            if echo.version.is_some_and(|seen| seen != current.version) {
+                return Err(ServiceError::Stale { current: current.version });
+            }
+            echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
+            let values = self.settle(change(&current)?).await?;
+            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
+            match self.commit(key.clone(), action, actor).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return record_of(done?),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    fn check_key(&self, echo: &Echo, key: &Key) -> Result<(), ServiceError> {
+        echo.check_key(self.schema(), key).map_err(|fault| ServiceError::Invalid(vec![fault]))
+    }
+
+    /// The guard of a change that needs no look at the record first.
+    fn blind_guard(&self, precondition: &Precondition, echo: &Echo) -> Option<Guard> {
+        if !echo.values.is_empty() {
+            return None;
+        }
+        match (precondition.guard()?, echo.version) {
+            (guard, None) => Some(guard),
+            (Guard::Any, Some(version)) => Some(Guard::Exactly(version)),
+            (guard @ Guard::Exactly(asked), Some(version)) => (asked == version).then_some(guard),
+        }
+    }
+
+    /// Completes values from elsewhere, checks the whole, and computes what the server computes.
+    async fn settle(&self, values: Row) -> Result<Row, ServiceError> {
+        let mut values = match &self.completion {
+            None => values,
+            Some(complete) => {
+                let values = complete(values).await?;
+                let faults = self.schema().faults_of(&values);
+                if !faults.is_empty() {
+                    return Err(ServiceError::Invalid(faults));
+                }
+                values
+            }
+        };
+        (self.schema().derive)(self.schema(), &mut values);
+        Ok(values)
+    }
+
+    fn with_read_only(&self, mut values: Row, current: &Record) -> Row {
+        let slots = self.schema().fields.iter().zip(&mut values.0).zip(&current.values.0);
+        for ((_, slot), kept) in slots.filter(|((field, _), _)| field.read_only) {
+            slot.clone_from(kept);
+        }
+        values
+    }
+
+    /// The record as the store has it.
+    async fn current(&self, key: &Key) -> Result<Record, ServiceError> {
+        match self.look_up(key).await? {
+            Lookup::Found(record) => Ok(record),
+            Lookup::Deleted(_) | Lookup::Missing => Err(ServiceError::NotFound),
+        }
+    }
+
+    async fn look_up(&self, key: &Key) -> Result<Lookup, ServiceError> {
+        let found = self.look_up_all(std::slice::from_ref(key)).await?;
+        found.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no key".to_owned()))
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
+        Ok(timeout(self.deadline, call).await.map_err(|_| ServiceError::Timeout)??)
+    }
+
+    /// Commits one change. It runs on when the caller goes away, so that a committed change always reaches tiers and relay.
+    async fn commit(&self, key: Key, action: Action, actor: &str) -> Result<Written, ServiceError> {
+        let change = Change { collection: Arc::clone(&self.collection), key, action };
+        let work = UnitOfWork { changes: vec![change], actor: actor.to_owned() };
+        let (store, wake) = (Arc::clone(&self.store), Arc::clone(&self.wake));
+        let task = tokio::spawn(async move {
+            let written = store.commit(work).await?;
+            wake();
+            Ok::<_, StoreError>(written)
+        });
+        let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
+        let done = timeout(self.deadline, task).await.map_err(|_| late())?;
+        let written = done.map_err(|error| ServiceError::Internal(error.to_string()))??;
+        written.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
+    }
+}
+
+/// An entry that shares nothing.
+fn whole_entry(record: &Record, schema: &Schema) -> Entry {
+    let mut own = record.to_json(schema);
+    own.pop();
+    Entry { version: record.version, own: own.into(), shared: bytes::Bytes::new() }
+}
+
+fn record_of(written: Written) -> Result<Record, ServiceError> {
+    written.record.ok_or_else(|| ServiceError::Internal("the store answered without the record".to_owned()))
+}
+
+/// A short pause of random length, longer with each attempt, so that writers of one key get out of each other's way.
+async fn back_off(attempt: u32) {
+    let ms_max = 2u64 << attempt.min(6);
+    sleep(Duration::from_millis(rand::random_range(0..ms_max))).await;
+}

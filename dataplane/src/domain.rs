@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod custom;
 pub mod entities;
 pub mod event;
+pub mod field;
 pub mod json;
 pub mod notification_template;
 pub mod order;

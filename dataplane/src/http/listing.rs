@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cache::Entry,
     domain::{
-        json::value_of,
+        field::value_of,
         query::{Comparison, FieldRef, Filter},
         schema::Schema,
         value::{Value, write_json_text},

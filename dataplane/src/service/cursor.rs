@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::{
-    json::value_of,
+    field::value_of,
     query::{Direction, FieldRef, Filter, Position},
     record::Key,
     schema::{Field, Kind, Schema},

@@ -1,7 +1,10 @@
 //! Bodies, good and bad.
 
 use super::*;
-use crate::domain::{configuration, order, payment, product, user};
+use crate::domain::{
+    configuration, order, payment, product, user,
+    value::{Json, Timestamp},
+};
 
 fn faults(result: Result<impl fmt::Debug, BodyError>) -> Vec<String> {
     match result.unwrap_err() {

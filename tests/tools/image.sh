@@ -81,9 +81,10 @@ build_archive() {
     local name=$1 entrypoint=$2 out=$3 layer config manifest architecture reference=$1
     architecture=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
     # a name without a registry means Docker's, as every runtime reads it
-    if [[ ! ${name%%/*} =~ [.:] && ${name%%/*} != localhost ]]; then
-        [[ $name == */* ]] || reference=library/$reference
-        reference=docker.io/$reference
+    if [[ $name != */* ]]; then
+        reference=docker.io/library/$name
+    elif [[ ! ${name%%/*} =~ [.:] && ${name%%/*} != localhost ]]; then
+        reference=docker.io/$name
     fi
     [[ ${reference##*/} == *:* ]] || reference+=:latest
 

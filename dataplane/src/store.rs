@@ -11,6 +11,16 @@ use crate::domain::{
     record::{Key, Lookup, Version},
 };
 
+pub mod sql;
+
+mod apply;
+mod check;
+#[cfg(test)]
+mod conformance;
+mod leases;
+mod pattern;
+mod sealing;
+
 /// A system of record. A commit puts the event of each change into the outbox in the same transaction.
 #[async_trait]
 pub trait RecordStore: Send + Sync {

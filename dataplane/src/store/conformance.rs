@@ -1,0 +1,285 @@
+//! One suite for every store: what `RecordStore` promises, tried on SQLite always, and on MySQL, MariaDB and MongoDB where
+//! `MYSQL_URL`, `MARIADB_URL` and `MONGODB_URI` name a server. Each test has a database of its own.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::{RecordStore, StoreError, sql::SqlStore};
+use crate::domain::{
+    change::{Action, Change, Collection, Guard, UnitOfWork, Written},
+    record::{Key, Lookup, Record, Row, Version},
+    schema::{Field, Form, Kind, Schema, Shape},
+    seal::{SealError, Sealer},
+    user,
+    value::{Json, Timestamp, Value},
+};
+
+mod model;
+mod outboxes;
+mod queries;
+mod records;
+mod sql;
+
+/// A store under test, with two collections: `users` as built in, and `things` as declared, with a field of every kind.
+struct Target {
+    store: Arc<dyn RecordStore>,
+    users: Arc<Collection>,
+    things: Arc<Collection>,
+    place: Place,
+}
+
+/// Where the store is, so that it can be looked at directly and removed.
+enum Place {
+    File(PathBuf),
+    Mysql { server: String, url: String, database: String },
+}
+
+/// The places of `things`' fields.
+mod field {
+    pub const TITLE: usize = 0;
+    pub const SIZE: usize = 1;
+    pub const PRICE: usize = 2;
+    pub const ACTIVE: usize = 3;
+    pub const SEEN: usize = 4;
+    pub const TAGS: usize = 5;
+    pub const SECRET: usize = 6;
+}
+
+macro_rules! suite {
+    ($($module:ident :: $case:ident),* $(,)?) => {
+        suite!(@store sqlite, Target::sqlite(), $($module::$case),*);
+        suite!(@store mysql, Target::mysql("MYSQL_URL"), $($module::$case),*);
+        suite!(@store mariadb, Target::mysql("MARIADB_URL"), $($module::$case),*);
+    };
+    (@store $store:ident, $target:expr, $($module:ident :: $case:ident),*) => {
+        mod $store {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                if let Some(target) = $target.await {
+                    $module::$case(&target).await;
+                    target.remove().await;
+                }
+            })*
+        }
+    };
+}
+
+suite!(
+    records::a_record_is_created_read_replaced_and_deleted,
+    records::a_deleted_key_goes_on_counting,
+    records::guards_are_kept,
+    records::every_kind_of_value_comes_back_as_it_was,
+    records::unique_values_are_unique_but_for_nulls,
+    records::encrypted_fields_are_not_readable_at_rest,
+    records::many_keys_are_read_at_once,
+    records::one_of_many_writers_wins_each_version,
+    records::of_many_creators_one_wins,
+    records::a_row_of_another_width_is_refused,
+    queries::comparisons_have_two_values,
+    queries::patterns_match_alike,
+    queries::pages_follow_an_order,
+    queries::random_queries_agree_with_the_model,
+    queries::what_cannot_be_searched_is_refused,
+    outboxes::events_are_claimed_in_order_and_confirmed,
+    outboxes::one_owner_relays_a_key_at_a_time,
+    outboxes::a_lease_that_ran_out_is_taken_over,
+    outboxes::concurrent_writes_keep_the_order_of_each_key,
+);
+
+impl Target {
+    /// A store in a new file.
+    async fn sqlite() -> Option<Self> {
+        let path = std::env::temp_dir().join(format!("flyweight-{}.db", Uuid::now_v7()));
+        let store = Arc::new(SqlStore::sqlite(&path, sealer()).unwrap());
+        Some(Self::prepared(store, Place::File(path)).await)
+    }
+
+    /// A store in a new database of a server.
+    async fn mysql(variable: &str) -> Option<Self> {
+        let server = server(variable)?;
+        let (url, database) = sql::new_database(&server).await;
+        let things = things();
+        sql::create_things(&url, &things).await;
+        let store = Arc::new(SqlStore::mysql(super::sql::MysqlOptions::new(&url), sealer()).unwrap());
+        Some(Self::prepared(store, Place::Mysql { server, url, database }).await)
+    }
+
+    async fn prepared(store: Arc<dyn RecordStore>, place: Place) -> Self {
+        let target = Self { store, users: users(), things: things(), place };
+        target.store.prepare(&[target.users.clone(), target.things.clone()]).await.unwrap();
+        target
+    }
+
+    /// Another store in the same place, as another replica has it.
+    async fn again(&self) -> Self {
+        let (store, place): (Arc<dyn RecordStore>, _) = match &self.place {
+            Place::File(path) => (Arc::new(SqlStore::sqlite(path, sealer()).unwrap()), Place::File(path.clone())),
+            Place::Mysql { server, url, database } => {
+                let options = super::sql::MysqlOptions::new(url);
+                let place = Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
+                (Arc::new(SqlStore::mysql(options, sealer()).unwrap()), place)
+            }
+        };
+        Self::prepared(store, place).await
+    }
+
+    /// Removes what the test made. A test that failed leaves it to be looked at.
+    async fn remove(self) {
+        match &self.place {
+            Place::File(path) => {
+                for suffix in ["", "-wal", "-shm"] {
+                    _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+                }
+            }
+            Place::Mysql { server, database, .. } => sql::drop_database(server, database).await,
+        }
+    }
+
+    /// Everything that is stored, as bytes.
+    async fn at_rest(&self) -> Vec<u8> {
+        match &self.place {
+            Place::File(path) => {
+                let wal = std::fs::read(format!("{}-wal", path.display())).unwrap_or_default();
+                [std::fs::read(path).unwrap(), wal].concat()
+            }
+            Place::Mysql { url, .. } => sql::dump(url).await,
+        }
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Written>, StoreError> {
+        self.store.commit(UnitOfWork { changes, actor: "tester".to_owned() }).await
+    }
+
+    async fn one(&self, change: Change) -> Result<Written, StoreError> {
+        Ok(self.commit(vec![change]).await?.remove(0))
+    }
+
+    async fn lookup(&self, collection: &Collection, key: &str) -> Lookup {
+        self.store.read(collection, &[key.parse().unwrap()]).await.unwrap().remove(0)
+    }
+}
+
+/// The address of a server; none where the variable is not set and servers are not required.
+fn server(variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        assert!(std::env::var_os("FLYWEIGHT_REQUIRE_SERVERS").is_none(), "{variable} is not set");
+        println!("skipped: {variable} is not set");
+    }
+    url
+}
+
+fn users() -> Arc<Collection> {
+    Arc::new(Collection {
+        pool: "users".to_owned(),
+        schema: Arc::new(user::schema()),
+        name: "users".to_owned(),
+        key_column: "id".to_owned(),
+        version_column: Some("version".to_owned()),
+        declared: false,
+    })
+}
+
+fn things() -> Arc<Collection> {
+    let number = Kind::Decimal { min: Decimal::from(-1_000_000), max: Decimal::from(1_000_000), scale: 4 };
+    let fields = vec![
+        Field::new("title", Kind::Text { max: 200, form: Form::Any }).indexed(),
+        Field::new("size", Kind::Int { min: i64::MIN, max: i64::MAX }),
+        Field::new("price", number),
+        Field::new("active", Kind::Bool),
+        Field::new("seen", Kind::Time),
+        Field::new("tags", Kind::Json { max: 10_000, shape: Shape::Any }),
+        Field { encrypted: true, ..Field::new("secret", Kind::text(200)) },
+    ];
+    Arc::new(Collection {
+        pool: "things".to_owned(),
+        schema: Arc::new(Schema { key: "code".to_owned(), ..Schema::new("thing", "things", fields) }),
+        name: "things".to_owned(),
+        key_column: "code".to_owned(),
+        version_column: Some("revision".to_owned()),
+        declared: true,
+    })
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn decimal(text: &str) -> Value {
+    Value::Decimal(text.parse().unwrap())
+}
+
+fn json(text: &str) -> Value {
+    Value::Json(Json::parse(text).unwrap())
+}
+
+fn time(text: &str) -> Value {
+    Value::Time(text.parse::<Timestamp>().unwrap())
+}
+
+/// A user's row.
+fn person(email: &str, username: Option<&str>) -> Row {
+    Row(vec![text(email), text("Ann"), username.map_or(Value::Null, text), json(r#"{"a":1}"#), Value::Null])
+}
+
+/// A thing's row with a title and nothing else.
+fn titled(title: &str) -> Row {
+    let mut row = Row(vec![Value::Null; 7]);
+    row.0[field::TITLE] = text(title);
+    row
+}
+
+fn create(collection: &Arc<Collection>, key: &str, values: Row) -> Change {
+    change(collection, key, Action::Create { values, fresh_key: false })
+}
+
+fn replace(collection: &Arc<Collection>, key: &str, guard: Guard, values: Row) -> Change {
+    change(collection, key, Action::Replace { guard, values })
+}
+
+fn upsert(collection: &Arc<Collection>, key: &str, guard: Guard, values: Row) -> Change {
+    change(collection, key, Action::Upsert { guard, values })
+}
+
+fn delete(collection: &Arc<Collection>, key: &str, guard: Guard) -> Change {
+    change(collection, key, Action::Delete { guard })
+}
+
+fn change(collection: &Arc<Collection>, key: &str, action: Action) -> Change {
+    Change { collection: collection.clone(), key: key.parse().unwrap(), action }
+}
+
+fn exactly(version: u64) -> Guard {
+    Guard::Exactly(Version(version))
+}
+
+fn found(lookup: Lookup) -> Record {
+    match lookup {
+        Lookup::Found(record) => record,
+        other => panic!("not there: {other:?}"),
+    }
+}
+
+/// Not a cipher, but it hides the plain text and is bound to its context.
+struct TestSealer;
+
+fn sealer() -> Arc<dyn Sealer> {
+    Arc::new(TestSealer)
+}
+
+impl Sealer for TestSealer {
+    fn seal(&self, plain: &[u8], context: &str) -> String {
+        let hidden: String = plain.iter().map(|byte| format!("{:02x}", byte ^ 0x5a)).collect();
+        format!("sealed:{context}:{hidden}")
+    }
+
+    fn open(&self, sealed: &str, context: &str) -> Result<Vec<u8>, SealError> {
+        let hidden = sealed.strip_prefix(&format!("sealed:{context}:")).ok_or(SealError)?;
+        let digits: Vec<u8> = hidden.bytes().collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        digits.chunks(2).map(|pair| byte(pair).map(|byte| byte ^ 0x5a).ok_or(SealError)).collect()
+    }
+}

@@ -1,0 +1,237 @@
+//! Records in SQL: a MySQL or MariaDB server, or one SQLite file.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::{RecordStore, StoreError, check::check_query};
+use crate::domain::{
+    change::{Collection, UnitOfWork, Written},
+    event::Outbox,
+    query::{Page, Query},
+    record::{Key, Lookup},
+    seal::Sealer,
+    value::Timestamp,
+};
+
+use commit::Unit;
+use dialect::{Dialect, Sql};
+use fault::Fault;
+use migrations::TOMBSTONES;
+use outbox::SqlOutbox;
+use pools::Pools;
+use table::{KEYS_MAX, Table};
+
+pub use pools::MysqlOptions;
+
+mod commit;
+mod ddl;
+mod declared;
+mod dialect;
+mod fault;
+mod filter;
+mod find;
+mod migrations;
+mod outbox;
+mod pools;
+mod session;
+mod table;
+
+/// How long a tombstone is kept: longer than any tier's time to live.
+const TOMBSTONE_DAYS: i64 = 7;
+/// The most tombstones that one statement removes, so that no lock is held for long.
+const PRUNE_BATCH: usize = 1000;
+/// How often a read is tried when its connection is lost.
+const READS_MAX: u32 = 3;
+
+/// Records in a SQL database.
+pub struct SqlStore {
+    pools: Arc<Pools>,
+    sealer: Arc<dyn Sealer>,
+    outbox: Arc<SqlOutbox>,
+    tables: RwLock<HashMap<String, Arc<Table>>>,
+}
+
+impl SqlStore {
+    /// A store in one SQLite file, which is made where it is not there. It is opened by the first call.
+    ///
+    /// # Errors
+    /// `Unavailable` where the file's folder is not there.
+    pub fn sqlite(path: &Path, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(StoreError::Unavailable(format!("there is no folder for {}", path.display())));
+        }
+        Ok(Self::new(Pools::sqlite(path), sealer))
+    }
+
+    /// A store in a MySQL or MariaDB server, which need not be up yet: every call tries, and fails in bounded time.
+    ///
+    /// # Errors
+    /// `Unsupported` where the URL is not one.
+    pub fn mysql(options: MysqlOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        Ok(Self::new(Pools::mysql(&options)?, sealer))
+    }
+
+    fn new(pools: Pools, sealer: Arc<dyn Sealer>) -> Self {
+        let pools = Arc::new(pools);
+        let outbox = Arc::new(SqlOutbox::new(pools.clone()));
+        Self { pools, sealer, outbox, tables: RwLock::default() }
+    }
+
+    /// Removes tombstones that are older than their retention, and says how many. Bounded: call it again while it removes.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn prune(&self) -> Result<u64, StoreError> {
+        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
+        let dialect = self.pools.dialect();
+        let text = match dialect {
+            Dialect::Sqlite => format!(
+                "DELETE FROM {TOMBSTONES} WHERE rowid IN \
+                 (SELECT rowid FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH})"
+            ),
+            Dialect::Mysql => {
+                format!("DELETE FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH}")
+            }
+        };
+        let sql = Sql::new(text, vec![dialect.time(before)]);
+        Ok(self.pools.write().await?.execute(sql).await?)
+    }
+
+    /// The table of a collection: made by `prepare`, or now where the collection changed since.
+    async fn table(&self, collection: &Collection) -> Result<Arc<Table>, StoreError> {
+        let known = self.tables.read().get(&collection.pool).cloned();
+        if let Some(table) = known.filter(|table| Arc::ptr_eq(&table.collection.schema, &collection.schema)) {
+            return Ok(table);
+        }
+        let table = match collection.declared {
+            false => Table::of_own(collection, self.pools.dialect()),
+            true => {
+                let mut session = self.pools.prepare().await?;
+                let server = pools::server_of(&mut session).await?;
+                declared::inspect(&mut session, server, collection).await?
+            }
+        };
+        let table = Arc::new(table);
+        self.tables.write().insert(collection.pool.clone(), table.clone());
+        Ok(table)
+    }
+}
+
+#[async_trait]
+impl RecordStore for SqlStore {
+    async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        for collection in collections.iter().filter(|collection| !collection.declared) {
+            declared::check_own(collection, |field| migrations::form_of(&collection.schema.entity, field))?;
+        }
+        let mut session = self.pools.prepare().await?;
+        let server = pools::server_of(&mut session).await?;
+        let result = migrations::migrate(&mut session, server, collections).await;
+        if result.is_err() {
+            session.rollback().await;
+        }
+        result?;
+        drop(session);
+        self.tables.write().clear();
+        for collection in collections {
+            self.table(collection).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        let table = self.table(collection).await?;
+        let mut found: HashMap<Key, Lookup> = HashMap::with_capacity(keys.len());
+        for part in keys.chunks(KEYS_MAX) {
+            let mut tries = Tries::new();
+            let states = loop {
+                let mut session = self.pools.read_until(tries.deadline).await?;
+                let states = commit::read_states(&mut session, &table, part, self.sealer.as_ref()).await;
+                if let Some(states) = tries.settled(states) {
+                    break states?;
+                }
+            };
+            found.extend(states.into_iter().map(|(key, state)| (key, state.into())));
+        }
+        let known = |key: &Key| found.get(key).cloned().unwrap_or(Lookup::Missing);
+        Ok(keys.iter().map(known).collect())
+    }
+
+    async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {
+        check_query(&collection.schema, query)?;
+        let table = self.table(collection).await?;
+        let mut tries = Tries::new();
+        loop {
+            let mut session = self.pools.read_until(tries.deadline).await?;
+            let page = find::find(&mut session, &table, query, self.sealer.as_ref()).await;
+            if let Some(page) = tries.settled(page) {
+                return page;
+            }
+        }
+    }
+
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        if work.changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tables = Vec::with_capacity(work.changes.len());
+        for change in &work.changes {
+            tables.push(self.table(&change.collection).await?);
+        }
+        let unit = Unit { work: &work, tables, sealer: self.sealer.as_ref() };
+        unit.commit(&self.pools).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut tries = Tries::new();
+        loop {
+            let mut session = self.pools.read_until(tries.deadline).await?;
+            if let Some(answer) = tries.settled(session.rows(Sql::text("SELECT 1")).await) {
+                return answer.map(|_| ());
+            }
+        }
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        self.outbox.clone()
+    }
+}
+
+/// The tries of a read: again where the connection was lost, which is what the first calls after a restart of the server see.
+struct Tries {
+    deadline: Instant,
+    left: u32,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { deadline: pools::call_deadline(), left: READS_MAX }
+    }
+
+    /// The result; none where the read is to be tried again.
+    fn settled<T>(&mut self, result: Result<T, Fault>) -> Option<Result<T, StoreError>> {
+        self.left = self.left.saturating_sub(1);
+        match result {
+            Err(Fault::Lost(_) | Fault::Conflict(_)) if self.left > 0 => None,
+            result => Some(result.map_err(StoreError::from)),
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! What the conformance suite needs to know of tables.
+
+    use super::*;
+
+    /// The statements that make a declared table by hand, with a collation that compares by bytes.
+    pub fn create_statements(collection: &Collection, mariadb: bool) -> Vec<String> {
+        let server = if mariadb { ddl::Server::Mariadb } else { ddl::Server::Mysql };
+        let mut table = ddl::declared_table(collection);
+        table.indexes.clear();
+        table.create(&collection.name, server)
+    }
+}

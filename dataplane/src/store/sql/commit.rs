@@ -1,0 +1,337 @@
+//! A unit of work as one transaction: lock what it touches, apply the rules, write what is left, and the events with it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as SqlValue};
+
+use super::{
+    StoreError,
+    dialect::{Dialect, padded},
+    fault::Fault,
+    migrations::TOMBSTONES,
+    outbox,
+    pools::{self, Pools},
+    session::Session,
+    table::{KEYS_MAX, Table},
+};
+use crate::{
+    domain::{
+        change::{Action, UnitOfWork, Written},
+        event::Envelope,
+        record::{Key, Record, Version},
+        seal::Sealer,
+        value::Timestamp,
+    },
+    store::apply::{Applied, State, apply},
+};
+
+/// How often a unit is tried when another transaction is in the way or the connection is lost before the commit.
+const ATTEMPTS_MAX: u32 = 5;
+/// The most values in one statement: SQLite takes 32,766.
+const VALUES_MAX: usize = 16_000;
+
+/// A unit of work with the tables that it touches.
+pub struct Unit<'a> {
+    /// The work.
+    pub work: &'a UnitOfWork,
+    /// The table of each change.
+    pub tables: Vec<Arc<Table>>,
+    /// Seals encrypted fields.
+    pub sealer: &'a dyn Sealer,
+}
+
+/// One key that a unit touches.
+struct Slot {
+    before: State,
+    now: State,
+    /// Whether there surely is no tombstone.
+    fresh: bool,
+    /// The place of its last change in the unit.
+    place: usize,
+}
+
+/// The keys of a unit: for each table, by its place in the list, its keys.
+struct Slots {
+    tables: Vec<(Arc<Table>, HashMap<Key, Slot>)>,
+}
+
+impl Unit<'_> {
+    /// Commits, again from the start where that is safe.
+    pub async fn commit(&self, pools: &Pools) -> Result<Vec<Written>, StoreError> {
+        for table in &self.tables {
+            if let Some(why) = &table.read_only {
+                return Err(StoreError::ReadOnly(why.clone()));
+            }
+        }
+        let deadline = pools::call_deadline();
+        let mut attempt = 1;
+        loop {
+            let mut session = pools.write_until(deadline).await?;
+            let fault = match self.write(&mut session, attempt > 1).await {
+                // from here on nothing is tried again: the commit may have happened
+                Ok(written) => return session.commit().await.map(|()| written),
+                Err(fault) => fault,
+            };
+            session.rollback().await;
+            match fault {
+                Fault::Raced(error) if attempt > 1 => return Err(error),
+                Fault::Conflict(_) | Fault::Lost(_) | Fault::Raced(_) if attempt < ATTEMPTS_MAX => {
+                    tokio::time::sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
+                fault => return Err(fault.into()),
+            }
+        }
+    }
+
+    /// Everything but the commit. A key is trusted to be fresh only the first time.
+    async fn write(&self, session: &mut Session, again: bool) -> Result<Vec<Written>, Fault> {
+        session.begin().await?;
+        let mut slots = self.load(session, again).await?;
+        let now = Timestamp::now();
+        let mut written = Vec::with_capacity(self.work.changes.len());
+        let mut events = Vec::with_capacity(self.work.changes.len());
+        for (place, (change, table)) in self.work.changes.iter().zip(&self.tables).enumerate() {
+            let slot = slots.slot(table, &change.key);
+            slot.place = place;
+            let Applied { state, written: done, event } = apply(&slot.now, change, now)?;
+            slot.now = state;
+            written.push(done);
+            events.push((table.collection.name.as_str(), event));
+        }
+        for (table, keys) in &slots.tables {
+            self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault))?;
+        }
+        self.write_events(session, &events).await?;
+        Ok(written)
+    }
+
+    /// What is stored under each key, locked until the end of the transaction.
+    async fn load(&self, session: &mut Session, again: bool) -> Result<Slots, Fault> {
+        let mut slots = Slots { tables: Vec::new() };
+        for (change, table) in self.work.changes.iter().zip(&self.tables) {
+            let fresh = !again && matches!(change.action, Action::Create { fresh_key: true, .. });
+            slots.slot(table, &change.key).fresh |= fresh;
+        }
+        for (table, keys) in &mut slots.tables {
+            // in one order everywhere, so that two units seldom wait for each other
+            let mut wanted: Vec<Key> =
+                keys.iter().filter(|(_, slot)| !slot.fresh).map(|(key, _)| key.clone()).collect();
+            wanted.sort();
+            for part in wanted.chunks(KEYS_MAX) {
+                let found = match session.dialect() {
+                    Dialect::Sqlite => read_states(session, table, part, self.sealer).await?,
+                    Dialect::Mysql => lock_states(session, table, part, self.sealer).await?,
+                };
+                for (key, state) in found {
+                    if let Some(slot) = keys.get_mut(&key) {
+                        *slot = Slot { before: state.clone(), now: state, fresh: false, place: 0 };
+                    }
+                }
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Deletes, then updates, then creates: so a unique value that one record gives up is free for another.
+    async fn write_table(
+        &self,
+        session: &mut Session,
+        table: &Table,
+        keys: &HashMap<Key, Slot>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let (mut deleted, mut buried, mut raised) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut updated, mut created) = (Vec::new(), Vec::new());
+        for (key, slot) in keys {
+            match (&slot.before, &slot.now) {
+                (before, now) if before == now => (),
+                (State::Present(_), State::Present(record)) => updated.push((slot.place, record)),
+                (State::Absent(before), State::Present(record)) => {
+                    created.push(record.clone());
+                    if before.0 > 0 {
+                        raised.push(key);
+                    }
+                }
+                (before, State::Absent(version)) => {
+                    buried.push((key, *version));
+                    if matches!(before, State::Present(_)) {
+                        deleted.push(key);
+                    }
+                }
+            }
+        }
+        created.sort_by(|a: &Record, b: &Record| a.key.cmp(&b.key));
+        delete(session, table, &deleted).await?;
+        bury(session, table, &buried, now).await?;
+        updated.sort_by_key(|(place, _)| *place);
+        for (_, record) in updated {
+            if session.execute(table.update(record, self.sealer)?).await? != 1 {
+                return Err(Fault::Conflict("a locked record is gone".to_owned()));
+            }
+        }
+        insert(session, table, &created, self.sealer).await?;
+        raise(session, table, &raised).await?;
+        if session.dialect() == Dialect::Mysql {
+            let unsure = created.iter().filter(|record| !keys.get(&record.key).is_some_and(|slot| slot.fresh));
+            no_tombstones(session, table, &unsure.map(|record| &record.key).collect::<Vec<_>>()).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_events(&self, session: &mut Session, events: &[(&str, Envelope)]) -> Result<(), Fault> {
+        for part in events.chunks(VALUES_MAX / outbox::COLUMNS.len()) {
+            session.execute(outbox::insert(session.dialect(), part)?).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Slots {
+    fn slot(&mut self, table: &Arc<Table>, key: &Key) -> &mut Slot {
+        let at = self.tables.iter().position(|(known, _)| Arc::ptr_eq(known, table)).unwrap_or_else(|| {
+            self.tables.push((table.clone(), HashMap::new()));
+            self.tables.len() - 1
+        });
+        let none = State::Absent(Version(0));
+        self.tables[at].1.entry(key.clone()).or_insert_with(|| Slot {
+            before: none.clone(),
+            now: none,
+            fresh: false,
+            place: 0,
+        })
+    }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis(rand::random_range(1..=10 << attempt))
+}
+
+/// What is stored under each key, not locked. In SQLite a transaction is the only writer, so this is enough there.
+pub async fn read_states(
+    session: &mut Session,
+    table: &Table,
+    keys: &[Key],
+    sealer: &dyn Sealer,
+) -> Result<Vec<(Key, State)>, Fault> {
+    let mut states = Vec::with_capacity(keys.len());
+    for row in session.rows(table.read(keys)).await? {
+        states.push(match row.int(0)? {
+            Some(version) => (key_of(row.text(1)?)?, State::Absent(Version(version as u64))),
+            None => {
+                let record = table.decode(&row, 1, sealer)?;
+                (record.key.clone(), State::Present(record))
+            }
+        });
+    }
+    Ok(states)
+}
+
+/// MySQL: records and tombstones are locked. The tombstones second, when whoever deletes or re-creates a record that was
+/// waited for has committed.
+async fn lock_states(
+    session: &mut Session,
+    table: &Table,
+    keys: &[Key],
+    sealer: &dyn Sealer,
+) -> Result<Vec<(Key, State)>, Fault> {
+    let mut select = Query::select();
+    select.exprs(table.cells()).from(table.alias()).lock(LockType::Update);
+    let values = padded(keys.iter().filter_map(|key| table.key_value(key)).collect());
+    select.and_where(Expr::col(table.key_alias()).is_in(values));
+    let mut states = Vec::with_capacity(keys.len());
+    for row in session.rows(table.dialect.build(&select)).await? {
+        let record = table.decode(&row, 0, sealer)?;
+        states.push((record.key.clone(), State::Present(record)));
+    }
+    let found: HashSet<&Key> = states.iter().map(|(key, _)| key).collect();
+    let gone: Vec<&Key> = keys.iter().filter(|key| !found.contains(key)).collect();
+    for (key, version) in lock_tombstones(session, table, &gone).await? {
+        states.push((key, State::Absent(version)));
+    }
+    Ok(states)
+}
+
+async fn lock_tombstones(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<Vec<(Key, Version)>, Fault> {
+    let mut tombstones = Vec::new();
+    for part in keys.chunks(KEYS_MAX) {
+        let mut select = Query::select();
+        select.columns(["id", "version"].map(Alias::new)).from(Alias::new(TOMBSTONES)).lock(LockType::Update);
+        select.and_where(of_tombstones(table, part));
+        for row in session.rows(table.dialect.build(&select)).await? {
+            tombstones.push((key_of(row.text(0)?)?, Version(row.int(1)?.unwrap_or_default() as u64)));
+        }
+    }
+    Ok(tombstones)
+}
+
+/// A record that was created as if it never existed may have come and gone since the tombstones were read. Its key is
+/// locked by now, so what is found here is true until the commit.
+async fn no_tombstones(session: &mut Session, table: &Table, created: &[&Key]) -> Result<(), Fault> {
+    match lock_tombstones(session, table, created).await?.is_empty() {
+        true => Ok(()),
+        false => Err(Fault::Conflict("the record was created and deleted at the same time".to_owned())),
+    }
+}
+
+async fn delete(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(), Fault> {
+    for part in keys.chunks(KEYS_MAX) {
+        let mut delete = Query::delete();
+        delete.from_table(table.alias());
+        let values = padded(part.iter().filter_map(|key| table.key_value(key)).collect());
+        delete.and_where(Expr::col(table.key_alias()).is_in(values));
+        session.execute(table.dialect.build(&delete)).await?;
+    }
+    Ok(())
+}
+
+async fn insert(session: &mut Session, table: &Table, records: &[Record], sealer: &dyn Sealer) -> Result<(), Fault> {
+    for part in records.chunks((VALUES_MAX / (table.columns.len() + 4)).clamp(1, 256)) {
+        session.execute(table.insert(part, sealer)?).await?;
+    }
+    Ok(())
+}
+
+/// Leaves tombstones.
+async fn bury(session: &mut Session, table: &Table, keys: &[(&Key, Version)], now: Timestamp) -> Result<(), Fault> {
+    for part in keys.chunks(KEYS_MAX) {
+        let mut replace = Query::insert();
+        replace.replace().into_table(Alias::new(TOMBSTONES));
+        replace.columns(["collection", "id", "version", "deleted_at"].map(Alias::new));
+        for (key, version) in part {
+            let cells: [SqlValue; 4] = [
+                table.collection.name.as_str().into(),
+                key.as_str().into(),
+                SqlValue::BigInt(Some(version.0 as i64)),
+                table.dialect.time(now),
+            ];
+            replace.values_panic(cells.map(Expr::val));
+        }
+        session.execute(table.dialect.build(&replace)).await?;
+    }
+    Ok(())
+}
+
+/// Takes tombstones away, of records that are there again.
+async fn raise(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(), Fault> {
+    for part in keys.chunks(KEYS_MAX) {
+        let mut delete = Query::delete();
+        delete.from_table(Alias::new(TOMBSTONES)).and_where(of_tombstones(table, part));
+        session.execute(table.dialect.build(&delete)).await?;
+    }
+    Ok(())
+}
+
+fn of_tombstones(table: &Table, keys: &[&Key]) -> SimpleExpr {
+    let ids = padded(keys.iter().map(|key| SqlValue::from(key.as_str())).collect());
+    let own = Expr::col(Alias::new("collection")).eq(table.collection.name.as_str());
+    own.and(Expr::col(Alias::new("id")).is_in(ids))
+}
+
+fn key_of(text: Option<String>) -> Result<Key, StoreError> {
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| StoreError::Corrupt("a tombstone without a key".to_owned()))
+}

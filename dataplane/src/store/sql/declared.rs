@@ -1,0 +1,231 @@
+//! Tables that the user declared: what they have is read from the database and held against the schema.
+
+use sea_query::Value as SqlValue;
+
+use super::{
+    StoreError,
+    ddl::{Form, Server, declared_table},
+    dialect::{Dialect, Sql},
+    fault::Fault,
+    session::Session,
+    table::{FieldColumn, KeyForm, Table, VersionSource},
+};
+use crate::domain::{
+    change::Collection,
+    schema::{Field, Kind},
+};
+
+/// What the database says of a column.
+struct Found {
+    name: String,
+    /// `varchar`, `bigint`, `datetime`, …
+    kind: String,
+    unsigned: bool,
+    collation: Option<String>,
+}
+
+/// The table of a declared collection.
+///
+/// # Errors
+/// `Unsupported`, naming everything that is missing or of the wrong type.
+pub async fn inspect(session: &mut Session, server: Server, collection: &Collection) -> Result<Table, Fault> {
+    let mut found = columns(session, collection).await?;
+    if server == Server::Sqlite {
+        complete(session, collection, &found).await?;
+        found = columns(session, collection).await?;
+    }
+    let name = &collection.name;
+    if found.is_empty() {
+        return Err(StoreError::Unsupported(format!("the database has no table {name}")).into());
+    }
+    let dialect = session.dialect();
+    let uniques = match dialect {
+        Dialect::Mysql => unique_indexes(session, collection).await?,
+        Dialect::Sqlite => Vec::new(),
+    };
+    let mut faults = Vec::new();
+    let key = key_form(&found, collection, dialect, &mut faults);
+    if dialect == Dialect::Mysql && !uniques.iter().any(|(_, columns)| *columns == [collection.key_column.clone()]) {
+        faults.push(format!("{} has no unique index of its own", collection.key_column));
+    }
+    let version = version_source(&found, collection, dialect, &mut faults);
+    let columns = collection.schema.fields.iter().filter_map(|field| {
+        let Some(column) = found.iter().find(|column| column.name == field.name) else {
+            faults.push(format!("there is no column {}", field.name));
+            return None;
+        };
+        if !column.holds(field, dialect) {
+            faults.push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
+        }
+        let bytewise = column.is_bytewise(server);
+        Some(FieldColumn { name: column.name.clone(), unsigned: column.unsigned, bytewise })
+    });
+    let columns = columns.collect();
+    if !faults.is_empty() {
+        return Err(
+            StoreError::Unsupported(format!("the table {name} is not as declared: {}", faults.join("; "))).into()
+        );
+    }
+    let has = |name: &str| found.iter().any(|column| column.name == name && column.is_time(dialect));
+    let first_columns = uniques.into_iter().filter_map(|(index, columns)| Some((index, columns.into_iter().next()?)));
+    let mut table = Table::of_own(collection, dialect);
+    table.key = key;
+    table.version = version;
+    table.has_created_at = has("created_at");
+    table.has_updated_at = has("updated_at");
+    table.columns = columns;
+    table.uniques = first_columns.collect();
+    Ok(table)
+}
+
+/// An embedded database has nobody who makes tables by hand: what is missing is added.
+async fn complete(session: &mut Session, collection: &Collection, found: &[Found]) -> Result<(), Fault> {
+    let table = declared_table(collection);
+    if found.is_empty() {
+        session.begin().await?;
+        for statement in table.create(&collection.name, Server::Sqlite) {
+            session.plain(&statement).await?;
+        }
+        return Ok(session.commit().await?);
+    }
+    for column in &table.columns {
+        if !found.iter().any(|known| known.name == column.name) && column.nullable {
+            let (table, name) = (quoted(&collection.name), quoted(&column.name));
+            session
+                .plain(&format!("ALTER TABLE {table} ADD COLUMN {name} {}", column.form.sql_type(Server::Sqlite)))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn columns(session: &mut Session, collection: &Collection) -> Result<Vec<Found>, Fault> {
+    let text = match session.dialect() {
+        Dialect::Sqlite => "SELECT name, lower(type), '', NULL FROM pragma_table_info(?)",
+        Dialect::Mysql => {
+            "SELECT CONVERT(column_name USING utf8mb4), LOWER(CONVERT(data_type USING utf8mb4)), \
+             LOWER(CONVERT(column_type USING utf8mb4)), CONVERT(collation_name USING utf8mb4) \
+             FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?"
+        }
+    };
+    let rows = session.rows(Sql::new(text, vec![SqlValue::from(collection.name.as_str())])).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Found {
+                name: row.text(0)?.unwrap_or_default(),
+                kind: row.text(1)?.unwrap_or_default(),
+                unsigned: row.text(2)?.unwrap_or_default().contains("unsigned"),
+                collation: row.text(3)?,
+            })
+        })
+        .collect()
+}
+
+/// The unique indexes: their names, and their columns in order.
+async fn unique_indexes(session: &mut Session, collection: &Collection) -> Result<Vec<(String, Vec<String>)>, Fault> {
+    let text = "SELECT CONVERT(index_name USING utf8mb4), CONVERT(column_name USING utf8mb4) \
+                FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = ? \
+                AND non_unique = 0 ORDER BY index_name, seq_in_index";
+    let mut indexes: Vec<(String, Vec<String>)> = Vec::new();
+    for row in session.rows(Sql::new(text, vec![SqlValue::from(collection.name.as_str())])).await? {
+        let (index, column) = (row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default());
+        match indexes.last_mut() {
+            Some((last, columns)) if *last == index => columns.push(column),
+            _ => indexes.push((index, vec![column])),
+        }
+    }
+    Ok(indexes)
+}
+
+fn key_form(found: &[Found], collection: &Collection, dialect: Dialect, faults: &mut Vec<String>) -> KeyForm {
+    let Some(column) = found.iter().find(|column| column.name == collection.key_column) else {
+        faults.push(format!("there is no column {}, the key", collection.key_column));
+        return KeyForm::Text;
+    };
+    if dialect == Dialect::Sqlite {
+        return if column.kind.starts_with("int") { KeyForm::Int } else { KeyForm::Text };
+    }
+    if column.is_int() {
+        return KeyForm::Int;
+    }
+    if !column.is_text() {
+        faults.push(format!("{} is {}, which cannot be a key", column.name, column.kind));
+    }
+    KeyForm::Foreign
+}
+
+fn version_source(
+    found: &[Found],
+    collection: &Collection,
+    dialect: Dialect,
+    faults: &mut Vec<String>,
+) -> VersionSource {
+    let Some(name) = &collection.version_column else {
+        let dated = found.iter().any(|column| column.name == "updated_at" && column.is_time(dialect));
+        return if dated { VersionSource::UpdatedAt } else { VersionSource::One };
+    };
+    match found.iter().find(|column| column.name == *name) {
+        None => faults.push(format!("there is no column {name}, the version")),
+        Some(column) if dialect == Dialect::Mysql && !column.is_int() => {
+            faults.push(format!("{name} is {}, but a version is a whole number", column.kind));
+        }
+        Some(_) => (),
+    }
+    VersionSource::Column(name.clone())
+}
+
+impl Found {
+    fn is_text(&self) -> bool {
+        matches!(self.kind.as_str(), "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum")
+    }
+
+    fn is_int(&self) -> bool {
+        matches!(self.kind.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
+    }
+
+    fn is_time(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Sqlite || matches!(self.kind.as_str(), "datetime" | "timestamp")
+    }
+
+    fn is_bytewise(&self, server: Server) -> bool {
+        self.collation.as_deref() == Some(server.collation())
+    }
+
+    /// Whether the column holds the values of a field. What SQLite holds in a column is not bound to its type.
+    fn holds(&self, field: &Field, dialect: Dialect) -> bool {
+        if dialect == Dialect::Sqlite {
+            let decimal = matches!(field.kind, Kind::Decimal { .. }) && !field.encrypted;
+            return !decimal || self.kind == "text";
+        }
+        match field.kind {
+            _ if field.encrypted => self.is_text(),
+            Kind::Text { .. } | Kind::Choice(_) => self.is_text(),
+            Kind::Int { .. } | Kind::Bool => self.is_int(),
+            Kind::Decimal { .. } => self.kind == "decimal",
+            Kind::Time => self.is_time(dialect),
+            Kind::Json { .. } => self.is_text() || self.kind == "json",
+        }
+    }
+}
+
+/// Whether the columns that this store makes hold what a collection's schema wants of them.
+///
+/// # Errors
+/// `Unsupported`: a field that its pool encrypts, but that is unique or is not text.
+pub fn check_own(collection: &Collection, column: impl Fn(&str) -> Option<Form>) -> Result<(), StoreError> {
+    for field in &collection.schema.fields {
+        let why = match column(&field.name) {
+            None => "has no column",
+            Some(_) if field.encrypted && field.unique => "is unique, so it cannot be encrypted",
+            Some(form) if !form.holds(field) && field.encrypted => "is not kept as text, so it cannot be encrypted",
+            Some(form) if !form.holds(field) => "does not fit its column",
+            Some(_) => continue,
+        };
+        return Err(StoreError::Unsupported(format!("{} of {} {why}", field.name, collection.name)));
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Where MySQL and SQLite differ in what is sent to them: text of statements and forms of values.
+
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use sea_query::{MysqlQueryBuilder, SimpleExpr, SqliteQueryBuilder, Value as SqlValue, Values};
+use sea_query_sqlx::{SqlxBinder, SqlxValues};
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use crate::domain::value::{Timestamp, Value};
+
+/// The SQL that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// MySQL and MariaDB.
+    Mysql,
+}
+
+/// A statement with its values.
+pub struct Sql {
+    /// The text, with a `?` for each value.
+    pub text: Arc<str>,
+    /// The values.
+    pub values: SqlxValues,
+}
+
+/// The collation of SQLite's decimal columns, which hold text: compares by the exact number.
+pub const DECIMAL_COLLATION: &str = "flyweight_decimal";
+
+impl Dialect {
+    /// The text and values of a statement.
+    pub fn build(self, statement: &impl SqlxBinder) -> Sql {
+        let (text, values) = match self {
+            Self::Sqlite => statement.build_sqlx(SqliteQueryBuilder),
+            Self::Mysql => statement.build_sqlx(MysqlQueryBuilder),
+        };
+        Sql { text: text.into(), values }
+    }
+
+    /// A value as a column of its kind holds it.
+    pub fn value(self, value: &Value) -> SqlValue {
+        match value {
+            Value::Null => SqlValue::String(None),
+            Value::Bool(value) => SqlValue::Bool(Some(*value)),
+            Value::Int(value) => SqlValue::BigInt(Some(*value)),
+            Value::Decimal(value) => self.decimal(*value),
+            Value::Text(value) => SqlValue::String(Some(value.clone())),
+            Value::Time(value) => self.time(*value),
+            Value::Json(value) => SqlValue::String(Some(value.as_str().to_owned())),
+        }
+    }
+
+    fn decimal(self, value: Decimal) -> SqlValue {
+        match self {
+            Self::Sqlite => SqlValue::String(Some(value.normalize().to_string())),
+            Self::Mysql => SqlValue::Decimal(Some(value)),
+        }
+    }
+
+    /// A time: `DATETIME(3)` in MySQL, its RFC 3339 text in SQLite. Both sort by time.
+    pub fn time(self, value: Timestamp) -> SqlValue {
+        match self {
+            Self::Sqlite => SqlValue::String(Some(value.to_string())),
+            Self::Mysql => SqlValue::TimeDateTime(
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(value.0) * 1_000_000)
+                    .ok()
+                    .map(|time| PrimitiveDateTime::new(time.date(), time.time())),
+            ),
+        }
+    }
+
+    /// The server's clock in milliseconds since 1970: leases are judged by one clock, whoever asks.
+    pub fn now_ms(self) -> SimpleExpr {
+        match self {
+            Self::Sqlite => SimpleExpr::from(Timestamp::now().0),
+            Self::Mysql => SimpleExpr::cust("CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"),
+        }
+    }
+}
+
+impl Sql {
+    /// A statement that is only text.
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
+        Self::new(text, Vec::new())
+    }
+
+    /// A statement with its values.
+    pub fn new(text: impl Into<Arc<str>>, values: Vec<SqlValue>) -> Self {
+        Self { text: text.into(), values: SqlxValues(Values(values)) }
+    }
+}
+
+/// How many values a list in a statement gets, so that few texts, and so few prepared statements, serve lists of every length.
+pub fn padded_len(len: usize) -> usize {
+    len.next_power_of_two()
+}
+
+/// A list padded with its last value to `padded_len`. Only where a repeated value changes nothing.
+pub fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
+    if let Some(last) = list.last().cloned() {
+        list.resize(padded_len(list.len()), last);
+    }
+    list
+}

@@ -1,0 +1,123 @@
+//! What can go wrong with a statement, and which `StoreError` it means.
+//!
+//! `Unavailable` says that nothing was changed and the same call may succeed later. `Unknown` is said in one place
+//! only: the server was asked to commit and no answer came.
+
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError};
+
+use super::StoreError;
+
+/// Why a statement failed.
+#[derive(Debug)]
+pub enum Fault {
+    /// Another transaction was in the way and this one was given up: it may be done again from its start.
+    Conflict(String),
+    /// A unique index has the value already: the server's name for it, `index` or `table.column`.
+    Taken(String),
+    /// The connection is gone, or could not be had in time.
+    Lost(String),
+    /// Another transaction came first: looked at again, the change may go well, and if not, this is why.
+    Raced(StoreError),
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => of_database(error.as_ref()),
+            sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => {
+                Self::Store(StoreError::Corrupt(source.to_string()))
+            }
+            sqlx::Error::PoolTimedOut => Self::Lost("no connection became free in time".to_owned()),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    /// For what did not commit anything.
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Conflict(why) | Fault::Lost(why) => Self::Unavailable(why),
+            Fault::Taken(index) => Self::Duplicate { field: index },
+            Fault::Raced(error) | Fault::Store(error) => error,
+        }
+    }
+}
+
+fn of_database(error: &dyn DatabaseError) -> Fault {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        of_mysql(error.number(), error.message())
+    } else if error.try_downcast_ref::<SqliteError>().is_some() {
+        let code = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+        of_sqlite(code, error.message())
+    } else {
+        Fault::Lost(error.message().to_owned())
+    }
+}
+
+/// Messages that can carry values of records are replaced by words of our own.
+fn of_mysql(number: u16, message: &str) -> Fault {
+    let unsupported = |why: String| Fault::Store(StoreError::Unsupported(why));
+    match number {
+        // the value is quoted before the index, and may itself hold these words
+        1062 => match message.rsplit_once("for key '") {
+            Some((_, index)) => Fault::Taken(index.trim_end_matches('\'').to_owned()),
+            None => Fault::Taken(String::new()),
+        },
+        // lock wait timeout, deadlock, a snapshot that is too old
+        1205 | 1213 | 1020 => Fault::Conflict(format!("the database gave up waiting for a lock (error {number})")),
+        // no such table, column, right; no default for a column; unknown variable
+        1051 | 1054 | 1142..=1147 | 1227 | 1364 | 1044 => unsupported(format!("the database refuses: {message}")),
+        1048 => unsupported(format!("the database wants a value where there is none: {message}")),
+        1264 | 1265 | 1366 | 1406 | 1292 | 3140 | 4025 | 3819 => {
+            unsupported(format!("a value does not fit its column (error {number})"))
+        }
+        1451 | 1452 => unsupported(format!("a foreign key does not allow this (error {number})")),
+        // too many connections, shutting down, killed, read-only: it may pass
+        _ => Fault::Lost(format!("the database answers with error {number}")),
+    }
+}
+
+fn of_sqlite(code: i32, message: &str) -> Fault {
+    match (code & 0xff, code) {
+        (_, 2067 | 1555 | 2579) => Fault::Taken(message.rsplit(": ").next().unwrap_or_default().to_owned()),
+        // busy, locked
+        (5 | 6, _) => Fault::Conflict("the database file is locked by another process".to_owned()),
+        (11 | 26, _) => Fault::Store(StoreError::Corrupt(format!("the database file is damaged: {message}"))),
+        // a wrong statement, too big, a constraint, a mismatch, misuse, out of range
+        (1 | 18 | 19 | 20 | 21 | 25, _) => {
+            Fault::Store(StoreError::Unsupported(format!("the database refuses: {message}")))
+        }
+        // no permission, input or output, full, cannot open, read-only
+        _ => Fault::Lost(format!("the database file cannot be used: {message} (error {code})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_duplicate_is_found_behind_a_hostile_value() {
+        let message = "Duplicate entry 'x' for key 'no' for key 'users.users_email'";
+        assert!(matches!(of_mysql(1062, message), Fault::Taken(index) if index == "users.users_email"));
+        let message = "UNIQUE constraint failed: users.email";
+        assert!(matches!(of_sqlite(2067, message), Fault::Taken(index) if index == "users.email"));
+    }
+
+    #[test]
+    fn values_of_records_are_not_in_errors() {
+        for number in [1062, 1366, 1292, 1406, 9999] {
+            let text = format!("{:?}", of_mysql(number, "value 'secret' for key 'users.email'"));
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+}

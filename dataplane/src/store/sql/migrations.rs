@@ -1,0 +1,232 @@
+//! The tables of the store, made in numeric order, one file for each step. What ran is noted in `flyweight_migrations`.
+
+use std::sync::Arc;
+
+use sea_query::{Alias, Expr, Query};
+
+use super::{
+    StoreError,
+    ddl::{Form, Server, TableDef, column},
+    dialect::{Dialect, Sql},
+    fault::Fault,
+    session::Session,
+};
+use crate::domain::{change::Collection, value::Timestamp};
+
+mod m0001_base;
+mod m0002_users;
+mod m0003_payments;
+mod m0004_orders;
+mod m0005_products;
+mod m0006_notification_templates;
+mod m0007_configurations;
+
+pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
+
+/// Where it is noted which migrations ran.
+const MIGRATIONS: &str = "flyweight_migrations";
+/// How long one process waits for another to migrate, in seconds.
+const LOCK_SECONDS: u32 = 20;
+
+/// One step. It only adds, and can be run again where it was cut off.
+pub struct Migration {
+    /// Its number and name.
+    pub name: &'static str,
+    /// What it makes.
+    pub makes: Makes,
+}
+
+/// What a migration makes.
+pub enum Makes {
+    /// Tables of the store's own, by their names.
+    Own(fn() -> Vec<(&'static str, TableDef)>),
+    /// The table of an entity's records, by whatever name the collection gives it.
+    Records {
+        /// The entity.
+        entity: &'static str,
+        /// The table.
+        table: fn() -> TableDef,
+    },
+}
+
+/// Every migration, in order.
+pub static ALL: [Migration; 7] = [
+    m0001_base::MIGRATION,
+    m0002_users::MIGRATION,
+    m0003_payments::MIGRATION,
+    m0004_orders::MIGRATION,
+    m0005_products::MIGRATION,
+    m0006_notification_templates::MIGRATION,
+    m0007_configurations::MIGRATION,
+];
+
+/// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
+pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<Collection>]) -> Result<(), Fault> {
+    let wanted = wanted(collections)?;
+    for statement in migrations_table().create(MIGRATIONS, server) {
+        session.plain(&statement).await?;
+    }
+    if missing(session, &wanted).await?.is_empty() {
+        return Ok(());
+    }
+    lock(session).await?;
+    for step in missing(session, &wanted).await? {
+        for statement in &step.statements(server) {
+            session.plain(statement).await?;
+        }
+        session.execute(step.note(session.dialect())).await?;
+        tracing::info!(migration = step.migration.name, table = step.table, "migrated");
+    }
+    unlock(session).await
+}
+
+/// The form of the column of an entity's field.
+pub fn form_of(entity: &str, field: &str) -> Option<Form> {
+    let table = ALL.iter().find_map(|migration| match migration.makes {
+        Makes::Records { entity: own, table } if own == entity => Some(table()),
+        _ => None,
+    });
+    table?.columns.into_iter().find(|column| column.name == field).map(|column| column.form)
+}
+
+/// A migration for one table.
+struct Step<'a> {
+    migration: &'static Migration,
+    /// The collection's table; nothing for the store's own.
+    table: &'a str,
+}
+
+fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> {
+    let mut steps = Vec::new();
+    for migration in &ALL {
+        match migration.makes {
+            Makes::Own(_) => steps.push(Step { migration, table: "" }),
+            Makes::Records { entity, .. } => steps.extend(
+                collections
+                    .iter()
+                    .filter(|collection| !collection.declared && collection.schema.entity == entity)
+                    .map(|collection| Step { migration, table: &collection.name }),
+            ),
+        }
+    }
+    let known = |collection: &Arc<Collection>| {
+        ALL.iter().any(
+            |migration| matches!(migration.makes, Makes::Records { entity, .. } if entity == collection.schema.entity),
+        )
+    };
+    match collections.iter().find(|collection| !collection.declared && !known(collection)) {
+        Some(unknown) => Err(StoreError::Unsupported(format!("there is no table for {}", unknown.schema.entity))),
+        None => Ok(steps),
+    }
+}
+
+async fn missing<'a>(session: &mut Session, wanted: &[Step<'a>]) -> Result<Vec<Step<'a>>, Fault> {
+    let mut select = Query::select();
+    select.columns([Alias::new("name"), Alias::new("table_name")]).from(Alias::new(MIGRATIONS));
+    let mut done = Vec::new();
+    for row in session.rows(session.dialect().build(&select)).await? {
+        done.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
+    }
+    let is_done = |step: &&Step| done.iter().any(|(name, table)| name == step.migration.name && table == step.table);
+    Ok(wanted
+        .iter()
+        .filter(|step| !is_done(step))
+        .map(|step| Step { migration: step.migration, table: step.table })
+        .collect())
+}
+
+impl Step<'_> {
+    fn statements(&self, server: Server) -> Vec<String> {
+        match self.migration.makes {
+            Makes::Own(tables) => tables().iter().flat_map(|(name, table)| table.create(name, server)).collect(),
+            Makes::Records { table, .. } => table().create(self.table, server),
+        }
+    }
+
+    fn note(&self, dialect: Dialect) -> Sql {
+        let mut insert = Query::insert();
+        insert.into_table(Alias::new(MIGRATIONS)).columns(["name", "table_name", "applied_at"].map(Alias::new));
+        insert.values_panic([
+            Expr::val(self.migration.name),
+            Expr::val(self.table),
+            Expr::val(dialect.time(Timestamp::now())),
+        ]);
+        dialect.build(&insert)
+    }
+}
+
+fn migrations_table() -> TableDef {
+    let columns = vec![
+        column("name", Form::Key).not_null(),
+        column("table_name", Form::Key).not_null(),
+        column("applied_at", Form::Time).not_null(),
+    ];
+    TableDef::new(columns, &["name", "table_name"])
+}
+
+/// In SQLite one transaction holds everything; MySQL commits each definition by itself, hence a named lock.
+async fn lock(session: &mut Session) -> Result<(), Fault> {
+    match session.dialect() {
+        Dialect::Sqlite => session.begin().await,
+        Dialect::Mysql => {
+            let rows =
+                session.rows(Sql::text(format!("SELECT CAST(GET_LOCK({MYSQL_LOCK}, {LOCK_SECONDS}) AS SIGNED)")));
+            match rows.await?.first().map(|row| row.int(0)).transpose()?.flatten() {
+                Some(1) => Ok(()),
+                _ => Err(Fault::Conflict("another process is still migrating".to_owned())),
+            }
+        }
+    }
+}
+
+/// Names of locks are the server's, not the database's.
+const MYSQL_LOCK: &str = "CONCAT('flyweight:', LEFT(DATABASE(), 50))";
+
+async fn unlock(session: &mut Session) -> Result<(), Fault> {
+    match session.dialect() {
+        Dialect::Sqlite => session.commit().await.map_err(Fault::from),
+        Dialect::Mysql => session.rows(Sql::text(format!("SELECT RELEASE_LOCK({MYSQL_LOCK})"))).await.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::pool::Entity;
+
+    use super::*;
+    use crate::domain::entities::builtin;
+
+    #[test]
+    fn every_field_of_every_entity_has_a_column_that_holds_it() {
+        use Entity::{Configuration, NotificationTemplate, Order, Payment, Product, User};
+        for entity in [User, Payment, Order, Product, NotificationTemplate, Configuration] {
+            let schema = builtin(entity).unwrap();
+            let table = table_of(&schema.entity).unwrap();
+            for field in &schema.fields {
+                let column = table.columns.iter().find(|column| column.name == field.name);
+                let column = column.unwrap_or_else(|| panic!("{}.{} has no column", schema.entity, field.name));
+                assert!(column.form.holds(field), "{}.{} does not fit {:?}", schema.entity, field.name, column.form);
+                let indexed = |unique: bool| {
+                    table.indexes.iter().any(|index| index.columns[0] == field.name && (index.unique || !unique))
+                };
+                assert!(!field.unique || indexed(true), "{}.{} has no unique index", schema.entity, field.name);
+                assert!(!field.indexed || indexed(false), "{}.{} has no index", schema.entity, field.name);
+            }
+            assert_eq!(table.columns.len(), schema.fields.len() + 4, "{} has columns without fields", schema.entity);
+        }
+    }
+
+    #[test]
+    fn migrations_are_in_numeric_order() {
+        for (index, migration) in ALL.iter().enumerate() {
+            assert!(migration.name.starts_with(&format!("{:04}_", index + 1)), "{}", migration.name);
+        }
+    }
+
+    fn table_of(wanted: &str) -> Option<TableDef> {
+        ALL.iter().find_map(|migration| match migration.makes {
+            Makes::Records { entity, table } if entity == wanted => Some(table()),
+            _ => None,
+        })
+    }
+}

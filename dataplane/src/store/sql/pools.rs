@@ -1,0 +1,240 @@
+//! Connections: to one SQLite file with one writer and several readers, or to a MySQL server.
+
+use std::{
+    cmp::Ordering,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rust_decimal::Decimal;
+use sqlx::{
+    ConnectOptions, Connection as _, Executor, MySqlPool, SqlitePool,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
+    pool::PoolConnectionMetadata,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::time::Instant;
+
+use super::{
+    StoreError,
+    ddl::Server,
+    dialect::{DECIMAL_COLLATION, Dialect, Sql},
+    fault::Fault,
+    session::{Connection, Session, deadline_in, within},
+};
+
+/// The most time of one call, from asking for a connection to the last answer.
+const CALL_TIME: Duration = Duration::from_secs(5);
+/// The most time for making tables.
+const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// How many connections read a SQLite file.
+const READERS: u32 = 4;
+/// A connection that was idle for longer is asked whether it still lives.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+
+/// How to reach a MySQL or MariaDB server.
+#[derive(Clone, Debug)]
+pub struct MysqlOptions {
+    /// `mysql://user:password@host:port/database`.
+    pub url: String,
+    /// The file of the certificate authority; TLS with a verified server is then required.
+    pub ca: Option<PathBuf>,
+    /// The file of the client's certificate.
+    pub cert: Option<PathBuf>,
+    /// The file of the client's key.
+    pub key: Option<PathBuf>,
+    /// The most connections.
+    pub max_connections: u32,
+    /// How long a call waits for a connection.
+    pub acquire_timeout: Duration,
+}
+
+/// Connections to a database.
+pub enum Pools {
+    /// To a file.
+    Sqlite {
+        /// The one connection that writes.
+        writer: SqlitePool,
+        /// Those that read.
+        readers: SqlitePool,
+    },
+    /// To a server.
+    Mysql {
+        /// The connections.
+        pool: MySqlPool,
+        /// When one was lost.
+        losses: Losses,
+    },
+}
+
+/// When a connection was last lost: those that were idle since before then are asked whether they still live.
+#[derive(Clone, Default)]
+pub struct Losses(Arc<Mutex<Option<Instant>>>);
+
+impl MysqlOptions {
+    /// A server without TLS files, at most 20 connections, 2 seconds.
+    pub fn new(url: impl Into<String>) -> Self {
+        let acquire_timeout = Duration::from_secs(2);
+        Self { url: url.into(), ca: None, cert: None, key: None, max_connections: 20, acquire_timeout }
+    }
+
+    fn connect_options(&self) -> Result<MySqlConnectOptions, StoreError> {
+        // the parser's own error can show the password
+        let url: MySqlConnectOptions =
+            self.url.parse().map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
+        let mut options = url.disable_statement_logging().statement_cache_capacity(256);
+        if let Some(ca) = &self.ca {
+            options = options.ssl_ca(ca).ssl_mode(MySqlSslMode::VerifyIdentity);
+        }
+        if let Some(cert) = &self.cert {
+            options = options.ssl_client_cert(cert);
+        }
+        if let Some(key) = &self.key {
+            options = options.ssl_client_key(key);
+        }
+        Ok(options)
+    }
+}
+
+impl Pools {
+    /// Connections to a file, which is made where it is not there. Nothing is opened yet.
+    pub fn sqlite(path: &Path) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(Duration::from_secs(4))
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .row_buffer_size(256)
+            .collation(DECIMAL_COLLATION, compare_decimals)
+            .disable_statement_logging();
+        let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(CALL_TIME).idle_timeout(None);
+        // FULL: a commit that was answered is on the disk, whatever happens to the process or the power
+        let writer = options
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let reader = options.create_if_missing(false).pragma("query_only", "ON");
+        Self::Sqlite {
+            writer: pool().max_connections(1).max_lifetime(None).connect_lazy_with(writer),
+            readers: pool().max_connections(READERS).max_lifetime(None).connect_lazy_with(reader),
+        }
+    }
+
+    /// Connections to a server, which need not be up yet.
+    pub fn mysql(options: &MysqlOptions) -> Result<Self, StoreError> {
+        let losses = Losses::default();
+        let known = losses.clone();
+        let pool = MySqlPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .test_before_acquire(false)
+            .before_acquire(move |connection, metadata: PoolConnectionMetadata| {
+                let trusted = metadata.idle_for < IDLE_TRUSTED && !known.any_within(metadata.idle_for);
+                Box::pin(async move {
+                    match trusted {
+                        true => Ok(true),
+                        false => connection.ping().await.map(|()| true),
+                    }
+                })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    for setting in MYSQL_SETTINGS {
+                        connection.execute(setting).await?;
+                    }
+                    Ok(())
+                })
+            });
+        Ok(Self::Mysql { pool: pool.connect_lazy_with(options.connect_options()?), losses })
+    }
+
+    /// The SQL that is spoken.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Mysql { .. } => Dialect::Mysql,
+        }
+    }
+
+    /// A session that reads.
+    pub async fn read(&self) -> Result<Session, Fault> {
+        self.session(false, deadline_in(CALL_TIME)).await
+    }
+
+    /// A session that writes.
+    pub async fn write(&self) -> Result<Session, Fault> {
+        self.session(true, deadline_in(CALL_TIME)).await
+    }
+
+    /// A session that makes tables.
+    pub async fn prepare(&self) -> Result<Session, Fault> {
+        self.session(true, deadline_in(PREPARE_TIME)).await
+    }
+
+    /// A session that reads and is done by a deadline.
+    pub async fn read_until(&self, deadline: Instant) -> Result<Session, Fault> {
+        self.session(false, deadline).await
+    }
+
+    /// A session that writes and is done by a deadline.
+    pub async fn write_until(&self, deadline: Instant) -> Result<Session, Fault> {
+        self.session(true, deadline).await
+    }
+
+    async fn session(&self, write: bool, deadline: Instant) -> Result<Session, Fault> {
+        let connection = match self {
+            Self::Sqlite { writer, readers } => {
+                let pool = if write { writer } else { readers };
+                Connection::Sqlite(within(deadline, pool.acquire()).await?)
+            }
+            Self::Mysql { pool, losses } => Connection::Mysql(within(deadline, pool.acquire()).await?, losses.clone()),
+        };
+        Ok(Session::new(connection, deadline))
+    }
+}
+
+impl Losses {
+    /// Notes that one was lost just now.
+    pub fn note(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    fn any_within(&self, time: Duration) -> bool {
+        self.0.lock().is_some_and(|lost| lost.elapsed() <= time)
+    }
+}
+
+/// The time by which a call that starts now must be done.
+pub fn call_deadline() -> Instant {
+    deadline_in(CALL_TIME)
+}
+
+/// What each connection to MySQL is told first. Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut
+/// long names.
+const MYSQL_SETTINGS: [&str; 2] = [
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096, SESSION wait_timeout = 600",
+];
+
+/// Which server answers.
+pub async fn server_of(session: &mut Session) -> Result<Server, Fault> {
+    if session.dialect() == Dialect::Sqlite {
+        return Ok(Server::Sqlite);
+    }
+    let rows = session.rows(Sql::text("SELECT VERSION()")).await?;
+    let version = rows.first().map(|row| row.text(0)).transpose()?.flatten().unwrap_or_default();
+    Ok(if version.contains("MariaDB") { Server::Mariadb } else { Server::Mysql })
+}
+
+/// Text that is no number, which the store never writes, comes first.
+fn compare_decimals(left: &str, right: &str) -> Ordering {
+    match (left.parse::<Decimal>(), right.parse::<Decimal>()) {
+        (Ok(left), Ok(right)) => left.cmp(&right),
+        (Ok(_), Err(_)) => Ordering::Greater,
+        (Err(_), Ok(_)) => Ordering::Less,
+        (Err(_), Err(_)) => left.cmp(right),
+    }
+}

@@ -1,0 +1,236 @@
+//! One connection in use: statements and transactions with a deadline. What is left half done closes the connection.
+
+use std::{future::Future, time::Duration};
+
+use rust_decimal::Decimal;
+use sqlx::{AssertSqlSafe, MySql, Row as _, Sqlite, mysql::MySqlRow, pool::PoolConnection, sqlite::SqliteRow};
+use time::PrimitiveDateTime;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    StoreError,
+    dialect::{Dialect, Sql},
+    fault::Fault,
+    pools::Losses,
+};
+use crate::domain::value::Timestamp;
+
+/// A connection of one call. Dropped in the middle of something (an error, a deadline, a caller that went away), it is
+/// closed rather than given back, and the server rolls back.
+pub struct Session {
+    connection: Option<Connection>,
+    deadline: Instant,
+    unfinished: bool,
+}
+
+/// A connection to either database.
+pub enum Connection {
+    /// To a file.
+    Sqlite(PoolConnection<Sqlite>),
+    /// To a server.
+    Mysql(PoolConnection<MySql>, Losses),
+}
+
+/// A row of either database. Cells are read by their place, as the type that the column is known to have.
+pub enum Row {
+    /// SQLite.
+    Sqlite(SqliteRow),
+    /// MySQL.
+    Mysql(MySqlRow),
+}
+
+impl Session {
+    /// A session that must be done by the deadline.
+    pub fn new(connection: Connection, deadline: Instant) -> Self {
+        Self { connection: Some(connection), deadline, unfinished: false }
+    }
+
+    /// The SQL that is spoken.
+    pub fn dialect(&self) -> Dialect {
+        match self.connection {
+            Some(Connection::Mysql(..)) => Dialect::Mysql,
+            Some(Connection::Sqlite(_)) | None => Dialect::Sqlite,
+        }
+    }
+
+    /// Runs a statement and gives the number of rows that it touched.
+    pub async fn execute(&mut self, sql: Sql) -> Result<u64, Fault> {
+        self.run(async |connection| match connection {
+            Connection::Sqlite(connection) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
+                .execute(&mut **connection)
+                .await
+                .map(|done| done.rows_affected()),
+            Connection::Mysql(connection, _) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
+                .execute(&mut **connection)
+                .await
+                .map(|done| done.rows_affected()),
+        })
+        .await
+    }
+
+    /// Runs a statement and gives its rows.
+    pub async fn rows(&mut self, sql: Sql) -> Result<Vec<Row>, Fault> {
+        self.run(async |connection| match connection {
+            Connection::Sqlite(connection) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
+                .fetch_all(&mut **connection)
+                .await
+                .map(|rows| rows.into_iter().map(Row::Sqlite).collect()),
+            Connection::Mysql(connection, _) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
+                .fetch_all(&mut **connection)
+                .await
+                .map(|rows| rows.into_iter().map(Row::Mysql).collect()),
+        })
+        .await
+    }
+
+    /// Runs a text that is not to be prepared: `BEGIN`, `COMMIT`, definitions, settings.
+    pub async fn plain(&mut self, text: &str) -> Result<(), Fault> {
+        self.run(async |connection| match connection {
+            Connection::Sqlite(connection) => {
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **connection).await.map(|_| ())
+            }
+            Connection::Mysql(connection, _) => {
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **connection).await.map(|_| ())
+            }
+        })
+        .await
+    }
+
+    /// Begins a transaction that will write.
+    pub async fn begin(&mut self) -> Result<(), Fault> {
+        match self.dialect() {
+            Dialect::Sqlite => self.plain("BEGIN IMMEDIATE").await?,
+            Dialect::Mysql => self.plain("START TRANSACTION").await?,
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+
+    /// Commits. When it returns, the changes are durable.
+    ///
+    /// # Errors
+    /// `Unknown` where no answer came; `Unavailable` where the database says that it did not commit.
+    pub async fn commit(&mut self) -> Result<(), StoreError> {
+        match self.plain("COMMIT").await {
+            Ok(()) => {
+                self.unfinished = false;
+                Ok(())
+            }
+            Err(Fault::Lost(why)) => Err(StoreError::Unknown(why)),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Gives up the transaction, if there is one, so that the connection can serve again.
+    pub async fn rollback(&mut self) {
+        if self.unfinished && self.plain("ROLLBACK").await.is_ok() {
+            self.unfinished = false;
+        }
+    }
+
+    async fn run<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut Connection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        let connection = self.connection.as_mut().ok_or_else(|| Fault::Lost("the connection is closed".to_owned()))?;
+        let in_transaction = std::mem::replace(&mut self.unfinished, true);
+        let result = within(self.deadline, statement(connection)).await;
+        match (&result, connection) {
+            (Err(Fault::Lost(_)), Connection::Mysql(_, losses)) => losses.note(),
+            (Err(Fault::Lost(_)), Connection::Sqlite(_)) => (),
+            _ => self.unfinished = in_transaction,
+        }
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.unfinished {
+            match self.connection.take() {
+                // without the goodbye, for which a server that hangs would have to be waited for
+                Some(Connection::Mysql(connection, _)) => drop(connection.detach()),
+                Some(Connection::Sqlite(connection)) => drop(connection.detach()),
+                None => (),
+            }
+        }
+    }
+}
+
+/// Waits for a result until a deadline.
+pub async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Fault> {
+    match timeout_at(deadline, work).await {
+        Ok(result) => result.map_err(Fault::from),
+        Err(_) => Err(Fault::Lost("the database did not answer in time".to_owned())),
+    }
+}
+
+/// The deadline of a call that starts now.
+pub fn deadline_in(time: Duration) -> Instant {
+    Instant::now() + time
+}
+
+macro_rules! cell {
+    ($row:expr, $at:expr, $type:ty) => {
+        match $row {
+            Row::Sqlite(row) => row.try_get_unchecked::<Option<$type>, _>($at),
+            Row::Mysql(row) => row.try_get_unchecked::<Option<$type>, _>($at),
+        }
+    };
+}
+
+impl Row {
+    /// Text.
+    pub fn text(&self, at: usize) -> Result<Option<String>, Fault> {
+        Ok(cell!(self, at, String)?)
+    }
+
+    /// A signed whole number of any width.
+    pub fn int(&self, at: usize) -> Result<Option<i64>, Fault> {
+        Ok(cell!(self, at, i64)?)
+    }
+
+    /// An unsigned whole number of any width, as MySQL declares them.
+    pub fn unsigned(&self, at: usize) -> Result<Option<i64>, Fault> {
+        match self {
+            Self::Sqlite(_) => self.int(at),
+            Self::Mysql(row) => match row.try_get_unchecked::<Option<u64>, _>(at)? {
+                Some(value) => i64::try_from(value)
+                    .map(Some)
+                    .map_err(|_| StoreError::Corrupt(format!("{value} is more than 9223372036854775807")).into()),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// An exact number.
+    pub fn decimal(&self, at: usize) -> Result<Option<Decimal>, Fault> {
+        match self {
+            Self::Mysql(row) => Ok(row.try_get_unchecked(at)?),
+            Self::Sqlite(_) => self.text(at)?.map(|text| text.parse().map_err(|_| not("a number"))).transpose(),
+        }
+    }
+
+    /// A time in microseconds since 1970.
+    pub fn micros(&self, at: usize) -> Result<Option<i64>, Fault> {
+        match self {
+            Self::Mysql(row) => {
+                let time: Option<PrimitiveDateTime> = row.try_get_unchecked(at)?;
+                Ok(time.map(|time| (time.assume_utc().unix_timestamp_nanos() / 1000) as i64))
+            }
+            Self::Sqlite(_) => Ok(self.time(at)?.map(|time| time.0 * 1000)),
+        }
+    }
+
+    /// A time.
+    pub fn time(&self, at: usize) -> Result<Option<Timestamp>, Fault> {
+        match self {
+            Self::Mysql(_) => Ok(self.micros(at)?.map(|micros| Timestamp(micros.div_euclid(1000)))),
+            Self::Sqlite(_) => self.text(at)?.map(|text| text.parse().map_err(|_| not("a time"))).transpose(),
+        }
+    }
+}
+
+fn not(what: &str) -> Fault {
+    Fault::Store(StoreError::Corrupt(format!("a stored value is not {what}")))
+}

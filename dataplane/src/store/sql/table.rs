@@ -1,0 +1,359 @@
+//! A collection as a table: its columns, and records to rows and back.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use sea_query::{Alias, Expr, ExprTrait, Func, Query, SelectStatement, SimpleExpr, UnionType, Value as SqlValue};
+
+use super::{
+    StoreError,
+    dialect::{Dialect, Sql, padded, padded_len},
+    fault::Fault,
+    migrations::TOMBSTONES,
+    session::Row,
+};
+use crate::{
+    domain::{
+        change::Collection,
+        record::{self, Key, Record, Version},
+        schema::{Field, Kind},
+        seal::Sealer,
+        value::{Json, Timestamp, Value},
+    },
+    store::{apply::normalised, sealing},
+};
+
+/// The most keys in one statement.
+pub const KEYS_MAX: usize = 1024;
+
+/// A collection as a table.
+pub struct Table {
+    /// The collection.
+    pub collection: Collection,
+    /// The SQL that its database speaks.
+    pub dialect: Dialect,
+    /// What the key's column holds.
+    pub key: KeyForm,
+    /// Where the version comes from.
+    pub version: VersionSource,
+    /// Whether there is a column `created_at`.
+    pub has_created_at: bool,
+    /// Whether there is a column `updated_at`.
+    pub has_updated_at: bool,
+    /// The columns of the fields, in the schema's order.
+    pub columns: Vec<FieldColumn>,
+    /// The unique indexes: their names and their first columns.
+    pub uniques: Vec<(String, String)>,
+    /// Why it cannot be written.
+    pub read_only: Option<String>,
+    reads: Mutex<HashMap<usize, Arc<str>>>,
+}
+
+/// What a key's column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm {
+    /// Text that compares by bytes.
+    Text,
+    /// Text of another collation, of a declared table.
+    Foreign,
+    /// A whole number.
+    Int,
+}
+
+/// Where a record's version comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionSource {
+    /// A column of its own.
+    Column(String),
+    /// `updated_at`, in microseconds.
+    UpdatedAt,
+    /// It is always 1.
+    One,
+}
+
+/// The column of a field.
+#[derive(Clone, Debug)]
+pub struct FieldColumn {
+    /// Its name.
+    pub name: String,
+    /// Whether it holds whole numbers without a sign.
+    pub unsigned: bool,
+    /// Whether its text compares by bytes.
+    pub bytewise: bool,
+}
+
+impl Table {
+    /// The table of a collection that this store makes.
+    pub fn of_own(collection: &Collection, dialect: Dialect) -> Self {
+        let columns = collection.schema.fields.iter();
+        let columns = columns.map(|field| FieldColumn { name: field.name.clone(), unsigned: false, bytewise: true });
+        let unique = collection.schema.fields.iter().filter(|field| field.unique);
+        let uniques = unique.map(|field| (format!("{}_{}_unique", collection.name, field.name), field.name.clone()));
+        Self {
+            dialect,
+            key: KeyForm::Text,
+            version: collection.version_column.clone().map_or(VersionSource::UpdatedAt, VersionSource::Column),
+            has_created_at: true,
+            has_updated_at: true,
+            columns: columns.collect(),
+            uniques: uniques.collect(),
+            read_only: read_only(collection),
+            reads: Mutex::default(),
+            collection: collection.clone(),
+        }
+    }
+
+    /// The statement that reads some keys at once, with the tombstones of those that are gone. At most `KEYS_MAX` keys.
+    pub fn read(&self, keys: &[Key]) -> Sql {
+        let rows = padded(keys.iter().filter_map(|key| self.key_value(key)).collect());
+        let names: Vec<SqlValue> = keys.iter().map(|key| SqlValue::from(key.as_str())).collect();
+        // every key is a candidate for a tombstone, but only numbers for a column of numbers
+        let cached = (rows.len() == padded_len(names.len())).then_some(rows.len());
+        let tombstones = padded(names);
+        if let Some(text) = cached.and_then(|len| self.reads.lock().get(&len).cloned()) {
+            let mut values = rows;
+            if self.read_only.is_none() {
+                values.push(self.collection.name.as_str().into());
+                values.extend(tombstones);
+            }
+            return Sql::new(text, values);
+        }
+        let sql = self.dialect.build(&self.read_statement(rows, tombstones));
+        if let Some(len) = cached {
+            self.reads.lock().insert(len, sql.text.clone());
+        }
+        sql
+    }
+
+    fn read_statement(&self, rows: Vec<SqlValue>, tombstones: Vec<SqlValue>) -> SelectStatement {
+        let mut select = Query::select();
+        select.expr(SimpleExpr::cust("NULL")).exprs(self.cells()).from(self.alias());
+        select.and_where(Expr::col(self.key_alias()).is_in(rows));
+        if self.read_only.is_none() {
+            let mut gone = Query::select();
+            gone.columns(["version", "id"].map(Alias::new)).from(Alias::new(TOMBSTONES));
+            gone.exprs((1..self.cells().len()).map(|_| SimpleExpr::cust("NULL")));
+            gone.and_where(Expr::col(Alias::new("collection")).eq(self.collection.name.as_str()));
+            gone.and_where(Expr::col(Alias::new("id")).is_in(tombstones));
+            select.union(UnionType::All, gone);
+        }
+        select
+    }
+
+    /// What is selected of a record, in the order that `decode` reads: key, version, times, fields.
+    pub fn cells(&self) -> Vec<SimpleExpr> {
+        let null = || SimpleExpr::cust("NULL");
+        let key = match self.key {
+            KeyForm::Text => Expr::col(self.key_alias()),
+            KeyForm::Int | KeyForm::Foreign => self.key_text(),
+        };
+        let version = match &self.version {
+            VersionSource::Column(name) => Expr::col(Alias::new(name)),
+            VersionSource::UpdatedAt => Expr::col(Alias::new("updated_at")),
+            VersionSource::One => null(),
+        };
+        let created_at = self.created_at().unwrap_or_else(null);
+        let updated_at = self.updated_at().unwrap_or_else(null);
+        let mut cells = vec![key, version, created_at, updated_at];
+        let fields = self.collection.schema.fields.iter().zip(&self.columns);
+        cells.extend(fields.map(|(field, column)| match field.kind {
+            Kind::Time if !field.encrypted => self.time(&column.name),
+            _ => Expr::col(Alias::new(&column.name)),
+        }));
+        cells
+    }
+
+    /// The time of creation: of a declared table that does not have it the last change, or else 1970.
+    pub fn created_at(&self) -> Option<SimpleExpr> {
+        self.first_time([(self.has_created_at, "created_at"), (self.has_updated_at, "updated_at")])
+    }
+
+    /// The time of the last change: of a declared table that does not have it the creation, or else 1970.
+    pub fn updated_at(&self) -> Option<SimpleExpr> {
+        self.first_time([(self.has_updated_at, "updated_at"), (self.has_created_at, "created_at")])
+    }
+
+    fn first_time(&self, columns: [(bool, &str); 2]) -> Option<SimpleExpr> {
+        let mut there = columns.into_iter().filter(|(there, _)| *there).map(|(_, name)| self.time(name));
+        let first = there.next()?;
+        if !self.collection.declared {
+            return Some(first);
+        }
+        let epoch = match self.dialect {
+            Dialect::Mysql => SimpleExpr::cust("CAST('1970-01-01' AS DATETIME(3))"),
+            Dialect::Sqlite => SimpleExpr::cust("'1970-01-01T00:00:00.000Z'"),
+        };
+        Some(Func::coalesce(std::iter::once(first).chain(there).chain([epoch])).into())
+    }
+
+    /// A column of times as it is read and compared: in milliseconds, whatever a declared one has.
+    pub fn time(&self, name: &str) -> SimpleExpr {
+        let column = Expr::col(Alias::new(name));
+        match (self.collection.declared, self.dialect) {
+            (true, Dialect::Mysql) => SimpleExpr::cust_with_expr("CAST(? AS DATETIME(3))", column),
+            _ => column,
+        }
+    }
+
+    /// The key as text, in a collation that takes part in a union with the tombstones'.
+    fn key_text(&self) -> SimpleExpr {
+        let column = Expr::col(self.key_alias());
+        match self.dialect {
+            Dialect::Mysql => SimpleExpr::cust_with_expr("CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin", column),
+            Dialect::Sqlite => SimpleExpr::cust_with_expr("CAST(? AS TEXT)", column),
+        }
+    }
+
+    /// The record in a row, whose cells start at a place.
+    pub fn decode(&self, row: &Row, at: usize, sealer: &dyn Sealer) -> Result<Record, Fault> {
+        let name = &self.collection.name;
+        let corrupt = |what: &str| Fault::Store(StoreError::Corrupt(format!("{what} in {name}")));
+        let key = row.text(at)?.ok_or_else(|| corrupt("a record without a key"))?;
+        let key: Key = key.parse().map_err(|why| corrupt(&format!("the key {key:?} {why}")))?;
+        let version = match &self.version {
+            VersionSource::Column(_) => row.int(at + 1)?,
+            VersionSource::UpdatedAt => row.micros(at + 1)?,
+            VersionSource::One => Some(1),
+        };
+        let version = version.and_then(|version| u64::try_from(version).ok()).map(Version);
+        let version = version.ok_or_else(|| corrupt(&format!("no version of {key}")))?;
+        let created_at = row.time(at + 2)?.unwrap_or(Timestamp(0));
+        let updated_at = row.time(at + 3)?.unwrap_or(Timestamp(0));
+        let fields = self.collection.schema.fields.iter().zip(&self.columns).enumerate();
+        let values = fields.map(|(index, (field, column))| {
+            cell(row, at + 4 + index, field, column, &|field, text| sealing::open(sealer, name, &key, field, text))
+                .map_err(|fault| named(fault, name, &key, field))
+        });
+        let values = record::Row(values.collect::<Result<_, Fault>>()?);
+        Ok(Record { key, version, created_at, updated_at, values })
+    }
+
+    /// The statement that creates records.
+    pub fn insert(&self, records: &[Record], sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+        let mut insert = Query::insert();
+        insert.into_table(self.alias());
+        for (index, record) in records.iter().enumerate() {
+            let mut cells = self.written_cells(record, sealer);
+            cells.push((self.collection.key_column.as_str(), self.key_of(&record.key)?));
+            if index == 0 {
+                insert.columns(cells.iter().map(|(name, _)| Alias::new(*name)));
+            }
+            insert.values_panic(cells.into_iter().map(|(_, value)| Expr::val(value)));
+        }
+        Ok(self.dialect.build(&insert))
+    }
+
+    /// The statement that gives a record, which is locked, its new values.
+    pub fn update(&self, record: &Record, sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+        let mut update = Query::update();
+        update.table(self.alias());
+        for (name, value) in self.written_cells(record, sealer) {
+            update.value(Alias::new(name), value);
+        }
+        update.and_where(Expr::col(self.key_alias()).eq(self.key_of(&record.key)?));
+        Ok(self.dialect.build(&update))
+    }
+
+    fn written_cells(&self, record: &Record, sealer: &dyn Sealer) -> Vec<(&str, SqlValue)> {
+        let mut cells = Vec::with_capacity(self.columns.len() + 4);
+        if let VersionSource::Column(name) = &self.version {
+            cells.push((name.as_str(), SqlValue::BigInt(Some(record.version.0 as i64))));
+        }
+        if self.has_created_at {
+            cells.push(("created_at", self.dialect.time(record.created_at)));
+        }
+        if self.has_updated_at {
+            cells.push(("updated_at", self.dialect.time(record.updated_at)));
+        }
+        let fields = self.collection.schema.fields.iter().zip(&record.values.0);
+        for (column, (field, value)) in self.columns.iter().zip(fields) {
+            let value = match field.encrypted {
+                true => sealing::seal(sealer, &self.collection.name, &record.key, field, value).into(),
+                false => self.dialect.value(value),
+            };
+            cells.push((column.name.as_str(), value));
+        }
+        cells
+    }
+
+    /// The key as its column holds it; none where that column can't hold it.
+    pub fn key_value(&self, key: &Key) -> Option<SqlValue> {
+        match self.key {
+            KeyForm::Text | KeyForm::Foreign => Some(key.as_str().into()),
+            KeyForm::Int => {
+                let number = key.as_str().parse::<i64>().ok()?;
+                (number.to_string() == key.as_str()).then_some(SqlValue::BigInt(Some(number)))
+            }
+        }
+    }
+
+    fn key_of(&self, key: &Key) -> Result<SqlValue, StoreError> {
+        self.key_value(key)
+            .ok_or_else(|| StoreError::Unsupported(format!("the keys of {} are whole numbers", self.collection.name)))
+    }
+
+    /// The table's name.
+    pub fn alias(&self) -> Alias {
+        Alias::new(&self.collection.name)
+    }
+
+    /// The name of the key's column.
+    pub fn key_alias(&self) -> Alias {
+        Alias::new(&self.collection.key_column)
+    }
+
+    /// What a fault of a write to this table means: the index of a taken value is named by its field.
+    pub fn fault(&self, fault: Fault) -> Fault {
+        let Fault::Taken(index) = fault else { return fault };
+        let name = index.split(", ").next().and_then(|first| first.rsplit('.').next()).unwrap_or_default();
+        let column = self.uniques.iter().find(|(unique, _)| unique == name).map_or(name, |(_, column)| column);
+        match column == "PRIMARY" || column == self.collection.key_column {
+            true => Fault::Raced(StoreError::Exists),
+            false => Fault::Store(StoreError::Duplicate { field: column.to_owned() }),
+        }
+    }
+}
+
+/// Why a collection cannot be written.
+fn read_only(collection: &Collection) -> Option<String> {
+    collection
+        .version_column
+        .is_none()
+        .then(|| format!("{} has no version column, so it can only be read", collection.name))
+}
+
+fn cell(
+    row: &Row,
+    at: usize,
+    field: &Field,
+    column: &FieldColumn,
+    open: &dyn Fn(&Field, &str) -> Result<Value, StoreError>,
+) -> Result<Value, Fault> {
+    if field.encrypted {
+        return Ok(row.text(at)?.map(|text| open(field, &text)).transpose()?.unwrap_or(Value::Null));
+    }
+    let value = match &field.kind {
+        Kind::Text { .. } | Kind::Choice(_) => row.text(at)?.map(Value::Text),
+        Kind::Int { .. } if column.unsigned => row.unsigned(at)?.map(Value::Int),
+        Kind::Int { .. } => row.int(at)?.map(Value::Int),
+        Kind::Decimal { .. } => row.decimal(at)?.map(|value| normalised(Value::Decimal(value))),
+        Kind::Bool => row.int(at)?.map(|value| Value::Bool(value != 0)),
+        Kind::Time => row.time(at)?.map(Value::Time),
+        Kind::Json { .. } => match row.text(at)? {
+            Some(text) => Some(Value::Json(
+                Json::parse(&text).map_err(|_| StoreError::Corrupt("what is stored is not JSON".to_owned()))?,
+            )),
+            None => None,
+        },
+    };
+    Ok(value.unwrap_or(Value::Null))
+}
+
+fn named(fault: Fault, table: &str, key: &Key, field: &Field) -> Fault {
+    match fault {
+        Fault::Store(StoreError::Corrupt(why)) => {
+            Fault::Store(StoreError::Corrupt(format!("{} of {key} in {table}: {why}", field.name)))
+        }
+        other => other,
+    }
+}

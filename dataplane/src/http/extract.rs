@@ -11,16 +11,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use tokio::time::timeout;
 
 use super::error::Problem;
-use crate::domain::record::Key;
-
-/// Who calls. The security layer puts an `Arc<Caller>` into the request's extensions; without one the caller is anonymous.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The token's subject.
-    pub subject: String,
-    /// The token's roles.
-    pub roles: Vec<String>,
-}
+use crate::{domain::record::Key, security::caller::Caller};
 
 /// One request, taken apart.
 pub struct Call {
@@ -33,13 +24,8 @@ pub struct Call {
     extensions: Extensions,
 }
 
-/// Which roles may do something; `*` is everybody.
-pub fn permits(roles: &[String], caller: Option<&Caller>) -> bool {
-    roles.iter().any(|role| role == "*" || caller.is_some_and(|caller| caller.roles.contains(role)))
-}
-
 impl Call {
-    /// Who calls; none for nobody known.
+    /// Who calls, as the guard found out; none for nobody known.
     pub fn caller(&self) -> Option<&Caller> {
         self.extensions.get::<Arc<Caller>>().map(AsRef::as_ref)
     }

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::{
     conditions::{at_least, etag, is_known, precondition},
     error::Problem,
-    extract::{Call, permits},
+    extract::Call,
     metrics::{Operation, PoolMetrics},
     params::Params,
 };
@@ -24,6 +24,7 @@ use crate::{
         json::{parse_create, parse_patch, parse_replace},
         record::Record,
     },
+    security::caller::permits,
     service::{
         error::ServiceError,
         records::{Records, Served},

@@ -9,20 +9,13 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::caller::Caller;
+
 /// The most tokens that are remembered; when it is reached, all are forgotten and verified anew.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Clocks may differ by so many seconds.
 const LEEWAY_S: u64 = 30;
-
-/// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The token's subject, or `anonymous`.
-    pub subject: Arc<str>,
-    /// The token's roles.
-    pub roles: Arc<[String]>,
-}
 
 /// Verifies tokens.
 pub struct TokenVerifier {
@@ -32,7 +25,7 @@ pub struct TokenVerifier {
 }
 
 struct Remembered {
-    caller: Caller,
+    caller: Arc<Caller>,
     expires_s: i64,
 }
 
@@ -58,18 +51,6 @@ pub struct JwtKeyError {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TokenError(String);
-
-impl Caller {
-    /// A caller without a token.
-    pub fn anonymous() -> Self {
-        Self { subject: "anonymous".into(), roles: Arc::new([]) }
-    }
-
-    /// Whether the caller has one of the roles; `*` is everybody.
-    pub fn has_one_of(&self, roles: &[String]) -> bool {
-        roles.iter().any(|role| role == "*" || self.roles.contains(role))
-    }
-}
 
 impl TokenVerifier {
     /// Reads the key from a folder: `secret` (HS256, at least 32 bytes), or `public.pem` (RS256 or ES256).
@@ -110,7 +91,7 @@ impl TokenVerifier {
     ///
     /// # Errors
     /// The token is malformed, expired, not yet valid, or signed by another key.
-    pub fn verify(&self, token: &str, now_s: i64) -> Result<Caller, TokenError> {
+    pub fn verify(&self, token: &str, now_s: i64) -> Result<Arc<Caller>, TokenError> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.remembered.lock().get(&digest)
             && now_s < known.expires_s
@@ -120,7 +101,7 @@ impl TokenVerifier {
         let claims = decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| TokenError(format!("the token is not accepted: {}", reason(&error))))?
             .claims;
-        let caller = Caller { subject: claims.sub.into(), roles: claims.roles.into() };
+        let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles });
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
@@ -165,8 +146,7 @@ mod tests {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let good = json!({ "sub": "ann", "exp": now + 60, "roles": ["catalog-admin"] });
         let caller = verifier.verify(&token(good.clone(), SECRET, Algorithm::HS256), now).unwrap();
-        assert_eq!(&*caller.subject, "ann");
-        assert!(caller.has_one_of(&["catalog-admin".to_owned()]) && !caller.has_one_of(&["other".to_owned()]));
+        assert_eq!(*caller, Caller { subject: "ann".to_owned(), roles: vec!["catalog-admin".to_owned()] });
 
         for (why, token) in [
             ("expired", token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256)),

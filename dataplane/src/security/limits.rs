@@ -34,11 +34,19 @@ impl CallerLimits {
     /// # Errors
     /// The caller has used up its rate: how long to wait.
     pub fn check(&self, caller: &str) -> Result<(), Duration> {
+        self.check_with(|| caller.to_owned())
+    }
+
+    /// Counts a request of a caller whose name is made only where there is a limit.
+    ///
+    /// # Errors
+    /// As for [`Self::check`].
+    pub fn check_with(&self, caller: impl FnOnce() -> String) -> Result<(), Duration> {
         let Some(limiter) = self.current.read().as_ref().map(|(_, limiter)| limiter.clone()) else { return Ok(()) };
         if limiter.len() > CALLERS_MAX {
             limiter.retain_recent();
         }
-        limiter.check_key(&caller.to_owned()).map_err(|until| until.wait_time_from(limiter.clock().now()))
+        limiter.check_key(&caller()).map_err(|until| until.wait_time_from(limiter.clock().now()))
     }
 }
 

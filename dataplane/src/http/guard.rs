@@ -1,0 +1,185 @@
+//! What every request passes before its handler: the token, the caller's rate, other pages' browsers, and the way down.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use crds::settings::Settings;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use parking_lot::RwLock;
+
+use super::{error::Problem, router::BASE};
+use crate::{
+    security::{
+        jwt::{JwtKeyError, TokenVerifier},
+        limits::CallerLimits,
+    },
+    server::ClientConnection,
+    shutdown::Shutdown,
+};
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+const HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, idempotency-key, if-match, if-none-match, if-min-version, flyweight-explain",
+);
+const EXPOSED: HeaderValue = HeaderValue::from_static("etag, location, flyweight-explain, retry-after");
+
+/// Guards the API. Rates and origins change in place.
+pub struct Guard {
+    tokens: Option<TokenVerifier>,
+    limits: CallerLimits,
+    origins: RwLock<Vec<String>>,
+    behind_gateway: bool,
+    shutdown: Shutdown,
+}
+
+impl Guard {
+    /// A guard by these settings. Keys are in `<security>/jwt`.
+    ///
+    /// # Errors
+    /// Tokens are asked for and the key cannot be used.
+    pub fn new(security: Option<&Path>, settings: &Settings, shutdown: Shutdown) -> Result<Self, JwtKeyError> {
+        let tokens = match (&settings.security.jwt_secret, security) {
+            (None, _) => None,
+            (Some(_), Some(dir)) => Some(TokenVerifier::from_dir(&dir.join("jwt"))?),
+            (Some(secret), None) => {
+                let message = format!("spec.security.jwt names the Secret {secret}: give its folder with --security");
+                return Err(JwtKeyError { path: "--security".to_owned(), message });
+            }
+        };
+        let guard = Self {
+            tokens,
+            limits: CallerLimits::default(),
+            origins: RwLock::default(),
+            behind_gateway: settings.gateway.is_some(),
+            shutdown,
+        };
+        guard.apply(settings);
+        Ok(guard)
+    }
+
+    /// Takes the rate and the origins of new settings.
+    pub fn apply(&self, settings: &Settings) {
+        self.limits.apply(settings.security.rate_limit.as_ref());
+        self.origins.write().clone_from(&settings.security.cors_allow_origins);
+    }
+
+    /// The routes, guarded.
+    pub fn around(self: &Arc<Self>, routes: Router) -> Router {
+        routes.layer(middleware::from_fn_with_state(self.clone(), guard))
+    }
+
+    fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+        if !is_guarded(request.uri().path()) {
+            return Ok(());
+        }
+        let caller = match &self.tokens {
+            None => None,
+            Some(tokens) => {
+                let token = bearer(request)
+                    .ok_or_else(|| Problem::unauthenticated("send a token: Authorization: Bearer <token>"))?;
+                let caller =
+                    tokens.verify(&token, now_s()).map_err(|error| Problem::unauthenticated(error.to_string()))?;
+                Some(caller)
+            }
+        };
+        let limited = match &caller {
+            Some(caller) => self.limits.check(&caller.subject),
+            None => self.limits.check_with(|| self.address(request)),
+        };
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        limited.map_err(|wait| {
+            let detail = format!("too many requests: try again in {} ms", wait.as_millis());
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many requests", detail)
+        })
+    }
+
+    /// The client's address: what the gateway says where there is one, for only the gateway reaches this process then.
+    fn address(&self, request: &Request) -> String {
+        let told = || request.headers().get("x-forwarded-for")?.to_str().ok().map(str::to_owned);
+        let peer = || request.extensions().get::<ClientConnection>().map(|client| client.peer.ip().to_string());
+        let told = if self.behind_gateway { told() } else { None };
+        told.or_else(peer).unwrap_or_default()
+    }
+
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        let text = origin.to_str().ok()?;
+        self.origins.read().iter().any(|allowed| allowed == "*" || allowed == text).then(|| origin.clone())
+    }
+}
+
+async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let origin = guard.allowed_origin(request.headers());
+    if let Some(origin) = &origin
+        && request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    {
+        return preflight(origin.clone());
+    }
+    let mut response = match guard.admit(&mut request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
+            let mut response = problem.respond(request.uri());
+            if limited {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if guard.shutdown.draining() && !headers.contains_key(header::UPGRADE) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn preflight(origin: HeaderValue) -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+        (header::VARY, HeaderValue::from_static("origin")),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// The API and the feed are guarded; probes and pages are not.
+fn is_guarded(path: &str) -> bool {
+    let of_api = path.strip_prefix(BASE).is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz"));
+    of_api || path == "/ws"
+}
+
+/// The token: from the header or, for WebSockets, which browsers open without headers, from the query.
+fn bearer(request: &Request) -> Option<String> {
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        let text = value.to_str().ok()?;
+        return text.strip_prefix("Bearer ").map(|token| token.trim().to_owned());
+    }
+    if !request.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let query = request.uri().query()?;
+    query.split('&').find_map(|pair| pair.strip_prefix("access_token=")).map(str::to_owned)
+}
+
+fn now_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}

@@ -1,10 +1,15 @@
 //! Tiers between readers and the store. Every fill and every invalidation is fenced by version: no tier goes back.
 
-pub mod memory;
-
 use bytes::Bytes;
 
 use crate::domain::record::Version;
+
+pub mod clock;
+pub mod flight;
+pub mod memory;
+pub mod redis;
+pub mod shared;
+pub mod tiered;
 
 /// What a tier holds for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! Each module reads top to bottom: `http -> service -> cache / store -> domain`; `app` alone knows every part.
 
+pub mod breaker;
 pub mod cache;
 pub mod config;
 pub mod domain;

@@ -1,27 +1,58 @@
 //! The memory tier: what a process keeps of several pools, within one bound of bytes, fenced by version.
+//!
+//! ```text
+//! MemoryTier ─ Pool ─ Partition (a lock) ┬ Cells     entries side by side, by size, without holes
+//!      │                                 ├ Index     key -> cell
+//!      │                                 ├ Policy    which cell leaves next
+//!      │                                 └ Fences    versions that must not come back
+//!      └ Interner                          shared states, each once for all
+//! ```
+//!
+//! A cell holds the key and the record's own state in a few bytes; a hit formats them and adds the shared state as it is stored. Locks are taken for
+//! microseconds, one part of a pool at a time, and inside it at most one part of the interner.
 
-use std::{collections::HashMap, sync::Arc};
+mod cells;
+mod fences;
+mod index;
+mod key;
+mod list;
+mod partition;
+mod policy;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 
-use super::{Cached, Entry};
+use self::pool::Pool;
+use super::Cached;
 use crate::{
     domain::{
         record::{Key, Lookup, Version},
         schema::Schema,
     },
-    flyweight::codec::{Split, encode},
+    flyweight::{interner::Interner, roles::Explanation},
 };
+pub use self::partition::{AGE_MS_MAX, FENCE_MS};
 pub use crds::tier::Policy;
-
-/// How long a fence is remembered for a key that is not cached, in milliseconds: longer than any load from the store lasts.
-pub const FENCE_MS: u64 = 60_000;
 
 /// A memory tier that several pools share. All times are milliseconds of one clock that the caller reads; every method takes microseconds and never waits
 /// for anything but a short lock.
 pub struct MemoryTier {
-    config: MemoryConfig,
-    pools: Mutex<Vec<Pool>>,
+    policy: Policy,
+    parts: usize,
+    seed: u64,
+    bytes_max: AtomicU64,
+    interner: Interner,
+    pools: Box<[OnceLock<Pool>]>,
+    /// How many pools there are; held while one is added.
+    count: Mutex<usize>,
+    random: AtomicU64,
 }
 
 /// What a memory tier is made with.
@@ -132,19 +163,11 @@ pub struct PoolStats {
     pub last_cleanup_ms: u64,
 }
 
-struct Pool {
-    schema: Arc<Schema>,
-    config: PoolConfig,
-    slots: HashMap<Key, Slot>,
-    fences: HashMap<Key, Version>,
-    stats: PoolStats,
-}
-
-struct Slot {
-    cached: Cached,
-    loaded_at_ms: u64,
-    used_at_ms: u64,
-}
+/// Entries that one put evicts at most: the next puts go on.
+const EVICTIONS_MAX: usize = 1024;
+/// Without a wish, a part for so many bytes, up to `PARTS_MAX`.
+const BYTES_PER_PART: u64 = 8 << 20;
+const PARTS_MAX: u64 = 16;
 
 impl MemoryTier {
     /// The most pools.
@@ -152,121 +175,155 @@ impl MemoryTier {
 
     /// An empty tier.
     pub fn new(config: MemoryConfig) -> Self {
-        Self { config, pools: Mutex::default() }
+        let MemoryConfig { max_bytes, policy, shards, seed } = config;
+        let parts = if shards == 0 { (max_bytes / BYTES_PER_PART).clamp(1, PARTS_MAX) as usize } else { shards };
+        Self {
+            policy,
+            parts,
+            seed,
+            bytes_max: AtomicU64::new(max_bytes),
+            interner: Interner::new(seed, max_bytes),
+            pools: (0..Self::POOLS_MAX).map(|_| OnceLock::new()).collect(),
+            count: Mutex::new(0),
+            random: AtomicU64::new(seed),
+        }
     }
 
     /// Adds a pool.
     ///
     /// # Errors
     /// There are too many.
-    pub fn register(&self, _name: &str, schema: Arc<Schema>, config: PoolConfig) -> Result<PoolId, TooManyPools> {
-        let mut pools = self.pools.lock();
-        if pools.len() == Self::POOLS_MAX {
-            return Err(TooManyPools);
-        }
-        pools.push(Pool { schema, config, slots: HashMap::new(), fences: HashMap::new(), stats: PoolStats::default() });
-        Ok(PoolId((pools.len() - 1) as u16))
+    pub fn register(&self, schema: Arc<Schema>, config: PoolConfig) -> Result<PoolId, TooManyPools> {
+        let mut count = self.count.lock();
+        let number = *count as u16;
+        let place = self.pools.get(*count).ok_or(TooManyPools)?;
+        place.get_or_init(|| Pool::new(number, schema, config, self.policy, self.parts, self.seed));
+        *count += 1;
+        Ok(PoolId(number))
     }
 
     /// Changes a pool's settings. Entries that are there already live by the new ones.
     pub fn configure(&self, pool: PoolId, config: PoolConfig) {
-        self.pools.lock()[usize::from(pool.0)].config = config;
+        if let Some(pool) = self.pool(pool) {
+            pool.configure(config);
+            while pool.is_over() && pool.evict(self.random(), 0, &self.interner) {}
+        }
     }
 
     /// Changes the bound of bytes, and evicts down to it.
-    pub fn resize(&self, _max_bytes: u64) {
-        _ = self.config;
+    pub fn resize(&self, max_bytes: u64) {
+        self.bytes_max.store(max_bytes, Ordering::Relaxed);
+        self.interner.resize(max_bytes);
+        while self.is_over() && self.evict(0) {}
     }
 
     /// What is held for a key, as long as it is fresh or within `stale_ms` after.
     pub fn get(&self, pool: PoolId, key: &Key, now_ms: u64) -> Option<Hit> {
-        let mut pools = self.pools.lock();
-        let pool = &mut pools[usize::from(pool.0)];
-        let life = pool.config.lifetime;
-        let hit = pool.slots.get_mut(key).and_then(|slot| {
-            let ttl = if matches!(slot.cached, Cached::Present(_)) { life.ttl_ms } else { life.negative_ttl_ms };
-            let age_ms = now_ms.saturating_sub(slot.loaded_at_ms);
-            let expires_in_ms = ttl as i64 - age_ms as i64;
-            slot.used_at_ms = now_ms;
-            (expires_in_ms > -(life.stale_ms as i64)).then(|| Hit {
-                cached: slot.cached.clone(),
-                age_ms,
-                expires_in_ms,
-            })
-        });
-        let fresh = hit.as_ref().is_some_and(|hit| hit.expires_in_ms > 0);
-        *(if fresh { &mut pool.stats.hits } else { &mut pool.stats.misses }) += 1;
-        hit
+        self.pool(pool)?.get(key, now_ms, &self.interner)
     }
 
-    /// Keeps what a store knows of a key.
+    /// Keeps what a store knows of a key, and evicts where that is too much.
     pub fn put(&self, pool: PoolId, key: &Key, found: &Lookup, load: Load, now_ms: u64) -> PutOutcome {
-        let loaded_at_ms = load.began_ms.saturating_sub(load.age_ms);
-        let mut pools = self.pools.lock();
-        let pool = &mut pools[usize::from(pool.0)];
-        let cached = match found {
-            Lookup::Found(record) => Cached::Present(encode(&pool.schema, record, Split::declared(&pool.schema))),
-            Lookup::Deleted(version) => Cached::Absent(*version),
-            Lookup::Missing => Cached::Absent(Version(0)),
-        };
-        let seen = pool.fences.get(key).copied().max(pool.slots.get(key).map(|slot| slot.cached.version()));
-        if let Some(seen) = seen.filter(|seen| *seen > cached.version()) {
-            return PutOutcome::Fenced(seen);
+        let Some(pool) = self.pool(pool) else { return PutOutcome::Refused };
+        let outcome = pool.put(key, found, load, now_ms, &self.interner);
+        for _ in 0..EVICTIONS_MAX {
+            let evicted = if pool.is_over() {
+                pool.evict(self.random(), now_ms, &self.interner)
+            } else {
+                self.is_over() && self.evict(now_ms)
+            };
+            if !evicted {
+                break;
+            }
         }
-        pool.slots.insert(key.clone(), Slot { cached, loaded_at_ms, used_at_ms: now_ms });
-        PutOutcome::Stored
+        outcome
     }
 
     /// Says that a key has this version: an older entry is dropped, and older ones are not taken any more.
-    pub fn fence(&self, pool: PoolId, key: &Key, version: Version, _now_ms: u64) {
-        let mut pools = self.pools.lock();
-        let pool = &mut pools[usize::from(pool.0)];
-        if pool.slots.get(key).is_some_and(|slot| slot.cached.version() < version) {
-            pool.slots.remove(key);
+    pub fn fence(&self, pool: PoolId, key: &Key, version: Version, now_ms: u64) {
+        if let Some(pool) = self.pool(pool) {
+            pool.fence(key, version, now_ms, &self.interner);
         }
-        let fence = pool.fences.entry(key.clone()).or_default();
-        *fence = version.max(*fence);
     }
 
     /// Drops all entries of a pool, and refuses what was loaded before: after a gap in the invalidations.
-    pub fn clear(&self, pool: PoolId, _now_ms: u64) {
-        self.pools.lock()[usize::from(pool.0)].slots.clear();
+    pub fn clear(&self, pool: PoolId, now_ms: u64) {
+        if let Some(pool) = self.pool(pool) {
+            pool.clear(now_ms, &self.interner);
+        }
     }
 
-    /// Whether something is held for a key, with its version; no read in the sense of policies, idleness and figures.
-    pub fn peek(&self, pool: PoolId, key: &Key, _now_ms: u64) -> Option<Version> {
-        let pools = self.pools.lock();
-        pools[usize::from(pool.0)].slots.get(key).map(|slot| slot.cached.version())
+    /// The version that is held for a key, be it ever so stale; no read in the sense of policies, idleness and figures.
+    pub fn peek(&self, pool: PoolId, key: &Key) -> Option<Version> {
+        self.pool(pool)?.peek(key, &self.interner)
     }
 
-    /// Drops the entries that nobody read for `idle_after_ms` (the pool's own, where none is given) or that are no longer given out. Returns how many.
+    /// Drops the entries of a pool that nobody read for `idle_after_ms` (the pool's own, where none is given) or that are no longer given out. Returns how
+    /// many. To be called at least once a day.
     pub fn remove_idle(&self, pool: PoolId, idle_after_ms: Option<u64>, now_ms: u64) -> u64 {
-        let mut pools = self.pools.lock();
-        let pool = &mut pools[usize::from(pool.0)];
-        let before = pool.slots.len();
-        let idle_after = idle_after_ms.unwrap_or(pool.config.idle_after_ms);
-        pool.slots.retain(|_, slot| now_ms.saturating_sub(slot.used_at_ms) < idle_after);
-        pool.stats.last_cleanup_ms = now_ms;
-        (before - pool.slots.len()) as u64
+        self.pool(pool).map_or(0, |pool| pool.remove_idle(idle_after_ms, now_ms, &self.interner))
     }
 
-    /// Keys of records that are held, those that the policy would keep longest first.
+    /// Keys of records that are held, those first that the policy would keep longest.
     pub fn recent(&self, pool: PoolId, limit: usize) -> Vec<Key> {
-        let pools = self.pools.lock();
-        let present = |slot: &Slot| matches!(slot.cached, Cached::Present(Entry { .. }));
-        let slots = pools[usize::from(pool.0)].slots.iter();
-        slots.filter(|(_, slot)| present(slot)).map(|(key, _)| key.clone()).take(limit).collect()
+        self.pool(pool).map(|pool| pool.recent(limit)).unwrap_or_default()
     }
 
     /// Figures of a pool.
     pub fn stats(&self, pool: PoolId) -> PoolStats {
-        let pools = self.pools.lock();
-        let pool = &pools[usize::from(pool.0)];
-        PoolStats { entities: pool.slots.len() as u64, ..pool.stats.clone() }
+        self.pool(pool).map(Pool::stats).unwrap_or_default()
     }
 
-    /// Bytes of everything that the tier holds.
+    /// Why each field of a pool is shared or not.
+    pub fn explain(&self, pool: PoolId) -> Option<Explanation> {
+        self.pool(pool).map(Pool::explain)
+    }
+
+    /// Bytes of everything that the tier holds, as resident.
     pub fn bytes(&self) -> u64 {
-        0
+        self.fixed_bytes() + self.interner.bytes() + self.each().map(Pool::bytes).sum::<u64>()
+    }
+
+    /// What [`Self::bytes`] must be, counted anew part by part: for tests and checks.
+    pub fn count_bytes(&self) -> u64 {
+        self.fixed_bytes() + self.interner.count_bytes() + self.each().map(Pool::count_bytes).sum::<u64>()
+    }
+
+    fn fixed_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.pools.len() * size_of::<OnceLock<Pool>>()) as u64
+    }
+
+    fn is_over(&self) -> bool {
+        self.bytes() > self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Evicts one entry of a pool that is drawn in proportion to its bytes.
+    fn evict(&self, now_ms: u64) -> bool {
+        let total: u64 = self.each().filter(|pool| pool.entities() > 0).map(Pool::bytes).sum();
+        let mut drawn = self.random() % total.max(1);
+        for pool in self.each().filter(|pool| pool.entities() > 0) {
+            if drawn < pool.bytes() {
+                return pool.evict(self.random(), now_ms, &self.interner);
+            }
+            drawn -= pool.bytes();
+        }
+        // The figures changed meanwhile.
+        self.each().any(|pool| pool.evict(self.random(), now_ms, &self.interner))
+    }
+
+    fn pool(&self, pool: PoolId) -> Option<&Pool> {
+        self.pools.get(usize::from(pool.0))?.get()
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().map_while(OnceLock::get)
+    }
+
+    /// SplitMix64 (Steele and others, 2014).
+    fn random(&self) -> u64 {
+        let mut state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        state ^ (state >> 31)
     }
 }

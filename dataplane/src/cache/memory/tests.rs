@@ -1,0 +1,1 @@
+//! The memory tier as its callers meet it.

@@ -1,0 +1,215 @@
+//! The shared cache in Redis: one server or a cluster, found out by itself. Values are guarded by version in a script.
+//!
+//! Each key holds `<version>:<loaded at>:<value>`; without a value it only keeps older versions out. Every call has one short
+//! deadline, connecting included, and goes through a breaker, so a Redis that is down, silent or loading costs a miss.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
+
+use self::link::{Connection, Link};
+use super::{
+    clock::Clock,
+    shared::{Held, Order, SharedCache, SharedError, SharedStatus},
+};
+use crate::{breaker::Breaker, domain::record::Version};
+
+mod link;
+#[cfg(test)]
+mod tests;
+
+/// Where a Redis is and how it is spoken to.
+#[derive(Clone)]
+pub struct RedisConfig {
+    /// `redis://user:password@host:port/db`, `rediss://` for TLS; several, parted by commas, are nodes of one cluster.
+    pub url: String,
+    /// The certificates that its own must be signed by, as PEM; none: the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The client's certificate and key, as PEM, where the server asks for them.
+    pub client_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// How long a call may take before it counts as a miss.
+    pub deadline: Duration,
+}
+
+/// A Redis, shared by all pools that name it.
+pub struct RedisCache {
+    link: Arc<Link>,
+    breaker: Breaker,
+    deadline: Duration,
+    guard: Script,
+}
+
+/// The failures in a row that open the breaker: five at the default deadline are a quarter of a second.
+const BREAKER_THRESHOLD: u32 = 5;
+/// How long a failing Redis is left alone.
+const BREAKER_OPEN: Duration = Duration::from_millis(500);
+
+/// Takes a value, or only a version, unless a newer one is there. Versions are compared as numbers, exact up to 2^53.
+const GUARD: &str = r"
+local version, loaded = string.match(redis.call('GETRANGE', KEYS[1], 0, 41), '^(%d+):(%d+):')
+if version then
+  local new = tonumber(ARGV[1])
+  version = tonumber(version)
+  if version > new then return 0 end
+  if version == new and (ARGV[4] == '' or tonumber(loaded) > tonumber(ARGV[2])) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[4], 'PX', ARGV[3])
+return 1
+";
+
+impl RedisConfig {
+    /// The address alone, with a deadline of 50 ms.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ca_pem: None, client_pem: None, deadline: Duration::from_millis(50) }
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl RedisCache {
+    /// A cache in the Redis of this address. It is connected at the first call, and again whenever it was lost.
+    ///
+    /// # Errors
+    /// The address or a certificate cannot be read; the message tells no secret.
+    pub fn new(config: RedisConfig, clock: Clock) -> Result<Self, String> {
+        Ok(Self {
+            deadline: config.deadline,
+            link: Link::new(config, clock)?,
+            breaker: Breaker::new(BREAKER_THRESHOLD, BREAKER_OPEN),
+            guard: Script::new(GUARD),
+        })
+    }
+
+    /// Whether Redis answers, for health checks. Counts for the breaker like any call.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), SharedError> {
+        self.call(|mut connection| async move { connection.query::<()>(&cmd("PING")).await }).await
+    }
+
+    /// One call through the breaker, within the deadline.
+    async fn call<T, F>(&self, op: impl FnOnce(Connection) -> F) -> Result<T, SharedError>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let permit = self.breaker.try_acquire().ok_or(SharedError::BreakerOpen)?;
+        let mut used = None;
+        let outcome = tokio::time::timeout(self.deadline, async {
+            let (connection, generation) = self.link.get().await?;
+            used = Some(generation);
+            op(connection).await
+        })
+        .await;
+        match outcome {
+            Ok(Ok(answer)) => {
+                permit.success();
+                Ok(answer)
+            }
+            Ok(Err(error)) if is_answer(&error) => {
+                permit.success();
+                Err(failed(&error))
+            }
+            Ok(Err(error)) => {
+                permit.failure();
+                self.link.give_up(used);
+                Err(failed(&error))
+            }
+            Err(_) => {
+                // a connection that stays silent is not mended by waiting: the other end may be gone without a word
+                if permit.failure() {
+                    self.link.give_up(used);
+                }
+                Err(SharedError::TimedOut)
+            }
+        }
+    }
+
+    async fn tell_one(&self, mut connection: Connection, order: &Order) -> RedisResult<()> {
+        let command = |name: &str, script: &str| {
+            let mut command = cmd(name);
+            command.arg(script).arg(1).arg(&order.key);
+            command.arg(order.version.0).arg(order.loaded_at_ms).arg(order.keep_ms.max(1));
+            command.arg(order.value.as_deref().unwrap_or_default());
+            command
+        };
+        match connection.query(&command("EVALSHA", self.guard.get_hash())).await {
+            // forgotten by a restart or SCRIPT FLUSH, or a node that never had it: EVAL brings it along
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                connection.query(&command("EVAL", GUARD)).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+#[async_trait]
+impl SharedCache for RedisCache {
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Held>>, SharedError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        // a cluster's connection splits it by slot
+        let mut get = cmd("MGET");
+        get.arg(keys);
+        let values: Vec<Option<Bytes>> =
+            self.call(|mut connection| async move { connection.query(&get).await }).await?;
+        Ok(values.into_iter().map(|value| held(&value?)).collect())
+    }
+
+    async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>> {
+        let told = self.call(|connection| async move {
+            // sent at once: the connection writes them back to back
+            let answers = join_all(orders.iter().map(|order| self.tell_one(connection.clone(), order))).await;
+            match answers.iter().find_map(|answer| answer.as_ref().err().filter(|error| !is_answer(error))) {
+                Some(error) => Err(error.clone()),
+                None => Ok(answers),
+            }
+        });
+        match told.await {
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(|error| failed(&error))).collect(),
+            Err(error) => vec![Err(error); orders.len()],
+        }
+    }
+
+    fn trusted_since_ms(&self) -> u64 {
+        self.link.trusted_since_ms()
+    }
+
+    fn status(&self) -> SharedStatus {
+        SharedStatus { breaker: self.breaker.state(), breaker_opened: self.breaker.opened() }
+    }
+}
+
+/// Whether an error is the answer of a Redis that works, to one command.
+fn is_answer(error: &RedisError) -> bool {
+    use ServerErrorKind as S;
+    match error.kind() {
+        ErrorKind::Server(S::BusyLoading | S::ClusterDown | S::MasterDown | S::ReadOnly | S::TryAgain | S::Moved) => {
+            false
+        }
+        ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => true,
+        _ => false,
+    }
+}
+
+fn failed(error: &RedisError) -> SharedError {
+    // the kind and code only: an error's detail can repeat arguments
+    SharedError::Failed(error.code().map_or_else(|| error.category().to_owned(), str::to_owned))
+}
+
+/// Reads `<version>:<loaded at>:<value>`; nothing where the value is empty or it is none of ours.
+fn held(kept: &Bytes) -> Option<Held> {
+    let mut parts = kept.splitn(3, |byte| *byte == b':');
+    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
+    let (version, loaded_at_ms) = (Version(number()?), number()?);
+    let value = kept.slice_ref(parts.next().filter(|value| !value.is_empty())?);
+    Some(Held { version, loaded_at_ms, value })
+}

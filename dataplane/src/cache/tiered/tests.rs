@@ -1,0 +1,7 @@
+//! The tiers of a pool against a model of a store: races step by step, then all at once.
+
+mod races;
+mod shared;
+mod stress;
+mod support;
+mod times;

@@ -1,0 +1,266 @@
+//! A store that can be held up or fail, a shared cache that can fail or forget, and pools in front of them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use crds::{
+    settings::{TierKind, TierSettings},
+    tier::{Policy, WriteStrategy},
+    units::{Bytes, Span},
+};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::{
+    cache::{
+        clock::Clock,
+        memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
+        shared::{Held, LocalShared, Order, SharedCache, SharedError, SharedStatus},
+        tiered::{Backing, Loader, ReadError, Served, Tiered, TieredConfig, lifetime},
+    },
+    domain::{
+        record::{Key, Lookup, Record, Row, Version},
+        schema::{Field, Form, Kind, Schema},
+        value::{Timestamp, Value},
+    },
+};
+
+/// A store whose reads take their answer first and can then be held up.
+#[derive(Default)]
+pub struct Store {
+    records: Mutex<HashMap<Key, Lookup>>,
+    pub loads: AtomicUsize,
+    pub failing: AtomicBool,
+    pub gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// Where loads stop with their answer in hand.
+pub struct Gate {
+    pub reached: Semaphore,
+    pub open: Semaphore,
+}
+
+/// A shared cache that fails or forgets at will.
+pub struct Flaky {
+    inner: Mutex<Arc<LocalShared>>,
+    clock: Clock,
+    pub failing: AtomicBool,
+    pub trusted_ms: AtomicU64,
+}
+
+/// One replica's tiers of one pool.
+pub struct Replica {
+    pub tiered: Arc<Tiered>,
+    pub memory: Arc<MemoryTier>,
+    pub pool: PoolId,
+    pub load: Loader,
+}
+
+pub fn key(text: &str) -> Key {
+    text.parse().unwrap()
+}
+
+pub fn schema() -> Arc<Schema> {
+    let name = Field::new("name", Kind::Text { max: 100, form: Form::Any });
+    let (entity, collection, key) = ("thing".to_owned(), "things".to_owned(), "id".to_owned());
+    Arc::new(Schema { entity, collection, key, fields: vec![name], rules: |_, _| Vec::new() })
+}
+
+pub fn found(key: &Key, version: u64) -> Lookup {
+    let (created_at, updated_at) = (Timestamp(0), Timestamp(version as i64));
+    let values = Row(vec![Value::Text(format!("{key} at {version}"))]);
+    Lookup::Found(Record { key: key.clone(), version: Version(version), created_at, updated_at, values })
+}
+
+pub fn tier(name: &str, write: WriteStrategy) -> TierSettings {
+    TierSettings {
+        name: name.to_owned(),
+        kind: TierKind::Memory { max_bytes: Bytes(64 << 20), policy: Policy::S3Fifo },
+        ttl: Span::from_secs(60),
+        jitter: 0,
+        negative_ttl: Span::from_secs(2),
+        stale_while_revalidate: Span::default(),
+        stale_if_error: Span::default(),
+        write,
+    }
+}
+
+impl Replica {
+    pub fn new(store: &Arc<Store>, clock: &Clock, memory: &TierSettings, shared: Option<(&TierSettings, &Arc<Flaky>)>) -> Self {
+        let config = MemoryConfig { max_bytes: 64 << 20, policy: Policy::S3Fifo, shards: 0, seed: 1 };
+        let tier = Arc::new(MemoryTier::new(config));
+        let pool = PoolConfig { capacity: 1_000_000, idle_after_ms: 1 << 40, lifetime: lifetime(memory) };
+        let pool = tier.register("things", schema(), pool).unwrap();
+        let mut tiers = vec![(memory.clone(), Backing::Memory(tier.clone(), pool))];
+        tiers.extend(shared.map(|(settings, cache)| {
+            let cache: Arc<dyn SharedCache> = cache.clone();
+            (settings.clone(), Backing::Shared(cache))
+        }));
+        let tiered = Arc::new(Tiered::new(TieredConfig {
+            pool: "things".to_owned(),
+            schema: schema(),
+            tiers,
+            sealer: None,
+            clock: clock.clone(),
+            load_deadline: Duration::from_secs(20),
+            not_yet_deadline: Duration::from_millis(100),
+        }));
+        Self { tiered, memory: tier, pool, load: store.loader() }
+    }
+
+    pub async fn read(&self, key: &Key, at_least: u64) -> Result<Served, ReadError> {
+        self.tiered.get_or_load(key, Version(at_least), &self.load).await
+    }
+
+    /// The version that a read gives.
+    pub async fn version(&self, key: &Key) -> u64 {
+        self.read(key, 0).await.unwrap().cached.version().0
+    }
+
+    /// Drops everything from memory, as a full tier would.
+    pub fn evict(&self, clock: &Clock) {
+        self.memory.remove_idle(self.pool, Some(0), clock.now_ms());
+    }
+}
+
+impl Store {
+    pub fn with(key: &Key, version: u64) -> Arc<Self> {
+        let store = Arc::<Self>::default();
+        store.put(key, version);
+        store
+    }
+
+    pub fn put(&self, key: &Key, version: u64) -> Lookup {
+        self.set(key, found(key, version))
+    }
+
+    pub fn set(&self, key: &Key, state: Lookup) -> Lookup {
+        self.records.lock().insert(key.clone(), state.clone());
+        state
+    }
+
+    /// Commits the next version of a key.
+    pub fn next(&self, key: &Key) -> (u64, Lookup) {
+        let mut records = self.records.lock();
+        let version = match records.get(key) {
+            Some(Lookup::Found(record)) => record.version.0 + 1,
+            Some(Lookup::Deleted(version)) => version.0 + 1,
+            Some(Lookup::Missing) | None => 1,
+        };
+        let state = if version % 7 == 0 { Lookup::Deleted(Version(version)) } else { found(key, version) };
+        records.insert(key.clone(), state.clone());
+        (version, state)
+    }
+
+    pub fn get(&self, key: &Key) -> Lookup {
+        self.records.lock().get(key).cloned().unwrap_or(Lookup::Missing)
+    }
+
+    pub fn loads(&self) -> usize {
+        self.loads.load(SeqCst)
+    }
+
+    /// Holds up every load from now on.
+    pub fn hold(&self) -> Arc<Gate> {
+        let gate = Arc::new(Gate { reached: Semaphore::new(0), open: Semaphore::new(0) });
+        *self.gate.lock() = Some(gate.clone());
+        gate
+    }
+
+    /// Lets loads through from now on; those that are held up stay so.
+    pub fn pass(&self) {
+        *self.gate.lock() = None;
+    }
+
+    pub fn loader(self: &Arc<Self>) -> Loader {
+        let store = self.clone();
+        Arc::new(move |keys| {
+            let store = store.clone();
+            Box::pin(async move {
+                store.loads.fetch_add(keys.len(), SeqCst);
+                if store.failing.load(SeqCst) {
+                    return Err(Arc::new(std::io::Error::other("the store is down")) as _);
+                }
+                let answers = keys.iter().map(|key| store.get(key)).collect();
+                let gate = store.gate.lock().clone();
+                if let Some(gate) = gate {
+                    gate.reached.add_permits(1);
+                    gate.open.acquire().await.unwrap().forget();
+                }
+                Ok(answers)
+            })
+        })
+    }
+}
+
+impl Gate {
+    /// Waits for one more load to stop here.
+    pub async fn reached(&self) {
+        self.reached.acquire().await.unwrap().forget();
+    }
+
+    /// Lets one load go on.
+    pub fn let_one_go(&self) {
+        self.open.add_permits(1);
+    }
+}
+
+impl Flaky {
+    pub fn new(clock: &Clock) -> Arc<Self> {
+        let inner = Mutex::new(Arc::new(LocalShared::new(64 << 20, clock.clone())));
+        let (failing, trusted_ms) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { inner, clock: clock.clone(), failing, trusted_ms })
+    }
+
+    /// Forgets everything, fences too.
+    pub fn flush(&self) {
+        *self.inner.lock() = Arc::new(LocalShared::new(64 << 20, self.clock.clone()));
+    }
+
+    pub async fn holds(&self, key: &str) -> Option<u64> {
+        let inner = self.inner.lock().clone();
+        inner.get_many(&[key.to_owned()]).await.unwrap().remove(0).map(|held| held.version.0)
+    }
+}
+
+#[async_trait]
+impl SharedCache for Flaky {
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Held>>, SharedError> {
+        tokio::task::yield_now().await;
+        let inner = self.inner.lock().clone();
+        if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { inner.get_many(keys).await }
+    }
+
+    async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>> {
+        tokio::task::yield_now().await;
+        let inner = self.inner.lock().clone();
+        if self.failing.load(SeqCst) {
+            return vec![Err(SharedError::TimedOut); orders.len()];
+        }
+        inner.tell(orders).await
+    }
+
+    fn trusted_since_ms(&self) -> u64 {
+        self.trusted_ms.load(SeqCst)
+    }
+
+    fn status(&self) -> SharedStatus {
+        self.inner.lock().status()
+    }
+}
+
+/// Waits until something holds, for 10 s at most.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

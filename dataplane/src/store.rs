@@ -11,7 +11,6 @@ use crate::domain::{
     record::{Key, Lookup, Version},
 };
 
-pub mod mongo;
 pub mod sql;
 
 mod apply;

@@ -1,7 +1,6 @@
 //! Why a read or a write was refused or failed: the one error of this layer. Transports map it once.
 
 use crate::{
-    cache::tiered::ReadError,
     domain::{json::BodyError, record::Version, schema::FieldFault},
     store::StoreError,
 };
@@ -86,22 +85,6 @@ impl From<StoreError> for ServiceError {
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Unknown(why) => Self::Unknown(why),
             StoreError::Corrupt(why) => Self::Internal(why),
-        }
-    }
-}
-
-impl From<ReadError> for ServiceError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::NotYet { required, found } => Self::NotYet { wanted: required, current: found },
-            ReadError::TimedOut => Self::Timeout,
-            ReadError::Lost => Self::Internal("a load ended without an answer".to_owned()),
-            ReadError::Load(error) => match error.downcast_ref::<StoreError>() {
-                Some(StoreError::Unsupported(why)) => Self::Unsupported(why.clone()),
-                Some(StoreError::Corrupt(why)) => Self::Internal(why.clone()),
-                Some(StoreError::Unavailable(why)) => Self::Unavailable(why.clone()),
-                _ => Self::Unavailable(error.to_string()),
-            },
         }
     }
 }

@@ -3,14 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{error::ServiceError, precondition::Precondition};
 use crate::{
-    cache::{
-        Cached, Entry,
-        tiered::{Loader, Tiered},
-    },
+    cache::Entry,
     domain::{
         change::{Action, Change, Collection, Guard, UnitOfWork, Written},
         json::{Draft, Echo, Patch, Replacement},
@@ -23,6 +20,8 @@ use crate::{
 
 /// How often a change is tried again when others change the record at the same time.
 const ATTEMPTS_MAX: u32 = 12;
+/// How long a read waits for the version that it must have.
+const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Called after each commit, so that the relay need not wait for its next look.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -33,8 +32,6 @@ pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceE
 pub struct Records {
     collection: Arc<Collection>,
     store: Arc<dyn RecordStore>,
-    tiered: Arc<Tiered>,
-    load: Loader,
     deadline: Duration,
     wake: Wake,
     completion: Option<Completion>,
@@ -46,24 +43,15 @@ pub struct Served {
     /// The record.
     pub entry: Entry,
     /// Where it was found: the tier's name, or `store`.
-    pub tier: Arc<str>,
-    /// How long ago the tier was filled.
+    pub tier: &'static str,
+    /// How long ago it was read from the store.
     pub age: Duration,
-    /// Whether it is served beyond its time to live: while a fresh one is loaded, or because the store fails.
-    pub stale: bool,
 }
 
 impl Records {
-    /// The records of a collection, read through tiers. `deadline` bounds each call of the store; `wake` is called after each commit.
-    pub fn new(
-        collection: Arc<Collection>,
-        store: Arc<dyn RecordStore>,
-        tiered: Arc<Tiered>,
-        deadline: Duration,
-        wake: Wake,
-    ) -> Self {
-        let load = loader(&collection, &store);
-        Self { collection, store, tiered, load, deadline, wake, completion: None }
+    /// The records of a collection. `deadline` bounds each call of the store; `wake` is called after each commit.
+    pub fn new(collection: Arc<Collection>, store: Arc<dyn RecordStore>, deadline: Duration, wake: Wake) -> Self {
+        Self { collection, store, deadline, wake, completion: None }
     }
 
     /// The same, with values completed before each create and change.
@@ -82,18 +70,30 @@ impl Records {
         &self.collection
     }
 
-    /// The record of a key, at `at_least` this version: from the first tier that has it, else from the store.
+    /// The record of a key, at `at_least` this version: waits a little for it to arrive.
     ///
     /// # Errors
     /// `NotFound`, `NotYet`, or what the store says.
     pub async fn get(&self, key: &Key, at_least: Version) -> Result<Served, ServiceError> {
-        let served = self.tiered.get_or_load(key, at_least, &self.load).await?;
-        match served.cached {
-            Cached::Present(entry) => {
-                let age = Duration::from_millis(served.age_ms);
-                Ok(Served { entry, tier: served.tier, age, stale: served.stale })
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let found = self.look_up(key).await?;
+            let current = match &found {
+                Lookup::Found(record) => record.version,
+                Lookup::Deleted(version) => *version,
+                Lookup::Missing => Version(0),
+            };
+            if current >= at_least {
+                let Lookup::Found(record) = found else { return Err(ServiceError::NotFound) };
+                let entry = whole_entry(&record, self.schema());
+                return Ok(Served { entry, tier: "store", age: Duration::ZERO });
             }
-            Cached::Absent(_) => Err(ServiceError::NotFound),
+            if started.elapsed() + pause > ARRIVAL_WAIT_MAX {
+                return Err(ServiceError::NotYet { wanted: at_least, current });
+            }
+            sleep(pause).await;
+            pause *= 2;
         }
     }
 
@@ -102,13 +102,12 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Entry>, ServiceError> {
-        let mut entries = Vec::with_capacity(keys.len());
-        for answer in self.tiered.get_many(keys, &self.load).await {
-            if let Cached::Present(entry) = answer?.cached {
-                entries.push(entry);
-            }
-        }
-        Ok(entries)
+        let found = self.look_up_all(keys).await?;
+        let entries = found.iter().filter_map(|lookup| match lookup {
+            Lookup::Found(record) => Some(whole_entry(record, self.schema())),
+            Lookup::Deleted(_) | Lookup::Missing => None,
+        });
+        Ok(entries.collect())
     }
 
     /// What the store knows of several keys, in their order.
@@ -315,13 +314,10 @@ impl Records {
     async fn commit(&self, key: Key, action: Action, actor: &str) -> Result<Written, ServiceError> {
         let change = Change { collection: Arc::clone(&self.collection), key, action };
         let work = UnitOfWork { changes: vec![change], actor: actor.to_owned() };
-        let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
+        let (store, wake) = (Arc::clone(&self.store), Arc::clone(&self.wake));
         let task = tokio::spawn(async move {
             let written = store.commit(work).await?;
             wake();
-            for written in &written {
-                tiered.after_commit(&written.key, &state_of(written)).await;
-            }
             Ok::<_, StoreError>(written)
         });
         let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
@@ -331,21 +327,11 @@ impl Records {
     }
 }
 
-/// What reads the records of a collection from its store.
-fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>) -> Loader {
-    let (collection, store) = (Arc::clone(collection), Arc::clone(store));
-    Arc::new(move |keys| {
-        let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
-        Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as _) })
-    })
-}
-
-/// What the store knows of a key after a change.
-fn state_of(written: &Written) -> Lookup {
-    match &written.record {
-        Some(record) => Lookup::Found(record.clone()),
-        None => Lookup::Deleted(written.version),
-    }
+/// An entry that shares nothing.
+fn whole_entry(record: &Record, schema: &Schema) -> Entry {
+    let mut own = record.to_json(schema);
+    own.pop();
+    Entry { version: record.version, own: own.into(), shared: bytes::Bytes::new() }
 }
 
 fn record_of(written: Written) -> Result<Record, ServiceError> {

@@ -18,7 +18,7 @@ use crate::{
 
 mod backend;
 mod pool;
-pub mod quantity;
+mod quantity;
 mod replicas;
 mod service;
 mod tier;

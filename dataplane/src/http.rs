@@ -11,3 +11,6 @@ pub mod params;
 pub mod resource;
 pub mod router;
 pub mod status;
+
+#[cfg(test)]
+mod tests;

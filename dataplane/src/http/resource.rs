@@ -174,6 +174,10 @@ impl Resource {
             json(served.entry.to_body().into(), StatusCode::OK)
         };
         response.headers_mut().insert(header::ETAG, tag);
+        if served.stale {
+            response.headers_mut().insert(header::AGE, HeaderValue::from(served.age_ms / 1_000));
+            response.headers_mut().insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
+        }
         if call.headers.get(EXPLAIN).is_some_and(|value| value == "1") {
             response.headers_mut().insert(EXPLAIN, explanation(&served));
         }
@@ -276,7 +280,8 @@ pub fn json(body: Bytes, status: StatusCode) -> Response {
 }
 
 fn explanation(served: &Served) -> HeaderValue {
-    let Served { entry, tier, age } = served;
-    let text = format!("tier={tier}; version={}; age={}ms", entry.version, age.as_millis());
+    let Served { entry, tier, age_ms, stale } = served;
+    let stale = if *stale { "; stale" } else { "" };
+    let text = format!("tier={tier}; version={}; age={age_ms}ms{stale}", entry.version);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("tier=unknown"))
 }

@@ -1,6 +1,7 @@
 //! Why a read or a write was refused or failed: the one error of this layer. Transports map it once.
 
 use crate::{
+    cache::tiered::{LoadError, ReadError},
     domain::{json::BodyError, record::Version, schema::FieldFault},
     store::StoreError,
 };
@@ -71,6 +72,16 @@ impl ServiceError {
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldFault::new(field, message)])
     }
+
+    /// What a store said to a load. Several readers wait for one load, so that its error cannot be taken apart.
+    fn of_load(error: &LoadError) -> Self {
+        let text = error.to_string();
+        match error.downcast_ref::<StoreError>() {
+            Some(StoreError::Unsupported(why)) => Self::Unsupported(why.clone()),
+            Some(StoreError::Unavailable(_)) | None => Self::Unavailable(text),
+            Some(_) => Self::Internal(text),
+        }
+    }
 }
 
 impl From<StoreError> for ServiceError {
@@ -85,6 +96,17 @@ impl From<StoreError> for ServiceError {
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Unknown(why) => Self::Unknown(why),
             StoreError::Corrupt(why) => Self::Internal(why),
+        }
+    }
+}
+
+impl From<ReadError> for ServiceError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotYet { required, found } => Self::NotYet { wanted: required, current: found },
+            ReadError::Load(error) => Self::of_load(&error),
+            ReadError::TimedOut => Self::Timeout,
+            ReadError::Lost => Self::Internal("a load came to no end".to_owned()),
         }
     }
 }

@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{error::ServiceError, precondition::Precondition};
 use crate::{
-    cache::Entry,
+    cache::{
+        Cached, Entry,
+        tiered::{LoadError, Loader, Tiered},
+    },
     domain::{
         change::{Action, Change, Collection, Guard, UnitOfWork, Written},
         json::{Draft, Echo, Patch, Replacement},
@@ -20,8 +23,6 @@ use crate::{
 
 /// How often a change is tried again when others change the record at the same time.
 const ATTEMPTS_MAX: u32 = 12;
-/// How long a read waits for the version that it must have.
-const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Called after each commit, so that the relay need not wait for its next look.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -32,6 +33,8 @@ pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceE
 pub struct Records {
     collection: Arc<Collection>,
     store: Arc<dyn RecordStore>,
+    tiers: Arc<Tiered>,
+    load: Loader,
     deadline: Duration,
     wake: Wake,
     completion: Option<Completion>,
@@ -43,15 +46,24 @@ pub struct Served {
     /// The record.
     pub entry: Entry,
     /// Where it was found: the tier's name, or `store`.
-    pub tier: &'static str,
-    /// How long ago it was read from the store.
-    pub age: Duration,
+    pub tier: Arc<str>,
+    /// How long ago the tier got it, in ms.
+    pub age_ms: u64,
+    /// Whether it is served beyond its time to live.
+    pub stale: bool,
 }
 
 impl Records {
-    /// The records of a collection. `deadline` bounds each call of the store; `wake` is called after each commit.
-    pub fn new(collection: Arc<Collection>, store: Arc<dyn RecordStore>, deadline: Duration, wake: Wake) -> Self {
-        Self { collection, store, deadline, wake, completion: None }
+    /// The records of a collection, read through tiers. `deadline` bounds each call of the store; `wake` is called after each commit.
+    pub fn new(
+        collection: Arc<Collection>,
+        store: Arc<dyn RecordStore>,
+        tiers: Arc<Tiered>,
+        deadline: Duration,
+        wake: Wake,
+    ) -> Self {
+        let load = loader(Arc::clone(&collection), Arc::clone(&store));
+        Self { collection, store, tiers, load, deadline, wake, completion: None }
     }
 
     /// The same, with values completed before each create and change.
@@ -70,30 +82,20 @@ impl Records {
         &self.collection
     }
 
-    /// The record of a key, at `at_least` this version: waits a little for it to arrive.
+    /// The tiers that reads go through.
+    pub fn tiers(&self) -> &Arc<Tiered> {
+        &self.tiers
+    }
+
+    /// The record of a key, not older than `at_least`: waits a little for that version to arrive.
     ///
     /// # Errors
     /// `NotFound`, `NotYet`, or what the store says.
     pub async fn get(&self, key: &Key, at_least: Version) -> Result<Served, ServiceError> {
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let found = self.look_up(key).await?;
-            let current = match &found {
-                Lookup::Found(record) => record.version,
-                Lookup::Deleted(version) => *version,
-                Lookup::Missing => Version(0),
-            };
-            if current >= at_least {
-                let Lookup::Found(record) = found else { return Err(ServiceError::NotFound) };
-                let entry = whole_entry(&record, self.schema());
-                return Ok(Served { entry, tier: "store", age: Duration::ZERO });
-            }
-            if started.elapsed() + pause > ARRIVAL_WAIT_MAX {
-                return Err(ServiceError::NotYet { wanted: at_least, current });
-            }
-            sleep(pause).await;
-            pause *= 2;
+        let found = self.tiers.get_or_load(key, at_least, &self.load).await?;
+        match found.cached {
+            Cached::Present(entry) => Ok(Served { entry, tier: found.tier, age_ms: found.age_ms, stale: found.stale }),
+            Cached::Absent(_) => Err(ServiceError::NotFound),
         }
     }
 
@@ -102,12 +104,13 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Entry>, ServiceError> {
-        let found = self.look_up_all(keys).await?;
-        let entries = found.iter().filter_map(|lookup| match lookup {
-            Lookup::Found(record) => Some(whole_entry(record, self.schema())),
-            Lookup::Deleted(_) | Lookup::Missing => None,
-        });
-        Ok(entries.collect())
+        let mut entries = Vec::with_capacity(keys.len());
+        for found in self.tiers.get_many(keys, &self.load).await {
+            if let Cached::Present(entry) = found?.cached {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
     }
 
     /// What the store knows of several keys, in their order.
@@ -177,7 +180,7 @@ impl Records {
     /// Replaces a record's values, or creates it. Says whether it was created.
     ///
     /// # Errors
-    /// `Stale`, `Exists` (for `Absent`), `Invalid`, `Duplicate`, or what the store says.
+    /// `Stale`, `Invalid`, `Duplicate`, or what the store says.
     pub async fn upsert(
         &self,
         key: &Key,
@@ -198,7 +201,12 @@ impl Records {
             Precondition::Absent => Action::Create { values, fresh_key: false },
             _ => Action::Upsert { guard: Guard::Any, values },
         };
-        let written = self.commit(key.clone(), action, actor).await?;
+        let written = match self.commit(key.clone(), action, actor).await {
+            Err(ServiceError::Exists) if *precondition == Precondition::Absent => {
+                return Err(ServiceError::Stale { current: self.current(key).await?.version });
+            }
+            done => done?,
+        };
         let created = written.created;
         Ok((record_of(written)?, created))
     }
@@ -314,10 +322,14 @@ impl Records {
     async fn commit(&self, key: Key, action: Action, actor: &str) -> Result<Written, ServiceError> {
         let change = Change { collection: Arc::clone(&self.collection), key, action };
         let work = UnitOfWork { changes: vec![change], actor: actor.to_owned() };
-        let (store, wake) = (Arc::clone(&self.store), Arc::clone(&self.wake));
+        let (store, tiers, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiers), Arc::clone(&self.wake));
         let task = tokio::spawn(async move {
             let written = store.commit(work).await?;
             wake();
+            for Written { key, version, record, .. } in &written {
+                let state = record.clone().map_or(Lookup::Deleted(*version), Lookup::Found);
+                tiers.after_commit(key, &state).await;
+            }
             Ok::<_, StoreError>(written)
         });
         let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
@@ -327,11 +339,12 @@ impl Records {
     }
 }
 
-/// An entry that shares nothing.
-fn whole_entry(record: &Record, schema: &Schema) -> Entry {
-    let mut own = record.to_json(schema);
-    own.pop();
-    Entry { version: record.version, own: own.into(), shared: bytes::Bytes::new() }
+/// Reads keys of a collection from its store.
+fn loader(collection: Arc<Collection>, store: Arc<dyn RecordStore>) -> Loader {
+    Arc::new(move |keys| {
+        let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
+        Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as LoadError) })
+    })
 }
 
 fn record_of(written: Written) -> Result<Record, ServiceError> {

@@ -1,0 +1,350 @@
+//! The API on a real server on a free port, over SQLite.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use bytes::Bytes;
+use crds::{
+    pool::{Access, Entity, FieldSpec, FieldType, PoolLimits, Role},
+    settings::{TierKind, TierSettings},
+    tier::{Policy as Eviction, WriteStrategy},
+    units::Span,
+};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value as Json;
+use tokio::sync::watch;
+
+use super::{
+    health::Health,
+    metrics::HttpMetrics,
+    resource::{Gate, Policy, Resource},
+    router::{Api, Pool, path_of, router, upserts},
+};
+use crate::{
+    cache::{
+        clock::Clock,
+        memory::{MemoryConfig, MemoryTier, PoolConfig},
+        tiered::{Backing, Tiered, TieredConfig, lifetime},
+    },
+    domain::{
+        change::Collection,
+        custom, entities,
+        schema::Schema,
+        seal::{SealError, Sealer},
+    },
+    security::caller::Caller,
+    service::{orders::pricing, records::Records},
+    store::{RecordStore, sql::SqlStore},
+};
+
+mod access;
+mod bad_input;
+mod changes;
+mod conditions;
+mod faults;
+mod pages;
+mod paths;
+
+/// A running server, and a client of it.
+struct Server {
+    address: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    pools: Vec<Pool>,
+    commits: Arc<AtomicU64>,
+    _folder: Option<Folder>,
+}
+
+/// An answer, read to its end.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+struct Plain;
+
+impl Sealer for Plain {
+    fn seal(&self, plain: &[u8], _: &str) -> String {
+        String::from_utf8_lossy(plain).into_owned()
+    }
+
+    fn open(&self, sealed: &str, _: &str) -> Result<Vec<u8>, SealError> {
+        Ok(sealed.as_bytes().to_vec())
+    }
+}
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("flyweight-api-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const ENTITIES: [Entity; 6] = [
+    Entity::User,
+    Entity::Payment,
+    Entity::Order,
+    Entity::Product,
+    Entity::NotificationTemplate,
+    Entity::Configuration,
+];
+
+fn collection_of(entity: Entity) -> Arc<Collection> {
+    let schema = entities::builtin(entity).unwrap();
+    let name = schema.collection.clone();
+    Arc::new(Collection {
+        pool: name.clone(),
+        schema: Arc::new(schema),
+        name,
+        key_column: "id".to_owned(),
+        version_column: Some("version".to_owned()),
+        declared: false,
+    })
+}
+
+/// A declared table with a version, and one without.
+fn declared(pool: &str, version: Option<&str>) -> Arc<Collection> {
+    let field = |name: &str, kind, role| FieldSpec {
+        name: name.into(),
+        kind: Some(kind),
+        role,
+        encrypt: false,
+        required: false,
+    };
+    let specs = [field("code", FieldType::String, Role::Extrinsic), field("phone", FieldType::String, Role::Auto)];
+    Arc::new(Collection {
+        pool: pool.to_owned(),
+        schema: Arc::new(custom::schema(pool, "code", version, &specs)),
+        name: pool.to_owned(),
+        key_column: "code".to_owned(),
+        version_column: version.map(str::to_owned),
+        declared: true,
+    })
+}
+
+impl Server {
+    /// All built-in entities and two declared tables, in a fresh SQLite file.
+    async fn start() -> Self {
+        let folder = Folder::new();
+        let file = folder.0.join("data.db");
+        let declared = [declared("stores", Some("version")), declared("regions", None)];
+        declare(&file).await;
+        let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
+        let collections: Vec<_> = ENTITIES.into_iter().map(collection_of).chain(declared).collect();
+        store.prepare(&collections).await.unwrap();
+        let mut server = Self::over(&store, &collections).await;
+        server._folder = Some(folder);
+        server
+    }
+
+    /// These collections of a store.
+    async fn over(store: &Arc<dyn RecordStore>, collections: &[Arc<Collection>]) -> Self {
+        let commits = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&commits);
+        let wake: crate::service::records::Wake = Arc::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        let records = |collection: &Arc<Collection>| {
+            let tiers = Arc::new(tiers_of(collection));
+            Records::new(
+                Arc::clone(collection),
+                Arc::clone(store),
+                tiers,
+                Duration::from_millis(1_000),
+                Arc::clone(&wake),
+            )
+        };
+        let products = collections.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
+        let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
+        let gate = Arc::new(Gate::new(64, Duration::from_secs(5)));
+        let pools: Vec<Pool> = collections
+            .iter()
+            .map(|collection| {
+                let entity = entity_of(&collection.schema);
+                let records = match entity {
+                    Entity::Order => {
+                        records(collection).completed_by(pricing(Arc::clone(&collection.schema), products.clone()))
+                    }
+                    _ => records(collection),
+                };
+                let policy = Policy { access: Access::default(), limits: PoolLimits::default() };
+                let path = path_of(entity, &collection.pool);
+                let metrics = metrics.of_pool(&collection.pool);
+                let resource =
+                    Resource::new(Arc::new(records), path, upserts(entity), policy, Arc::clone(&gate), metrics);
+                Pool { entity, resource: Arc::new(resource) }
+            })
+            .collect();
+        let health = Health {
+            checks: watch::channel(BTreeMap::new()).1,
+            unready: watch::channel(None).1,
+            factory: Box::new(|| Json::Null),
+        };
+        let api = Api { pools: pools.clone(), health: Arc::new(health) };
+        let app = router(&api, Router::new()).layer(axum::middleware::from_fn(
+            async |mut request: axum::extract::Request, next: axum::middleware::Next| {
+                // Stands in for the security layer: the roles are what the test says.
+                if let Some(roles) = request.headers().get("test-roles") {
+                    let roles = roles.to_str().unwrap().split(',').map(str::to_owned).collect();
+                    request.extensions_mut().insert(Arc::new(Caller { subject: "tester".to_owned(), roles }));
+                }
+                next.run(request).await
+            },
+        ));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, client: Client::builder(TokioExecutor::new()).build_http(), pools, commits, _folder: None }
+    }
+
+    fn resource(&self, pool: &str) -> &Resource {
+        &self.pools.iter().find(|found| found.resource.pool() == pool).unwrap().resource
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        // Two slashes lead to the root, one below the base path.
+        let path = path
+            .strip_prefix('/')
+            .filter(|rest| rest.starts_with('/'))
+            .map_or_else(|| format!("/api/v1{path}"), str::to_owned);
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    async fn with(&self, method: Method, path: &str, body: &str) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], body.to_owned()).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Answer {
+        self.with(Method::POST, path, body).await
+    }
+
+    async fn put(&self, path: &str, body: &str) -> Answer {
+        self.with(Method::PUT, path, body).await
+    }
+
+    async fn patch(&self, path: &str, body: &str) -> Answer {
+        self.with(Method::PATCH, path, body).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], "").await
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Json {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The answer, which must have this status.
+    #[track_caller]
+    fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+
+    /// Checks that this is a problem of this status, and gives the fields that it names.
+    #[track_caller]
+    fn problem(&self, status: u16) -> Vec<String> {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.json();
+        assert_eq!(body["status"], status);
+        for name in ["type", "title", "detail", "instance"] {
+            assert!(body[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {body}");
+        }
+        for word in ["SELECT", "INSERT", "UPDATE ", "sqlite", "panicked", "src/"] {
+            assert!(!self.text.contains(word), "{}", self.text);
+        }
+        let field = |error: &Json| error["field"].as_str().unwrap().to_owned();
+        body["errors"].as_array().map(|errors| errors.iter().map(field).collect()).unwrap_or_default()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.json()["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn entity_of(schema: &Schema) -> Entity {
+    ENTITIES
+        .into_iter()
+        .find(|entity| entities::builtin(*entity).unwrap().entity == schema.entity)
+        .unwrap_or(Entity::Custom)
+}
+
+/// One tier in memory.
+fn tiers_of(collection: &Collection) -> Tiered {
+    let settings = TierSettings {
+        name: "hot".to_owned(),
+        kind: TierKind::Memory { max_bytes: crds::units::Bytes(8 << 20), policy: Eviction::S3Fifo },
+        ttl: Span::from_secs(60),
+        jitter: 0,
+        negative_ttl: Span::from_secs(2),
+        stale_while_revalidate: Span::default(),
+        stale_if_error: Span::default(),
+        write: WriteStrategy::CacheAside,
+    };
+    let clock = Clock::system();
+    let memory = MemoryTier::new(MemoryConfig { max_bytes: 8 << 20, policy: Eviction::S3Fifo, shards: 1, seed: 1 });
+    let config = PoolConfig { capacity: 1_000, idle_after_ms: 60_000, lifetime: lifetime(&settings) };
+    let pool = memory.register(Arc::clone(&collection.schema), config).unwrap();
+    Tiered::new(TieredConfig {
+        pool: collection.pool.clone(),
+        schema: Arc::clone(&collection.schema),
+        tiers: vec![(settings, Backing::Memory(Arc::new(memory), pool))],
+        sealer: None,
+        clock,
+        load_deadline: Duration::from_millis(1_000),
+        not_yet_deadline: Duration::from_millis(200),
+    })
+}
+
+/// Makes the tables that a user would have declared.
+async fn declare(file: &std::path::Path) {
+    use sqlx::ConnectOptions;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    for table in [
+        "CREATE TABLE stores (code VARCHAR(64) PRIMARY KEY, phone TEXT, version BIGINT NOT NULL)",
+        "CREATE TABLE regions (code VARCHAR(64) PRIMARY KEY, phone TEXT)",
+    ] {
+        sqlx::query(table).execute(&mut connection).await.unwrap();
+    }
+}

@@ -1,0 +1,132 @@
+//! Stores that fail: an answer in time that says what is known, and nothing of the inside.
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::{
+    domain::{
+        change::{UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup, Version},
+    },
+    store::StoreError,
+};
+
+/// A store that fails each call in one way.
+struct Failing(fn() -> StoreError);
+
+/// A store that never answers.
+struct Silent;
+
+#[async_trait]
+impl RecordStore for Failing {
+    async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
+        Err((self.0)())
+    }
+    async fn read(&self, _: &Collection, _: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        Err((self.0)())
+    }
+    async fn find(&self, _: &Collection, _: &Query) -> Result<Page, StoreError> {
+        Err((self.0)())
+    }
+    async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        Err((self.0)())
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        Err((self.0)())
+    }
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        unreachable!("the API asks no outbox")
+    }
+}
+
+#[async_trait]
+impl RecordStore for Silent {
+    async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+    async fn read(&self, _: &Collection, _: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        std::future::pending().await
+    }
+    async fn find(&self, _: &Collection, _: &Query) -> Result<Page, StoreError> {
+        std::future::pending().await
+    }
+    async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        std::future::pending().await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        unreachable!("the API asks no outbox")
+    }
+}
+
+const CREATE: &str = r#"{"name":"Tea","price":1}"#;
+
+#[tokio::test]
+async fn every_failure_of_a_store_has_its_answer() {
+    let cases: [(fn() -> StoreError, u16, u16); 8] = [
+        (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
+        (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
+        (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),
+        (|| StoreError::Unsupported("this cannot be done".into()), 422, 422),
+        (|| StoreError::ReadOnly("this cannot be written".into()), 403, 403),
+        (|| StoreError::NotFound, 404, 404),
+        (|| StoreError::Duplicate { field: "name".into() }, 409, 409),
+        (|| StoreError::Stale { current: Version(7) }, 412, 412),
+    ];
+    for (error, read, write) in cases {
+        let store: Arc<dyn RecordStore> = Arc::new(Failing(error));
+        let server = Server::over(&store, &[collection_of(Entity::Product)]).await;
+        for answer in
+            [server.get("/products/p").await, server.get("/products").await, server.get("/products?ids=p").await]
+        {
+            answer.problem(read);
+            assert!(!answer.text.contains("10.0.0.1"), "{}", answer.text);
+            assert_eq!(answer.header("retry-after").is_empty(), read != 503);
+        }
+        for answer in [
+            server.post("/products", CREATE).await,
+            server.put("/products/p", CREATE).await,
+            server.delete("/products/p").await,
+        ] {
+            answer.problem(write);
+            assert!(!answer.text.contains("10.0.0.1"), "{}", answer.text);
+        }
+        assert_eq!(server.commits.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_store_is_answered_for_within_the_deadline() {
+    let store: Arc<dyn RecordStore> = Arc::new(Silent);
+    let server = Server::over(&store, &[collection_of(Entity::Product)]).await;
+    let started = std::time::Instant::now();
+    let (read, write) = tokio::join!(server.get("/products/p"), server.post("/products", CREATE));
+    read.problem(503);
+    write.problem(504);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_are_refused_early() {
+    let store: Arc<dyn RecordStore> = Arc::new(Silent);
+    let server = Arc::new(Server::over(&store, &[collection_of(Entity::Product)]).await);
+    let calls = (0..80).map(|_| {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            let answer = server.get("/products/p").await;
+            answer.problem(503);
+            answer.json()["type"].as_str().unwrap().to_owned()
+        })
+    });
+    let mut shed = 0;
+    for call in calls.collect::<Vec<_>>() {
+        shed += usize::from(call.await.unwrap().ends_with(":overloaded"));
+    }
+    assert_eq!(shed, 80 - 64);
+    // Probes do not wait at the gate.
+    server.get("//livez").await.expect(200);
+}

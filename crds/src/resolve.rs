@@ -18,7 +18,7 @@ use crate::{
 
 mod backend;
 mod pool;
-mod quantity;
+pub mod quantity;
 mod replicas;
 mod service;
 mod tier;

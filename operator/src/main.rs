@@ -1,1 +1,46 @@
-fn main() {}
+//! The operator of Flyweight: makes a running data plane of `FlyweightService`, `FlyweightPool` and `CacheTier` resources.
+
+mod admin;
+mod app;
+mod apply;
+mod args;
+mod caches;
+mod child;
+mod context;
+mod controller;
+mod desired;
+mod error;
+mod events;
+#[cfg(test)]
+mod fixture;
+mod lease;
+mod memory;
+mod metrics;
+mod observe;
+mod reconcile;
+mod shares;
+mod status;
+mod telemetry;
+mod validate;
+mod watches;
+mod writer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Run(run) => app::run(run),
+        Command::Crds(crds) => app::print_crds(&crds),
+    };
+    outcome.map_or_else(
+        |error| {
+            eprintln!("flyweight-operator: {error:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}

@@ -1,0 +1,226 @@
+//! The fourth step: makes the cluster as planned. What already is as planned is not written.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::service::FlyweightService;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Pod, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+};
+use serde_json::json;
+
+use crate::{
+    apply::compare::is_covered,
+    child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_owned_by, label},
+    context::Context,
+    desired::{Plan, telling::Tell},
+    error::Error,
+    observe::Observed,
+    writer::ask,
+};
+
+mod compare;
+
+const KEY_BYTES: usize = 32;
+
+/// What was done.
+pub struct Applied {
+    /// The children as they are now.
+    pub children: Vec<Live>,
+    /// Whether all of it succeeded; the steps after a failure were not tried.
+    pub outcome: Result<(), Error>,
+}
+
+/// Carries out the plan, step by step, up to the first failure.
+pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Applied {
+    let mut children: BTreeMap<ChildRef, Live> =
+        observed.children.iter().map(|live| (live.reference.clone(), live.clone())).collect();
+    let outcome = Step { observed, context }.all(plan, &mut children).await;
+    Applied { children: children.into_values().collect(), outcome }
+}
+
+struct Step<'a> {
+    observed: &'a Observed,
+    context: &'a Context,
+}
+
+impl Step<'_> {
+    async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<(), Error> {
+        if let Some(name) = &plan.key_to_make {
+            self.make_key(name).await?;
+        }
+        if let Some(replicas) = plan.replicas_to_seed {
+            self.seed(replicas).await?;
+        }
+        for child in &plan.children {
+            let live = children.get(&child.reference);
+            if let Some(live) = live.filter(|live| is_current(child, live)) {
+                tracing::trace!(child = ?live.reference, "is as it should be");
+                continue;
+            }
+            let live = self.put(child, live).await?;
+            children.insert(live.reference.clone(), live);
+        }
+        for reference in &plan.prune {
+            if let Some(live) = children.get(reference) {
+                self.prune(live).await?;
+            }
+            children.remove(reference);
+        }
+        for tell in &plan.tell {
+            self.tell_pod(tell).await?;
+        }
+        Ok(())
+    }
+
+    fn api(&self, reference: &ChildRef) -> Api<DynamicObject> {
+        Api::namespaced_with(self.context.client.clone(), &self.observed.namespace, &reference.kind.resource())
+    }
+
+    /// Creates or changes a child.
+    async fn put(&self, child: &Child, live: Option<&Live>) -> Result<Live, Error> {
+        let ChildRef { kind, name } = &child.reference;
+        let api = self.api(&child.reference);
+        let before = match live {
+            Some(live) => live.object.resource_version(),
+            None => self.not_foreign(&api, &child.reference).await?,
+        };
+        let parameters = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&child.body);
+        let request = api.patch(name, &parameters, &patch);
+        let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
+        object.managed_fields_mut().clear();
+        let memory = &self.context.memory;
+        let repaired = memory.has_written(&self.observed.uid, &child.reference, &child.hash)
+            || live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&child.hash));
+        let changed = before != object.resource_version();
+        let object = Arc::new(object);
+        memory.wrote(&self.observed.uid, &child.reference, &child.hash, object.clone());
+        if changed {
+            let reason = match (repaired, before) {
+                (true, _) => "Repaired",
+                (false, None) => "Created",
+                (false, Some(_)) => "Updated",
+            };
+            if repaired {
+                self.context.metrics.repaired(kind.name());
+            }
+            self.announce(reason, format!("{reason} {} {name}", kind.name())).await;
+        }
+        Ok(Live { reference: child.reference.clone(), object })
+    }
+
+    /// A child that is not in the cache may still be there without its labels; then it must be ours. Returns its resource version.
+    async fn not_foreign(&self, api: &Api<DynamicObject>, child: &ChildRef) -> Result<Option<String>, Error> {
+        let found = ask("get", child.kind.name(), &child.name, api.get_metadata_opt(&child.name)).await?;
+        match found {
+            Some(found) if !is_owned_by(&found, &self.observed.uid) => {
+                Err(Error::Foreign { object: format!("{} {}", child.kind.name(), child.name) })
+            }
+            found => Ok(found.and_then(|found| found.resource_version())),
+        }
+    }
+
+    async fn prune(&self, live: &Live) -> Result<(), Error> {
+        let ChildRef { kind, name } = &live.reference;
+        // Exactly the object that was looked at, not a newer one of the same name.
+        let preconditions = Preconditions { uid: live.object.uid(), resource_version: None };
+        let parameters = DeleteParams {
+            preconditions: Some(preconditions),
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        let api = self.api(&live.reference);
+        match self.context.writer.write("delete", kind.name(), name, api.delete(name, &parameters)).await {
+            Ok(_) => self.announce("Pruned", format!("Pruned {} {name}", kind.name())).await,
+            Err(Error::Api { source, .. }) if is_gone(&source) => (),
+            Err(error) => return Err(error),
+        }
+        self.context.memory.deleted(&self.observed.uid, &live.reference);
+        Ok(())
+    }
+
+    /// Tells a pod that its settings changed.
+    async fn tell_pod(&self, Tell { pod, told }: &Tell) -> Result<(), Error> {
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
+        let patch = json!({ "metadata": { "annotations": {
+            annotation::CONFIGURATION: told.configuration,
+            annotation::TELLING: told.telling(),
+        }}});
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(&patch);
+        let request = api.patch_metadata(pod, &parameters, &patch);
+        match self.context.writer.write("patch", "Pod", pod, request).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api { source, .. }) if is_gone(&source) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the Secret with the encryption key. It has no owner: deleting a service must not make its data unreadable.
+    async fn make_key(&self, name: &str) -> Result<(), Error> {
+        let key: [u8; KEY_BYTES] = rand::random();
+        let labels = [(label::NAME, APP), (label::INSTANCE, &self.observed.name), (label::MANAGED_BY, MANAGER)];
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("key".to_owned(), ByteString(STANDARD.encode(key).into_bytes()))].into()),
+            ..Secret::default()
+        };
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
+        let parameters = PostParams::default();
+        let request = api.create(&parameters, &secret);
+        match self.context.writer.write("create", "Secret", name, request).await {
+            Ok(_) => {
+                self.announce("Created", format!("Created Secret {name} with a new encryption key: back it up")).await
+            }
+            // It came in the meantime: it is used as it is.
+            Err(Error::Api { source, .. }) if is_conflict(&source) => (),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Autoscalers do nothing while the total is not set.
+    async fn seed(&self, replicas: u32) -> Result<(), Error> {
+        let name = &self.observed.name;
+        let api: Api<FlyweightService> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
+        // Not over a total that somebody has set since.
+        let version = self.observed.service.resource_version();
+        let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(&patch);
+        let request = api.patch(name, &parameters, &patch);
+        self.context.writer.write("patch", "FlyweightService", name, request).await.map(drop)
+    }
+
+    async fn announce(&self, reason: &str, note: String) {
+        tracing::info!(namespace = self.observed.namespace, service = self.observed.name, reason, "{note}");
+        self.context.events.normal(&self.observed.reference(), reason, note).await;
+    }
+}
+
+/// Whether a write would change nothing: the object was applied with this content, and nobody has changed it since.
+fn is_current(child: &Child, live: &Live) -> bool {
+    let object = &live.object;
+    object.metadata.deletion_timestamp.is_none()
+        && live.annotation(annotation::APPLIED) == Some(&child.hash)
+        && serde_json::to_value(&**object).is_ok_and(|live| is_covered(&child.body, &live))
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}

@@ -1,0 +1,153 @@
+//! The kinds of objects that the operator makes, and one such object as it is wanted and as it is.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    ResourceExt,
+    api::{ApiResource, DynamicObject},
+};
+use serde_json::Value;
+
+/// The field manager of every apply, and the value of `app.kubernetes.io/managed-by`.
+pub const MANAGER: &str = "flyweight-operator";
+/// The value of `app.kubernetes.io/name`.
+pub const APP: &str = "flyweight-dataplane";
+/// Labels of children.
+pub mod label {
+    /// What it is.
+    pub const NAME: &str = "app.kubernetes.io/name";
+    /// The name of the `FlyweightService`.
+    pub const INSTANCE: &str = "app.kubernetes.io/instance";
+    /// `dataplane` or `gateway`.
+    pub const COMPONENT: &str = "app.kubernetes.io/component";
+    /// Who looks after it.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// The replica group.
+    pub const GROUP: &str = "flyweight.dev/group";
+    /// `all` on pods that serve every pool of the service, `some` on the others.
+    pub const SERVES: &str = "flyweight.dev/serves";
+}
+/// Annotations of children and pods.
+pub mod annotation {
+    /// The hash of the settings: on the ConfigMap what it holds, on a pod what it was last told about.
+    pub const CONFIGURATION: &str = "flyweight.dev/configuration";
+    /// How often a pod was told about its configuration, and when last: `2@1800000000`.
+    pub const TELLING: &str = "flyweight.dev/telling";
+    /// The hash of what a running process cannot take over: on the ConfigMap and on pods.
+    pub const ROLLING: &str = "flyweight.dev/rolling";
+    /// The name of the Secret whose key encrypts fields: on the ConfigMap, once there was such a key.
+    pub const ENCRYPTION: &str = "flyweight.dev/encryption-secret";
+    /// The hash of the object as it was applied.
+    pub const APPLIED: &str = "flyweight.dev/applied";
+}
+
+/// A kind of child, in the order in which children are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChildKind {
+    /// Who the pods are.
+    ServiceAccount,
+    /// The resolved settings.
+    ConfigMap,
+    /// What clients and the gateway connect to.
+    Service,
+    /// Which traffic may pass.
+    NetworkPolicy,
+    /// The pods.
+    Deployment,
+    /// How many pods maintenance may take away.
+    PodDisruptionBudget,
+    /// How many pods there are.
+    HorizontalPodAutoscaler,
+}
+
+impl ChildKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ServiceAccount,
+        Self::ConfigMap,
+        Self::Service,
+        Self::NetworkPolicy,
+        Self::Deployment,
+        Self::PodDisruptionBudget,
+        Self::HorizontalPodAutoscaler,
+    ];
+
+    /// The API resource.
+    pub fn resource(self) -> ApiResource {
+        match self {
+            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
+        }
+    }
+
+    /// The kind's name: `ConfigMap`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::ConfigMap => "ConfigMap",
+            Self::Service => "Service",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Deployment => "Deployment",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+        }
+    }
+}
+
+/// A child by kind and name, in the namespace of its service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChildRef {
+    /// The kind.
+    pub kind: ChildKind,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// A child as it is wanted: the complete content of the apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Kind and name.
+    pub reference: ChildRef,
+    /// The object.
+    pub body: Value,
+    /// The hash of the object, which it also carries as an annotation.
+    pub hash: String,
+}
+
+/// A child as it is in the cluster.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Kind and name.
+    pub reference: ChildRef,
+    /// The object, without its managed fields.
+    pub object: Arc<DynamicObject>,
+}
+
+impl Live {
+    /// The object under its kind.
+    pub fn new(kind: ChildKind, object: Arc<DynamicObject>) -> Self {
+        Self { reference: ChildRef { kind, name: object.name_any() }, object }
+    }
+
+    /// The value of an annotation.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.object.annotations().get(name).map(String::as_str)
+    }
+}
+
+/// Whether the object has the owner with this uid.
+pub fn is_owned_by(object: &impl ResourceExt, uid: &str) -> bool {
+    object.owner_references().iter().any(|owner| owner.uid == uid)
+}

@@ -1,0 +1,210 @@
+//! The third step: what should be there. Pure: from the validated service to complete objects, one file per kind.
+
+use std::collections::BTreeSet;
+
+use crds::{resolve::Fault, settings::Settings};
+use kube::Resource;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    child::{APP, Child, ChildKind, ChildRef, MANAGER, annotation, label},
+    desired::telling::{Tell, lagging},
+    observe::Observed,
+    validate::Validated,
+};
+
+mod autoscaler;
+mod config_map;
+mod deployment;
+mod disruption_budget;
+mod gateway;
+mod network_policy;
+mod pod;
+mod service;
+mod service_account;
+pub mod telling;
+#[cfg(test)]
+mod tests;
+
+/// What to do to the cluster.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Why some or all children are left as they are.
+    pub held: Option<Held>,
+    /// The Secret with an encryption key to make.
+    pub key_to_make: Option<String>,
+    /// The total to begin autoscaling with.
+    pub replicas_to_seed: Option<u32>,
+    /// Children in the order of their application.
+    pub children: Vec<Child>,
+    /// Children that nobody wants any more.
+    pub prune: Vec<ChildRef>,
+    /// Pods whose mounted settings lag behind.
+    pub tell: Vec<Tell>,
+}
+
+/// Why children are left as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The resources have faults: the last good configuration keeps running.
+    Faults,
+    /// The service is paused.
+    Paused,
+    /// A Secret is missing, and what should run next needs it: pods and their settings stay as they are.
+    Secrets,
+}
+
+/// The service and what it should become.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    observed: &'a Observed,
+    validated: &'a Validated,
+}
+
+/// What to do to the cluster for this verdict.
+pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Plan {
+    let Ok(validated) = verdict else { return Plan { held: Some(Held::Faults), ..Plan::default() } };
+    if validated.paused {
+        return Plan { held: Some(Held::Paused), ..Plan::default() };
+    }
+    let target = Target { observed, validated };
+    let same_pods = observed.running.as_ref().is_some_and(|running| running.rolling == validated.rolling);
+    let held = (!validated.missing.is_empty() && !same_pods).then_some(Held::Secrets);
+    let mut children = target.children();
+    if held.is_some() {
+        children.retain(|child| !matches!(child.reference.kind, ChildKind::ConfigMap | ChildKind::Deployment));
+    }
+    Plan {
+        held,
+        key_to_make: validated.key_to_make.clone(),
+        replicas_to_seed: validated.replicas_to_seed,
+        prune: if held.is_some() { Vec::new() } else { superfluous(observed, &children) },
+        tell: match held {
+            Some(_) => Vec::new(),
+            None => lagging(observed, &validated.hash, &validated.rolling),
+        },
+        children,
+    }
+}
+
+/// The name of the ConfigMap with the settings.
+pub fn settings_name(service: &str) -> String {
+    format!("{service}-settings")
+}
+
+fn superfluous(observed: &Observed, wanted: &[Child]) -> Vec<ChildRef> {
+    let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
+    let mut left: Vec<ChildRef> = observed
+        .children
+        .iter()
+        .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
+        .map(|live| live.reference.clone())
+        .collect();
+    left.sort();
+    left
+}
+
+impl Target<'_> {
+    fn children(&self) -> Vec<Child> {
+        let mut children = vec![service_account::child(self), config_map::child(self), service::front(self)];
+        children.extend(self.validated.groups.iter().flat_map(|group| {
+            [service::of_group(self, group), deployment::child(self, group), disruption_budget::of_group(self, group)]
+        }));
+        if let Some(replicas) = self.validated.gateway {
+            children.extend([gateway::child(self, replicas), disruption_budget::of_gateway(self)]);
+        }
+        children.extend(self.validated.autoscaling.as_ref().map(|auto| autoscaler::child(self, auto)));
+        children.extend(self.validated.network_policy.then(|| network_policy::child(self)));
+        children.sort_by(|a, b| a.reference.cmp(&b.reference));
+        children
+    }
+
+    fn name(&self) -> &str {
+        &self.observed.name
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.validated.settings
+    }
+
+    /// `<service>-<suffix>`.
+    fn name_of(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.name())
+    }
+
+    /// The labels that select pods: they never change.
+    fn selector(&self, component: Component<'_>) -> Map<String, Value> {
+        let mut labels = Map::new();
+        labels.insert(label::NAME.to_owned(), APP.into());
+        labels.insert(label::INSTANCE.to_owned(), self.name().into());
+        labels.insert(label::COMPONENT.to_owned(), component.name().into());
+        if let Component::Group(group) = component {
+            labels.insert(label::GROUP.to_owned(), group.into());
+        }
+        labels
+    }
+
+    fn labels(&self, component: Component<'_>) -> Map<String, Value> {
+        let mut labels = self.selector(component);
+        labels.insert(label::MANAGED_BY.to_owned(), MANAGER.into());
+        labels
+    }
+
+    /// A complete child: identity, labels, annotations and owner around what is particular to it.
+    fn child(
+        &self,
+        kind: ChildKind,
+        name: String,
+        component: Component<'_>,
+        annotations: Value,
+        content: Value,
+    ) -> Child {
+        let resource = kind.resource();
+        let mut body = json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {
+                "name": name,
+                "namespace": self.observed.namespace,
+                "labels": self.labels(component),
+                "annotations": annotations,
+                "ownerReferences": [self.observed.service.controller_owner_ref(&())],
+            },
+        });
+        merge(&mut body, content);
+        let hash = digest(&body);
+        body["metadata"]["annotations"][annotation::APPLIED] = hash.clone().into();
+        Child { reference: ChildRef { kind, name }, body, hash }
+    }
+}
+
+/// What a child is part of.
+#[derive(Clone, Copy)]
+enum Component<'a> {
+    /// The data plane as a whole.
+    Dataplane,
+    /// One group of it.
+    Group(&'a str),
+    /// The gateway.
+    Gateway,
+}
+
+impl Component<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dataplane | Self::Group(_) => "dataplane",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+fn merge(body: &mut Value, content: Value) {
+    if let (Value::Object(body), Value::Object(content)) = (body, content) {
+        body.extend(content);
+    }
+}
+
+fn digest(body: &Value) -> String {
+    Sha256::digest(body.to_string()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

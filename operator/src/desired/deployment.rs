@@ -1,0 +1,63 @@
+//! Deployment: the pods of one group, with the Secrets of the backends as files.
+
+use serde_json::{Value, json};
+
+use super::{Component, Target, digest, pod};
+use crate::{
+    child::{Child, ChildKind, label},
+    validate::Group,
+};
+
+const BACKENDS_FOLDER: &str = "/etc/flyweight/backends";
+const SECURITY_FOLDER: &str = "/etc/flyweight/security";
+
+const VOLUME_NAME_MAX: usize = 63;
+
+/// The pods of one group.
+pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
+    let component = Component::Group(&group.name);
+    let args =
+        ["serve", "--config", &pod::settings_path(), "--backends", BACKENDS_FOLDER, "--security", SECURITY_FOLDER]
+            .into_iter()
+            .chain(["--group", &group.name])
+            .map(str::to_owned)
+            .collect();
+    let template = pod::template(
+        target,
+        pod::Pod {
+            component,
+            container: "dataplane",
+            args,
+            resources: json!(group.resources),
+            labels: json!({ label::SERVES: if group.serves_all { "all" } else { "some" } }),
+            volumes: secrets(target),
+        },
+    );
+    let content = pod::deployment_spec(target, component, group.replicas, template);
+    target.child(ChildKind::Deployment, target.name_of(&group.name), component, json!({}), content)
+}
+
+/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`.
+fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
+    let settings = target.settings();
+    let backends = settings.backends.iter().map(|backend| {
+        let name = &backend.name;
+        secret(&volume_name(name), &backend.secret, &format!("{BACKENDS_FOLDER}/{name}"))
+    });
+    let security = [("jwt", &settings.security.jwt_secret), ("encryption", &settings.security.encryption_secret)];
+    let security = security.into_iter().filter_map(|(name, used)| {
+        Some(secret(&format!("security-{name}"), used.as_ref()?, &format!("{SECURITY_FOLDER}/{name}")))
+    });
+    backends.chain(security).collect()
+}
+
+fn volume_name(backend: &str) -> String {
+    let name = format!("backend-{backend}");
+    if name.len() <= VOLUME_NAME_MAX { name } else { format!("backend-{}", digest(&backend.into())) }
+}
+
+/// Readable by the process' own user (through `fsGroup`) and by nobody else.
+fn secret(volume: &str, name: &str, path: &str) -> (Value, Value) {
+    let mount = json!({ "name": volume, "mountPath": path, "readOnly": true });
+    (json!({ "name": volume, "secret": { "secretName": name, "defaultMode": 0o440 } }), mount)
+}

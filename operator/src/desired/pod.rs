@@ -1,0 +1,112 @@
+//! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as possible.
+
+use serde_json::{Value, json};
+
+use super::{Component, Target, settings_name};
+use crate::child::annotation;
+
+/// Where the ConfigMap is mounted: the folder, never the single file, which would not be updated.
+pub(super) const CONFIG_FOLDER: &str = "/etc/flyweight/config";
+/// `nonroot` of the usual base images.
+const USER: u32 = 65532;
+/// Longer than the process needs to be taken out of service and to finish what it began.
+const GRACE_SECONDS: u32 = 45;
+
+/// What differs between the two.
+pub(super) struct Pod<'a> {
+    pub component: Component<'a>,
+    pub container: &'static str,
+    pub args: Vec<String>,
+    pub resources: Value,
+    /// Labels besides those that select.
+    pub labels: Value,
+    /// Volumes besides the settings, as (volume, mount).
+    pub volumes: Vec<(Value, Value)>,
+}
+
+/// The path of the settings in the pod.
+pub(super) fn settings_path() -> String {
+    format!("{CONFIG_FOLDER}/{}", crate::observe::SETTINGS_KEY)
+}
+
+/// The pod template.
+pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
+    let Pod { component, container, args, resources, labels, volumes } = pod;
+    let mut all_labels = Value::Object(target.labels(component));
+    super::merge(&mut all_labels, labels);
+    let settings =
+        json!({ "name": "config", "configMap": { "name": settings_name(target.name()), "defaultMode": 0o444 } });
+    let mount = json!({ "name": "config", "mountPath": CONFIG_FOLDER, "readOnly": true });
+    let (volumes, mounts): (Vec<Value>, Vec<Value>) = [(settings, mount)].into_iter().chain(volumes).unzip();
+    json!({
+        "metadata": {
+            "labels": all_labels,
+            "annotations": { annotation::ROLLING: target.validated.rolling },
+        },
+        "spec": {
+            "serviceAccountName": target.name(),
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "topologySpreadConstraints": [{
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": { "matchLabels": target.selector(component) },
+            }],
+            "containers": [{
+                "name": container,
+                "image": target.validated.image,
+                "args": args,
+                "env": [field_env("POD_NAME", "metadata.name"), field_env("POD_NAMESPACE", "metadata.namespace")],
+                "ports": [
+                    { "name": "http", "containerPort": 8080, "protocol": "TCP" },
+                    { "name": "admin", "containerPort": 9090, "protocol": "TCP" },
+                ],
+                "resources": resources,
+                "volumeMounts": mounts,
+                // The start may take as long as the warm-up of two minutes; readiness is asked often, because a pod that ends says so there.
+                "startupProbe": probe("/livez", 1, 120),
+                "readinessProbe": probe("/readyz", 2, 2),
+                "livenessProbe": probe("/livez", 10, 3),
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": { "drop": ["ALL"] },
+                },
+            }],
+            "volumes": volumes,
+        },
+    })
+}
+
+/// A Deployment's spec around the template: a new pod is ready before an old one goes.
+pub(super) fn deployment_spec(target: &Target<'_>, component: Component<'_>, replicas: u32, template: Value) -> Value {
+    json!({ "spec": {
+        "replicas": replicas,
+        "revisionHistoryLimit": 3,
+        "selector": { "matchLabels": target.selector(component) },
+        "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+        "template": template,
+    }})
+}
+
+fn field_env(name: &str, path: &str) -> Value {
+    json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } })
+}
+
+fn probe(path: &str, period_seconds: u32, failures: u32) -> Value {
+    json!({
+        "httpGet": { "path": path, "port": "admin", "scheme": "HTTP" },
+        "periodSeconds": period_seconds,
+        "failureThreshold": failures,
+        "timeoutSeconds": 2,
+    })
+}

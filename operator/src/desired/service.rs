@@ -1,0 +1,39 @@
+//! Services: one that clients call, and one per group by which the gateway finds the group's pods.
+
+use serde_json::json;
+
+use super::{Component, Target};
+use crate::{
+    child::{Child, ChildKind, label},
+    validate::Group,
+};
+
+/// Port 80 of the service's name: the gateway where there is one, else the pods that serve every pool.
+pub(super) fn front(target: &Target<'_>) -> Child {
+    let (component, selector) = if target.validated.gateway.is_some() {
+        (Component::Gateway, target.selector(Component::Gateway))
+    } else {
+        let mut selector = target.selector(Component::Dataplane);
+        selector.insert(label::SERVES.to_owned(), "all".into());
+        (Component::Dataplane, selector)
+    };
+    let content = json!({ "spec": {
+        "type": "ClusterIP",
+        "selector": selector,
+        "ports": [{ "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
+    }});
+    target.child(ChildKind::Service, target.name().to_owned(), component, json!({}), content)
+}
+
+/// A headless Service: its DNS name resolves to the ready pods of the group.
+pub(super) fn of_group(target: &Target<'_>, group: &Group) -> Child {
+    let component = Component::Group(&group.name);
+    let content = json!({ "spec": {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": false,
+        "selector": target.selector(component),
+        "ports": [{ "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
+    }});
+    target.child(ChildKind::Service, target.name_of(&group.name), component, json!({}), content)
+}

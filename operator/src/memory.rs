@@ -1,0 +1,170 @@
+//! What one replica remembers between reconciles. All of it can be lost: it only saves work.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::{ResourceExt, api::DynamicObject};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::child::{ChildRef, Live};
+
+/// How long a write may be ahead of the watch that shows it.
+const AHEAD_MAX: Duration = Duration::from_secs(3);
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_LAST: Duration = Duration::from_secs(120);
+
+/// What one replica remembers, by the uid of the resource that it is about.
+#[derive(Default)]
+pub struct Memory {
+    written: Mutex<HashMap<String, HashMap<ChildRef, Written>>>,
+    failures: Mutex<HashMap<String, u32>>,
+    reported: Mutex<HashMap<String, Instant>>,
+}
+
+/// A child as it was last written by this replica.
+struct Written {
+    hash: String,
+    /// The answer of the API server, until the watch has caught up with it.
+    ahead: Option<(Instant, Arc<DynamicObject>)>,
+}
+
+impl Memory {
+    /// Takes down that a child was written, with the API server's answer.
+    pub fn wrote(&self, owner: &str, child: &ChildRef, hash: &str, object: Arc<DynamicObject>) {
+        let written = Written { hash: hash.to_owned(), ahead: Some((Instant::now(), object)) };
+        self.written.lock().entry(owner.to_owned()).or_default().insert(child.clone(), written);
+    }
+
+    /// Takes down that a child was deleted.
+    pub fn deleted(&self, owner: &str, child: &ChildRef) {
+        if let Some(children) = self.written.lock().get_mut(owner) {
+            children.remove(child);
+        }
+    }
+
+    /// Whether this replica has already written the child like this, so that a difference is somebody else's.
+    pub fn has_written(&self, owner: &str, child: &ChildRef, hash: &str) -> bool {
+        let written = self.written.lock();
+        written.get(owner).and_then(|children| children.get(child)).is_some_and(|written| written.hash == hash)
+    }
+
+    /// The watched children, each replaced by what was written where the watch lags behind.
+    pub fn newest(&self, owner: &str, watched: Vec<Live>, now: Instant) -> Vec<Live> {
+        let mut written = self.written.lock();
+        let Some(children) = written.get_mut(owner) else { return watched };
+        let mut newest: HashMap<ChildRef, Live> =
+            watched.into_iter().map(|live| (live.reference.clone(), live)).collect();
+        for (reference, written) in children {
+            let Some((at, object)) = &written.ahead else { continue };
+            let seen = newest.get(reference).map(|live| version(&live.object));
+            if now.duration_since(*at) > AHEAD_MAX || seen >= Some(version(object)) {
+                written.ahead = None;
+            } else {
+                newest.insert(reference.clone(), Live::new(reference.kind, object.clone()));
+            }
+        }
+        newest.into_values().collect()
+    }
+
+    /// How long to wait after one more failure: doubling from 1 s to 2 min, with up to a quarter less so that objects spread out.
+    pub fn backoff(&self, uid: &str) -> Duration {
+        let mut failures = self.failures.lock();
+        let count = failures.entry(uid.to_owned()).or_default();
+        let wait = BACKOFF_FIRST.saturating_mul(1 << (*count).min(16)).min(BACKOFF_LAST);
+        *count = count.saturating_add(1);
+        wait.mul_f64(1.0 - rand::random_range(0.0..0.25))
+    }
+
+    /// Takes down that a reconcile succeeded.
+    pub fn succeeded(&self, uid: &str) {
+        self.failures.lock().remove(uid);
+    }
+
+    /// Whether figures may be written again: their last write is at least this long ago.
+    pub fn may_report(&self, uid: &str, every: Duration) -> bool {
+        self.reported.lock().get(uid).is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// Takes down that a status was written.
+    pub fn reported(&self, uid: &str) {
+        self.reported.lock().insert(uid.to_owned(), Instant::now());
+    }
+
+    /// Forgets resources that are gone.
+    pub fn retain(&self, living: &HashSet<String>) {
+        self.written.lock().retain(|uid, _| living.contains(uid));
+        self.failures.lock().retain(|uid, _| living.contains(uid));
+        self.reported.lock().retain(|uid, _| living.contains(uid));
+    }
+}
+
+/// Resource versions of one resource are numbers that grow.
+fn version(object: &DynamicObject) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::TypeMeta;
+
+    use super::*;
+    use crate::child::ChildKind;
+
+    fn object(version: &str) -> Arc<DynamicObject> {
+        let mut object =
+            DynamicObject { types: Some(TypeMeta::default()), metadata: Default::default(), data: Default::default() };
+        object.metadata.name = Some("shop".to_owned());
+        object.metadata.resource_version = Some(version.to_owned());
+        Arc::new(object)
+    }
+
+    fn versions(lives: Vec<Live>) -> Vec<String> {
+        lives.iter().filter_map(|live| live.object.resource_version()).collect()
+    }
+
+    #[test]
+    fn a_write_hides_an_older_view_until_the_watch_has_seen_it() {
+        let memory = Memory::default();
+        let watched = |version| vec![Live::new(ChildKind::Service, object(version))];
+        let child = watched("9").remove(0).reference;
+        memory.wrote("uid", &child, "h", object("10"));
+        assert_eq!(versions(memory.newest("uid", watched("9"), Instant::now())), ["10"]);
+        assert_eq!(versions(memory.newest("uid", vec![], Instant::now())), ["10"]);
+        assert_eq!(versions(memory.newest("uid", watched("11"), Instant::now())), ["11"]);
+        // Seen once, a deletion is a deletion.
+        assert!(memory.newest("uid", vec![], Instant::now()).is_empty());
+        assert!(memory.has_written("uid", &child, "h") && !memory.has_written("uid", &child, "other"));
+    }
+
+    #[test]
+    fn a_write_that_no_watch_ever_shows_is_let_go() {
+        let memory = Memory::default();
+        let child = Live::new(ChildKind::Service, object("1")).reference;
+        memory.wrote("uid", &child, "h", object("1"));
+        let later = Instant::now() + AHEAD_MAX + Duration::from_millis(1);
+        assert!(memory.newest("uid", vec![], later).is_empty());
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_its_limit_and_starts_anew() {
+        let memory = Memory::default();
+        let waits: Vec<Duration> = (0..10).map(|_| memory.backoff("uid")).collect();
+        assert!(waits[0] <= BACKOFF_FIRST && waits[0] >= BACKOFF_FIRST.mul_f64(0.75));
+        assert!(waits[3] >= BACKOFF_FIRST.mul_f64(6.0));
+        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST));
+        memory.succeeded("uid");
+        assert!(memory.backoff("uid") <= BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let memory = Memory::default();
+        memory.reported("a");
+        memory.retain(&HashSet::new());
+        assert!(memory.may_report("a", Duration::MAX));
+    }
+}

@@ -1,0 +1,82 @@
+//! What a data plane pod says of itself at `GET :9090/status`. Fields that it leaves out are zero, fields that are unknown here are ignored,
+//! so that operator and data plane of neighbouring versions understand each other.
+
+use serde::Deserialize;
+
+/// What one pod runs and has counted.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodReport {
+    /// The hash of the settings that it runs by.
+    pub configuration: String,
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Its pools.
+    pub pools: Vec<PoolReport>,
+    /// The stores and brokers as it sees them.
+    pub backends: Vec<BackendReport>,
+}
+
+/// One pool in one pod. Counters start at zero with the pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PoolReport {
+    /// The pool's name.
+    pub name: String,
+    /// Entities in memory.
+    pub entities: u64,
+    /// Distinct shared states among them.
+    pub distinct: u64,
+    /// Bytes that sharing saves.
+    pub bytes_saved: u64,
+    /// Reads that a tier answered.
+    pub hits: u64,
+    /// Reads that went to the store.
+    pub misses: u64,
+    /// Committed events that are not yet published.
+    pub backlog: u64,
+    /// Its tiers.
+    pub tiers: Vec<TierReport>,
+}
+
+/// One tier of one pool in one pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TierReport {
+    /// The tier's name.
+    pub name: String,
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that it did not.
+    pub misses: u64,
+    /// Entries, of a tier in memory.
+    pub entries: u64,
+}
+
+/// A store or broker as one pod sees it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BackendReport {
+    /// The backend's name.
+    pub name: String,
+    /// Whether it answers.
+    pub reachable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_and_unknown_fields_are_taken() {
+        let report: PodReport = serde_json::from_str(
+            r#"{"service":"shop","configuration":"1a2b","new":{"x":1},"pools":[{"name":"products","bytesSaved":7,"hits":3}],
+                "backends":[{"name":"mysql","reachable":true}]}"#,
+        )
+        .unwrap();
+        assert_eq!((report.configuration.as_str(), report.ready), ("1a2b", false));
+        assert_eq!((report.pools[0].bytes_saved, report.pools[0].hits, report.pools[0].misses), (7, 3, 0));
+        assert!(report.backends[0].reachable);
+        assert_eq!(serde_json::from_str::<PodReport>("{}").unwrap(), PodReport::default());
+    }
+}

@@ -1,0 +1,45 @@
+//! One reconcile, on one screen: observe, validate, desired, apply, status.
+
+use std::{sync::Arc, time::Duration};
+
+use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
+use kube::{Resource, runtime::controller::Action};
+
+use crate::{apply, context::Context, desired, error::Error, observe, shares, status, validate};
+
+/// How often pods are asked what they run while everything is as it should be.
+const SETTLED: Duration = Duration::from_secs(10);
+/// The same while something is under way.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// Makes the cluster as the service wants it, and says how far that is.
+///
+/// # Errors
+/// When the API server refuses or fails; what the author of the resources caused is a condition instead.
+pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> Result<Action, Error> {
+    if service.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let observed = observe::observe(&service, &context).await;
+    let verdict = validate::validate(&observed);
+    let plan = desired::plan(&observed, &verdict);
+    let applied = apply::apply(&plan, &observed, &context).await;
+    let settled = status::report(&observed, &verdict, &plan, &applied, &context).await?;
+    applied.outcome.map(|()| Action::requeue(if settled { SETTLED } else { UNDER_WAY }))
+}
+
+/// Says whether the pool is served, and with which figures.
+///
+/// # Errors
+/// When the API server refuses or fails.
+pub async fn pool(pool: Arc<FlyweightPool>, context: Arc<Context>) -> Result<Action, Error> {
+    shares::report_pool(&pool, &context).await
+}
+
+/// Says whether the tier is used, and with which figures.
+///
+/// # Errors
+/// When the API server refuses or fails.
+pub async fn tier(tier: Arc<CacheTier>, context: Arc<Context>) -> Result<Action, Error> {
+    shares::report_tier(&tier, &context).await
+}

@@ -1,0 +1,293 @@
+//! Pools and tiers: whether they are served, by whom, and their figures over all services that share them.
+//!
+//! Each service's reconcile leaves here what it knows of its pools; the status of a pool or tier is made of what all of them left.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crds::{
+    pool::FlyweightPool,
+    resolve::Fault,
+    service::FlyweightService,
+    settings::{PoolSettings, Settings},
+    status::{PoolStatus, TierStatus},
+    tier::CacheTier,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use parking_lot::Mutex;
+
+use crate::{
+    context::Context,
+    error::Error,
+    observe::{Observed, report::PodReport},
+    status::{
+        conditions::{Draft, Holds, settle},
+        figures, publish,
+    },
+    watches::Request,
+};
+
+/// How often a status is looked at without a change that wakes it.
+const RECHECK: Duration = Duration::from_secs(30);
+/// How soon to look again when a service has not been reconciled yet.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What one service knows of its pools.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// The service's name.
+    pub service: String,
+    /// Whether requests find a pod.
+    pub available: bool,
+    /// The reason why the service is not ready; empty when it is.
+    pub trouble: String,
+    /// What is wrong with its resources.
+    pub faults: Vec<Fault>,
+    /// What its pods run by.
+    pub settings: Option<Arc<Settings>>,
+    /// What its pods say.
+    pub reports: Vec<PodReport>,
+}
+
+/// The shares of all services, by namespace and name.
+#[derive(Default)]
+pub struct Shares(Mutex<BTreeMap<(String, String), Arc<Share>>>);
+
+impl Shares {
+    /// Replaces a service's share. Says whether it differs from the former one.
+    pub fn put(&self, namespace: &str, service: &str, share: Share) -> bool {
+        let mut shares = self.0.lock();
+        let key = (namespace.to_owned(), service.to_owned());
+        if shares.get(&key).is_some_and(|former| **former == share) {
+            return false;
+        }
+        shares.insert(key, Arc::new(share));
+        true
+    }
+
+    /// The share of a service, once it has been reconciled.
+    fn of(&self, service: &FlyweightService) -> Option<Arc<Share>> {
+        let key = (service.namespace().unwrap_or_default(), service.name_any());
+        self.0.lock().get(&key).cloned()
+    }
+
+    /// Forgets services that are gone.
+    pub fn retain(&self, living: impl Fn(&str, &str) -> bool) {
+        self.0.lock().retain(|(namespace, name), _| living(namespace, name));
+    }
+
+    /// Wakes the pools and tiers that the service reaches.
+    pub async fn wake(&self, observed: &Observed, context: &Context) {
+        let pools = observed.pools.iter().filter(|pool| serves(&observed.service, &pool.name_any()));
+        for pool in pools.clone() {
+            context.wake.send(Request::Pool(ObjectRef::from_obj(&**pool))).await;
+        }
+        let used: BTreeSet<&str> = pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
+        for tier in observed.tiers.iter().filter(|tier| used.contains(tier.name_any().as_str())) {
+            context.wake.send(Request::Tier(ObjectRef::from_obj(&**tier))).await;
+        }
+    }
+}
+
+/// Writes the status of a pool.
+///
+/// # Errors
+/// When it cannot be written.
+pub async fn report_pool(pool: &Arc<FlyweightPool>, context: &Context) -> Result<Action, Error> {
+    let name = pool.name_any();
+    let services = context.caches.services_in(&pool.namespace().unwrap_or_default());
+    let Some(shares) = shares_of(&services, context, |service| serves(service, &name)) else {
+        return Ok(Action::requeue(SOON));
+    };
+    let former = pool.status.clone().unwrap_or_default();
+    let status = pool_status(pool, &shares, &former, Timestamp::now());
+    publish(&**pool, &former, &status, context).await?;
+    Ok(Action::requeue(RECHECK))
+}
+
+/// Writes the status of a tier.
+///
+/// # Errors
+/// When it cannot be written.
+pub async fn report_tier(tier: &Arc<CacheTier>, context: &Context) -> Result<Action, Error> {
+    let (name, namespace) = (tier.name_any(), tier.namespace().unwrap_or_default());
+    let pools = context.caches.pools_in(&namespace);
+    let users: Vec<String> = pools
+        .iter()
+        .filter(|pool| pool.spec.tier_refs.iter().any(|one| one.name == name))
+        .map(|pool| pool.name_any())
+        .collect();
+    let services = context.caches.services_in(&namespace);
+    let uses = |service: &FlyweightService| users.iter().any(|pool| serves(service, pool));
+    let Some(shares) = shares_of(&services, context, uses) else { return Ok(Action::requeue(SOON)) };
+    let former = tier.status.clone().unwrap_or_default();
+    let status = tier_status(tier, &shares, &former, Timestamp::now());
+    publish(&**tier, &former, &status, context).await?;
+    Ok(Action::requeue(RECHECK))
+}
+
+fn serves(service: &FlyweightService, pool: &str) -> bool {
+    service.spec.pool_refs.iter().any(|one| one.name == pool)
+}
+
+/// The shares of the services that match; none while one of them has not been reconciled.
+fn shares_of(
+    services: &[Arc<FlyweightService>],
+    context: &Context,
+    matches: impl Fn(&FlyweightService) -> bool,
+) -> Option<Vec<Arc<Share>>> {
+    services.iter().filter(|service| matches(service)).map(|service| context.shares.of(service)).collect()
+}
+
+fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus, now: Timestamp) -> PoolStatus {
+    let name = pool.name_any();
+    let find = |share: &Share| share.settings.as_ref()?.pools.iter().find(|one| one.name == name).cloned();
+    let mut ready = ready(&format!("FlyweightPool/{name}"), shares, |share| find(share).is_some());
+    let is_read_only = |pool: PoolSettings| pool.source.version.is_none();
+    if ready.holds == Holds::Yes && shares.iter().any(|share| find(share).is_some_and(is_read_only)) {
+        ready.message.push_str("; read-only: its source declares no version column");
+    }
+    let sum = figures::pool(shares.iter().flat_map(|share| &share.reports), &name);
+    PoolStatus {
+        conditions: settle(vec![ready], &former.conditions, pool.meta().generation, now),
+        observed_generation: pool.meta().generation,
+        entities: sum.map(|sum| figures::count(sum.entities)),
+        distinct: sum.map(|sum| figures::count(sum.distinct)),
+        bytes_saved: sum.map(|sum| figures::bytes(sum.bytes_saved)),
+        hit_ratio: sum.and_then(|sum| figures::ratio(sum.hits, sum.misses)),
+        backlog: sum.map(|sum| figures::count(sum.backlog)),
+    }
+}
+
+fn tier_status(tier: &CacheTier, shares: &[Arc<Share>], former: &TierStatus, now: Timestamp) -> TierStatus {
+    let name = tier.name_any();
+    let runs = |share: &Share| {
+        let pools = share.settings.as_ref().map(|settings| settings.pools.as_slice()).unwrap_or_default();
+        pools.iter().flat_map(|pool| &pool.tiers).any(|one| one.name == name)
+    };
+    let ready = ready(&format!("CacheTier/{name}"), shares, runs);
+    let sum = figures::tier(shares.iter().flat_map(|share| &share.reports), &name);
+    let in_memory = tier.spec.memory.is_some();
+    TierStatus {
+        conditions: settle(vec![ready], &former.conditions, tier.meta().generation, now),
+        observed_generation: tier.meta().generation,
+        kind: Some(if in_memory { "memory" } else { "redis" }.to_owned()),
+        entries: sum.filter(|_| in_memory).map(|sum| figures::count(sum.entries)),
+        hit_ratio: sum.and_then(|sum| figures::ratio(sum.hits, sum.misses)),
+    }
+}
+
+/// Whether the resource is in use: `runs` says whether a service's pods run by it.
+fn ready(resource: &str, shares: &[Arc<Share>], runs: impl Fn(&Share) -> bool) -> Draft {
+    let draft = |holds: bool, reason: &str, message: String| Draft::new("Ready", holds.into(), reason, message);
+    if shares.is_empty() {
+        return draft(false, "NotReferenced", "no service serves it".to_owned());
+    }
+    let faults: BTreeSet<String> = shares
+        .iter()
+        .flat_map(|share| &share.faults)
+        .filter(|fault| fault.resource == resource)
+        .map(|fault| format!("{}: {}", fault.path, fault.message))
+        .collect();
+    if !faults.is_empty() {
+        return draft(false, "InvalidConfiguration", faults.into_iter().collect::<Vec<_>>().join("; "));
+    }
+    let serving: Vec<&str> =
+        shares.iter().filter(|share| share.available && runs(share)).map(|share| share.service.as_str()).collect();
+    if !serving.is_empty() {
+        return draft(true, "Serving", format!("served by {}", serving.join(", ")));
+    }
+    let waiting: Vec<String> = shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
+    draft(false, "ServiceNotReady", format!("not served yet by {}", waiting.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{change_pool, now, observed, validated},
+        status::conditions::find,
+    };
+
+    fn share(available: bool) -> Share {
+        Share {
+            service: "shop".to_owned(),
+            available,
+            trouble: if available { String::new() } else { "PodsNotReady".to_owned() },
+            faults: Vec::new(),
+            settings: Some(Arc::new(validated(&observed()).settings)),
+            reports: Vec::new(),
+        }
+    }
+
+    fn says(status: &PoolStatus) -> (String, String) {
+        let ready = find(&status.conditions, "Ready").unwrap();
+        (format!("{}/{}", ready.status, ready.reason), ready.message.clone())
+    }
+
+    fn status_with(shares: Vec<Share>) -> PoolStatus {
+        let shares: Vec<Arc<Share>> = shares.into_iter().map(Arc::new).collect();
+        pool_status(&observed().pools[0], &shares, &PoolStatus::default(), now())
+    }
+
+    #[test]
+    fn a_pool_is_ready_when_a_service_serves_it() {
+        assert_eq!(says(&status_with(vec![])).0, "False/NotReferenced");
+        assert_eq!(says(&status_with(vec![share(true)])), ("True/Serving".to_owned(), "served by shop".to_owned()));
+        let (reason, message) = says(&status_with(vec![share(false)]));
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("False/ServiceNotReady", "not served yet by shop (PodsNotReady)")
+        );
+        let other = Share { service: "mall".to_owned(), ..share(true) };
+        assert_eq!(says(&status_with(vec![share(false), other])).1, "served by mall");
+    }
+
+    #[test]
+    fn a_pool_shows_its_own_faults_only() {
+        let fault = |resource: &str| Fault {
+            resource: resource.to_owned(),
+            path: "spec.tierRefs[0].name".to_owned(),
+            message: "there is no tier".to_owned(),
+            place: None,
+        };
+        let with = |resource| status_with(vec![Share { faults: vec![fault(resource)], ..share(true) }]);
+        assert_eq!(
+            says(&with("FlyweightPool/products")),
+            ("False/InvalidConfiguration".to_owned(), "spec.tierRefs[0].name: there is no tier".to_owned())
+        );
+        assert_eq!(says(&with("FlyweightPool/users")).0, "True/Serving");
+    }
+
+    #[test]
+    fn a_tier_is_ready_when_a_running_pool_uses_it() {
+        let tier = &observed().tiers[0];
+        let status = tier_status(tier, &[Arc::new(share(true))], &TierStatus::default(), now());
+        assert_eq!(
+            (status.kind.as_deref(), find(&status.conditions, "Ready").unwrap().reason.as_str()),
+            (Some("memory"), "Serving")
+        );
+        let mut without = observed();
+        (0..2).for_each(|index| change_pool(&mut without, index, |spec| spec["tierRefs"] = serde_json::json!([])));
+        let unused = Share { settings: Some(Arc::new(validated(&without).settings)), ..share(true) };
+        let status = tier_status(tier, &[Arc::new(unused)], &TierStatus::default(), now());
+        assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "ServiceNotReady");
+    }
+
+    #[test]
+    fn a_share_is_news_only_when_it_differs() {
+        let shares = Shares::default();
+        assert!(shares.put("web", "shop", share(true)));
+        assert!(!shares.put("web", "shop", share(true)));
+        assert!(shares.put("web", "shop", share(false)));
+        shares.retain(|_, _| false);
+        assert!(shares.put("web", "shop", share(false)));
+    }
+}

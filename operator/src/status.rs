@@ -1,0 +1,157 @@
+//! The fifth step: says how things are. One writer, nothing written that is already said, figures at most every half minute.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use crds::{
+    resolve::Fault,
+    status::{PoolStatus, ServiceStatus, TierStatus},
+};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    apply::Applied,
+    child::MANAGER,
+    context::Context,
+    desired::Plan,
+    error::Error,
+    observe::Observed,
+    shares::Share,
+    status::{conditions::find, facts::Facts},
+    validate::Validated,
+};
+
+pub mod conditions;
+pub mod facts;
+pub mod figures;
+pub mod service;
+#[cfg(test)]
+mod tests;
+
+const FIGURES_EVERY: Duration = Duration::from_secs(30);
+
+/// Writes the service's status, hands the figures on to its pools and tiers, and reports changes as events. Says whether all is settled.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn report(
+    observed: &Observed,
+    verdict: &Result<Validated, Vec<Fault>>,
+    plan: &Plan,
+    applied: &Applied,
+    context: &Context,
+) -> Result<bool, Error> {
+    let facts = facts::gather(observed, verdict, plan, applied);
+    let former = observed.service.status.clone().unwrap_or_default();
+    let status = service::status(&facts, observed, &former.conditions);
+    let share = Share::new(observed, &facts, &status);
+    let settled = find(&status.conditions, "Progressing").is_some_and(|one| one.status == "False");
+    let changed = context.shares.put(&observed.namespace, &observed.name, share);
+    if publish(&*observed.service, &former, &status, context).await? {
+        announce(observed, &former.conditions, &status.conditions, context).await;
+    }
+    if changed {
+        context.shares.wake(observed, context).await;
+    }
+    Ok(settled)
+}
+
+/// A status, and what of it may wait.
+pub trait Status: Clone + PartialEq + Serialize {
+    /// The same without figures.
+    fn essence(&self) -> Self;
+}
+
+impl Status for ServiceStatus {
+    fn essence(&self) -> Self {
+        Self { pools: Vec::new(), ..self.clone() }
+    }
+}
+
+impl Status for PoolStatus {
+    fn essence(&self) -> Self {
+        Self { conditions: self.conditions.clone(), observed_generation: self.observed_generation, ..Self::default() }
+    }
+}
+
+impl Status for TierStatus {
+    fn essence(&self) -> Self {
+        Self { entries: None, hit_ratio: None, ..self.clone() }
+    }
+}
+
+/// Writes the status where it says something new. Says whether it did.
+///
+/// # Errors
+/// When the API server refuses or fails; an object that is gone is no error.
+pub async fn publish<K, S>(object: &K, former: &S, status: &S, context: &Context) -> Result<bool, Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    S: Status,
+{
+    let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
+    let due = former.essence() != status.essence() || context.memory.may_report(&uid, FIGURES_EVERY);
+    if former == status || !due {
+        return Ok(false);
+    }
+    let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let kind = K::kind(&());
+    let body = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": kind,
+        // Not for another object that took the name in the meantime.
+        "metadata": { "name": name, "uid": uid },
+        "status": status,
+    });
+    let parameters = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(&body);
+    let request = api.patch_status(&name, &parameters, &patch);
+    match context.writer.write("status", &kind, &name, request).await {
+        Ok(_) => {
+            context.memory.reported(&uid);
+            Ok(true)
+        }
+        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404 || status.code == 409) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// An event for what `kubectl describe` should show: that the service became ready, or why it is not.
+async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condition], context: &Context) {
+    let Some(ready) = find(conditions, "Ready") else { return };
+    let before = find(former, "Ready");
+    if before.is_some_and(|before| before.reason == ready.reason && before.message == ready.message) {
+        return;
+    }
+    let reference = observed.reference();
+    match (ready.status.as_str(), ready.reason.as_str()) {
+        ("True", _) if before.is_none_or(|before| before.status != "True") => {
+            context.events.normal(&reference, "Ready", ready.message.clone()).await;
+        }
+        (_, reason @ ("InvalidConfiguration" | "SecretMissing" | "ApplyFailed" | "BackendUnreachable")) => {
+            context.events.warning(&reference, reason, ready.message.clone()).await;
+        }
+        _ => (),
+    }
+}
+
+impl Share {
+    fn new(observed: &Observed, facts: &Facts<'_>, status: &ServiceStatus) -> Self {
+        let ready = find(&status.conditions, "Ready");
+        Self {
+            service: observed.name.clone(),
+            available: find(&status.conditions, "Available").is_some_and(|one| one.status == "True"),
+            trouble: ready.filter(|one| one.status != "True").map(|one| one.reason.clone()).unwrap_or_default(),
+            faults: facts.faults.to_vec(),
+            settings: facts.settings.cloned().map(Arc::new),
+            reports: facts.pods.iter().filter_map(|pod| pod.report.clone()).collect(),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What the status is made of: pods and rollouts counted, configurations compared. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{
+    resolve::Fault,
+    settings::{BackendKind, Settings},
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::{
+    apply::Applied,
+    child::{ChildKind, Live, annotation, label},
+    desired::{Held, Plan, settings_name},
+    observe::{Observed, ObservedPod},
+    validate::{MissingSecret, Validated},
+};
+
+/// A pod that is not ready for longer is not just starting.
+const START_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// Why a container waits when it will not start by waiting.
+const FAILING: [&str; 8] = [
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RunContainerError",
+];
+
+/// What is known of a service after a reconcile.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// What is wrong with the resources.
+    pub faults: &'a [Fault],
+    /// Secrets that are missing.
+    pub missing: &'a [MissingSecret],
+    /// Why children were left as they are.
+    pub held: Option<Held>,
+    /// What the API server refused to take.
+    pub refused: Option<String>,
+    /// The groups of pods.
+    pub groups: Vec<Workload>,
+    /// The gateway's pods.
+    pub gateway: Option<Workload>,
+    /// The data plane's pods, without those that end.
+    pub pods: Vec<&'a ObservedPod>,
+    /// The hash of the configuration that is wanted; none while it has faults.
+    pub wanted: Option<&'a str>,
+    /// The hash of the configuration that pods find mounted.
+    pub applied: Option<String>,
+    /// The settings behind it.
+    pub settings: Option<&'a Settings>,
+}
+
+/// Pods of one Deployment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Workload {
+    /// The group's name, or `gateway`.
+    pub name: String,
+    /// Pods that are wanted.
+    pub wanted: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// Pods in all, without those that end.
+    pub pods: u32,
+    /// Whether every pod is of the newest template.
+    pub rolled_out: bool,
+    /// Whether the rollout makes no progress.
+    pub stuck: bool,
+    /// Pods that will not become ready by waiting, with the reason.
+    pub failing: Vec<String>,
+}
+
+/// How far the configuration has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Every ready pod runs it.
+    Everywhere,
+    /// Some ready pods run another.
+    Lagging,
+    /// Some ready pods do not say what they run.
+    Silent,
+}
+
+/// Counts.
+pub fn gather<'a>(
+    observed: &'a Observed,
+    verdict: &'a Result<Validated, Vec<Fault>>,
+    plan: &Plan,
+    applied: &Applied,
+) -> Facts<'a> {
+    let validated = verdict.as_ref().ok();
+    let pods: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| !pod.terminating).collect();
+    let map = applied.children.iter().find(|live| {
+        live.reference.kind == ChildKind::ConfigMap && live.reference.name == settings_name(&observed.name)
+    });
+    let hash = map.and_then(|live| live.annotation(annotation::CONFIGURATION)).map(str::to_owned);
+    let current = validated.filter(|validated| hash.as_ref() == Some(&validated.hash)).map(|one| &one.settings);
+    let before = observed.running.as_ref().and_then(|running| running.settings.as_deref());
+    let (groups, gateway) = workloads(validated, &applied.children, &pods, observed.at);
+    Facts {
+        faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
+        missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
+        held: plan.held,
+        refused: applied.outcome.as_ref().err().filter(|error| error.is_refusal()).map(ToString::to_string),
+        groups,
+        gateway,
+        pods: pods.into_iter().filter(|pod| pod.group.is_some()).collect(),
+        wanted: validated.map(|validated| validated.hash.as_str()),
+        applied: hash,
+        settings: current.or(before),
+    }
+}
+
+fn workloads(
+    validated: Option<&Validated>,
+    children: &[Live],
+    pods: &[&ObservedPod],
+    now: Timestamp,
+) -> (Vec<Workload>, Option<Workload>) {
+    let mut groups: BTreeMap<String, Workload> = BTreeMap::new();
+    let blank = |name: &str, wanted: u32, pods: Vec<&&ObservedPod>| Workload {
+        name: name.to_owned(),
+        wanted,
+        ..counted(&pods, now)
+    };
+    for group in validated.iter().flat_map(|validated| &validated.groups) {
+        let own = pods.iter().filter(|pod| pod.group.as_ref() == Some(&group.name)).collect();
+        groups.insert(group.name.clone(), blank(&group.name, group.replicas, own));
+    }
+    let wanted_gateway = validated.and_then(|validated| validated.gateway);
+    let gateway_pods = || pods.iter().filter(|pod| pod.group.is_none()).collect();
+    let mut gateway = wanted_gateway.map(|replicas| blank("gateway", replicas, gateway_pods()));
+    for live in children.iter().filter(|live| live.reference.kind == ChildKind::Deployment) {
+        let labels = live.object.metadata.labels.as_ref();
+        let group = labels.and_then(|labels| labels.get(label::GROUP));
+        let workload = match group {
+            Some(name) => {
+                let own = || pods.iter().filter(|pod| pod.group.as_ref() == Some(name)).collect();
+                groups.entry(name.clone()).or_insert_with(|| blank(name, 0, own()))
+            }
+            None => gateway.get_or_insert_with(|| blank("gateway", 0, gateway_pods())),
+        };
+        rollout(workload, &live.object.data, live.object.metadata.generation);
+    }
+    (groups.into_values().collect(), gateway)
+}
+
+fn counted(pods: &[&&ObservedPod], now: Timestamp) -> Workload {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Workload {
+        ready: count(pods.iter().filter(|pod| pod.ready).count()),
+        pods: count(pods.len()),
+        failing: pods.iter().filter_map(|pod| failure(pod, now)).collect(),
+        ..Workload::default()
+    }
+}
+
+fn failure(pod: &ObservedPod, now: Timestamp) -> Option<String> {
+    let ObservedPod { name, ready, waiting, created, .. } = pod;
+    match waiting.as_deref() {
+        _ if *ready => None,
+        Some(reason) if FAILING.contains(&reason) => Some(format!("{name}: {reason}")),
+        _ if now.duration_since(*created) > START_MAX => Some(format!("{name}: not ready")),
+        _ => None,
+    }
+}
+
+/// Reads the Deployment's own view of its rollout.
+fn rollout(workload: &mut Workload, deployment: &Value, generation: Option<i64>) {
+    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    workload.wanted = u32::try_from(number("/spec/replicas")).unwrap_or(0);
+    let wanted = i64::from(workload.wanted);
+    workload.rolled_out = number("/status/observedGeneration") >= generation.unwrap_or(0)
+        && number("/status/updatedReplicas") == wanted
+        && number("/status/replicas") == wanted;
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice);
+    workload.stuck = conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|one| one["type"] == "Progressing" && one["reason"] == "ProgressDeadlineExceeded");
+}
+
+impl Facts<'_> {
+    /// The groups and the gateway.
+    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+        self.groups.iter().chain(&self.gateway)
+    }
+
+    /// Whether no pod is wanted.
+    pub fn is_stopped(&self) -> bool {
+        self.groups.iter().all(|group| group.wanted == 0)
+    }
+
+    /// Pods that run the applied configuration.
+    pub fn current_pods(&self) -> usize {
+        self.pods.iter().filter(|pod| self.runs_current(pod)).count()
+    }
+
+    /// How far the applied configuration has come among the ready pods.
+    pub fn spread(&self) -> Spread {
+        let mut ready = self.pods.iter().filter(|pod| pod.ready);
+        if ready.clone().any(|pod| pod.report.is_some() && !self.runs_current(pod)) {
+            Spread::Lagging
+        } else if ready.any(|pod| pod.report.is_none()) {
+            Spread::Silent
+        } else {
+            Spread::Everywhere
+        }
+    }
+
+    fn runs_current(&self, pod: &ObservedPod) -> bool {
+        pod.report.as_ref().is_some_and(|report| Some(&report.configuration) == self.applied.as_ref())
+    }
+
+    /// Backends that some pod cannot reach.
+    pub fn unreachable(&self) -> BTreeSet<&str> {
+        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+        backends.filter(|backend| !backend.reachable).map(|backend| backend.name.as_str()).collect()
+    }
+
+    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay.
+    pub fn is_vital(&self, backend: &str) -> bool {
+        let backends = self.settings.map(|settings| settings.backends.as_slice()).unwrap_or_default();
+        backends.iter().any(|one| {
+            one.name == backend && matches!(one.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. })
+        })
+    }
+}

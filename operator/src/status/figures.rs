@@ -1,0 +1,147 @@
+//! Sums over pods, and how they are written: rounded, so that a status does not change with every request.
+
+use crds::status::PoolFigures;
+
+use crate::observe::report::{PodReport, PoolReport};
+
+/// The sum of one pool over pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolSum {
+    /// Entities in memory.
+    pub entities: u64,
+    /// Distinct shared states.
+    pub distinct: u64,
+    /// Bytes that sharing saves.
+    pub bytes_saved: u64,
+    /// Reads that a tier answered.
+    pub hits: u64,
+    /// Reads that went to the store.
+    pub misses: u64,
+    /// Events that are not yet published.
+    pub backlog: u64,
+}
+
+/// The sum of one tier over pods and pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierSum {
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that it did not.
+    pub misses: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+/// The sum of the pool over the pods that report it; none where none does.
+pub fn pool<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) -> Option<PoolSum> {
+    let pools = reports.into_iter().flat_map(|report| &report.pools).filter(|pool| pool.name == name);
+    pools.map(PoolSum::from).reduce(|a, b| PoolSum {
+        entities: a.entities.saturating_add(b.entities),
+        distinct: a.distinct.saturating_add(b.distinct),
+        bytes_saved: a.bytes_saved.saturating_add(b.bytes_saved),
+        hits: a.hits.saturating_add(b.hits),
+        misses: a.misses.saturating_add(b.misses),
+        backlog: a.backlog.saturating_add(b.backlog),
+    })
+}
+
+/// The sum of the tier over all pools of the pods that report it; none where none does.
+pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) -> Option<TierSum> {
+    let pools = reports.into_iter().flat_map(|report| &report.pools);
+    let tiers = pools.flat_map(|pool| &pool.tiers).filter(|tier| tier.name == name);
+    tiers.map(|tier| TierSum { hits: tier.hits, misses: tier.misses, entries: tier.entries }).reduce(|a, b| TierSum {
+        hits: a.hits.saturating_add(b.hits),
+        misses: a.misses.saturating_add(b.misses),
+        entries: a.entries.saturating_add(b.entries),
+    })
+}
+
+impl From<&PoolReport> for PoolSum {
+    fn from(report: &PoolReport) -> Self {
+        let PoolReport { name: _, entities, distinct, bytes_saved, hits, misses, backlog, tiers: _ } = report;
+        Self {
+            entities: *entities,
+            distinct: *distinct,
+            bytes_saved: *bytes_saved,
+            hits: *hits,
+            misses: *misses,
+            backlog: *backlog,
+        }
+    }
+}
+
+impl PoolSum {
+    /// The sum under the pool's name, as the status of a service shows it.
+    pub fn figures(self, name: &str) -> PoolFigures {
+        PoolFigures {
+            name: name.to_owned(),
+            entities: count(self.entities),
+            distinct: count(self.distinct),
+            bytes_saved: bytes(self.bytes_saved),
+            hit_ratio: ratio(self.hits, self.misses),
+            backlog: count(self.backlog),
+        }
+    }
+}
+
+/// A count in a status.
+pub fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Bytes with one decimal of their largest unit: `1.2Gi`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let step = (0..UNITS.len() - 1).rev().map(|i| i + 1).find(|&i| bytes >> (10 * i) > 0).unwrap_or(0);
+    if step == 0 {
+        return bytes.to_string();
+    }
+    let tenths = (u128::from(bytes) * 10) >> (10 * step);
+    match tenths % 10 {
+        0 => format!("{}{}", tenths / 10, UNITS[step]),
+        tenth => format!("{}.{tenth}{}", tenths / 10, UNITS[step]),
+    }
+}
+
+/// The share of hits with one decimal: `98.5%`; none before the first read.
+pub fn ratio(hits: u64, misses: u64) -> Option<String> {
+    let all = u128::from(hits) + u128::from(misses);
+    let tenths = (u128::from(hits) * 1000).checked_div(all)?;
+    Some(format!("{}.{}%", tenths / 10, tenths % 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::report::TierReport;
+
+    #[test]
+    fn figures_are_rounded_down_to_one_decimal() {
+        for (number, text) in
+            [(0, "0"), (1023, "1023"), (1024, "1Ki"), (1536, "1.5Ki"), (1_288_490_189, "1.2Gi"), (5 << 40, "5Ti")]
+        {
+            assert_eq!(bytes(number), text);
+        }
+        for (hits, misses, text) in [(0, 1, "0.0%"), (985, 15, "98.5%"), (1, 0, "100.0%"), (1999, 1, "99.9%")] {
+            assert_eq!(ratio(hits, misses).as_deref(), Some(text));
+        }
+        assert_eq!(ratio(0, 0), None);
+    }
+
+    #[test]
+    fn sums_are_over_pods_and_for_tiers_over_pools() {
+        let tier_report = TierReport { name: "hot".to_owned(), hits: 2, misses: 1, entries: 5 };
+        let pool_report = |name: &str| PoolReport {
+            name: name.to_owned(),
+            entities: 3,
+            hits: 4,
+            tiers: vec![tier_report.clone()],
+            ..PoolReport::default()
+        };
+        let pod = PodReport { pools: vec![pool_report("a"), pool_report("b")], ..PodReport::default() };
+        let pods = [pod.clone(), pod];
+        assert_eq!(pool(&pods, "a").unwrap(), PoolSum { entities: 6, hits: 8, ..PoolSum::default() });
+        assert_eq!(tier(&pods, "hot").unwrap(), TierSum { hits: 8, misses: 4, entries: 20 });
+        assert_eq!(pool(&pods, "c"), None);
+    }
+}

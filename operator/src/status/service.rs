@@ -1,0 +1,242 @@
+//! The status of a service: six conditions and the figures, from the facts. Pure.
+
+use std::collections::BTreeMap;
+
+use crds::status::{ConfigurationCount, GroupStatus, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    child::label,
+    desired::Held,
+    observe::Observed,
+    status::{
+        conditions::{Draft, Holds, settle},
+        facts::{Facts, Spread, Workload},
+        figures,
+    },
+};
+
+/// The API server takes this many entries.
+const CONFIGURATIONS_MAX: usize = 16;
+
+/// The whole status.
+pub fn status(facts: &Facts<'_>, observed: &Observed, former: &[Condition]) -> ServiceStatus {
+    let generation = observed.service.metadata.generation;
+    let pods = facts.groups.iter().map(|group| group.pods).sum::<u32>();
+    let (ready, wanted) = ready_of(facts);
+    ServiceStatus {
+        conditions: settle(conditions(facts), former, generation, observed.at),
+        observed_generation: generation,
+        replicas: i32::try_from(pods).ok(),
+        selector: Some(format!("{}={},{}=dataplane", label::INSTANCE, observed.name, label::COMPONENT)),
+        pods_ready: Some(format!("{ready}/{wanted}")),
+        endpoint: Some(format!("http://{}.{}.svc", observed.name, observed.namespace)),
+        configuration: facts.applied.clone(),
+        configuration_summary: facts
+            .applied
+            .as_ref()
+            .map(|hash| format!("{} of {} pods run {hash}", facts.current_pods(), facts.pods.len())),
+        groups: facts.groups.iter().map(|group| group_status(group, facts)).collect(),
+        pools: pools(facts),
+    }
+}
+
+/// All six, the most important first.
+fn conditions(facts: &Facts<'_>) -> Vec<Draft> {
+    vec![ready(facts), available(facts), progressing(facts), degraded(facts), configuration(facts), backends(facts)]
+}
+
+/// What the author of the resources has to mend, whatever the pods do.
+fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
+    if !facts.faults.is_empty() {
+        let faults: Vec<String> = facts.faults.iter().map(ToString::to_string).collect();
+        return Some(("InvalidConfiguration", faults.join("; ")));
+    }
+    if let Some(refused) = &facts.refused {
+        return Some(("ApplyFailed", refused.clone()));
+    }
+    if !facts.missing.is_empty() {
+        let missing = facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
+        return Some(("SecretMissing", format!("missing: {}", missing.collect::<Vec<_>>().join(", "))));
+    }
+    None
+}
+
+fn ready(facts: &Facts<'_>) -> Draft {
+    let not = |reason: &str, message: String| Draft::new("Ready", Holds::No, reason, message);
+    if let Some((reason, message)) = blocked(facts) {
+        return not(reason, message);
+    }
+    let applied = configuration(facts);
+    if facts.held == Some(Held::Paused) && applied.holds != Holds::Yes {
+        return not("Paused", applied.message);
+    }
+    if facts.is_stopped() {
+        return not("ScaledToZero", "no pods are wanted".to_owned());
+    }
+    if let Some(message) = shortage(facts) {
+        return not("PodsNotReady", message);
+    }
+    if let Some(workload) = facts.workloads().find(|workload| !workload.rolled_out) {
+        return not("RollingOut", format!("{}: pods are being replaced", workload.name));
+    }
+    if applied.holds != Holds::Yes {
+        return not(&applied.reason, applied.message);
+    }
+    let vital: Vec<&str> = facts.unreachable().into_iter().filter(|backend| facts.is_vital(backend)).collect();
+    if !vital.is_empty() {
+        return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
+    }
+    let (ready, wanted) = ready_of(facts);
+    Draft::new("Ready", Holds::Yes, "Serving", format!("{ready} of {wanted} pods are ready"))
+}
+
+fn available(facts: &Facts<'_>) -> Draft {
+    let holds = |holds: bool, reason: &str, message: String| Draft::new("Available", holds.into(), reason, message);
+    if facts.groups.is_empty() || facts.is_stopped() {
+        return holds(false, "NoPods", "no pods are wanted".to_owned());
+    }
+    let without: Vec<&str> = facts
+        .workloads()
+        .filter(|workload| workload.wanted > 0 && workload.ready == 0)
+        .map(|workload| workload.name.as_str())
+        .collect();
+    if without.is_empty() {
+        return holds(true, "PodsReady", "every group has a ready pod".to_owned());
+    }
+    holds(false, "NoReadyPods", format!("no ready pod in {}", without.join(", ")))
+}
+
+fn progressing(facts: &Facts<'_>) -> Draft {
+    let holds = |holds: bool, reason: &str, message: &str| Draft::new("Progressing", holds.into(), reason, message);
+    match facts.held {
+        Some(Held::Paused) => return holds(false, "Paused", "spec.paused is true: children stay as they are"),
+        Some(Held::Faults) => {
+            return holds(false, "InvalidConfiguration", "the last good configuration keeps running");
+        }
+        Some(Held::Secrets) => return holds(false, "SecretMissing", "pods wait for the missing Secret"),
+        None => (),
+    }
+    if facts.refused.is_some() {
+        return holds(false, "ApplyFailed", "the API server refuses a child");
+    }
+    if let Some(workload) = facts.workloads().find(|workload| !workload.rolled_out) {
+        return holds(true, "RollingOut", &format!("{}: pods are being replaced", workload.name));
+    }
+    if let Some(message) = shortage(facts) {
+        return holds(true, "StartingPods", &message);
+    }
+    match facts.spread() {
+        Spread::Everywhere => holds(false, "Settled", "nothing is under way"),
+        Spread::Lagging => holds(true, "ApplyingConfiguration", "some pods do not run the configuration yet"),
+        Spread::Silent => holds(true, "PodsNotReporting", "some pods do not say yet what they run"),
+    }
+}
+
+fn degraded(facts: &Facts<'_>) -> Draft {
+    let yes = |reason: &str, message: String| Draft::new("Degraded", Holds::Yes, reason, message);
+    if let Some((reason, message)) = blocked(facts) {
+        return yes(reason, message);
+    }
+    if let Some(workload) = facts.workloads().find(|workload| workload.stuck) {
+        return yes("RolloutStuck", format!("{}: the rollout makes no progress", workload.name));
+    }
+    let failing: Vec<&str> = facts.workloads().flat_map(|one| &one.failing).map(String::as_str).collect();
+    if !failing.is_empty() {
+        return yes("PodsFailing", failing.join(", "));
+    }
+    let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
+    if !unreachable.is_empty() {
+        return yes("BackendUnreachable", format!("pods cannot reach {}", unreachable.join(", ")));
+    }
+    Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
+}
+
+fn configuration(facts: &Facts<'_>) -> Draft {
+    let holds = |holds, reason: &str, message: String| Draft::new("ConfigurationApplied", holds, reason, message);
+    let Some(wanted) = facts.wanted else {
+        return holds(Holds::No, "InvalidConfiguration", "the last good configuration keeps running".to_owned());
+    };
+    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted) else {
+        let (reason, why) = match facts.held {
+            Some(Held::Paused) => ("Paused", "the service is paused"),
+            Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
+            Some(Held::Faults) | None => ("ApplyFailed", "it could not be written"),
+        };
+        return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
+    };
+    if facts.pods.is_empty() {
+        return holds(Holds::Unknown, "NoPods", format!("no pod runs configuration {applied}"));
+    }
+    match facts.spread() {
+        Spread::Everywhere if facts.current_pods() > 0 => {
+            holds(Holds::Yes, "Applied", format!("every ready pod runs configuration {applied}"))
+        }
+        Spread::Everywhere => {
+            holds(Holds::Unknown, "NoReadyPods", format!("no ready pod runs configuration {applied}"))
+        }
+        Spread::Lagging => holds(Holds::No, "Pending", format!("some pods do not run configuration {applied} yet")),
+        Spread::Silent => {
+            holds(Holds::Unknown, "PodsNotReporting", "some ready pods do not say what they run".to_owned())
+        }
+    }
+}
+
+fn backends(facts: &Facts<'_>) -> Draft {
+    let holds = |holds, reason: &str, message: &str| Draft::new("BackendsReachable", holds, reason, message);
+    if facts.settings.is_some_and(|settings| settings.backends.is_empty()) {
+        return holds(Holds::Yes, "NoBackends", "no backends are declared");
+    }
+    if facts.pods.iter().all(|pod| pod.report.is_none()) {
+        return holds(Holds::Unknown, "NoReports", "no pod says what it can reach");
+    }
+    let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
+    if unreachable.is_empty() {
+        return holds(Holds::Yes, "Reachable", "pods reach every backend");
+    }
+    holds(Holds::No, "BackendUnreachable", &format!("pods cannot reach {}", unreachable.join(", ")))
+}
+
+/// Which groups have too few ready pods.
+fn shortage(facts: &Facts<'_>) -> Option<String> {
+    let short: Vec<String> = facts
+        .workloads()
+        .filter(|workload| workload.ready < workload.wanted)
+        .map(|workload| {
+            let Workload { name, ready, wanted, failing, .. } = workload;
+            let why = if failing.is_empty() { String::new() } else { format!(" ({})", failing.join(", ")) };
+            format!("{name}: {ready} of {wanted} pods are ready{why}")
+        })
+        .collect();
+    (!short.is_empty() || facts.groups.is_empty()).then(|| short.join("; "))
+}
+
+/// Ready and wanted pods of the data plane. While pods are replaced there are more than wanted: those do not make up for another group's lack.
+fn ready_of(facts: &Facts<'_>) -> (u32, u32) {
+    let ready = facts.groups.iter().map(|group| group.ready.min(group.wanted)).sum();
+    (ready, facts.groups.iter().map(|group| group.wanted).sum())
+}
+
+fn group_status(group: &Workload, facts: &Facts<'_>) -> GroupStatus {
+    let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
+    let own = facts.pods.iter().filter(|pod| pod.group.as_ref() == Some(&group.name));
+    for report in own.filter_map(|pod| pod.report.as_ref()).filter(|report| !report.configuration.is_empty()) {
+        *counts.entry(&report.configuration).or_default() += 1;
+    }
+    GroupStatus {
+        name: group.name.clone(),
+        replicas: i32::try_from(group.wanted).unwrap_or(i32::MAX),
+        ready: i32::try_from(group.ready).unwrap_or(i32::MAX),
+        configurations: counts
+            .into_iter()
+            .take(CONFIGURATIONS_MAX)
+            .map(|(hash, pods)| ConfigurationCount { hash: hash.to_owned(), pods })
+            .collect(),
+    }
+}
+
+fn pools(facts: &Facts<'_>) -> Vec<crds::status::PoolFigures> {
+    let reports = || facts.pods.iter().filter_map(|pod| pod.report.as_ref());
+    let pools = facts.settings.map(|settings| settings.pools.as_slice()).unwrap_or_default();
+    pools.iter().filter_map(|pool| Some(figures::pool(reports(), &pool.name)?.figures(&pool.name))).collect()
+}

@@ -1,0 +1,278 @@
+//! The status of a service in the situations that users meet.
+
+use serde_json::{Value, json};
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+use crate::{
+    apply::Applied,
+    desired,
+    fixture::{change_tier, live, now, observed, observed_with, settle},
+    observe::{ObservedPod, report::PoolReport},
+    validate::validate,
+};
+
+/// The status after a reconcile in which every apply succeeded.
+fn status_of(observed: &Observed) -> ServiceStatus {
+    status_after(observed, Ok(()))
+}
+
+fn status_after(observed: &Observed, outcome: Result<(), Error>) -> ServiceStatus {
+    let verdict = validate(observed);
+    let plan = desired::plan(observed, &verdict);
+    let mut children = observed.children.clone();
+    if outcome.is_ok() {
+        for child in &plan.children {
+            if !children.iter().any(|live| live.reference == child.reference) {
+                children.push(live(child));
+            }
+            if let Some(old) = children.iter_mut().find(|live| {
+                live.reference == child.reference
+                    && live.annotation(crate::child::annotation::APPLIED) != Some(&child.hash)
+            }) {
+                *old = live(child);
+            }
+        }
+    }
+    let applied = Applied { children, outcome };
+    let facts = facts::gather(observed, &verdict, &plan, &applied);
+    service::status(&facts, observed, &[])
+}
+
+/// `Ready=True/Serving` and so on.
+fn says(status: &ServiceStatus, kind: &str) -> String {
+    let condition = find(&status.conditions, kind).unwrap();
+    format!("{}/{}", condition.status, condition.reason)
+}
+
+fn settled() -> Observed {
+    let mut observed = observed();
+    settle(&mut observed);
+    observed
+}
+
+fn with_pods(change: impl Fn(usize, &mut ObservedPod)) -> Observed {
+    let mut observed = settled();
+    observed.pods.iter_mut().enumerate().for_each(|(index, pod)| change(index, pod));
+    observed
+}
+
+#[test]
+fn all_is_well() {
+    let status = status_of(&settled());
+    for (kind, expected) in [
+        ("Ready", "True/Serving"),
+        ("Available", "True/PodsReady"),
+        ("Progressing", "False/Settled"),
+        ("Degraded", "False/AsExpected"),
+        ("ConfigurationApplied", "True/Applied"),
+        ("BackendsReachable", "True/Reachable"),
+    ] {
+        assert_eq!(says(&status, kind), expected, "{kind}");
+    }
+    let hash = status.configuration.clone().unwrap();
+    assert_eq!(status.configuration_summary.unwrap(), format!("3 of 3 pods run {hash}"));
+    assert_eq!((status.pods_ready.as_deref(), status.replicas), (Some("3/3"), Some(3)));
+    assert_eq!(
+        status.selector.as_deref(),
+        Some("app.kubernetes.io/instance=shop,app.kubernetes.io/component=dataplane")
+    );
+    assert_eq!(status.endpoint.as_deref(), Some("http://shop.web.svc"));
+    assert_eq!(status.observed_generation, Some(3));
+    assert_eq!(
+        status.groups.iter().map(|group| (group.name.as_str(), group.ready)).collect::<Vec<_>>(),
+        [("catalog", 1), ("main", 2)]
+    );
+    assert_eq!(status.groups[1].configurations, [crds::status::ConfigurationCount { hash, pods: 2 }]);
+}
+
+#[test]
+fn ready_is_false_whenever_something_is_missing() {
+    let vital = |backend: &'static str| {
+        with_pods(move |_, pod| {
+            let report = pod.report.as_mut().unwrap();
+            report.backends.iter_mut().filter(|one| one.name == backend).for_each(|one| one.reachable = false);
+        })
+    };
+    let cases: Vec<(&str, Observed, &str)> = vec![
+        (
+            "no pod yet",
+            {
+                let mut o = settled();
+                o.pods.clear();
+                o
+            },
+            "False/PodsNotReady",
+        ),
+        ("one pod is not ready", with_pods(|i, pod| pod.ready = i != 0), "False/PodsNotReady"),
+        ("one pod ends", with_pods(|i, pod| pod.terminating = i == 0), "False/PodsNotReady"),
+        (
+            "one pod runs another configuration",
+            with_pods(|i, pod| {
+                if i == 0 {
+                    pod.report.as_mut().unwrap().configuration = "old".to_owned()
+                }
+            }),
+            "False/Pending",
+        ),
+        (
+            "one pod is silent",
+            with_pods(|i, pod| {
+                if i == 0 {
+                    pod.report = None
+                }
+            }),
+            "False/PodsNotReporting",
+        ),
+        ("the SQL store is away", vital("mysql"), "False/BackendUnreachable"),
+        ("the cache is away", vital("redis"), "True/Serving"),
+        (
+            "stopped",
+            {
+                let mut o = observed_with(|spec| spec["replicas"] = json!(0));
+                settle(&mut o);
+                o
+            },
+            "False/ScaledToZero",
+        ),
+    ];
+    for (name, observed, expected) in cases {
+        assert_eq!(says(&status_of(&observed), "Ready"), expected, "{name}");
+    }
+    assert_eq!(says(&status_of(&vital("redis")), "Degraded"), "True/BackendUnreachable");
+    assert_eq!(says(&status_of(&vital("redis")), "BackendsReachable"), "False/BackendUnreachable");
+}
+
+#[test]
+fn a_rollout_is_under_way_until_every_pod_is_new() {
+    let mut observed = settled();
+    let index = observed
+        .children
+        .iter()
+        .position(|one| one.reference.name == "shop-main" && one.reference.kind == crate::child::ChildKind::Deployment)
+        .unwrap();
+    let mut object = (*observed.children[index].object).clone();
+    object.data["status"]["updatedReplicas"] = json!(1);
+    observed.children[index].object = Arc::new(object.clone());
+    let status = status_of(&observed);
+    assert_eq!(says(&status, "Ready"), "False/RollingOut");
+    assert_eq!(says(&status, "Progressing"), "True/RollingOut");
+    assert_eq!(
+        (says(&status, "Available"), says(&status, "Degraded")),
+        ("True/PodsReady".to_owned(), "False/AsExpected".to_owned())
+    );
+    object.data["status"]["updatedReplicas"] = json!(2);
+    object.metadata.generation = Some(2);
+    observed.children[index].object = Arc::new(object.clone());
+    assert_eq!(says(&status_of(&observed), "Ready"), "False/RollingOut", "the Deployment has not been looked at yet");
+    object.metadata.generation = Some(1);
+    object.data["status"]["conditions"] =
+        json!([{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded" }]);
+    observed.children[index].object = Arc::new(object);
+    assert_eq!(says(&status_of(&observed), "Degraded"), "True/RolloutStuck");
+}
+
+#[test]
+fn faults_are_listed_and_the_last_good_configuration_keeps_running() {
+    let mut observed = settled();
+    let good = status_of(&observed).configuration;
+    crate::fixture::change_pool(&mut observed, 0, |spec| spec["tierRefs"] = json!([{ "name": "cold" }]));
+    observed.pools.pop();
+    let status = status_of(&observed);
+    assert_eq!(says(&status, "Ready"), "False/InvalidConfiguration");
+    assert_eq!(says(&status, "ConfigurationApplied"), "False/InvalidConfiguration");
+    assert_eq!(says(&status, "Progressing"), "False/InvalidConfiguration");
+    assert_eq!(says(&status, "Available"), "True/PodsReady");
+    assert_eq!((status.configuration, status.pods_ready.as_deref()), (good, Some("3/3")));
+    let message = &find(&status.conditions, "Ready").unwrap().message;
+    for part in ["FlyweightPool/products spec.tierRefs[0].name", "FlyweightService/shop spec.poolRefs[0].name", "; "] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[test]
+fn a_missing_secret_is_named() {
+    let mut first = observed();
+    first.secrets.remove("shop-mysql");
+    let status = status_of(&first);
+    assert_eq!(says(&status, "Ready"), "False/SecretMissing");
+    assert_eq!(says(&status, "Degraded"), "True/SecretMissing");
+    assert_eq!(says(&status, "ConfigurationApplied"), "False/SecretMissing");
+    let message = &find(&status.conditions, "Ready").unwrap().message;
+    assert_eq!(message, "missing: Secret \"shop-mysql\" (spec.backends[name=mysql].secretRef)");
+}
+
+#[test]
+fn a_pause_matters_only_while_something_waits_for_its_end() {
+    let pause = |spec: &mut Value| spec["paused"] = json!(true);
+    let mut idle = observed_with(pause);
+    let settled = settled();
+    idle.children.clone_from(&settled.children);
+    idle.pods.clone_from(&settled.pods);
+    idle.running.clone_from(&settled.running);
+    let status = status_of(&idle);
+    assert_eq!(
+        (says(&status, "Ready"), says(&status, "Progressing")),
+        ("True/Serving".to_owned(), "False/Paused".to_owned())
+    );
+    change_tier(&mut idle, |spec| spec["ttl"] = json!("7s"));
+    let status = status_of(&idle);
+    assert_eq!(
+        (says(&status, "Ready"), says(&status, "ConfigurationApplied")),
+        ("False/Paused".to_owned(), "False/Paused".to_owned())
+    );
+}
+
+#[test]
+fn pods_that_will_not_start_by_waiting_are_degraded() {
+    let waiting = |reason: &'static str, age: i64| {
+        with_pods(move |index, pod| {
+            if index == 0 {
+                pod.ready = false;
+                pod.report = None;
+                pod.waiting = Some(reason.to_owned());
+                pod.created = Timestamp::from_second(now().as_second() - age).unwrap();
+            }
+        })
+    };
+    for (reason, age, expected) in [
+        ("ContainerCreating", 5, "False/AsExpected"),
+        ("ContainerCreating", 90, "True/PodsFailing"),
+        ("ImagePullBackOff", 5, "True/PodsFailing"),
+    ] {
+        assert_eq!(says(&status_of(&waiting(reason, age)), "Degraded"), expected, "{reason} after {age} s");
+    }
+    let message = find(&status_of(&waiting("ImagePullBackOff", 5)).conditions, "Ready").unwrap().message.clone();
+    assert_eq!(message, "main: 1 of 2 pods are ready (shop-main-0: ImagePullBackOff)");
+}
+
+#[test]
+fn a_refusal_of_the_api_server_is_a_condition_and_an_outage_is_not() {
+    let refused = Err(Error::Foreign { object: "Service shop".to_owned() });
+    assert_eq!(says(&status_after(&settled(), refused), "Ready"), "False/ApplyFailed");
+    let outage = Err(Error::Timeout { verb: "apply", object: "Service shop".to_owned(), seconds: 5 });
+    assert_eq!(says(&status_after(&settled(), outage), "Ready"), "True/Serving");
+}
+
+#[test]
+fn figures_are_sums_over_the_pods() {
+    let observed = with_pods(|_, pod| {
+        let pool = PoolReport {
+            name: "products".to_owned(),
+            entities: 10,
+            hits: 3,
+            misses: 1,
+            bytes_saved: 512,
+            ..PoolReport::default()
+        };
+        pod.report.as_mut().unwrap().pools = vec![pool];
+    });
+    let status = status_of(&observed);
+    let figures = &status.pools[0];
+    assert_eq!((figures.name.as_str(), figures.entities, figures.bytes_saved.as_str()), ("products", 30, "1.5Ki"));
+    assert_eq!(figures.hit_ratio.as_deref(), Some("75.0%"));
+    let quiet = status_of(&settled());
+    assert_eq!(status.essence(), quiet.essence());
+    assert_ne!(status, quiet);
+}

@@ -1,0 +1,211 @@
+//! The second step: whether what was observed can run at all. Pure. After it nobody looks at a spec again.
+
+use std::collections::BTreeMap;
+
+use crds::{
+    resolve::{Fault, Named, replicas_of, resolve},
+    service::{Autoscaling, Resources, ServiceSpec},
+    settings::Settings,
+};
+use kube::ResourceExt;
+
+use crate::observe::{Observed, Running};
+
+/// The name of the Secret with the encryption key is the service's name and this, where the service names no other.
+pub const ENCRYPTION_SUFFIX: &str = "-encryption";
+/// The gateway's Deployment is called `<service>-gateway`, so no group can be.
+const GATEWAY_GROUP: &str = "gateway";
+
+/// What runs when all faults are mended: everything that `desired` needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validated {
+    /// The settings of the data plane.
+    pub settings: Settings,
+    /// [`Settings::hash`].
+    pub hash: String,
+    /// [`Settings::rolling_hash`].
+    pub rolling: String,
+    /// The image.
+    pub image: String,
+    /// The groups of pods, in the service's order.
+    pub groups: Vec<Group>,
+    /// How many gateway pods; none without a gateway.
+    pub gateway: Option<u32>,
+    /// How the service scales by itself.
+    pub autoscaling: Option<Autoscaling>,
+    /// The total to begin with where autoscaling is on and nobody has set one.
+    pub replicas_to_seed: Option<u32>,
+    /// Pods of a group that may be away at once.
+    pub max_unavailable: u32,
+    /// Whether traffic is restricted.
+    pub network_policy: bool,
+    /// Whether children stay as they are.
+    pub paused: bool,
+    /// Secrets that are named and are not there, each with who names it.
+    pub missing: Vec<MissingSecret>,
+    /// The Secret with the encryption key that has yet to be made.
+    pub key_to_make: Option<String>,
+}
+
+/// A group of pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// How many pods.
+    pub replicas: u32,
+    /// CPU and memory of each.
+    pub resources: Resources,
+    /// Whether it serves every pool of the service.
+    pub serves_all: bool,
+}
+
+/// A Secret that is named and is not there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingSecret {
+    /// Its name.
+    pub name: String,
+    /// The field that names it.
+    pub path: String,
+}
+
+/// The service with its pools and tiers, parsed and resolved.
+///
+/// # Errors
+/// Every fault, sorted.
+pub fn validate(observed: &Observed) -> Result<Validated, Vec<Fault>> {
+    let spec = observed.service.spec.clone();
+    let pools: Vec<_> =
+        observed.pools.iter().map(|pool| Named { name: pool.name_any(), spec: pool.spec.clone() }).collect();
+    let tiers: Vec<_> =
+        observed.tiers.iter().map(|tier| Named { name: tier.name_any(), spec: tier.spec.clone() }).collect();
+    let named = Named { name: observed.name.clone(), spec };
+    let resolved = resolve(&named, &pools, &tiers);
+    let own = reserved_names(&named);
+    match resolved {
+        Ok(settings) if own.is_empty() => Ok(complete(named.spec, settings, observed)),
+        Ok(_) => Err(own),
+        Err(mut faults) => {
+            faults.extend(own);
+            faults.sort();
+            Err(faults)
+        }
+    }
+}
+
+fn reserved_names(service: &Named<ServiceSpec>) -> Vec<Fault> {
+    let groups = service.spec.replica_groups.iter().enumerate();
+    groups
+        .filter(|(_, group)| group.name == GATEWAY_GROUP)
+        .map(|(index, _)| Fault {
+            resource: format!("FlyweightService/{}", service.name),
+            path: format!("spec.replicaGroups[{index}].name"),
+            message: format!("\"{GATEWAY_GROUP}\" is the name of the gateway's own pods: choose another"),
+            place: None,
+        })
+        .collect()
+}
+
+fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Validated {
+    let replicas: BTreeMap<String, u32> = replicas_of(&spec);
+    let total: u32 = replicas.values().sum();
+    let unset = spec.replicas.is_none();
+    let key_to_make = key_to_make(&spec, &settings, observed);
+    let mut missing: Vec<MissingSecret> = named_secrets(&settings)
+        .filter(|(name, _)| !observed.secrets.contains(*name) && key_to_make.as_deref() != Some(*name))
+        .map(|(name, path)| MissingSecret { name: name.to_owned(), path })
+        .collect();
+    missing.sort();
+    let groups = spec
+        .replica_groups
+        .into_iter()
+        .zip(&settings.groups)
+        .map(|(group, resolved)| Group {
+            replicas: replicas.get(&group.name).copied().unwrap_or(group.replicas),
+            name: group.name,
+            resources: group.resources,
+            serves_all: resolved.pools.len() == settings.pools.len(),
+        })
+        .collect();
+    Validated {
+        hash: settings.hash(),
+        rolling: settings.rolling_hash(),
+        settings,
+        image: spec.image,
+        groups,
+        gateway: spec.gateway.map(|gateway| gateway.replicas),
+        replicas_to_seed: spec
+            .autoscaling
+            .as_ref()
+            .filter(|_| unset)
+            .map(|auto| total.clamp(auto.min_replicas, auto.max_replicas)),
+        autoscaling: spec.autoscaling,
+        max_unavailable: spec.disruption.max_unavailable,
+        network_policy: spec.network_policy,
+        paused: spec.paused,
+        missing,
+        key_to_make,
+    }
+}
+
+/// Each Secret with the field that names it.
+fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
+    let backends = settings
+        .backends
+        .iter()
+        .map(|backend| (backend.secret.as_str(), format!("spec.backends[name={}].secretRef", backend.name)));
+    let jwt = settings.security.jwt_secret.iter().map(|name| (name.as_str(), "spec.security.jwt.secretRef".to_owned()));
+    let encryption = settings.security.encryption_secret.iter();
+    backends.chain(jwt).chain(encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned())))
+}
+
+/// A key is made only where there never was one: a second key would make what the first one encrypted unreadable.
+fn key_to_make(spec: &ServiceSpec, settings: &Settings, observed: &Observed) -> Option<String> {
+    let name = settings.security.encryption_secret.as_ref()?;
+    let own = spec.security.encryption.is_none() && *name == format!("{}{ENCRYPTION_SUFFIX}", observed.name);
+    let had_one = |running: &Running| running.encryption_secret.as_ref() == Some(name);
+    let first = !observed.running.as_ref().is_some_and(had_one);
+    (own && first && !observed.secrets.contains(name)).then(|| name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixture::{observed, observed_with, validated};
+
+    #[test]
+    fn a_sound_service_has_everything_that_its_pods_need() {
+        let validated = validated(&observed());
+        assert_eq!(validated.hash, validated.settings.hash());
+        let groups: Vec<_> =
+            validated.groups.iter().map(|one| (one.name.as_str(), one.replicas, one.serves_all)).collect();
+        assert_eq!(groups, [("main", 2, true), ("catalog", 1, false)]);
+        assert!(validated.missing.is_empty());
+    }
+
+    #[test]
+    fn all_faults_come_at_once_the_operators_own_included() {
+        let mut observed = observed_with(|spec| spec["replicaGroups"][1]["name"] = json!("gateway"));
+        observed.tiers.clear();
+        let faults = validate(&observed).unwrap_err();
+        let paths: Vec<String> = faults.iter().map(|fault| format!("{} {}", fault.resource, fault.path)).collect();
+        assert_eq!(
+            paths,
+            [
+                "FlyweightPool/products spec.tierRefs[0].name",
+                "FlyweightPool/users spec.tierRefs[0].name",
+                "FlyweightService/shop spec.replicaGroups[1].name"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_secret_that_is_named_must_be_there() {
+        let mut observed = observed();
+        observed.secrets.clear();
+        let missing: Vec<_> = validated(&observed).missing.into_iter().map(|secret| secret.name).collect();
+        assert_eq!(missing, ["shop-jwt", "shop-mongodb", "shop-mysql", "shop-redis"]);
+    }
+}

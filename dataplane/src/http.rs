@@ -6,6 +6,7 @@ pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod listing;
+pub mod live;
 pub mod metrics;
 pub mod params;
 pub mod resource;

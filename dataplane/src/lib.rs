@@ -2,6 +2,8 @@
 //!
 //! Each module reads top to bottom: `http -> service -> cache / store -> domain`; `app` alone knows every part.
 
+pub mod app;
+pub mod args;
 pub mod breaker;
 pub mod cache;
 pub mod config;

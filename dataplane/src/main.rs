@@ -1,3 +1,17 @@
-//! The program `flyweight-dataplane`.
+//! The program `flyweight-dataplane`: parses the command line and calls the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use dataplane::{app, args::Args};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match app::run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

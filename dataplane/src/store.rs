@@ -11,6 +11,7 @@ use crate::domain::{
     record::{Key, Lookup, Version},
 };
 
+pub mod mongo;
 pub mod sql;
 
 mod apply;

@@ -13,7 +13,10 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System { start: Instant, start_ms: u64 },
+    System {
+        start: Instant,
+        start_ms: u64,
+    },
     #[cfg_attr(not(test), expect(dead_code, reason = "tests move the time by hand"))]
     Manual(Arc<AtomicU64>),
 }

@@ -29,6 +29,7 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
+pub use self::partition::{AGE_MS_MAX, FENCE_MS};
 use self::pool::Pool;
 use super::Cached;
 use crate::{
@@ -38,7 +39,6 @@ use crate::{
     },
     flyweight::{interner::Interner, roles::Explanation},
 };
-pub use self::partition::{AGE_MS_MAX, FENCE_MS};
 pub use crds::tier::Policy;
 
 /// A memory tier that several pools share. All times are milliseconds of one clock that the caller reads; every method takes microseconds and never waits

@@ -87,14 +87,6 @@ impl RedisCache {
         })
     }
 
-    /// Whether Redis answers, for health checks. Counts for the breaker like any call.
-    ///
-    /// # Errors
-    /// It does not.
-    pub async fn ping(&self) -> Result<(), SharedError> {
-        self.call(|mut connection| async move { connection.query::<()>(&cmd("PING")).await }).await
-    }
-
     /// One call through the breaker, within the deadline.
     async fn call<T, F>(&self, op: impl FnOnce(Connection) -> F) -> Result<T, SharedError>
     where
@@ -185,6 +177,11 @@ impl SharedCache for RedisCache {
 
     fn status(&self) -> SharedStatus {
         SharedStatus { breaker: self.breaker.state(), breaker_opened: self.breaker.opened() }
+    }
+
+    /// Counts for the breaker like any call.
+    async fn ping(&self) -> Result<(), SharedError> {
+        self.call(|mut connection| async move { connection.query::<()>(&cmd("PING")).await }).await
     }
 }
 

@@ -25,6 +25,9 @@ pub trait SharedCache: Send + Sync {
 
     /// Whether it is asked at all.
     fn status(&self) -> SharedStatus;
+
+    /// Whether it answers, for health checks.
+    async fn ping(&self) -> Result<(), SharedError>;
 }
 
 /// A value that a shared cache holds.
@@ -140,6 +143,10 @@ impl SharedCache for LocalShared {
 
     fn status(&self) -> SharedStatus {
         SharedStatus { breaker: BreakerState::Closed, breaker_opened: 0 }
+    }
+
+    async fn ping(&self) -> Result<(), SharedError> {
+        Ok(())
     }
 }
 

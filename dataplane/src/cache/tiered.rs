@@ -449,12 +449,7 @@ impl Inner {
     }
 
     /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when shared tiers took it.
-    fn advance(
-        &self,
-        key: &Key,
-        version: Version,
-        state: Option<&Lookup>,
-    ) -> Vec<tokio::sync::oneshot::Receiver<()>> {
+    fn advance(&self, key: &Key, version: Version, state: Option<&Lookup>) -> Vec<tokio::sync::oneshot::Receiver<()>> {
         let now_ms = self.clock.now_ms();
         let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
         let mut newest = false;
@@ -473,7 +468,8 @@ impl Inner {
             return Vec::new();
         }
         let order = |layer: &SharedLayer| {
-            let put = state.filter(|_| layer.rules.load().write_through).and_then(|state| layer.put(key, state, now_ms));
+            let put =
+                state.filter(|_| layer.rules.load().write_through).and_then(|state| layer.put(key, state, now_ms));
             put.unwrap_or_else(|| layer.fence(key, version, now_ms))
         };
         self.shareds.iter().map(|layer| layer.teller.owe(key, order(layer))).collect()

@@ -35,6 +35,8 @@ const JSON: &[&str] = &["application/json"];
 const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 const EXPLAIN: HeaderName = HeaderName::from_static("flyweight-explain");
 
+const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
+
 /// The records of one pool as the API serves them.
 pub struct Resource {
     /// The records.
@@ -91,6 +93,11 @@ impl Resource {
     /// The pool's name.
     pub fn pool(&self) -> &str {
         &self.records.collection().pool
+    }
+
+    /// The roles that may read.
+    pub fn readers(&self) -> Vec<String> {
+        self.policy.read().access.read.clone()
     }
 
     /// Whether the pool's records can be changed.
@@ -175,8 +182,8 @@ impl Resource {
         };
         response.headers_mut().insert(header::ETAG, tag);
         if served.stale {
-            response.headers_mut().insert(header::AGE, HeaderValue::from(served.age_ms / 1_000));
-            response.headers_mut().insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
+            response.headers_mut().insert(header::AGE, HeaderValue::from(served.age.as_secs()));
+            response.headers_mut().insert(header::WARNING, STALE);
         }
         if call.headers.get(EXPLAIN).is_some_and(|value| value == "1") {
             response.headers_mut().insert(EXPLAIN, explanation(&served));
@@ -280,8 +287,8 @@ pub fn json(body: Bytes, status: StatusCode) -> Response {
 }
 
 fn explanation(served: &Served) -> HeaderValue {
-    let Served { entry, tier, age_ms, stale } = served;
+    let Served { entry, tier, age, stale } = served;
     let stale = if *stale { "; stale" } else { "" };
-    let text = format!("tier={tier}; version={}; age={age_ms}ms{stale}", entry.version);
+    let text = format!("tier={tier}; version={}; age={}ms{stale}", entry.version, age.as_millis());
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("tier=unknown"))
 }

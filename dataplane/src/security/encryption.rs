@@ -64,6 +64,12 @@ impl FieldSealer {
         if keys.is_empty() { Err(form_error(path, 1)) } else { Ok(Self { keys }) }
     }
 
+    /// Seals under a key that goes with the process: for services without encrypted fields, which never seal anything that lasts.
+    pub fn ephemeral() -> Self {
+        let bytes: [u8; 32] = rand::random();
+        Self { keys: SealingKey::new(&bytes).into_iter().collect() }
+    }
+
     /// Reads the keys of a file, which is made with a new key, for its owner alone, when it is not there.
     ///
     /// # Errors
@@ -85,10 +91,13 @@ impl FieldSealer {
 
 impl SealingKey {
     fn parse(line: &str) -> Option<Self> {
-        let bytes = BASE64.decode(line).ok()?;
-        let cipher = Aes256GcmSiv::new_from_slice(&bytes).ok()?;
+        Self::new(&BASE64.decode(line).ok()?)
+    }
+
+    fn new(bytes: &[u8]) -> Option<Self> {
+        let cipher = Aes256GcmSiv::new_from_slice(bytes).ok()?;
         let mut id = [0; ID_BYTES];
-        id.copy_from_slice(&Sha256::digest(&bytes)[..ID_BYTES]);
+        id.copy_from_slice(&Sha256::digest(bytes)[..ID_BYTES]);
         Some(Self { id, cipher })
     }
 }

@@ -1,7 +1,7 @@
 //! Why a read or a write was refused or failed: the one error of this layer. Transports map it once.
 
 use crate::{
-    cache::tiered::{LoadError, ReadError},
+    cache::tiered::ReadError,
     domain::{json::BodyError, record::Version, schema::FieldFault},
     store::StoreError,
 };
@@ -72,16 +72,6 @@ impl ServiceError {
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldFault::new(field, message)])
     }
-
-    /// What a store said to a load. Several readers wait for one load, so that its error cannot be taken apart.
-    fn of_load(error: &LoadError) -> Self {
-        let text = error.to_string();
-        match error.downcast_ref::<StoreError>() {
-            Some(StoreError::Unsupported(why)) => Self::Unsupported(why.clone()),
-            Some(StoreError::Unavailable(_)) | None => Self::Unavailable(text),
-            Some(_) => Self::Internal(text),
-        }
-    }
 }
 
 impl From<StoreError> for ServiceError {
@@ -104,9 +94,14 @@ impl From<ReadError> for ServiceError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotYet { required, found } => Self::NotYet { wanted: required, current: found },
-            ReadError::Load(error) => Self::of_load(&error),
             ReadError::TimedOut => Self::Timeout,
-            ReadError::Lost => Self::Internal("a load came to no end".to_owned()),
+            ReadError::Lost => Self::Internal("a load ended without an answer".to_owned()),
+            ReadError::Load(error) => match error.downcast_ref::<StoreError>() {
+                Some(StoreError::Unsupported(why)) => Self::Unsupported(why.clone()),
+                Some(StoreError::Corrupt(why)) => Self::Internal(why.clone()),
+                Some(StoreError::Unavailable(why)) => Self::Unavailable(why.clone()),
+                _ => Self::Unavailable(error.to_string()),
+            },
         }
     }
 }

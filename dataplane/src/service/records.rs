@@ -9,7 +9,7 @@ use super::{error::ServiceError, precondition::Precondition};
 use crate::{
     cache::{
         Cached, Entry,
-        tiered::{LoadError, Loader, Tiered},
+        tiered::{Loader, Tiered},
     },
     domain::{
         change::{Action, Change, Collection, Guard, UnitOfWork, Written},
@@ -33,7 +33,7 @@ pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceE
 pub struct Records {
     collection: Arc<Collection>,
     store: Arc<dyn RecordStore>,
-    tiers: Arc<Tiered>,
+    tiered: Arc<Tiered>,
     load: Loader,
     deadline: Duration,
     wake: Wake,
@@ -47,9 +47,9 @@ pub struct Served {
     pub entry: Entry,
     /// Where it was found: the tier's name, or `store`.
     pub tier: Arc<str>,
-    /// How long ago the tier got it, in ms.
-    pub age_ms: u64,
-    /// Whether it is served beyond its time to live.
+    /// How long ago the tier was filled.
+    pub age: Duration,
+    /// Whether it is served beyond its time to live: while a fresh one is loaded, or because the store fails.
     pub stale: bool,
 }
 
@@ -58,12 +58,12 @@ impl Records {
     pub fn new(
         collection: Arc<Collection>,
         store: Arc<dyn RecordStore>,
-        tiers: Arc<Tiered>,
+        tiered: Arc<Tiered>,
         deadline: Duration,
         wake: Wake,
     ) -> Self {
-        let load = loader(Arc::clone(&collection), Arc::clone(&store));
-        Self { collection, store, tiers, load, deadline, wake, completion: None }
+        let load = loader(&collection, &store);
+        Self { collection, store, tiered, load, deadline, wake, completion: None }
     }
 
     /// The same, with values completed before each create and change.
@@ -82,19 +82,17 @@ impl Records {
         &self.collection
     }
 
-    /// The tiers that reads go through.
-    pub fn tiers(&self) -> &Arc<Tiered> {
-        &self.tiers
-    }
-
-    /// The record of a key, not older than `at_least`: waits a little for that version to arrive.
+    /// The record of a key, at `at_least` this version: from the first tier that has it, else from the store.
     ///
     /// # Errors
     /// `NotFound`, `NotYet`, or what the store says.
     pub async fn get(&self, key: &Key, at_least: Version) -> Result<Served, ServiceError> {
-        let found = self.tiers.get_or_load(key, at_least, &self.load).await?;
-        match found.cached {
-            Cached::Present(entry) => Ok(Served { entry, tier: found.tier, age_ms: found.age_ms, stale: found.stale }),
+        let served = self.tiered.get_or_load(key, at_least, &self.load).await?;
+        match served.cached {
+            Cached::Present(entry) => {
+                let age = Duration::from_millis(served.age_ms);
+                Ok(Served { entry, tier: served.tier, age, stale: served.stale })
+            }
             Cached::Absent(_) => Err(ServiceError::NotFound),
         }
     }
@@ -105,8 +103,8 @@ impl Records {
     /// What the store says.
     pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Entry>, ServiceError> {
         let mut entries = Vec::with_capacity(keys.len());
-        for found in self.tiers.get_many(keys, &self.load).await {
-            if let Cached::Present(entry) = found?.cached {
+        for answer in self.tiered.get_many(keys, &self.load).await {
+            if let Cached::Present(entry) = answer?.cached {
                 entries.push(entry);
             }
         }
@@ -322,13 +320,12 @@ impl Records {
     async fn commit(&self, key: Key, action: Action, actor: &str) -> Result<Written, ServiceError> {
         let change = Change { collection: Arc::clone(&self.collection), key, action };
         let work = UnitOfWork { changes: vec![change], actor: actor.to_owned() };
-        let (store, tiers, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiers), Arc::clone(&self.wake));
+        let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
         let task = tokio::spawn(async move {
             let written = store.commit(work).await?;
             wake();
-            for Written { key, version, record, .. } in &written {
-                let state = record.clone().map_or(Lookup::Deleted(*version), Lookup::Found);
-                tiers.after_commit(key, &state).await;
+            for written in &written {
+                tiered.after_commit(&written.key, &state_of(written)).await;
             }
             Ok::<_, StoreError>(written)
         });
@@ -339,12 +336,21 @@ impl Records {
     }
 }
 
-/// Reads keys of a collection from its store.
-fn loader(collection: Arc<Collection>, store: Arc<dyn RecordStore>) -> Loader {
+/// What reads the records of a collection from its store.
+fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>) -> Loader {
+    let (collection, store) = (Arc::clone(collection), Arc::clone(store));
     Arc::new(move |keys| {
         let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
-        Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as LoadError) })
+        Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as _) })
     })
+}
+
+/// What the store knows of a key after a change.
+fn state_of(written: &Written) -> Lookup {
+    match &written.record {
+        Some(record) => Lookup::Found(record.clone()),
+        None => Lookup::Deleted(written.version),
+    }
 }
 
 fn record_of(written: Written) -> Result<Record, ServiceError> {

@@ -109,7 +109,10 @@ mod tests {
         }
         for n in 0..10 * FENCES_MAX as u64 {
             let hash = n << 40 | n;
-            assert!(fences.version(hash, 0, 20_000, 60_000) == Some(Version(9)) || fences.overtook(hash, 1_000 + n), "{n}");
+            assert!(
+                fences.version(hash, 0, 20_000, 60_000) == Some(Version(9)) || fences.overtook(hash, 1_000 + n),
+                "{n}"
+            );
         }
         assert!(fences.bytes() < 160_000, "{}", fences.bytes());
     }

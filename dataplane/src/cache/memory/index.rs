@@ -173,7 +173,8 @@ mod tests {
             slots.push(slot);
         }
         assert_eq!(index.buckets, 1_500);
-        let found = |cells: &Cells, index: &Index, n: u32| index.find(cells, xxh3_64(key(n).as_bytes()), key(n).as_bytes());
+        let found =
+            |cells: &Cells, index: &Index, n: u32| index.find(cells, xxh3_64(key(n).as_bytes()), key(n).as_bytes());
         assert!((0..3_000).all(|n| found(&cells, &index, n) == Some(slots[n as usize])));
         for n in (0..3_000).filter(|n| n % 10 != 3) {
             index.remove(&mut cells, xxh3_64(key(n).as_bytes()), slots[n as usize]);

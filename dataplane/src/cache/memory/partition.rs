@@ -208,7 +208,15 @@ impl Partition {
     }
 
     /// Puts other data in a cell, whose place in the policy's order stays. Gives the frame before; none where the data is too large, and nothing changed.
-    pub fn replace(&mut self, hash: u64, slot: Slot, key: &[u8], frame: Frame, data: &[u8], loaded_ms: u64) -> Option<Frame> {
+    pub fn replace(
+        &mut self,
+        hash: u64,
+        slot: Slot,
+        key: &[u8],
+        frame: Frame,
+        data: &[u8],
+        loaded_ms: u64,
+    ) -> Option<Frame> {
         let before = self.frame(slot);
         let size = HEADER + key.len() + data.len();
         let mut to = slot;
@@ -250,7 +258,13 @@ impl Partition {
     }
 
     /// Takes out an entry and sees to it that nothing older comes back in its place.
-    pub fn forget(&mut self, hash: u64, slot: Slot, version_of: impl Fn(Frame, &[u8]) -> Option<Version>, now_ms: u64) -> Frame {
+    pub fn forget(
+        &mut self,
+        hash: u64,
+        slot: Slot,
+        version_of: impl Fn(Frame, &[u8]) -> Option<Version>,
+        now_ms: u64,
+    ) -> Frame {
         let (age, frame) = (self.age(slot, now_ms), self.frame(slot));
         // Whatever was loaded before this entry has come by then: the entry itself took at most one FENCE_MS to load, and so did the other.
         if age.age_ms <= 2 * FENCE_MS {
@@ -271,7 +285,8 @@ impl Partition {
 
     /// So many cells, those that stay longest first.
     pub fn recent(&self, limit: usize) -> Vec<Slot> {
-        let queue = |queue: super::list::List| std::iter::successors(queue.newest(), |slot| self.cells.older(*slot).some());
+        let queue =
+            |queue: super::list::List| std::iter::successors(queue.newest(), |slot| self.cells.older(*slot).some());
         self.policy.queues().into_iter().flat_map(queue).take(limit).collect()
     }
 
@@ -298,7 +313,12 @@ mod tests {
 
     #[test]
     fn frames_come_back() {
-        for frame in [Frame::Absent, Frame::Unshared { shape: 63 }, Frame::Shared { index: 0 }, Frame::Shared { index: UNSHARED - 1 }] {
+        for frame in [
+            Frame::Absent,
+            Frame::Unshared { shape: 63 },
+            Frame::Shared { index: 0 },
+            Frame::Shared { index: UNSHARED - 1 },
+        ] {
             assert_eq!(Frame::of_bits(frame.to_bits()), frame);
         }
     }

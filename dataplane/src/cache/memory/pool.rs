@@ -219,7 +219,8 @@ impl Pool {
         let len = |index: usize| self.parts[index].lock().cells.len();
         let fuller = if len(one) >= len(two) { one } else { two };
         std::iter::once(fuller).chain(0..self.parts.len()).any(|index| {
-            let frame = self.change_part(index, |part| part.evict(|frame, data| self.version_of(frame, data, interner), now_ms));
+            let frame = self
+                .change_part(index, |part| part.evict(|frame, data| self.version_of(frame, data, interner), now_ms));
             frame.map(|frame| self.release(frame, interner)).is_some()
         })
     }
@@ -231,7 +232,8 @@ impl Pool {
             let mut from = Some(0);
             while let Some(bucket) = from {
                 let dropped;
-                (dropped, from) = self.change_part(index, |part| self.sweep(part, bucket, idle_after_ms, now_ms, interner));
+                (dropped, from) =
+                    self.change_part(index, |part| self.sweep(part, bucket, idle_after_ms, now_ms, interner));
                 removed += dropped.len() as u64;
                 dropped.into_iter().for_each(|frame| self.release(frame, interner));
             }
@@ -302,7 +304,9 @@ impl Pool {
         now_ms: u64,
         interner: &Interner,
     ) -> (PutOutcome, Option<Dropped>) {
-        if let Some(fence) = part.fences.version(hash, load.began_ms, now_ms, FENCE_MS).filter(|fence| *fence > packed.version) {
+        if let Some(fence) =
+            part.fences.version(hash, load.began_ms, now_ms, FENCE_MS).filter(|fence| *fence > packed.version)
+        {
             return (PutOutcome::Fenced(fence), None);
         }
         let loaded_ms = load.began_ms.saturating_sub(load.age_ms).max(now_ms.saturating_sub(AGE_MS_MAX));

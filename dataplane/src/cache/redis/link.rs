@@ -76,7 +76,8 @@ impl Link {
         let RedisConfig { url, ca_pem, client_pem, deadline: _ } = config;
         let urls: Vec<String> = url.split(',').map(|url| url.trim().to_owned()).collect();
         let client_tls = client_pem.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
-        let tls = (ca_pem.is_some() || client_tls.is_some()).then_some(TlsCertificates { client_tls, root_cert: ca_pem });
+        let tls =
+            (ca_pem.is_some() || client_tls.is_some()).then_some(TlsCertificates { client_tls, root_cert: ca_pem });
         let link = Self {
             urls,
             tls,
@@ -209,7 +210,8 @@ async fn nodes(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<String>>
     let mut info = cmd("INFO");
     info.arg("server");
     let Value::Map(answers) = cluster.route_command(info, primaries).await? else { return Err(interrupted()) };
-    let texts = answers.into_iter().map(|(_, answer)| String::from_redis_value(answer)).collect::<Result<Vec<_>, _>>()?;
+    let texts =
+        answers.into_iter().map(|(_, answer)| String::from_redis_value(answer)).collect::<Result<Vec<_>, _>>()?;
     Ok(texts.iter().flat_map(|text| run_ids(text)).collect())
 }
 

@@ -139,7 +139,8 @@ impl Fetch {
         };
         match loaded {
             Ok(loaded) => {
-                let filled = tickets.into_iter().zip(loaded).filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
+                let filled =
+                    tickets.into_iter().zip(loaded).filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
                 let filled: Vec<(Key, Lookup)> = filled.collect();
                 if inner.clock.now_ms().saturating_sub(self.began_ms) <= FILL_MAX_MS {
                     inner.fill_shared(&filled, asked_ms).await;
@@ -155,8 +156,7 @@ impl Fetch {
     /// Lands one record of the store. What may go into shared tiers comes back.
     fn land(&self, ticket: Ticket<Outcome>, found: Lookup, asked_ms: u64) -> Option<(Key, Lookup)> {
         let (inner, flight) = (&self.inner, ticket.flight().clone());
-        let served =
-            Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
+        let served = Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
         let mut filled = false;
         inner.land(ticket, served, |served| {
             // a store that lags behind what was committed fills nothing: who waits will judge
@@ -202,13 +202,18 @@ impl Inner {
             true => 0,
             false => KEEP_MIN_MS,
         };
-        ticket.land(version, |current| now_ms.saturating_add(keep_ms(current)), now_ms, |current| {
-            let landed = if current { fill(served.clone()) } else { None };
-            Ok(landed.unwrap_or_else(|| {
-                self.memories.iter().for_each(|layer| layer.fence(flight.key(), version, now_ms));
-                Landed::as_is(served)
-            }))
-        });
+        ticket.land(
+            version,
+            |current| now_ms.saturating_add(keep_ms(current)),
+            now_ms,
+            |current| {
+                let landed = if current { fill(served.clone()) } else { None };
+                Ok(landed.unwrap_or_else(|| {
+                    self.memories.iter().for_each(|layer| layer.fence(flight.key(), version, now_ms));
+                    Landed::as_is(served)
+                }))
+            },
+        );
     }
 
     /// Fills the tiers in memory, which may know better. Only under the lock of the key's flight.

@@ -45,7 +45,10 @@ impl Ghost {
             return false;
         }
         let (age, mark) = (self.age_of(), mark(hash));
-        let found = self.bucket(hash).iter_mut().find(|slot| **slot != 0 && **slot >> 16 == mark && age(**slot) <= TICKS_PER_SPAN);
+        let found = self
+            .bucket(hash)
+            .iter_mut()
+            .find(|slot| **slot != 0 && **slot >> 16 == mark && age(**slot) <= TICKS_PER_SPAN);
         found.map(|slot| *slot = 0).is_some()
     }
 

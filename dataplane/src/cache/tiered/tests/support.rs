@@ -93,7 +93,12 @@ pub fn tier(name: &str, write: WriteStrategy) -> TierSettings {
 }
 
 impl Replica {
-    pub fn new(store: &Arc<Store>, clock: &Clock, memory: &TierSettings, shared: Option<(&TierSettings, &Arc<Flaky>)>) -> Self {
+    pub fn new(
+        store: &Arc<Store>,
+        clock: &Clock,
+        memory: &TierSettings,
+        shared: Option<(&TierSettings, &Arc<Flaky>)>,
+    ) -> Self {
         let config = MemoryConfig { max_bytes: 64 << 20, policy: Policy::S3Fifo, shards: 0, seed: 1 };
         let tier = Arc::new(MemoryTier::new(config));
         let pool = PoolConfig { capacity: 1_000_000, idle_after_ms: 1 << 40, lifetime: lifetime(memory) };

@@ -1,0 +1,64 @@
+//! The only place that knows every part: builds them from the settings, joins them, and takes them down again.
+
+mod admin;
+mod backends;
+mod check;
+mod feed;
+mod figures;
+mod hot;
+mod monitor;
+mod pools;
+mod serve;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::{
+    args::{Args, Command, GatewayArgs, Listen},
+    gateway::{
+        discovery::Discovery,
+        server::{GatewayOptions, run as run_gateway},
+    },
+    shutdown::Shutdown,
+    telemetry,
+};
+
+/// Does what the command line says. Exit code 0, or 1 when it failed; wrong use ends in 2 before this is called.
+///
+/// # Errors
+/// Whatever kept it from being done, for a person to read.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    match args.command {
+        Command::Check(check) => Ok(check::run(&check)),
+        Command::Serve(serve) => runtime.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS),
+        Command::Migrate(serve) => runtime.block_on(serve::migrate(serve)).map(|()| ExitCode::SUCCESS),
+        Command::Gateway(gateway) => runtime.block_on(gateway_main(gateway)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
+    let source = args.source.source();
+    let loaded = source.load()?;
+    telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
+    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0).context("signals cannot be handled")?;
+    let discovery = match args.upstream_domain {
+        Some(domain) => Discovery::Dns { domain, port: args.upstream_port },
+        None => Discovery::Fixed(args.upstream.into_iter().map(|upstream| (upstream.group, upstream.addr)).collect()),
+    };
+    let (listener, admin) = listen(&args.listen).await?;
+    run_gateway(GatewayOptions { listener, admin, settings: source.watch(loaded), discovery, shutdown }).await;
+    Ok(())
+}
+
+/// Opens the ports of the API and of the admin.
+async fn listen(args: &Listen) -> anyhow::Result<(TcpListener, TcpListener)> {
+    let open = async |port: u16, option: &str| {
+        TcpListener::bind((args.bind, port)).await.with_context(|| {
+            format!("port {port} cannot be opened (is another program using it? choose one with {option})")
+        })
+    };
+    Ok((open(args.port, "--port or PORT").await?, open(args.admin_port, "--admin-port or ADMIN_PORT").await?))
+}

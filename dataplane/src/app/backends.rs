@@ -1,0 +1,191 @@
+//! Opens the declared stores, caches and brokers, or the embedded ones that stand in for them on a laptop.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use crds::settings::{BackendKind, BackendSettings, Settings};
+
+use crate::{
+    cache::{
+        clock::Clock,
+        redis::{RedisCache, RedisConfig},
+        shared::{LocalShared, SharedCache},
+    },
+    domain::seal::Sealer,
+    events::{
+        EventBus,
+        kafka::{
+            KafkaBus,
+            config::{KafkaOptions, KafkaSecurity},
+        },
+        local::{LocalBus, LocalOptions},
+    },
+    store::{
+        RecordStore,
+        mongo::{MongoOptions, MongoStore},
+        sql::{MysqlOptions, SqlStore},
+    },
+};
+
+/// What the in-process stand-in for a Redis keeps at most, in bytes.
+const LOCAL_SHARED_MAX: usize = 64 << 20;
+
+/// Connections to each server of a MongoDB.
+const MONGODB_CONNECTIONS_MAX: u32 = 50;
+
+/// How long a call of Redis may take before it counts as a miss.
+const REDIS_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Where data is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In embedded stores in a folder.
+    Embedded(PathBuf),
+    /// In the declared backends, whose addresses are in a folder.
+    Backends(PathBuf),
+}
+
+/// Everything outside this process, or what stands in for it.
+pub struct Backends {
+    /// The stores, by the names of their backends.
+    pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
+    /// The shared caches, by the names of their backends.
+    pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
+    /// The bus, with its backend's name.
+    pub bus: (String, Arc<dyn EventBus>),
+}
+
+/// Opens all backends of the settings. Servers need not be up: each part connects when it is first used, and again when it was lost.
+///
+/// # Errors
+/// A folder or address that cannot be read. Messages hold no address.
+pub async fn open(
+    settings: &Settings,
+    place: &Place,
+    sealer: &Arc<dyn Sealer>,
+    clock: &Clock,
+) -> anyhow::Result<Backends> {
+    let (mut stores, mut caches, mut bus) = (BTreeMap::new(), BTreeMap::new(), None);
+    for BackendSettings { name, secret: _, kind } in &settings.backends {
+        let files = match place {
+            Place::Embedded(_) => None,
+            Place::Backends(dir) => Some(Files(dir.join(name))),
+        };
+        match kind {
+            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {
+                let store = match (place, &files) {
+                    (_, Some(files)) => declared_store(files, kind, sealer).await?,
+                    (Place::Embedded(dir) | Place::Backends(dir), None) => {
+                        Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
+                    }
+                };
+                stores.insert(name.clone(), store);
+            }
+            BackendKind::Redis {} => {
+                let cache: Arc<dyn SharedCache> = match &files {
+                    Some(files) => Arc::new(redis(files, clock).map_err(anyhow::Error::msg)?),
+                    None => Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone())),
+                };
+                caches.insert(name.clone(), cache);
+            }
+            BackendKind::Kafka { topic_prefix } => {
+                if let Some(files) = &files {
+                    bus = Some((name.clone(), kafka(files, topic_prefix)?));
+                }
+            }
+        }
+    }
+    let bus = match (bus, place) {
+        (Some(bus), _) => bus,
+        (None, Place::Embedded(dir)) => {
+            ("events".to_owned(), Arc::new(LocalBus::open(dir, LocalOptions::default()).await?) as Arc<dyn EventBus>)
+        }
+        (None, Place::Backends(_)) => {
+            bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
+        }
+    };
+    Ok(Backends { stores, caches, bus })
+}
+
+async fn declared_store(
+    files: &Files,
+    kind: &BackendKind,
+    sealer: &Arc<dyn Sealer>,
+) -> anyhow::Result<Arc<dyn RecordStore>> {
+    Ok(match kind {
+        BackendKind::Mongodb { database } => {
+            let options = MongoOptions {
+                url: files.url()?,
+                database: database.clone(),
+                ca: files.path("ca.crt"),
+                cert: files.path("tls.crt"),
+                key: files.path("tls.key"),
+                max_connections: MONGODB_CONNECTIONS_MAX,
+            };
+            Arc::new(MongoStore::connect(options, sealer.clone()).await?)
+        }
+        BackendKind::Mysql { max_connections } => {
+            let options = MysqlOptions {
+                ca: files.path("ca.crt"),
+                cert: files.path("tls.crt"),
+                key: files.path("tls.key"),
+                max_connections: *max_connections,
+                ..MysqlOptions::new(files.url()?)
+            };
+            Arc::new(SqlStore::mysql(options, sealer.clone())?)
+        }
+        BackendKind::Redis {} | BackendKind::Kafka { .. } => bail!("not a store"),
+    })
+}
+
+fn redis(files: &Files, clock: &Clock) -> Result<RedisCache, String> {
+    let read = |name: &str| {
+        files.path(name).map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}"))).transpose()
+    };
+    let client_pem = match (read("tls.crt")?, read("tls.key")?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => None,
+    };
+    let url = files.url().map_err(|error| format!("{error:#}"))?;
+    RedisCache::new(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE }, clock.clone())
+}
+
+fn kafka(files: &Files, topic_prefix: &str) -> anyhow::Result<Arc<dyn EventBus>> {
+    let mut options = KafkaOptions::new(files.url()?, topic_prefix);
+    options.security = KafkaSecurity::from_folder(&files.0)?;
+    Ok(Arc::new(KafkaBus::start(options)?))
+}
+
+/// The files of one backend's Secret.
+struct Files(PathBuf);
+
+impl Files {
+    fn url(&self) -> anyhow::Result<String> {
+        self.text("url")?.with_context(|| {
+            format!(
+                "{} is not there: a backend's Secret has its address under the key `url`",
+                self.0.join("url").display()
+            )
+        })
+    }
+
+    fn text(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let path = self.0.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let path: &Path = &self.0.join(name);
+        path.exists().then(|| path.to_path_buf())
+    }
+}

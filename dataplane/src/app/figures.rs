@@ -1,0 +1,246 @@
+//! What the process has counted: for Prometheus, for the operator, and for `/health`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use prometheus::{IntGaugeVec, Opts, Registry, proto::MetricFamily};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{monitor::Checks, pools::ServedPool};
+use crate::{cache::memory::PoolStats, config::Loaded, events::relay::RelayMeter, http::health::Condition};
+
+/// Reads the counters of all parts.
+pub struct Figures {
+    registry: Registry,
+    pools: Arc<Vec<ServedPool>>,
+    relays: BTreeMap<String, Arc<RelayMeter>>,
+    checks: Checks,
+    unready: watch::Receiver<Option<String>>,
+    settings: watch::Receiver<Arc<Loaded>>,
+    group: Option<String>,
+    gauges: Gauges,
+}
+
+/// What figures are read from.
+pub struct Parts {
+    /// Where the metrics of requests are.
+    pub registry: Registry,
+    /// The pools.
+    pub pools: Arc<Vec<ServedPool>>,
+    /// The relays, by the backends of their outboxes.
+    pub relays: BTreeMap<String, Arc<RelayMeter>>,
+    /// The newest checks.
+    pub checks: Checks,
+    /// Why the process is not ready.
+    pub unready: watch::Receiver<Option<String>>,
+    /// The settings.
+    pub settings: watch::Receiver<Arc<Loaded>>,
+    /// The replica group.
+    pub group: Option<String>,
+}
+
+struct Gauges {
+    pool: Vec<(&'static str, IntGaugeVec)>,
+    tier: Vec<(&'static str, IntGaugeVec)>,
+    backlog: IntGaugeVec,
+    oldest_ms: IntGaugeVec,
+    published: IntGaugeVec,
+    relay_failures: IntGaugeVec,
+    reachable: IntGaugeVec,
+}
+
+impl Figures {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// Another family has the same name.
+    pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
+        let Parts { registry, pools, relays, checks, unready, settings, group } = parts;
+        let gauges = Gauges::new(&registry)?;
+        Ok(Self { registry, pools, relays, checks, unready, settings, group, gauges })
+    }
+
+    /// All metric families, brought up to date.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        for pool in self.pools.iter() {
+            for (tier, figures) in tiers(pool) {
+                self.gauges.set_tier(&pool.name, &tier, &figures);
+            }
+            self.gauges.set_pool(&pool.name, &memory_figures(pool));
+        }
+        for (backend, meter) in &self.relays {
+            self.gauges.set_relay(backend, meter);
+        }
+        for (backend, check) in self.checks.borrow().iter() {
+            self.gauges.reachable.with_label_values(&[backend]).set(i64::from(check.status == Condition::Healthy));
+        }
+        self.registry.gather()
+    }
+
+    /// What the operator reads.
+    pub fn status(&self) -> Value {
+        let loaded = self.settings.borrow().clone();
+        let backends: Vec<_> = {
+            let checks = self.checks.borrow();
+            let report = |(name, check): (&String, &crate::http::health::Check)| json!({ "name": name, "reachable": check.status == Condition::Healthy });
+            checks.iter().map(report).collect()
+        };
+        json!({
+            "service": loaded.settings.service,
+            "group": self.group,
+            "configuration": loaded.hash,
+            "ready": self.unready.borrow().is_none(),
+            "pools": self.pools.iter().map(|pool| self.pool_status(pool)).collect::<Vec<_>>(),
+            "backends": backends,
+        })
+    }
+
+    /// The figures of the pools, for `/health`.
+    pub fn factory(&self) -> Value {
+        let pools = self.pools.iter().map(|pool| {
+            let figures = memory_figures(pool);
+            let figures = json!({
+                "entities": figures.entities, "flyweights": figures.distinct, "shared": figures.shared,
+                "unshared": figures.unshared, "bytes": figures.bytes, "bytes_saved": figures.bytes_saved,
+            });
+            (pool.name.clone(), figures)
+        });
+        Value::Object(pools.collect())
+    }
+
+    fn pool_status(&self, pool: &ServedPool) -> Value {
+        let memory = memory_figures(pool);
+        let tiers = tiers(pool);
+        let hits: u64 = tiers.iter().map(|(_, figures)| figures.hits).sum();
+        let misses = tiers.last().map_or(0, |(_, figures)| figures.misses);
+        // The outbox is the store's: its backlog is shown with the first pool of that store, so that sums are right.
+        let first = self.pools.iter().find(|other| other.backend == pool.backend);
+        let backlog = match self.relays.get(&pool.backend) {
+            Some(meter) if first.is_some_and(|first| first.name == pool.name) => meter.figures().backlog.events,
+            _ => 0,
+        };
+        let tiers: Vec<_> = tiers
+            .iter()
+            .map(|(name, figures)| {
+                json!({ "name": name, "hits": figures.hits, "misses": figures.misses, "entries": figures.entries })
+            })
+            .collect();
+        json!({
+            "name": pool.name,
+            "entities": memory.entities,
+            "distinct": memory.distinct,
+            "bytes": memory.bytes,
+            "bytesSaved": memory.bytes_saved.max(0),
+            "hits": hits,
+            "misses": misses,
+            "backlog": backlog,
+            "tiers": tiers,
+        })
+    }
+}
+
+impl Gauges {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let family = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let pool = |name: &'static str, help: &str| Ok::<_, prometheus::Error>((name, family(name, help, &["pool"])?));
+        let tier =
+            |name: &'static str, help: &str| Ok::<_, prometheus::Error>((name, family(name, help, &["pool", "tier"])?));
+        Ok(Self {
+            pool: vec![
+                pool("flyweight_pool_entities", "Entities in memory.")?,
+                pool("flyweight_pool_distinct", "Distinct shared states in memory.")?,
+                pool("flyweight_pool_bytes", "Bytes in memory.")?,
+                pool("flyweight_pool_saved_bytes", "Bytes that sharing saves.")?,
+                pool("flyweight_pool_evictions_total", "Entries that left to make room.")?,
+            ],
+            tier: vec![
+                tier("flyweight_tier_hits_total", "Reads that the tier answered.")?,
+                tier("flyweight_tier_misses_total", "Reads that the tier could not answer.")?,
+                tier("flyweight_tier_stale_total", "Reads answered beyond the time to live.")?,
+                tier("flyweight_tier_errors_total", "Keys of calls that failed.")?,
+            ],
+            backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
+            oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
+            published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
+            relay_failures: family("flyweight_relay_failures_total", "Failed steps of the relay.", &["backend"])?,
+            reachable: family("flyweight_backend_reachable", "Whether the backend answers.", &["backend"])?,
+        })
+    }
+
+    fn set_pool(&self, pool: &str, figures: &PoolStats) {
+        let values = [
+            figures.entities as i64,
+            figures.distinct as i64,
+            figures.bytes as i64,
+            figures.bytes_saved,
+            figures.evictions as i64,
+        ];
+        for ((_, gauge), value) in self.pool.iter().zip(values) {
+            gauge.with_label_values(&[pool]).set(value);
+        }
+    }
+
+    fn set_tier(&self, pool: &str, tier: &str, figures: &TierFigures) {
+        let values = [figures.hits, figures.misses, figures.stale, figures.errors];
+        for ((_, gauge), value) in self.tier.iter().zip(values) {
+            gauge.with_label_values(&[pool, tier]).set(value as i64);
+        }
+    }
+
+    fn set_relay(&self, backend: &str, meter: &RelayMeter) {
+        let figures = meter.figures();
+        self.backlog.with_label_values(&[backend]).set(figures.backlog.events as i64);
+        self.oldest_ms.with_label_values(&[backend]).set(figures.backlog.oldest_ms as i64);
+        self.published.with_label_values(&[backend]).set(figures.published as i64);
+        self.relay_failures.with_label_values(&[backend]).set(figures.failures as i64);
+    }
+}
+
+/// What one tier did for one pool.
+struct TierFigures {
+    hits: u64,
+    misses: u64,
+    stale: u64,
+    errors: u64,
+    entries: u64,
+}
+
+/// The tiers of a pool, in order.
+fn tiers(pool: &ServedPool) -> Vec<(String, TierFigures)> {
+    let entries = |name: &str| {
+        let tier = pool.memory.iter().find(|(tier, ..)| tier == name);
+        tier.map_or(0, |(_, tier, id)| tier.stats(*id).entities)
+    };
+    let figures = pool.tiered.stats().tiers.into_iter().map(|tier| {
+        let entries = entries(&tier.name);
+        let figures = TierFigures {
+            hits: tier.hits,
+            misses: tier.misses,
+            stale: tier.stale_served,
+            errors: tier.errors,
+            entries,
+        };
+        (tier.name, figures)
+    });
+    figures.collect()
+}
+
+/// The pool's figures, summed over its tiers in memory.
+fn memory_figures(pool: &ServedPool) -> PoolStats {
+    let mut sum = PoolStats::default();
+    for (_, tier, id) in &pool.memory {
+        let figures = tier.stats(*id);
+        sum.entities += figures.entities;
+        sum.distinct += figures.distinct;
+        sum.shared += figures.shared;
+        sum.unshared += figures.unshared;
+        sum.bytes += figures.bytes;
+        sum.bytes_saved += figures.bytes_saved;
+        sum.evictions += figures.evictions;
+    }
+    sum
+}

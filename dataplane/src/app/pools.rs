@@ -1,0 +1,238 @@
+//! Builds the pools that this process serves: schema, store, tiers, records and routes of each.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use crds::{
+    pool::Entity,
+    settings::{PoolSettings, Settings, TierKind, TierSettings},
+};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::backends::Backends;
+use crate::{
+    cache::{
+        clock::Clock,
+        memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
+        tiered::{Backing, Tiered, TieredConfig, lifetime},
+    },
+    domain::{change::Collection, entities, seal::Sealer},
+    http::{
+        metrics::HttpMetrics,
+        resource::{Gate, Policy, Resource},
+        router::{Pool, path_of, upserts},
+    },
+    service::{orders, records::Records},
+};
+
+/// How long a call of a store may take.
+pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a read waits for the version that it asks for.
+const NOT_YET_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Requests that are handled at once; more are answered with 503.
+const REQUESTS_MAX: usize = 4_096;
+
+/// How long the body of a request may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A pool with all its parts.
+pub struct ServedPool {
+    /// The pool's name.
+    pub name: String,
+    /// The kind of entity.
+    pub entity: Entity,
+    /// The entity in events.
+    pub entity_name: String,
+    /// The backend of its records.
+    pub backend: String,
+    /// Its table or collection.
+    pub collection: Arc<Collection>,
+    /// Its tiers.
+    pub tiered: Arc<Tiered>,
+    /// Those in memory: the tier's name, the tier, and the pool's place in it.
+    pub memory: Vec<(String, Arc<MemoryTier>, PoolId)>,
+    /// Its records as the API serves them.
+    pub resource: Arc<Resource>,
+}
+
+/// What all pools are built from.
+pub struct Builder<'a> {
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The replica group whose pools are served; none serves all.
+    pub group: Option<&'a str>,
+    /// The stores and caches.
+    pub backends: &'a Backends,
+    /// Wakes the relay of each store.
+    pub pokes: &'a BTreeMap<String, Arc<Notify>>,
+    /// Encrypts fields.
+    pub sealer: &'a Arc<dyn Sealer>,
+    /// The time.
+    pub clock: &'a Clock,
+    /// Where the metrics of requests are.
+    pub metrics: &'a HttpMetrics,
+}
+
+/// The parts of a pool below its records.
+struct Parts {
+    collection: Arc<Collection>,
+    tiered: Arc<Tiered>,
+    memory: Vec<(String, Arc<MemoryTier>, PoolId)>,
+    records: Records,
+}
+
+impl Builder<'_> {
+    /// Builds the pools of the group.
+    ///
+    /// # Errors
+    /// The group is not one of the service, or a backend of a pool is not there.
+    pub fn build(&self) -> anyhow::Result<Vec<ServedPool>> {
+        let memory = memory_tiers(&self.settings.pools);
+        let gate = Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE));
+        // Products first, wherever the service names them: orders take their prices from them.
+        let mut served = self.served()?;
+        served.sort_by_key(|pool| pool.entity != Entity::Product);
+        let mut products = None;
+        let mut pools = Vec::with_capacity(served.len());
+        for pool in served {
+            let Parts { collection, tiered, memory, mut records } = self.parts(pool, &memory)?;
+            if pool.entity == Entity::Order {
+                records = records.completed_by(orders::pricing(collection.schema.clone(), products.clone()));
+            }
+            let records = Arc::new(records);
+            if pool.entity == Entity::Product {
+                products = Some(records.clone());
+            }
+            let policy = policy(pool);
+            let path = path_of(pool.entity, &pool.name);
+            let metrics = self.metrics.of_pool(&pool.name);
+            let resource = Resource::new(records, path, upserts(pool.entity), policy, gate.clone(), metrics);
+            pools.push(ServedPool {
+                name: pool.name.clone(),
+                entity: pool.entity,
+                entity_name: collection.schema.entity.clone(),
+                backend: pool.source.backend.clone(),
+                collection,
+                tiered,
+                memory,
+                resource: Arc::new(resource),
+            });
+        }
+        Ok(pools)
+    }
+
+    /// The pools of the group, or of the service.
+    fn served(&self) -> anyhow::Result<Vec<&PoolSettings>> {
+        let Some(name) = self.group else { return Ok(self.settings.pools.iter().collect()) };
+        let group = self.settings.groups.iter().find(|group| group.name == name);
+        let group = group.with_context(|| format!("the service has no replica group {name}"))?;
+        Ok(self.settings.pools.iter().filter(|pool| group.pools.contains(&pool.name)).collect())
+    }
+
+    fn parts(&self, pool: &PoolSettings, tiers: &BTreeMap<String, Arc<MemoryTier>>) -> anyhow::Result<Parts> {
+        let schema = Arc::new(entities::of_pool(pool));
+        let backend = &pool.source.backend;
+        let missing = || format!("pool {}: there is no backend {backend}", pool.name);
+        let store = self.backends.stores.get(backend).with_context(missing)?.clone();
+        let poke = self.pokes.get(backend).with_context(missing)?.clone();
+        let collection = Arc::new(Collection {
+            pool: pool.name.clone(),
+            schema: schema.clone(),
+            name: pool.source.collection.clone(),
+            key_column: pool.source.key.clone(),
+            version_column: pool.source.version.clone(),
+            declared: pool.entity == Entity::Custom,
+        });
+        let (mut memory, mut backings) = (Vec::new(), Vec::new());
+        for tier in &pool.tiers {
+            let backing = match &tier.kind {
+                TierKind::Memory { .. } => {
+                    let shared = tiers.get(&tier.name).with_context(|| format!("there is no tier {}", tier.name))?;
+                    let id = shared.register(schema.clone(), pool_config(pool, tier))?;
+                    memory.push((tier.name.clone(), shared.clone(), id));
+                    Backing::Memory(shared.clone(), id)
+                }
+                TierKind::Redis { backend, .. } => {
+                    let cache = self.backends.caches.get(backend);
+                    Backing::Shared(
+                        cache.with_context(|| format!("tier {}: there is no backend {backend}", tier.name))?.clone(),
+                    )
+                }
+            };
+            backings.push((tier.clone(), backing));
+        }
+        let sealed = schema.fields.iter().any(|field| field.encrypted);
+        let tiered = Arc::new(Tiered::new(TieredConfig {
+            pool: pool.name.clone(),
+            schema,
+            tiers: backings,
+            sealer: sealed.then(|| self.sealer.clone()),
+            clock: self.clock.clone(),
+            load_deadline: STORE_DEADLINE,
+            not_yet_deadline: NOT_YET_DEADLINE,
+        }));
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || poke.notify_one());
+        let records = Records::new(collection.clone(), store, tiered.clone(), STORE_DEADLINE, wake);
+        Ok(Parts { collection, tiered, memory, records })
+    }
+}
+
+impl ServedPool {
+    /// The pool as the router takes it.
+    pub fn routed(&self) -> Pool {
+        Pool { entity: self.entity, resource: self.resource.clone() }
+    }
+
+    /// The roles that may read it.
+    pub fn readers(&self) -> Vec<String> {
+        self.resource.readers()
+    }
+
+    /// Takes what is hot in new settings.
+    pub fn apply(&self, settings: &PoolSettings) {
+        self.resource.set_policy(policy(settings));
+        if let Err(error) = self.tiered.apply(&settings.tiers) {
+            warn!(pool = self.name, error, "the tiers keep their settings");
+            return;
+        }
+        for (name, tier, id) in &self.memory {
+            let Some(wanted) = settings.tiers.iter().find(|tier| tier.name == *name) else { continue };
+            tier.configure(*id, pool_config(settings, wanted));
+            if let TierKind::Memory { max_bytes, .. } = &wanted.kind {
+                tier.resize(max_bytes.0);
+            }
+        }
+    }
+}
+
+/// The bounds and the access of a pool's requests.
+fn policy(pool: &PoolSettings) -> Policy {
+    Policy { access: pool.access.clone(), limits: pool.limits.clone() }
+}
+
+/// One memory tier for each name, whichever pools share it.
+fn memory_tiers(pools: &[PoolSettings]) -> BTreeMap<String, Arc<MemoryTier>> {
+    let mut tiers = BTreeMap::new();
+    for tier in pools.iter().flat_map(|pool| &pool.tiers) {
+        if let TierKind::Memory { max_bytes, policy } = &tier.kind {
+            // A seed of its own for each process: nobody outside can choose keys that collide.
+            let seed = RandomState::new().hash_one(&tier.name);
+            let config = MemoryConfig { max_bytes: max_bytes.0, policy: *policy, shards: 0, seed };
+            tiers.entry(tier.name.clone()).or_insert_with(|| Arc::new(MemoryTier::new(config)));
+        }
+    }
+    tiers
+}
+
+fn pool_config(pool: &PoolSettings, tier: &TierSettings) -> PoolConfig {
+    let idle_after_ms = u64::try_from(pool.cleanup.idle_after.0.as_millis()).unwrap_or(u64::MAX);
+    PoolConfig { capacity: pool.capacity, idle_after_ms, lifetime: lifetime(tier) }
+}

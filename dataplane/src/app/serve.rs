@@ -1,0 +1,246 @@
+//! `serve`: from settings to a listening data plane, and down again.
+
+use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use crds::service::WebSocket;
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use super::{
+    admin,
+    backends::{self, Backends, Place},
+    feed,
+    figures::{self, Figures},
+    hot, monitor,
+    pools::{Builder, ServedPool},
+};
+use crate::{
+    args::Serve,
+    cache::clock::Clock,
+    config::Loaded,
+    domain::{change::Collection, seal::Sealer},
+    events::relay::{Relay, RelayMeter, RelayOptions},
+    http::{
+        guard::Guard,
+        health::Health,
+        live::{self, Live, catalogue::LiveEntity},
+        metrics::HttpMetrics,
+        router::{self, Api},
+    },
+    security::encryption::FieldSealer,
+    server,
+    shutdown::Shutdown,
+    telemetry,
+};
+
+/// How long relays may take to give up their claims at the end.
+const RELAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until the process is told to stop and what was under way has ended.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(args: Serve) -> anyhow::Result<()> {
+    let source = args.source.source();
+    let loaded = source.load()?;
+    let log = telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
+    let place = place(&args)?;
+    let _lock = lock(&place)?;
+    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0).context("signals cannot be handled")?;
+    let (listener, admin) = super::listen(&args.listen).await?;
+    let addrs = (listener.local_addr()?, admin.local_addr()?);
+
+    let world = World::open(&args, &place, &loaded).await?;
+    let group = args.group.clone();
+    let settings = source.watch(loaded);
+    let checks = monitor::watch_parts(&world.backends).await;
+    let unready = monitor::watch_readiness(&world.backends.stores, &collections(&world.pools), shutdown.clone());
+    let relays = Relays::start(&world);
+    let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
+    let figures = Arc::new(Figures::new(figures::Parts {
+        registry: world.registry.clone(),
+        pools: world.pools.clone(),
+        relays: relays.meters.clone(),
+        checks: checks.clone(),
+        unready: unready.clone(),
+        settings: settings.clone(),
+        group,
+    })?);
+    let health = {
+        let figures = figures.clone();
+        Arc::new(Health { checks, unready: unready.clone(), factory: Box::new(move || figures.factory()) })
+    };
+    let closing = CancellationToken::new();
+    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, &closing);
+    tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
+    tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
+    tokio::spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
+        live_options.send_replace(loaded.settings.web_socket.clone());
+    }));
+
+    let api = Api { pools: world.pools.iter().map(ServedPool::routed).collect(), health: health.clone() };
+    let routes = guard.around(router::router(&api, live::routes(live)));
+    tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
+    let serving = tokio::spawn(server::serve(listener, routes, async move {
+        shutdown.stopped().await;
+        closing.cancel();
+    }));
+    tokio::spawn(announce(unready, addrs, args.data_dir.is_some()));
+    serving.await.context("the listener failed")?;
+    relays.stop().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Prepares the stores, and ends.
+///
+/// # Errors
+/// A store cannot be prepared.
+pub async fn migrate(args: Serve) -> anyhow::Result<()> {
+    let loaded = args.source.source().load()?;
+    telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
+    let place = place(&args)?;
+    let _lock = lock(&place)?;
+    let world = World::open(&args, &place, &loaded).await?;
+    for (name, collections) in collections(&world.pools) {
+        if let Some(store) = world.backends.stores.get(&name) {
+            store.prepare(&collections).await.with_context(|| format!("backend {name}"))?;
+            info!(backend = name, "prepared");
+        }
+    }
+    Ok(())
+}
+
+/// The parts of the process that do not listen.
+struct World {
+    clock: Clock,
+    backends: Backends,
+    pokes: BTreeMap<String, Arc<Notify>>,
+    registry: prometheus::Registry,
+    pools: Arc<Vec<ServedPool>>,
+}
+
+impl World {
+    async fn open(args: &Serve, place: &Place, loaded: &Loaded) -> anyhow::Result<Self> {
+        let (settings, clock) = (&loaded.settings, Clock::system());
+        let sealer = sealer(args, place, settings.security.encryption_secret.as_deref())?;
+        let backends = backends::open(settings, place, &sealer, &clock).await?;
+        let pokes: BTreeMap<_, Arc<Notify>> =
+            backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
+        let registry = prometheus::Registry::new();
+        let metrics = HttpMetrics::new(&registry)?;
+        let builder = Builder {
+            settings,
+            group: args.group.as_deref(),
+            backends: &backends,
+            pokes: &pokes,
+            sealer: &sealer,
+            clock: &clock,
+            metrics: &metrics,
+        };
+        let pools = Arc::new(builder.build()?);
+        Ok(Self { clock, backends, pokes, registry, pools })
+    }
+}
+
+/// The relays of all stores.
+struct Relays {
+    meters: BTreeMap<String, Arc<RelayMeter>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Relays {
+    fn start(world: &World) -> Self {
+        let (mut meters, stop, tasks) = (BTreeMap::new(), CancellationToken::new(), TaskTracker::new());
+        for (name, store) in &world.backends.stores {
+            let poke = world.pokes.get(name).cloned().unwrap_or_default();
+            let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, RelayOptions::default());
+            meters.insert(name.clone(), relay.meter());
+            tasks.spawn(relay.run(stop.clone()));
+        }
+        tasks.close();
+        Self { meters, stop, tasks }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        _ = tokio::time::timeout(RELAY_GRACE, self.tasks.wait()).await;
+    }
+}
+
+fn live_feed(world: &World, options: &WebSocket, closing: &CancellationToken) -> (watch::Sender<WebSocket>, Arc<Live>) {
+    let entities = world.pools.iter().map(|pool| LiveEntity::of(&pool.collection.schema, pool.readers())).collect();
+    let (sender, options) = watch::channel(options.clone());
+    (sender, Live::start(world.backends.bus.1.clone(), entities, options, closing.clone()))
+}
+
+/// The collections of each store.
+fn collections(pools: &[ServedPool]) -> BTreeMap<String, Vec<Arc<Collection>>> {
+    let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for pool in pools {
+        all.entry(pool.backend.clone()).or_default().push(pool.collection.clone());
+    }
+    all
+}
+
+fn place(args: &Serve) -> anyhow::Result<Place> {
+    match (&args.data_dir, &args.backends) {
+        (Some(dir), _) => {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("the data folder {} cannot be made", dir.display()))?;
+            Ok(Place::Embedded(dir.clone()))
+        }
+        (None, Some(dir)) => Ok(Place::Backends(dir.clone())),
+        (None, None) => bail!("say where the data is: --data-dir or --backends"),
+    }
+}
+
+/// One process serves a data folder: SQLite would let two in, but each would miss what the other changes.
+fn lock(place: &Place) -> anyhow::Result<Option<File>> {
+    let Place::Embedded(dir) = place else { return Ok(None) };
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!("the data folder {} is in use by another process: stop it, or choose another folder", dir.display());
+    }
+    Ok(Some(file))
+}
+
+/// The key of encrypted fields: the mounted one, or one that is made in the data folder.
+fn sealer(args: &Serve, place: &Place, secret: Option<&str>) -> anyhow::Result<Arc<dyn Sealer>> {
+    let mounted = args.security.as_ref().map(|dir| dir.join("encryption/key"));
+    Ok(Arc::new(match (mounted, place, secret) {
+        (Some(path), _, Some(_)) => FieldSealer::from_file(&path)?,
+        (None, Place::Backends(_), Some(secret)) => {
+            bail!("fields are encrypted under the Secret {secret}: give its folder with --security")
+        }
+        (_, Place::Embedded(dir), _) => FieldSealer::from_file_or_new(&dir.join("encryption.key"))?,
+        (_, Place::Backends(_), None) => FieldSealer::ephemeral(),
+    }))
+}
+
+/// Says that requests are welcome, once they are; on a terminal, how to send some.
+async fn announce(mut unready: watch::Receiver<Option<String>>, addrs: (SocketAddr, SocketAddr), laptop: bool) {
+    if unready.wait_for(Option::is_none).await.is_err() {
+        return;
+    }
+    let (addr, admin) = addrs;
+    info!(%addr, %admin, "ready");
+    if laptop && std::io::stderr().is_terminal() {
+        tell_how(Path::new("/api/v1/products"), addr.port());
+    }
+}
+
+fn tell_how(path: &Path, port: u16) {
+    let (bold, plain) = ("\x1b[1m", "\x1b[0m");
+    let url = format!("http://localhost:{port}{}", path.display());
+    eprintln!(
+        "\n{bold}The shop is served at http://localhost:{port}/api/v1{plain}\nTry, in another terminal:\n  \
+         curl -i -X POST {url} -H 'content-type: application/json' -d '{{\"id\":\"lamp\",\"name\":\"Lamp\",\"price\":\"19.90\"}}'\n  \
+         curl -i {url}/lamp -H 'flyweight-explain: 1'\n  \
+         curl -i {url}/lamp -H 'if-none-match: \"1\"'\n"
+    );
+}

@@ -1,0 +1,177 @@
+//! An event as it is sent, written once for all clients; and which clients want it.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::catalogue::{Catalogue, HEALTH_CHECK, Ownership, Topics};
+use crate::domain::{event::Envelope, value::Timestamp};
+
+/// An event as it is sent.
+#[derive(Debug)]
+pub struct Frame {
+    /// The place in the feed.
+    pub cursor: Option<String>,
+    /// Its text.
+    pub text: Utf8Bytes,
+    topic: usize,
+    concern: Concern,
+    event_stream: OnceLock<Bytes>,
+}
+
+/// Whom an event concerns.
+#[derive(Debug, PartialEq, Eq)]
+enum Concern {
+    /// Whoever asks for its topic.
+    Everybody,
+    /// One user.
+    User(String),
+    /// Some user, who cannot be known: a deleted record says no more whose it was.
+    Somebody,
+    /// All clients, also those of one user.
+    All,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Only events that concern this user, and shared ones where topics were asked for.
+    pub user: Option<String>,
+    /// The event types.
+    pub topics: Topics,
+    /// Whether the client named topics.
+    pub asked: bool,
+}
+
+impl Frame {
+    /// The frame of an event; none for an entity that is not served here.
+    pub fn of(event: &Envelope, catalogue: &Catalogue) -> Option<Arc<Self>> {
+        let (topic, ownership) = catalogue.place(event)?;
+        let concern = match ownership {
+            Ownership::Shared => Concern::Everybody,
+            Ownership::Users => Concern::User(event.key.clone()),
+            Ownership::OfUser => owner(event).map_or(Concern::Somebody, Concern::User),
+        };
+        Self::new(event, topic, concern)
+    }
+
+    /// A frame that only says that the feed is alive, and how far the client has it.
+    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue) -> Option<Arc<Self>> {
+        let event = Envelope {
+            id: Uuid::now_v7(),
+            kind: HEALTH_CHECK.to_owned(),
+            entity: HEALTH_CHECK.to_owned(),
+            key: String::new(),
+            version: 0,
+            cursor,
+            at: Timestamp::now().to_string(),
+            data: None,
+        };
+        Self::new(&event, catalogue.health_check(), Concern::All)
+    }
+
+    fn new(event: &Envelope, topic: usize, concern: Concern) -> Option<Arc<Self>> {
+        let text = serde_json::to_string(event).ok()?;
+        let cursor = event.cursor.clone();
+        Some(Arc::new(Self { cursor, text: text.into(), topic, concern, event_stream: OnceLock::new() }))
+    }
+
+    /// The frame for an event stream. Written once, when it is first needed.
+    pub fn event_stream(&self) -> Bytes {
+        let write = || {
+            let cursor = self.cursor.as_deref().unwrap_or_default();
+            format!("id: {cursor}\ndata: {}\n\n", self.text).into()
+        };
+        self.event_stream.get_or_init(write).clone()
+    }
+
+    /// The one user whom it concerns, if it is about one.
+    pub fn user(&self) -> Option<&str> {
+        match &self.concern {
+            Concern::User(user) => Some(user),
+            Concern::Everybody | Concern::Somebody | Concern::All => None,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether the client wants an event.
+    pub fn wants(&self, frame: &Frame) -> bool {
+        let concerned = match (&self.user, &frame.concern) {
+            (None, _) | (Some(_), Concern::All) => true,
+            (Some(user), Concern::User(owner)) => user == owner,
+            (Some(_), Concern::Everybody | Concern::Somebody) => self.asked,
+        };
+        concerned && self.topics.contains(frame.topic)
+    }
+}
+
+/// The user whom the record names.
+fn owner(event: &Envelope) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Owned {
+        user_id: Option<String>,
+    }
+    serde_json::from_str::<Owned>(event.data.as_ref()?.get()).ok()?.user_id
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::{super::catalogue::LiveEntity, *};
+    use crate::{
+        domain::{order, product, user},
+        events::testing::event,
+    };
+
+    fn catalogue() -> Catalogue {
+        let schemas = [product::schema(), order::schema(), user::schema()];
+        Catalogue::new(schemas.iter().map(|schema| LiveEntity::of(schema, vec!["*".to_owned()])).collect())
+    }
+
+    fn frame(entity: &str, happening: &str, key: &str, data: Option<&str>) -> Arc<Frame> {
+        let event = Envelope {
+            kind: format!("{entity}_{happening}"),
+            entity: entity.to_owned(),
+            data: data.map(|data| RawValue::from_string(data.to_owned()).unwrap()),
+            ..event(key, 1)
+        };
+        Frame::of(&event, &catalogue()).unwrap()
+    }
+
+    #[test]
+    fn a_user_gets_what_concerns_the_user_and_shared_topics_that_were_asked_for() {
+        let filter = |user: Option<&str>, list: Option<&str>| Filter {
+            user: user.map(str::to_owned),
+            topics: catalogue().topics(list, None).unwrap(),
+            asked: list.is_some(),
+        };
+        let mine = frame("order", "created", "o1", Some(r#"{"total":1,"user_id":"ann"}"#));
+        let other = frame("order", "created", "o2", Some(r#"{"user_id":"bob"}"#));
+        let gone = frame("order", "deleted", "o2", None);
+        let me = frame("user", "updated", "ann", Some("{}"));
+        let product = frame("product", "updated", "p", Some(r#"{"user_id":"ann"}"#));
+        let alive = Frame::health_check(None, &catalogue()).unwrap();
+        let all = [&mine, &other, &gone, &me, &product, &alive];
+        let seen = |filter: Filter| all.map(|frame| filter.wants(frame));
+        assert_eq!(seen(filter(None, None)), [true; 6]);
+        assert_eq!(seen(filter(None, Some("order"))), [true, true, true, false, false, false]);
+        assert_eq!(seen(filter(Some("ann"), None)), [true, false, false, true, false, true]);
+        assert_eq!(seen(filter(Some("ann"), Some("product,order"))), [true, false, true, false, true, false]);
+        assert_eq!(seen(filter(Some("ann"), Some("user,health_check"))), [false, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn a_frame_is_the_envelope() {
+        let mut event = event("a", 3);
+        event.cursor = Some("xyz".to_owned());
+        let frame = Frame::of(&event, &catalogue()).unwrap();
+        assert_eq!(frame.text.as_str(), serde_json::to_string(&event).unwrap());
+        assert_eq!(frame.event_stream(), format!("id: xyz\ndata: {}\n\n", frame.text));
+        assert!(!frame.text.contains('\n'), "an event stream's data is one line");
+    }
+}

@@ -1,0 +1,165 @@
+//! A WebSocket of the feed: frames out, pings, and the close codes of RFC 6455.
+
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures::SinkExt;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::client::{Client, Item};
+
+/// The largest message that a client may send, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Pings that may stay without an answer.
+const PINGS_UNANSWERED_MAX: u32 = 2;
+/// Frames that are sent at once when they are there.
+const FRAMES_AT_ONCE: usize = 64;
+/// How long a closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const NO_MESSAGES: &str = r#"{"type":"error","detail":"the feed takes no messages"}"#;
+
+/// Why a connection ends.
+enum End {
+    /// With a close frame from here.
+    Close(u16, &'static str),
+    /// The client closed it, or it broke.
+    Gone,
+}
+
+struct Session {
+    socket: WebSocket,
+    client: Client,
+    /// The longest that a client may take to take a frame.
+    write_timeout: Duration,
+    pings_unanswered: u32,
+    told: bool,
+}
+
+/// Serves a client until it leaves, is too slow, or `shutdown`.
+pub async fn serve(socket: WebSocket, client: Client, ping_interval: Duration, shutdown: CancellationToken) {
+    let mut session = Session { socket, client, write_timeout: 2 * ping_interval, pings_unanswered: 0, told: false };
+    let end = tokio::select! {
+        biased;
+        end = session.run(ping_interval) => end,
+        () = shutdown.cancelled() => End::Close(close_code::AWAY, "the service is going away: connect again"),
+    };
+    if let End::Close(code, reason) = end {
+        debug!(client_id = session.client.label(), code, reason, "a live client is closed");
+        session.close(code, reason).await;
+    }
+}
+
+impl Session {
+    async fn run(&mut self, ping_interval: Duration) -> End {
+        let mut pings = interval_at(Instant::now() + ping_interval, ping_interval);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                message = self.socket.recv() => self.take(message).await,
+                item = self.client.next() => self.give(item).await,
+                _ = pings.tick() => self.ping().await,
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        match message {
+            None | Some(Ok(Message::Close(_))) => return Err(End::Gone),
+            Some(Err(error)) => return Err(end_of(error)),
+            Some(Ok(Message::Binary(_))) => {
+                return Err(End::Close(close_code::UNSUPPORTED, "the feed takes no binary messages"));
+            }
+            Some(Ok(Message::Text(_))) if !self.told => {
+                self.told = true;
+                self.send(Message::text(NO_MESSAGES)).await?;
+            }
+            Some(Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_))) => {}
+        }
+        // any message shows that the client lives
+        self.pings_unanswered = 0;
+        Ok(())
+    }
+
+    async fn give(&mut self, item: Item) -> Result<(), End> {
+        match item {
+            Item::Frame(frame) => {
+                let write = async {
+                    let (mut next, mut frames) = (Some(frame), 0);
+                    while let Some(frame) = next {
+                        self.socket.feed(Message::Text(frame.text.clone())).await?;
+                        frames += 1;
+                        next = if frames < FRAMES_AT_ONCE { self.client.next_now() } else { None };
+                    }
+                    self.socket.flush().await
+                };
+                within(self.write_timeout, write).await
+            }
+            Item::Resync { cursor, hopeless } => {
+                let resync = serde_json::json!({ "type": "resync", "cursor": cursor });
+                self.send(Message::text(resync.to_string())).await?;
+                if hopeless {
+                    return Err(End::Close(close_code::AGAIN, "too slow for the feed: ask for fewer topics"));
+                }
+                Ok(())
+            }
+            Item::End => Err(End::Close(close_code::AWAY, "the feed ended: connect again")),
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), End> {
+        if self.pings_unanswered == PINGS_UNANSWERED_MAX {
+            return Err(End::Close(close_code::POLICY, "no answer to pings"));
+        }
+        self.pings_unanswered += 1;
+        self.send(Message::Ping(Default::default())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        within(self.write_timeout, self.socket.send(message)).await
+    }
+
+    /// Says why, and waits for the client's answer, so that what it still sends does not reset the connection before it read the reason.
+    async fn close(&mut self, code: u16, reason: &'static str) {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        if !matches!(timeout(CLOSE_TIMEOUT, self.socket.send(close)).await, Ok(Ok(()))) {
+            return;
+        }
+        while let Ok(Some(message)) = tokio::time::timeout_at(deadline, self.socket.recv()).await {
+            if message.is_err() {
+                break;
+            }
+        }
+        // after a faulty message nothing more can be read: the client gets a moment to see the reason
+        if code == close_code::SIZE || code == close_code::PROTOCOL || code == close_code::INVALID {
+            sleep(CLOSE_TIMEOUT / 2).await;
+        }
+    }
+}
+
+async fn within(limit: Duration, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    match timeout(limit, write).await {
+        Ok(Ok(())) => Ok(()),
+        // a client that takes nothing would not take a close frame either
+        Ok(Err(_)) | Err(_) => Err(End::Gone),
+    }
+}
+
+fn end_of(error: axum::Error) -> End {
+    let error = error.into_inner();
+    match error.downcast_ref::<WsError>() {
+        Some(WsError::Capacity(_)) => End::Close(close_code::SIZE, "the message is too large"),
+        Some(WsError::Utf8(_)) => End::Close(close_code::INVALID, "the message is no UTF-8"),
+        // the connection just ended, without a closing handshake
+        Some(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
+        Some(WsError::Protocol(_)) => End::Close(close_code::PROTOCOL, "not as RFC 6455 says"),
+        _ => End::Gone,
+    }
+}

@@ -1,0 +1,304 @@
+//! Records in MongoDB: one document each, which also holds its events until they are published. No transactions are used.
+
+use std::{collections::HashMap, io::Write, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use mongodb::{
+    Client, Database, IndexModel,
+    options::{Acknowledgment, ClientOptions, IndexOptions, Tls, TlsOptions, WriteConcern},
+};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::{RecordStore, StoreError, apply::State, check::check_query};
+use crate::domain::{
+    change::{Collection, UnitOfWork, Written},
+    event::Outbox,
+    query::{Page, Query, Start},
+    record::{Key, Lookup},
+    seal::Sealer,
+    value::Timestamp,
+};
+
+use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
+use fault::{Fault, read};
+use outbox::MongoOutbox;
+use values::{int_of, time_to_bson};
+
+mod commit;
+mod document;
+mod fault;
+mod filter;
+mod outbox;
+mod values;
+
+/// The most time of one call.
+const CALL_TIME: Duration = Duration::from_secs(5);
+/// The most time for making indexes.
+const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// How long a call waits for a server that can be reached.
+const SELECTION_TIME: Duration = Duration::from_secs(2);
+/// The most keys in one command.
+const KEYS_MAX: usize = 1000;
+/// How long a tombstone is kept: longer than any tier's time to live.
+const TOMBSTONE_DAYS: i64 = 7;
+/// The most tombstones that one call removes.
+const PRUNE_BATCH: i64 = 1000;
+
+/// How to reach a MongoDB server.
+#[derive(Clone, Debug)]
+pub struct MongoOptions {
+    /// `mongodb://…` or `mongodb+srv://…`.
+    pub url: String,
+    /// The database.
+    pub database: String,
+    /// The file of the certificate authority; TLS is then required.
+    pub ca: Option<PathBuf>,
+    /// The file of the client's certificate.
+    pub cert: Option<PathBuf>,
+    /// The file of the client's key.
+    pub key: Option<PathBuf>,
+    /// The most connections to each server.
+    pub max_connections: u32,
+}
+
+/// Records in a MongoDB database.
+pub struct MongoStore {
+    database: Database,
+    sealer: Arc<dyn Sealer>,
+    outbox: Arc<MongoOutbox>,
+    collections: RwLock<HashMap<String, Arc<Documents>>>,
+}
+
+impl MongoOptions {
+    /// A server without TLS files, at most 20 connections.
+    pub fn new(url: impl Into<String>, database: impl Into<String>) -> Self {
+        Self { url: url.into(), database: database.into(), ca: None, cert: None, key: None, max_connections: 20 }
+    }
+
+    async fn client(&self) -> Result<Client, StoreError> {
+        // the driver's own error can show the password
+        let parsed = ClientOptions::parse(&self.url).await;
+        let mut options = parsed.map_err(|_| {
+            StoreError::Unsupported("the URL of MongoDB is not one, or its host is not known".to_owned())
+        })?;
+        options.server_selection_timeout = Some(SELECTION_TIME);
+        options.connect_timeout = Some(SELECTION_TIME);
+        options.max_pool_size = Some(self.max_connections);
+        options.app_name.get_or_insert_with(|| "flyweight".to_owned());
+        // an answered write is in the journal of most members
+        options.write_concern =
+            Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build());
+        let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
+        let pair = self.certificate_with_key().map_err(wrong)?;
+        if self.ca.is_some() || pair.is_some() {
+            let mut tls = TlsOptions::default();
+            tls.ca_file_path = self.ca.clone();
+            tls.cert_key_file_path = pair.as_ref().map(|file| file.path().to_owned());
+            options.tls = Some(Tls::Enabled(tls));
+        }
+        Client::with_options(options).map_err(|error| match error.kind.as_ref() {
+            mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => StoreError::Unsupported(message.clone()),
+            _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),
+        })
+    }
+
+    /// The driver wants the client's certificate and key in one file, and reads it when it is made.
+    fn certificate_with_key(&self) -> std::io::Result<Option<tempfile::NamedTempFile>> {
+        let Some(cert) = &self.cert else { return Ok(None) };
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(&std::fs::read(cert)?)?;
+        if let Some(key) = &self.key {
+            file.write_all(b"\n")?;
+            file.write_all(&std::fs::read(key)?)?;
+        }
+        file.flush()?;
+        Ok(Some(file))
+    }
+}
+
+impl MongoStore {
+    /// A store in a server, which need not be up yet: every call tries, and fails in bounded time.
+    ///
+    /// # Errors
+    /// `Unsupported` where the options are wrong.
+    pub async fn connect(options: MongoOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        let database = options.client().await?.database(&options.database);
+        let outbox = Arc::new(MongoOutbox::new(database.clone()));
+        Ok(Self { database, sealer, outbox, collections: RwLock::default() })
+    }
+
+    /// Removes tombstones that are older than their retention, and says how many. Bounded: call it again while it removes.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn prune(&self) -> Result<u64, StoreError> {
+        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
+        let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
+        let all: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
+        let mut removed = 0;
+        for documents in all.iter().filter(|documents| documents.read_only.is_none()) {
+            let find = documents.handle.find(old.clone()).projection(doc! { "_id": 1 }).limit(PRUNE_BATCH);
+            let ids: Vec<Bson> =
+                collect(find, call_deadline()).await?.into_iter().filter_map(|mut one| one.remove("_id")).collect();
+            let mut these = old.clone();
+            these.insert("_id", doc! { "$in": ids });
+            removed += read(call_deadline(), documents.handle.delete_many(these)).await?.deleted_count;
+        }
+        Ok(removed)
+    }
+
+    /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
+    async fn documents(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+        let known = self.collections.read().get(&collection.pool).cloned();
+        if let Some(documents) = known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema)) {
+            return Ok(documents);
+        }
+        let handle = self.database.collection::<Document>(&collection.name);
+        let key = match collection.declared {
+            true => key_form(read(deadline, handle.find_one(doc! {}).projection(doc! { "_id": 1 })).await?)?,
+            false => KeyForm::Text,
+        };
+        let version = collection.version_column.clone();
+        let read_only =
+            version.is_none().then(|| format!("{} has no version field, so it can only be read", collection.name));
+        let documents = Arc::new(Documents {
+            collection: collection.clone(),
+            handle,
+            key,
+            version: version.unwrap_or_else(|| "version".to_owned()),
+            read_only,
+            sealer: self.sealer.clone(),
+        });
+        self.collections.write().insert(collection.pool.clone(), documents.clone());
+        Ok(documents)
+    }
+}
+
+#[async_trait]
+impl RecordStore for MongoStore {
+    async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        let deadline = Instant::now() + PREPARE_TIME;
+        self.collections.write().clear();
+        let mut all = Vec::with_capacity(collections.len());
+        for collection in collections {
+            if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
+                let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
+                return Err(StoreError::Unsupported(why));
+            }
+            let documents = self.documents(collection, deadline).await?;
+            if documents.read_only.is_none() {
+                read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
+            }
+            all.push(documents);
+        }
+        self.outbox.serve(all.into_iter());
+        Ok(())
+    }
+
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        let deadline = call_deadline();
+        let documents = self.documents(collection, deadline).await?;
+        let mut found: HashMap<Key, Lookup> = HashMap::with_capacity(keys.len());
+        for part in keys.chunks(KEYS_MAX) {
+            let ids: Vec<Bson> = part.iter().filter_map(|key| documents.id(key.as_str())).collect();
+            let find = documents.handle.find(doc! { "_id": { "$in": ids } }).projection(doc! { PENDING: 0 });
+            for document in collect(find, deadline).await? {
+                let (key, state) = documents.state(&document)?;
+                found.insert(key, state.into());
+            }
+        }
+        Ok(keys.iter().map(|key| found.get(key).cloned().unwrap_or(Lookup::Missing)).collect())
+    }
+
+    async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {
+        check_query(&collection.schema, query)?;
+        let deadline = call_deadline();
+        let documents = self.documents(collection, deadline).await?;
+        let mut find = documents
+            .handle
+            .find(filter::condition(&documents, query))
+            .sort(filter::order(&documents, &query.order))
+            .projection(doc! { PENDING: 0 })
+            // one more than asked for tells whether there is a next page
+            .limit(i64::from(query.limit) + 1);
+        if let Start::Offset(offset) = query.start {
+            find = find.skip(offset.min(i64::MAX as u64));
+        }
+        let mut records = Vec::new();
+        for document in collect(find, deadline).await? {
+            if let State::Present(record) = documents.state(&document)?.1 {
+                records.push(record);
+            }
+        }
+        let more = records.len() > query.limit as usize;
+        records.truncate(query.limit as usize);
+        let next = if more { records.last().map(|record| record.position(&query.order)) } else { None };
+        let total = match query.count {
+            true => {
+                let all = Query { start: Start::Offset(0), ..query.clone() };
+                Some(read(deadline, documents.handle.count_documents(filter::condition(&documents, &all))).await?)
+            }
+            false => None,
+        };
+        Ok(Page { records, total, next })
+    }
+
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
+        let deadline = call_deadline();
+        let documents = self.documents(&first.collection, deadline).await?;
+        commit::commit(&documents, &work, deadline).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        read(call_deadline(), self.database.run_command(doc! { "ping": 1 })).await?;
+        Ok(())
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        self.outbox.clone()
+    }
+}
+
+/// The time by which a call that starts now must be done.
+fn call_deadline() -> Instant {
+    Instant::now() + CALL_TIME
+}
+
+async fn collect(find: mongodb::action::Find<'_, Document>, deadline: Instant) -> Result<Vec<Document>, Fault> {
+    let cursor = read(deadline, find).await?;
+    read(deadline, cursor.try_collect()).await
+}
+
+/// The type of a declared collection's `_id`, as one of its documents has it.
+fn key_form(sample: Option<Document>) -> Result<KeyForm, StoreError> {
+    match sample.as_ref().and_then(|sample| sample.get("_id")) {
+        None | Some(Bson::String(_)) => Ok(KeyForm::Text),
+        Some(Bson::ObjectId(_)) => Ok(KeyForm::ObjectId),
+        Some(bson) if int_of(bson).is_some() => Ok(KeyForm::Int),
+        Some(other) => {
+            Err(StoreError::Unsupported(format!("an _id that is a {:?} cannot be a key", other.element_type())))
+        }
+    }
+}
+
+/// Unique values, searched fields, and what the store looks for: waiting events and tombstones. Sparse: documents without the field
+/// take no part, so a value that is missing is not taken.
+fn indexes(collection: &Collection) -> Vec<IndexModel> {
+    let index = |name: String, field: &str, unique: bool, sparse: bool| {
+        let options = IndexOptions::builder().name(name).unique(unique).sparse(sparse).build();
+        IndexModel::builder().keys(doc! { field: 1 }).options(options).build()
+    };
+    let own = [PENDING_AT, DELETED_AT].map(|field| index(format!("flyweight{field}"), field, false, true));
+    let fields = collection.schema.fields.iter().filter(|field| !field.encrypted).filter_map(|field| {
+        match (field.unique, field.indexed) {
+            (true, _) => Some(index(unique_index(field), &field.name, true, true)),
+            (false, true) => Some(index(format!("{}_index", field.name), &field.name, false, false)),
+            (false, false) => None,
+        }
+    });
+    own.into_iter().chain(fields).collect()
+}

@@ -1,0 +1,120 @@
+//! What can go wrong with a command, and which `StoreError` it means.
+//!
+//! A write whose connection broke may have happened: `Unknown`. So may one that the primary took, but that too few
+//! members acknowledged. Where no server was found, or one refused, nothing happened: `Unavailable`.
+
+use std::future::{Future, IntoFuture};
+
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use tokio::time::{Instant, timeout_at};
+
+use super::StoreError;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Fault {
+    /// A unique index has the value already: the index.
+    Taken(String),
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Taken(index) => Self::Duplicate { field: index },
+            Fault::Store(error) => error,
+        }
+    }
+}
+
+/// Waits for a command that reads, or whose loss does no harm.
+pub async fn read<T>(deadline: Instant, command: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Fault> {
+    settle(deadline, command.into_future(), false).await
+}
+
+/// Waits for a command that writes.
+pub async fn write<T>(deadline: Instant, command: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Fault> {
+    settle(deadline, command.into_future(), true).await
+}
+
+async fn settle<T>(
+    deadline: Instant,
+    command: impl Future<Output = Result<T, Error>>,
+    writes: bool,
+) -> Result<T, Fault> {
+    match timeout_at(deadline, command).await {
+        Ok(result) => result.map_err(|error| of_driver(&error, writes)),
+        Err(_) => Err(lost("MongoDB did not answer in time".to_owned(), writes)),
+    }
+}
+
+fn lost(why: String, writes: bool) -> Fault {
+    Fault::Store(if writes { StoreError::Unknown(why) } else { StoreError::Unavailable(why) })
+}
+
+/// Messages of the server can carry values of records: only their codes are told.
+fn of_driver(error: &Error, writes: bool) -> Fault {
+    match error.kind.as_ref() {
+        ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code, &error.message, writes),
+        ErrorKind::Command(error) => of_code(error.code, &error.message, writes),
+        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
+            lost(format!("too few members acknowledged the write (error {})", error.code), writes)
+        }
+        ErrorKind::Io(error) => lost(format!("the connection broke: {error}"), writes),
+        ErrorKind::InvalidResponse { .. } => lost("MongoDB gave an answer that is none".to_owned(), writes),
+        ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. } => {
+            Fault::Store(StoreError::Unavailable("no MongoDB server can be reached".to_owned()))
+        }
+        ErrorKind::Authentication { .. } => {
+            Fault::Store(StoreError::Unavailable("MongoDB does not accept the sign-in".to_owned()))
+        }
+        ErrorKind::InvalidArgument { message, .. } | ErrorKind::IncompatibleServer { message, .. } => {
+            Fault::Store(StoreError::Unsupported(message.clone()))
+        }
+        ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_) => {
+            Fault::Store(StoreError::Corrupt("a document cannot be read".to_owned()))
+        }
+        _ => lost("the driver of MongoDB gave up".to_owned(), writes),
+    }
+}
+
+fn of_code(code: i32, message: &str, writes: bool) -> Fault {
+    match code {
+        11000 | 11001 => Fault::Taken(index_of(message).to_owned()),
+        // shutting down or stepping down in the middle of it
+        91 | 189 | 11600 | 11602 => lost(format!("MongoDB answers with error {code}"), writes),
+        // not allowed, too large, not valid for the collection's own rules, no such command
+        13 | 17419 | 17420 | 10334 | 121 | 59 | 2 | 9 | 14 => {
+            Fault::Store(StoreError::Unsupported(format!("MongoDB refuses (error {code})")))
+        }
+        _ => Fault::Store(StoreError::Unavailable(format!("MongoDB answers with error {code}"))),
+    }
+}
+
+/// The index in `… index: email_unique dup key: { email: "x" }`.
+fn index_of(message: &str) -> &str {
+    let (_, rest) = message.split_once("index: ").unwrap_or_default();
+    let name = rest.split_whitespace().next().unwrap_or_default();
+    name.rsplit_once("$").map_or(name, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_duplicate_is_found_before_a_hostile_value() {
+        let message =
+            r#"E11000 duplicate key error collection: shop.users index: email_unique dup key: { email: "index: x" }"#;
+        assert_eq!(index_of(message), "email_unique");
+        assert_eq!(index_of("E11000 duplicate key error index: shop.users.$_id_ dup key: { : 1 }"), "_id_");
+        assert_eq!(index_of("something else"), "");
+    }
+}

@@ -1,0 +1,167 @@
+//! Filters, orders and cursors as MongoDB's queries. A missing field and one that is null are the same.
+
+use bson::{Bson, Document, doc};
+
+use super::{
+    super::pattern::{self, Piece},
+    document::{DELETED_AT, Documents, KeyForm},
+    values::{time_to_bson, to_bson},
+};
+use crate::domain::{
+    query::{Comparison, Direction, FieldRef, Filter, Position, Query, Start},
+    value::{Timestamp, Value},
+};
+
+/// The documents that a query finds, from its start on where that is a position.
+pub fn condition(documents: &Documents, query: &Query) -> Document {
+    let mut parts = vec![doc! { DELETED_AT: { "$exists": false } }, filter(documents, &query.filter)];
+    if let Start::After(position) = &query.start {
+        parts.push(after(documents, &query.order, position));
+    }
+    doc! { "$and": parts }
+}
+
+/// The order of a query, ties broken by the key.
+pub fn order(documents: &Documents, order: &[(FieldRef, Direction)]) -> Document {
+    let mut sort = Document::new();
+    for (field, direction) in order {
+        let name = name(documents, *field);
+        // a field that is named twice is already sorted by
+        if !sort.contains_key(&name) {
+            sort.insert(name, if *direction == Direction::Ascending { 1 } else { -1 });
+        }
+    }
+    if !sort.contains_key("_id") {
+        sort.insert("_id", 1);
+    }
+    sort
+}
+
+fn filter(documents: &Documents, wanted: &Filter) -> Document {
+    match wanted {
+        Filter::All => all(),
+        Filter::And(parts) if parts.is_empty() => all(),
+        Filter::Or(parts) if parts.is_empty() => none(),
+        Filter::And(parts) => doc! { "$and": list(documents, parts) },
+        Filter::Or(parts) => doc! { "$or": list(documents, parts) },
+        Filter::Not(part) => doc! { "$nor": [filter(documents, part)] },
+        Filter::Compare(field, comparison, value) => compared(documents, *field, *comparison, value),
+        Filter::In(field, values) => {
+            let values: Vec<Bson> = values.iter().filter_map(|value| operand(documents, *field, value)).collect();
+            doc! { name(documents, *field): { "$in": values } }
+        }
+        Filter::Like(field, like) => {
+            doc! { name(documents, *field): { "$regex": to_regex(like), "$options": "s" } }
+        }
+        Filter::Between(field, low, high) => doc! { "$and": [
+            compared(documents, *field, Comparison::Gte, low),
+            compared(documents, *field, Comparison::Lte, high),
+        ] },
+        Filter::IsNull(field) => is_null(documents, *field),
+    }
+}
+
+fn list(documents: &Documents, parts: &[Filter]) -> Vec<Document> {
+    parts.iter().map(|part| filter(documents, part)).collect()
+}
+
+fn all() -> Document {
+    doc! { "_id": { "$exists": true } }
+}
+
+fn none() -> Document {
+    doc! { "_id": { "$in": [] } }
+}
+
+fn is_null(documents: &Documents, field: FieldRef) -> Document {
+    match field {
+        FieldRef::Field(_) => doc! { name(documents, field): Bson::Null },
+        // keys, versions and times of a record are never null, whatever the document lacks
+        _ => none(),
+    }
+}
+
+/// Comparisons in MongoDB are false for another type, and so for null; but `$ne` is true for it.
+fn compared(documents: &Documents, field: FieldRef, comparison: Comparison, value: &Value) -> Document {
+    let Some(value) = operand(documents, field, value) else { return none() };
+    let name = name(documents, field);
+    match comparison {
+        Comparison::Eq => doc! { name: { "$eq": value } },
+        Comparison::Ne => doc! { name: { "$nin": [value, Bson::Null] } },
+        Comparison::Lt => doc! { name: { "$lt": value } },
+        Comparison::Lte => doc! { name: { "$lte": value } },
+        Comparison::Gt => doc! { name: { "$gt": value } },
+        Comparison::Gte => doc! { name: { "$gte": value } },
+    }
+}
+
+/// None for null, and for a key that the collection cannot have: nothing compares with those.
+fn operand(documents: &Documents, field: FieldRef, value: &Value) -> Option<Bson> {
+    match (field, value) {
+        (FieldRef::Key, Value::Text(key)) if documents.key != KeyForm::Text => documents.id(key),
+        _ => to_bson(value),
+    }
+}
+
+/// The name of a field in documents.
+fn name(documents: &Documents, field: FieldRef) -> String {
+    match field {
+        FieldRef::Key => "_id".to_owned(),
+        FieldRef::Version => documents.version.clone(),
+        FieldRef::CreatedAt => "created_at".to_owned(),
+        FieldRef::UpdatedAt => "updated_at".to_owned(),
+        FieldRef::Field(index) => {
+            documents.collection.schema.fields.get(index).map(|field| field.name.clone()).unwrap_or_default()
+        }
+    }
+}
+
+/// The documents that come after a place in an order, nulls first where it ascends.
+fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Position) -> Document {
+    let key = Value::Text(position.key.to_string());
+    let mut later = compared(documents, FieldRef::Key, Comparison::Gt, &key);
+    for ((field, direction), value) in order.iter().zip(&position.values).rev() {
+        let name = name(documents, *field);
+        let null = doc! { &name: Bson::Null };
+        let (beyond, same) = match (is_nothing(*field, value), direction) {
+            (true, Direction::Ascending) => (doc! { &name: { "$ne": Bson::Null } }, null),
+            (true, Direction::Descending) => (none(), null),
+            (false, Direction::Ascending) => {
+                (compared(documents, *field, Comparison::Gt, value), compared(documents, *field, Comparison::Eq, value))
+            }
+            (false, Direction::Descending) => (
+                doc! { "$or": [compared(documents, *field, Comparison::Lt, value), null] },
+                compared(documents, *field, Comparison::Eq, value),
+            ),
+        };
+        later = doc! { "$or": [beyond, { "$and": [same, later] }] };
+    }
+    later
+}
+
+/// A pattern as a regular expression over the whole text, for the option `s`.
+fn to_regex(like: &str) -> String {
+    let body = pattern::write(like, |piece, out| match piece {
+        Piece::Many => out.push_str(".*"),
+        Piece::One => out.push('.'),
+        Piece::Just(plain) if plain.is_alphanumeric() || !plain.is_ascii() => out.push(plain),
+        Piece::Just(special) => out.extend(['\\', special]),
+    });
+    format!(r"^{body}\z")
+}
+
+/// A record without a time shows 1970, but its document sorts as one without it.
+fn is_nothing(field: FieldRef, value: &Value) -> bool {
+    let is_time = matches!(field, FieldRef::CreatedAt | FieldRef::UpdatedAt);
+    value.is_null() || (is_time && to_bson(value) == Some(time_to_bson(Timestamp(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_its_characters_as_they_are() {
+        assert_eq!(to_regex(r"a%_\%*[|.\"), r"^a.*.\%\*\[\|\.\\\z");
+    }
+}

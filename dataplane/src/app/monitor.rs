@@ -22,6 +22,9 @@ use crate::{
 /// How often each part is asked.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often they are asked while one of them does not answer.
+const INTERVAL_FAILING: Duration = Duration::from_millis(250);
+
 /// How long a part may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,9 +45,10 @@ pub async fn watch_parts(backends: &Backends) -> Checks {
     let (sender, receiver) = watch::channel(ask_all(&parts).await);
     tokio::spawn(async move {
         loop {
+            let well = sender.borrow().values().all(|check| check.status == Condition::Healthy);
             tokio::select! {
                 () = sender.closed() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(if well { INTERVAL } else { INTERVAL_FAILING }) => {}
             }
             let checks = ask_all(&parts).await;
             let before = sender.send_replace(checks.clone());

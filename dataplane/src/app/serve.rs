@@ -55,9 +55,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let world = World::open(&args, &place, &loaded).await?;
     let group = args.group.clone();
     let settings = source.watch(loaded);
-    let checks = monitor::watch_parts(&world.backends).await;
     let unready = monitor::watch_readiness(&world.backends.stores, &collections(&world.pools), shutdown.clone());
-    let relays = Relays::start(&world);
+    let checks = monitor::watch_parts(&world.backends).await;
+    let relays = Relays::start(&world, &unready);
     let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
     let figures = Arc::new(Figures::new(figures::Parts {
         registry: world.registry.clone(),
@@ -153,13 +153,20 @@ struct Relays {
 }
 
 impl Relays {
-    fn start(world: &World) -> Self {
+    /// Starts the relays once their outboxes are there.
+    fn start(world: &World, unready: &watch::Receiver<Option<String>>) -> Self {
         let (mut meters, stop, tasks) = (BTreeMap::new(), CancellationToken::new(), TaskTracker::new());
         for (name, store) in &world.backends.stores {
             let poke = world.pokes.get(name).cloned().unwrap_or_default();
             let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, RelayOptions::default());
             meters.insert(name.clone(), relay.meter());
-            tasks.spawn(relay.run(stop.clone()));
+            let (stop, mut unready) = (stop.clone(), unready.clone());
+            tasks.spawn(async move {
+                let prepared = stop.run_until_cancelled(unready.wait_for(Option::is_none)).await.is_some();
+                if prepared {
+                    relay.run(stop).await;
+                }
+            });
         }
         tasks.close();
         Self { meters, stop, tasks }

@@ -10,10 +10,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -24,8 +21,9 @@ use futures::future::{BoxFuture, join_all};
 use self::{
     fetch::Fetch,
     frame::Framer,
-    layers::{Floors, KEEP_MIN_MS, MemoryLayer, SharedLayer},
-    rules::{Rules, Worth},
+    inner::{Horizon, Inner, Look, version_of},
+    layers::{Floors, MemoryLayer, SharedLayer},
+    rules::Rules,
     stats::{PoolCounters, TierCounters, TieredStats},
     teller::Teller,
 };
@@ -42,17 +40,18 @@ use crate::{
         schema::Schema,
         seal::Sealer,
     },
-    flyweight::codec::{Split, encode},
+    flyweight::codec::Split,
 };
 
 mod fetch;
 mod frame;
+mod inner;
 mod layers;
 mod rules;
 pub mod stats;
 mod teller;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use rules::lifetime;
 
@@ -128,55 +127,8 @@ pub enum ReadError {
     Lost,
 }
 
-/// Times before which entries are not believed.
-#[derive(Debug, Default)]
-struct Horizon {
-    memory_ms: AtomicU64,
-    shared_ms: AtomicU64,
-}
-
-struct Inner {
-    pool: String,
-    schema: Arc<Schema>,
-    split: Split,
-    memories: Vec<MemoryLayer>,
-    shareds: Vec<SharedLayer>,
-    flights: Arc<Flights<Outcome>>,
-    horizon: Arc<Horizon>,
-    counters: PoolCounters,
-    clock: Clock,
-    store_name: Arc<str>,
-    load_deadline: Duration,
-    not_yet_deadline: Duration,
-}
-
-/// What a load brings to those who wait for it.
-type Outcome = Result<Landed, ReadError>;
-
-#[derive(Clone, Debug)]
-struct Landed {
-    served: Served,
-    /// What a tier has seen of the key meanwhile: an older answer is not to be given out.
-    floor: Version,
-    /// A tier has seen more than it remembers: the answer is not to be given out.
-    doubtful: bool,
-}
-
-/// What the tiers in memory have for a read.
-enum Look {
-    Fresh(Served),
-    Revalidate(Served),
-    /// Nothing but, perhaps, an entry for when the store fails.
-    Miss(Option<Served>),
-}
-
 /// How long a writer waits for the shared tiers to take its version; they are told in any case.
 const TELL_DEADLINE: Duration = Duration::from_millis(50);
-/// How far the clocks of replicas may be apart when a horizon is compared with another replica's times.
-const CLOCK_SKEW_MS: u64 = 1_000;
-/// The wait before the store is asked again for a version that it does not have yet, doubled up to the longest.
-const NOT_YET_FIRST: Duration = Duration::from_millis(5);
-const NOT_YET_MAX: Duration = Duration::from_millis(80);
 
 impl Tiered {
     /// The tiers of a pool. To be called in a tokio runtime: it tells shared tiers of commits in the background.
@@ -290,7 +242,7 @@ impl Tiered {
         }
         Fetch::spawn(inner, tickets, load, false);
         for (at, flight, fallback) in flights {
-            let outcome = flight.wait().await.unwrap_or(Err(ReadError::Lost));
+            let outcome = inner.wait(&flight, fallback.is_some()).await;
             answers[at] = Some(match outcome.map(|landed| landed.judge(flight.floor())) {
                 Ok(Err((required, _))) => inner.through_flights(flight.key(), required, fallback, load).await,
                 Ok(Ok(served)) => inner.or_fallback(Ok(served), fallback, flight.floor()),
@@ -337,192 +289,5 @@ impl Tiered {
 impl fmt::Debug for Tiered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tiered").field("pool", &self.shared.pool).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// What the tiers in memory have for a key, counted.
-    fn look(&self, key: &Key, at_least: Version) -> Look {
-        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.horizon.memory_ms.load(Ordering::Acquire));
-        let mut fallback: Option<Served> = None;
-        for layer in &self.memories {
-            let found = layer.look(key, now_ms, trusted_ms).filter(|(hit, _)| hit.cached.version() >= at_least);
-            let Some((hit, worth)) = found else {
-                layer.counters.misses.inc();
-                continue;
-            };
-            let stale = worth != Worth::Fresh;
-            let served = Served { cached: hit.cached, tier: layer.name.clone(), age_ms: hit.age_ms, stale };
-            match worth {
-                Worth::Fresh => {
-                    layer.counters.hits.inc();
-                    return Look::Fresh(served);
-                }
-                Worth::Revalidate => {
-                    layer.counters.hits.inc();
-                    layer.counters.stale_served.inc();
-                    return Look::Revalidate(served);
-                }
-                Worth::IfError => fallback = newer(fallback, Some(served)),
-                Worth::Nothing => {}
-            }
-            layer.counters.misses.inc();
-        }
-        Look::Miss(fallback)
-    }
-
-    /// Joins or starts the load of a key, unless memory has it by now.
-    fn board(&self, key: &Key, at_least: Version) -> Boarding<Outcome, Served> {
-        self.flights.board(key, at_least, self.clock.now_ms(), || self.fresh(key, at_least))
-    }
-
-    /// A fresh entry in memory, not counted.
-    fn fresh(&self, key: &Key, at_least: Version) -> Option<Served> {
-        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.horizon.memory_ms.load(Ordering::Acquire));
-        self.memories.iter().find_map(|layer| {
-            let (hit, worth) = layer.look(key, now_ms, trusted_ms)?;
-            let serve = worth == Worth::Fresh && hit.cached.version() >= at_least;
-            let tier = layer.name.clone();
-            serve.then_some(Served { cached: hit.cached, tier, age_ms: hit.age_ms, stale: false })
-        })
-    }
-
-    /// Joins or leads loads until one brings a version that is new enough.
-    async fn through_flights(
-        self: &Arc<Self>,
-        key: &Key,
-        at_least: Version,
-        fallback: Option<Served>,
-        load: &Loader,
-    ) -> Result<Served, ReadError> {
-        let deadline = tokio::time::Instant::now() + self.not_yet_deadline;
-        let mut wait = NOT_YET_FIRST;
-        loop {
-            let (flight, led) = match self.board(key, at_least) {
-                Boarding::Hit(served) => return Ok(served),
-                Boarding::Join(flight) => {
-                    self.counters.coalesced.inc();
-                    (flight, false)
-                }
-                Boarding::Lead(ticket) => {
-                    let flight = ticket.flight().clone();
-                    Fetch::spawn(self, vec![ticket], load, false);
-                    (flight, true)
-                }
-            };
-            let floor = flight.floor().max(at_least);
-            let outcome = flight.wait().await.unwrap_or(Err(ReadError::Lost));
-            let (required, found) = match outcome.map(|landed| landed.judge(floor)) {
-                Ok(Err(behind)) => behind,
-                Ok(Ok(served)) => return self.or_fallback(Ok(served), fallback, floor),
-                Err(error) => return self.or_fallback(Err(error), fallback, floor),
-            };
-            if tokio::time::Instant::now() >= deadline {
-                self.counters.not_yet.inc();
-                return Err(ReadError::NotYet { required, found });
-            }
-            // another reader's load may have been content with less; an own one means that the store is behind
-            if led {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(NOT_YET_MAX);
-            }
-        }
-    }
-
-    /// Where the store failed, an entry that may be served for that.
-    fn or_fallback(
-        &self,
-        outcome: Result<Served, ReadError>,
-        fallback: Option<Served>,
-        required: Version,
-    ) -> Result<Served, ReadError> {
-        let error = match outcome {
-            Ok(served) if !served.stale => return Ok(served),
-            Ok(served) => return Ok(newer(fallback, Some(served.clone())).unwrap_or(served)),
-            Err(error) => error,
-        };
-        let served = fallback.filter(|served| served.cached.version() >= required).ok_or(error)?;
-        if let Some(layer) = self.memories.iter().find(|layer| layer.name == served.tier) {
-            layer.counters.stale_served.inc();
-        }
-        Ok(served)
-    }
-
-    /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when shared tiers took it.
-    fn advance(&self, key: &Key, version: Version, state: Option<&Lookup>) -> Vec<tokio::sync::oneshot::Receiver<()>> {
-        let now_ms = self.clock.now_ms();
-        let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
-        let mut newest = false;
-        let news = self.flights.overtake(key, version, now_ms.saturating_add(keep_ms), now_ms, |is_newest| {
-            newest = is_newest;
-            for layer in &self.memories {
-                match state.filter(|_| newest && layer.rules.load().write_through) {
-                    Some(state) => _ = layer.fill(key, state, now_ms, u64::MAX, now_ms),
-                    None => layer.fence(key, version, now_ms),
-                }
-                layer.counters.fenced.inc();
-            }
-        });
-        // an event of a version that is known says nothing new, the state that this replica committed does
-        if !news && (state.is_none() || !newest) {
-            return Vec::new();
-        }
-        let order = |layer: &SharedLayer| {
-            let put =
-                state.filter(|_| layer.rules.load().write_through).and_then(|state| layer.put(key, state, now_ms));
-            put.unwrap_or_else(|| layer.fence(key, version, now_ms))
-        };
-        self.shareds.iter().map(|layer| layer.teller.owe(key, order(layer))).collect()
-    }
-
-    /// The record as it is sent.
-    fn encode(&self, found: &Lookup) -> Cached {
-        match found {
-            Lookup::Found(record) => Cached::Present(encode(&self.schema, record, self.split)),
-            Lookup::Deleted(version) => Cached::Absent(*version),
-            Lookup::Missing => Cached::Absent(Version(0)),
-        }
-    }
-
-    /// What was loaded before this time is not believed in a shared tier (ms).
-    fn shared_trusted_ms(&self, layer: &SharedLayer) -> u64 {
-        let own_ms = self.horizon.shared_ms.load(Ordering::Acquire).max(self.flights.floors_lost_ms());
-        match own_ms.max(layer.cache.trusted_since_ms()) {
-            0 => 0,
-            horizon_ms => horizon_ms.saturating_add(CLOCK_SKEW_MS),
-        }
-    }
-}
-
-impl Landed {
-    /// The answer, or the version that is required and the one that was found.
-    fn judge(self, floor: Version) -> Result<Served, (Version, Version)> {
-        let Self { served, floor: seen, doubtful } = self;
-        let (required, found) = (floor.max(seen), served.cached.version());
-        if found < required || doubtful { Err((required, found)) } else { Ok(served) }
-    }
-}
-
-impl Horizon {
-    fn distrust_shared(&self, now_ms: u64) {
-        self.shared_ms.fetch_max(now_ms, Ordering::AcqRel);
-    }
-}
-
-/// The one of the higher version; the first where they are equal.
-fn newer(first: Option<Served>, second: Option<Served>) -> Option<Served> {
-    match (first, second) {
-        (Some(first), Some(second)) if second.cached.version() > first.cached.version() => Some(second),
-        (Some(first), _) => Some(first),
-        (None, second) => second,
-    }
-}
-
-/// The version that a lookup speaks of: 0 where there never was a record.
-fn version_of(found: &Lookup) -> Version {
-    match found {
-        Lookup::Found(record) => record.version,
-        Lookup::Deleted(version) => *version,
-        Lookup::Missing => Version(0),
     }
 }

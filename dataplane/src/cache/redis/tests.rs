@@ -1,1 +1,274 @@
-//! t
+//! The Redis tier against real servers: versions, lost data, restarts, silence, clusters and TLS.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crds::{
+    settings::{TierKind, TierSettings},
+    tier::WriteStrategy::{CacheAside, WriteThrough},
+    units::Span,
+};
+
+use self::server::{Server, redis_program, tls_files};
+use super::{RedisCache, RedisConfig};
+use crate::{
+    breaker::BreakerState,
+    cache::{
+        clock::Clock,
+        shared::{Order, SharedCache, SharedError},
+        tiered::tests::support::{Replica, Store, key, tier, until},
+    },
+    domain::record::Version,
+};
+
+mod server;
+
+fn order(key: &str, version: u64, value: Option<&str>) -> Order {
+    let value = value.map(|text| Bytes::copy_from_slice(text.as_bytes()));
+    Order { key: key.to_owned(), version: Version(version), loaded_at_ms: 7, value, keep_ms: 60_000 }
+}
+
+fn cache(config: RedisConfig) -> Arc<RedisCache> {
+    Arc::new(RedisCache::new(config, Clock::system()).unwrap())
+}
+
+async fn value(cache: &RedisCache, key: &str) -> Option<(u64, String)> {
+    let held = cache.get_many(&[key.to_owned()]).await.unwrap().remove(0)?;
+    Some((held.version.0, String::from_utf8(held.value.to_vec()).unwrap()))
+}
+
+/// Tells until it is taken: a loaded machine may take longer than the deadline.
+async fn tell(cache: &RedisCache, orders: &[Order]) {
+    until("the orders are taken", async || cache.tell(orders).await.iter().all(Result::is_ok)).await;
+}
+
+/// What is promised of versions, and what a server that forgot scripts and data does to it.
+async fn keeps_versions(cache: &RedisCache, raw: impl AsyncFn(&[&str])) {
+    tell(cache, &[order("k", 2, Some("two:2"))]).await;
+    tell(cache, &[order("k", 1, Some("one"))]).await;
+    assert_eq!(value(cache, "k").await, Some((2, "two:2".to_owned())));
+    tell(cache, &[order("k", 2, None)]).await;
+    assert_eq!(value(cache, "k").await, Some((2, "two:2".to_owned())), "a fence took away its own version");
+    raw(&["SCRIPT", "FLUSH"]).await;
+    tell(cache, &[order("k", 3, None)]).await;
+    tell(cache, &[order("k", 2, Some("two"))]).await;
+    assert_eq!(value(cache, "k").await, None);
+    tell(cache, &[order("k", 3, Some("three"))]).await;
+    assert_eq!(value(cache, "k").await, Some((3, "three".to_owned())));
+    let micros = 1_790_000_000_000_000;
+    tell(cache, &[order("m", micros + 1, Some("later")), order("n", micros, Some("n"))]).await;
+    tell(cache, &[order("m", micros, Some("earlier"))]).await;
+    assert_eq!(value(cache, "m").await, Some((micros + 1, "later".to_owned())));
+    raw(&["FLUSHALL"]).await;
+    assert_eq!(value(cache, "k").await, None);
+    let many: Vec<Order> = (0..1_000).map(|n| order(&format!("many{n}"), n + 1, Some("x"))).collect();
+    for orders in many.chunks(250) {
+        tell(cache, orders).await;
+    }
+    let keys: Vec<String> = (0..1_001).map(|n| format!("many{n}")).collect();
+    let held = cache.get_many(&keys).await.unwrap();
+    assert!(held[..1_000].iter().zip(1..).all(|(held, n)| held.as_ref().unwrap().version.0 == n));
+    assert_eq!(held[1_000], None);
+}
+
+#[tokio::test]
+async fn versions_never_go_back_in_one_server() {
+    let Some(program) = redis_program() else { return };
+    let server = Server::start(&program, &["--requirepass", "se:cret"]).await;
+    let url = format!("redis://:se%3Acret@127.0.0.1:{}/0", server.port);
+    let deadline = Duration::from_secs(2);
+    let cache = cache(RedisConfig { deadline, ..RedisConfig::new(&url) });
+    let admin = ::redis::Client::open(url).unwrap();
+    keeps_versions(&cache, async |command| run(&admin, command).await).await;
+    let wrong = RedisConfig { deadline, ..RedisConfig::new(format!("redis://127.0.0.1:{}", server.port)) };
+    let refused = self::cache(wrong).ping().await;
+    assert!(matches!(refused, Err(SharedError::Failed(_))), "{refused:?}");
+}
+
+async fn run(client: &::redis::Client, command: &[&str]) {
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut built = ::redis::cmd(command[0]);
+    built.arg(&command[1..]);
+    built.query_async::<::redis::Value>(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_out_and_used() {
+    let Some(program) = redis_program() else { return };
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Server::start(&program, &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]).await);
+    }
+    let admins: Vec<_> = nodes.iter().map(|node| ::redis::Client::open(node.url()).unwrap()).collect();
+    for (admin, slots) in admins.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
+        run(admin, &["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
+        run(admin, &["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]).await;
+    }
+    let cache = cache(RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(nodes[1].url()) });
+    until("the cluster is whole", async || {
+        let told = cache.tell(&[order("a", 1, None), order("b", 1, None), order("c", 1, None)]).await;
+        told.iter().all(Result::is_ok) && all_agree(&admins).await
+    })
+    .await;
+    keeps_versions(&cache, async |command| {
+        for admin in &admins {
+            run(admin, command).await;
+        }
+    })
+    .await;
+    assert_eq!(cache.trusted_since_ms(), 0);
+    nodes[2].kill();
+    nodes[2].again().await;
+    until("the restart is noticed", async || cache.trusted_since_ms() > 0).await;
+}
+
+async fn all_agree(admins: &[::redis::Client]) -> bool {
+    for admin in admins {
+        let Ok(mut connection) = admin.get_multiplexed_async_connection().await else { return false };
+        let info: String = ::redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap_or_default();
+        if !(info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")) {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_a_server_that_is_known() {
+    let Some(program) = redis_program() else { return };
+    let Some(files) = tls_files() else { return };
+    let [ca, certificate, key] = [&files.ca, &files.certificate, &files.key].map(|path| path.to_str().unwrap());
+    let tls = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
+    let server = Server::start_tls(&program, &tls).await;
+    let ca_pem = Some(std::fs::read(ca).unwrap());
+    let pem = |path: &str| std::fs::read(path).unwrap();
+    let client_pem = Some((pem(certificate), pem(key)));
+    let deadline = Duration::from_secs(2);
+    let url = format!("rediss://localhost:{}", server.port);
+    let known = cache(RedisConfig { ca_pem, client_pem: client_pem.clone(), deadline, ..RedisConfig::new(&url) });
+    until("it answers", async || known.ping().await.is_ok()).await;
+    tell(&known, &[order("k", 1, Some("sealed on the way"))]).await;
+    assert_eq!(value(&known, "k").await, Some((1, "sealed on the way".to_owned())));
+    let stranger = cache(RedisConfig { client_pem, deadline, ..RedisConfig::new(&url) });
+    assert!(stranger.ping().await.is_err(), "a server signed by nobody known was believed");
+}
+
+#[tokio::test]
+async fn data_from_before_a_restart_is_not_trusted() {
+    let Some(program) = redis_program() else { return };
+    let mut server = Server::start(&program, &["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let cache = cache(RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(server.url()) });
+    tell(&cache, &[order("k", 1, Some("one"))]).await;
+    assert_eq!(cache.trusted_since_ms(), 0);
+    server.kill();
+    server.again().await;
+    until("it is back", async || cache.ping().await.is_ok()).await;
+    assert_eq!(value(&cache, "k").await, Some((1, "one".to_owned())), "the file was not read");
+    assert!(cache.trusted_since_ms() > 0);
+}
+
+struct Traffic {
+    store: Arc<Store>,
+    replica: Replica,
+    done: AtomicBool,
+    reads: AtomicUsize,
+    slowest_us: AtomicUsize,
+}
+
+/// Reads and writes through a Redis tier, until told to stop. Every read must be answered, and never by an older version.
+async fn traffic(world: Arc<Traffic>, number: u64) {
+    let mine = key(&format!("k{number}"));
+    let mut last = 0;
+    while !world.done.load(SeqCst) {
+        if world.reads.fetch_add(1, SeqCst) % 5 == 0 {
+            let (version, state) = world.store.next(&mine);
+            world.replica.tiered.after_commit(&mine, &state).await;
+            last = version;
+        }
+        let begin = Instant::now();
+        let read = world.replica.read(&mine, 0).await.unwrap().cached.version().0;
+        world.slowest_us.fetch_max(begin.elapsed().as_micros() as usize, SeqCst);
+        assert!(read >= last, "{mine} went back from {last} to {read}");
+        last = read;
+        // as if memory were full: the next read goes to Redis
+        world.replica.evict(&Clock::system());
+        tokio::task::yield_now().await;
+    }
+}
+
+fn world(cache: &Arc<RedisCache>) -> Arc<Traffic> {
+    let kind = TierKind::Redis { backend: "redis".to_owned(), key_prefix: "shop:".to_owned() };
+    let shared = TierSettings { kind, ttl: Span::from_secs(600), ..tier("shared", WriteThrough) };
+    let store = Arc::<Store>::default();
+    let cache: Arc<dyn SharedCache> = cache.clone();
+    let replica = Replica::with(&store, &Clock::system(), &tier("hot", CacheAside), Some((&shared, cache)));
+    let (done, reads, slowest_us) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    Arc::new(Traffic { store, replica, done, reads, slowest_us })
+}
+
+async fn under_traffic(cache: &Arc<RedisCache>, act: impl AsyncFnOnce(&Traffic)) {
+    let world = world(cache);
+    let tasks: Vec<_> = (0..8).map(|number| tokio::spawn(traffic(world.clone(), number))).collect();
+    until("there is traffic", async || world.reads.load(SeqCst) > 100).await;
+    act(&world).await;
+    world.done.store(true, SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushes_and_restarts_under_traffic_bring_no_wrong_answer() {
+    let Some(program) = redis_program() else { return };
+    let mut server = Server::start(&program, &["--appendonly", "yes"]).await;
+    let cache = cache(RedisConfig::new(server.url()));
+    let admin = ::redis::Client::open(server.url()).unwrap();
+    let begin = Instant::now();
+    under_traffic(&cache, async |world| {
+        for _ in 0..20 {
+            run(&admin, &["FLUSHALL"]).await;
+            let reads = world.reads.load(SeqCst);
+            until("reads go on", async || world.reads.load(SeqCst) > reads + 50).await;
+        }
+        for _ in 0..5 {
+            server.kill();
+            let reads = world.reads.load(SeqCst);
+            until("reads go on without it", async || world.reads.load(SeqCst) > reads + 50).await;
+            server.again().await;
+            let hits = world.replica.tiered.stats().tiers[1].hits;
+            until("it is used again", async || world.replica.tiered.stats().tiers[1].hits > hits).await;
+        }
+    })
+    .await;
+    println!("20 flushes and 5 restarts in {:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_fails_no_read_and_is_soon_left_alone() {
+    let Some(program) = redis_program() else { return };
+    let server = Server::start(&program, &[]).await;
+    let cache = cache(RedisConfig::new(server.url()));
+    under_traffic(&cache, async |world| {
+        until("it is used", async || world.replica.tiered.stats().tiers[1].hits > 100).await;
+        server.signal("STOP");
+        let stopped = Instant::now();
+        until("the breaker opens", async || cache.status().breaker != BreakerState::Closed).await;
+        let opened = stopped.elapsed();
+        assert!(opened < Duration::from_secs(1), "the breaker opened after {opened:?}");
+        let reads = world.reads.load(SeqCst);
+        until("reads go on", async || world.reads.load(SeqCst) > reads + 200).await;
+        server.signal("CONT");
+        let (going, hits) = (Instant::now(), world.replica.tiered.stats().tiers[1].hits);
+        until("it is used again", async || world.replica.tiered.stats().tiers[1].hits > hits).await;
+        let slowest = Duration::from_micros(world.slowest_us.load(SeqCst) as u64);
+        println!("open after {opened:?}, in use again after {:?}, slowest read {slowest:?}", going.elapsed());
+        assert!(slowest < Duration::from_secs(1), "a read took {slowest:?}");
+    })
+    .await;
+}

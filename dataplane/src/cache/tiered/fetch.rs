@@ -3,11 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Inner, Landed, LoadError, Loader, Outcome, ReadError, Served,
+    LoadError, Loader, ReadError, Served,
+    inner::{Inner, Landed, Outcome, newer, version_of},
     layers::{KEEP_MIN_MS, SharedHit, SharedLayer},
-    newer,
     rules::Worth,
-    version_of,
 };
 use crate::{
     cache::{
@@ -186,7 +185,7 @@ impl Fetch {
 impl Landed {
     /// An answer that no tier was asked about.
     fn as_is(served: Served) -> Self {
-        Self { served, floor: Version(0), doubtful: false }
+        Self { served, floor: Version(0) }
     }
 }
 
@@ -222,11 +221,11 @@ impl Inner {
         let now_ms = self.clock.now_ms();
         for layer in &self.memories {
             match layer.fill(key, found, began_ms, fresh_ms, now_ms) {
-                PutOutcome::Stored | PutOutcome::Refused => {}
+                // what was forgotten during this load was not put in by another one of the same key: see `flight`
+                PutOutcome::Stored | PutOutcome::Refused | PutOutcome::Overtaken => {}
                 // a record that another program deleted leaves no version: that it is gone is believed all the same
-                PutOutcome::Fenced(_) | PutOutcome::Overtaken if *found == Lookup::Missing => {}
+                PutOutcome::Fenced(_) if *found == Lookup::Missing => {}
                 PutOutcome::Fenced(seen) => landed.floor = landed.floor.max(seen),
-                PutOutcome::Overtaken => landed.doubtful = true,
             }
         }
         landed

@@ -5,12 +5,11 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use super::{
-    Horizon,
     frame::Framer,
+    inner::{Horizon, version_of},
     rules::{Rules, Worth},
     stats::TierCounters,
     teller::{Ledger, Teller},
-    version_of,
 };
 use crate::{
     cache::{

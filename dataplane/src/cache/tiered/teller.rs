@@ -95,6 +95,8 @@ impl Debts {
                 if newer {
                     known.order = debt.order;
                 }
+                // nobody waits long for a cache that is down
+                known.paid.retain(|paid| !paid.is_closed());
                 known.paid.extend(debt.paid);
             }
         }

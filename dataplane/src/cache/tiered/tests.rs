@@ -3,5 +3,5 @@
 mod races;
 mod shared;
 mod stress;
-mod support;
+pub mod support;
 mod times;

@@ -105,11 +105,8 @@ async fn a_shared_tier_that_was_not_told_is_not_believed_and_told_later() {
 async fn a_late_fill_by_another_replica_after_a_flush_is_driven_out() {
     let world = World::new(&shared_tier(CacheAside));
     let gate = world.store.hold();
-    let two = Arc::new(world.two);
-    let slow = {
-        let two = two.clone();
-        tokio::spawn(async move { two.version(&key("k")).await })
-    };
+    let two = world.two.clone();
+    let slow = tokio::spawn(async move { two.version(&key("k")).await });
     gate.reached().await;
     world.store.pass();
     world.one.tiered.after_commit(&key("k"), &world.store.put(&key("k"), 2)).await;
@@ -123,9 +120,9 @@ async fn a_late_fill_by_another_replica_after_a_flush_is_driven_out() {
     world.one.evict(&world.clock);
     assert_eq!(world.one.version(&key("k")).await, 2, "it went back");
     // the event reaches the slow one
-    two.tiered.invalidate(&key("k"), Version(2));
+    world.two.tiered.invalidate(&key("k"), Version(2));
     until("version 1 is gone", async || world.shared.holds("shop:things:k").await != Some(1)).await;
-    assert_eq!(two.version(&key("k")).await, 2);
+    assert_eq!(world.two.version(&key("k")).await, 2);
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ pub struct Flaky {
 }
 
 /// One replica's tiers of one pool.
+#[derive(Clone)]
 pub struct Replica {
     pub tiered: Arc<Tiered>,
     pub memory: Arc<MemoryTier>,
@@ -69,8 +70,7 @@ pub fn key(text: &str) -> Key {
 
 pub fn schema() -> Arc<Schema> {
     let name = Field::new("name", Kind::Text { max: 100, form: Form::Any });
-    let (entity, collection, key) = ("thing".to_owned(), "things".to_owned(), "id".to_owned());
-    Arc::new(Schema { entity, collection, key, fields: vec![name], rules: |_, _| Vec::new() })
+    Arc::new(Schema::new("thing", "things", vec![name]))
 }
 
 pub fn found(key: &Key, version: u64) -> Lookup {
@@ -99,15 +99,22 @@ impl Replica {
         memory: &TierSettings,
         shared: Option<(&TierSettings, &Arc<Flaky>)>,
     ) -> Self {
+        let shared = shared.map(|(settings, cache)| (settings, cache.clone() as Arc<dyn SharedCache>));
+        Self::with(store, clock, memory, shared)
+    }
+
+    pub fn with(
+        store: &Arc<Store>,
+        clock: &Clock,
+        memory: &TierSettings,
+        shared: Option<(&TierSettings, Arc<dyn SharedCache>)>,
+    ) -> Self {
         let config = MemoryConfig { max_bytes: 64 << 20, policy: Policy::S3Fifo, shards: 0, seed: 1 };
         let tier = Arc::new(MemoryTier::new(config));
         let pool = PoolConfig { capacity: 1_000_000, idle_after_ms: 1 << 40, lifetime: lifetime(memory) };
-        let pool = tier.register("things", schema(), pool).unwrap();
+        let pool = tier.register(schema(), pool).unwrap();
         let mut tiers = vec![(memory.clone(), Backing::Memory(tier.clone(), pool))];
-        tiers.extend(shared.map(|(settings, cache)| {
-            let cache: Arc<dyn SharedCache> = cache.clone();
-            (settings.clone(), Backing::Shared(cache))
-        }));
+        tiers.extend(shared.map(|(settings, cache)| (settings.clone(), Backing::Shared(cache))));
         let tiered = Arc::new(Tiered::new(TieredConfig {
             pool: "things".to_owned(),
             schema: schema(),
@@ -258,6 +265,10 @@ impl SharedCache for Flaky {
 
     fn status(&self) -> SharedStatus {
         self.inner.lock().status()
+    }
+
+    async fn ping(&self) -> Result<(), SharedError> {
+        if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { Ok(()) }
     }
 }
 

@@ -85,6 +85,20 @@ async fn stale_and_marked_while_the_store_fails() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_is_not_waited_for_when_there_is_a_stale_entry() {
+    let (store, replica, ms) = replica(&stale(0, 30));
+    assert_eq!(replica.version(&key("k")).await, 1);
+    store.put(&key("k"), 2);
+    ms.fetch_add(60_001, SeqCst);
+    let gate = store.hold();
+    let served = replica.read(&key("k"), 0).await.unwrap();
+    assert_eq!((served.cached.version(), served.stale), (Version(1), true));
+    gate.let_one_go();
+    store.pass();
+    until("the late answer counts", async || replica.version(&key("k")).await == 2).await;
+}
+
+#[tokio::test]
 async fn that_there_is_nothing_is_remembered_for_a_while() {
     let (store, replica, ms) = replica(&stale(10, 10));
     for _ in 0..3 {

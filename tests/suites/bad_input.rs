@@ -79,7 +79,7 @@ async fn bad_paths_queries_and_headers_are_refused_by_name() {
         ("/api/v1/products?offset=-1", "offset"),
         ("/api/v1/products?cursor=%27%3B--", "cursor"),
         ("/api/v1/products?colour=red", "colour"),
-        ("/api/v1/ws?topics=nothing", "topics"),
+        ("/api/v1/events/stream?topics=nothing", "topics"),
     ] {
         let answer = api.get(path).await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text);

@@ -55,7 +55,7 @@ async fn a_port_in_use_is_said_clearly() {
     assert!(message.contains(&format!("port {port}")) && message.contains("--port"), "{message}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_finishes_what_is_under_way() {
     let mut stage = Stage::embedded();
     let api = stage.api.clone();

@@ -76,16 +76,22 @@ impl ServiceError {
 
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for ServiceError {
+    fn from(error: &StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::NotFound,
-            StoreError::Stale { current } => Self::Stale { current },
+            StoreError::Stale { current } => Self::Stale { current: *current },
             StoreError::Exists => Self::Exists,
-            StoreError::Duplicate { field } => Self::Duplicate { field },
-            StoreError::ReadOnly(why) => Self::ReadOnly(why),
-            StoreError::Unsupported(why) => Self::Unsupported(why),
-            StoreError::Unavailable(why) => Self::Unavailable(why),
-            StoreError::Unknown(why) => Self::Unknown(why),
-            StoreError::Corrupt(why) => Self::Internal(why),
+            StoreError::Duplicate { field } => Self::Duplicate { field: field.clone() },
+            StoreError::ReadOnly(why) => Self::ReadOnly(why.clone()),
+            StoreError::Unsupported(why) => Self::Unsupported(why.clone()),
+            StoreError::Unavailable(why) => Self::Unavailable(why.clone()),
+            StoreError::Unknown(why) => Self::Unknown(why.clone()),
+            StoreError::Corrupt(why) => Self::Internal(why.clone()),
         }
     }
 }
@@ -97,10 +103,8 @@ impl From<ReadError> for ServiceError {
             ReadError::TimedOut => Self::Timeout,
             ReadError::Lost => Self::Internal("a load ended without an answer".to_owned()),
             ReadError::Load(error) => match error.downcast_ref::<StoreError>() {
-                Some(StoreError::Unsupported(why)) => Self::Unsupported(why.clone()),
-                Some(StoreError::Corrupt(why)) => Self::Internal(why.clone()),
-                Some(StoreError::Unavailable(why)) => Self::Unavailable(why.clone()),
-                _ => Self::Unavailable(error.to_string()),
+                Some(error) => Self::from(error),
+                None => Self::Unavailable(error.to_string()),
             },
         }
     }

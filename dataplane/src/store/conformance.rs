@@ -6,7 +6,11 @@ use std::{path::PathBuf, sync::Arc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use super::{RecordStore, StoreError, sql::SqlStore};
+use super::{
+    RecordStore, StoreError,
+    mongo::{MongoOptions, MongoStore},
+    sql::{MysqlOptions, SqlStore},
+};
 use crate::domain::{
     change::{Action, Change, Collection, Guard, UnitOfWork, Written},
     record::{Key, Lookup, Record, Row, Version},
@@ -16,6 +20,8 @@ use crate::domain::{
     value::{Json, Timestamp, Value},
 };
 
+mod declared;
+mod documents;
 mod model;
 mod outboxes;
 mod queries;
@@ -34,6 +40,7 @@ struct Target {
 enum Place {
     File(PathBuf),
     Mysql { server: String, url: String, database: String },
+    Mongo { options: MongoOptions },
 }
 
 /// The places of `things`' fields.
@@ -52,6 +59,12 @@ macro_rules! suite {
         suite!(@store sqlite, Target::sqlite(), $($module::$case),*);
         suite!(@store mysql, Target::mysql("MYSQL_URL"), $($module::$case),*);
         suite!(@store mariadb, Target::mysql("MARIADB_URL"), $($module::$case),*);
+        suite!(@store mongo, Target::mongo(), $($module::$case),*);
+    };
+    (@sql $($module:ident :: $case:ident),* $(,)?) => {
+        suite!(@store sql_on_sqlite, Target::sqlite(), $($module::$case),*);
+        suite!(@store sql_on_mysql, Target::mysql("MYSQL_URL"), $($module::$case),*);
+        suite!(@store sql_on_mariadb, Target::mysql("MARIADB_URL"), $($module::$case),*);
     };
     (@store $store:ident, $target:expr, $($module:ident :: $case:ident),*) => {
         mod $store {
@@ -89,6 +102,22 @@ suite!(
     outboxes::concurrent_writes_keep_the_order_of_each_key,
 );
 
+suite!(@sql
+    sql::a_unit_is_all_or_nothing,
+    sql::changes_of_a_unit_see_each_other,
+    sql::a_value_given_up_is_free_in_the_same_unit,
+    sql::a_unit_of_a_thousand,
+    sql::units_that_cross_each_other_all_succeed,
+    sql::old_tombstones_are_pruned,
+    sql::many_processes_prepare_at_once,
+    sql::a_field_that_cannot_be_encrypted_is_refused,
+    sql::lost_connections_are_made_again,
+    declared::missing_columns_and_wrong_types_are_told,
+    declared::a_table_without_a_version_is_read_only,
+    declared::keys_may_be_numbers,
+    declared::text_of_any_collation_compares_by_bytes,
+);
+
 impl Target {
     /// A store in a new file.
     async fn sqlite() -> Option<Self> {
@@ -103,8 +132,16 @@ impl Target {
         let (url, database) = sql::new_database(&server).await;
         let things = things();
         sql::create_things(&url, &things).await;
-        let store = Arc::new(SqlStore::mysql(super::sql::MysqlOptions::new(&url), sealer()).unwrap());
+        let store = Arc::new(SqlStore::mysql(MysqlOptions::new(&url), sealer()).unwrap());
         Some(Self::prepared(store, Place::Mysql { server, url, database }).await)
+    }
+
+    /// A store in a new database of a server.
+    async fn mongo() -> Option<Self> {
+        let database = format!("shop_{}", Uuid::now_v7().simple());
+        let options = MongoOptions::new(server("MONGODB_URI")?, database);
+        let store = Arc::new(MongoStore::connect(options.clone(), sealer()).await.unwrap());
+        Some(Self::prepared(store, Place::Mongo { options }).await)
     }
 
     async fn prepared(store: Arc<dyn RecordStore>, place: Place) -> Self {
@@ -118,9 +155,13 @@ impl Target {
         let (store, place): (Arc<dyn RecordStore>, _) = match &self.place {
             Place::File(path) => (Arc::new(SqlStore::sqlite(path, sealer()).unwrap()), Place::File(path.clone())),
             Place::Mysql { server, url, database } => {
-                let options = super::sql::MysqlOptions::new(url);
+                let options = MysqlOptions::new(url);
                 let place = Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
                 (Arc::new(SqlStore::mysql(options, sealer()).unwrap()), place)
+            }
+            Place::Mongo { options } => {
+                let store = MongoStore::connect(options.clone(), sealer()).await.unwrap();
+                (Arc::new(store), Place::Mongo { options: options.clone() })
             }
         };
         Self::prepared(store, place).await
@@ -135,6 +176,7 @@ impl Target {
                 }
             }
             Place::Mysql { server, database, .. } => sql::drop_database(server, database).await,
+            Place::Mongo { options } => documents::database(options).await.drop().await.unwrap(),
         }
     }
 
@@ -146,6 +188,7 @@ impl Target {
                 [std::fs::read(path).unwrap(), wal].concat()
             }
             Place::Mysql { url, .. } => sql::dump(url).await,
+            Place::Mongo { options } => documents::dump(options).await,
         }
     }
 

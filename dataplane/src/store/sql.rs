@@ -131,7 +131,7 @@ impl RecordStore for SqlStore {
         let server = pools::server_of(&mut session).await?;
         let result = migrations::migrate(&mut session, server, collections).await;
         if result.is_err() {
-            session.rollback().await;
+            session.abandon();
         }
         result?;
         drop(session);

@@ -1,6 +1,9 @@
-//! What only SQL stores are asked: units over several records, declared tables, what is made by hand in a server.
+//! What only SQL stores are asked: units over several records, migrations, tombstones, lost connections.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row as _};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row as _, SqliteConnection};
 
 use super::*;
 use crate::store::sql::tests::create_statements;
@@ -47,4 +50,202 @@ pub async fn is_mariadb(url: &str) -> bool {
     let mut connection = MySqlConnection::connect(url).await.unwrap();
     let row = sqlx::query("SELECT VERSION()").fetch_one(&mut connection).await.unwrap();
     row.get_unchecked::<String, _>(0).contains("MariaDB")
+}
+
+/// Runs a statement in the place of a store.
+pub async fn by_hand(target: &Target, statement: &str) {
+    match &target.place {
+        Place::File(path) => {
+            let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            connection.execute(AssertSqlSafe(statement)).await.unwrap();
+        }
+        Place::Mysql { url, .. } => run(url, statement).await,
+        Place::Mongo { .. } => panic!("not SQL"),
+    }
+}
+
+/// The store as what it is.
+fn plain(target: &Target) -> SqlStore {
+    match &target.place {
+        Place::File(path) => SqlStore::sqlite(path, sealer()).unwrap(),
+        Place::Mysql { url, .. } => SqlStore::mysql(MysqlOptions::new(url), sealer()).unwrap(),
+        Place::Mongo { .. } => panic!("not SQL"),
+    }
+}
+
+pub async fn a_unit_is_all_or_nothing(target: &Target) {
+    let (users, things) = (&target.users, &target.things);
+    let changes = vec![
+        create(users, "a", person("a@example.com", None)),
+        create(things, "b", titled("b")),
+        replace(things, "none", Guard::Any, titled("c")),
+    ];
+    assert!(matches!(target.commit(changes).await, Err(StoreError::NotFound)));
+    let changes = vec![
+        create(things, "b", titled("b")),
+        create(users, "a", person("a@example.com", None)),
+        create(users, "c", person("a@example.com", None)),
+    ];
+    let result = target.commit(changes).await;
+    assert!(matches!(&result, Err(StoreError::Duplicate { field }) if field == "email"), "{result:?}");
+    assert_eq!(target.lookup(users, "a").await, Lookup::Missing);
+    assert_eq!(target.lookup(things, "b").await, Lookup::Missing);
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 0);
+    let changes = vec![create(users, "a", person("a@example.com", None)), create(things, "b", titled("b"))];
+    assert_eq!(target.commit(changes).await.unwrap().len(), 2);
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 2);
+}
+
+pub async fn changes_of_a_unit_see_each_other(target: &Target) {
+    let things = &target.things;
+    let changes = vec![
+        create(things, "a", titled("1")),
+        create(things, "b", titled("1")),
+        replace(things, "a", exactly(1), titled("2")),
+        delete(things, "a", exactly(2)),
+        upsert(things, "a", Guard::Any, titled("4")),
+        delete(things, "b", exactly(1)),
+    ];
+    let written = target.commit(changes).await.unwrap();
+    assert_eq!(written.iter().map(|written| written.version.0).collect::<Vec<_>>(), [1, 1, 2, 3, 4, 2]);
+    assert_eq!(
+        written.iter().map(|written| written.created).collect::<Vec<_>>(),
+        [true, true, false, false, true, false]
+    );
+    assert_eq!(found(target.lookup(things, "a").await), written[4].record.clone().unwrap());
+    assert_eq!(target.lookup(things, "b").await, Lookup::Deleted(Version(2)));
+    let events = target.store.outbox().claim("o", Duration::from_secs(10), 10).await.unwrap();
+    let of_a: Vec<u64> = events.iter().filter(|event| event.key == "a").map(|event| event.version).collect();
+    assert_eq!((of_a, events.len()), (vec![1, 2, 3, 4], 6));
+    // the tombstone goes when the record comes back, and comes again with it
+    let changes =
+        vec![create(things, "b", titled("3")), delete(things, "b", Guard::Any), create(things, "b", titled("5"))];
+    assert_eq!(target.commit(changes).await.unwrap()[2].version, Version(5));
+    assert_eq!(found(target.lookup(things, "b").await).version, Version(5));
+    let stale = vec![delete(things, "a", Guard::Any), replace(things, "b", exactly(4), titled("x"))];
+    assert!(matches!(target.commit(stale).await, Err(StoreError::Stale { current: Version(5) })));
+    assert_eq!(found(target.lookup(things, "a").await).version, Version(4));
+}
+
+pub async fn a_value_given_up_is_free_in_the_same_unit(target: &Target) {
+    let users = &target.users;
+    target.one(create(users, "a", person("x@example.com", None))).await.unwrap();
+    let moved = vec![create(users, "b", person("x@example.com", None)), delete(users, "a", Guard::Any)];
+    target.commit(moved).await.unwrap();
+    let passed_on = vec![
+        replace(users, "b", Guard::Any, person("y@example.com", None)),
+        create(users, "a", person("x@example.com", None)),
+    ];
+    target.commit(passed_on).await.unwrap();
+    let (a, b) = (target.lookup(users, "a").await, target.lookup(users, "b").await);
+    assert_eq!((found(a).version, found(b).version), (Version(3), Version(2)));
+}
+
+pub async fn a_unit_of_a_thousand(target: &Target) {
+    let things = &target.things;
+    let keys: Vec<String> = (0..1000).map(|index| format!("k{index}")).collect();
+    let written = target.commit(keys.iter().map(|key| create(things, key, titled(key))).collect()).await.unwrap();
+    assert!(written.iter().zip(&keys).all(|(written, key)| written.key.as_str() == key && written.created));
+    let changes = keys.iter().map(|key| replace(things, key, exactly(1), titled("new"))).collect();
+    assert!(target.commit(changes).await.unwrap().iter().all(|written| written.version == Version(2)));
+    target.commit(keys.iter().map(|key| delete(things, key, exactly(2))).collect()).await.unwrap();
+    assert_eq!(target.lookup(things, "k999").await, Lookup::Deleted(Version(3)));
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 3000);
+}
+
+pub async fn units_that_cross_each_other_all_succeed(target: &Target) {
+    let things = &target.things;
+    let unit = |order: [&str; 2]| order.map(|key| upsert(things, key, Guard::Any, titled("x"))).to_vec();
+    let units = (0..24).map(|index| target.commit(unit(if index % 2 == 0 { ["a", "b"] } else { ["b", "a"] })));
+    for result in join_all(units).await {
+        result.unwrap();
+    }
+    assert_eq!(found(target.lookup(things, "a").await).version, Version(24));
+    assert_eq!(found(target.lookup(things, "b").await).version, Version(24));
+}
+
+pub async fn old_tombstones_are_pruned(target: &Target) {
+    let store = plain(target);
+    for key in ["old", "new"] {
+        target.one(create(&target.things, key, titled("x"))).await.unwrap();
+        target.one(delete(&target.things, key, Guard::Any)).await.unwrap();
+    }
+    assert_eq!(store.prune().await.unwrap(), 0);
+    by_hand(target, "UPDATE flyweight_tombstones SET deleted_at = '2020-01-01 00:00:00' WHERE id = 'old'").await;
+    assert_eq!(store.prune().await.unwrap(), 1);
+    assert_eq!(target.lookup(&target.things, "old").await, Lookup::Missing);
+    assert_eq!(target.lookup(&target.things, "new").await, Lookup::Deleted(Version(2)));
+}
+
+pub async fn many_processes_prepare_at_once(target: &Target) {
+    let payments = Arc::new(Collection {
+        pool: "payments".to_owned(),
+        schema: Arc::new(crate::domain::payment::schema()),
+        name: "my_payments".to_owned(),
+        ..(*target.users).clone()
+    });
+    let stores: Vec<SqlStore> = (0..4).map(|_| plain(target)).collect();
+    let collections = [target.users.clone(), payments.clone(), target.things.clone()];
+    for result in join_all(stores.iter().map(|store| store.prepare(&collections))).await {
+        result.unwrap();
+    }
+    assert_eq!(target.store.read(&payments, &["x".parse().unwrap()]).await.unwrap(), [Lookup::Missing]);
+}
+
+pub async fn a_field_that_cannot_be_encrypted_is_refused(target: &Target) {
+    for name in ["email", "username"] {
+        let mut schema = (*target.users.schema).clone();
+        schema.fields.iter_mut().filter(|field| field.name == name).for_each(|field| field.encrypted = true);
+        let users = Collection { schema: Arc::new(schema), ..(*target.users).clone() };
+        let result = target.store.prepare(&[Arc::new(users)]).await;
+        assert!(matches!(&result, Err(StoreError::Unsupported(why)) if why.contains(name)), "{result:?}");
+    }
+}
+
+/// What a restart of the server does to connections; SQLite has none to lose.
+pub async fn lost_connections_are_made_again(target: &Target) {
+    let Place::Mysql { server, database, .. } = &target.place else { return };
+    let things = &target.things;
+    target.one(create(things, "k", titled("x"))).await.unwrap();
+    for round in 1..4 {
+        join_all((0..8).map(|_| target.lookup(things, "k"))).await;
+        let mut connection = MySqlConnection::connect(server).await.unwrap();
+        let select = format!("SELECT id FROM information_schema.processlist WHERE db = '{database}'");
+        for row in sqlx::query(AssertSqlSafe(select)).fetch_all(&mut connection).await.unwrap() {
+            let id: u64 = row.get_unchecked(0);
+            _ = connection.execute(AssertSqlSafe(format!("KILL {id}"))).await;
+        }
+        let written = target.one(upsert(things, "k", Guard::Any, titled("y"))).await.unwrap();
+        assert_eq!(written.version, Version(round + 1));
+        assert_eq!(found(target.lookup(things, "k").await).version, Version(round + 1));
+    }
+}
+
+/// A new account has to prove its password in full: encrypted with the server's key, where there is no TLS.
+#[tokio::test]
+async fn sign_in_by_caching_sha2_password_without_tls() {
+    let Some(server) = server("MYSQL_URL") else { return };
+    let root = server.replace("shop:shop-secret@", "root:root-secret@");
+    let account = format!("fw_{}", &Uuid::now_v7().simple().to_string()[16..]);
+    run(&root, &format!("CREATE USER {account} IDENTIFIED WITH caching_sha2_password BY 'p w@d/%1'")).await;
+    let url = server.replace("shop:shop-secret@", &format!("{account}:p%20w%40d%2F%251@"));
+    let url = format!("{}/?ssl-mode=DISABLED", url.rsplit_once('/').unwrap().0);
+    let store = SqlStore::mysql(MysqlOptions::new(url), sealer()).unwrap();
+    store.ping().await.unwrap();
+    run(&root, &format!("DROP USER {account}")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_in_time() {
+    let store = SqlStore::mysql(MysqlOptions::new("mysql://a:b@127.0.0.1:9/shop"), sealer()).unwrap();
+    let started = Instant::now();
+    let result = store.ping().await;
+    assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_told() {
+    let result = SqlStore::sqlite(std::path::Path::new("/nowhere/at/all/x.db"), sealer());
+    assert!(matches!(result, Err(StoreError::Unavailable(_))));
 }

@@ -134,7 +134,7 @@ impl MongoOutbox {
     }
 
     async fn server_time(&self, deadline: Instant) -> Result<i64, Fault> {
-        let hello = read(deadline, self.database.run_command(doc! { "hello": 1 })).await?;
+        let hello = read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?;
         match hello.get_datetime("localTime") {
             Ok(time) => Ok(time.timestamp_millis()),
             Err(_) => Ok(Timestamp::now().0),

@@ -168,14 +168,15 @@ fn version_source(
         let dated = found.iter().any(|column| column.name == "updated_at" && column.is_time(dialect));
         return if dated { VersionSource::UpdatedAt } else { VersionSource::One };
     };
-    match found.iter().find(|column| column.name == *name) {
+    let column = found.iter().find(|column| column.name == *name);
+    match column {
         None => faults.push(format!("there is no column {name}, the version")),
         Some(column) if dialect == Dialect::Mysql && !column.is_int() => {
             faults.push(format!("{name} is {}, but a version is a whole number", column.kind));
         }
         Some(_) => (),
     }
-    VersionSource::Column(name.clone())
+    VersionSource::Column(name.clone(), column.is_some_and(|column| column.unsigned))
 }
 
 impl Found {

@@ -72,10 +72,15 @@ fn compared(table: &Table, field: FieldRef, comparison: Comparison, value: &Valu
         Operand::Constant(own) => Ok(constant(holds(comparison, &own, value))),
         Operand::Column(column) => {
             let Some(value) = comparand(table, field, value) else {
-                return Err(StoreError::Unsupported(format!(
-                    "the keys of {} are whole numbers",
-                    table.collection.name
-                )));
+                // a key that is no number is none of this table's
+                return match comparison {
+                    Comparison::Eq => Ok(constant(false)),
+                    Comparison::Ne => Ok(constant(true)),
+                    _ => {
+                        let why = format!("the keys of {} are whole numbers", table.collection.name);
+                        Err(StoreError::Unsupported(why))
+                    }
+                };
             };
             Ok(column.known(|column| compare(column.bytes, comparison, value)))
         }
@@ -152,7 +157,7 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
         FieldRef::CreatedAt => time(table.created_at()),
         FieldRef::UpdatedAt => time(table.updated_at()),
         FieldRef::Version => match &table.version {
-            VersionSource::Column(name) => column(table, name, true, false),
+            VersionSource::Column(name, _) => column(table, name, true, false),
             VersionSource::One => Operand::Constant(Value::Int(1)),
             VersionSource::UpdatedAt => {
                 let why = format!("{} has no version column to search or order by", table.collection.name);

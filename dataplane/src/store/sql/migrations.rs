@@ -63,11 +63,14 @@ pub static ALL: [Migration; 7] = [
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
 pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<Collection>]) -> Result<(), Fault> {
     let wanted = wanted(collections)?;
+    match missing(session, &wanted).await {
+        Ok(missing) if missing.is_empty() => return Ok(()),
+        // the table of migrations is not there either
+        Ok(_) | Err(Fault::Store(StoreError::Unsupported(_))) => (),
+        Err(fault) => return Err(fault),
+    }
     for statement in migrations_table().create(MIGRATIONS, server) {
         session.plain(&statement).await?;
-    }
-    if missing(session, &wanted).await?.is_empty() {
-        return Ok(());
     }
     lock(session).await?;
     for step in missing(session, &wanted).await? {

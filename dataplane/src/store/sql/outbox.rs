@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     StoreError,
-    dialect::{Dialect, Sql},
+    dialect::{Dialect, Sql, padded},
     fault::Fault,
     migrations::{LEASES, OUTBOX},
     pools::Pools,
@@ -111,7 +111,8 @@ impl SqlOutbox {
         for part in ids.chunks(IDS_MAX) {
             let mut delete = Query::delete();
             delete.from_table(Alias::new(OUTBOX));
-            delete.and_where(Expr::col(Alias::new("event_id")).is_in(part.iter().map(Uuid::to_string)));
+            delete
+                .and_where(Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())));
             let mut session = self.pools.write().await?;
             session.execute(self.pools.dialect().build(&delete)).await?;
         }

@@ -216,7 +216,7 @@ pub fn call_deadline() -> Instant {
 /// long names.
 const MYSQL_SETTINGS: [&str; 2] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096, SESSION wait_timeout = 600",
+    "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096",
 ];
 
 /// Which server answers.

@@ -128,6 +128,11 @@ impl Session {
         }
     }
 
+    /// Closes the connection when the session ends, and with it whatever it holds: a transaction, a named lock.
+    pub fn abandon(&mut self) {
+        self.unfinished = true;
+    }
+
     async fn run<T>(
         &mut self,
         statement: impl AsyncFnOnce(&mut Connection) -> Result<T, sqlx::Error>,

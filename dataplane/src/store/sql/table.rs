@@ -63,8 +63,8 @@ pub enum KeyForm {
 /// Where a record's version comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionSource {
-    /// A column of its own.
-    Column(String),
+    /// A column of its own, and whether its numbers are without a sign.
+    Column(String, bool),
     /// `updated_at`, in microseconds.
     UpdatedAt,
     /// It is always 1.
@@ -92,7 +92,10 @@ impl Table {
         Self {
             dialect,
             key: KeyForm::Text,
-            version: collection.version_column.clone().map_or(VersionSource::UpdatedAt, VersionSource::Column),
+            version: collection
+                .version_column
+                .clone()
+                .map_or(VersionSource::UpdatedAt, |name| VersionSource::Column(name, false)),
             has_created_at: true,
             has_updated_at: true,
             columns: columns.collect(),
@@ -148,7 +151,7 @@ impl Table {
             KeyForm::Int | KeyForm::Foreign => self.key_text(),
         };
         let version = match &self.version {
-            VersionSource::Column(name) => Expr::col(Alias::new(name)),
+            VersionSource::Column(name, _) => Expr::col(Alias::new(name)),
             VersionSource::UpdatedAt => Expr::col(Alias::new("updated_at")),
             VersionSource::One => null(),
         };
@@ -211,7 +214,8 @@ impl Table {
         let key = row.text(at)?.ok_or_else(|| corrupt("a record without a key"))?;
         let key: Key = key.parse().map_err(|why| corrupt(&format!("the key {key:?} {why}")))?;
         let version = match &self.version {
-            VersionSource::Column(_) => row.int(at + 1)?,
+            VersionSource::Column(_, false) => row.int(at + 1)?,
+            VersionSource::Column(_, true) => row.unsigned(at + 1)?,
             VersionSource::UpdatedAt => row.micros(at + 1)?,
             VersionSource::One => Some(1),
         };
@@ -256,7 +260,7 @@ impl Table {
 
     fn written_cells(&self, record: &Record, sealer: &dyn Sealer) -> Vec<(&str, SqlValue)> {
         let mut cells = Vec::with_capacity(self.columns.len() + 4);
-        if let VersionSource::Column(name) = &self.version {
+        if let VersionSource::Column(name, _) = &self.version {
             cells.push((name.as_str(), SqlValue::BigInt(Some(record.version.0 as i64))));
         }
         if self.has_created_at {

@@ -1,0 +1,127 @@
+//! What only MongoDB is asked: how documents look to people, collections of other programs, units over several records.
+
+use bson::{Bson, Document, doc, oid::ObjectId};
+use futures::TryStreamExt;
+use mongodb::{Client, Database};
+
+use super::*;
+use crate::domain::query::{Direction, FieldRef, Filter, Query, Start};
+
+pub async fn database(options: &MongoOptions) -> Database {
+    Client::with_uri_str(&options.url).await.unwrap().database(&options.database)
+}
+
+/// Every document of the declared collection as text.
+pub async fn dump(options: &MongoOptions) -> Vec<u8> {
+    let things = database(options).await.collection::<Document>("things");
+    let documents: Vec<Document> = things.find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    format!("{documents:?}").into_bytes()
+}
+
+fn options(target: &Target) -> &MongoOptions {
+    match &target.place {
+        Place::Mongo { options } => options,
+        _ => panic!("not MongoDB"),
+    }
+}
+
+#[tokio::test]
+async fn documents_are_queryable_by_people() {
+    let Some(target) = Target::mongo().await else { return };
+    let row = Row(vec![
+        text("lamp"),
+        Value::Int(7),
+        decimal("19.90"),
+        Value::Bool(true),
+        time("2026-01-31T12:00:00.000Z"),
+        json(r#"{"colour":"red","sizes":[1,2]}"#),
+        Value::Null,
+    ]);
+    target.one(create(&target.things, "t", row)).await.unwrap();
+    let things = database(options(&target)).await.collection::<Document>("things");
+    let wanted = doc! { "tags.colour": "red", "tags.sizes": 2, "price": { "$gt": 19 }, "revision": 1 };
+    let found = things.find_one(wanted).await.unwrap().unwrap();
+    assert_eq!(found.get_str("_id").unwrap(), "t");
+    assert!(matches!(found.get("price"), Some(Bson::Decimal128(_))));
+    assert!(matches!(found.get("seen"), Some(Bson::DateTime(_))));
+    assert!(!found.contains_key("secret"), "nothing is stored for nothing");
+    // published events leave nothing behind
+    let outbox = target.store.outbox();
+    let events = outbox.claim("o", std::time::Duration::from_secs(10), 10).await.unwrap();
+    outbox.confirm("o", &[events[0].id]).await.unwrap();
+    let found = things.find_one(doc! { "_id": "t" }).await.unwrap().unwrap();
+    assert!(found.keys().all(|name| !name.starts_with('_') || name == "_id"), "{found:?}");
+    target.remove().await;
+}
+
+#[tokio::test]
+async fn documents_of_other_programs_are_served() {
+    let Some(target) = Target::mongo().await else { return };
+    let things = database(options(&target)).await.collection::<Document>("things");
+    let id = ObjectId::new();
+    let seen = bson::DateTime::from_millis(5);
+    things.insert_one(doc! { "_id": id, "title": "x", "size": 3_i32, "tags": { "at": seen, "of": id } }).await.unwrap();
+    let target = Target::prepared(target.store, target.place).await;
+    let key = id.to_hex();
+    let record = found(target.lookup(&target.things, &key).await);
+    assert_eq!(
+        (record.version, record.created_at, &record.values.0[field::SIZE]),
+        (Version(1), Timestamp(0), &Value::Int(3))
+    );
+    assert_eq!(record.values.0[field::TAGS], json(&format!(r#"{{"at":"1970-01-01T00:00:00.005Z","of":"{key}"}}"#)));
+    let written = target.one(replace(&target.things, &key, exactly(1), titled("y"))).await.unwrap();
+    assert_eq!(written.version, Version(2));
+    let order = vec![(FieldRef::CreatedAt, Direction::Ascending)];
+    for _ in 0..4 {
+        things.insert_one(doc! { "_id": ObjectId::new(), "title": "z" }).await.unwrap();
+    }
+    let mut query = Query { filter: Filter::All, order, start: Start::Offset(0), limit: 2, count: true };
+    let mut seen = 0;
+    loop {
+        let page = target.store.find(&target.things, &query).await.unwrap();
+        seen += page.records.len();
+        match page.next {
+            Some(next) => query.start = Start::After(next),
+            None => break,
+        }
+        assert!(seen < 100);
+    }
+    assert_eq!(seen, 5);
+    let wrong = things.insert_one(doc! { "_id": ObjectId::new(), "price": 0.1 }).await.unwrap().inserted_id;
+    let key: Key = wrong.as_object_id().unwrap().to_hex().parse().unwrap();
+    let result = target.store.read(&target.things, &[key]).await;
+    assert!(matches!(result, Err(StoreError::Corrupt(_))), "{result:?}");
+    let result = target.one(create(&target.things, "not-an-object-id", titled("x"))).await;
+    assert!(matches!(result, Err(StoreError::Unsupported(_))), "{result:?}");
+    target.remove().await;
+}
+
+#[tokio::test]
+async fn a_unit_is_of_one_record() {
+    let Some(target) = Target::mongo().await else { return };
+    let things = &target.things;
+    let several = vec![create(things, "a", titled("x")), create(things, "b", titled("y"))];
+    let result = target.commit(several).await;
+    assert!(matches!(result, Err(StoreError::Unsupported(_))), "{result:?}");
+    assert_eq!(target.lookup(things, "a").await, Lookup::Missing);
+    let one = vec![
+        create(things, "a", titled("x")),
+        replace(things, "a", exactly(1), titled("y")),
+        delete(things, "a", Guard::Any),
+    ];
+    let written = target.commit(one).await.unwrap();
+    assert_eq!(written.iter().map(|written| written.version.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(target.lookup(things, "a").await, Lookup::Deleted(Version(3)));
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 3);
+    target.remove().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_in_time() {
+    let options = MongoOptions::new("mongodb://127.0.0.1:9", "shop");
+    let store = MongoStore::connect(options, sealer()).await.unwrap();
+    let started = std::time::Instant::now();
+    let result = store.ping().await;
+    assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(4), "{:?}", started.elapsed());
+}

@@ -74,9 +74,9 @@ const SHARDS: usize = 32;
 /// Floors kept in one shard: about 130,000 in all, each about 100 B.
 const FLOORS_MAX: usize = 4096;
 
-impl<T> Flights<T> {
+impl<T> Default for Flights<T> {
     /// No loads and no floors.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let shard = || Mutex::new(Shard { flights: HashMap::new(), floors: HashMap::new(), sweep_at: 64 });
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -84,7 +84,9 @@ impl<T> Flights<T> {
             floors_lost_ms: AtomicU64::new(0),
         }
     }
+}
 
+impl<T> Flights<T> {
     /// Joins the load of a key, or starts one. `recheck` looks into the tiers once more before that: a load may just have ended.
     pub fn board<H>(
         self: &Arc<Self>,

@@ -134,7 +134,7 @@ impl Tiered {
     /// The tiers of a pool. To be called in a tokio runtime: it tells shared tiers of commits in the background.
     pub fn new(config: TieredConfig) -> Self {
         let TieredConfig { pool, schema, tiers, sealer, clock, load_deadline, not_yet_deadline } = config;
-        let flights = Arc::new(Flights::new());
+        let flights = Arc::new(Flights::default());
         let horizon = Arc::new(Horizon::default());
         let framer = Arc::new(Framer::new(&schema, sealer));
         let (mut memories, mut shareds) = (Vec::new(), Vec::new());

@@ -37,8 +37,11 @@ pub type UpstreamClient = Client<HttpConnector, Body>;
 /// Bodies up to so many bytes are kept, so that the request can be sent again.
 const KEPT_BODY_MAX: usize = 1 << 20;
 
-/// Pods that are tried for one request.
-const ATTEMPTS_MAX: usize = 3;
+/// How often a request is tried, at one pod or another.
+const ATTEMPTS_MAX: u32 = 6;
+
+/// The wait before another look for pods, times the attempts so far: 1.5 s in all.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest that a pod may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -132,7 +135,12 @@ impl Proxy {
             Kept::Streamed(body) => (Bytes::new(), Some(body)),
         };
         for attempt in 0..ATTEMPTS_MAX {
-            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &path) else { break };
+            if candidates.is_empty() {
+                // A pod that is just being replaced leaves a gap of some milliseconds: better waited for than answered with 503.
+                tokio::time::sleep(RETRY_PAUSE * attempt).await;
+                candidates = self.candidates(&loaded.settings, &path);
+            }
+            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &path) else { continue };
             if attempt > 0 {
                 self.counts.retries.fetch_add(1, Ordering::Relaxed);
             }
@@ -164,7 +172,7 @@ impl Proxy {
         self.no_pod()
     }
 
-    /// The healthy pods whose group serves the pool that the path names; every group serves what names no pool.
+    /// The healthy pods, or else the suspect ones, whose group serves the pool that the path names; every group serves what names no pool.
     fn candidates(&self, settings: &Settings, path: &str) -> Vec<Arc<Upstream>> {
         let pool = pool_of(settings, path);
         let serves = |group: &str| {
@@ -175,7 +183,11 @@ impl Proxy {
             })
         };
         let all = self.registry.all();
-        all.iter().filter(|upstream| upstream.is_healthy() && serves(&upstream.group)).cloned().collect()
+        let those = |fit: fn(&Upstream) -> bool| -> Vec<Arc<Upstream>> {
+            all.iter().filter(|upstream| fit(upstream) && serves(&upstream.group)).cloned().collect()
+        };
+        let healthy = those(Upstream::is_healthy);
+        if healthy.is_empty() { those(Upstream::is_suspect) } else { healthy }
     }
 
     async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,17 @@ use crate::domain::value::Timestamp;
 /// Failed checks in a row that take a pod out.
 const FAILURES_MAX: u32 = 2;
 
+/// What is known of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It serves.
+    Healthy,
+    /// It was silent, broke a connection, or has not been asked yet: asked for an answer only where no other is left.
+    Suspect,
+    /// It says that it does not serve.
+    Refusing,
+}
+
 /// A pod of the data plane.
 #[derive(Debug)]
 pub struct Upstream {
@@ -25,7 +36,7 @@ pub struct Upstream {
     pub addr: SocketAddr,
     /// Its replica group.
     pub group: String,
-    healthy: AtomicBool,
+    state: AtomicU8,
     failures: AtomicU32,
     in_flight: AtomicUsize,
     requests: AtomicU64,
@@ -69,7 +80,7 @@ impl Upstream {
         Self {
             addr,
             group: group.to_owned(),
-            healthy: AtomicBool::new(false),
+            state: AtomicU8::new(State::Suspect as u8),
             failures: AtomicU32::new(0),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
@@ -79,7 +90,20 @@ impl Upstream {
 
     /// Whether requests are sent to it.
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
+        self.is(State::Healthy)
+    }
+
+    /// Whether it may serve though it was silent or failed: better than no pod at all.
+    pub fn is_suspect(&self) -> bool {
+        self.is(State::Suspect)
+    }
+
+    fn is(&self, state: State) -> bool {
+        self.state.load(Ordering::Acquire) == state as u8
+    }
+
+    fn turn(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
     }
 
     /// Requests under way.
@@ -93,11 +117,11 @@ impl Upstream {
             Some(well) => {
                 self.seen_ms.store(Timestamp::now().0 as u64, Ordering::Relaxed);
                 self.failures.store(0, Ordering::Relaxed);
-                self.healthy.store(well, Ordering::Release);
+                self.turn(if well { State::Healthy } else { State::Refusing });
             }
             None => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-                    self.healthy.store(false, Ordering::Release);
+                    self.turn(State::Suspect);
                 }
             }
         }
@@ -105,7 +129,7 @@ impl Upstream {
 
     /// It refused a connection or broke one: left out until it answers a check again.
     pub fn failed(&self) {
-        self.healthy.store(false, Ordering::Release);
+        self.turn(State::Suspect);
     }
 
     /// Counts a request.
@@ -217,10 +241,10 @@ mod tests {
         upstream.checked(None);
         assert!(upstream.is_healthy());
         upstream.checked(None);
-        assert!(!upstream.is_healthy());
+        assert!(!upstream.is_healthy() && upstream.is_suspect());
         upstream.checked(Some(true));
         upstream.checked(Some(false));
-        assert!(!upstream.is_healthy());
+        assert!(!upstream.is_healthy() && !upstream.is_suspect());
         let flight = upstream.start();
         assert_eq!(upstream.in_flight(), 1);
         drop(flight);

@@ -20,7 +20,7 @@ const STATUS: Duration = Duration::from_secs(30);
 pub async fn all(demo: &Demo) {
     let path = create_and_read(demo).await;
     live_feed(demo, &path).await;
-    figures(demo).await;
+    figures(demo, &path).await;
     scale(demo).await;
     hot_change(demo).await;
     killed_pod(demo, &path).await;
@@ -86,9 +86,11 @@ async fn live_feed(demo: &Demo, path: &str) {
 }
 
 /// kubectl shows live figures.
-async fn figures(demo: &Demo) {
+async fn figures(demo: &Demo, path: &str) {
     demo.step("kubectl get fwp,ctier,fws shows live figures");
     wait::until("figures of the products", STATUS * 2, async || {
+        // The write dropped the record from memory: reads bring it back.
+        assert_eq!(demo.api.get(path).await.status, 200);
         let pool = demo.kubectl.json(&["fwp", "products"]);
         (pool["status"]["entities"].as_i64()? > 0 && pool["status"]["hitRatio"].is_string()).then_some(())
     })
@@ -204,11 +206,13 @@ async fn broken_resources(demo: &Demo) {
         .call(&["patch", "fwp", "products", "--type=json", "-p", &refer("nowhere")])
         .unwrap_or_else(|error| panic!("{error}"));
     let (_, reason, message) = wait::until("the condition", STATUS, async || {
-        let condition = Demo::condition(&demo.service(), "ConfigurationApplied");
-        (condition.0 == "False").then_some(condition)
+        let service = demo.service();
+        let held_back = Demo::condition(&service, "ConfigurationApplied").0 == "False";
+        let ready = Demo::condition(&service, "Ready");
+        (held_back && ready.0 == "False").then_some(ready)
     })
     .await;
-    demo.show(&format!("ConfigurationApplied=False {reason}: {message}"));
+    demo.show(&format!("Ready=False {reason}: {message}"));
     assert!(reason == "InvalidConfiguration" && message.contains("spec.tierRefs[0].name"), "{reason}: {message}");
     assert_eq!(configurations(demo).await, configuration);
     assert_eq!(demo.api.get("/api/v1/products?limit=1").await.status, 200);

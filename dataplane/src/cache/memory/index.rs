@@ -5,6 +5,7 @@ use super::cells::{Cells, Slot};
 
 /// The buckets.
 pub struct Index {
+    #[expect(clippy::vec_box, reason = "growing moves pointers, not segments")]
     segments: Vec<Box<[u32; SEGMENT]>>,
     buckets: u32,
     len: u32,

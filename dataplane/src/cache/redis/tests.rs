@@ -186,7 +186,7 @@ async fn traffic(world: Arc<Traffic>, number: u64) {
     let mine = key(&format!("k{number}"));
     let mut last = 0;
     while !world.done.load(SeqCst) {
-        if world.reads.fetch_add(1, SeqCst) % 5 == 0 {
+        if world.reads.fetch_add(1, SeqCst).is_multiple_of(5) {
             let (version, state) = world.store.next(&mine);
             world.replica.tiered.after_commit(&mine, &state).await;
             last = version;

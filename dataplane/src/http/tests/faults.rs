@@ -63,11 +63,14 @@ impl RecordStore for Silent {
     }
 }
 
+/// Makes an error that a store gives.
+type Fault = fn() -> StoreError;
+
 const CREATE: &str = r#"{"name":"Tea","price":1}"#;
 
 #[tokio::test]
 async fn every_failure_of_a_store_has_its_answer() {
-    let cases: [(fn() -> StoreError, u16, u16); 8] = [
+    let cases: [(Fault, u16, u16); 8] = [
         (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
         (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
         (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),

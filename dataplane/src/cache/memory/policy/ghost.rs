@@ -59,7 +59,7 @@ impl Ghost {
 
     fn bucket(&mut self, hash: u64) -> &mut [u32] {
         let buckets = (self.slots.len() / BUCKET) as u64;
-        let at = ((hash & 0xffff_ffff) * buckets >> 32) as usize * BUCKET;
+        let at = (((hash & 0xffff_ffff) * buckets) >> 32) as usize * BUCKET;
         &mut self.slots[at..at + BUCKET]
     }
 

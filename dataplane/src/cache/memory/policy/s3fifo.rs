@@ -24,7 +24,7 @@ impl S3Fifo {
         if mark & IN_MAIN == 0 { &mut self.small } else { &mut self.main }
     }
 
-    fn to_main(&mut self, cells: &mut Cells, slot: Slot, reads: u8) {
+    fn move_to_main(&mut self, cells: &mut Cells, slot: Slot, reads: u8) {
         self.queue(cells.mark(slot)).remove(cells, slot);
         cells.set_mark(slot, IN_MAIN | reads);
         self.main.push(cells, slot);
@@ -60,8 +60,8 @@ impl Policy for S3Fifo {
             let reads = cells.mark(slot) & READS_MAX;
             match (from_small, reads) {
                 (true, 0 | 1) | (false, 0) => return Some(slot),
-                (true, _) => self.to_main(cells, slot, 0),
-                (false, _) => self.to_main(cells, slot, reads - 1),
+                (true, _) => self.move_to_main(cells, slot, 0),
+                (false, _) => self.move_to_main(cells, slot, reads - 1),
             }
         }
     }

@@ -59,7 +59,9 @@ pub fn tls_files() -> Option<TlsFiles> {
         std::fs::write(dir.join("san"), "subjectAltName=DNS:localhost\n").unwrap();
         let made = openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem")
             && openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out request.pem")
-            && openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out cert.pem");
+            && openssl(
+                "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out cert.pem",
+            );
         made.then_some(dir)
     });
     let Some(dir) = dir else { return skip("openssl is not there to make a certificate") };
@@ -88,8 +90,11 @@ impl Server {
         let dir = folder();
         let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", dir.to_str().unwrap(), option, &port.to_string()];
         // a cluster's nodes talk on another port, by default too far up for a port from the system
-        let bus = ["--cluster-port", &TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string()]
-            .map(str::to_owned);
+        let bus = [
+            "--cluster-port",
+            &TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string(),
+        ]
+        .map(str::to_owned);
         let options: Vec<String> = fixed.iter().chain(options).map(|option| (*option).to_owned()).chain(bus).collect();
         let child = spawn(program, &options);
         let server = Self { port, program: program.to_owned(), options, dir, child };

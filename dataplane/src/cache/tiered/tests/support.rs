@@ -1,5 +1,7 @@
 //! A store that can be held up or fail, a shared cache that can fail or forget, and pools in front of them.
 
+#![expect(missing_docs, reason = "the tests that use it are its documentation")]
+
 use std::{
     collections::HashMap,
     sync::{

@@ -108,7 +108,8 @@ async fn a_cluster_is_found_out_and_used() {
     let admins: Vec<_> = nodes.iter().map(|node| ::redis::Client::open(node.url()).unwrap()).collect();
     for (admin, slots) in admins.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
         run(admin, &["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
-        run(admin, &["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]).await;
+        let [port, bus_port] = [nodes[0].port, nodes[0].bus_port].map(|port| port.to_string());
+        run(admin, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]).await;
     }
     let cache = cache(RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(nodes[1].url()) });
     until("the cluster is whole", async || {

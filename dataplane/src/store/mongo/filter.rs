@@ -122,15 +122,15 @@ fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Posi
     let mut later = compared(documents, FieldRef::Key, Comparison::Gt, &key);
     for ((field, direction), value) in order.iter().zip(&position.values).rev() {
         let name = name(documents, *field);
-        let null = doc! { &name: Bson::Null };
+        let nothing = doc! { &name: Bson::Null };
         let (beyond, same) = match (is_nothing(*field, value), direction) {
-            (true, Direction::Ascending) => (doc! { &name: { "$ne": Bson::Null } }, null),
-            (true, Direction::Descending) => (none(), null),
+            (true, Direction::Ascending) => (doc! { &name: { "$ne": Bson::Null } }, nothing),
+            (true, Direction::Descending) => (none(), nothing),
             (false, Direction::Ascending) => {
                 (compared(documents, *field, Comparison::Gt, value), compared(documents, *field, Comparison::Eq, value))
             }
             (false, Direction::Descending) => (
-                doc! { "$or": [compared(documents, *field, Comparison::Lt, value), null] },
+                doc! { "$or": [compared(documents, *field, Comparison::Lt, value), nothing] },
                 compared(documents, *field, Comparison::Eq, value),
             ),
         };

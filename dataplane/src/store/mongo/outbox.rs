@@ -134,7 +134,13 @@ impl MongoOutbox {
     }
 
     async fn server_time(&self, deadline: Instant) -> Result<i64, Fault> {
-        let hello = read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?;
+        let hello = match read(deadline, self.database.run_command(doc! { "hello": 1 })).await {
+            Err(Fault::Store(StoreError::Unsupported(_))) => {
+                // its name before MongoDB 5
+                read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?
+            }
+            hello => hello?,
+        };
         match hello.get_datetime("localTime") {
             Ok(time) => Ok(time.timestamp_millis()),
             Err(_) => Ok(Timestamp::now().0),

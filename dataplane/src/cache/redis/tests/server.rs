@@ -12,6 +12,8 @@ use crate::cache::tiered::tests::support::until;
 /// A running server with a folder of its own.
 pub struct Server {
     pub port: u16,
+    /// Where the nodes of a cluster talk: by default too far up for a port that the system gives.
+    pub bus_port: u16,
     program: PathBuf,
     options: Vec<String>,
     dir: PathBuf,
@@ -68,6 +70,10 @@ pub fn tls_files() -> Option<TlsFiles> {
     Some(TlsFiles { ca: dir.join("ca.pem"), certificate: dir.join("cert.pem"), key: dir.join("key.pem") })
 }
 
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
 fn folder() -> PathBuf {
     let dir = std::env::temp_dir().join(format!("flyweight-redis-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&dir).unwrap();
@@ -86,18 +92,13 @@ impl Server {
     }
 
     async fn on_port(option: &str, program: &Path, options: &[&str]) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let dir = folder();
-        let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", dir.to_str().unwrap(), option, &port.to_string()];
-        // a cluster's nodes talk on another port, by default too far up for a port from the system
-        let bus = [
-            "--cluster-port",
-            &TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string(),
-        ]
-        .map(str::to_owned);
-        let options: Vec<String> = fixed.iter().chain(options).map(|option| (*option).to_owned()).chain(bus).collect();
+        let [port, bus_port] = [free_port(), free_port()];
+        let (dir, ports) = (folder(), [port, bus_port].map(|port| port.to_string()));
+        let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", dir.to_str().unwrap(), option, &ports[0]];
+        let options = fixed.iter().chain(&["--cluster-port", &ports[1]]).chain(options);
+        let options: Vec<String> = options.map(|option| (*option).to_owned()).collect();
         let child = spawn(program, &options);
-        let server = Self { port, program: program.to_owned(), options, dir, child };
+        let server = Self { port, bus_port, program: program.to_owned(), options, dir, child };
         server.ready().await;
         server
     }

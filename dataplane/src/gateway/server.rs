@@ -50,7 +50,7 @@ pub async fn run(options: GatewayOptions) {
     tokio::spawn(discover(gateway.proxy.clone(), discovery));
     tokio::spawn(check(gateway.proxy.clone()));
     if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
-        info!(%addr, %admin, "the gateway listens");
+        info!(%addr, %admin, "ready");
     }
     let admin_routes = probes().route("/metrics", get(metrics)).with_state(gateway.clone());
     tokio::spawn(server::serve(admin, admin_routes, std::future::pending()));

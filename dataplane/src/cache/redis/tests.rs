@@ -123,10 +123,11 @@ async fn a_cluster_is_found_out_and_used() {
         }
     })
     .await;
-    assert_eq!(cache.trusted_since_ms(), 0);
+    // calls before the cluster was whole may have failed, which costs trust as well
+    let before = cache.trusted_since_ms();
     nodes[2].kill();
     nodes[2].again().await;
-    until("the restart is noticed", async || cache.trusted_since_ms() > 0).await;
+    until("the restart is noticed", async || cache.trusted_since_ms() > before).await;
 }
 
 async fn all_agree(admins: &[::redis::Client]) -> bool {

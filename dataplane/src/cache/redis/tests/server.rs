@@ -94,9 +94,10 @@ impl Server {
     async fn on_port(option: &str, program: &Path, options: &[&str]) -> Self {
         let [port, bus_port] = [free_port(), free_port()];
         let (dir, ports) = (folder(), [port, bus_port].map(|port| port.to_string()));
-        let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", dir.to_str().unwrap(), option, &ports[0]];
-        let options = fixed.iter().chain(&["--cluster-port", &ports[1]]).chain(options);
-        let options: Vec<String> = options.map(|option| (*option).to_owned()).collect();
+        let folder = dir.to_str().unwrap();
+        let fixed =
+            ["--bind", "127.0.0.1", "--save", "", "--dir", folder, option, &ports[0], "--cluster-port", &ports[1]];
+        let options: Vec<String> = fixed.iter().chain(options).map(|option| (*option).to_owned()).collect();
         let child = spawn(program, &options);
         let server = Self { port, bus_port, program: program.to_owned(), options, dir, child };
         server.ready().await;

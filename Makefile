@@ -12,7 +12,7 @@ ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
 
-.PHONY: help run test demo demo-up demo-down demo-kubeconfig generate lint bench tools images check clean
+.PHONY: help run test demo demo-up demo-down demo-kubeconfig generate lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -50,9 +50,6 @@ lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run --quiet --package flyweight-crds --features kube --bin crdgen -- --check
-
-bench: ## Measure memory and speed against the peers, and print tables
-	cargo bench --package flyweight-dataplane
 
 tools: ## Install the real servers that tests and demo use
 	@tests/tools/install.sh all

@@ -1,6 +1,6 @@
 //! `serve`: from settings to a listening data plane, and down again.
 
-use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use crds::service::WebSocket;
@@ -229,22 +229,23 @@ fn sealer(args: &Serve, place: &Place, secret: Option<&str>) -> anyhow::Result<A
     }))
 }
 
-/// Says that requests are welcome, once they are; on a terminal, how to send some.
+/// Says that requests are welcome, once they are; on a laptop, how to send some.
 async fn announce(mut unready: watch::Receiver<Option<String>>, addrs: (SocketAddr, SocketAddr), laptop: bool) {
     if unready.wait_for(Option::is_none).await.is_err() {
         return;
     }
     let (addr, admin) = addrs;
     info!(%addr, %admin, "ready");
-    if laptop && std::io::stderr().is_terminal() {
-        tell_how(Path::new("/api/v1/products"), addr.port());
+    if laptop {
+        tell_how(addr.port());
     }
 }
 
-fn tell_how(path: &Path, port: u16) {
-    let (bold, plain) = ("\x1b[1m", "\x1b[0m");
-    let url = format!("http://localhost:{port}{}", path.display());
-    eprintln!(
+/// For the person who started it: where the API is, and what to try.
+fn tell_how(port: u16) {
+    let (bold, plain) = if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let url = format!("http://localhost:{port}/api/v1/products");
+    println!(
         "\n{bold}The shop is served at http://localhost:{port}/api/v1{plain}\nTry, in another terminal:\n  \
          curl -i -X POST {url} -H 'content-type: application/json' -d '{{\"id\":\"lamp\",\"name\":\"Lamp\",\"price\":\"19.90\"}}'\n  \
          curl -i {url}/lamp -H 'flyweight-explain: 1'\n  \

@@ -18,11 +18,11 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
 
 run: ## Build, and serve configs/samples on port 8080 with embedded stores in ./data (PORT, DATA, MANIFESTS)
-	@cargo build --quiet --package flyweight-dataplane --bin flyweight-dataplane
+	@cargo build --quiet --workspace --bin flyweight-dataplane
 	@exec $(BIN)/flyweight-dataplane serve --manifests $(MANIFESTS) --data-dir $(DATA) --port $(PORT) --admin-port $(ADMIN_PORT) --drain-delay 0s
 
 check: ## Check the manifests in MANIFESTS offline, every fault with its path
-	@cargo build --quiet --package flyweight-dataplane --bin flyweight-dataplane
+	@cargo build --quiet --workspace --bin flyweight-dataplane
 	@$(BIN)/flyweight-dataplane check --manifests $(MANIFESTS)
 
 test: ## Run all tests against real servers and a real Kubernetes, which are installed when missing

@@ -6,6 +6,6 @@ pub mod json;
 pub mod packed;
 pub mod roles;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod shape;
 pub mod tags;

@@ -30,7 +30,7 @@ use std::sync::{
 use parking_lot::Mutex;
 
 pub use self::partition::{AGE_MS_MAX, FENCE_MS};
-use self::pool::Pool;
+use self::pool::{Build, Pool};
 use super::Cached;
 use crate::{
     domain::{
@@ -44,12 +44,10 @@ pub use crds::tier::Policy;
 /// A memory tier that several pools share. All times are milliseconds of one clock that the caller reads; every method takes microseconds and never waits
 /// for anything but a short lock.
 pub struct MemoryTier {
-    policy: Policy,
-    parts: usize,
-    seed: u64,
+    build: Build,
     bytes_max: AtomicU64,
     interner: Interner,
-    pools: Box<[OnceLock<Pool>]>,
+    pools: Box<[OnceLock<Box<Pool>>]>,
     /// How many pools there are; held while one is added.
     count: Mutex<usize>,
     random: AtomicU64,
@@ -163,24 +161,26 @@ pub struct PoolStats {
     pub last_cleanup_ms: u64,
 }
 
-/// Entries that one put evicts at most: the next puts go on.
+/// Entries that one put evicts at most.
 const EVICTIONS_MAX: usize = 1024;
 /// Without a wish, a part for so many bytes, up to `PARTS_MAX`.
 const BYTES_PER_PART: u64 = 8 << 20;
 const PARTS_MAX: u64 = 16;
+/// The least and the most fences of a part.
+const FENCES: (u64, u64) = (64, 1024);
 
 impl MemoryTier {
     /// The most pools.
-    pub const POOLS_MAX: usize = 1024;
+    pub const POOLS_MAX: usize = 256;
 
     /// An empty tier.
     pub fn new(config: MemoryConfig) -> Self {
         let MemoryConfig { max_bytes, policy, shards, seed } = config;
         let parts = if shards == 0 { (max_bytes / BYTES_PER_PART).clamp(1, PARTS_MAX) as usize } else { shards };
+        // A fence takes about 64 bytes: together they take a small part of the room.
+        let fences_max = (max_bytes / parts as u64 / 4096).clamp(FENCES.0, FENCES.1) as usize;
         Self {
-            policy,
-            parts,
-            seed,
+            build: Build { policy, parts, fences_max, seed },
             bytes_max: AtomicU64::new(max_bytes),
             interner: Interner::new(seed, max_bytes),
             pools: (0..Self::POOLS_MAX).map(|_| OnceLock::new()).collect(),
@@ -197,7 +197,7 @@ impl MemoryTier {
         let mut count = self.count.lock();
         let number = *count as u16;
         let place = self.pools.get(*count).ok_or(TooManyPools)?;
-        place.get_or_init(|| Pool::new(number, schema, config, self.policy, self.parts, self.seed));
+        place.get_or_init(|| Box::new(Pool::new(number, schema, config, &self.build)));
         *count += 1;
         Ok(PoolId(number))
     }
@@ -226,23 +226,14 @@ impl MemoryTier {
     pub fn put(&self, pool: PoolId, key: &Key, found: &Lookup, load: Load, now_ms: u64) -> PutOutcome {
         let Some(pool) = self.pool(pool) else { return PutOutcome::Refused };
         let outcome = pool.put(key, found, load, now_ms, &self.interner);
-        for _ in 0..EVICTIONS_MAX {
-            let evicted = if pool.is_over() {
-                pool.evict(self.random(), now_ms, &self.interner)
-            } else {
-                self.is_over() && self.evict(now_ms)
-            };
-            if !evicted {
-                break;
-            }
-        }
+        self.make_room(pool, now_ms);
         outcome
     }
-
     /// Says that a key has this version: an older entry is dropped, and older ones are not taken any more.
     pub fn fence(&self, pool: PoolId, key: &Key, version: Version, now_ms: u64) {
         if let Some(pool) = self.pool(pool) {
             pool.fence(key, version, now_ms, &self.interner);
+            self.make_room(pool, now_ms);
         }
     }
 
@@ -290,11 +281,26 @@ impl MemoryTier {
     }
 
     fn fixed_bytes(&self) -> u64 {
-        (size_of::<Self>() + self.pools.len() * size_of::<OnceLock<Pool>>()) as u64
+        (size_of::<Self>() + self.pools.len() * size_of::<OnceLock<Box<Pool>>>()) as u64
+    }
+
+    /// Evicts until bytes and entities are within their bounds, but not for ever: the next call goes on.
+    fn make_room(&self, pool: &Pool, now_ms: u64) {
+        for _ in 0..EVICTIONS_MAX {
+            let evicted = if pool.is_over() {
+                pool.evict(self.random(), now_ms, &self.interner)
+            } else {
+                self.is_over() && self.evict(now_ms)
+            };
+            if !evicted {
+                break;
+            }
+        }
     }
 
     fn is_over(&self) -> bool {
-        self.bytes() > self.bytes_max.load(Ordering::Relaxed)
+        let reserved: u64 = self.each().map(Pool::reserved).sum();
+        self.bytes() + reserved > self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Evicts one entry of a pool that is drawn in proportion to its bytes.
@@ -312,11 +318,11 @@ impl MemoryTier {
     }
 
     fn pool(&self, pool: PoolId) -> Option<&Pool> {
-        self.pools.get(usize::from(pool.0))?.get()
+        self.pools.get(usize::from(pool.0))?.get().map(Box::as_ref)
     }
 
     fn each(&self) -> impl Iterator<Item = &Pool> {
-        self.pools.iter().map_while(OnceLock::get)
+        self.pools.iter().map_while(OnceLock::get).map(Box::as_ref)
     }
 
     /// SplitMix64 (Steele and others, 2014).

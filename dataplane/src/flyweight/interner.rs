@@ -78,8 +78,9 @@ const PLACES_MAX: usize = 1 << (31 - SHARD_BITS);
 impl<L: Lock> Interner<L> {
     /// An empty interner that takes at most so many bytes.
     pub fn new(seed: u64, bytes_max: u64) -> Self {
-        let shards = (0..1 << SHARD_BITS).map(|_| L::new(Shard::default())).collect();
-        Self { shards, seed, bytes: AtomicU64::new(0), bytes_max: AtomicU64::new(bytes_max) }
+        let shards: Box<[L]> = (0..1 << SHARD_BITS).map(|_| L::new(Shard::default())).collect();
+        let bytes = (shards.len() * size_of::<L>()) as u64;
+        Self { shards, seed, bytes: AtomicU64::new(bytes), bytes_max: AtomicU64::new(bytes_max) }
     }
 
     /// Holds a fragment of an owner once more, storing it where it is new. None where it is new and there is no room: the caller keeps the state with its record.
@@ -143,7 +144,8 @@ impl<L: Lock> Interner<L> {
             let fragments = shard.places.iter().filter(|place| place.holders > 0);
             shard.bytes() + fragments.map(|place| place.fragment.len() + FRAGMENT_OVERHEAD).sum::<usize>()
         };
-        self.shards.iter().map(|shard| shard.with(count) as u64).sum()
+        let shards = self.shards.iter().map(|shard| shard.with(count)).sum::<usize>();
+        (shards + self.shards.len() * size_of::<L>()) as u64
     }
 
     fn at<R>(&self, index: u32, read: impl FnOnce(&Place) -> R) -> Option<R> {

@@ -73,10 +73,10 @@ struct Sample {
 #[derive(Clone, Copy)]
 struct Measure {
     content: u32,
-    /// Half bytes when packed with the record.
-    own: u32,
-    /// Bytes when shared, as JSON.
-    shared: u32,
+    /// Half bytes when packed with the record, as far as they can be counted here.
+    own: u16,
+    /// Bytes when shared, as JSON, as far as they can be counted here.
+    shared: u16,
 }
 
 struct Estimates {
@@ -202,7 +202,8 @@ impl Roles {
         let mut one = |(index, field): (usize, &Field)| {
             text.clear();
             write_member(&field.name, &record.values.0[index], &mut text);
-            Measure { content: xxh3_64(text.as_bytes()) as u32, own: own[index], shared: text.len() as u32 }
+            let small = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
+            Measure { content: xxh3_64(text.as_bytes()) as u32, own: small(own[index]), shared: small(text.len()) }
         };
         self.schema.fields.iter().enumerate().map(&mut one).collect()
     }

@@ -101,7 +101,7 @@ impl Shape {
     }
 
     /// What each own field of a record takes when packed, in half bytes, in the order of the schema; 0 for shared fields and values that cannot be packed.
-    pub fn own_sizes(&self, record: &Record) -> Vec<u32> {
+    pub fn own_sizes(&self, record: &Record) -> Vec<usize> {
         let mut sizes = vec![0; self.schema.fields.len()];
         let mut scratch = Vec::new();
         for field in &self.own {
@@ -109,7 +109,7 @@ impl Shape {
             let mut writer = TagWriter::new(&mut scratch, 0);
             let packed = record.values.0.get(field.index).is_some_and(|value| field.packing.pack(value, &mut writer));
             if packed {
-                sizes[field.index] = (scratch.len() * 2 + field.packing.tags()) as u32;
+                sizes[field.index] = scratch.len() * 2 + field.packing.tags();
             }
         }
         sizes

@@ -21,8 +21,10 @@ struct Class {
     chunks: Vec<Box<[u8]>>,
     len: u32,
     cell: u32,
-    /// Cells of a chunk, as a power of two.
-    shift: u32,
+    /// Cells of a chunk.
+    per_chunk: u32,
+    /// 2^40 / `per_chunk`, rounded up: what divides by it exactly.
+    reciprocal: u64,
 }
 
 /// A field of the header.
@@ -41,7 +43,8 @@ impl At {
 
 const PLACE_BITS: u32 = 24;
 const CLASS_LEN_MAX: u32 = (1 << PLACE_BITS) - 1;
-const CHUNK: u32 = 4096;
+/// The bytes of a chunk, for cells up to a size: few sizes of chunks, so that one class uses again what another gave back. Greater cells have one each.
+const CHUNKS: [(usize, usize); 2] = [(512, 4096 - CHUNK_OVERHEAD), (4096, 32_768 - CHUNK_OVERHEAD)];
 /// What the allocator adds to a chunk.
 const CHUNK_OVERHEAD: usize = 16;
 /// Cells up to this size have a class for each size, then for each fourth up to `FOURTHS_MAX`, then so many for each doubling.
@@ -106,22 +109,24 @@ impl Cells {
     pub fn add(&mut self, size: usize) -> Option<Slot> {
         let (index, cell) = class_of(size)?;
         while self.classes.len() <= index {
-            self.classes.push(Class { chunks: Vec::new(), len: 0, cell: 0, shift: 0 });
+            self.classes.push(Class { chunks: Vec::new(), len: 0, cell: 0, per_chunk: 0, reciprocal: 0 });
         }
         let class = &mut self.classes[index];
+        let chunk = chunk_of(cell);
         if class.cell == 0 {
             class.cell = cell as u32;
-            class.shift = (CHUNK / class.cell).max(1).ilog2();
+            class.per_chunk = (chunk / cell) as u32;
+            class.reciprocal = (1u64 << 40).div_ceil(u64::from(class.per_chunk));
         }
         if class.len == CLASS_LEN_MAX {
             return None;
         }
         let place = class.len;
-        if place as usize == class.chunks.len() << class.shift {
+        if class.locate(place).0 == class.chunks.len() {
             let before = class.chunks.capacity();
-            class.chunks.push(vec![0; cell << class.shift].into());
+            class.chunks.push(vec![0; chunk].into());
             self.bytes += (class.chunks.capacity() - before) * size_of::<Box<[u8]>>();
-            self.bytes += (cell << class.shift) + CHUNK_OVERHEAD;
+            self.bytes += chunk + CHUNK_OVERHEAD;
         }
         class.len += 1;
         self.len += 1;
@@ -138,7 +143,7 @@ impl Cells {
         }
         class.len = last;
         self.len -= 1;
-        if last as usize == (class.chunks.len() - 1) << class.shift {
+        if class.locate(last) == (class.chunks.len() - 1, 0) {
             let chunk = class.chunks.pop().map_or(0, |chunk| chunk.len());
             self.bytes -= chunk + CHUNK_OVERHEAD;
             if class.chunks.len() * 4 < class.chunks.capacity() {
@@ -271,8 +276,8 @@ impl Cells {
 
 impl Class {
     fn locate(&self, place: u32) -> (usize, usize) {
-        let in_chunk = place & ((1 << self.shift) - 1);
-        ((place >> self.shift) as usize, (in_chunk * self.cell) as usize)
+        let chunk = ((u64::from(place) * self.reciprocal) >> 40) as u32;
+        (chunk as usize, ((place - chunk * self.per_chunk) * self.cell) as usize)
     }
 
     fn copy(&mut self, from: u32, to: u32) {
@@ -304,9 +309,30 @@ fn class_of(size: usize) -> Option<(usize, usize)> {
     (class < CLASSES).then_some((class, base + (steps * base).div_ceil(STEPS)))
 }
 
+/// The bytes of a chunk of cells of this size.
+fn chunk_of(cell: usize) -> usize {
+    CHUNKS.iter().find(|(largest, _)| cell <= *largest).map_or(cell, |(_, chunk)| *chunk)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_located_exactly() {
+        for per_chunk in 1..=200u32 {
+            let class = Class {
+                chunks: Vec::new(),
+                len: 0,
+                cell: 3,
+                per_chunk,
+                reciprocal: (1u64 << 40).div_ceil(u64::from(per_chunk)),
+            };
+            for place in (0..1_000).chain((0..1 << PLACE_BITS).step_by(9_973)).chain([CLASS_LEN_MAX]) {
+                assert_eq!(class.locate(place), ((place / per_chunk) as usize, (place % per_chunk * 3) as usize));
+            }
+        }
+    }
 
     #[test]
     fn classes_grow_with_size_and_waste_little() {

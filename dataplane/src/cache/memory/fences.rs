@@ -16,6 +16,7 @@ pub struct Fences {
     /// Keys by when they were fenced, the oldest first; a key that was fenced again is in it again.
     queue: VecDeque<(u64, u64)>,
     floors: Box<[u64]>,
+    max: usize,
 }
 
 struct Fence {
@@ -23,25 +24,21 @@ struct Fence {
     at_ms: u64,
 }
 
-/// Fences that are kept at most.
-pub const FENCES_MAX: usize = 1024;
-const FLOORS: usize = 256;
-
 impl Fences {
-    /// No fences.
-    pub fn new() -> Self {
-        Self { by_key: HashMap::new(), queue: VecDeque::new(), floors: vec![0; FLOORS].into() }
+    /// No fences, and at most so many later; and as many floors.
+    pub fn new(max: usize) -> Self {
+        Self { by_key: HashMap::new(), queue: VecDeque::new(), floors: vec![0; max].into(), max }
     }
 
     /// Bytes that are allocated.
     pub fn bytes(&self) -> usize {
-        self.by_key.allocation_size() + self.queue.capacity() * 16 + FLOORS * 8
+        self.by_key.allocation_size() + self.queue.capacity() * 16 + self.floors.len() * 8
     }
 
     /// Remembers a version for as long as `keep_ms`.
     pub fn fence(&mut self, hash: u64, version: Version, now_ms: u64, keep_ms: u64) {
         while let Some(&(oldest, at_ms)) = self.queue.front()
-            && (self.queue.len() >= FENCES_MAX || at_ms.saturating_add(keep_ms) < now_ms)
+            && (self.queue.len() >= self.max || at_ms.saturating_add(keep_ms) < now_ms)
         {
             self.queue.pop_front();
             if self.by_key.get(&oldest).is_some_and(|fence| fence.at_ms == at_ms) {
@@ -63,7 +60,8 @@ impl Fences {
 
     /// From now on refuses loads of a key that began up to a time.
     pub fn raise(&mut self, hash: u64, at_ms: u64) {
-        let floor = &mut self.floors[Self::floor_of(hash)];
+        let at = self.floor_of(hash);
+        let floor = &mut self.floors[at];
         *floor = at_ms.max(*floor);
     }
 
@@ -74,11 +72,11 @@ impl Fences {
 
     /// Whether a load of a key that began then may bring something that is older than what was seen.
     pub fn overtook(&self, hash: u64, began_ms: u64) -> bool {
-        began_ms <= self.floors[Self::floor_of(hash)]
+        began_ms <= self.floors[self.floor_of(hash)]
     }
 
-    fn floor_of(hash: u64) -> usize {
-        (hash >> 48) as usize % FLOORS
+    fn floor_of(&self, hash: u64) -> usize {
+        (hash >> 48) as usize % self.floors.len()
     }
 }
 
@@ -88,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_fence_is_kept_its_time_and_then_leaves_a_floor() {
-        let mut fences = Fences::new();
+        let mut fences = Fences::new(1_024);
         fences.fence(1, Version(5), 1_000, 60_000);
         fences.fence(1, Version(3), 2_000, 60_000);
         assert_eq!(fences.version(1, 3_000, 3_000, 60_000), Some(Version(5)));
@@ -103,11 +101,11 @@ mod tests {
 
     #[test]
     fn when_there_are_too_many_the_oldest_become_floors() {
-        let mut fences = Fences::new();
-        for n in 0..10 * FENCES_MAX as u64 {
+        let mut fences = Fences::new(1_024);
+        for n in 0..10_240 {
             fences.fence(n << 40 | n, Version(9), 1_000 + n, 60_000);
         }
-        for n in 0..10 * FENCES_MAX as u64 {
+        for n in 0..10_240 {
             let hash = n << 40 | n;
             assert!(
                 fences.version(hash, 0, 20_000, 60_000) == Some(Version(9)) || fences.overtook(hash, 1_000 + n),

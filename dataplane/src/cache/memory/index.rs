@@ -60,17 +60,19 @@ impl Index {
         self.redirect(cells, hash, from, to);
     }
 
-    /// The cells of all keys, bucket by bucket from the given one; the answer is the bucket to go on with, if any. The cells must not change meanwhile.
-    pub fn walk(&self, cells: &Cells, from: u32, buckets: u32, mut visit: impl FnMut(Slot)) -> Option<u32> {
-        let end = from.saturating_add(buckets).min(self.buckets);
-        for bucket in from..end {
+    /// The cells of so many buckets below the given one, which is `u32::MAX` at first; the answer is the bucket to go on with, if any. Cells may be removed
+    /// between the calls and none is missed by that: a bucket that goes is the last, and is emptied into one further down.
+    pub fn walk(&self, cells: &Cells, below: u32, buckets: u32, mut visit: impl FnMut(Slot)) -> Option<u32> {
+        let below = below.min(self.buckets);
+        let end = below.saturating_sub(buckets);
+        for bucket in end..below {
             let mut slot = self.head(bucket);
             while slot != Slot::NONE {
                 visit(slot);
                 slot = cells.chain(slot);
             }
         }
-        (end < self.buckets).then_some(end)
+        (end > 0).then_some(end)
     }
 
     /// Makes whatever points to `from` point to `to`.
@@ -182,9 +184,9 @@ mod tests {
         }
         assert!((0..3_000).all(|n| found(&cells, &index, n).is_some() == (n % 10 == 3)));
         assert!(index.buckets < 400 && index.bytes() < 8_000, "{} {}", index.buckets, index.bytes());
-        let (mut seen, mut next) = (0, Some(0));
-        while let Some(from) = next {
-            next = index.walk(&cells, from, 7, |_| seen += 1);
+        let (mut seen, mut next) = (0, Some(u32::MAX));
+        while let Some(below) = next {
+            next = index.walk(&cells, below, 7, |_| seen += 1);
         }
         assert_eq!(seen, 300);
     }

@@ -92,11 +92,11 @@ impl Frame {
 }
 
 impl Partition {
-    /// An empty part.
-    pub fn new(kind: Kind, seed: u64, config: PoolConfig) -> Self {
+    /// An empty part that keeps at most so many fences.
+    pub fn new(kind: Kind, seed: u64, config: PoolConfig, fences_max: usize) -> Self {
         Self {
             cells: Cells::new(),
-            fences: Fences::new(),
+            fences: Fences::new(fences_max),
             config,
             counters: Counters::default(),
             index: Index::new(),
@@ -114,6 +114,11 @@ impl Partition {
     /// What [`Self::bytes`] must be, counted anew.
     pub fn count_bytes(&self) -> usize {
         self.bytes_beside_cells() + self.cells.count_bytes()
+    }
+
+    /// Bytes that it will take once entries are evicted.
+    pub fn reserved(&self) -> usize {
+        self.policy.reserved()
     }
 
     fn bytes_beside_cells(&self) -> usize {
@@ -187,7 +192,7 @@ impl Partition {
         if self.tick_ms() != before {
             let used = self.ticks(now_ms);
             let mut slots = Vec::with_capacity(self.cells.len());
-            self.index.walk(&self.cells, 0, u32::MAX, |slot| slots.push(slot));
+            self.index.walk(&self.cells, u32::MAX, u32::MAX, |slot| slots.push(slot));
             slots.into_iter().for_each(|slot| self.cells.set_used(slot, used));
         }
     }
@@ -279,8 +284,8 @@ impl Partition {
     }
 
     /// The cells of all keys, bucket by bucket: see [`Index::walk`].
-    pub fn walk(&self, from: u32, buckets: u32, visit: impl FnMut(Slot)) -> Option<u32> {
-        self.index.walk(&self.cells, from, buckets, visit)
+    pub fn walk(&self, below: u32, buckets: u32, visit: impl FnMut(Slot)) -> Option<u32> {
+        self.index.walk(&self.cells, below, buckets, visit)
     }
 
     /// So many cells, those that stay longest first.

@@ -38,6 +38,11 @@ pub trait Policy: Send {
 
     /// Bytes that it has allocated.
     fn bytes(&self) -> usize;
+
+    /// Bytes that it will allocate beside those once entries are evicted: room that is not to be filled before.
+    fn reserved(&self) -> usize {
+        0
+    }
 }
 
 /// A policy by its name.

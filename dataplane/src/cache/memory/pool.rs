@@ -45,10 +45,23 @@ pub struct Pool {
     figures: Figures,
 }
 
+/// How the pools of a tier are made.
+#[derive(Clone, Copy)]
+pub struct Build {
+    pub policy: Policy,
+    /// Parts of each pool, at least one.
+    pub parts: usize,
+    /// Fences that each part keeps at most.
+    pub fences_max: usize,
+    pub seed: u64,
+}
+
 /// What is kept beside the parts, to be read without their locks.
 #[derive(Default)]
 struct Figures {
     bytes: AtomicU64,
+    /// Bytes that the parts will take once entries are evicted.
+    reserved: AtomicU64,
     entities: AtomicU64,
     distinct: AtomicU64,
     /// Bytes of shared states as stored, and as they would be with each entity.
@@ -71,9 +84,10 @@ const UNSHARED: u16 = 0;
 const SWEEP: u32 = 512;
 
 impl Pool {
-    /// An empty pool of so many parts.
-    pub fn new(number: u16, schema: Arc<Schema>, config: PoolConfig, policy: Policy, parts: usize, seed: u64) -> Self {
-        let part = |_| Mutex::new(Partition::new(policy, seed, config));
+    /// An empty pool.
+    pub fn new(number: u16, schema: Arc<Schema>, config: PoolConfig, build: &Build) -> Self {
+        let Build { policy, parts, fences_max, seed } = *build;
+        let part = |_| Mutex::new(Partition::new(policy, seed, config, fences_max));
         let shapes: Box<[OnceLock<Shape>]> = (0..SHAPES_MAX).map(|_| OnceLock::new()).collect();
         shapes[0].get_or_init(|| Shape::new(schema.clone(), Split::NONE));
         let pool = Self {
@@ -95,6 +109,11 @@ impl Pool {
     /// Bytes of everything in the pool but its shared states.
     pub fn bytes(&self) -> u64 {
         self.figures.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that must stay free for what evictions need.
+    pub fn reserved(&self) -> u64 {
+        self.figures.reserved.load(Ordering::Relaxed)
     }
 
     /// Entries.
@@ -229,10 +248,10 @@ impl Pool {
     pub fn remove_idle(&self, idle_after_ms: Option<u64>, now_ms: u64, interner: &Interner) -> u64 {
         let mut removed = 0;
         for index in 0..self.parts.len() {
-            let mut from = Some(0);
-            while let Some(bucket) = from {
+            let mut below = Some(u32::MAX);
+            while let Some(bucket) = below {
                 let dropped;
-                (dropped, from) =
+                (dropped, below) =
                     self.change_part(index, |part| self.sweep(part, bucket, idle_after_ms, now_ms, interner));
                 removed += dropped.len() as u64;
                 dropped.into_iter().for_each(|frame| self.release(frame, interner));
@@ -345,11 +364,11 @@ impl Pool {
         }
     }
 
-    /// Drops what is idle or no longer given out from some buckets on. Gives the frames, and the bucket to go on with.
+    /// Drops what is idle or no longer given out from some buckets below this one. Gives the frames, and the bucket to go on with.
     fn sweep(
         &self,
         part: &mut Partition,
-        from: u32,
+        below: u32,
         idle_after_ms: Option<u64>,
         now_ms: u64,
         interner: &Interner,
@@ -357,7 +376,7 @@ impl Pool {
         let now_ms = part.tick(now_ms);
         let idle_after_ms = idle_after_ms.unwrap_or(part.config.idle_after_ms);
         let mut gone = Vec::new();
-        let next = part.walk(from, SWEEP, |slot| {
+        let next = part.walk(below, SWEEP, |slot| {
             let age = part.age(slot, now_ms);
             let given_out = age.age_ms < age.fresh_ms + part.stale_ms();
             if !given_out || part.idle_ms(slot, now_ms) >= idle_after_ms {
@@ -380,11 +399,14 @@ impl Pool {
 
     fn change_part<R>(&self, index: usize, act: impl FnOnce(&mut Partition) -> R) -> R {
         let mut part = self.parts[index].lock();
-        let (bytes, entities) = (part.bytes() as u64, part.cells.len() as u64);
+        let figures = |part: &Partition| [part.bytes() as u64, part.reserved() as u64, part.cells.len() as u64];
+        let before = figures(&part);
         let result = act(&mut part);
-        // Wraps where there are fewer than before, and so comes out right.
-        self.figures.bytes.fetch_add((part.bytes() as u64).wrapping_sub(bytes), Ordering::Relaxed);
-        self.figures.entities.fetch_add((part.cells.len() as u64).wrapping_sub(entities), Ordering::Relaxed);
+        let kept = [&self.figures.bytes, &self.figures.reserved, &self.figures.entities];
+        for ((kept, after), before) in kept.into_iter().zip(figures(&part)).zip(before) {
+            // Wraps where there is less than before, and so comes out right.
+            kept.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        }
         result
     }
 

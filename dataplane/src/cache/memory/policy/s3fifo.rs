@@ -24,6 +24,12 @@ impl S3Fifo {
         if mark & IN_MAIN == 0 { &mut self.small } else { &mut self.main }
     }
 
+    /// Ghosts are kept of as many entries as the main queue is to hold.
+    fn span(&self) -> usize {
+        let entries = self.small.len() + self.main.len();
+        entries - entries / SMALL_PART
+    }
+
     fn move_to_main(&mut self, cells: &mut Cells, slot: Slot, reads: u8) {
         self.queue(cells.mark(slot)).remove(cells, slot);
         cells.set_mark(slot, IN_MAIN | reads);
@@ -68,8 +74,7 @@ impl Policy for S3Fifo {
 
     fn evicting(&mut self, cells: &Cells, slot: Slot, hash: u64) {
         if cells.mark(slot) & IN_MAIN == 0 {
-            let entries = self.small.len() + self.main.len();
-            self.ghost.add(hash, entries - entries / SMALL_PART);
+            self.ghost.add(hash, self.span());
         }
     }
 
@@ -79,5 +84,9 @@ impl Policy for S3Fifo {
 
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.ghost.bytes()
+    }
+
+    fn reserved(&self) -> usize {
+        self.ghost.reserved(self.span())
     }
 }

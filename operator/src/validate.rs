@@ -13,8 +13,6 @@ use crate::observe::{Observed, Running};
 
 /// The name of the Secret with the encryption key is the service's name and this, where the service names no other.
 pub const ENCRYPTION_SUFFIX: &str = "-encryption";
-/// The gateway's Deployment is called `<service>-gateway`, so no group can be.
-const GATEWAY_GROUP: &str = "gateway";
 
 /// What runs when all faults are mended: everything that `desired` needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,30 +78,8 @@ pub fn validate(observed: &Observed) -> Result<Validated, Vec<Fault>> {
     let tiers: Vec<_> =
         observed.tiers.iter().map(|tier| Named { name: tier.name_any(), spec: tier.spec.clone() }).collect();
     let named = Named { name: observed.name.clone(), spec };
-    let resolved = resolve(&named, &pools, &tiers);
-    let own = reserved_names(&named);
-    match resolved {
-        Ok(settings) if own.is_empty() => Ok(complete(named.spec, settings, observed)),
-        Ok(_) => Err(own),
-        Err(mut faults) => {
-            faults.extend(own);
-            faults.sort();
-            Err(faults)
-        }
-    }
-}
-
-fn reserved_names(service: &Named<ServiceSpec>) -> Vec<Fault> {
-    let groups = service.spec.replica_groups.iter().enumerate();
-    groups
-        .filter(|(_, group)| group.name == GATEWAY_GROUP)
-        .map(|(index, _)| Fault {
-            resource: format!("FlyweightService/{}", service.name),
-            path: format!("spec.replicaGroups[{index}].name"),
-            message: format!("\"{GATEWAY_GROUP}\" is the name of the gateway's own pods: choose another"),
-            place: None,
-        })
-        .collect()
+    let settings = resolve(&named, &pools, &tiers)?;
+    Ok(complete(named.spec, settings, observed))
 }
 
 fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Validated {
@@ -186,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_come_at_once_the_operators_own_included() {
+    fn all_faults_come_at_once() {
         let mut observed = observed_with(|spec| spec["replicaGroups"][1]["name"] = json!("gateway"));
         observed.tiers.clear();
         let faults = validate(&observed).unwrap_err();

@@ -60,7 +60,7 @@ impl Step<'_> {
         }
         for child in &plan.children {
             let live = children.get(&child.reference);
-            if let Some(live) = live.filter(|live| is_current(child, live)) {
+            if let Some(live) = live.filter(|live| self.is_current(child, live)) {
                 tracing::trace!(child = ?live.reference, "is as it should be");
                 continue;
             }
@@ -81,6 +81,15 @@ impl Step<'_> {
 
     fn api(&self, reference: &ChildRef) -> Api<DynamicObject> {
         Api::namespaced_with(self.context.client.clone(), &self.observed.namespace, &reference.kind.resource())
+    }
+
+    /// Whether a write would change nothing: the object was applied with this content, and nobody has changed it since.
+    fn is_current(&self, child: &Child, live: &Live) -> bool {
+        let object = &live.object;
+        let covers = || serde_json::to_value(&**object).is_ok_and(|live| is_covered(&child.body, &live));
+        object.metadata.deletion_timestamp.is_none()
+            && live.annotation(annotation::APPLIED) == Some(&child.hash)
+            && (self.context.memory.is_answer(&self.observed.uid, live, &child.hash) || covers())
     }
 
     /// Creates or changes a child.
@@ -207,14 +216,6 @@ impl Step<'_> {
         tracing::info!(namespace = self.observed.namespace, service = self.observed.name, reason, "{note}");
         self.context.events.normal(&self.observed.reference(), reason, note).await;
     }
-}
-
-/// Whether a write would change nothing: the object was applied with this content, and nobody has changed it since.
-fn is_current(child: &Child, live: &Live) -> bool {
-    let object = &live.object;
-    object.metadata.deletion_timestamp.is_none()
-        && live.annotation(annotation::APPLIED) == Some(&child.hash)
-        && serde_json::to_value(&**object).is_ok_and(|live| is_covered(&child.body, &live))
 }
 
 fn is_gone(error: &kube::Error) -> bool {

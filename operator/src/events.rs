@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::{child::MANAGER, writer::Writer};
 
-/// How many events one object may get at once; then one per [`REFILL`].
-const BURST: f64 = 25.0;
-const REFILL: Duration = Duration::from_secs(20);
+/// How many events of one severity one object may get at once; then one per [`REFILL`].
+const BURST: f64 = 30.0;
+const REFILL: Duration = Duration::from_secs(10);
 const NOTE_LENGTH_MAX: usize = 1000;
 
 /// Sends events.
@@ -48,7 +48,8 @@ impl Events {
     }
 
     async fn send(&self, about: &ObjectReference, severity: &str, reason: &str, note: String) {
-        if !self.may_send(about.uid.as_deref().unwrap_or_default(), Instant::now()) {
+        let budget = format!("{severity} {}", about.uid.as_deref().unwrap_or_default());
+        if !self.may_send(&budget, Instant::now()) {
             return;
         }
         let event = self.event(about, severity, reason, note);
@@ -81,12 +82,12 @@ impl Events {
         }
     }
 
-    fn may_send(&self, uid: &str, now: Instant) -> bool {
+    fn may_send(&self, budget: &str, now: Instant) -> bool {
         let mut budgets = self.budgets.lock();
         budgets.retain(|_, budget| budget.refilled(now) < BURST);
-        let left = budgets.get(uid).map_or(BURST, |budget| budget.refilled(now));
+        let left = budgets.get(budget).map_or(BURST, |budget| budget.refilled(now));
         if left >= 1.0 {
-            budgets.insert(uid.to_owned(), Budget { left: left - 1.0, at: now });
+            budgets.insert(budget.to_owned(), Budget { left: left - 1.0, at: now });
         }
         left >= 1.0
     }
@@ -127,7 +128,7 @@ mod tests {
         let events = Events::new(client, "me", writer);
         let now = Instant::now();
         let sent = (0..100).filter(|_| events.may_send("uid", now)).count();
-        assert_eq!(sent, 25);
+        assert_eq!(sent, 30);
         assert!(events.may_send("another", now));
         let later = now + REFILL;
         assert!(events.may_send("uid", later) && !events.may_send("uid", later));

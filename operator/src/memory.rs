@@ -28,6 +28,8 @@ pub struct Memory {
 /// A child as it was last written by this replica.
 struct Written {
     hash: String,
+    /// The resource version that the write led to.
+    version: u64,
     /// The answer of the API server, until the watch has caught up with it.
     ahead: Option<(Instant, Arc<DynamicObject>)>,
 }
@@ -35,7 +37,8 @@ struct Written {
 impl Memory {
     /// Takes down that a child was written, with the API server's answer.
     pub fn wrote(&self, owner: &str, child: &ChildRef, hash: &str, object: Arc<DynamicObject>) {
-        let written = Written { hash: hash.to_owned(), ahead: Some((Instant::now(), object)) };
+        let version = version(&object);
+        let written = Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), object)) };
         self.written.lock().entry(owner.to_owned()).or_default().insert(child.clone(), written);
     }
 
@@ -44,6 +47,13 @@ impl Memory {
         if let Some(children) = self.written.lock().get_mut(owner) {
             children.remove(child);
         }
+    }
+
+    /// Whether the child is exactly what the API server made of this content: writing it again would change nothing.
+    pub fn is_answer(&self, owner: &str, live: &Live, hash: &str) -> bool {
+        let written = self.written.lock();
+        let written = written.get(owner).and_then(|children| children.get(&live.reference));
+        written.is_some_and(|written| written.hash == hash && written.version == version(&live.object))
     }
 
     /// Whether this replica has already written the child like this, so that a difference is somebody else's.
@@ -138,6 +148,15 @@ mod tests {
         // Seen once, a deletion is a deletion.
         assert!(memory.newest("uid", vec![], Instant::now()).is_empty());
         assert!(memory.has_written("uid", &child, "h") && !memory.has_written("uid", &child, "other"));
+    }
+
+    #[test]
+    fn what_the_server_made_of_a_write_is_not_written_again() {
+        let memory = Memory::default();
+        let live = |version| Live::new(ChildKind::Service, object(version));
+        memory.wrote("uid", &live("10").reference, "h", object("10"));
+        assert!(memory.is_answer("uid", &live("10"), "h"));
+        assert!(!memory.is_answer("uid", &live("11"), "h") && !memory.is_answer("uid", &live("10"), "other"));
     }
 
     #[test]

@@ -25,13 +25,12 @@ pub(super) fn front(target: &Target<'_>) -> Child {
     target.child(ChildKind::Service, target.name().to_owned(), component, json!({}), content)
 }
 
-/// A headless Service: its DNS name resolves to the ready pods of the group.
+/// A headless Service: its DNS name resolves to the ready pods of the group, and only to those.
 pub(super) fn of_group(target: &Target<'_>, group: &Group) -> Child {
     let component = Component::Group(&group.name);
     let content = json!({ "spec": {
         "type": "ClusterIP",
         "clusterIP": "None",
-        "publishNotReadyAddresses": false,
         "selector": target.selector(component),
         "ports": [{ "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
     }});

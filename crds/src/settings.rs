@@ -8,7 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     pool::{Access, Cleanup, Entity, FieldSpec, PoolLimits, WarmUp},
-    service::{Gateway, Ingest, Observability, Pipeline, RateLimit, WebSocket},
+    service::{
+        Observability,
+        gateway::Gateway,
+        messaging::{Ingest, Pipeline, WebSocket},
+        security::RateLimit,
+    },
     tier::{Policy, WriteStrategy},
     units::{Bytes, Span},
 };

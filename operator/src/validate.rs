@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::{
     resolve::{Fault, Named, replicas_of, resolve},
-    service::{Autoscaling, Resources, ServiceSpec},
+    service::{Autoscaling, ServiceSpec, groups::Resources},
     settings::Settings,
 };
 use kube::ResourceExt;

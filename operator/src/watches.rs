@@ -4,7 +4,7 @@ use std::{fmt::Debug, hash::Hash, sync::Arc};
 
 use crds::{
     pool::FlyweightPool,
-    service::{Backend, FlyweightService, ServiceSpec},
+    service::{FlyweightService, ServiceSpec, backends::Backend},
     tier::CacheTier,
 };
 use futures::StreamExt;

@@ -2,7 +2,7 @@
 
 use super::{Named, Report, missing};
 use crate::{
-    service::{Backend, ServiceSpec},
+    service::{ServiceSpec, backends::Backend},
     settings::{BackendKind, BackendSettings},
 };
 

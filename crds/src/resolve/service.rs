@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Named, Report, missing, quantity::nanos};
 use crate::{
     pool::Ref,
-    service::{Autoscaling, ReplicaGroup, Resources, ServiceSpec},
+    service::{
+        Autoscaling, ServiceSpec,
+        groups::{ReplicaGroup, Resources},
+    },
     settings::GroupSettings,
     units::Span,
 };

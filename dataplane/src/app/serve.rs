@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use crds::service::WebSocket;
+use crds::service::messaging::WebSocket;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crds::{service::BalanceStrategy, settings::Settings};
+use crds::{service::gateway::BalanceStrategy, settings::Settings};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

@@ -31,7 +31,7 @@ use axum::{
     response::Response,
     routing::get,
 };
-use crds::service::WebSocket as LiveOptions;
+use crds::service::messaging::WebSocket as LiveOptions;
 use http::{StatusCode, Uri};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

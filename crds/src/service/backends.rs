@@ -1,0 +1,87 @@
+//! The stores and brokers of a service, each by a Secret.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pool::Ref;
+
+/// A store or broker: exactly one of `mysql`, `mongodb`, `redis` and `kafka`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "kube",
+    schemars(extend("x-kubernetes-validations" = [
+        { "rule": "[has(self.mysql), has(self.mongodb), has(self.redis), has(self.kafka)].filter(x, x).size() == 1", "message": "name exactly one of mysql, mongodb, redis and kafka" },
+    ]))
+)]
+pub struct Backend {
+    /// The backend's name, which pools and tiers refer to.
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
+    pub name: String,
+    /// MySQL 8 or later, or MariaDB 10.11 or later. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql: Option<MysqlBackend>,
+    /// MongoDB 5 or later, or a server of its wire protocol. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<MongodbBackend>,
+    /// Redis 6.2 or later, standalone or cluster. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisBackend>,
+    /// Kafka 3 or later. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaBackend>,
+}
+
+/// A MySQL backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct MysqlBackend {
+    /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
+    pub secret_ref: Ref,
+    /// The most connections that one pod opens. Rolling.
+    #[serde(default = "default_max_connections")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 10_000)))]
+    pub max_connections: u32,
+}
+
+/// A MongoDB backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct MongodbBackend {
+    /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
+    pub secret_ref: Ref,
+    /// The database. Rolling.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_-]+$")))]
+    pub database: String,
+}
+
+/// A Redis backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct RedisBackend {
+    /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
+    pub secret_ref: Ref,
+}
+
+/// A Kafka backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct KafkaBackend {
+    /// The Secret with the key `url` (the bootstrap brokers), and `ca.crt`, `tls.crt`, `tls.key`, `username`, `password` where they are used. Rolling.
+    pub secret_ref: Ref,
+    /// What every topic's name starts with. Rolling.
+    #[serde(default)]
+    #[cfg_attr(feature = "kube", schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9._-]*$")))]
+    pub topic_prefix: String,
+}
+
+fn default_max_connections() -> u32 {
+    100
+}

@@ -29,6 +29,8 @@ main() {
     for name in "${!URL_OF[@]}"; do start "$name"; done
     step "unit tests"
     cargo test --workspace --lib --bins
+    step "make run, as a newcomer"
+    tests/quickstart.sh
     step "chart"
     tests/chart.sh
     step "suites: the data plane as a process, real servers, faults"
@@ -53,17 +55,12 @@ start() {
         [[ ${CI:-} != true ]]
         return
     fi
-    port=$(free_port)
+    port=$(tests/tools/port.sh)
     tests/tools/serve.sh "$name" "$RUN/$name" "$port" &
     SERVERS+=("$!")
     tests/tools/wait.sh "$name" 127.0.0.1 "$port" 120
     export "$variable=$(tests/tools/url.sh "$name" 127.0.0.1 "$port")"
     echo "$name: port $port" >&2
-}
-
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null ||
-        comm -23 <(seq 20000 29999 | sort) <(ss -Htan | awk '{ sub(".*:", "", $4); print $4 }' | sort -u) | shuf -n 1
 }
 
 end_to_end() {

@@ -25,6 +25,7 @@ pub async fn all(demo: &Demo) {
     hot_change(demo).await;
     killed_pod(demo, &path).await;
     broken_resources(demo).await;
+    missing_secret(demo).await;
     deleted_children(demo).await;
     steady_state(demo).await;
     everything_gone(demo).await;
@@ -224,6 +225,27 @@ async fn broken_resources(demo: &Demo) {
     wait::until("it to heal", STATUS, async || (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(()))
         .await;
     demo.holds("mended, it heals");
+}
+
+/// A Secret that is gone is a condition with a reason; the pods that run go on, and it heals when the Secret is back.
+async fn missing_secret(demo: &Demo) {
+    demo.step("Lose a Secret: said in the status, healed when it is back");
+    let mut secret = demo.kubectl.json(&["secret", "shop-redis"]);
+    demo.kubectl.call(&["delete", "secret", "shop-redis"]).unwrap_or_else(|error| panic!("{error}"));
+    let message = wait::until("the condition", STATUS, async || {
+        let (ready, reason, message) = Demo::condition(&demo.service(), "Ready");
+        (ready == "False" && reason == "SecretMissing").then_some(message)
+    })
+    .await;
+    demo.show(&format!("Ready=False SecretMissing: {message}"));
+    assert!(message.contains("shop-redis"), "{message}");
+    assert_eq!(demo.api.get("/api/v1/products?limit=1").await.status, 200);
+    demo.holds("the status names it, and what runs goes on");
+    secret["metadata"] = json!({ "name": "shop-redis" });
+    demo.kubectl.apply(&secret.to_string()).unwrap_or_else(|error| panic!("{error}"));
+    wait::until("it to heal", STATUS, async || (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(()))
+        .await;
+    demo.holds("back again, it heals");
 }
 
 /// Children that are deleted come back.

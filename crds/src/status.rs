@@ -21,15 +21,36 @@ pub struct PoolStatus {
     /// Distinct shared states among them, the sum over the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distinct: Option<i64>,
+    /// Memory that they take over the pods, such as `1.2Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
     /// Memory that sharing saves over the pods, such as `1.2Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_saved: Option<String>,
     /// Reads that a tier answered, in percent of all, such as `98.5%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<String>,
+    /// The share of each tier, in the order in which reads ask them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tiers: Vec<TierShare>,
     /// Committed events that are not yet published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<i64>,
+    /// The age of the oldest of them, such as `120ms`: how far behind another replica may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<String>,
+}
+
+/// What one tier does for a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TierShare {
+    /// The tier's name.
+    pub name: String,
+    /// Reads that it answered, in percent of those that reached it, such as `98.5%`; left out before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<String>,
 }
 
 /// The observed state of a tier, over the services that use it.
@@ -129,11 +150,21 @@ pub struct PoolFigures {
     pub entities: i64,
     /// Distinct shared states among them.
     pub distinct: i64,
+    /// Memory that they take, such as `1.2Gi`.
+    #[serde(default)]
+    pub bytes: String,
     /// Memory that sharing saves, such as `1.2Gi`.
     pub bytes_saved: String,
     /// Reads that a tier answered, in percent of all, such as `98.5%`; left out before the first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<String>,
+    /// The share of each tier, in the order in which reads ask them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tiers: Vec<TierShare>,
     /// Committed events that are not yet published.
     pub backlog: i64,
+    /// The age of the oldest of them, such as `120ms`: how far behind another replica may be.
+    #[serde(default)]
+    pub staleness: String,
 }

@@ -29,7 +29,8 @@ use crate::{
     observe::{Observed, report::PodReport},
     status::{
         conditions::{Draft, Holds, settle},
-        figures, publish,
+        figures::{self, PoolSum},
+        publish,
     },
     watches::Request,
 };
@@ -158,11 +159,14 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
     PoolStatus {
         conditions: settle(vec![ready], &former.conditions, pool.meta().generation, now),
         observed_generation: pool.meta().generation,
-        entities: sum.map(|sum| figures::count(sum.entities)),
-        distinct: sum.map(|sum| figures::count(sum.distinct)),
-        bytes_saved: sum.map(|sum| figures::bytes(sum.bytes_saved)),
-        hit_ratio: sum.and_then(|sum| figures::ratio(sum.hits, sum.misses)),
-        backlog: sum.map(|sum| figures::count(sum.backlog)),
+        entities: sum.as_ref().map(|sum| figures::count(sum.entities)),
+        distinct: sum.as_ref().map(|sum| figures::count(sum.distinct)),
+        bytes: sum.as_ref().map(|sum| figures::bytes(sum.bytes)),
+        bytes_saved: sum.as_ref().map(|sum| figures::bytes(sum.bytes_saved)),
+        hit_ratio: sum.as_ref().and_then(|sum| figures::ratio(sum.hits, sum.misses)),
+        tiers: sum.as_ref().map(PoolSum::shares).unwrap_or_default(),
+        backlog: sum.as_ref().map(|sum| figures::count(sum.backlog)),
+        staleness: sum.as_ref().map(|sum| figures::age(sum.staleness_ms)),
     }
 }
 

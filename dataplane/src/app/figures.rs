@@ -115,8 +115,9 @@ impl Figures {
         let misses = tiers.last().map_or(0, |(_, figures)| figures.misses);
         // The outbox is the store's: its backlog is shown with the first pool of that store, so that sums are right.
         let first = self.pools.iter().find(|other| other.backend == pool.backend);
-        let backlog = match self.relays.get(&pool.backend) {
-            Some(meter) if first.is_some_and(|first| first.name == pool.name) => meter.figures().backlog.events,
+        let outbox = self.relays.get(&pool.backend).map(|meter| meter.figures().backlog);
+        let backlog = match &outbox {
+            Some(outbox) if first.is_some_and(|first| first.name == pool.name) => outbox.events,
             _ => 0,
         };
         let tiers: Vec<_> = tiers
@@ -134,6 +135,7 @@ impl Figures {
             "hits": hits,
             "misses": misses,
             "backlog": backlog,
+            "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms),
             "tiers": tiers,
         })
     }

@@ -27,6 +27,8 @@ pub struct PoolReport {
     pub entities: u64,
     /// Distinct shared states among them.
     pub distinct: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
     /// Bytes that sharing saves.
     pub bytes_saved: u64,
     /// Reads that a tier answered.
@@ -35,6 +37,8 @@ pub struct PoolReport {
     pub misses: u64,
     /// Committed events that are not yet published.
     pub backlog: u64,
+    /// The age of the oldest of them.
+    pub staleness_ms: u64,
     /// Its tiers.
     pub tiers: Vec<TierReport>,
 }

@@ -48,6 +48,8 @@ pub struct Facts<'a> {
     pub gateway: Option<Workload>,
     /// The data plane's pods, without those that end.
     pub pods: Vec<&'a ObservedPod>,
+    /// Pods that were told to end and finish what they began, the gateway's included.
+    pub ending: usize,
     /// The hash of the configuration that is wanted; none while it has faults.
     pub wanted: Option<&'a str>,
     /// The hash of the configuration that pods find mounted.
@@ -110,6 +112,7 @@ pub fn gather<'a>(
         groups,
         gateway,
         pods: pods.into_iter().filter(|pod| pod.group.is_some()).collect(),
+        ending: observed.pods.iter().filter(|pod| pod.terminating).count(),
         wanted: validated.map(|validated| validated.hash.as_str()),
         applied: hash,
         settings: current.or(before),

@@ -1,16 +1,21 @@
 //! Sums over pods, and how they are written: rounded, so that a status does not change with every request.
 
-use crds::status::PoolFigures;
+use crds::status::{PoolFigures, TierShare};
 
 use crate::observe::report::{PodReport, PoolReport};
 
+/// The API server takes this many tiers.
+const TIERS_MAX: usize = 16;
+
 /// The sum of one pool over pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolSum {
     /// Entities in memory.
     pub entities: u64,
     /// Distinct shared states.
     pub distinct: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
     /// Bytes that sharing saves.
     pub bytes_saved: u64,
     /// Reads that a tier answered.
@@ -19,6 +24,10 @@ pub struct PoolSum {
     pub misses: u64,
     /// Events that are not yet published.
     pub backlog: u64,
+    /// The age of the oldest of them, in any pod.
+    pub staleness_ms: u64,
+    /// Hits and misses of each tier, in the order of the first pod that reports them.
+    pub tiers: Vec<(String, u64, u64)>,
 }
 
 /// The sum of one tier over pods and pools.
@@ -35,14 +44,7 @@ pub struct TierSum {
 /// The sum of the pool over the pods that report it; none where none does.
 pub fn pool<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) -> Option<PoolSum> {
     let pools = reports.into_iter().flat_map(|report| &report.pools).filter(|pool| pool.name == name);
-    pools.map(PoolSum::from).reduce(|a, b| PoolSum {
-        entities: a.entities.saturating_add(b.entities),
-        distinct: a.distinct.saturating_add(b.distinct),
-        bytes_saved: a.bytes_saved.saturating_add(b.bytes_saved),
-        hits: a.hits.saturating_add(b.hits),
-        misses: a.misses.saturating_add(b.misses),
-        backlog: a.backlog.saturating_add(b.backlog),
-    })
+    pools.fold(None, |sum: Option<PoolSum>, pool| Some(sum.unwrap_or_default().and(pool)))
 }
 
 /// The sum of the tier over all pools of the pods that report it; none where none does.
@@ -56,31 +58,53 @@ pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) ->
     })
 }
 
-impl From<&PoolReport> for PoolSum {
-    fn from(report: &PoolReport) -> Self {
-        let PoolReport { name: _, entities, distinct, bytes_saved, hits, misses, backlog, tiers: _ } = report;
-        Self {
-            entities: *entities,
-            distinct: *distinct,
-            bytes_saved: *bytes_saved,
-            hits: *hits,
-            misses: *misses,
-            backlog: *backlog,
-        }
-    }
-}
-
 impl PoolSum {
+    fn and(mut self, report: &PoolReport) -> Self {
+        let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, backlog, staleness_ms, tiers } =
+            report;
+        let sums = [
+            (&mut self.entities, entities),
+            (&mut self.distinct, distinct),
+            (&mut self.bytes, bytes),
+            (&mut self.bytes_saved, bytes_saved),
+            (&mut self.hits, hits),
+            (&mut self.misses, misses),
+            (&mut self.backlog, backlog),
+        ];
+        for (sum, one) in sums {
+            *sum = sum.saturating_add(*one);
+        }
+        self.staleness_ms = self.staleness_ms.max(*staleness_ms);
+        for tier in tiers {
+            match self.tiers.iter_mut().find(|(name, ..)| *name == tier.name) {
+                Some((_, hits, misses)) => {
+                    (*hits, *misses) = (hits.saturating_add(tier.hits), misses.saturating_add(tier.misses));
+                }
+                None => self.tiers.push((tier.name.clone(), tier.hits, tier.misses)),
+            }
+        }
+        self
+    }
+
     /// The sum under the pool's name, as the status of a service shows it.
-    pub fn figures(self, name: &str) -> PoolFigures {
+    pub fn figures(&self, name: &str) -> PoolFigures {
         PoolFigures {
             name: name.to_owned(),
             entities: count(self.entities),
             distinct: count(self.distinct),
+            bytes: bytes(self.bytes),
             bytes_saved: bytes(self.bytes_saved),
             hit_ratio: ratio(self.hits, self.misses),
+            tiers: self.shares(),
             backlog: count(self.backlog),
+            staleness: age(self.staleness_ms),
         }
+    }
+
+    /// The hit ratio of each tier.
+    pub fn shares(&self) -> Vec<TierShare> {
+        let tiers = self.tiers.iter().take(TIERS_MAX);
+        tiers.map(|(name, hits, misses)| TierShare { name: name.clone(), hit_ratio: ratio(*hits, *misses) }).collect()
     }
 }
 
@@ -100,6 +124,14 @@ pub fn bytes(bytes: u64) -> String {
     match tenths % 10 {
         0 => format!("{}{}", tenths / 10, UNITS[step]),
         tenth => format!("{}.{tenth}{}", tenths / 10, UNITS[step]),
+    }
+}
+
+/// An age as a span: `120ms`, `2.5s`.
+pub fn age(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        _ => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
     }
 }
 
@@ -126,6 +158,7 @@ mod tests {
             assert_eq!(ratio(hits, misses).as_deref(), Some(text));
         }
         assert_eq!(ratio(0, 0), None);
+        assert_eq!((age(0), age(999), age(2543)), ("0ms".to_owned(), "999ms".to_owned(), "2.5s".to_owned()));
     }
 
     #[test]
@@ -135,12 +168,22 @@ mod tests {
             name: name.to_owned(),
             entities: 3,
             hits: 4,
+            staleness_ms: 70,
             tiers: vec![tier_report.clone()],
             ..PoolReport::default()
         };
         let pod = PodReport { pools: vec![pool_report("a"), pool_report("b")], ..PodReport::default() };
         let pods = [pod.clone(), pod];
-        assert_eq!(pool(&pods, "a").unwrap(), PoolSum { entities: 6, hits: 8, ..PoolSum::default() });
+        assert_eq!(
+            pool(&pods, "a").unwrap(),
+            PoolSum {
+                entities: 6,
+                hits: 8,
+                staleness_ms: 70,
+                tiers: vec![("hot".to_owned(), 4, 2)],
+                ..PoolSum::default()
+            }
+        );
         assert_eq!(tier(&pods, "hot").unwrap(), TierSum { hits: 8, misses: 4, entries: 20 });
         assert_eq!(pool(&pods, "c"), None);
     }

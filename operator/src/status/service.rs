@@ -1,4 +1,4 @@
-//! The status of a service: six conditions and the figures, from the facts. Pure.
+//! The status of a service: seven conditions and the figures, from the facts. Pure.
 
 use std::collections::BTreeMap;
 
@@ -41,9 +41,17 @@ pub fn status(facts: &Facts<'_>, observed: &Observed, former: &[Condition]) -> S
     }
 }
 
-/// All six, the most important first.
+/// All seven, the most important first.
 fn conditions(facts: &Facts<'_>) -> Vec<Draft> {
-    vec![ready(facts), available(facts), progressing(facts), degraded(facts), configuration(facts), backends(facts)]
+    vec![
+        ready(facts),
+        available(facts),
+        progressing(facts),
+        degraded(facts),
+        draining(facts),
+        configuration(facts),
+        backends(facts),
+    ]
 }
 
 /// What the author of the resources has to mend, whatever the pods do.
@@ -130,6 +138,13 @@ fn progressing(facts: &Facts<'_>) -> Draft {
         Spread::Everywhere => holds(false, "Settled", "nothing is under way"),
         Spread::Lagging => holds(true, "ApplyingConfiguration", "some pods do not run the configuration yet"),
         Spread::Silent => holds(true, "PodsNotReporting", "some pods do not say yet what they run"),
+    }
+}
+
+fn draining(facts: &Facts<'_>) -> Draft {
+    match facts.ending {
+        0 => Draft::new("Draining", Holds::No, "NoPodsEnding", "no pod was told to end"),
+        _ => Draft::new("Draining", Holds::Yes, "PodsEnding", "pods that were told to end finish what they began"),
     }
 }
 

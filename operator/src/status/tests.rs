@@ -66,6 +66,7 @@ fn all_is_well() {
         ("Available", "True/PodsReady"),
         ("Progressing", "False/Settled"),
         ("Degraded", "False/AsExpected"),
+        ("Draining", "False/NoPodsEnding"),
         ("ConfigurationApplied", "True/Applied"),
         ("BackendsReachable", "True/Reachable"),
     ] {
@@ -140,6 +141,8 @@ fn ready_is_false_whenever_something_is_missing() {
     for (name, observed, expected) in cases {
         assert_eq!(says(&status_of(&observed), "Ready"), expected, "{name}");
     }
+    let ending = with_pods(|i, pod| pod.terminating = i == 0);
+    assert_eq!(says(&status_of(&ending), "Draining"), "True/PodsEnding");
     assert_eq!(says(&status_of(&vital("redis")), "Degraded"), "True/BackendUnreachable");
     assert_eq!(says(&status_of(&vital("redis")), "BackendsReachable"), "False/BackendUnreachable");
 }
@@ -263,7 +266,10 @@ fn figures_are_sums_over_the_pods() {
             entities: 10,
             hits: 3,
             misses: 1,
+            bytes: 1024,
             bytes_saved: 512,
+            staleness_ms: 1200,
+            tiers: vec![crate::observe::report::TierReport { name: "hot".to_owned(), hits: 1, misses: 1, entries: 5 }],
             ..PoolReport::default()
         };
         pod.report.as_mut().unwrap().pools = vec![pool];
@@ -272,6 +278,8 @@ fn figures_are_sums_over_the_pods() {
     let figures = &status.pools[0];
     assert_eq!((figures.name.as_str(), figures.entities, figures.bytes_saved.as_str()), ("products", 30, "1.5Ki"));
     assert_eq!(figures.hit_ratio.as_deref(), Some("75.0%"));
+    assert_eq!((figures.bytes.as_str(), figures.staleness.as_str()), ("3Ki", "1.2s"));
+    assert_eq!(figures.tiers[0].hit_ratio.as_deref(), Some("50.0%"));
     let quiet = status_of(&settled());
     assert_eq!(status.essence(), quiet.essence());
     assert_ne!(status, quiet);

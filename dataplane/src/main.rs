@@ -7,6 +7,8 @@ use dataplane::{app, args::Args};
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // Clients of HTTPS take the process's provider of cryptography; nothing has installed one before.
+    _ = rustls::crypto::ring::default_provider().install_default();
     match app::run(args) {
         Ok(code) => code,
         Err(error) => {

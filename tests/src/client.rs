@@ -45,6 +45,8 @@ impl Answer {
 impl Api {
     /// An API at `http://host:port`.
     pub fn at(base: &str) -> Self {
+        // The first one stays; who installed it does not matter.
+        _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .timeout(Duration::from_secs(30))
             .no_proxy()

@@ -8,5 +8,6 @@ mod contract;
 mod durability;
 mod faults;
 mod gateway;
+mod observability;
 mod stage;
 mod startup;

@@ -9,6 +9,7 @@ mod hot;
 mod monitor;
 mod pools;
 mod serve;
+mod upkeep;
 
 use std::process::ExitCode;
 

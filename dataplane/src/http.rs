@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod error;
 pub mod extract;
+pub mod factory;
 pub mod guard;
 pub mod health;
 pub mod listing;

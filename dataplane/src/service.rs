@@ -2,8 +2,10 @@
 
 pub mod cursor;
 pub mod error;
+pub mod factory;
 pub mod list;
 pub mod orders;
 pub mod payments;
 pub mod precondition;
 pub mod records;
+pub mod warm;

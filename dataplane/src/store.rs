@@ -40,6 +40,10 @@ pub trait RecordStore: Send + Sync {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Removes some of what is older than its retention: the versions of deleted records. Says how many; bounded, so that it is called again
+    /// while it removes any.
+    async fn prune(&self) -> Result<u64, StoreError>;
+
     /// The committed events that are not yet published.
     fn outbox(&self) -> Arc<dyn Outbox>;
 }

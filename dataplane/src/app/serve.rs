@@ -15,6 +15,7 @@ use super::{
     figures::{self, Figures},
     hot, monitor,
     pools::{Builder, ServedPool},
+    upkeep,
 };
 use crate::{
     args::Serve,
@@ -31,6 +32,7 @@ use crate::{
     },
     security::encryption::FieldSealer,
     server,
+    service::factory::Factory,
     shutdown::Shutdown,
     telemetry,
 };
@@ -75,12 +77,16 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let closing = CancellationToken::new();
     let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, &closing);
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
+    for (name, store) in &world.backends.stores {
+        tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
+    }
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
     tokio::spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
         live_options.send_replace(loaded.settings.web_socket.clone());
     }));
 
-    let api = Api { pools: world.pools.iter().map(ServedPool::routed).collect(), health: health.clone() };
+    let pools = world.pools.iter().map(ServedPool::routed).collect();
+    let api = Api { pools, health: health.clone(), factory: world.factory.clone() };
     let routes = guard.around(router::router(&api, live::routes(live)));
     tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
     let serving = tokio::spawn(server::serve(listener, routes, async move {
@@ -120,6 +126,7 @@ struct World {
     pokes: BTreeMap<String, Arc<Notify>>,
     registry: prometheus::Registry,
     pools: Arc<Vec<ServedPool>>,
+    factory: Arc<Factory>,
 }
 
 impl World {
@@ -141,7 +148,8 @@ impl World {
             metrics: &metrics,
         };
         let pools = Arc::new(builder.build()?);
-        Ok(Self { clock, backends, pokes, registry, pools })
+        let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
+        Ok(Self { clock, backends, pokes, registry, pools, factory })
     }
 }
 

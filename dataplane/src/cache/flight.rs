@@ -131,6 +131,12 @@ impl<T> Flights<T> {
         self.raise(&mut self.shard(key).lock(), key, version, until_ms, now_ms);
     }
 
+    /// Calls `fill` with the floor of a key that nobody loads just now, under the lock that loads land under.
+    pub fn while_idle<R>(&self, key: &Key, now_ms: u64, fill: impl FnOnce(Version) -> R) -> Option<R> {
+        let shard = self.shard(key).lock();
+        (!shard.flights.contains_key(key)).then(|| fill(shard.floor(key, now_ms)))
+    }
+
     /// The floor of a key may be forgotten after some time, unless it was raised since.
     pub fn settle(&self, key: &Key, version: Version, until_ms: u64) {
         if let Entry::Occupied(mut floor) = self.shard(key).lock().floors.entry(key.clone())

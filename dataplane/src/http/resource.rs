@@ -143,6 +143,14 @@ impl Resource {
         Ok(())
     }
 
+    /// Refuses callers that may not write, whatever else the request is.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn permits_write(&self, call: &Call) -> Result<(), Problem> {
+        check(&self.policy.read().access.write, call)
+    }
+
     /// The body of a write.
     ///
     /// # Errors

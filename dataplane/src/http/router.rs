@@ -14,11 +14,13 @@ use serde_json::json;
 use super::{
     error::Problem,
     extract::Call,
+    factory,
     health::{self, Health},
     listing::{self, SearchParam},
     resource::{self, Resource},
     status,
 };
+use crate::service::factory::Factory;
 
 /// What every path of the API starts with.
 pub const BASE: &str = "/api/v1";
@@ -44,6 +46,8 @@ pub struct Api {
     pub pools: Vec<Pool>,
     /// What the process says of itself.
     pub health: Arc<Health>,
+    /// What the pools hold.
+    pub factory: Arc<Factory>,
 }
 
 /// The path of a pool's collection.
@@ -72,6 +76,7 @@ pub fn router(api: &Api, live: Router) -> Router {
     }
     let catalogue = pools_body(&api.pools);
     router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
+    router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
     for base in ["", BASE] {
         router = router
             .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))

@@ -46,7 +46,7 @@ use crate::{
         seal::{SealError, Sealer},
     },
     security::caller::Caller,
-    service::{orders::pricing, records::Records},
+    service::{factory::Factory, orders::pricing, records::Records},
     store::{RecordStore, sql::SqlStore},
 };
 
@@ -54,6 +54,7 @@ mod access;
 mod bad_input;
 mod changes;
 mod conditions;
+mod factory;
 mod faults;
 mod pages;
 mod paths;
@@ -201,7 +202,11 @@ impl Server {
             unready: watch::channel(None).1,
             factory: Box::new(|| Json::Null),
         };
-        let api = Api { pools: pools.clone(), health: Arc::new(health) };
+        let api = Api {
+            factory: Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone()))),
+            pools: pools.clone(),
+            health: Arc::new(health),
+        };
         let app = router(&api, Router::new()).layer(axum::middleware::from_fn(
             async |mut request: axum::extract::Request, next: axum::middleware::Next| {
                 // Stands in for the security layer: the roles are what the test says.

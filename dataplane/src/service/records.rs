@@ -82,6 +82,11 @@ impl Records {
         &self.collection
     }
 
+    /// The tiers that reads go through.
+    pub fn tiered(&self) -> &Arc<Tiered> {
+        &self.tiered
+    }
+
     /// The record of a key, at `at_least` this version: from the first tier that has it, else from the store.
     ///
     /// # Errors

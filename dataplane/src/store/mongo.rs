@@ -130,26 +130,6 @@ impl MongoStore {
         Ok(Self { database, sealer, outbox, collections: RwLock::default() })
     }
 
-    /// Removes tombstones that are older than their retention, and says how many. Bounded: call it again while it removes.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    pub async fn prune(&self) -> Result<u64, StoreError> {
-        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
-        let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
-        let all: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
-        let mut removed = 0;
-        for documents in all.iter().filter(|documents| documents.read_only.is_none()) {
-            let find = documents.handle.find(old.clone()).projection(doc! { "_id": 1 }).limit(PRUNE_BATCH);
-            let ids: Vec<Bson> =
-                collect(find, call_deadline()).await?.into_iter().filter_map(|mut one| one.remove("_id")).collect();
-            let mut these = old.clone();
-            these.insert("_id", doc! { "$in": ids });
-            removed += read(call_deadline(), documents.handle.delete_many(these)).await?.deleted_count;
-        }
-        Ok(removed)
-    }
-
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
     async fn documents(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
         let known = self.collections.read().get(&collection.pool).cloned();
@@ -256,6 +236,22 @@ impl RecordStore for MongoStore {
     async fn ping(&self) -> Result<(), StoreError> {
         read(call_deadline(), self.database.run_command(doc! { "ping": 1 })).await?;
         Ok(())
+    }
+
+    async fn prune(&self) -> Result<u64, StoreError> {
+        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
+        let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
+        let all: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
+        let mut removed = 0;
+        for documents in all.iter().filter(|documents| documents.read_only.is_none()) {
+            let find = documents.handle.find(old.clone()).projection(doc! { "_id": 1 }).limit(PRUNE_BATCH);
+            let ids: Vec<Bson> =
+                collect(find, call_deadline()).await?.into_iter().filter_map(|mut one| one.remove("_id")).collect();
+            let mut these = old.clone();
+            these.insert("_id", doc! { "$in": ids });
+            removed += read(call_deadline(), documents.handle.delete_many(these)).await?.deleted_count;
+        }
+        Ok(removed)
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

@@ -81,26 +81,6 @@ impl SqlStore {
         Self { pools, sealer, outbox, tables: RwLock::default() }
     }
 
-    /// Removes tombstones that are older than their retention, and says how many. Bounded: call it again while it removes.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    pub async fn prune(&self) -> Result<u64, StoreError> {
-        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
-        let dialect = self.pools.dialect();
-        let text = match dialect {
-            Dialect::Sqlite => format!(
-                "DELETE FROM {TOMBSTONES} WHERE rowid IN \
-                 (SELECT rowid FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH})"
-            ),
-            Dialect::Mysql => {
-                format!("DELETE FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH}")
-            }
-        };
-        let sql = Sql::new(text, vec![dialect.time(before)]);
-        Ok(self.pools.write().await?.execute(sql).await?)
-    }
-
     /// The table of a collection: made by `prepare`, or now where the collection changed since.
     async fn table(&self, collection: &Collection) -> Result<Arc<Table>, StoreError> {
         let known = self.tables.read().get(&collection.pool).cloned();
@@ -193,6 +173,22 @@ impl RecordStore for SqlStore {
                 return answer.map(|_| ());
             }
         }
+    }
+
+    async fn prune(&self) -> Result<u64, StoreError> {
+        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
+        let dialect = self.pools.dialect();
+        let text = match dialect {
+            Dialect::Sqlite => format!(
+                "DELETE FROM {TOMBSTONES} WHERE rowid IN \
+                 (SELECT rowid FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH})"
+            ),
+            Dialect::Mysql => {
+                format!("DELETE FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH}")
+            }
+        };
+        let sql = Sql::new(text, vec![dialect.time(before)]);
+        Ok(self.pools.write().await?.execute(sql).await?)
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

@@ -33,6 +33,9 @@ impl RecordStore for Failing {
     async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         Err((self.0)())
     }
+    async fn prune(&self) -> Result<u64, StoreError> {
+        Err((self.0)())
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         Err((self.0)())
     }
@@ -53,6 +56,9 @@ impl RecordStore for Silent {
         std::future::pending().await
     }
     async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        std::future::pending().await
+    }
+    async fn prune(&self) -> Result<u64, StoreError> {
         std::future::pending().await
     }
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,0 +1,102 @@
+//! Lets each store drop from time to time what is older than its retention.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::store::RecordStore;
+
+/// How often a store drops what is old, shortened at random by up to a half, so that replicas do not come together.
+pub const INTERVAL: Duration = Duration::from_secs(3_600);
+/// How long one step may take, and the pause before the next, so that readers and writers hardly notice.
+const STEP_DEADLINE: Duration = Duration::from_secs(30);
+const STEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// Prunes a store until the process ends.
+pub async fn prune_for_ever(name: String, store: Arc<dyn RecordStore>, interval: Duration) {
+    loop {
+        sleep(interval.mul_f64(rand::random_range(0.5..1.0))).await;
+        let removed = prune(&name, &*store).await;
+        if removed > 0 {
+            info!(store = name, removed, "versions of records deleted long ago were dropped");
+        }
+    }
+}
+
+/// Prunes a store until nothing is left to drop. What it cannot drop now, it drops the next time.
+async fn prune(name: &str, store: &dyn RecordStore) -> u64 {
+    let mut removed = 0;
+    loop {
+        match timeout(STEP_DEADLINE, store.prune()).await {
+            Ok(Ok(0)) => return removed,
+            Ok(Ok(more)) => removed += more,
+            Ok(Err(error)) => {
+                warn!(store = name, %error, "old versions were not dropped: tried again within the hour");
+                return removed;
+            }
+            Err(_) => return removed,
+        }
+        sleep(STEP_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        cache::tiered::tests::support::until,
+        domain::{
+            change::{Collection, UnitOfWork, Written},
+            event::Outbox,
+            query::{Page, Query},
+            record::{Key, Lookup},
+        },
+        store::StoreError,
+    };
+
+    /// A store with so many old versions, 1,000 of which go at a time.
+    struct Old(AtomicU64);
+
+    #[async_trait]
+    impl RecordStore for Old {
+        async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
+            Ok(())
+        }
+        async fn read(&self, _: &Collection, _: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+            unreachable!("nobody reads")
+        }
+        async fn find(&self, _: &Collection, _: &Query) -> Result<Page, StoreError> {
+            unreachable!("nobody reads")
+        }
+        async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+            unreachable!("nobody writes")
+        }
+        async fn prune(&self) -> Result<u64, StoreError> {
+            let left = self.0.load(SeqCst);
+            self.0.store(left.saturating_sub(1_000), SeqCst);
+            if left == 500 { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(left.min(1_000)) }
+        }
+        async fn ping(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn outbox(&self) -> Arc<dyn Outbox> {
+            unreachable!("nobody relays")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_is_pruned_again_and_again_until_nothing_is_left() {
+        let store = Arc::new(Old(AtomicU64::new(2_700)));
+        let upkeep = tokio::spawn(prune_for_ever("store".to_owned(), store.clone(), Duration::from_millis(10)));
+        until("all is gone", async || store.0.load(SeqCst) == 0).await;
+        // a store that is away is tried again the next time
+        store.0.store(1_500, SeqCst);
+        until("all is gone", async || store.0.load(SeqCst) == 0).await;
+        upkeep.abort();
+    }
+}

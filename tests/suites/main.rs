@@ -10,4 +10,5 @@ mod faults;
 mod gateway;
 mod observability;
 mod stage;
+mod staleness;
 mod startup;

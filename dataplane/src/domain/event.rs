@@ -50,7 +50,7 @@ pub enum Happening {
 #[async_trait]
 pub trait Outbox: Send + Sync {
     /// Claims up to `limit` events for `owner`, oldest first. A claim lasts for `lease`, or until it is confirmed.
-    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, OutboxError>;
+    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError>;
 
     /// Removes published events. Unknown ids are ignored.
     async fn confirm(&self, owner: &str, ids: &[Uuid]) -> Result<(), OutboxError>;
@@ -60,6 +60,15 @@ pub trait Outbox: Send + Sync {
 
     /// How many committed events are not yet published, and the age of the oldest.
     async fn backlog(&self) -> Result<Backlog, OutboxError>;
+}
+
+/// What a claim got.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// The owner's events, oldest first.
+    pub events: Vec<Envelope>,
+    /// Whether more wait that another owner holds: it may give them up at any moment.
+    pub blocked: bool,
 }
 
 /// What an outbox holds.

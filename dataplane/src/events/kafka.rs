@@ -70,6 +70,7 @@ impl KafkaBus {
     pub fn start(options: KafkaOptions) -> Result<Self, BusError> {
         let topic = options.topic();
         let publisher = Publisher::new(config::producer(&options), topic.clone(), options.publish_deadline);
+        let publisher = Arc::new(publisher);
         let questions = config::client(&options).create_with_context(Quiet).map_err(unavailable)?;
         let feed = Arc::new(Feed {
             topic,
@@ -81,15 +82,14 @@ impl KafkaBus {
             stop: AtomicBool::new(false),
             options,
         });
-        let followed = feed.clone();
+        let (followed, warmed) = (feed.clone(), publisher.clone());
+        let warm = move || {
+            let publisher = warmed.clone();
+            _ = std::thread::Builder::new().name("warm".to_owned()).spawn(move || publisher.warm());
+        };
         let follower = std::thread::Builder::new().name("feed".to_owned());
-        let follower = follower.spawn(move || follow::follow(&followed)).map_err(unavailable)?;
-        Ok(Self {
-            feed,
-            publisher: Arc::new(publisher),
-            questions: Arc::new(questions),
-            follower: Mutex::new(Some(follower)),
-        })
+        let follower = follower.spawn(move || follow::follow(&followed, warm)).map_err(unavailable)?;
+        Ok(Self { feed, publisher, questions: Arc::new(questions), follower: Mutex::new(Some(follower)) })
     }
 
     /// Leaves the feed and waits until that is done.
@@ -189,3 +189,6 @@ fn not_joined() -> BusError {
 fn unavailable(error: impl fmt::Display) -> BusError {
     BusError::Unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::EventBus;
-use crate::domain::event::{Backlog, Envelope, Outbox, OutboxError};
+use crate::domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError};
+
+/// How often a relay waits only shortly for another's claim to end.
+const BLOCKED_SHORT: u32 = 8;
 
 /// How a relay works.
 #[derive(Clone, Debug)]
@@ -28,6 +31,10 @@ pub struct RelayOptions {
     pub lease: Duration,
     /// How often the outbox is looked at when nobody pokes the relay.
     pub poll: Duration,
+    /// How long a relay without work keeps its claim on keys: after it another replica's events of these keys go at once.
+    pub linger: Duration,
+    /// The first waits for another owner's claim to end; later ones double, up to `poll`.
+    pub blocked_min: Duration,
     /// The first wait after a failure; it doubles from one to the next.
     pub backoff_min: Duration,
     /// The longest wait after a failure.
@@ -40,8 +47,10 @@ impl Default for RelayOptions {
     fn default() -> Self {
         Self {
             batch: 1_000,
-            lease: Duration::from_secs(30),
+            lease: Duration::from_secs(15),
             poll: Duration::from_millis(500),
+            linger: Duration::from_millis(20),
+            blocked_min: Duration::from_millis(8),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             measure: Duration::from_secs(1),
@@ -120,14 +129,23 @@ impl Relay {
     }
 
     async fn relay(&self, shutdown: &CancellationToken) {
-        let mut failed = 0;
+        let (mut failed, mut blocked, mut holding) = (0, 0, false);
         while !shutdown.is_cancelled() {
             match self.step().await {
-                Ok(events) => {
+                Ok(Step { events, blocked: is_blocked }) => {
                     failed = 0;
-                    if events < self.options.batch {
-                        shutdown.run_until_cancelled(self.idle()).await;
+                    holding |= events > 0;
+                    blocked = if is_blocked && events == 0 { blocked + 1 } else { 0 };
+                    if events == self.options.batch {
+                        continue;
                     }
+                    let wait = async {
+                        match is_blocked {
+                            true => self.poked_within(jittered(self.blocked_wait(blocked))).await,
+                            false => self.idle(&mut holding).await,
+                        }
+                    };
+                    shutdown.run_until_cancelled(wait).await;
                 }
                 Err(error) => {
                     self.meter.failures.fetch_add(1, Ordering::Relaxed);
@@ -142,20 +160,39 @@ impl Relay {
         }
     }
 
-    /// Waits until it is poked, or for the time between two looks.
-    async fn idle(&self) {
-        tokio::select! {
-            () = self.poke.notified() => {}
-            () = tokio::time::sleep(jittered(self.options.poll)) => {}
+    /// Waits until it is poked, or for the time between two looks. Claims are given up soon: other replicas write the same keys, and they
+    /// cannot poke this relay.
+    async fn idle(&self, holding: &mut bool) -> bool {
+        if *holding {
+            if self.poked_within(self.options.linger).await {
+                return true;
+            }
+            *holding = false;
+            if let Err(error) = self.outbox.release(&self.owner).await {
+                tracing::debug!(%error, "claims were not given up: they end with their lease");
+            }
         }
+        self.poked_within(jittered(self.options.poll)).await
     }
 
-    /// Claims, publishes and confirms one batch; how many events it had.
-    async fn step(&self) -> Result<usize, StepError> {
+    /// Waits until it is poked, or for this long; whether it was poked.
+    async fn poked_within(&self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.poke.notified()).await.is_ok()
+    }
+
+    /// Short at first, for an owner without work gives up its claim soon; one that is gone keeps it until the lease ends.
+    fn blocked_wait(&self, blocked: u32) -> Duration {
+        let doubled = self.options.blocked_min.saturating_mul(1 << blocked.saturating_sub(BLOCKED_SHORT).min(16));
+        doubled.min(self.options.poll)
+    }
+
+    /// Claims, publishes and confirms one batch.
+    async fn step(&self) -> Result<Step, StepError> {
         let claimed_at = Instant::now();
-        let events = self.outbox.claim(&self.owner, self.options.lease, self.options.batch).await?;
+        let Claimed { events, blocked } =
+            self.outbox.claim(&self.owner, self.options.lease, self.options.batch).await?;
         if events.is_empty() {
-            return Ok(0);
+            return Ok(Step { events: 0, blocked });
         }
         // a process that stood still may have lost its claims meanwhile: what another published is not published after it
         if claimed_at.elapsed() > self.options.lease / 2 {
@@ -168,7 +205,7 @@ impl Relay {
         }
         self.meter.published.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.confirm(&events, claimed_at).await?;
-        Ok(events.len())
+        Ok(Step { events: events.len(), blocked })
     }
 
     /// Confirms published events, again and again while the claim lasts: until it is done they will be published once more.
@@ -207,6 +244,14 @@ impl Relay {
 /// Between a half and the whole of a time, so that relays do not act in step.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+/// What one step did.
+struct Step {
+    /// How many events it moved.
+    events: usize,
+    /// Whether events wait that another owner holds.
+    blocked: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{BusError, EventBus};
 use crate::domain::{
-    event::{Backlog, Envelope, Happening, Outbox, OutboxError},
+    event::{Backlog, Claimed, Envelope, Happening, Outbox, OutboxError},
     record::Version,
     value::Timestamp,
 };
@@ -110,19 +110,18 @@ impl FakeOutbox {
 
 #[async_trait]
 impl Outbox for FakeOutbox {
-    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, OutboxError> {
+    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         let now = Instant::now();
         let mut rows = self.rows.lock();
         let of_others = |claim: &Option<Claim>| claim.as_ref().is_some_and(|c| c.owner != owner && c.until > now);
         let mut foreign: HashSet<String> = HashSet::new();
         foreign.extend(rows.iter().filter(|(_, claim)| of_others(claim)).map(|(event, _)| event.key.clone()));
         let free = rows.iter_mut().filter(|(event, _)| !foreign.contains(&event.key)).take(limit);
-        Ok(free
-            .map(|(event, claim)| {
-                *claim = Some(Claim { owner: owner.to_owned(), until: now + lease });
-                event.clone()
-            })
-            .collect())
+        let taken = free.map(|(event, claim)| {
+            *claim = Some(Claim { owner: owner.to_owned(), until: now + lease });
+            event.clone()
+        });
+        Ok(Claimed { events: taken.collect(), blocked: !foreign.is_empty() })
     }
 
     async fn confirm(&self, _owner: &str, ids: &[Uuid]) -> Result<(), OutboxError> {

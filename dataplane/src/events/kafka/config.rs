@@ -127,6 +127,8 @@ pub fn client(options: &KafkaOptions) -> ClientConfig {
         .set("bootstrap.servers", &options.brokers)
         .set("client.id", "flyweight")
         .set("socket.keepalive.enable", "true")
+        // small records go at once, not with the acknowledgement of those before
+        .set("socket.nagle.disable", "true")
         .set("socket.timeout.ms", "10000")
         .set("socket.connection.setup.timeout.ms", "5000")
         // a broker that is back is found within a second
@@ -162,6 +164,7 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
         // an offset that is not there any more is a gap, and must be seen as one
         .set("auto.offset.reset", "error")
         .set("fetch.error.backoff.ms", "100")
+        .set("fetch.queue.backoff.ms", "50")
         .set("queued.max.messages.kbytes", "16384");
     config
 }

@@ -53,12 +53,12 @@ impl From<KafkaError> for Interrupt {
     }
 }
 
-/// Follows the topic until the bus is closed.
-pub fn follow(feed: &Feed) {
+/// Follows the topic until the bus is closed. `found` is called whenever the topic was found.
+pub fn follow(feed: &Feed, found: impl Fn()) {
     let mut gap = false;
     let mut lost = false;
     loop {
-        match session(feed, &mut gap, &mut lost) {
+        match session(feed, &mut gap, &mut lost, &found) {
             Ok(()) | Err(Interrupt::Stop) => return,
             Err(Interrupt::Gap(error)) => {
                 tracing::warn!(topic = feed.topic, %error, "the feed was cut");
@@ -79,9 +79,10 @@ fn report(lost: &mut bool, feed: &Feed, error: &dyn std::fmt::Display) {
     }
 }
 
-fn session(feed: &Feed, gap: &mut bool, lost: &mut bool) -> Result<(), Interrupt> {
+fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> Result<(), Interrupt> {
     let consumer: BaseConsumer<Quiet> = config::consumer(&feed.options).create_with_context(Quiet)?;
     let partitions = find(feed, &consumer)?;
+    found();
     let position = join(feed, &consumer, partitions, gap)?;
     consumer.assign(&topic::assignment(&feed.topic, position.into_iter().enumerate())?)?;
     if std::mem::take(lost) {

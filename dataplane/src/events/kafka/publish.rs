@@ -35,6 +35,14 @@ impl Publisher {
         Self { config, topic, deadline, producer: Mutex::new(None) }
     }
 
+    /// Lets the producer find the brokers and the topic now, which takes up to a second, so that the first event need not wait for it. Blocks.
+    pub fn warm(&self) {
+        let Ok(producer) = self.producer() else { return };
+        if let Err(error) = producer.client().fetch_metadata(Some(&self.topic), self.deadline) {
+            tracing::debug!(%error, "the producer is not connected yet");
+        }
+    }
+
     /// Publishes all events or fails within the deadline; then any of them may have been published.
     pub async fn publish(&self, events: &[Envelope]) -> Result<(), BusError> {
         let producer = self.producer()?;

@@ -17,6 +17,8 @@ fn quick() -> RelayOptions {
         batch: 10,
         lease: Duration::from_millis(200),
         poll: Duration::from_millis(20),
+        linger: Duration::from_millis(5),
+        blocked_min: Duration::from_millis(2),
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(10),
         measure: Duration::from_millis(5),
@@ -118,4 +120,19 @@ async fn shutdown_gives_up_claims() {
     relay.shutdown.cancel();
     relay.task.await.unwrap();
     assert_eq!(outbox.claimed(), 0);
+}
+
+/// The events of one replica must not wait for the other's next look, nor for its lease to end.
+#[tokio::test]
+async fn a_relay_without_work_gives_its_keys_to_the_other_at_once() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let hour = Duration::from_secs(3_600);
+    let slow = RelayOptions { lease: hour, poll: hour, ..quick() };
+    let (one, two) = (start(&outbox, &bus, slow.clone()), start(&outbox, &bus, slow));
+    for (round, relay) in [&one, &two, &one, &two].into_iter().enumerate() {
+        outbox.commit(&events(5, 1));
+        relay.poke.notify_one();
+        until("the outbox is empty", || outbox.is_empty()).await;
+        assert_eq!(bus.log().len(), (round + 1) * 5);
+    }
 }

@@ -47,7 +47,7 @@ async fn documents_are_queryable_by_people() {
     assert!(!found.contains_key("secret"), "nothing is stored for nothing");
     // published events leave nothing behind
     let outbox = target.store.outbox();
-    let events = outbox.claim("o", std::time::Duration::from_secs(10), 10).await.unwrap();
+    let events = outbox.claim("o", std::time::Duration::from_secs(10), 10).await.unwrap().events;
     outbox.confirm("o", &[events[0].id]).await.unwrap();
     let found = things.find_one(doc! { "_id": "t" }).await.unwrap().unwrap();
     assert!(found.keys().all(|name| !name.starts_with('_') || name == "_id"), "{found:?}");

@@ -17,14 +17,14 @@ fn ids(events: &[Envelope]) -> Vec<Uuid> {
 pub async fn events_are_claimed_in_order_and_confirmed(target: &Target) {
     let (users, outbox) = (&target.users, target.store.outbox());
     assert_eq!(outbox.backlog().await.unwrap(), Backlog::default());
-    assert!(outbox.claim("o", LONG, 10).await.unwrap().is_empty());
+    assert!(outbox.claim("o", LONG, 10).await.unwrap().events.is_empty());
     target.one(create(users, "u", person("u@example.com", None))).await.unwrap();
     target.one(replace(users, "u", Guard::Any, person("v@example.com", None))).await.unwrap();
     assert!(target.one(replace(users, "u", exactly(1), person("w@example.com", None))).await.is_err());
     target.one(delete(users, "u", Guard::Any)).await.unwrap();
     assert_eq!(outbox.backlog().await.unwrap().events, 3, "what was refused has no event");
 
-    let events = outbox.claim("o", LONG, 10).await.unwrap();
+    let events = outbox.claim("o", LONG, 10).await.unwrap().events;
     let seen: Vec<(&str, &str, u64)> =
         events.iter().map(|event| (event.kind.as_str(), event.key.as_str(), event.version)).collect();
     assert_eq!(seen, [("user_created", "u", 1), ("user_updated", "u", 2), ("user_deleted", "u", 3)]);
@@ -32,12 +32,12 @@ pub async fn events_are_claimed_in_order_and_confirmed(target: &Target) {
     assert!(events[2].data.is_none());
     assert!(events.iter().all(|event| event.entity == "user" && event.cursor.is_none()));
 
-    assert_eq!(ids(&outbox.claim("o", LONG, 2).await.unwrap()), ids(&events[..2]), "the same until confirmed");
+    assert_eq!(ids(&outbox.claim("o", LONG, 2).await.unwrap().events), ids(&events[..2]), "the same until confirmed");
     outbox.confirm("o", &[events[0].id, Uuid::now_v7()]).await.unwrap();
-    assert_eq!(ids(&outbox.claim("o", LONG, 10).await.unwrap()), ids(&events[1..]));
+    assert_eq!(ids(&outbox.claim("o", LONG, 10).await.unwrap().events), ids(&events[1..]));
     outbox.confirm("o", &ids(&events[1..])).await.unwrap();
     outbox.confirm("o", &ids(&events)).await.unwrap();
-    assert!(outbox.claim("o", LONG, 10).await.unwrap().is_empty());
+    assert!(outbox.claim("o", LONG, 10).await.unwrap().events.is_empty());
     assert_eq!(outbox.backlog().await.unwrap(), Backlog::default());
 }
 
@@ -47,13 +47,13 @@ pub async fn one_owner_relays_a_key_at_a_time(target: &Target) {
     for version in 0..3 {
         target.one(upsert(&target.things, "k", Guard::Any, titled(&version.to_string()))).await.unwrap();
     }
-    assert_eq!(mine.claim("a", LONG, 2).await.unwrap().len(), 2);
-    assert!(theirs.claim("b", LONG, 10).await.unwrap().is_empty(), "the key is another owner's");
-    assert!(mine.claim("c", LONG, 10).await.unwrap().is_empty(), "in the same process too");
+    assert_eq!(mine.claim("a", LONG, 2).await.unwrap().events.len(), 2);
+    assert!(theirs.claim("b", LONG, 10).await.unwrap().events.is_empty(), "the key is another owner's");
+    assert!(mine.claim("c", LONG, 10).await.unwrap().events.is_empty(), "in the same process too");
     mine.release("a").await.unwrap();
-    let events = theirs.claim("b", LONG, 10).await.unwrap();
+    let events = theirs.claim("b", LONG, 10).await.unwrap().events;
     assert_eq!(events.iter().map(|event| event.version).collect::<Vec<_>>(), [1, 2, 3]);
-    assert!(mine.claim("a", LONG, 10).await.unwrap().is_empty());
+    assert!(mine.claim("a", LONG, 10).await.unwrap().events.is_empty());
     theirs.confirm("b", &ids(&events)).await.unwrap();
     assert_eq!(mine.backlog().await.unwrap().events, 0);
 }
@@ -63,11 +63,11 @@ pub async fn a_lease_that_ran_out_is_taken_over(target: &Target) {
     target.one(create(&target.things, "k", titled("x"))).await.unwrap();
     let lease = Duration::from_millis(300);
     let claimed_at = Instant::now();
-    let first = target.store.outbox().claim("crashed", lease, 10).await.unwrap();
+    let first = target.store.outbox().claim("crashed", lease, 10).await.unwrap().events;
     assert_eq!(first.len(), 1);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let events = other.store.outbox().claim("next", LONG, 10).await.unwrap();
+        let events = other.store.outbox().claim("next", LONG, 10).await.unwrap().events;
         if !events.is_empty() {
             assert!(claimed_at.elapsed() >= lease - Duration::from_millis(5), "taken over too early");
             assert_eq!(ids(&events), ids(&first));
@@ -76,7 +76,7 @@ pub async fn a_lease_that_ran_out_is_taken_over(target: &Target) {
         assert!(Instant::now() < deadline, "never taken over");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(target.store.outbox().claim("crashed", lease, 10).await.unwrap().is_empty());
+    assert!(target.store.outbox().claim("crashed", lease, 10).await.unwrap().events.is_empty());
 }
 
 /// Two replicas relay while many write: each key's versions come once each and in order, as far as the owners do not change.
@@ -101,7 +101,7 @@ pub async fn concurrent_writes_keep_the_order_of_each_key(target: &Target) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while seen.values().map(Vec::len).sum::<usize>() < KEYS * 2 * ROUNDS as usize {
             assert!(Instant::now() < deadline, "{seen:?}");
-            let events = outbox.claim("relay", LONG, 7).await.unwrap();
+            let events = outbox.claim("relay", LONG, 7).await.unwrap().events;
             outbox.confirm("relay", &ids(&events)).await.unwrap();
             for event in events {
                 seen.entry(event.key).or_default().push(event.version);

@@ -174,7 +174,7 @@ pub async fn encrypted_fields_are_not_readable_at_rest(target: &Target) {
     assert!(holds("plain-title-4711"), "this test looks in the right place");
     assert!(holds("sealed:things/s/secret:"));
     assert!(!holds("top-secret-4711"), "in the table or in an event");
-    let events = target.store.outbox().claim("o", Duration::from_secs(10), 10).await.unwrap();
+    let events = target.store.outbox().claim("o", Duration::from_secs(10), 10).await.unwrap().events;
     assert!(events[0].data.as_ref().unwrap().get().contains(r#""secret":"***""#));
 }
 

@@ -114,7 +114,7 @@ pub async fn changes_of_a_unit_see_each_other(target: &Target) {
     );
     assert_eq!(found(target.lookup(things, "a").await), written[4].record.clone().unwrap());
     assert_eq!(target.lookup(things, "b").await, Lookup::Deleted(Version(2)));
-    let events = target.store.outbox().claim("o", Duration::from_secs(10), 10).await.unwrap();
+    let events = target.store.outbox().claim("o", Duration::from_secs(10), 10).await.unwrap().events;
     let of_a: Vec<u64> = events.iter().filter(|event| event.key == "a").map(|event| event.version).collect();
     assert_eq!((of_a, events.len()), (vec![1, 2, 3, 4], 6));
     // the tombstone goes when the record comes back, and comes again with it

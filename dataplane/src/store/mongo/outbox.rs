@@ -24,7 +24,7 @@ use super::{
     fault::{Fault, read},
 };
 use crate::domain::{
-    event::{Backlog, Envelope, Outbox, OutboxError},
+    event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
     value::Timestamp,
 };
 
@@ -67,7 +67,7 @@ impl MongoOutbox {
         self.collections.read().clone()
     }
 
-    async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, Fault> {
+    async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, Fault> {
         let deadline = call_deadline();
         let pending = self.pending_shards(deadline).await?;
         let unsure = self.leases.unsure(owner, lease, &pending);
@@ -77,8 +77,9 @@ impl MongoOutbox {
             self.leases.note(owner, &unsure, got, until);
         }
         let held = self.leases.held(owner, &pending, Instant::now());
+        let blocked = held.len() < pending.len();
         if held.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Claimed { events: Vec::new(), blocked });
         }
         let mut waiting = Vec::new();
         for handle in self.handles() {
@@ -95,7 +96,7 @@ impl MongoOutbox {
             places.insert(event.id, (collection, id));
             event
         };
-        Ok(events.map(claim).collect())
+        Ok(Claimed { events: events.map(claim).collect(), blocked })
     }
 
     async fn pending_shards(&self, deadline: Instant) -> Result<Vec<i64>, Fault> {
@@ -207,7 +208,7 @@ impl MongoOutbox {
 impl Outbox for MongoOutbox {
     /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its leases. Owners
     /// must have different names in different processes.
-    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, OutboxError> {
+    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         self.claimed(owner, lease, limit).await.map_err(failed)
     }
 

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sea_query::{Alias, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
+use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{
-        event::{Backlog, Envelope, Outbox, OutboxError},
+        event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
         value::Timestamp,
     },
     store::leases::{Leases, shard_of},
@@ -63,11 +63,11 @@ impl SqlOutbox {
         Self { pools, leases: Leases::default() }
     }
 
-    async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, Fault> {
+    async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, Fault> {
         let mut session = self.pools.read().await?;
         let pending = pending_shards(&mut session).await?;
         if pending.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Claimed::default());
         }
         let unsure = self.leases.unsure(owner, lease, &pending);
         if !unsure.is_empty() {
@@ -76,25 +76,29 @@ impl SqlOutbox {
             session = self.pools.read().await?;
         }
         let held = self.leases.held(owner, &pending, Instant::now());
+        let blocked = held.len() < pending.len();
         match held.is_empty() {
-            true => Ok(Vec::new()),
-            false => oldest(&mut session, &held, limit).await,
+            true => Ok(Claimed { events: Vec::new(), blocked }),
+            false => Ok(Claimed { events: oldest(&mut session, &held, limit).await?, blocked }),
         }
     }
 
     /// Takes the leases of these shards that are free, run out, or the owner's own.
     async fn acquire(&self, owner: &str, lease: Duration, shards: &[i64]) -> Result<(), Fault> {
         let mut session = self.pools.read().await?;
-        let taken = taken_by_others(&mut session, owner, shards).await?;
+        let known = known_leases(&mut session, owner, shards).await?;
         drop(session);
-        let free: Vec<i64> = shards.iter().copied().filter(|shard| !taken.contains(shard)).collect();
+        let is_taken = |shard: &i64| known.iter().any(|(known, taken)| known == shard && *taken);
+        let free: Vec<i64> = shards.iter().copied().filter(|shard| !is_taken(shard)).collect();
         if free.is_empty() {
             return Ok(());
         }
+        let is_new = |shard: &i64| known.iter().all(|(known, _)| known != shard);
+        let new: Vec<i64> = free.iter().copied().filter(is_new).collect();
         let until = Instant::now() + lease;
         let mut session = self.pools.write().await?;
         session.begin().await?;
-        let result = take(&mut session, owner, lease, &free).await;
+        let result = take(&mut session, owner, lease, &free, &new).await;
         let mine = match result {
             Ok(mine) => mine,
             Err(fault) => {
@@ -121,9 +125,11 @@ impl SqlOutbox {
 
     async fn released(&self, owner: &str) -> Result<(), Fault> {
         self.leases.forget(owner);
-        let mut delete = Query::delete();
-        delete.from_table(Alias::new(LEASES)).and_where(Expr::col(Alias::new("owner")).eq(owner));
-        self.pools.write().await?.execute(self.pools.dialect().build(&delete)).await.map(|_| ())
+        // the rows stay: taking one that is there locks it and no gap beside it
+        let mut free = Query::update();
+        free.table(Alias::new(LEASES)).value(Alias::new("owner"), "").value(Alias::new("until_ms"), 0_i64);
+        free.and_where(Expr::col(Alias::new("owner")).eq(owner));
+        self.pools.write().await?.execute(self.pools.dialect().build(&free)).await.map(|_| ())
     }
 
     async fn counted(&self) -> Result<Backlog, Fault> {
@@ -146,7 +152,7 @@ impl SqlOutbox {
 impl Outbox for SqlOutbox {
     /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its leases. Owners
     /// must have different names in different processes.
-    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Vec<Envelope>, OutboxError> {
+    async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         self.claimed(owner, lease, limit).await.map_err(failed)
     }
 
@@ -174,29 +180,39 @@ async fn pending_shards(session: &mut Session) -> Result<Vec<i64>, Fault> {
     rows.iter().map(|row| Ok(row.int(0)?.unwrap_or_default())).collect()
 }
 
-async fn taken_by_others(session: &mut Session, owner: &str, shards: &[i64]) -> Result<Vec<i64>, Fault> {
+/// The leases of these shards that there are, and whether another owner holds them.
+async fn known_leases(session: &mut Session, owner: &str, shards: &[i64]) -> Result<Vec<(i64, bool)>, Fault> {
     let dialect = session.dialect();
+    let column = |name: &'static str| Expr::col(Alias::new(name));
+    let taken = column("owner").ne(owner).and(column("until_ms").gt(dialect.now_ms()));
     let mut select = Query::select();
     select.column(Alias::new("shard")).from(Alias::new(LEASES));
-    select.and_where(Expr::col(Alias::new("shard")).is_in(shards.iter().copied()));
-    select.and_where(Expr::col(Alias::new("owner")).ne(owner));
-    select.and_where(Expr::col(Alias::new("until_ms")).gt(dialect.now_ms()));
+    select.expr(CaseStatement::new().case(taken, 1_i64).finally(0_i64));
+    select.and_where(column("shard").is_in(shards.iter().copied()));
     let rows = session.rows(dialect.build(&select)).await?;
-    rows.iter().map(|row| Ok(row.int(0)?.unwrap_or_default())).collect()
+    rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), row.int(1)? == Some(1)))).collect()
 }
 
-/// Takes leases, in the order of their shards, and gives those that are the owner's now.
-async fn take(session: &mut Session, owner: &str, lease: Duration, shards: &[i64]) -> Result<Vec<i64>, Fault> {
+/// Takes leases, in the order of their shards, and gives those that are the owner's now. There are no rows yet of the new ones.
+async fn take(
+    session: &mut Session,
+    owner: &str,
+    lease: Duration,
+    shards: &[i64],
+    new: &[i64],
+) -> Result<Vec<i64>, Fault> {
     let dialect = session.dialect();
     let until = dialect.now_ms().add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 2));
-    let mut vacant = Query::insert();
-    vacant.into_table(Alias::new(LEASES)).columns(["shard", "owner", "until_ms"].map(Alias::new));
-    for shard in shards {
-        vacant.values_panic([Expr::val(*shard), Expr::val(""), Expr::val(0_i64)]);
+    if !new.is_empty() {
+        let mut vacant = Query::insert();
+        vacant.into_table(Alias::new(LEASES)).columns(["shard", "owner", "until_ms"].map(Alias::new));
+        for shard in new {
+            vacant.values_panic([Expr::val(*shard), Expr::val(""), Expr::val(0_i64)]);
+        }
+        // a lease that came meanwhile stays as it is
+        vacant.on_conflict(OnConflict::column(Alias::new("shard")).update_column(Alias::new("shard")).to_owned());
+        session.execute(dialect.build(&vacant)).await?;
     }
-    // a lease that is there stays as it is
-    vacant.on_conflict(OnConflict::column(Alias::new("shard")).update_column(Alias::new("shard")).to_owned());
-    session.execute(dialect.build(&vacant)).await?;
     let mut update = Query::update();
     update.table(Alias::new(LEASES)).value(Alias::new("until_ms"), until).value(Alias::new("owner"), owner);
     update.and_where(Expr::col(Alias::new("shard")).is_in(shards.iter().copied()));

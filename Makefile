@@ -12,7 +12,7 @@ ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
 
-.PHONY: help run test demo demo-up demo-down demo-kubeconfig generate lint tools images check clean
+.PHONY: help run test bench demo demo-up demo-down demo-kubeconfig generate lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -27,6 +27,11 @@ check: ## Check the manifests in MANIFESTS offline, every fault with its path
 
 test: ## Run all tests against real servers and a real Kubernetes, which are installed when missing
 	@tests/run.sh
+
+bench: ## Measure memory, growth, hit ratios and serving beside Redis, moka, quick_cache and nginx (ONLY="memory growth policies serving")
+	@tests/tools/install.sh bench redis
+	@mkdir -p docs
+	@cargo bench --quiet --workspace --bench engine -- $(ONLY)
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
 	@tests/demo.sh run

@@ -1,6 +1,7 @@
 //! The REST API: routes, handlers, errors. Knows services and domain, never a store.
 
 pub mod conditions;
+pub mod direct;
 pub mod error;
 pub mod extract;
 pub mod factory;

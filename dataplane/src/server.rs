@@ -1,13 +1,17 @@
-//! Takes connections for a router: bounded in number, no slow headers, a graceful end.
+//! Takes connections for a service: bounded in number, no slow headers, a graceful end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use axum::{body::Body, extract::Request, response::Response};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 use crate::gateway::memory::ConnectionMemory;
@@ -31,7 +35,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Serves until `stopped` returns, then lets the requests under way end.
-pub async fn serve(listener: TcpListener, router: Router, stopped: impl Future<Output = ()>) {
+pub async fn serve<S>(listener: TcpListener, service: S, stopped: impl Future<Output = ()>)
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+{
     let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut stopped = std::pin::pin!(stopped);
@@ -42,12 +49,13 @@ pub async fn serve(listener: TcpListener, router: Router, stopped: impl Future<O
         };
         let Some((stream, peer, place)) = accepted else { continue };
         _ = stream.set_nodelay(true);
-        let router = router.clone();
+        let answers = service.clone();
         let client = ClientConnection { peer, memory: Arc::default() };
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let mut request: Request = request.map(Body::new);
+            // Most requests have no body, and then need no box for it.
+            let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
             request.extensions_mut().insert(client.clone());
-            router.clone().oneshot(request)
+            answers.clone().oneshot(request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

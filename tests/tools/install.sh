@@ -6,6 +6,8 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly TOOLS=(mysql mariadb redis kafka mongo kubernetes helm node)
+# what only `make bench` uses
+readonly MEASURING=(bench)
 # what a node needs on the PATH, and the Debian package that has it
 readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
     ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
@@ -38,16 +40,16 @@ main() {
 
 help() {
     cat <<TEXT
-usage: install.sh [all | NAME...]     installs what is missing
+usage: install.sh [all | NAME...]     installs what is missing; all is all but bench
        install.sh --check NAME        exit code 0 if it is there, 3 if not
-names: ${TOOLS[*]}
+names: ${TOOLS[*]} ${MEASURING[*]}
 cache: $CACHE (FLYWEIGHT_CACHE)
 exit code: 0 all there, 1 failed, 2 wrong use, 3 some cannot be had here (one line each says why)
 TEXT
 }
 
 known() {
-    [[ " ${TOOLS[*]} " == *" $1 "* ]] || usage_error "unknown tool: $1 (known: ${TOOLS[*]})"
+    [[ " ${TOOLS[*]} ${MEASURING[*]} " == *" $1 "* ]] || usage_error "unknown tool: $1 (known: ${TOOLS[*]} ${MEASURING[*]})"
 }
 
 # one line, and the exit code that lets a suite skip: unavailable NAME WHY WHAT-TO-DO
@@ -72,6 +74,7 @@ still_there() {
         mariadb) have mariadbd && have mariadb-install-db ;;
         redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
         kafka | mongo) have java ;;
+        bench) have nginx && have wrk ;;
     esac
 }
 
@@ -210,6 +213,11 @@ install_node() {
     apt_install node "${NODE_PROGRAMS[@]}" /usr/lib/cni/bridge:containernetworking-plugins \
         /etc/ssl/certs/ca-certificates.crt:ca-certificates
     containerd --version >"$BUILD/version"
+}
+
+install_bench() {
+    apt_install bench nginx:nginx wrk:wrk taskset:util-linux
+    nginx -v 2>"$BUILD/version"
 }
 
 missing_node_packages() {

@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use prometheus::{IntGaugeVec, Opts, Registry, proto::MetricFamily};
+use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{monitor::Checks, pools::ServedPool};
-use crate::{cache::memory::PoolStats, config::Loaded, events::relay::RelayMeter, http::health::Condition};
+use crate::{
+    cache::memory::{Forecast, PoolStats},
+    config::Loaded,
+    events::relay::RelayMeter,
+    http::health::Condition,
+};
 
 /// Reads the counters of all parts.
 pub struct Figures {
@@ -42,6 +47,7 @@ pub struct Parts {
 struct Gauges {
     pool: Vec<(&'static str, IntGaugeVec)>,
     tier: Vec<(&'static str, IntGaugeVec)>,
+    policy_hit_ratio: GaugeVec,
     backlog: IntGaugeVec,
     oldest_ms: IntGaugeVec,
     published: IntGaugeVec,
@@ -67,6 +73,7 @@ impl Figures {
                 self.gauges.set_tier(&pool.name, &tier, &figures);
             }
             self.gauges.set_pool(&pool.name, &memory_figures(pool));
+            self.gauges.set_forecasts(&pool.name, &pool.tiered.forecasts());
         }
         for (backend, meter) in &self.relays {
             self.gauges.set_relay(backend, meter);
@@ -165,6 +172,13 @@ impl Gauges {
                 tier("flyweight_tier_stale_total", "Reads answered beyond the time to live.")?,
                 tier("flyweight_tier_errors_total", "Keys of calls that failed.")?,
             ],
+            policy_hit_ratio: {
+                let help = "The part of hits that each policy would have had lately in the room of a full tier, estimated from a sample of its keys.";
+                let family =
+                    GaugeVec::new(Opts::new("flyweight_tier_policy_hit_ratio", help), &["pool", "tier", "policy"])?;
+                registry.register(Box::new(family.clone()))?;
+                family
+            },
             backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
@@ -190,6 +204,15 @@ impl Gauges {
         let values = [figures.hits, figures.misses, figures.stale, figures.errors];
         for ((_, gauge), value) in self.tier.iter().zip(values) {
             gauge.with_label_values(&[pool, tier]).set(value as i64);
+        }
+    }
+
+    fn set_forecasts(&self, pool: &str, forecasts: &[(Arc<str>, Forecast)]) {
+        for (tier, forecast) in forecasts {
+            for estimate in &forecast.policies {
+                let policy = format!("{:?}", estimate.policy).to_uppercase();
+                self.policy_hit_ratio.with_label_values(&[pool, tier, policy.as_str()]).set(estimate.hit_ratio);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
     domain::{change::Collection, seal::Sealer},
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
+        direct::Routes,
         guard::Guard,
         health::Health,
         live::{self, Live, catalogue::LiveEntity},
@@ -87,7 +88,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
 
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let api = Api { pools, health: health.clone(), factory: world.factory.clone() };
-    let routes = guard.around(router::router(&api, live::routes(live)));
+    let routes = guard.around(Routes::new(&api, router::router(&api, live::routes(live))));
     tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
     let serving = tokio::spawn(server::serve(listener, routes, async move {
         shutdown.stopped().await;

@@ -19,6 +19,7 @@ mod list;
 mod partition;
 mod policy;
 mod pool;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +30,11 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-pub use self::partition::{AGE_MS_MAX, FENCE_MS};
 use self::pool::{Build, Pool};
+pub use self::{
+    partition::{AGE_MS_MAX, FENCE_MS},
+    shadow::{Estimate, Forecast},
+};
 use super::Cached;
 use crate::{
     domain::{
@@ -168,6 +172,8 @@ const BYTES_PER_PART: u64 = 8 << 20;
 const PARTS_MAX: u64 = 16;
 /// The least and the most fences of a part.
 const FENCES: (u64, u64) = (64, 1024);
+/// The least and the most keys in the sample of a pool's shadows.
+const SHADOW_KEYS: (u64, u64) = (64, 1024);
 
 impl MemoryTier {
     /// The most pools.
@@ -179,8 +185,10 @@ impl MemoryTier {
         let parts = if shards == 0 { (max_bytes / BYTES_PER_PART).clamp(1, PARTS_MAX) as usize } else { shards };
         // A fence takes about 64 bytes: together they take a small part of the room.
         let fences_max = (max_bytes / parts as u64 / 4096).clamp(FENCES.0, FENCES.1) as usize;
+        // A sampled key takes about 40 bytes for each policy.
+        let shadow_keys_max = (max_bytes / 16_384).clamp(SHADOW_KEYS.0, SHADOW_KEYS.1) as usize;
         Self {
-            build: Build { policy, parts, fences_max, seed },
+            build: Build { policy, parts, fences_max, shadow_keys_max, seed },
             bytes_max: AtomicU64::new(max_bytes),
             interner: Interner::new(seed, max_bytes),
             pools: (0..Self::POOLS_MAX).map(|_| OnceLock::new()).collect(),
@@ -229,6 +237,7 @@ impl MemoryTier {
         self.make_room(pool, now_ms);
         outcome
     }
+
     /// Says that a key has this version: an older entry is dropped, and older ones are not taken any more.
     pub fn fence(&self, pool: PoolId, key: &Key, version: Version, now_ms: u64) {
         if let Some(pool) = self.pool(pool) {
@@ -263,6 +272,12 @@ impl MemoryTier {
     /// Figures of a pool.
     pub fn stats(&self, pool: PoolId) -> PoolStats {
         self.pool(pool).map(Pool::stats).unwrap_or_default()
+    }
+
+    /// The part of hits that each policy would have had lately in the room that the pool has. None before the pool evicts, for then all do the same, and
+    /// until enough was read since.
+    pub fn forecast(&self, pool: PoolId) -> Option<Forecast> {
+        self.pool(pool)?.forecast()
     }
 
     /// Why each field of a pool is shared or not.

@@ -31,7 +31,7 @@ use super::{
     Cached,
     clock::Clock,
     flight::{Boarding, Flights},
-    memory::{MemoryTier, PoolId, PoolStats, PutOutcome},
+    memory::{Forecast, MemoryTier, PoolId, PoolStats, PutOutcome},
     shared::SharedCache,
 };
 use crate::{
@@ -303,6 +303,12 @@ impl Tiered {
     /// Why the first tier in memory shares each field or not; none where no tier is in memory.
     pub fn explain(&self) -> Option<Explanation> {
         self.shared.memories.first().and_then(|layer| layer.tier.explain(layer.pool))
+    }
+
+    /// What each policy would do, as the tiers in memory foresee it, by their names; without those that cannot say yet.
+    pub fn forecasts(&self) -> Vec<(Arc<str>, Forecast)> {
+        let forecast = |layer: &MemoryLayer| Some((layer.name.clone(), layer.tier.forecast(layer.pool)?));
+        self.shared.memories.iter().filter_map(forecast).collect()
     }
 
     /// Drops entries in memory that nobody read for a time (the pool's own, where none is given). Says how many.

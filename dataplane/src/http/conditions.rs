@@ -1,16 +1,20 @@
 //! Conditions on versions in request headers: `If-Match`, `If-None-Match`, `If-Min-Version`.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::error::Problem;
 use crate::{domain::record::Version, service::precondition::Precondition};
 
 /// The least version that a read may serve.
-pub const IF_MIN_VERSION: &str = "if-min-version";
+pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version");
 
 /// The entity tag of a version: `"3"`.
 pub fn etag(version: Version) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(version.0).as_bytes();
+    let mut quoted = [b'"'; 22];
+    quoted[1..=digits.len()].copy_from_slice(digits);
+    HeaderValue::from_bytes(&quoted[..digits.len() + 2]).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 /// What a write asks of the record's version.
@@ -70,7 +74,7 @@ struct Tag {
     version: Option<Version>,
 }
 
-fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Option<Tags> {
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Tags> {
     let mut list = Vec::new();
     for value in headers.get_all(name) {
         let mut rest = value.to_str().ok()?.trim();
@@ -99,7 +103,7 @@ mod tests {
     use super::*;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
     }
 
     #[test]

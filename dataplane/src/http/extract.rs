@@ -31,6 +31,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// A request whose path has this parameter.
+    pub fn new(request: Request, param: Option<String>) -> Self {
+        let (parts, body) = request.into_parts();
+        Self { uri: parts.uri, headers: parts.headers, body, param, extensions: parts.extensions }
+    }
+
     /// Who calls, as the guard found out; none for nobody known.
     pub fn caller(&self) -> Option<&Caller> {
         self.extensions.get::<Arc<Caller>>().map(AsRef::as_ref)
@@ -94,7 +100,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             Ok(params) => params.iter().next().map(|(_, value)| value.to_owned()),
             Err(_) => None,
         };
-        Ok(Self { uri: parts.uri, headers: parts.headers, body, param, extensions: parts.extensions })
+        Ok(Self::new(Request::from_parts(parts, body), param))
     }
 }
 

@@ -1,22 +1,25 @@
 //! What every request passes before its handler: the token, the caller's rate, other pages' browsers, and the way down.
 
 use std::{
+    convert::Infallible,
+    net::IpAddr,
     path::Path,
     sync::Arc,
+    task::{Context, Poll},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{self, Next},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use crds::settings::Settings;
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use parking_lot::RwLock;
+use tower::Service;
 
-use super::{error::Problem, router::BASE};
+use super::{direct::Routes, error::Problem, router::BASE};
 use crate::{
     security::{
         jwt::{JwtKeyError, TokenVerifier},
@@ -32,6 +35,20 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static("etag, location, flyweight-explain, retry-after");
 
+/// Routes behind a guard. Not a layer of the router, for that costs every request several boxes.
+#[derive(Clone)]
+pub struct Guarded {
+    guard: Arc<Guard>,
+    routes: Routes,
+}
+
+/// Where a request comes from.
+#[derive(Hash)]
+enum Address<'a> {
+    Told(&'a [u8]),
+    Peer(Option<IpAddr>),
+}
+
 /// Guards the API. Rates and origins change in place.
 pub struct Guard {
     tokens: Option<TokenVerifier>,
@@ -39,6 +56,21 @@ pub struct Guard {
     origins: RwLock<Vec<String>>,
     behind_gateway: bool,
     shutdown: Shutdown,
+}
+
+impl Service<Request> for Guarded {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Self { guard, routes } = self.clone();
+        Box::pin(async move { Ok(guard.handle(request, routes).await) })
+    }
 }
 
 impl Guard {
@@ -73,8 +105,39 @@ impl Guard {
     }
 
     /// The routes, guarded.
-    pub fn around(self: &Arc<Self>, routes: Router) -> Router {
-        routes.layer(middleware::from_fn_with_state(self.clone(), guard))
+    pub fn around(self: &Arc<Self>, routes: Routes) -> Guarded {
+        Guarded { guard: self.clone(), routes }
+    }
+
+    async fn handle(&self, mut request: Request, routes: Routes) -> Response {
+        let origin = self.allowed_origin(request.headers());
+        if let Some(origin) = &origin
+            && request.method() == Method::OPTIONS
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            return preflight(origin.clone());
+        }
+        let mut response = match self.admit(&mut request) {
+            Ok(()) => routes.answer(request).await,
+            Err(problem) => {
+                let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
+                let mut response = problem.respond(request.uri());
+                if limited {
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        if let Some(origin) = origin {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        if self.shutdown.draining() && !headers.contains_key(header::UPGRADE) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     fn admit(&self, request: &mut Request) -> Result<(), Problem> {
@@ -87,13 +150,13 @@ impl Guard {
                 let token = bearer(request)
                     .ok_or_else(|| Problem::unauthenticated("send a token: Authorization: Bearer <token>"))?;
                 let caller =
-                    tokens.verify(&token, now_s()).map_err(|error| Problem::unauthenticated(error.to_string()))?;
+                    tokens.verify(token, now_s()).map_err(|error| Problem::unauthenticated(error.to_string()))?;
                 Some(caller)
             }
         };
         let limited = match &caller {
             Some(caller) => self.limits.check(&caller.subject),
-            None => self.limits.check_with(|| self.address(request)),
+            None => self.limits.check(&self.address(request)),
         };
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
@@ -105,11 +168,12 @@ impl Guard {
     }
 
     /// The client's address: what the gateway says where there is one, for only the gateway reaches this process then.
-    fn address(&self, request: &Request) -> String {
-        let told = || request.headers().get("x-forwarded-for")?.to_str().ok().map(str::to_owned);
-        let peer = || request.extensions().get::<ClientConnection>().map(|client| client.peer.ip().to_string());
-        let told = if self.behind_gateway { told() } else { None };
-        told.or_else(peer).unwrap_or_default()
+    fn address<'a>(&self, request: &'a Request) -> Address<'a> {
+        let told = if self.behind_gateway { request.headers().get("x-forwarded-for") } else { None };
+        match told {
+            Some(told) => Address::Told(told.as_bytes()),
+            None => Address::Peer(request.extensions().get::<ClientConnection>().map(|client| client.peer.ip())),
+        }
     }
 
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
@@ -117,37 +181,6 @@ impl Guard {
         let text = origin.to_str().ok()?;
         self.origins.read().iter().any(|allowed| allowed == "*" || allowed == text).then(|| origin.clone())
     }
-}
-
-async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    let origin = guard.allowed_origin(request.headers());
-    if let Some(origin) = &origin
-        && request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-    {
-        return preflight(origin.clone());
-    }
-    let mut response = match guard.admit(&mut request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => {
-            let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
-            let mut response = problem.respond(request.uri());
-            if limited {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            response
-        }
-    };
-    let headers = response.headers_mut();
-    if let Some(origin) = origin {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-    }
-    if guard.shutdown.draining() && !headers.contains_key(header::UPGRADE) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn preflight(origin: HeaderValue) -> Response {
@@ -168,16 +201,16 @@ fn is_guarded(path: &str) -> bool {
 }
 
 /// The token: from the header or, for WebSockets, which browsers open without headers, from the query.
-fn bearer(request: &Request) -> Option<String> {
+fn bearer(request: &Request) -> Option<&str> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         let text = value.to_str().ok()?;
-        return text.strip_prefix("Bearer ").map(|token| token.trim().to_owned());
+        return text.strip_prefix("Bearer ").map(str::trim);
     }
     if !request.headers().contains_key(header::UPGRADE) {
         return None;
     }
     let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("access_token=")).map(str::to_owned)
+    query.split('&').find_map(|pair| pair.strip_prefix("access_token="))
 }
 
 fn now_s() -> i64 {

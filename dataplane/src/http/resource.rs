@@ -173,6 +173,11 @@ impl Resource {
         response
     }
 
+    /// Answers with the record of the path's key.
+    pub async fn get(&self, call: Call) -> Response {
+        self.run(Operation::Get, call, |call| self.read(call)).await
+    }
+
     async fn read(&self, mut call: Call) -> Result<Response, Problem> {
         self.may_read(&call)?;
         let key = call.key(&self.records.schema().key)?;
@@ -255,7 +260,7 @@ impl Resource {
 
 /// `GET /{collection}/{key}`
 pub async fn get(State(resource): State<Arc<Resource>>, call: Call) -> Response {
-    resource.run(Operation::Get, call, |call| resource.read(call)).await
+    resource.get(call).await
 }
 
 /// `POST /{collection}`

@@ -28,6 +28,7 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use super::{
+    direct::Routes,
     health::Health,
     metrics::HttpMetrics,
     resource::{Gate, Policy, Resource},
@@ -207,7 +208,8 @@ impl Server {
             pools: pools.clone(),
             health: Arc::new(health),
         };
-        let app = router(&api, Router::new()).layer(axum::middleware::from_fn(
+        let routes = Routes::new(&api, router(&api, Router::new()));
+        let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
             async |mut request: axum::extract::Request, next: axum::middleware::Next| {
                 // Stands in for the security layer: the roles are what the test says.
                 if let Some(roles) = request.headers().get("test-roles") {

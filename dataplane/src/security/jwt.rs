@@ -5,7 +5,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -21,7 +21,7 @@ const LEEWAY_S: u64 = 30;
 pub struct TokenVerifier {
     key: DecodingKey,
     validation: Validation,
-    remembered: Mutex<hashbrown::HashMap<[u8; 32], Remembered>>,
+    remembered: RwLock<hashbrown::HashMap<[u8; 32], Remembered>>,
 }
 
 struct Remembered {
@@ -84,7 +84,7 @@ impl TokenVerifier {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { key, validation, remembered: Mutex::default() }
+        Self { key, validation, remembered: RwLock::default() }
     }
 
     /// The caller that a token speaks of. Time is in seconds since 1970.
@@ -93,7 +93,7 @@ impl TokenVerifier {
     /// The token is malformed, expired, not yet valid, or signed by another key.
     pub fn verify(&self, token: &str, now_s: i64) -> Result<Arc<Caller>, TokenError> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.remembered.lock().get(&digest)
+        if let Some(known) = self.remembered.read().get(&digest)
             && now_s < known.expires_s
         {
             return Ok(known.caller.clone());
@@ -102,7 +102,7 @@ impl TokenVerifier {
             .map_err(|error| TokenError(format!("the token is not accepted: {}", reason(&error))))?
             .claims;
         let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles });
-        let mut remembered = self.remembered.lock();
+        let mut remembered = self.remembered.write();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
@@ -166,8 +166,8 @@ mod tests {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let text = token(json!({ "sub": "ann", "exp": now - LEEWAY_S as i64 + 5 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&text, now).is_ok(), "within the leeway");
-        assert_eq!(verifier.remembered.lock().len(), 1);
-        verifier.remembered.lock().values_mut().for_each(|known| known.expires_s = now - 3600);
+        assert_eq!(verifier.remembered.read().len(), 1);
+        verifier.remembered.write().values_mut().for_each(|known| known.expires_s = now - 3600);
         let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&expired, now).is_err());
     }

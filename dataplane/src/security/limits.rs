@@ -1,52 +1,64 @@
 //! Requests per caller: a token bucket for each subject, or for each address where there is no token.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwapOption;
 use crds::service::security::RateLimit;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
-use parking_lot::RwLock;
 
 /// Callers that are remembered before idle ones are dropped.
 const CALLERS_MAX: usize = 100_000;
+/// Callers are counted once in so many checks, since counting looks at every part of the table.
+const COUNT_EVERY: u32 = 4_096;
 
 /// Limits the requests of each caller. The rate changes in place.
 #[derive(Default)]
 pub struct CallerLimits {
-    current: RwLock<Option<(RateLimit, Arc<DefaultKeyedRateLimiter<String>>)>>,
+    current: ArcSwapOption<Limiter>,
+    /// Callers are told apart by 64 bits that nobody outside can foresee.
+    hasher: RandomState,
+}
+
+struct Limiter {
+    rate: RateLimit,
+    callers: DefaultKeyedRateLimiter<u64>,
+    checks: AtomicU32,
 }
 
 impl CallerLimits {
     /// Sets the rate; none lets everything through. Callers keep what they have used when the rate stays the same.
     pub fn apply(&self, rate: Option<&RateLimit>) {
-        let mut current = self.current.write();
-        if current.as_ref().map(|(rate, _)| rate) == rate {
+        if self.current.load().as_ref().map(|limiter| &limiter.rate) == rate {
             return;
         }
-        *current = rate.map(|rate| {
+        self.current.store(rate.map(|rate| {
             let per_second = NonZeroU32::new(rate.requests_per_second).unwrap_or(NonZeroU32::MIN);
             let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-            (rate.clone(), Arc::new(RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))))
-        });
+            let callers = RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst));
+            Arc::new(Limiter { rate: rate.clone(), callers, checks: AtomicU32::new(0) })
+        }));
     }
 
     /// Counts a request of a caller.
     ///
     /// # Errors
     /// The caller has used up its rate: how long to wait.
-    pub fn check(&self, caller: &str) -> Result<(), Duration> {
-        self.check_with(|| caller.to_owned())
-    }
-
-    /// Counts a request of a caller whose name is made only where there is a limit.
-    ///
-    /// # Errors
-    /// As for [`Self::check`].
-    pub fn check_with(&self, caller: impl FnOnce() -> String) -> Result<(), Duration> {
-        let Some(limiter) = self.current.read().as_ref().map(|(_, limiter)| limiter.clone()) else { return Ok(()) };
-        if limiter.len() > CALLERS_MAX {
-            limiter.retain_recent();
+    pub fn check(&self, caller: &(impl Hash + ?Sized)) -> Result<(), Duration> {
+        let current = self.current.load();
+        let Some(Limiter { rate: _, callers, checks }) = current.as_deref() else { return Ok(()) };
+        if checks.fetch_add(1, Ordering::Relaxed) % COUNT_EVERY == 0 && callers.len() > CALLERS_MAX {
+            callers.retain_recent();
         }
-        limiter.check_key(&caller()).map_err(|until| until.wait_time_from(limiter.clock().now()))
+        let caller = self.hasher.hash_one(caller);
+        callers.check_key(&caller).map_err(|until| until.wait_time_from(callers.clock().now()))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{records::Records, warm::Warmer};
 use crate::{
     cache::{
-        memory::PoolStats,
+        memory::{Forecast, PoolStats},
         shared::SharedStatus,
         tiered::{
             Tiered,
@@ -76,6 +76,8 @@ pub struct PoolFigures {
     pub tiers: Vec<TierFigures>,
     /// Which fields are shared, as measured, and why; none where no tier is in memory.
     pub roles: Option<Explanation>,
+    /// The part of hits that each policy would have had lately in a memory tier, by the tier's name; without tiers that never had to evict.
+    pub policies: BTreeMap<String, Forecast>,
 }
 
 /// The figures of one tier of one pool.
@@ -154,7 +156,17 @@ impl FactoryPool {
             let TierStats { name, hits, misses, stale_served, errors, shared, .. } = tier;
             TierFigures { name, hit_rate: rate(hits, misses), hits, misses, stale_served, errors, entries, shared }
         };
-        PoolFigures { totals, tiers: tiers.into_iter().map(tier).collect(), roles: self.tiered.explain() }
+        PoolFigures {
+            totals,
+            tiers: tiers.into_iter().map(tier).collect(),
+            roles: self.tiered.explain(),
+            policies: self
+                .tiered
+                .forecasts()
+                .into_iter()
+                .map(|(tier, forecast)| (tier.to_string(), forecast))
+                .collect(),
+        }
     }
 
     /// Drops entries that nobody read for a time (the pool's own, where none is given).

@@ -141,9 +141,14 @@ impl Partition {
         Frame::of_bits(self.cells.frame(slot))
     }
 
+    /// The hash of a key.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.seed)
+    }
+
     /// The hash of a cell's key.
     pub fn hash_of(&self, slot: Slot) -> u64 {
-        xxh3_64_with_seed(self.cells.key(slot), self.seed)
+        self.hash(self.cells.key(slot))
     }
 
     /// How old a cell's entry is and how long it lives. The jitter is the same at each look.

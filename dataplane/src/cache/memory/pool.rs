@@ -2,22 +2,22 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU16, AtomicU64, Ordering},
+    atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::forms::{Packed, UNSHARED};
 use super::{
     Hit, Load, PoolConfig, PoolStats, PutOutcome,
     key::{self, CellKey},
     partition::{AGE_MS_MAX, FENCE_MS, Frame, Partition},
+    shadow::{Forecast, Reads, Shadows},
 };
 use crate::{
-    cache::{Cached, Entry},
     domain::{
-        record::{Key, Lookup, Record, Version},
+        record::{Key, Lookup, Version},
         schema::Schema,
     },
     flyweight::{
@@ -25,10 +25,11 @@ use crate::{
         interner::Interner,
         roles::{Explanation, Roles},
         shape::Shape,
-        tags::{TagReader, TagWriter},
     },
 };
 use crds::tier::Policy;
+
+mod forms;
 
 /// One pool. `number` tells its shared states from those of other pools.
 pub struct Pool {
@@ -41,6 +42,10 @@ pub struct Pool {
     /// The shape of new entries.
     shape: AtomicU16,
     roles: Mutex<Roles>,
+    policy: Policy,
+    shadows: Mutex<Shadows>,
+    /// One in 2^so many keys is in the sample of the shadows; `NO_SHADOWS` while there are none.
+    shadow_bits: AtomicU32,
     capacity: AtomicU64,
     figures: Figures,
 }
@@ -53,6 +58,8 @@ pub struct Build {
     pub parts: usize,
     /// Fences that each part keeps at most.
     pub fences_max: usize,
+    /// Keys in the sample of the shadows at most.
+    pub shadow_keys_max: usize,
     pub seed: u64,
 }
 
@@ -70,23 +77,16 @@ struct Figures {
     last_cleanup_ms: AtomicU64,
 }
 
-/// An entry in its compact form, holding its shared state.
-struct Packed {
-    version: Version,
-    frame: Frame,
-    data: Vec<u8>,
-}
-
 /// A choice of roles beyond these is not followed any more.
 const SHAPES_MAX: usize = 64;
-const UNSHARED: u16 = 0;
+const NO_SHADOWS: u32 = u32::MAX;
 /// Buckets of the index that a sweep goes through under one lock.
 const SWEEP: u32 = 512;
 
 impl Pool {
     /// An empty pool.
     pub fn new(number: u16, schema: Arc<Schema>, config: PoolConfig, build: &Build) -> Self {
-        let Build { policy, parts, fences_max, seed } = *build;
+        let Build { policy, parts, fences_max, shadow_keys_max, seed } = *build;
         let part = |_| Mutex::new(Partition::new(policy, seed, config, fences_max));
         let shapes: Box<[OnceLock<Shape>]> = (0..SHAPES_MAX).map(|_| OnceLock::new()).collect();
         shapes[0].get_or_init(|| Shape::new(schema.clone(), Split::NONE));
@@ -97,6 +97,9 @@ impl Pool {
             shapes,
             shape: AtomicU16::new(UNSHARED),
             roles: Mutex::new(Roles::new(schema.clone())),
+            policy,
+            shadows: Mutex::new(Shadows::new(seed, shadow_keys_max)),
+            shadow_bits: AtomicU32::new(NO_SHADOWS),
             schema: schema.clone(),
             capacity: AtomicU64::new(config.capacity),
             figures: Figures::default(),
@@ -131,7 +134,7 @@ impl Pool {
         let parts: usize = self.parts.iter().map(|part| part.lock().count_bytes()).sum();
         let shapes: usize = self.shapes.iter().filter_map(OnceLock::get).map(Shape::bytes).sum();
         let fixed = size_of::<Self>() + SHAPES_MAX * size_of::<OnceLock<Shape>>();
-        (fixed + parts + shapes + self.roles.lock().bytes()) as u64
+        (fixed + parts + shapes + self.roles.lock().bytes() + self.shadows.lock().bytes()) as u64
     }
 
     /// Changes the settings.
@@ -142,6 +145,7 @@ impl Pool {
             let now_ms = part.tick(0);
             part.configure(config, now_ms);
         }
+        self.shadow(|shadows| shadows.configure(config, 0));
     }
 
     /// See [`super::MemoryTier::get`].
@@ -163,6 +167,10 @@ impl Pool {
         let fresh = found.as_ref().is_some_and(|hit| hit.expires_in_ms > 0);
         part.counters.hits += u64::from(fresh);
         part.counters.misses += u64::from(!fresh);
+        drop(part);
+        if self.is_shadowed(hash) {
+            self.shadow(|shadows| shadows.read(hash, self.entities(), now_ms, || self.reads()));
+        }
         found
     }
 
@@ -194,6 +202,9 @@ impl Pool {
         if let Some(Dropped::Before(frame)) = dropped {
             self.release(frame, interner);
         }
+        if outcome == PutOutcome::Stored && self.is_shadowed(hash) {
+            self.shadow(|shadows| shadows.put(hash, self.entities(), now_ms));
+        }
         outcome
     }
 
@@ -211,6 +222,9 @@ impl Pool {
             part.fences.fence(hash, version, now_ms, FENCE_MS);
             slot.map(|slot| part.remove(hash, slot))
         });
+        if dropped.is_some() && self.is_shadowed(hash) {
+            self.shadow(|shadows| shadows.remove(hash));
+        }
         dropped.into_iter().for_each(|frame| self.release(frame, interner));
     }
 
@@ -229,10 +243,15 @@ impl Pool {
             });
             dropped.into_iter().for_each(|frame| self.release(frame, interner));
         }
+        self.shadow(Shadows::clear);
     }
 
     /// Takes one entry out by the policy, from the fuller of two parts. False where there is none.
     pub fn evict(&self, random: u64, now_ms: u64, interner: &Interner) -> bool {
+        if self.shadow_bits.load(Ordering::Relaxed) == NO_SHADOWS {
+            let config = self.parts[0].lock().config;
+            self.shadow(|shadows| shadows.start(self.entities(), config));
+        }
         let count = self.parts.len() as u64;
         let (one, two) = ((random % count) as usize, (random / count % count) as usize);
         let len = |index: usize| self.parts[index].lock().cells.len();
@@ -295,6 +314,12 @@ impl Pool {
         }
         stats.unshared = stats.entities.saturating_sub(stats.shared);
         stats
+    }
+
+    /// See [`super::MemoryTier::forecast`].
+    pub fn forecast(&self) -> Option<Forecast> {
+        let reads = self.reads();
+        self.shadows.lock().forecast(self.policy, reads)
     }
 
     /// Why each field is shared or not.
@@ -410,6 +435,31 @@ impl Pool {
         result
     }
 
+    /// Whether a key with this hash is in the sample of the shadows.
+    fn is_shadowed(&self, hash: u64) -> bool {
+        let bits = self.shadow_bits.load(Ordering::Relaxed);
+        bits != NO_SHADOWS && Shadows::samples(hash, bits)
+    }
+
+    /// Does something with the shadows, and keeps the figures.
+    fn shadow(&self, act: impl FnOnce(&mut Shadows)) {
+        let mut shadows = self.shadows.lock();
+        let before = shadows.bytes() as u64;
+        act(&mut shadows);
+        self.figures.bytes.fetch_add((shadows.bytes() as u64).wrapping_sub(before), Ordering::Relaxed);
+        if shadows.has_started() {
+            self.shadow_bits.store(shadows.bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// What all parts counted.
+    fn reads(&self) -> Reads {
+        self.parts.iter().fold(Reads::default(), |sum, part| {
+            let counters = part.lock().counters;
+            Reads { hits: sum.hits + counters.hits, misses: sum.misses + counters.misses }
+        })
+    }
+
     fn hash(&self, key: &[u8]) -> u64 {
         xxh3_64_with_seed(key, self.seed)
     }
@@ -420,108 +470,5 @@ impl Pool {
 
     fn part(&self, hash: u64) -> &Mutex<Partition> {
         &self.parts[self.part_of(hash)]
-    }
-
-    /// Samples the record for the choice of roles.
-    fn observe(&self, hash: u64, record: &Record) {
-        let entities = self.entities();
-        if !Roles::wants(hash, entities) {
-            return;
-        }
-        let mut roles = self.roles.lock();
-        let before = roles.bytes() as u64;
-        let split = roles.observe(hash, record, entities);
-        self.figures.bytes.fetch_add((roles.bytes() as u64).wrapping_sub(before), Ordering::Relaxed);
-        drop(roles);
-        split.into_iter().for_each(|split| self.use_split(split));
-    }
-
-    /// Uses a split for new entries from now on.
-    fn use_split(&self, split: Split) {
-        for (number, shape) in self.shapes.iter().enumerate() {
-            let mut fresh = 0;
-            let shape = shape.get_or_init(|| {
-                let shape = Shape::new(self.schema.clone(), split);
-                fresh = shape.bytes() as u64;
-                shape
-            });
-            self.figures.bytes.fetch_add(fresh, Ordering::Relaxed);
-            if shape.split() == split {
-                return self.shape.store(number as u16, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn shape(&self, number: u16) -> Option<&Shape> {
-        self.shapes.get(usize::from(number))?.get()
-    }
-
-    /// The compact form of an entry. None where a value is not of its field's kind.
-    fn pack(&self, found: &Lookup, interner: &Interner) -> Option<Packed> {
-        let mut data = Vec::with_capacity(64);
-        let record = match found {
-            Lookup::Found(record) => record,
-            Lookup::Deleted(version) => return Some(Packed::absent(*version)),
-            Lookup::Missing => return Some(Packed::absent(Version(0))),
-        };
-        let number = self.shape.load(Ordering::Relaxed);
-        let shape = self.shape(number)?;
-        let mut frame = Frame::Unshared { shape: UNSHARED };
-        if !shape.split().is_none() {
-            let shared = shape.shared(record);
-            let owner = u32::from(self.number) << 16 | u32::from(number);
-            if let Some(interned) = interner.intern(owner, shared.as_bytes()) {
-                frame = Frame::Shared { index: interned.handle.index };
-                self.figures.referred_bytes.fetch_add(shared.len() as u64, Ordering::Relaxed);
-                if interned.fresh {
-                    self.figures.distinct.fetch_add(1, Ordering::Relaxed);
-                    self.figures.stored_bytes.fetch_add(interner.cost(shared.len()), Ordering::Relaxed);
-                }
-            }
-        }
-        let shape = if frame == (Frame::Unshared { shape: UNSHARED }) { self.shape(UNSHARED)? } else { shape };
-        if shape.pack(record, &mut data).is_err() {
-            self.release(frame, interner);
-            return None;
-        }
-        Some(Packed { version: record.version, frame, data })
-    }
-
-    /// Gives up the shared state of an entry that is no more.
-    fn release(&self, frame: Frame, interner: &Interner) {
-        let Frame::Shared { index } = frame else { return };
-        let Some(released) = interner.release(index) else { return };
-        self.figures.referred_bytes.fetch_sub(released.len as u64, Ordering::Relaxed);
-        if released.freed {
-            self.figures.distinct.fetch_sub(1, Ordering::Relaxed);
-            self.figures.stored_bytes.fetch_sub(interner.cost(released.len), Ordering::Relaxed);
-        }
-    }
-
-    fn version_of(&self, frame: Frame, data: &[u8], interner: &Interner) -> Option<Version> {
-        match frame {
-            Frame::Absent => TagReader::new(data, 1).number()?.map(Version),
-            Frame::Unshared { shape } => self.shape(shape)?.version(data),
-            Frame::Shared { index } => self.shape(interner.owner(index)? as u16)?.version(data),
-        }
-    }
-
-    /// The entry as it is served.
-    fn splice(&self, key: &Key, frame: Frame, data: &[u8], interner: &Interner) -> Option<Cached> {
-        let (shape, shared) = match frame {
-            Frame::Absent => return self.version_of(frame, data, interner).map(Cached::Absent),
-            Frame::Unshared { shape } => (shape, Bytes::new()),
-            Frame::Shared { index } => interner.held(index).map(|(owner, shared)| (owner as u16, shared))?,
-        };
-        let (version, own) = self.shape(shape)?.write_own(key.as_str(), data).ok()?;
-        Some(Cached::Present(Entry { version, own, shared }))
-    }
-}
-
-impl Packed {
-    fn absent(version: Version) -> Self {
-        let mut data = Vec::new();
-        TagWriter::new(&mut data, 1).number(version.0);
-        Self { version, frame: Frame::Absent, data }
     }
 }

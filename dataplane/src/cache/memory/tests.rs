@@ -2,6 +2,9 @@
 
 mod bytes;
 mod life;
+#[path = "../../../benches/engine/models.rs"]
+mod models;
 mod policies;
+mod shadows;
 mod support;
 mod versions;

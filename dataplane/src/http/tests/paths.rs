@@ -87,3 +87,26 @@ async fn health_is_at_both_places() {
         server.get(&format!("{base}readyz")).await.expect(200);
     }
 }
+
+/// A key with a digit goes the direct way, any other through the router: nobody can tell.
+#[tokio::test]
+async fn the_direct_way_to_a_record_answers_as_the_router_does() {
+    let server = Server::start().await;
+    for id in ["lamp", "lamp-1"] {
+        let body = format!("{{\"id\":\"{id}\",\"name\":\"Lamp\",\"price\":\"1.5\"}}");
+        server.with(Method::POST, "/products", &body).await.expect(201);
+    }
+    for path in ["", "?x=1", "?", "/", "/x", "%20", "%31"] {
+        let [routed, direct] =
+            [server.get(&format!("/products/lamp{path}")).await, server.get(&format!("/products/lamp-1{path}")).await];
+        let unnamed = |answer: &Answer| answer.text.replace("lamp-1", "lamp");
+        assert_eq!(routed.status, direct.status, "{path}");
+        let times = |text: &str| text.split("\"created_at\"").next().unwrap_or_default().to_owned();
+        assert_eq!(times(&unnamed(&routed)), times(&unnamed(&direct)), "{path}");
+        let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&routed), names(&direct), "{path}");
+    }
+    for other in ["/users/search?q=1", "/products/category/1", "/orders/user/1"] {
+        assert_eq!(server.get(other).await.expect(200).json()["total"], 0, "{other}");
+    }
+}

@@ -1,0 +1,36 @@
+//! `make bench`: what the engine and the memory tier cost, as tables, beside what others cost in the same run.
+//!
+//! Parts, all unless some are named: `memory`, `growth`, `policies`, `serving`.
+
+mod memory;
+mod models;
+mod plot;
+mod policies;
+mod products;
+mod servers;
+mod serving;
+mod shelves;
+
+use std::{env, path::Path};
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [flag, shelf, entities] = args.as_slice()
+        && flag == "--row"
+    {
+        return memory::measure(shelf, entities.parse()?);
+    }
+    let wanted = if args.is_empty() { "memory growth policies serving".to_owned() } else { args.join(" ") };
+    for part in wanted.split_whitespace() {
+        match part {
+            "memory" => memory::compare()?,
+            "growth" => memory::growth(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/growth.svg"))?,
+            "policies" => policies::compare()?,
+            "serving" => serving::compare()?,
+            other => bail!("no part {other}: there are memory, growth, policies, serving"),
+        }
+    }
+    Ok(())
+}

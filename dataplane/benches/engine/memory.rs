@@ -1,0 +1,162 @@
+//! Resident bytes per product and nanoseconds per get, each row measured in a process of its own.
+
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    plot::{Plot, Series},
+    products::{BODY, STATES, key, random, record, resident, schema, zipf_rank},
+    servers::Server,
+    shelves::{Shelf, shelf},
+};
+
+const MILLION: u64 = 1_000_000;
+const GETS: u64 = 2_000_000;
+const SIZES: [u64; 4] = [10_000, 100_000, MILLION, 5 * MILLION];
+const PIPELINED: u64 = 1_000;
+
+/// What a row says.
+struct Row {
+    name: String,
+    entities: u64,
+    resident: f64,
+    counted: Option<f64>,
+    uniform_ns: Option<f64>,
+    zipf_ns: Option<f64>,
+}
+
+/// The table of what a million products take.
+pub fn compare() -> Result<()> {
+    println!("\n## Memory: {MILLION} products, {STATES} distinct states, {BODY} bytes of JSON each, UUID keys\n");
+    header();
+    redis()?.print();
+    for name in ["hashmap-string", "hashmap-bytes", "moka", "quick_cache", "auto", "declared"] {
+        row(name, MILLION)?.print();
+    }
+    Ok(())
+}
+
+/// The table of how costs grow with the number of products, and its picture.
+pub fn growth(picture: &Path) -> Result<()> {
+    println!("\n## Growth: the same products, more and more of them\n");
+    header();
+    let mut rows = Vec::new();
+    for entities in SIZES {
+        let row = row("declared", entities)?;
+        row.print();
+        rows.push(row);
+    }
+    let points = |of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.entities as f64, of(row))).collect();
+    let plot = Plot {
+        title: "Cost per product as their number grows",
+        x_title: "products in the memory tier",
+        panels: vec![
+            ("resident bytes each", vec![Series { name: "Flyweight", points: points(&|row| row.resident) }]),
+            (
+                "µs per hit",
+                vec![
+                    Series { name: "any key", points: points(&|row| row.uniform_ns.unwrap_or(0.0) / 1e3) },
+                    Series { name: "Zipf 0.99", points: points(&|row| row.zipf_ns.unwrap_or(0.0) / 1e3) },
+                ],
+            ),
+        ],
+    };
+    std::fs::write(picture, plot.to_svg()).with_context(|| format!("{} cannot be written", picture.display()))
+}
+
+/// Measures one row in this process, and prints its figures for the process that asked.
+pub fn measure(name: &str, entities: u64) -> Result<()> {
+    let before = resident("self")?;
+    let (title, mut kept) = shelf(name)?;
+    for n in 0..entities {
+        kept.put(record(n)?);
+    }
+    let each = (resident("self")? - before) as f64 / entities as f64;
+    let counted = kept.counted().map_or(f64::NAN, |bytes| bytes as f64 / entities as f64);
+    let uniform = time_of_gets(kept.as_ref(), entities, |random| random % entities)?;
+    let zipf = time_of_gets(kept.as_ref(), entities, |drawn| random(zipf_rank(drawn, entities)) % entities)?;
+    println!("{title}\t{entities}\t{each}\t{counted}\t{uniform}\t{zipf}");
+    Ok(())
+}
+
+fn row(name: &str, entities: u64) -> Result<Row> {
+    let output = Command::new(env::current_exe()?).args(["--row", name, &entities.to_string()]).output()?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = String::from_utf8(output.stdout)?;
+    let fields: Vec<&str> = said.trim_end().split('\t').collect();
+    let [title, _, each, counted, uniform, zipf] = fields[..] else { bail!("{name} said {said:?}") };
+    Ok(Row {
+        name: title.to_owned(),
+        entities,
+        resident: each.parse()?,
+        counted: Some(counted.parse()?).filter(|counted: &f64| !counted.is_nan()),
+        uniform_ns: Some(uniform.parse()?),
+        zipf_ns: Some(zipf.parse()?),
+    })
+}
+
+/// The same products as strings in a Redis server of its own.
+fn redis() -> Result<Row> {
+    let server = Server::redis()?;
+    let mut connection = redis::Client::open(server.url("redis"))?.get_connection()?;
+    let (schema, before) = (schema(false), resident(&server.id())?);
+    for batch in 0..MILLION / PIPELINED {
+        let mut pipe = redis::pipe();
+        for n in batch * PIPELINED..(batch + 1) * PIPELINED {
+            let record = record(n)?;
+            pipe.set(record.key.as_str(), record.to_json(&schema)).ignore();
+        }
+        pipe.exec(&mut connection)?;
+    }
+    let each = (resident(&server.id())? - before) as f64 / MILLION as f64;
+    let name = "Redis strings of JSON".to_owned();
+    Ok(Row { name, entities: MILLION, resident: each, counted: None, uniform_ns: None, zipf_ns: None })
+}
+
+fn time_of_gets(shelf: &dyn Shelf, entities: u64, choose: impl Fn(u64) -> u64) -> Result<f64> {
+    let mut drawn = 0;
+    let mut spent = Duration::ZERO;
+    for _ in 0..GETS / 1_000 {
+        let mut keys = Vec::with_capacity(1_000);
+        for _ in 0..1_000 {
+            drawn += 1;
+            keys.push(key(choose(random(drawn)) % entities)?);
+        }
+        let start = Instant::now();
+        let lens: usize = keys.iter().map(|key| shelf.get(key).unwrap_or(0)).sum();
+        spent += start.elapsed();
+        if lens != keys.len() * BODY {
+            bail!("{lens} bytes were served instead of {}", keys.len() * BODY);
+        }
+    }
+    Ok(spent.as_nanos() as f64 / GETS as f64)
+}
+
+fn header() {
+    println!(
+        "| kept in | products | resident bytes each | counted bytes each | ns per get, any key | ns per get, Zipf 0.99 |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|");
+}
+
+impl Row {
+    fn print(&self) {
+        let Self { name, entities, resident, counted, uniform_ns, zipf_ns } = self;
+        let or_dash =
+            |figure: &Option<f64>, digits| figure.map_or("–".to_owned(), |figure| format!("{figure:.digits$}"));
+        println!(
+            "| {name} | {entities} | {resident:.1} | {} | {} | {} |",
+            or_dash(counted, 1),
+            or_dash(uniform_ns, 0),
+            or_dash(zipf_ns, 0)
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The direct way to one record by its key, which is what most requests ask for: the handler that the router would find, without its tables and boxes.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{Router, extract::Request, response::Response};
+use futures::future::BoxFuture;
+use http::Method;
+use tower::{Service, ServiceExt};
+
+use super::{
+    extract::Call,
+    resource::Resource,
+    router::{Api, Pool},
+};
+
+/// All routes of the API, and the direct way beside them.
+#[derive(Clone)]
+pub struct Routes {
+    /// The pools by the paths of their collections.
+    collections: Arc<HashMap<String, Arc<Resource>>>,
+    router: Router,
+}
+
+impl Routes {
+    /// The routes of an API.
+    pub fn new(api: &Api, router: Router) -> Self {
+        let entry = |Pool { resource, .. }: &Pool| (resource.path.clone(), Arc::clone(resource));
+        Self { collections: Arc::new(api.pools.iter().map(entry).collect()), router }
+    }
+
+    /// Answers a request.
+    pub async fn answer(self, request: Request) -> Response {
+        if let Some((resource, key)) = self.record_of(&request) {
+            return resource.get(Call::new(request, Some(key))).await;
+        }
+        self.router.oneshot(request).await.unwrap_or_else(|error| match error {})
+    }
+
+    /// The pool and the key of a record, where a request is a read of one. What is anything else, or in doubt, is the router's.
+    fn record_of(&self, request: &Request) -> Option<(&Arc<Resource>, String)> {
+        if request.method() != Method::GET {
+            return None;
+        }
+        let (collection, key) = request.uri().path().rsplit_once('/')?;
+        // A route with a fixed name in the place of a key, such as `/users/search`, has no digit in it; nearly every key has one.
+        if !key.bytes().any(|byte| byte.is_ascii_digit()) || key.contains('%') {
+            return None;
+        }
+        Some((self.collections.get(collection)?, key.to_owned()))
+    }
+}
+
+impl Service<Request> for Routes {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let routes = self.clone();
+        Box::pin(async move { Ok(routes.answer(request).await) })
+    }
+}

@@ -10,6 +10,7 @@ mod monitor;
 mod pools;
 mod serve;
 mod upkeep;
+mod warm_up;
 
 use std::process::ExitCode;
 

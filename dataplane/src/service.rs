@@ -8,4 +8,5 @@ pub mod orders;
 pub mod payments;
 pub mod precondition;
 pub mod records;
+pub mod staleness;
 pub mod warm;

@@ -12,12 +12,17 @@ use crate::{
     config::Loaded,
     events::relay::RelayMeter,
     http::health::Condition,
+    service::{
+        factory::{Factory, FactoryPool},
+        staleness::Staleness,
+    },
 };
 
 /// Reads the counters of all parts.
 pub struct Figures {
     registry: Registry,
     pools: Arc<Vec<ServedPool>>,
+    factory: Arc<Factory>,
     relays: BTreeMap<String, Arc<RelayMeter>>,
     checks: Checks,
     unready: watch::Receiver<Option<String>>,
@@ -32,6 +37,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The pools.
     pub pools: Arc<Vec<ServedPool>>,
+    /// The same, as they are managed.
+    pub factory: Arc<Factory>,
     /// The relays, by the backends of their outboxes.
     pub relays: BTreeMap<String, Arc<RelayMeter>>,
     /// The newest checks.
@@ -48,6 +55,7 @@ struct Gauges {
     pool: Vec<(&'static str, IntGaugeVec)>,
     tier: Vec<(&'static str, IntGaugeVec)>,
     policy_hit_ratio: GaugeVec,
+    staleness: Vec<(&'static str, IntGaugeVec)>,
     backlog: IntGaugeVec,
     oldest_ms: IntGaugeVec,
     published: IntGaugeVec,
@@ -61,9 +69,9 @@ impl Figures {
     /// # Errors
     /// Another family has the same name.
     pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
-        let Parts { registry, pools, relays, checks, unready, settings, group } = parts;
+        let Parts { registry, pools, factory, relays, checks, unready, settings, group } = parts;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self { registry, pools, relays, checks, unready, settings, group, gauges })
+        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, gauges })
     }
 
     /// All metric families, brought up to date.
@@ -74,6 +82,9 @@ impl Figures {
             }
             self.gauges.set_pool(&pool.name, &memory_figures(pool));
             self.gauges.set_forecasts(&pool.name, &pool.tiered.forecasts());
+        }
+        for (name, pool) in self.factory.pools() {
+            self.gauges.set_staleness(name, &pool.audit.seen());
         }
         for (backend, meter) in &self.relays {
             self.gauges.set_relay(backend, meter);
@@ -117,6 +128,8 @@ impl Figures {
 
     fn pool_status(&self, pool: &ServedPool) -> Value {
         let memory = memory_figures(pool);
+        let managed = self.factory.pool(&pool.name);
+        let staleness = managed.map(|pool| pool.audit.seen()).unwrap_or_default();
         let tiers = tiers(pool);
         let hits: u64 = tiers.iter().map(|(_, figures)| figures.hits).sum();
         let misses = tiers.last().map_or(0, |(_, figures)| figures.misses);
@@ -142,7 +155,9 @@ impl Figures {
             "hits": hits,
             "misses": misses,
             "backlog": backlog,
-            "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms),
+            "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms).max(staleness.last_ms),
+            "stalenessBoundMs": staleness.bound_ms,
+            "warmUp": managed.map(FactoryPool::warmed),
             "tiers": tiers,
         })
     }
@@ -179,6 +194,16 @@ impl Gauges {
                 registry.register(Box::new(family.clone()))?;
                 family
             },
+            staleness: vec![
+                pool(
+                    "flyweight_staleness_last_ms",
+                    "For how long the stalest answer of the last audit was out of date.",
+                )?,
+                pool("flyweight_staleness_worst_ms", "The same of all audits since the process began.")?,
+                pool("flyweight_staleness_bound_ms", "The most that the settings of the tiers allow.")?,
+                pool("flyweight_staleness_checked_total", "Answers that the audit compared with the store.")?,
+                pool("flyweight_staleness_behind_total", "Of these, the ones that the store knew better.")?,
+            ],
             backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
@@ -197,6 +222,13 @@ impl Gauges {
         ];
         for ((_, gauge), value) in self.pool.iter().zip(values) {
             gauge.with_label_values(&[pool]).set(value);
+        }
+    }
+
+    fn set_staleness(&self, pool: &str, seen: &Staleness) {
+        let values = [seen.last_ms, seen.worst_ms, seen.bound_ms, seen.checked, seen.behind];
+        for ((_, gauge), value) in self.staleness.iter().zip(values) {
+            gauge.with_label_values(&[pool]).set(value.cast_signed());
         }
     }
 

@@ -65,13 +65,23 @@ pub async fn watch_parts(backends: &Backends) -> Checks {
     receiver
 }
 
-/// Prepares every store, as often as it takes, and says meanwhile why requests should not come here; none once they should.
+/// How far the start is.
+pub struct Readiness {
+    /// Why requests should not come here; none when they should.
+    pub unready: watch::Receiver<Option<String>>,
+    /// Whether the stores are prepared.
+    pub prepared: watch::Receiver<bool>,
+}
+
+/// Prepares every store, as often as it takes, then warms up; says meanwhile why requests should not come here, none once they should.
 pub fn watch_readiness(
     stores: &BTreeMap<String, Arc<dyn RecordStore>>,
     collections: &BTreeMap<String, Vec<Arc<Collection>>>,
     shutdown: Shutdown,
-) -> watch::Receiver<Option<String>> {
-    let (sender, receiver) = watch::channel(Some("starting: the stores are being prepared".to_owned()));
+    warm_up: impl Future<Output = ()> + Send + 'static,
+) -> Readiness {
+    let (sender, unready) = watch::channel(Some("starting: the stores are being prepared".to_owned()));
+    let (tell_prepared, prepared) = watch::channel(false);
     let stores: Vec<_> = stores
         .iter()
         .map(|(name, store)| (name.clone(), store.clone(), collections.get(name).cloned().unwrap_or_default()))
@@ -90,16 +100,21 @@ pub fn watch_readiness(
                 }
             })
         }));
+        let start = async {
+            prepared.await;
+            tell_prepared.send_replace(true);
+            sender.send_replace(Some("starting: memory is being filled".to_owned()));
+            warm_up.await;
+            sender.send_replace(None);
+        };
         tokio::select! {
-            _ = prepared => {
-                sender.send_replace(None);
-            }
+            () = start => {}
             () = shutdown.drain() => {}
         }
         shutdown.drain().await;
         sender.send_replace(Some("stopping".to_owned()));
     });
-    receiver
+    Readiness { unready, prepared }
 }
 
 async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collection>], say: impl Fn(Option<String>)) {

@@ -15,7 +15,7 @@ use super::{
     figures::{self, Figures},
     hot, monitor,
     pools::{Builder, ServedPool},
-    upkeep,
+    upkeep, warm_up,
 };
 use crate::{
     args::Serve,
@@ -33,7 +33,7 @@ use crate::{
     },
     security::encryption::FieldSealer,
     server,
-    service::factory::Factory,
+    service::{factory::Factory, staleness},
     shutdown::Shutdown,
     telemetry,
 };
@@ -58,13 +58,17 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let world = World::open(&args, &place, &loaded).await?;
     let group = args.group.clone();
     let settings = source.watch(loaded);
-    let unready = monitor::watch_readiness(&world.backends.stores, &collections(&world.pools), shutdown.clone());
+    let declared = settings.borrow().settings.pools.clone();
+    let warm_up = warm_up::run(declared.clone(), world.factory.clone(), world.backends.bus.1.clone());
+    let monitor::Readiness { unready, prepared } =
+        monitor::watch_readiness(&world.backends.stores, &collections(&world.pools), shutdown.clone(), warm_up);
     let checks = monitor::watch_parts(&world.backends).await;
-    let relays = Relays::start(&world, &unready);
+    let relays = Relays::start(&world, &prepared);
     let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
     let figures = Arc::new(Figures::new(figures::Parts {
         registry: world.registry.clone(),
         pools: world.pools.clone(),
+        factory: world.factory.clone(),
         relays: relays.meters.clone(),
         checks: checks.clone(),
         unready: unready.clone(),
@@ -81,6 +85,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
     }
+    let factory = world.factory.clone();
+    tokio::spawn(async move { factory.audit(staleness::INTERVAL).await });
+    tokio::spawn(warm_up::tell_for_ever(declared, world.factory.clone()));
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
     tokio::spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
         live_options.send_replace(loaded.settings.web_socket.clone());
@@ -163,15 +170,15 @@ struct Relays {
 
 impl Relays {
     /// Starts the relays once their outboxes are there.
-    fn start(world: &World, unready: &watch::Receiver<Option<String>>) -> Self {
+    fn start(world: &World, prepared: &watch::Receiver<bool>) -> Self {
         let (mut meters, stop, tasks) = (BTreeMap::new(), CancellationToken::new(), TaskTracker::new());
         for (name, store) in &world.backends.stores {
             let poke = world.pokes.get(name).cloned().unwrap_or_default();
             let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, RelayOptions::default());
             meters.insert(name.clone(), relay.meter());
-            let (stop, mut unready) = (stop.clone(), unready.clone());
+            let (stop, mut prepared) = (stop.clone(), prepared.clone());
             tasks.spawn(async move {
-                let prepared = stop.run_until_cancelled(unready.wait_for(Option::is_none)).await.is_some();
+                let prepared = stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_some();
                 if prepared {
                     relay.run(stop).await;
                 }

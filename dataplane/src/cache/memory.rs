@@ -230,6 +230,11 @@ impl MemoryTier {
         self.pool(pool)?.get(key, now_ms, &self.interner)
     }
 
+    /// What a read of a key would get; no read in the sense of policies, idleness and figures.
+    pub fn inspect(&self, pool: PoolId, key: &Key, now_ms: u64) -> Option<Hit> {
+        self.pool(pool)?.inspect(key, now_ms, &self.interner)
+    }
+
     /// Keeps what a store knows of a key, and evicts where that is too much.
     pub fn put(&self, pool: PoolId, key: &Key, found: &Lookup, load: Load, now_ms: u64) -> PutOutcome {
         let Some(pool) = self.pool(pool) else { return PutOutcome::Refused };

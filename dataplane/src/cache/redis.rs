@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 
 use self::link::{Connection, Link};
 use super::{
@@ -59,6 +59,10 @@ end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[4], 'PX', ARGV[3])
 return 1
 ";
+
+/// What the key of a lease ends in: no record's key can.
+const LEASE: &str = "!lease";
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 impl RedisConfig {
     /// The address alone, with a deadline of 50 ms.
@@ -169,6 +173,27 @@ impl SharedCache for RedisCache {
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(|error| failed(&error))).collect(),
             Err(error) => vec![Err(error); orders.len()],
         }
+    }
+
+    async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
+        let take = |key: &String, mut connection: Connection| {
+            let mut set = cmd("SET");
+            set.arg(format!("{key}{LEASE}")).arg(owner).arg("NX").arg("PX").arg(keep_ms.max(1));
+            async move { connection.query::<Option<String>>(&set).await }
+        };
+        self.call(|connection| try_join_all(keys.iter().map(move |key| take(key, connection.clone()))))
+            .await
+            .map(|taken| taken.iter().map(Option::is_some).collect())
+    }
+
+    async fn release(&self, keys: &[String], owner: &str) {
+        let give = |key: &String, mut connection: Connection| {
+            let mut eval = cmd("EVAL");
+            eval.arg(RELEASE).arg(1).arg(format!("{key}{LEASE}")).arg(owner);
+            async move { connection.query::<i64>(&eval).await }
+        };
+        // what fails here ends by itself
+        _ = self.call(|connection| try_join_all(keys.iter().map(move |key| give(key, connection.clone())))).await;
     }
 
     fn trusted_since_ms(&self) -> u64 {

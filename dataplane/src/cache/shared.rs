@@ -20,6 +20,13 @@ pub trait SharedCache: Send + Sync {
     /// An answer of Ok means that the cache holds nothing older than the order's version, until it loses data.
     async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>>;
 
+    /// Takes the right to load each key for a time, where nobody has it: whether it was given, in the order of the keys. It keeps replicas from
+    /// loading the same at once and decides nothing else, so a cache that loses it costs a load.
+    async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError>;
+
+    /// Gives such rights back. What is not given back ends with its time.
+    async fn release(&self, keys: &[String], owner: &str);
+
     /// What was put before this time (ms since 1970) may be older than what was put later: the cache lost data, or may have.
     fn trusted_since_ms(&self) -> u64;
 
@@ -90,6 +97,8 @@ pub struct LocalShared {
 #[derive(Debug, Default)]
 struct Local {
     kept: HashMap<String, Kept>,
+    /// Who has the right to load which key, until when.
+    leases: HashMap<String, (String, u64)>,
     order: VecDeque<(String, u64)>,
     bytes: usize,
     turn: u64,
@@ -106,6 +115,8 @@ struct Kept {
 
 /// What one entry takes beside its key (kept twice) and value, about.
 const OVERHEAD: usize = 160;
+/// The number of leases at which those that are over are swept.
+const LEASES_MAX: usize = 4_096;
 
 impl LocalShared {
     /// An empty cache that takes about so many bytes at most.
@@ -135,6 +146,30 @@ impl SharedCache for LocalShared {
         }
         inner.shrink(self.max_bytes);
         vec![Ok(()); orders.len()]
+    }
+
+    async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
+        let (now_ms, mut inner) = (self.clock.now_ms(), self.inner.lock());
+        if inner.leases.len() >= LEASES_MAX {
+            inner.leases.retain(|_, (_, until_ms)| *until_ms > now_ms);
+        }
+        let given = keys.iter().map(|key| {
+            let free = inner.leases.get(key).is_none_or(|(_, until_ms)| *until_ms <= now_ms);
+            if free {
+                inner.leases.insert(key.clone(), (owner.to_owned(), now_ms.saturating_add(keep_ms)));
+            }
+            free
+        });
+        Ok(given.collect())
+    }
+
+    async fn release(&self, keys: &[String], owner: &str) {
+        let mut inner = self.inner.lock();
+        for key in keys {
+            if inner.leases.get(key).is_some_and(|(has, _)| has == owner) {
+                inner.leases.remove(key);
+            }
+        }
     }
 
     fn trusted_since_ms(&self) -> u64 {
@@ -219,6 +254,18 @@ mod tests {
         assert_eq!(get(&cache, "k").await.unwrap(), "three");
         ms.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(get(&cache, "k").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_lease_has_one_owner_until_it_ends() {
+        let (clock, ms) = Clock::manual();
+        let (cache, keys) = (LocalShared::new(1 << 20, clock), ["a".to_owned(), "b".to_owned()]);
+        assert_eq!(cache.lease(&keys[..1], "one", 1_000).await.unwrap(), [true]);
+        assert_eq!(cache.lease(&keys, "two", 1_000).await.unwrap(), [false, true]);
+        cache.release(&keys, "two").await;
+        assert_eq!(cache.lease(&keys, "three", 1_000).await.unwrap(), [false, true]);
+        ms.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(cache.lease(&keys, "four", 1_000).await.unwrap(), [true, true]);
     }
 
     #[tokio::test]

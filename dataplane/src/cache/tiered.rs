@@ -31,23 +31,25 @@ use super::{
     Cached,
     clock::Clock,
     flight::{Boarding, Flights},
-    memory::{Forecast, MemoryTier, PoolId, PoolStats, PutOutcome},
+    memory::{MemoryTier, PoolId},
     shared::SharedCache,
 };
 use crate::{
     domain::{
-        record::{Key, Lookup, Record, Version},
+        record::{Key, Lookup, Version},
         schema::Schema,
         seal::Sealer,
     },
-    flyweight::{codec::Split, roles::Explanation},
+    flyweight::codec::Split,
 };
 
 mod fetch;
 mod frame;
 mod inner;
 mod layers;
+mod lease;
 mod rules;
+pub mod served;
 pub mod stats;
 mod teller;
 #[cfg(test)]
@@ -263,59 +265,6 @@ impl Tiered {
     /// Tells the tiers of a version that an event brought. Cheap when it is not news.
     pub fn invalidate(&self, key: &Key, version: Version) {
         _ = self.shared.advance(key, version, None);
-    }
-
-    /// Offers records that the store listed when it was asked at a time (ms): each fills the tiers in memory where nothing newer is
-    /// known of it and nobody loads it just now. Says how many were taken.
-    pub fn offer(&self, records: &[Record], asked_ms: u64) -> usize {
-        let (inner, now_ms) = (&self.shared, self.shared.clock.now_ms());
-        if inner.memories.is_empty() || inner.flights.floors_lost_ms() >= asked_ms {
-            return 0;
-        }
-        let taken = records.iter().filter(|record| {
-            let fill = |floor: Version| {
-                let found = Lookup::Found((*record).clone());
-                let fill = |layer: &MemoryLayer| {
-                    layer.fill(&record.key, &found, asked_ms, u64::MAX, now_ms) == PutOutcome::Stored
-                };
-                floor <= record.version && inner.memories.iter().filter(|layer| fill(layer)).count() > 0
-            };
-            inner.flights.while_idle(&record.key, now_ms, fill).unwrap_or(false)
-        });
-        taken.count()
-    }
-
-    /// The time that its entries are measured by, in ms.
-    pub fn now_ms(&self) -> u64 {
-        self.shared.clock.now_ms()
-    }
-
-    /// The pool's name.
-    pub fn pool(&self) -> &str {
-        &self.shared.pool
-    }
-
-    /// The figures of the tiers in memory for this pool, with their names, in order.
-    pub fn memory_stats(&self) -> Vec<(Arc<str>, PoolStats)> {
-        self.shared.memories.iter().map(|layer| (layer.name.clone(), layer.tier.stats(layer.pool))).collect()
-    }
-
-    /// Why the first tier in memory shares each field or not; none where no tier is in memory.
-    pub fn explain(&self) -> Option<Explanation> {
-        self.shared.memories.first().and_then(|layer| layer.tier.explain(layer.pool))
-    }
-
-    /// What each policy would do, as the tiers in memory foresee it, by their names; without those that cannot say yet.
-    pub fn forecasts(&self) -> Vec<(Arc<str>, Forecast)> {
-        let forecast = |layer: &MemoryLayer| Some((layer.name.clone(), layer.tier.forecast(layer.pool)?));
-        self.shared.memories.iter().filter_map(forecast).collect()
-    }
-
-    /// Drops entries in memory that nobody read for a time (the pool's own, where none is given). Says how many.
-    pub fn remove_idle(&self, idle_after_ms: Option<u64>) -> u64 {
-        let now_ms = self.shared.clock.now_ms();
-        let remove = |layer: &MemoryLayer| layer.tier.remove_idle(layer.pool, idle_after_ms, now_ms);
-        self.shared.memories.iter().map(remove).sum()
     }
 
     /// Events may have been missed: whatever is in a tier now is loaded again before it is served, but for when the store fails.

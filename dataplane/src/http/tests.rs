@@ -66,6 +66,7 @@ struct Server {
     client: Client<HttpConnector, Full<Bytes>>,
     pools: Vec<Pool>,
     commits: Arc<AtomicU64>,
+    factory: Arc<Factory>,
     _folder: Option<Folder>,
 }
 
@@ -203,11 +204,8 @@ impl Server {
             unready: watch::channel(None).1,
             factory: Box::new(|| Json::Null),
         };
-        let api = Api {
-            factory: Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone()))),
-            pools: pools.clone(),
-            health: Arc::new(health),
-        };
+        let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
+        let api = Api { factory: factory.clone(), pools: pools.clone(), health: Arc::new(health) };
         let routes = Routes::new(&api, router(&api, Router::new()));
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
             async |mut request: axum::extract::Request, next: axum::middleware::Next| {
@@ -222,7 +220,14 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { address, client: Client::builder(TokioExecutor::new()).build_http(), pools, commits, _folder: None }
+        Self {
+            address,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            pools,
+            commits,
+            factory,
+            _folder: None,
+        }
     }
 
     fn resource(&self, pool: &str) -> &Resource {

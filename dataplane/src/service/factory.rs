@@ -1,10 +1,18 @@
 //! The pools as flyweight factories: what they hold and did, dropping what is idle, loading ahead of the reads.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use crds::pool::WarmUp;
+use futures::future::join_all;
+use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{records::Records, warm::Warmer};
+use super::{
+    error::ServiceError,
+    records::Records,
+    staleness::{Staleness, StalenessAudit},
+    warm::Warmer,
+};
 use crate::{
     cache::{
         memory::{Forecast, PoolStats},
@@ -27,7 +35,21 @@ pub struct Factory {
 pub struct FactoryPool {
     /// Loads ahead of the reads.
     pub warmer: Warmer,
+    /// Compares what the tiers would serve with the store.
+    pub audit: StalenessAudit,
     tiered: Arc<Tiered>,
+    warmed: Mutex<Warmed>,
+}
+
+/// How far the declared warm-up of a pool is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Warmed {
+    /// What was declared.
+    pub mode: WarmUp,
+    /// Records that were loaded so far.
+    pub loaded: u64,
+    /// Whether it has ended.
+    pub done: bool,
 }
 
 /// The figures of all pools.
@@ -78,6 +100,10 @@ pub struct PoolFigures {
     pub roles: Option<Explanation>,
     /// The part of hits that each policy would have had lately in a memory tier, by the tier's name; without tiers that never had to evict.
     pub policies: BTreeMap<String, Forecast>,
+    /// What the staleness audit has seen.
+    pub staleness: Staleness,
+    /// How far the declared warm-up is.
+    pub warm_up: Warmed,
 }
 
 /// The figures of one tier of one pool.
@@ -117,9 +143,21 @@ impl Factory {
     pub fn new(pools: impl IntoIterator<Item = Arc<Records>>) -> Self {
         let pool = |records: Arc<Records>| {
             let (name, tiered) = (records.collection().pool.clone(), records.tiered().clone());
-            (name, FactoryPool { warmer: Warmer::new(records), tiered })
+            let audit = StalenessAudit::new(records.clone());
+            let warmed = Mutex::new(Warmed { mode: WarmUp::None, loaded: 0, done: true });
+            (name, FactoryPool { warmer: Warmer::new(records), audit, tiered, warmed })
         };
         Self { pools: pools.into_iter().map(pool).collect() }
+    }
+
+    /// All pools, with their names.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &FactoryPool)> {
+        self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
+    }
+
+    /// Audits the tiers of all pools until the process ends.
+    pub async fn audit(&self, interval: Duration) {
+        join_all(self.pools.values().map(|pool| pool.audit.run(interval))).await;
     }
 
     /// A pool by its name.
@@ -166,7 +204,30 @@ impl FactoryPool {
                 .into_iter()
                 .map(|(tier, forecast)| (tier.to_string(), forecast))
                 .collect(),
+            staleness: self.audit.seen(),
+            warm_up: self.warmed(),
         }
+    }
+
+    /// Warms up as was declared, and keeps count of it.
+    ///
+    /// # Errors
+    /// What the store says; then it is to be run again.
+    pub async fn warm_up(&self, mode: WarmUp) -> Result<(), ServiceError> {
+        *self.warmed.lock() = Warmed { mode, loaded: 0, done: false };
+        self.warmer.run(mode, |more| self.warmed.lock().loaded += more).await?;
+        self.warmed.lock().done = true;
+        Ok(())
+    }
+
+    /// How far the declared warm-up is.
+    pub fn warmed(&self) -> Warmed {
+        *self.warmed.lock()
+    }
+
+    /// Tells other replicas which keys are read most here.
+    pub async fn tell_hot(&self) {
+        self.tiered.tell_hot().await;
     }
 
     /// Drops entries that nobody read for a time (the pool's own, where none is given).

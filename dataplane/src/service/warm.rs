@@ -34,12 +34,33 @@ impl Warmer {
         match mode {
             WarmUp::None => Ok(()),
             WarmUp::All => self.pages(Filter::All, false, taken).await,
-            WarmUp::Recent | WarmUp::Peers => match self.pages(Filter::All, true, &taken).await {
-                // a declared table that has no time of change: any of its records are as good as others
-                Err(ServiceError::Unsupported(_)) => self.pages(Filter::All, false, taken).await,
-                done => done,
+            WarmUp::Peers => match self.records.tiered().hot().await {
+                // nobody told, as on a laptop or for the first replica: what changed last is the next best guess
+                hot if hot.is_empty() => self.recent(taken).await,
+                hot => self.hot(&hot, taken).await,
             },
+            WarmUp::Recent => self.recent(taken).await,
         }
+    }
+
+    async fn recent(&self, taken: impl Fn(u64)) -> Result<(), ServiceError> {
+        match self.pages(Filter::All, true, &taken).await {
+            // a declared table that has no time of change: any of its records are as good as others
+            Err(ServiceError::Unsupported(_)) => self.pages(Filter::All, false, taken).await,
+            done => done,
+        }
+    }
+
+    /// Loads what another replica reads most through the tiers, so from the shared one where it is there.
+    async fn hot(&self, keys: &[Key], taken: impl Fn(u64)) -> Result<(), ServiceError> {
+        let evicted_before = self.evicted();
+        for part in keys.chunks(PAGE as usize) {
+            taken(self.records.get_many(part).await?.len() as u64);
+            if self.evicted() > evicted_before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Loads given records through the tiers. Says how many there are.

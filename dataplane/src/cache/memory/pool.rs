@@ -150,6 +150,15 @@ impl Pool {
 
     /// See [`super::MemoryTier::get`].
     pub fn get(&self, key: &Key, now_ms: u64, interner: &Interner) -> Option<Hit> {
+        self.look(key, now_ms, interner, true)
+    }
+
+    /// See [`super::MemoryTier::inspect`].
+    pub fn inspect(&self, key: &Key, now_ms: u64, interner: &Interner) -> Option<Hit> {
+        self.look(key, now_ms, interner, false)
+    }
+
+    fn look(&self, key: &Key, now_ms: u64, interner: &Interner, as_read: bool) -> Option<Hit> {
         let encoded = CellKey::new(key);
         let hash = self.hash(encoded.as_bytes());
         let mut part = self.part(hash).lock();
@@ -161,9 +170,14 @@ impl Pool {
                 return None;
             }
             let cached = self.splice(key, part.frame(slot), part.cells.data(slot), interner)?;
-            part.read(slot, now_ms);
+            if as_read {
+                part.read(slot, now_ms);
+            }
             Some(Hit { cached, age_ms: age.age_ms, expires_in_ms })
         });
+        if !as_read {
+            return found;
+        }
         let fresh = found.as_ref().is_some_and(|hit| hit.expires_in_ms > 0);
         part.counters.hits += u64::from(fresh);
         part.counters.misses += u64::from(!fresh);

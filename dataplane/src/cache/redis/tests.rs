@@ -175,6 +175,11 @@ async fn data_from_before_a_restart_is_not_trusted() {
     assert!(cache.trusted_since_ms() > 0);
 }
 
+/// Whether this is the longer run: `SOAK` is set.
+fn soak() -> bool {
+    std::env::var_os("SOAK").is_some()
+}
+
 struct Traffic {
     store: Arc<Store>,
     replica: Replica,
@@ -232,13 +237,15 @@ async fn flushes_and_restarts_under_traffic_bring_no_wrong_answer() {
     let cache = cache(RedisConfig::new(server.url()));
     let admin = ::redis::Client::open(server.url()).unwrap();
     let begin = Instant::now();
+    // as many as the project promises, in a longer run
+    let (flushes, restarts) = if soak() { (100, 100) } else { (20, 5) };
     under_traffic(&cache, async |world| {
-        for _ in 0..20 {
+        for _ in 0..flushes {
             run(&admin, &["FLUSHALL"]).await;
             let reads = world.reads.load(SeqCst);
             until("reads go on", async || world.reads.load(SeqCst) > reads + 50).await;
         }
-        for _ in 0..5 {
+        for _ in 0..restarts {
             server.kill();
             let reads = world.reads.load(SeqCst);
             until("reads go on without it", async || world.reads.load(SeqCst) > reads + 50).await;
@@ -248,7 +255,7 @@ async fn flushes_and_restarts_under_traffic_bring_no_wrong_answer() {
         }
     })
     .await;
-    println!("20 flushes and 5 restarts in {:?}", begin.elapsed());
+    println!("{flushes} flushes and {restarts} restarts in {:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,7 +271,12 @@ async fn a_silent_server_fails_no_read_and_is_soon_left_alone() {
         let opened = stopped.elapsed();
         assert!(opened < Duration::from_secs(1), "the breaker opened after {opened:?}");
         let reads = world.reads.load(SeqCst);
-        until("reads go on", async || world.reads.load(SeqCst) > reads + 200).await;
+        let silent = if soak() { Duration::from_secs(30) } else { Duration::from_secs(2) };
+        let reads_go_on = async || world.reads.load(SeqCst) > reads + 200;
+        while stopped.elapsed() < silent || !reads_go_on().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        println!("{} reads while it was silent for {:?}", world.reads.load(SeqCst) - reads, stopped.elapsed());
         server.signal("CONT");
         let (going, hits) = (Instant::now(), world.replica.tiered.stats().tiers[1].hits);
         until("it is used again", async || world.replica.tiered.stats().tiers[1].hits > hits).await;

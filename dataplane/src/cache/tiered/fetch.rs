@@ -6,6 +6,7 @@ use super::{
     LoadError, Loader, ReadError, Served,
     inner::{Inner, Landed, Outcome, newer, version_of},
     layers::{KEEP_MIN_MS, SharedHit, SharedLayer},
+    lease::Lease,
     rules::Worth,
 };
 use crate::{
@@ -19,13 +20,15 @@ use crate::{
 
 /// A load under way.
 pub struct Fetch {
-    inner: Arc<Inner>,
-    tickets: Vec<Ticket<Outcome>>,
-    load: Loader,
+    pub(super) inner: Arc<Inner>,
+    pub(super) tickets: Vec<Ticket<Outcome>>,
+    pub(super) load: Loader,
     /// When it began, in ms.
-    began_ms: u64,
+    pub(super) began_ms: u64,
     /// Entries of shared tiers that may be served when the store fails.
-    fallbacks: HashMap<Key, Served>,
+    pub(super) fallbacks: HashMap<Key, Served>,
+    /// The right to load, which other replicas wait for.
+    pub(super) lease: Option<Lease>,
 }
 
 /// A load that took longer fills no shared tier: it would come too late for the floors that guard against it.
@@ -41,7 +44,7 @@ impl Fetch {
         }
         let (inner, load) = (inner.clone(), load.clone());
         let began_ms = inner.clock.now_ms();
-        let fetch = Self { inner, tickets, load, began_ms, fallbacks: HashMap::new() };
+        let fetch = Self { inner, tickets, load, began_ms, fallbacks: HashMap::new(), lease: None };
         tokio::spawn(fetch.run(store_only));
     }
 
@@ -59,13 +62,14 @@ impl Fetch {
                 self.ask(layer).await;
             }
         }
-        if !self.tickets.is_empty() {
-            self.load().await;
+        match inner.shareds.first() {
+            Some(layer) if !store_only => self.load_once(layer).await,
+            _ => self.load().await,
         }
     }
 
     /// Lands what a shared tier has.
-    async fn ask(&mut self, layer: &SharedLayer) {
+    pub(super) async fn ask(&mut self, layer: &SharedLayer) {
         if self.tickets.is_empty() {
             return;
         }
@@ -122,9 +126,12 @@ impl Fetch {
     }
 
     /// Lands what is left with the store's answer.
-    async fn load(mut self) {
+    pub(super) async fn load(mut self) {
         let inner = self.inner.clone();
         let tickets = std::mem::take(&mut self.tickets);
+        if tickets.is_empty() {
+            return;
+        }
         let keys: Vec<Key> = tickets.iter().map(|ticket| ticket.flight().key().clone()).collect();
         let count = keys.len();
         inner.counters.loads.add(count);
@@ -149,6 +156,9 @@ impl Fetch {
                 inner.counters.load_errors.add(count);
                 tickets.into_iter().for_each(|ticket| self.fail(ticket, &error));
             }
+        }
+        if let Some(lease) = self.lease {
+            lease.give_back().await;
         }
     }
 

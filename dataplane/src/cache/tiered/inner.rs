@@ -82,7 +82,7 @@ const FALLBACK_WAIT: Duration = Duration::from_millis(250);
 impl Inner {
     /// What the tiers in memory have for a key, counted.
     pub(super) fn look(&self, key: &Key, at_least: Version) -> Look {
-        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.horizon.memory_ms.load(Ordering::Acquire));
+        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.memory_trusted_ms());
         let mut fallback: Option<Served> = None;
         for layer in &self.memories {
             let found = layer.look(key, now_ms, trusted_ms).filter(|(hit, _)| hit.cached.version() >= at_least);
@@ -117,7 +117,7 @@ impl Inner {
 
     /// A fresh entry in memory, not counted.
     fn fresh(&self, key: &Key, at_least: Version) -> Option<Served> {
-        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.horizon.memory_ms.load(Ordering::Acquire));
+        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.memory_trusted_ms());
         self.memories.iter().find_map(|layer| {
             let (hit, worth) = layer.look(key, now_ms, trusted_ms)?;
             let serve = worth == Worth::Fresh && hit.cached.version() >= at_least;
@@ -230,6 +230,11 @@ impl Inner {
             Lookup::Deleted(version) => Cached::Absent(*version),
             Lookup::Missing => Cached::Absent(Version(0)),
         }
+    }
+
+    /// What was loaded before this time is not believed in memory (ms).
+    pub(super) fn memory_trusted_ms(&self) -> u64 {
+        self.horizon.memory_ms.load(Ordering::Acquire)
     }
 
     /// What was loaded before this time is not believed in a shared tier (ms).

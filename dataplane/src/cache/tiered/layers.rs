@@ -59,15 +59,21 @@ impl MemoryLayer {
     /// What the tier holds for a key, and what it is good for. Entries from before `trusted_ms` are only good for errors.
     pub fn look(&self, key: &Key, now_ms: u64, trusted_ms: u64) -> Option<(Hit, Worth)> {
         let hit = self.tier.get(self.pool, key, now_ms)?;
+        let worth = self.worth(&hit, now_ms, trusted_ms);
+        Some((hit, worth))
+    }
+
+    /// What an entry is good for.
+    pub fn worth(&self, hit: &Hit, now_ms: u64, trusted_ms: u64) -> Worth {
         if hit.expires_in_ms > 0 && now_ms.saturating_sub(hit.age_ms) > trusted_ms {
-            return Some((hit, Worth::Fresh));
+            return Worth::Fresh;
         }
         let (rules, present) = (self.rules.load(), matches!(hit.cached, Cached::Present(_)));
         let mut worth = rules.worth(present, Some(hit.expires_in_ms.min(0).unsigned_abs()));
         if worth == Worth::Revalidate && now_ms.saturating_sub(hit.age_ms) <= trusted_ms {
             worth = if rules.if_error_ms > 0 { Worth::IfError } else { Worth::Nothing };
         }
-        Some((hit, worth))
+        worth
     }
 
     /// Puts in what the store or another tier has, fresh for `most_fresh_ms` at most. Whatever becomes of it, an older entry goes.

@@ -27,6 +27,7 @@ pub(super) struct PoolCounters {
     pub(super) loads: Counter,
     pub(super) load_errors: Counter,
     pub(super) coalesced: Counter,
+    pub(super) awaited: Counter,
     pub(super) overtaken: Counter,
     pub(super) not_yet: Counter,
 }
@@ -42,6 +43,8 @@ pub struct TieredStats {
     pub load_errors: u64,
     /// Reads that waited for another read's load.
     pub coalesced: u64,
+    /// Records that another replica loaded while this one waited.
+    pub awaited: u64,
     /// Loads that filled no tier, because a write came while they were under way.
     pub overtaken: u64,
     /// Reads that were refused because the store does not have the version asked for.
@@ -115,12 +118,13 @@ impl TierCounters {
 
 impl PoolCounters {
     pub(super) fn snapshot(&self, tiers: Vec<TierStats>) -> TieredStats {
-        let Self { loads, load_errors, coalesced, overtaken, not_yet } = self;
+        let Self { loads, load_errors, coalesced, awaited, overtaken, not_yet } = self;
         TieredStats {
             tiers,
             loads: loads.get(),
             load_errors: load_errors.get(),
             coalesced: coalesced.get(),
+            awaited: awaited.get(),
             overtaken: overtaken.get(),
             not_yet: not_yet.get(),
         }

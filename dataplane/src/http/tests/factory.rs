@@ -86,11 +86,10 @@ async fn a_warm_up_makes_first_reads_hits() {
         until("it is warm", async || {
             let warmed = server.post(path, body).await.expect(200).json();
             assert_eq!(warmed["complete"], true, "{path} {body}");
-            warmed["loaded"] == loaded
+            let read = server.send(Method::GET, "/products/p1", &[("flyweight-explain", "1")], "").await.expect(200);
+            warmed["loaded"] == loaded && read.header("flyweight-explain").starts_with("tier=hot;")
         })
         .await;
-        let read = server.send(Method::GET, "/products/p1", &[("flyweight-explain", "1")], "").await.expect(200);
-        assert!(read.header("flyweight-explain").starts_with("tier=hot;"), "{path} {body}: {:?}", read.headers);
     }
     for (path, body, field) in [
         ("/factory/warm", r#"{"mode":"Some"}"#, "mode"),
@@ -116,4 +115,67 @@ async fn only_who_may_write_a_pool_manages_it() {
         server.post(path, r#"{"pool":"users"}"#).await.expect(200);
     }
     server.get("/factory/stats").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_audit_finds_what_another_program_wrote() {
+    let server = with_products(3).await;
+    let pool = server.factory.pool("products").unwrap();
+    for n in 0..3 {
+        server.get(&format!("/products/p{n}")).await.expect(200);
+    }
+    pool.audit.round().await.unwrap();
+    let seen = pool.audit.seen();
+    assert_eq!((seen.checked, seen.behind, seen.worst_ms, seen.bound_ms), (3, 0, 0, 60_000));
+    for change in [
+        // with a new version, without one, and away
+        "UPDATE products SET name = 'X', version = version + 1 WHERE id = 'p0'",
+        "UPDATE products SET name = 'Y' WHERE id = 'p1'",
+        "DELETE FROM products WHERE id = 'p2'",
+    ] {
+        server.behind_the_back(change).await;
+    }
+    let begin = std::time::Instant::now();
+    until("it is noticed", async || {
+        pool.audit.round().await.unwrap();
+        pool.audit.seen().last_ms >= 50
+    })
+    .await;
+    let seen = pool.audit.seen();
+    assert!(seen.behind >= 3, "{seen:?}");
+    assert!(seen.worst_ms <= begin.elapsed().as_millis() as u64 + 60_000, "{seen:?}");
+    let stats = server.get("/factory/stats").await.expect(200).json();
+    assert_eq!(stats["pools"]["products"]["staleness"]["worst_ms"], seen.worst_ms);
+    // loaded anew, all is well again
+    server.post("/factory/cleanup", r#"{"pool":"products","idle_after":"0ms"}"#).await.expect(200);
+    pool.audit.round().await.unwrap();
+    assert_eq!(pool.audit.seen().last_ms, 0);
+    assert_eq!(pool.audit.seen().worst_ms, seen.worst_ms);
+}
+
+#[tokio::test]
+async fn a_declared_warm_up_shows_how_far_it_is() {
+    let server = with_products(12).await;
+    let pool = server.factory.pool("products").unwrap();
+    pool.clean_up(Some(0));
+    until("it is warm", async || {
+        pool.warm_up(crds::pool::WarmUp::Peers).await.unwrap();
+        pool.warmed().loaded == 12
+    })
+    .await;
+    let stats = server.get("/factory/stats").await.expect(200).json();
+    let warmed = serde_json::json!({ "mode": "Peers", "loaded": 12, "done": true });
+    assert_eq!(stats["pools"]["products"]["warm_up"], warmed);
+}
+
+impl Server {
+    /// Another program writes into the store.
+    async fn behind_the_back(&self, sql: &'static str) {
+        use sqlx::ConnectOptions;
+        let file = self._folder.as_ref().unwrap().0.join("data.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        let mut connection = options.connect().await.unwrap();
+        let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+        assert_eq!(done.rows_affected(), 1, "{sql}");
+    }
 }

@@ -15,6 +15,7 @@ use crds::{
     units::Span,
 };
 use futures::future::join_all;
+use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::support::{Flaky, Replica, Store, key, tier};
@@ -25,6 +26,7 @@ use crate::{
 
 const KEYS: usize = 100;
 const TASKS: u64 = 64;
+/// How long each strategy is tried; `SOAK` is the same in seconds for a longer run.
 const LASTS: Duration = Duration::from_secs(3);
 
 struct World {
@@ -33,6 +35,8 @@ struct World {
     shared: Arc<Flaky>,
     clock: Clock,
     done: AtomicBool,
+    /// The newest version that each replica was told of, by key.
+    told: [Mutex<HashMap<Key, u64>>; 2],
     reads: AtomicUsize,
     writes: AtomicUsize,
 }
@@ -77,10 +81,11 @@ fn world(seed: u64, memory: WriteStrategy, write: WriteStrategy) -> Arc<World> {
     };
     let replicas = [replica(), replica()];
     let (done, reads, writes) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    Arc::new(World { store, replicas, shared, clock, done, reads, writes })
+    Arc::new(World { store, replicas, shared, clock, done, told: Default::default(), reads, writes })
 }
 
-/// Half reads, half writes on one replica; no read of a key may be older than what this task has seen or written.
+/// Half reads, half writes on one replica; no read of a key may be older than what this task has seen or written, nor than what an event told the
+/// replica before: without faults of the feed, that is the bound of staleness.
 async fn client(world: Arc<World>, number: u64, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed ^ (number << 32));
     let mine = (number % 2) as usize;
@@ -98,8 +103,11 @@ async fn client(world: Arc<World>, number: u64, seed: u64) {
         } else {
             world.reads.fetch_add(1, SeqCst);
             let at_least = if rng.random_bool(0.3) { last } else { 0 };
+            let told = world.told[mine].lock().get(&key).copied().unwrap_or(0);
             let served = world.replicas[mine].read(&key, at_least).await.unwrap();
-            served.cached.version().0
+            let version = served.cached.version().0;
+            assert!(version >= told, "seed {seed}: {key} is stale: {version} was served after the event of {told}");
+            version
         };
         assert!(now >= last, "seed {seed}: {key} went back from {last} to {now}");
         seen.insert(key, now);
@@ -109,12 +117,15 @@ async fn client(world: Arc<World>, number: u64, seed: u64) {
 
 /// The events of a write: late, out of order, some twice, to both replicas.
 fn notify(world: &Arc<World>, key: &Key, version: u64, rng: &mut StdRng) {
-    for replica in &world.replicas {
+    for number in 0..2 {
         for _ in 0..rng.random_range(1..3) {
-            let (replica, key, late_us) = (replica.clone(), key.clone(), rng.random_range(0..5_000));
+            let (world, key, late_us) = (world.clone(), key.clone(), rng.random_range(0..5_000));
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_micros(late_us)).await;
-                replica.tiered.invalidate(&key, Version(version));
+                world.replicas[number].tiered.invalidate(&key, Version(version));
+                let mut told = world.told[number].lock();
+                let newest = told.entry(key).or_default();
+                *newest = version.max(*newest);
             });
         }
     }
@@ -141,12 +152,14 @@ async fn trouble(world: Arc<World>, seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_ever_sees_a_version_go_back() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    let soak = std::env::var("SOAK").ok().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    let lasts = soak.unwrap_or(LASTS);
     for (memory, shared) in [(CacheAside, CacheAside), (WriteThrough, WriteThrough), (CacheAside, WriteThrough)] {
         let world = world(seed, memory, shared);
         let clients = (0..TASKS).map(|number| tokio::spawn(client(world.clone(), number, seed)));
         let clients: Vec<_> = clients.chain([tokio::spawn(trouble(world.clone(), seed))]).collect();
         let begin = Instant::now();
-        while begin.elapsed() < LASTS && !clients.iter().any(|client| client.is_finished()) {
+        while begin.elapsed() < lasts && !clients.iter().any(|client| client.is_finished()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         world.done.store(true, SeqCst);

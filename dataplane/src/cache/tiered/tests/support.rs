@@ -261,6 +261,19 @@ impl SharedCache for Flaky {
         inner.tell(orders).await
     }
 
+    async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
+        tokio::task::yield_now().await;
+        let inner = self.inner.lock().clone();
+        if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { inner.lease(keys, owner, keep_ms).await }
+    }
+
+    async fn release(&self, keys: &[String], owner: &str) {
+        let inner = self.inner.lock().clone();
+        if !self.failing.load(SeqCst) {
+            inner.release(keys, owner).await;
+        }
+    }
+
     fn trusted_since_ms(&self) -> u64 {
         self.trusted_ms.load(SeqCst)
     }

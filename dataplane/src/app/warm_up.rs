@@ -1,0 +1,59 @@
+//! Fills memory as each pool declares before requests are welcome, within a deadline; and tells later replicas what is read most.
+
+use std::{sync::Arc, time::Duration};
+
+use crds::{pool::WarmUp, settings::PoolSettings};
+use futures::future::join_all;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::{events::EventBus, service::factory::Factory};
+
+/// How long requests are kept waiting for the declared warm-ups. What is not loaded by then comes with the first reads.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long the feed is waited for: what is loaded before it is followed is loaded again.
+const FEED_DEADLINE: Duration = Duration::from_secs(5);
+const FEED_POLL: Duration = Duration::from_millis(20);
+/// The wait before a warm-up that the store failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often the keys that are read most are told, shortened at random by up to a half.
+const TELL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Warms up the pools that want it.
+pub async fn run(pools: Vec<PoolSettings>, factory: Arc<Factory>, bus: Arc<dyn EventBus>) {
+    let pools: Vec<_> = pools.into_iter().filter(|pool| pool.warm_up != WarmUp::None).collect();
+    if pools.is_empty() {
+        return;
+    }
+    let joined = async {
+        while bus.head().await.is_err() {
+            sleep(FEED_POLL).await;
+        }
+    };
+    _ = timeout(FEED_DEADLINE, joined).await;
+    let all = join_all(pools.iter().map(|pool| warm_up(pool, &factory)));
+    if timeout(DEADLINE, all).await.is_err() {
+        warn!(
+            deadline_s = DEADLINE.as_secs(),
+            "not all of the declared warm-ups ended in time: the rest comes with reads"
+        );
+    }
+}
+
+async fn warm_up(settings: &PoolSettings, factory: &Factory) {
+    let Some(pool) = factory.pool(&settings.name) else { return };
+    while let Err(error) = pool.warm_up(settings.warm_up).await {
+        warn!(pool = settings.name, %error, "the warm-up was interrupted");
+        sleep(RETRY).await;
+    }
+    info!(pool = settings.name, mode = ?settings.warm_up, loaded = pool.warmed().loaded, "warm");
+}
+
+/// Tells other replicas through the shared tier which keys are read most here, for those that start later, until the process ends.
+pub async fn tell_for_ever(pools: Vec<PoolSettings>, factory: Arc<Factory>) {
+    let telling: Vec<_> = pools.iter().filter(|pool| pool.warm_up == WarmUp::Peers).collect();
+    while !telling.is_empty() {
+        sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.5..1.0))).await;
+        join_all(telling.iter().filter_map(|pool| Some(factory.pool(&pool.name)?.tell_hot()))).await;
+    }
+}

@@ -12,7 +12,7 @@ ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
 
-.PHONY: help run test bench demo demo-up demo-down demo-kubeconfig generate lint tools images check clean
+.PHONY: help run test bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -50,6 +50,12 @@ images: ## Build the container images as archives, without a container engine
 
 generate: ## Write the CRDs, for kubectl and for the chart
 	@cargo run --quiet --package flyweight-crds --features kube --bin crdgen
+
+dashboard: ## Build the dashboard and gather the pages of /docs into dataplane/assets (needs Node and npm)
+	@cd dashboard && npm ci --silent && npm run --silent build
+
+load-test: ## Make load with wrk and say what the API bore (URL, SECONDS_EACH, CONNECTIONS, THREADS)
+	@tests/load/run.sh $(URL)
 
 lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check

@@ -31,6 +31,8 @@ main() {
     cargo test --workspace --lib --bins
     step "make run, as a newcomer"
     tests/quickstart.sh
+    step "dashboard"
+    dashboard
     step "chart"
     tests/chart.sh
     step "suites: the data plane as a process, real servers, faults"
@@ -61,6 +63,16 @@ start() {
     tests/tools/wait.sh "$name" 127.0.0.1 "$port" 120
     export "$variable=$(tests/tools/url.sh "$name" 127.0.0.1 "$port")"
     echo "$name: port $port" >&2
+}
+
+# The committed pages are what their sources build.
+dashboard() {
+    if ! command -v npm >/dev/null; then
+        echo "skipped: the dashboard's sources: there is no npm" >&2
+        [[ ${CI:-} != true ]]
+        return
+    fi
+    (cd dashboard && npm ci --silent && npm run --silent check)
 }
 
 end_to_end() {

@@ -10,6 +10,8 @@ pub mod health;
 pub mod listing;
 pub mod live;
 pub mod metrics;
+pub mod openapi;
+pub mod pages;
 pub mod params;
 pub mod resource;
 pub mod router;

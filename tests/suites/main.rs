@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a suite ends where it fails")]
 
 mod bad_input;
+mod browser;
 mod check;
 mod contract;
 mod durability;
+mod examples;
 mod faults;
 mod gateway;
+mod live;
 mod observability;
+mod openapi;
 mod stage;
 mod staleness;
 mod startup;

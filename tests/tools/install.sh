@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-readonly TOOLS=(mysql mariadb redis kafka mongo kubernetes helm node)
+readonly TOOLS=(mysql mariadb redis kafka mongo kubernetes helm node schemathesis browser)
 # what only `make bench` uses
 readonly MEASURING=(bench)
 # what a node needs on the PATH, and the Debian package that has it
@@ -75,6 +75,8 @@ still_there() {
         redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
         kafka | mongo) have java ;;
         bench) have nginx && have wrk ;;
+        schemathesis) "$(tool_dir schemathesis)/venv/bin/python" -c '' ;;
+        browser) have chromium && have node ;;
     esac
 }
 
@@ -207,6 +209,29 @@ install_helm() {
         -ldflags="-s -w -X $module/internal/version.version=$HELM_VERSION" "$module/cmd/helm@$HELM_VERSION" >&2 ||
         die "helm: the build failed"
     echo "$HELM_VERSION" >"$BUILD/version"
+}
+
+# Tests the API against its OpenAPI document.
+install_schemathesis() {
+    need schemathesis python3 "Python 3.10 or later, with venv"
+    # the programs of a virtual environment name their folder, so it is made where it stays
+    local venv
+    venv=$(tool_dir schemathesis)/venv
+    rm -rf -- "$venv"
+    python3 -m venv "$venv" >&2 || unavailable schemathesis "no virtual environment" "install python3-venv"
+    "$venv/bin/pip" --quiet --disable-pip-version-check install "schemathesis==$SCHEMATHESIS_VERSION" >&2 ||
+        unavailable schemathesis "pip could not install it" "see that the Python package index is reachable"
+    mv -- "$venv" "$BUILD/venv"
+    echo "$SCHEMATHESIS_VERSION" >"$BUILD/version"
+}
+
+# A browser, and what drives it.
+install_browser() {
+    need browser node "Node 18 or later" npm "npm"
+    apt_install browser chromium:chromium /usr/share/fonts/truetype/liberation:fonts-liberation
+    (cd -- "$BUILD" && npm install --silent --no-audit --no-fund --ignore-scripts "playwright-core@$PLAYWRIGHT_VERSION") >&2 ||
+        unavailable browser "npm could not install playwright-core" "see that the npm registry is reachable"
+    chromium --version >"$BUILD/version"
 }
 
 install_node() {

@@ -258,16 +258,16 @@ impl Gauges {
 }
 
 /// What one tier did for one pool.
-struct TierFigures {
-    hits: u64,
-    misses: u64,
-    stale: u64,
-    errors: u64,
-    entries: u64,
+pub(super) struct TierFigures {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) stale: u64,
+    pub(super) errors: u64,
+    pub(super) entries: u64,
 }
 
 /// The tiers of a pool, in order.
-fn tiers(pool: &ServedPool) -> Vec<(String, TierFigures)> {
+pub(super) fn tiers(pool: &ServedPool) -> Vec<(String, TierFigures)> {
     let entries = |name: &str| {
         let tier = pool.memory.iter().find(|(tier, ..)| tier == name);
         tier.map_or(0, |(_, tier, id)| tier.stats(*id).entities)
@@ -287,7 +287,7 @@ fn tiers(pool: &ServedPool) -> Vec<(String, TierFigures)> {
 }
 
 /// The pool's figures, summed over its tiers in memory.
-fn memory_figures(pool: &ServedPool) -> PoolStats {
+pub(super) fn memory_figures(pool: &ServedPool) -> PoolStats {
     let mut sum = PoolStats::default();
     for (_, tier, id) in &pool.memory {
         let figures = tier.stats(*id);

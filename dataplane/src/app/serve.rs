@@ -13,7 +13,9 @@ use super::{
     backends::{self, Backends, Place},
     feed,
     figures::{self, Figures},
-    hot, monitor,
+    hot,
+    monitor::{self, Checks},
+    overview::{Overview, OverviewParts},
     pools::{Builder, ServedPool},
     upkeep, warm_up,
 };
@@ -75,12 +77,16 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         settings: settings.clone(),
         group,
     })?);
-    let health = {
-        let figures = figures.clone();
-        Arc::new(Health { checks, unready: unready.clone(), factory: Box::new(move || figures.factory()) })
-    };
     let closing = CancellationToken::new();
-    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, &closing);
+    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
+    let overview = Overview::new(OverviewParts {
+        pools: world.pools.clone(),
+        relays: relays.meters.clone(),
+        checks: checks.clone(),
+        settings: settings.clone(),
+        live: live.clone(),
+    });
+    let health = Arc::new(health(checks, unready.clone(), figures.clone(), overview));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
@@ -106,6 +112,17 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     relays.stop().await;
     info!("stopped");
     Ok(())
+}
+
+/// What the process says of itself.
+fn health(
+    checks: Checks,
+    unready: watch::Receiver<Option<String>>,
+    figures: Arc<Figures>,
+    overview: Overview,
+) -> Health {
+    let (factory, figures) = (Box::new(move || figures.factory()), Box::new(move || overview.read()));
+    Health { checks, unready, factory, figures }
 }
 
 /// Prepares the stores, and ends.
@@ -194,10 +211,15 @@ impl Relays {
     }
 }
 
-fn live_feed(world: &World, options: &WebSocket, closing: &CancellationToken) -> (watch::Sender<WebSocket>, Arc<Live>) {
+fn live_feed(
+    world: &World,
+    options: &WebSocket,
+    checks: Checks,
+    closing: &CancellationToken,
+) -> (watch::Sender<WebSocket>, Arc<Live>) {
     let entities = world.pools.iter().map(|pool| LiveEntity::of(&pool.collection.schema, pool.readers())).collect();
     let (sender, options) = watch::channel(options.clone());
-    (sender, Live::start(world.backends.bus.1.clone(), entities, options, closing.clone()))
+    (sender, Live::start(world.backends.bus.1.clone(), entities, options, checks, closing.clone()))
 }
 
 /// The collections of each store.

@@ -169,6 +169,14 @@ impl FakeBus {
     pub fn log(&self) -> Vec<Envelope> {
         self.log.lock().clone()
     }
+
+    pub fn send_live(&self, event: Envelope) {
+        _ = self.live.send(Arc::new(event));
+    }
+
+    pub fn gap(&self) {
+        self.gaps.send_modify(|gaps| *gaps += 1);
+    }
 }
 
 #[async_trait]

@@ -196,7 +196,8 @@ fn preflight(origin: HeaderValue) -> Response {
 
 /// The API and the feed are guarded; probes and pages are not.
 fn is_guarded(path: &str) -> bool {
-    let of_api = path.strip_prefix(BASE).is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz"));
+    let of_api =
+        path.strip_prefix(BASE).is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz" | "/openapi.json"));
     of_api || path == "/ws"
 }
 

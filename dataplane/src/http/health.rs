@@ -20,6 +20,8 @@ pub struct Health {
     pub unready: watch::Receiver<Option<String>>,
     /// The figures of the flyweight pools, as in `/factory/stats`.
     pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The figures that the dashboard shows.
+    pub figures: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// The state of one part: a store, a cache, a bus.
@@ -75,6 +77,11 @@ pub async fn health(State(health): State<Arc<Health>>) -> Response {
     let code = if status == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::to_string(&report).unwrap_or_default();
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// `GET /figures`: what the dashboard shows.
+pub async fn figures(State(health): State<Arc<Health>>) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], axum::Json((health.figures)())).into_response()
 }
 
 /// `GET /livez`: the process runs.

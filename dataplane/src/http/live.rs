@@ -6,6 +6,8 @@
 //! - `since`: the cursor of the last event that the client has. An event stream's `Last-Event-ID` wins over it.
 //! - `client_id`: a label for the log.
 //!
+//! `health_check` comes every 30 seconds and whenever a part of the service begins or ceases to answer; its `data` says which.
+//!
 //! A client that falls behind by more than its queue gets `{"type":"resync","cursor":…}`: it has everything up to the cursor, and what comes
 //! next starts anew. With `since` and that cursor on another connection it gets what it missed. If that happens twice within a ping interval the
 //! connection is closed with 1013.
@@ -18,6 +20,7 @@ mod socket;
 mod stream;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -42,7 +45,7 @@ use self::{
     frame::Filter,
     hub::Hub,
 };
-use super::{error::Problem, params::Params, router::BASE};
+use super::{error::Problem, health::Check, params::Params, router::BASE};
 use crate::{domain::record::Key, events::EventBus, security::caller::Caller};
 
 /// The most characters of a client's label.
@@ -80,15 +83,16 @@ pub struct LiveFigures {
 }
 
 impl Live {
-    /// Starts the feed of these entities. It ends at `shutdown`: clients are told to go elsewhere. Options are taken up by new connections.
+    /// Starts the feed of these entities, which also tells when `checks` change. It ends at `shutdown`: clients are told to go elsewhere. Options are taken up by new connections.
     pub fn start(
         bus: Arc<dyn EventBus>,
         entities: Vec<LiveEntity>,
         options: watch::Receiver<LiveOptions>,
+        checks: watch::Receiver<BTreeMap<String, Check>>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let (hub, catalogue) = (Hub::new(), Arc::new(Catalogue::new(entities)));
-        tokio::spawn(hub.run(&bus, catalogue.clone(), shutdown.clone()));
+        tokio::spawn(hub.run(&bus, catalogue.clone(), checks, shutdown.clone()));
         Arc::new(Self { hub, bus, catalogue, options, meter: LiveMeter::default(), shutdown })
     }
 
@@ -176,3 +180,6 @@ fn upgrade_needed() -> Problem {
     let detail = "this path is a WebSocket: connect with one, or read /api/v1/events/stream";
     Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade", "A WebSocket is needed here", detail)
 }
+
+#[cfg(test)]
+mod tests;

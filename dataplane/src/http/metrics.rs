@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Metric};
 
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ const OPERATIONS: [(Operation, &str); 6] = [
     (Operation::Patch, "patch"),
     (Operation::Delete, "delete"),
 ];
+/// The upper bounds of the times that are told apart, in seconds.
+pub const BOUNDS_S: [f64; 16] =
+    [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The families of request metrics.
@@ -59,12 +63,8 @@ impl HttpMetrics {
             &["pool", "operation", "class"],
         )?;
         let seconds = HistogramVec::new(
-            HistogramOpts::new("flyweight_http_request_seconds", "Time from a request's head to its answer.").buckets(
-                vec![
-                    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-                    2.5, 10.0,
-                ],
-            ),
+            HistogramOpts::new("flyweight_http_request_seconds", "Time from a request's head to its answer.")
+                .buckets(BOUNDS_S.to_vec()),
             &["pool", "operation"],
         )?;
         registry.register(Box::new(requests.clone()))?;
@@ -82,7 +82,33 @@ impl HttpMetrics {
     }
 }
 
+/// What one operation of a pool was asked since the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationFigures {
+    /// Its name.
+    pub operation: &'static str,
+    /// Requests answered.
+    pub requests: u64,
+    /// Those that this side failed.
+    pub errors: u64,
+    /// How many took at most each of [`BOUNDS_S`], and at last all.
+    pub buckets: Vec<u64>,
+}
+
 impl PoolMetrics {
+    /// The figures of every operation.
+    pub fn figures(&self) -> Vec<OperationFigures> {
+        let figures = |(route, (_, operation)): (&RouteMetrics, &(Operation, &'static str))| {
+            let metric = route.seconds.metric();
+            let histogram = metric.get_histogram();
+            let requests = histogram.get_sample_count();
+            let upto = histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count());
+            let errors = route.classes.last().map_or(0, IntCounter::get);
+            OperationFigures { operation, requests, errors, buckets: upto.chain([requests]).collect() }
+        };
+        self.routes.iter().zip(&OPERATIONS).map(figures).collect()
+    }
+
     /// Counts one answer.
     pub fn observe(&self, operation: Operation, status: StatusCode, took: Duration) {
         let Some(route) = self.routes.get(operation as usize) else { return };
@@ -96,6 +122,18 @@ impl PoolMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_say_how_long_requests_took() {
+        let metrics = HttpMetrics::new(&Registry::new()).unwrap().of_pool("users");
+        metrics.observe(Operation::List, StatusCode::OK, Duration::from_millis(2));
+        metrics.observe(Operation::List, StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(20));
+        let all = metrics.figures();
+        let lists = all.iter().find(|figures| figures.operation == "list").unwrap();
+        assert_eq!((lists.requests, lists.errors, lists.buckets.len()), (2, 1, BOUNDS_S.len() + 1));
+        assert_eq!(lists.buckets[4..7], [0, 1, 1]);
+        assert_eq!(lists.buckets.last(), Some(&2));
+    }
 
     #[test]
     fn operations_are_counted_under_their_names() {

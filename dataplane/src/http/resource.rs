@@ -95,6 +95,11 @@ impl Resource {
         &self.records.collection().pool
     }
 
+    /// What its requests cost.
+    pub fn metrics(&self) -> &PoolMetrics {
+        &self.metrics
+    }
+
     /// The roles that may read.
     pub fn readers(&self) -> Vec<String> {
         self.policy.read().access.read.clone()

@@ -17,6 +17,7 @@ use super::{
     factory,
     health::{self, Health},
     listing::{self, SearchParam},
+    openapi, pages,
     resource::{self, Resource},
     status,
 };
@@ -70,13 +71,14 @@ pub fn upserts(entity: Entity) -> bool {
 
 /// The router of the API. `live` has the routes of the live feed.
 pub fn router(api: &Api, live: Router) -> Router {
-    let mut router = live;
+    let mut router = live.merge(openapi::routes(&api.pools)).merge(pages::routes());
     for Pool { entity, resource } in &api.pools {
         router = router.merge(collection(*entity, resource)).merge(of_entity(*entity, resource));
     }
     let catalogue = pools_body(&api.pools);
     router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
+    router = router.route(&format!("{BASE}/figures"), get(health::figures).with_state(Arc::clone(&api.health)));
     for base in ["", BASE] {
         router = router
             .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))

@@ -57,6 +57,7 @@ mod changes;
 mod conditions;
 mod factory;
 mod faults;
+mod openapi;
 mod pages;
 mod paths;
 
@@ -67,6 +68,7 @@ struct Server {
     pools: Vec<Pool>,
     commits: Arc<AtomicU64>,
     factory: Arc<Factory>,
+    router: Router,
     _folder: Option<Folder>,
 }
 
@@ -203,10 +205,12 @@ impl Server {
             checks: watch::channel(BTreeMap::new()).1,
             unready: watch::channel(None).1,
             factory: Box::new(|| Json::Null),
+            figures: Box::new(|| Json::Null),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
         let api = Api { factory: factory.clone(), pools: pools.clone(), health: Arc::new(health) };
-        let routes = Routes::new(&api, router(&api, Router::new()));
+        let router = router(&api, Router::new());
+        let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
             async |mut request: axum::extract::Request, next: axum::middleware::Next| {
                 // Stands in for the security layer: the roles are what the test says.
@@ -226,6 +230,7 @@ impl Server {
             pools,
             commits,
             factory,
+            router,
             _folder: None,
         }
     }

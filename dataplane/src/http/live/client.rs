@@ -7,6 +7,7 @@ use std::{
 
 use futures::{StreamExt, stream::BoxStream};
 use http::StatusCode;
+use tokio::task::coop::consume_budget;
 use tracing::debug;
 
 use super::{
@@ -75,6 +76,8 @@ impl Client {
     /// What is to be sent next, once there is something. Nothing is lost when this is dropped while it waits.
     pub async fn next(&mut self) -> Item {
         loop {
+            // a replay of what this client does not want must not hold up others
+            consume_budget().await;
             match &mut self.source {
                 Source::End => return Item::End,
                 Source::Hub(seat) => match seat.next().await {

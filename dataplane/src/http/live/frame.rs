@@ -1,14 +1,20 @@
 //! An event as it is sent, written once for all clients; and which clients want it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::catalogue::{Catalogue, HEALTH_CHECK, Ownership, Topics};
-use crate::domain::{event::Envelope, value::Timestamp};
+use crate::{
+    domain::{event::Envelope, value::Timestamp},
+    http::health::{Check, Condition, overall},
+};
 
 /// An event as it is sent.
 #[derive(Debug)]
@@ -20,6 +26,13 @@ pub struct Frame {
     topic: usize,
     concern: Concern,
     event_stream: OnceLock<Bytes>,
+}
+
+/// How the service does, as `health_check` says it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct State {
+    status: Condition,
+    checks: BTreeMap<String, Condition>,
 }
 
 /// Whom an event concerns.
@@ -58,8 +71,8 @@ impl Frame {
         Self::new(event, topic, concern)
     }
 
-    /// A frame that only says that the feed is alive, and how far the client has it.
-    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue) -> Option<Arc<Self>> {
+    /// A frame that says that the feed is alive, how far the client has it, and how the service does.
+    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue, state: &State) -> Option<Arc<Self>> {
         let event = Envelope {
             id: Uuid::now_v7(),
             kind: HEALTH_CHECK.to_owned(),
@@ -68,7 +81,7 @@ impl Frame {
             version: 0,
             cursor,
             at: Timestamp::now().to_string(),
-            data: None,
+            data: serde_json::value::to_raw_value(state).ok(),
         };
         Self::new(&event, catalogue.health_check(), Concern::All)
     }
@@ -94,6 +107,14 @@ impl Frame {
             Concern::User(user) => Some(user),
             Concern::Everybody | Concern::Somebody | Concern::All => None,
         }
+    }
+}
+
+impl State {
+    /// The state that checks add up to. How fast each part answers is none of it.
+    pub fn of(checks: &BTreeMap<String, Check>) -> Self {
+        let each = checks.iter().map(|(name, check)| (name.clone(), check.status));
+        Self { status: overall(checks.values()), checks: each.collect() }
     }
 }
 
@@ -155,7 +176,7 @@ mod tests {
         let gone = frame("order", "deleted", "o2", None);
         let me = frame("user", "updated", "ann", Some("{}"));
         let product = frame("product", "updated", "p", Some(r#"{"user_id":"ann"}"#));
-        let alive = Frame::health_check(None, &catalogue()).unwrap();
+        let alive = Frame::health_check(None, &catalogue(), &State::of(&BTreeMap::new())).unwrap();
         let all = [&mine, &other, &gone, &me, &product, &alive];
         let seen = |filter: Filter| all.map(|frame| filter.wants(frame));
         assert_eq!(seen(filter(None, None)), [true; 6]);

@@ -4,26 +4,26 @@
 //! nothing and knows what it missed. The last frames are kept, so that a client which replayed can join just after the frame that it had last.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     catalogue::Catalogue,
-    frame::{Filter, Frame},
+    frame::{Filter, Frame, State},
 };
-use crate::events::EventBus;
+use crate::{events::EventBus, http::health::Check};
 
 /// Frames kept for clients that join after one of them.
 const KEPT: usize = 4_096;
 /// The bytes that these may have.
 const KEPT_BYTES: usize = 16 << 20;
-/// How often clients are told that the feed is alive.
+/// How often clients are told that the feed is alive, beside the moments when the service's state changes.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Hands events to clients.
@@ -84,6 +84,7 @@ impl Hub {
         self: &Arc<Self>,
         bus: &Arc<dyn EventBus>,
         catalogue: Arc<Catalogue>,
+        mut checks: watch::Receiver<BTreeMap<String, Check>>,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
         let (hub, mut live, mut gaps) = (self.clone(), bus.live(), bus.gaps());
@@ -92,6 +93,7 @@ impl Hub {
         async move {
             let _bus = bus;
             let mut health = tokio::time::interval(HEALTH_CHECK_INTERVAL);
+            let mut state = State::of(&checks.borrow_and_update());
             loop {
                 tokio::select! {
                     biased;
@@ -111,7 +113,14 @@ impl Hub {
                         }
                         Err(RecvError::Closed) => break,
                     },
-                    _ = health.tick() => hub.table.lock().send_health_check(&catalogue),
+                    Ok(()) = checks.changed() => {
+                        let now = State::of(&checks.borrow_and_update());
+                        if now != state {
+                            state = now;
+                            hub.table.lock().send_health_check(&catalogue, &state);
+                        }
+                    }
+                    _ = health.tick() => hub.table.lock().send_health_check(&catalogue, &state),
                 }
             }
             hub.table.lock().close();
@@ -200,8 +209,8 @@ impl Table {
     }
 
     /// One frame more or less does not matter here, so a full queue is left alone.
-    fn send_health_check(&self, catalogue: &Catalogue) {
-        let Some(frame) = Frame::health_check(self.cursor.clone(), catalogue) else { return };
+    fn send_health_check(&self, catalogue: &Catalogue, state: &State) {
+        let Some(frame) = Frame::health_check(self.cursor.clone(), catalogue, state) else { return };
         let narrow = self.by_user.values().flatten().filter(|(_, slot)| !slot.filter.asked);
         for (_, slot) in self.broad.iter().chain(narrow).filter(|(_, slot)| slot.filter.wants(&frame)) {
             _ = slot.queue.try_send(frame.clone());

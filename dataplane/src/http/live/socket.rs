@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures::SinkExt;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -26,7 +26,9 @@ const NO_MESSAGES: &str = r#"{"type":"error","detail":"the feed takes no message
 enum End {
     /// With a close frame from here.
     Close(u16, &'static str),
-    /// The client closed it, or it broke.
+    /// With a close frame from the client, which is yet to be answered.
+    Answer,
+    /// It broke.
     Gone,
 }
 
@@ -47,9 +49,13 @@ pub async fn serve(socket: WebSocket, client: Client, ping_interval: Duration, s
         end = session.run(ping_interval) => end,
         () = shutdown.cancelled() => End::Close(close_code::AWAY, "the service is going away: connect again"),
     };
-    if let End::Close(code, reason) = end {
-        debug!(client_id = session.client.label(), code, reason, "a live client is closed");
-        session.close(code, reason).await;
+    match end {
+        End::Close(code, reason) => {
+            debug!(client_id = session.client.label(), code, reason, "a live client is closed");
+            session.close(code, reason).await;
+        }
+        End::Answer => session.drain(Instant::now() + CLOSE_TIMEOUT).await,
+        End::Gone => {}
     }
 }
 
@@ -71,7 +77,8 @@ impl Session {
 
     async fn take(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
         match message {
-            None | Some(Ok(Message::Close(_))) => return Err(End::Gone),
+            None => return Err(End::Gone),
+            Some(Ok(Message::Close(_))) => return Err(End::Answer),
             Some(Err(error)) => return Err(end_of(error)),
             Some(Ok(Message::Binary(_))) => {
                 return Err(End::Close(close_code::UNSUPPORTED, "the feed takes no binary messages"));
@@ -125,6 +132,11 @@ impl Session {
         within(self.write_timeout, self.socket.send(message)).await
     }
 
+    /// Reads on until the closing handshake is done: reading is also what writes the answer to a close frame.
+    async fn drain(&mut self, deadline: Instant) {
+        while let Ok(Some(Ok(_))) = timeout_at(deadline, self.socket.recv()).await {}
+    }
+
     /// Says why, and waits for the client's answer, so that what it still sends does not reset the connection before it read the reason.
     async fn close(&mut self, code: u16, reason: &'static str) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
@@ -132,11 +144,7 @@ impl Session {
         if !matches!(timeout(CLOSE_TIMEOUT, self.socket.send(close)).await, Ok(Ok(()))) {
             return;
         }
-        while let Ok(Some(message)) = tokio::time::timeout_at(deadline, self.socket.recv()).await {
-            if message.is_err() {
-                break;
-            }
-        }
+        self.drain(deadline).await;
         // after a faulty message nothing more can be read: the client gets a moment to see the reason
         if code == close_code::SIZE || code == close_code::PROTOCOL || code == close_code::INVALID {
             sleep(CLOSE_TIMEOUT / 2).await;

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn unknown_paths_and_pools_say_what_is_served() {
     let server = Server::start().await;
-    for path in ["/", "/nothing", "//", "//users", "/users/a/b/c", "/products/"] {
+    for path in ["/", "/nothing", "///", "//users", "/users/a/b/c", "/products/"] {
         server.get(path).await.problem(404);
     }
     for path in ["/pools/none", "/pools/none/key", "/pools/products"] {

@@ -1,0 +1,101 @@
+// What the data plane answers, and how it is asked.
+
+export interface Tier { name: string; hits: number; misses: number; entries: number }
+export interface Operation { operation: string; requests: number; errors: number; buckets: number[] }
+export interface Pool {
+  name: string;
+  entity: string;
+  path: string;
+  entities: number;
+  distinct: number;
+  shared: number;
+  bytes: number;
+  bytes_saved: number;
+  evictions: number;
+  tiers: Tier[];
+  operations: Operation[];
+}
+export interface Check { status: "healthy" | "degraded" | "unhealthy"; latency_ms: number; message?: string }
+export interface Outbox { backend: string; backlog: number; oldest_ms: number; published: number }
+export interface Figures {
+  process: string;
+  service: string;
+  version: string;
+  uptime_s: number;
+  bounds_s: number[];
+  pools: Pool[];
+  outboxes: Outbox[];
+  live: { connections: number; sent: number; refused: number; resyncs: number };
+  status: Check["status"];
+  checks: Record<string, Check>;
+}
+export interface FeedEvent { id: string; type: string; entity: string; key: string; version: number; cursor?: string; at: string }
+export interface DeadLetter { id: string; [name: string]: unknown }
+
+const TOKEN = "flyweight-token";
+
+/** The token that the person gave, kept as long as the tab. */
+export function token(): string | null {
+  return sessionStorage.getItem(TOKEN);
+}
+
+export function setToken(text: string): void {
+  sessionStorage.setItem(TOKEN, text);
+}
+
+/** An answer that is no success. */
+export class Refused extends Error {
+  constructor(readonly status: number, detail: string) {
+    super(detail);
+  }
+}
+
+export async function ask<T>(path: string, method = "GET"): Promise<T> {
+  const headers: Record<string, string> = {};
+  const known = token();
+  if (known) headers["authorization"] = `Bearer ${known}`;
+  const response = await fetch(path, { method, headers, signal: AbortSignal.timeout(5000) });
+  const text = await response.text();
+  if (!response.ok) {
+    let detail = `${response.status} ${response.statusText}`;
+    try {
+      detail = (JSON.parse(text) as { detail?: string }).detail ?? detail;
+    } catch {
+      // not a problem document: the status says enough
+    }
+    throw new Refused(response.status, detail);
+  }
+  return (text ? JSON.parse(text) : null) as T;
+}
+
+/** Follows the live feed for ever: each event, and whether the feed is connected. */
+export function follow(take: (event: FeedEvent) => void, say: (connected: boolean) => void): void {
+  let cursor: string | undefined;
+  let wait = 250;
+  const connect = () => {
+    const query = new URLSearchParams({ client_id: "dashboard" });
+    if (cursor) query.set("since", cursor);
+    const known = token();
+    if (known) query.set("access_token", known);
+    const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/ws?${query}`);
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      wait = 250;
+      say(true);
+    };
+    socket.onmessage = (message) => {
+      const event = JSON.parse(String(message.data)) as FeedEvent;
+      if (event.cursor) cursor = event.cursor;
+      if (event.id) take(event);
+    };
+    socket.onclose = () => {
+      say(false);
+      // a cursor that is too old would be refused again and again
+      if (!opened) cursor = undefined;
+      setTimeout(connect, wait);
+      wait = Math.min(wait * 2, 5000);
+    };
+  };
+  connect();
+}

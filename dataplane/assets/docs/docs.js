@@ -1,0 +1,1 @@
+"use strict";(()=>{SwaggerUIBundle({url:"/openapi.json",dom_id:"#docs",deepLinking:!0,docExpansion:"none",defaultModelsExpandDepth:0,tryItOutEnabled:!0,displayRequestDuration:!0,validatorUrl:null});})();

@@ -1,0 +1,243 @@
+//! The operations of the pools: what `router::collection` and `router::of_entity` route.
+
+use crds::pool::Entity;
+use serde_json::{Value as Json, json};
+
+use super::{
+    operation::Operation,
+    schemas::{key, pascal, reference},
+};
+use crate::{
+    domain::{order, payment, schema::Schema},
+    http::{params::IDS_MAX, resource::Resource, router::BASE},
+    service::list::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX},
+};
+
+/// A list of entity tags, or `*`.
+fn tags() -> Json {
+    let pattern = "^(\\*|(W/)?\"[0-9]{1,18}\"( ?, ?(W/)?\"[0-9]{1,18}\")*)$";
+    json!({ "type": "string", "pattern": pattern })
+}
+
+/// What a pool's operations are made from.
+struct Described<'a> {
+    path: &'a str,
+    tag: &'a str,
+    /// `Product`
+    one: String,
+    /// `Products`
+    many: String,
+    key: &'a str,
+}
+
+/// The operations of one pool.
+pub fn operations(entity: Entity, resource: &Resource) -> Vec<Operation> {
+    let schema = resource.records.schema();
+    let described = Described {
+        path: &resource.path,
+        tag: resource.pool(),
+        one: pascal(&schema.entity),
+        many: pascal(&schema.collection),
+        key: &schema.key,
+    };
+    let mut operations = vec![described.list(), described.read()];
+    if resource.is_writable() {
+        operations.extend([described.replace(resource.upserts), described.delete()]);
+        if entity != Entity::Custom {
+            operations.extend([described.create(), described.patch()]);
+        }
+    }
+    operations.extend(of_entity(entity, &described));
+    operations
+}
+
+/// The schemas of a pool, amended where the entity's own rules are stricter than its fields.
+pub fn amend(entity: Entity, _schema: &Schema, schemas: &mut [(String, Json)]) {
+    if entity != Entity::Order {
+        return;
+    }
+    for (name, schema) in schemas {
+        let items = &mut schema["properties"]["items"];
+        if items.is_object() && !name.ends_with("Page") {
+            *items = order_items(name == "Order");
+        }
+    }
+}
+
+/// The items of an order; in an answer all have their price.
+fn order_items(answered: bool) -> Json {
+    let asked = json!({
+        "type": ["number", "string", "null"], "minimum": 0, "pattern": "^[0-9]{1,11}(\\.[0-9]{1,4})?$",
+        "description": "The catalogue's price where it is left out.",
+    });
+    let given = json!({ "type": "number", "minimum": 0 });
+    json!({
+        "type": "array", "minItems": 1, "maxItems": order::ITEMS_MAX,
+        "items": {
+            "type": "object",
+            "additionalProperties": false,
+            "required": if answered { vec!["product_id", "quantity", "price"] } else { vec!["product_id", "quantity"] },
+            "properties": {
+                "product_id": key(),
+                "quantity": { "type": "integer", "minimum": 1, "maximum": order::QUANTITY_MAX },
+                "price": if answered { given } else { asked },
+            },
+        },
+    })
+}
+
+fn of_entity(entity: Entity, pool: &Described) -> Vec<Operation> {
+    let by = |path: &str, id: &str, summary, name: &str, schema| {
+        pool.page(Operation::get(format!("{BASE}{path}"), id, summary).in_path(name, schema)).fails(&[404])
+    };
+    let category = json!({ "type": "string", "minLength": 1, "maxLength": 128 });
+    match entity {
+        Entity::User => vec![pool.search()],
+        Entity::Payment => vec![
+            pool.set_status(),
+            by("/payments/user/{user_id}", "listPaymentsOfUser", "A user's payments", "user_id", key()),
+            by("/users/{id}/payments", "listPaymentsBelowUser", "A user's payments", "id", key()),
+        ],
+        Entity::Order => {
+            vec![by("/orders/user/{user_id}", "listOrdersOfUser", "A user's orders", "user_id", key())]
+        }
+        Entity::Product => {
+            let (path, id) = ("/products/category/{category}", "listProductsOfCategory");
+            vec![by(path, id, "The products of a category", "category", category)]
+        }
+        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => Vec::new(),
+    }
+}
+
+impl Described<'_> {
+    fn at(&self) -> String {
+        format!("{}/{{{}}}", self.path, self.key)
+    }
+
+    fn list(&self) -> Operation {
+        let ids = format!("Up to {IDS_MAX} keys, separated by commas; nothing else beside them.");
+        let operation =
+            Operation::get(self.path, format!("list{}", self.many), "A page of records, or many by their keys");
+        self.page(operation).query("ids", &ids, json!({ "type": "string" }))
+    }
+
+    /// The parameters and the answers of a page.
+    fn page(&self, operation: Operation) -> Operation {
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT });
+        let cursor = json!({ "type": "string", "minLength": 1 });
+        operation
+            .tag(self.tag)
+            .query("limit", "The most records of a page.", limit)
+            .query("offset", "Records to pass over.", json!({ "type": "integer", "minimum": 0, "maximum": OFFSET_MAX }))
+            .query("cursor", "The `next_cursor` of the page before; not beside `offset`.", cursor)
+            .guarded()
+            .gives(200, "A page.", reference(&format!("{}Page", self.one)))
+    }
+
+    fn search(&self) -> Operation {
+        let text = || json!({ "type": "string", "minLength": 1, "maxLength": 256 });
+        self.page(Operation::get(format!("{}/search", self.path), format!("search{}", self.many), "Search"))
+            .query("q", "Held by the name, the e-mail address or the user name.", text())
+            .query(
+                "email",
+                "The whole e-mail address.",
+                json!({ "type": "string", "format": "email", "maxLength": 254 }),
+            )
+            .query("name", "Held by the name.", text())
+    }
+
+    fn read(&self) -> Operation {
+        let always = [("ETag", true)];
+        Operation::get(self.at(), format!("get{}", self.one), "One record")
+            .tag(self.tag)
+            .in_path(self.key, key())
+            .header("If-None-Match", "Entity tags, or *.", tags())
+            .header("If-Min-Version", "The least version to serve.", json!({ "type": "integer", "minimum": 0 }))
+            .header(
+                "Flyweight-Explain",
+                "1: say which tier served it.",
+                json!({ "type": "string", "enum": ["0", "1"] }),
+            )
+            .guarded()
+            .fails(&[404])
+            .gives(200, "The record.", reference(&self.one))
+            .with_headers(200, &[("ETag", true), ("Age", false), ("Warning", false), ("Flyweight-Explain", false)])
+            .gives_nothing(304, "The client has this version.")
+            .with_headers(304, &always)
+    }
+
+    fn create(&self) -> Operation {
+        self.written(Operation::post(self.path, format!("create{}", self.one), "Create a record"))
+            .takes(reference(&format!("{}Create", self.one)))
+            .fails(&[409])
+            .gives(201, "The new record.", reference(&self.one))
+            .with_headers(201, &[("ETag", true), ("Location", true)])
+    }
+
+    fn replace(&self, upserts: bool) -> Operation {
+        let operation = Operation::put(self.at(), format!("replace{}", self.one), "Replace a record")
+            .in_path(self.key, key())
+            .takes(reference(&format!("{}Replace", self.one)));
+        let operation = self
+            .written(self.conditional(operation))
+            .fails(&[404, 409])
+            .gives(200, "The record as it is now.", reference(&self.one))
+            .with_headers(200, &[("ETag", true)]);
+        if !upserts {
+            return operation;
+        }
+        operation
+            .gives(201, "The new record.", reference(&self.one))
+            .with_headers(201, &[("ETag", true), ("Location", true)])
+    }
+
+    fn patch(&self) -> Operation {
+        let operation =
+            Operation::patch(self.at(), format!("patch{}", self.one), "Change fields of a record (JSON merge patch)")
+                .in_path(self.key, key())
+                .takes_as(
+                    &["application/merge-patch+json", "application/json"],
+                    reference(&format!("{}Patch", self.one)),
+                );
+        self.written(self.conditional(operation))
+            .fails(&[404, 409])
+            .gives(200, "The record as it is now.", reference(&self.one))
+            .with_headers(200, &[("ETag", true)])
+    }
+
+    fn delete(&self) -> Operation {
+        let operation = Operation::delete(self.at(), format!("delete{}", self.one), "Delete a record");
+        self.conditional(operation.tag(self.tag).in_path(self.key, key()))
+            .guarded()
+            .fails(&[404, 409, 422, 504])
+            .gives_nothing(204, "It is gone.")
+    }
+
+    fn set_status(&self) -> Operation {
+        let body = json!({
+            "type": "object",
+            "required": ["status"],
+            "additionalProperties": false,
+            "properties": { "status": { "type": "string", "enum": payment::STATUSES }, "id": key() },
+        });
+        let path = format!("{}/{{id}}/status", self.path);
+        let operation =
+            Operation::put(path, "setPaymentStatus", "Move a payment's status").in_path("id", key()).takes(body);
+        self.written(self.conditional(operation))
+            .fails(&[404, 409])
+            .gives(200, "The payment as it is now.", reference(&self.one))
+            .with_headers(200, &[("ETag", true)])
+    }
+
+    fn conditional(&self, operation: Operation) -> Operation {
+        operation
+            .header("If-Match", "Entity tags, or *.", tags())
+            .header("If-None-Match", "*: only where there is no record.", json!({ "type": "string", "enum": ["*"] }))
+            .fails(&[412])
+    }
+
+    /// What every write with a body can answer.
+    fn written(&self, operation: Operation) -> Operation {
+        operation.tag(self.tag).guarded().fails(&[408, 413, 415, 422, 504])
+    }
+}

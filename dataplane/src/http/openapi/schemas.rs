@@ -1,0 +1,228 @@
+//! JSON Schemas of records and bodies, from the schemas that validate them.
+
+use rust_decimal::Decimal;
+use serde_json::{Map, Value as Json, json};
+
+use crate::domain::{
+    schema::{Field, Form, Kind, Schema, Shape},
+    value::Value,
+};
+
+/// What every key looks like.
+pub const KEY_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,127}$";
+
+/// Which members a body may have and must have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Record,
+    Create,
+    Replace,
+    Patch,
+}
+
+/// The schemas of one entity, under the names that operations refer to: `User`, `UserCreate`, `UserReplace`, `UserPatch`, `UserPage`.
+pub fn of_entity(schema: &Schema, name: &str) -> Vec<(String, Json)> {
+    vec![
+        (name.to_owned(), object(schema, Body::Record)),
+        (format!("{name}Create"), object(schema, Body::Create)),
+        (format!("{name}Replace"), object(schema, Body::Replace)),
+        (format!("{name}Patch"), object(schema, Body::Patch)),
+        (format!("{name}Page"), page(name)),
+    ]
+}
+
+/// A reference to a schema.
+pub fn reference(name: &str) -> Json {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// A key.
+pub fn key() -> Json {
+    json!({ "type": "string", "pattern": KEY_PATTERN, "maxLength": 128 })
+}
+
+/// The words of a name as one: `notification_template` becomes `NotificationTemplate`.
+pub fn pascal(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+    };
+    name.split(|c: char| !c.is_ascii_alphanumeric()).map(word).collect()
+}
+
+fn page(name: &str) -> Json {
+    json!({
+        "type": "object",
+        "required": ["items", "total", "limit", "offset", "next_cursor"],
+        "additionalProperties": false,
+        "properties": {
+            "items": { "type": "array", "items": reference(name) },
+            "total": { "type": "integer", "minimum": 0 },
+            "limit": { "type": "integer", "minimum": 0, "maximum": 1000 },
+            "offset": { "type": "integer", "minimum": 0 },
+            "next_cursor": { "type": ["string", "null"], "description": "Where the next page begins; null on the last." },
+        },
+    })
+}
+
+fn object(schema: &Schema, body: Body) -> Json {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    properties.insert(schema.key.clone(), key());
+    if body != Body::Create {
+        let time = json!({ "type": "string", "format": "date-time" });
+        properties.insert("version".to_owned(), json!({ "type": "integer", "minimum": 1 }));
+        properties.insert("created_at".to_owned(), time.clone());
+        properties.insert("updated_at".to_owned(), time);
+    }
+    if body == Body::Record {
+        required.extend([schema.key.clone(), "version".to_owned(), "created_at".to_owned(), "updated_at".to_owned()]);
+    }
+    for field in &schema.fields {
+        let always = match body {
+            Body::Record => true,
+            Body::Create if field.read_only => continue,
+            Body::Create | Body::Replace => field.required,
+            Body::Patch => false,
+        };
+        if always {
+            required.push(field.name.clone());
+        }
+        properties.insert(field.name.clone(), member(field, body));
+    }
+    let mut object = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    if !required.is_empty() {
+        object["required"] = required.into();
+    }
+    object
+}
+
+fn member(field: &Field, body: Body) -> Json {
+    let mut value = value_of(field, body != Body::Record);
+    let nullable = match body {
+        Body::Record => !field.required && field.default == Value::Null,
+        Body::Create | Body::Replace | Body::Patch => !field.required,
+    };
+    if nullable {
+        value = or_null(value);
+    }
+    if field.read_only {
+        value["readOnly"] = (body == Body::Record).into();
+    }
+    if body == Body::Create
+        && let Value::Text(text) = &field.default
+    {
+        value["default"] = text.as_str().into();
+    }
+    value
+}
+
+/// The schema, or null.
+fn or_null(mut schema: Json) -> Json {
+    if let Some(words) = schema.get_mut("enum").and_then(Json::as_array_mut) {
+        words.push(Json::Null);
+    }
+    match schema.get("type").cloned() {
+        Some(Json::String(one)) => schema["type"] = json!([one, "null"]),
+        Some(Json::Array(mut several)) => {
+            several.push("null".into());
+            schema["type"] = several.into();
+        }
+        _ => {
+            if let Some(object) = schema.as_object_mut() {
+                object.remove("not");
+            }
+        }
+    }
+    schema
+}
+
+/// The schema of a field's values. `asked`: in a request, where decimals may also be text.
+fn value_of(field: &Field, asked: bool) -> Json {
+    match &field.kind {
+        Kind::Text { max, form } => text(*max, *form, field.required),
+        Kind::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Decimal { min, max, scale } => decimal(*min, *max, *scale, asked),
+        Kind::Bool => json!({ "type": "boolean" }),
+        Kind::Json { max, shape } => {
+            let mut schema = match shape {
+                Shape::Any => json!({ "not": { "type": "null" } }),
+                Shape::Object => json!({ "type": "object", "additionalProperties": true }),
+                Shape::List => json!({ "type": "array" }),
+                Shape::Strings => json!({ "type": "array", "items": { "type": "string" } }),
+            };
+            schema["description"] = format!("At most {max} bytes as JSON.").into();
+            schema
+        }
+        Kind::Time => json!({ "type": "string", "format": "date-time" }),
+        Kind::Choice(words) => json!({ "type": "string", "enum": words }),
+    }
+}
+
+fn text(max: usize, form: Form, required: bool) -> Json {
+    let mut schema = match form {
+        Form::Any => json!({ "type": "string", "maxLength": max }),
+        Form::Email => json!({ "type": "string", "format": "email", "maxLength": max }),
+        Form::Currency => {
+            json!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "A currency code of ISO 4217." })
+        }
+        Form::Key => key(),
+    };
+    if required && form == Form::Any {
+        schema["minLength"] = 1.into();
+    }
+    schema
+}
+
+/// Bounds beyond what a double tells apart are left to the description.
+fn decimal(min: Decimal, max: Decimal, scale: u32, asked: bool) -> Json {
+    let about = format!("An exact decimal number from {min} to {max}, at most {scale} digits after the point.");
+    let mut schema = json!({ "type": "number", "description": about });
+    if max < Decimal::MAX {
+        schema["minimum"] = number(min);
+        schema["maximum"] = number(max);
+    }
+    if asked {
+        schema["type"] = json!(["number", "string"]);
+        let sign = if min < Decimal::ZERO { "-?" } else { "" };
+        let digits = max.trunc().to_string().len();
+        schema["pattern"] = format!("^{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
+    }
+    schema
+}
+
+fn number(value: Decimal) -> Json {
+    serde_json::from_str(&value.normalize().to_string()).unwrap_or(Json::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{payment, product};
+
+    #[test]
+    fn bounds_come_from_the_schema() {
+        let all: Map<String, Json> = of_entity(&product::schema(), "Product").into_iter().collect();
+        let create = &all["ProductCreate"];
+        assert_eq!(create["required"], json!(["name", "price"]));
+        assert_eq!(create["properties"]["name"], json!({ "type": "string", "maxLength": 255, "minLength": 1 }));
+        assert_eq!(create["properties"]["stock"]["type"], json!(["integer", "null"]));
+        assert_eq!(all["Product"]["properties"]["stock"]["type"], "integer", "it has a default");
+        assert_eq!(all["Product"]["properties"]["brand"]["type"], json!(["string", "null"]));
+        assert_eq!(all["ProductPatch"].get("required"), None);
+        assert_eq!(create["properties"]["price"]["maximum"], json!(99_999_999_999.999_9));
+    }
+
+    #[test]
+    fn only_the_server_sets_what_is_read_only() {
+        let all: Map<String, Json> = of_entity(&payment::schema(), "Payment").into_iter().collect();
+        assert!(all["PaymentCreate"]["properties"].get("status").is_none());
+        assert_eq!(all["Payment"]["properties"]["status"]["readOnly"], true);
+    }
+
+    #[test]
+    fn names_are_joined() {
+        assert_eq!(pascal("notification_template"), "NotificationTemplate");
+        assert_eq!(pascal("store-list"), "StoreList");
+    }
+}

@@ -1,0 +1,178 @@
+//! The operations that are there whichever pools are served: health, the feed, the pages.
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    operation::Operation,
+    schemas::{key, pascal, reference},
+};
+use crate::http::{
+    pages::{PAGES, Page},
+    router::BASE,
+};
+
+/// The operations.
+pub fn operations() -> Vec<Operation> {
+    let mut operations = vec![pools(), events()];
+    operations.extend(PAGES.iter().map(page));
+    for base in ["", BASE] {
+        let below = if base.is_empty() { "" } else { "Below" };
+        operations.extend(probes(base, below));
+        operations.push(feed(base, below));
+        let document = Operation::get(format!("{base}/openapi.json"), format!("openapi{below}"), "This document")
+            .gives_nothing(304, "The client has it.");
+        operations.push(document.gives(
+            200,
+            "An OpenAPI document.",
+            json!({ "type": "object", "required": ["openapi", "paths"] }),
+        ));
+    }
+    operations
+}
+
+/// The schemas that these refer to.
+pub fn schemas() -> Vec<(String, Json)> {
+    [("Problem", problem()), ("Health", health()), ("Event", event()), ("Pools", pool_list())]
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .into()
+}
+
+fn probes(base: &str, below: &str) -> [Operation; 3] {
+    let text = || json!({ "type": "string", "const": "ok" });
+    const PLAIN: &str = "text/plain";
+    [
+        Operation::get(format!("{base}/health"), format!("health{below}"), "The state of every part")
+            .gives(200, "Requests are served.", reference("Health"))
+            .gives(503, "A part without which requests fail does not answer.", reference("Health")),
+        Operation::get(format!("{base}/livez"), format!("livez{below}"), "Whether the process runs").gives_as(
+            200,
+            "It does.",
+            PLAIN,
+            text(),
+        ),
+        Operation::get(format!("{base}/readyz"), format!("readyz{below}"), "Whether requests may be sent here")
+            .gives_as(200, "They may.", PLAIN, text())
+            .fails(&[503]),
+    ]
+}
+
+fn page(page: &Page) -> Operation {
+    let name: String = page.path.split(['/', '.', '-']).map(pascal).collect();
+    let media = page.media.split(';').next().unwrap_or_default();
+    Operation::get(page.path, format!("page{name}"), "A page, or a part of one")
+        .tag("pages")
+        .gives_as(200, "The file.", media, json!({ "type": "string" }))
+        .gives_nothing(304, "The client has it.")
+}
+
+fn pools() -> Operation {
+    Operation::get(format!("{BASE}/pools"), "listPools", "The pools that are served").guarded().gives(
+        200,
+        "Their names, entities and paths.",
+        reference("Pools"),
+    )
+}
+
+fn feed(base: &str, below: &str) -> Operation {
+    subscribes(Operation::get(format!("{base}/ws"), format!("feed{below}"), "The live feed, as a WebSocket"))
+        .gives_nothing(101, "The WebSocket; each text frame is an `Event`.")
+        .fails(&[426])
+}
+
+fn events() -> Operation {
+    let operation =
+        Operation::get(format!("{BASE}/events/stream"), "streamEvents", "The live feed, as Server-Sent Events");
+    subscribes(operation)
+        .header("Last-Event-ID", "The cursor of the last event that the client has.", json!({ "type": "string" }))
+        .gives_as(200, "Events, each with its cursor as id.", "text/event-stream", json!({ "type": "string" }))
+}
+
+fn subscribes(operation: Operation) -> Operation {
+    let topics = "Entities, collections or event types, separated by commas.";
+    operation
+        .tag("events")
+        .query("topics", topics, json!({ "type": "string" }))
+        .query("user_id", "Only what concerns this user.", key())
+        .query("client_id", "A label for the log.", json!({ "type": "string", "minLength": 1, "maxLength": 128 }))
+        .query("since", "The cursor of the last event that the client has.", json!({ "type": "string" }))
+        .guarded()
+        .fails(&[410])
+}
+
+fn problem() -> Json {
+    json!({
+        "type": "object",
+        "description": "What was wrong, where, and what to do (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "instance"],
+        "properties": {
+            "type": { "type": "string", "pattern": "^urn:flyweight:problem:[a-z-]+$" },
+            "title": { "type": "string" },
+            "status": { "type": "integer", "minimum": 400, "maximum": 599 },
+            "detail": { "type": "string" },
+            "instance": { "type": "string" },
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "message"],
+                    "properties": { "field": { "type": "string" }, "message": { "type": "string" } },
+                },
+            },
+        },
+    })
+}
+
+fn health() -> Json {
+    let condition = json!({ "type": "string", "enum": ["healthy", "degraded", "unhealthy"] });
+    json!({
+        "type": "object",
+        "required": ["status", "version", "checks", "factory"],
+        "properties": {
+            "status": condition,
+            "version": { "type": "string" },
+            "checks": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["status", "latency_ms"],
+                    "properties": {
+                        "status": condition, "latency_ms": { "type": "number", "minimum": 0 }, "message": { "type": "string" },
+                    },
+                },
+            },
+            "factory": { "type": ["object", "null"], "description": "The figures of the flyweight pools, by their names." },
+        },
+    })
+}
+
+fn event() -> Json {
+    json!({
+        "type": "object",
+        "description": "One event of the feed, in WebSocket frames, event streams and Kafka alike.",
+        "required": ["id", "type", "entity", "key", "version", "at", "data"],
+        "properties": {
+            "id": { "type": "string", "format": "uuid" },
+            "type": { "type": "string", "description": "product_created, product_updated, product_deleted, …, health_check" },
+            "entity": { "type": "string" },
+            "key": { "type": "string" },
+            "version": { "type": "integer", "minimum": 0 },
+            "cursor": { "type": "string", "description": "The place in the whole feed." },
+            "at": { "type": "string", "format": "date-time" },
+            "data": { "description": "The record, encrypted fields masked; null for a delete." },
+        },
+    })
+}
+
+fn pool_list() -> Json {
+    let pool = json!({
+        "type": "object",
+        "required": ["name", "entity", "path", "writable"],
+        "properties": {
+            "name": { "type": "string" }, "entity": { "type": "string" },
+            "path": { "type": "string" }, "writable": { "type": "boolean" },
+        },
+    });
+    json!({
+        "type": "object", "required": ["pools"], "properties": { "pools": { "type": "array", "items": pool } },
+    })
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes load with wrk and says what the API bore: reads, pages, writes, and a mix of 95 reads and 5 writes of 100.
+# usage: tests/load/run.sh [URL]     without URL a release build serves the samples with embedded stores for the time of the test
+# SECONDS_EACH (10), CONNECTIONS (32), THREADS (2), PRODUCTS (500)
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+
+URL=${1:-}
+readonly EACH=${SECONDS_EACH:-10} CONNECTIONS=${CONNECTIONS:-32} THREADS=${THREADS:-2}
+export PRODUCTS=${PRODUCTS:-500}
+RUN=$(mktemp -d)
+SERVER=
+
+main() {
+    trap finish EXIT
+    tests/tools/install.sh bench
+    [[ -n $URL ]] || serve
+    fill
+    printf '\n%s, %s connections, %s s each, %s products, %s cores\n\n' "$URL" "$CONNECTIONS" "$EACH" "$PRODUCTS" "$(nproc)"
+    local mix
+    for mix in read page write mixed; do
+        MIX=$mix wrk --threads "$THREADS" --connections "$CONNECTIONS" --duration "${EACH}s" --timeout 10s \
+            --script tests/load/mix.lua "$URL" >"$RUN/wrk"
+        grep -E ' failed$' "$RUN/wrk"
+    done
+    echo
+}
+
+# The sample shop on free ports, until this ends.
+serve() {
+    cargo build --quiet --workspace --release --bin flyweight-dataplane
+    "${CARGO_TARGET_DIR:-target}/release/flyweight-dataplane" serve --manifests configs/samples --data-dir "$RUN/data" \
+        --port 0 --admin-port 0 --drain-delay 0s --log-format json >/dev/null 2>"$RUN/log" &
+    SERVER=$!
+    local port
+    for _ in $(seq 300); do
+        port=$(sed -nE 's/.*"addr":"[^"]*:([0-9]+)".*/\1/p' "$RUN/log" | head -n 1)
+        [[ -z $port ]] || break
+        sleep 0.1
+    done
+    [[ -n $port ]] || { cat "$RUN/log" >&2 && exit 1; }
+    URL=http://127.0.0.1:$port
+}
+
+# Products to read and to change; those that are there already stay.
+fill() {
+    local n description
+    description=$(printf 'Made of oak and brass. %.0s' {1..20})
+    for n in $(seq "$PRODUCTS"); do
+        ((n == 1)) || echo next
+        printf 'url = "%s/api/v1/products"\nheader = "content-type: application/json"\noutput = /dev/null\n' "$URL"
+        printf 'data = "{\\"id\\":\\"load-%d\\",\\"name\\":\\"Lamp %d\\",\\"price\\":\\"19.90\\",\\"description\\":\\"%s\\"}"\n' "$n" "$n" "$description"
+    done >"$RUN/fill"
+    curl --silent --show-error --config "$RUN/fill"
+}
+
+finish() {
+    [[ -z $SERVER ]] || kill "$SERVER" 2>/dev/null || true
+    rm -rf -- "$RUN"
+}
+
+main

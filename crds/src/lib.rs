@@ -9,6 +9,8 @@
 )]
 
 #[cfg(feature = "kube")]
+pub mod annotations;
+#[cfg(feature = "kube")]
 pub mod definitions;
 pub mod entity;
 pub mod manifest;

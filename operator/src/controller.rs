@@ -152,6 +152,9 @@ where
     if !context.caches.filled().await {
         return Ok(Action::await_change());
     }
+    if let Some(rest) = context.memory.rest(&object.uid().unwrap_or_default()) {
+        return Ok(Action::requeue(rest));
+    }
     let started = Instant::now();
     let kind = K::kind(&());
     let outcome = timeout(RECONCILE_TIMEOUT, reconcile(object.clone(), context.clone())).await.unwrap_or_else(|_| {

@@ -8,6 +8,7 @@ mod caches;
 mod child;
 mod context;
 mod controller;
+mod deletion;
 mod desired;
 mod error;
 mod events;

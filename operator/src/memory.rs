@@ -21,8 +21,14 @@ const BACKOFF_LAST: Duration = Duration::from_secs(120);
 #[derive(Default)]
 pub struct Memory {
     written: Mutex<HashMap<String, HashMap<ChildRef, Written>>>,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
     reported: Mutex<HashMap<String, Instant>>,
+}
+
+/// The failures in a row of one object.
+struct Failures {
+    count: u32,
+    last: Instant,
 }
 
 /// A child as it was last written by this replica.
@@ -80,13 +86,20 @@ impl Memory {
         newest.into_values().collect()
     }
 
-    /// How long to wait after one more failure: doubling from 1 s to 2 min, with up to a quarter less so that objects spread out.
+    /// How long to wait after one more failure: doubling from 1 s to 2 min, with up to a quarter more so that objects spread out.
     pub fn backoff(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock();
-        let count = failures.entry(uid.to_owned()).or_default();
-        let wait = BACKOFF_FIRST.saturating_mul(1 << (*count).min(16)).min(BACKOFF_LAST);
-        *count = count.saturating_add(1);
-        wait.mul_f64(1.0 - rand::random_range(0.0..0.25))
+        let now = Instant::now();
+        let mut all = self.failures.lock();
+        let failures = all.entry(uid.to_owned()).or_insert(Failures { count: 0, last: now });
+        let wait = BACKOFF_FIRST.saturating_mul(1 << failures.count.min(16)).min(BACKOFF_LAST);
+        *failures = Failures { count: failures.count.saturating_add(1), last: now };
+        wait.mul_f64(1.0 + rand::random_range(0.0..0.25))
+    }
+
+    /// How long nothing may be tried although something changed: after a failure each change would be another attempt at once.
+    pub fn rest(&self, uid: &str) -> Option<Duration> {
+        let failures = self.failures.lock();
+        BACKOFF_FIRST.checked_sub(failures.get(uid)?.last.elapsed()).filter(|rest| !rest.is_zero())
     }
 
     /// Takes down that a reconcile succeeded.
@@ -172,11 +185,13 @@ mod tests {
     fn the_wait_doubles_up_to_its_limit_and_starts_anew() {
         let memory = Memory::default();
         let waits: Vec<Duration> = (0..10).map(|_| memory.backoff("uid")).collect();
-        assert!(waits[0] <= BACKOFF_FIRST && waits[0] >= BACKOFF_FIRST.mul_f64(0.75));
+        assert!(waits[0] >= BACKOFF_FIRST && waits[0] <= BACKOFF_FIRST.mul_f64(1.25));
         assert!(waits[3] >= BACKOFF_FIRST.mul_f64(6.0));
-        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST));
+        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST.mul_f64(1.25)));
+        assert!(memory.rest("uid").is_some_and(|rest| rest <= BACKOFF_FIRST), "changes do not shorten the first wait");
         memory.succeeded("uid");
-        assert!(memory.backoff("uid") <= BACKOFF_FIRST);
+        assert_eq!(memory.rest("uid"), None);
+        assert!(memory.backoff("uid") <= BACKOFF_FIRST.mul_f64(1.25));
     }
 
     #[test]

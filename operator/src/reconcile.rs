@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use kube::{Resource, runtime::controller::Action};
 
-use crate::{apply, context::Context, desired, error::Error, observe, shares, status, validate};
+use crate::{apply, context::Context, deletion, desired, error::Error, observe, shares, status, validate};
 
 /// How often pods are asked what they run while everything is as it should be.
 const SETTLED: Duration = Duration::from_secs(10);
 /// The same while something is under way.
-const UNDER_WAY: Duration = Duration::from_secs(2);
+pub const UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// Makes the cluster as the service wants it, and says how far that is.
 ///
@@ -18,7 +18,10 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 /// When the API server refuses or fails; what the author of the resources caused is a condition instead.
 pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> Result<Action, Error> {
     if service.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return deletion::finish(&service, &context).await;
+    }
+    if !deletion::is_guarded(&service) {
+        return deletion::guard(&service, &context).await;
     }
     let observed = observe::observe(&service, &context).await;
     let verdict = validate::validate(&observed);

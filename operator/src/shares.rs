@@ -28,6 +28,7 @@ use crate::{
     error::Error,
     observe::{Observed, report::PodReport},
     status::{
+        Published,
         conditions::{Draft, Holds, settle},
         figures::{self, PoolSum},
         publish,
@@ -109,8 +110,7 @@ pub async fn report_pool(pool: &Arc<FlyweightPool>, context: &Context) -> Result
     };
     let former = pool.status.clone().unwrap_or_default();
     let status = pool_status(pool, &shares, &former, Timestamp::now());
-    publish(&**pool, &former, &status, context).await?;
-    Ok(Action::requeue(RECHECK))
+    Ok(again(publish(&**pool, &former, &status, context).await?))
 }
 
 /// Writes the status of a tier.
@@ -130,8 +130,11 @@ pub async fn report_tier(tier: &Arc<CacheTier>, context: &Context) -> Result<Act
     let Some(shares) = shares_of(&services, context, uses) else { return Ok(Action::requeue(SOON)) };
     let former = tier.status.clone().unwrap_or_default();
     let status = tier_status(tier, &shares, &former, Timestamp::now());
-    publish(&**tier, &former, &status, context).await?;
-    Ok(Action::requeue(RECHECK))
+    Ok(again(publish(&**tier, &former, &status, context).await?))
+}
+
+fn again(published: Published) -> Action {
+    Action::requeue(if published == Published::Later { SOON } else { RECHECK })
 }
 
 fn serves(service: &FlyweightService, pool: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The fifth step: says how things are. One writer, nothing written that is already said, figures at most every half minute.
+//! The fifth step: says how things are. One writer, nothing written that is already said, at most one write a second, figures at most every half minute.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -34,6 +34,18 @@ pub mod service;
 mod tests;
 
 const FIGURES_EVERY: Duration = Duration::from_secs(30);
+const ANYTHING_EVERY: Duration = Duration::from_secs(1);
+
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It says something new, and was written.
+    Written,
+    /// It is said already, or what is new are figures that may wait.
+    Said,
+    /// It says something new, but the last write is too recent: look again.
+    Later,
+}
 
 /// Writes the service's status, hands the figures on to its pools and tiers, and reports changes as events. Says whether all is settled.
 ///
@@ -52,13 +64,14 @@ pub async fn report(
     let share = Share::new(observed, &facts, &status);
     let settled = find(&status.conditions, "Progressing").is_some_and(|one| one.status == "False");
     let changed = context.shares.put(&observed.namespace, &observed.name, share);
-    if publish(&*observed.service, &former, &status, context).await? {
+    let published = publish(&*observed.service, &former, &status, context).await?;
+    if published == Published::Written {
         announce(observed, &former.conditions, &status.conditions, context).await;
     }
     if changed {
         context.shares.wake(observed, context).await;
     }
-    Ok(settled)
+    Ok(settled && published != Published::Later)
 }
 
 /// A status, and what of it may wait.
@@ -85,19 +98,19 @@ impl Status for TierStatus {
     }
 }
 
-/// Writes the status where it says something new. Says whether it did.
+/// Writes the status where it says something new.
 ///
 /// # Errors
 /// When the API server refuses or fails; an object that is gone is no error.
-pub async fn publish<K, S>(object: &K, former: &S, status: &S, context: &Context) -> Result<bool, Error>
+pub async fn publish<K, S>(object: &K, former: &S, status: &S, context: &Context) -> Result<Published, Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     S: Status,
 {
     let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
-    let due = former.essence() != status.essence() || context.memory.may_report(&uid, FIGURES_EVERY);
-    if former == status || !due {
-        return Ok(false);
+    let essential = former.essence() != status.essence();
+    if former == status || !context.memory.may_report(&uid, if essential { ANYTHING_EVERY } else { FIGURES_EVERY }) {
+        return Ok(if essential { Published::Later } else { Published::Said });
     }
     let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     let kind = K::kind(&());
@@ -114,10 +127,12 @@ where
     match context.writer.write("status", &kind, &name, request).await {
         Ok(_) => {
             context.memory.reported(&uid);
-            Ok(true)
+            Ok(Published::Written)
         }
-        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404 || status.code == 409) => {
-            Ok(false)
+        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404 || status.code == 409) =>
+        {
+            // Gone, or replaced by another of its name.
+            Ok(Published::Said)
         }
         Err(error) => Err(error),
     }

@@ -53,17 +53,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 # Reads what users want, and says in the status what became of it.
 - apiGroups: [flyweight.dev]
   resources: [flyweightservices, flyweightpools, cachetiers]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [flyweight.dev]
   resources: [flyweightservices/status, flyweightpools/status, cachetiers/status]
   verbs: [patch]
-# Sets spec.replicas once, where an autoscaler needs a first number.
+# Sets spec.replicas once, where an autoscaler needs a first number, and the finalizer that lets a deleted service publish its events.
 - apiGroups: [flyweight.dev]
   resources: [flyweightservices]
   verbs: [patch]
 # Makes, changes and removes the children of a service.
 - apiGroups: [""]
-  resources: [configmaps, serviceaccounts, services]
+  resources: [configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]

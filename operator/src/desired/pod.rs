@@ -1,5 +1,7 @@
 //! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as possible.
 
+use crds::annotations::RESTARTED_AT;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{Component, Target, settings_name};
@@ -38,11 +40,12 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
         json!({ "name": "config", "configMap": { "name": settings_name(target.name()), "defaultMode": 0o444 } });
     let mount = json!({ "name": "config", "mountPath": CONFIG_FOLDER, "readOnly": true });
     let (volumes, mounts): (Vec<Value>, Vec<Value>) = [(settings, mount)].into_iter().chain(volumes).unzip();
+    let mut annotations = json!({ annotation::ROLLING: target.validated.rolling });
+    if let Some(time) = target.observed.service.annotations().get(RESTARTED_AT) {
+        annotations[RESTARTED_AT] = time.clone().into();
+    }
     json!({
-        "metadata": {
-            "labels": all_labels,
-            "annotations": { annotation::ROLLING: target.validated.rolling },
-        },
+        "metadata": { "labels": all_labels, "annotations": annotations },
         "spec": {
             "serviceAccountName": target.name(),
             "automountServiceAccountToken": false,

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use crds::annotations::RESTARTED_AT;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -309,4 +310,18 @@ fn a_long_backend_name_still_makes_a_volume() {
     let volume = pod["volumes"][3]["name"].as_str().unwrap();
     assert!(volume.len() <= 63 && volume.starts_with("backend-"), "{volume}");
     assert_eq!(pod["containers"][0]["volumeMounts"][3]["name"], volume);
+}
+
+#[test]
+fn a_request_to_restart_changes_every_pod_and_nothing_else() {
+    let before = planned(&everything());
+    let mut observed = everything();
+    let mut service = (*observed.service).clone();
+    service.metadata.annotations.get_or_insert_default().insert(RESTARTED_AT.to_owned(), "now".to_owned());
+    observed.service = service.into();
+    let after = planned(&observed);
+    for (before, after) in before.children.iter().zip(&after.children) {
+        let is_deployment = before.reference.kind == ChildKind::Deployment;
+        assert_eq!(before.hash != after.hash, is_deployment, "{:?}", before.reference);
+    }
 }

@@ -69,11 +69,12 @@ impl PoolSum {
             (&mut self.bytes_saved, bytes_saved),
             (&mut self.hits, hits),
             (&mut self.misses, misses),
-            (&mut self.backlog, backlog),
         ];
         for (sum, one) in sums {
             *sum = sum.saturating_add(*one);
         }
+        // Pods share the outbox: each reports all of it.
+        self.backlog = self.backlog.max(*backlog);
         self.staleness_ms = self.staleness_ms.max(*staleness_ms);
         for tier in tiers {
             match self.tiers.iter_mut().find(|(name, ..)| *name == tier.name) {
@@ -168,6 +169,7 @@ mod tests {
             name: name.to_owned(),
             entities: 3,
             hits: 4,
+            backlog: 9,
             staleness_ms: 70,
             tiers: vec![tier_report.clone()],
             ..PoolReport::default()
@@ -179,6 +181,7 @@ mod tests {
             PoolSum {
                 entities: 6,
                 hits: 8,
+                backlog: 9,
                 staleness_ms: 70,
                 tiers: vec![("hot".to_owned(), 4, 2)],
                 ..PoolSum::default()

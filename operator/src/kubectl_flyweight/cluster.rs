@@ -1,0 +1,138 @@
+//! What the plugin asks the API server.
+
+use std::fmt::Debug;
+
+use anyhow::{Context, bail};
+use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    api::{EvictParams, ListParams, Patch, PatchParams},
+    config::KubeConfigOptions,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::args::Target;
+
+const MANAGER: &str = "kubectl-flyweight";
+
+/// A connection to one namespace.
+pub struct Cluster {
+    client: Client,
+    /// The namespace.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// Connects as kubectl would.
+    ///
+    /// # Errors
+    /// There is no such context, or no configuration at all.
+    pub async fn connect(target: &Target) -> anyhow::Result<Self> {
+        let config = match &target.context {
+            Some(context) => {
+                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                Config::from_kubeconfig(&options).await?
+            }
+            None => Config::infer().await?,
+        };
+        let namespace = target.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: Client::try_from(config)?, namespace })
+    }
+
+    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn all<K>(&self, selector: &str) -> anyhow::Result<Vec<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let mut found = self.api::<K>().list(&ListParams::default().labels(selector)).await?.items;
+        found.sort_by_key(ResourceExt::name_any);
+        Ok(found)
+    }
+
+    /// The service of this name, or all.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn services(&self, name: Option<&str>) -> anyhow::Result<Vec<FlyweightService>> {
+        let mut services = self.all::<FlyweightService>("").await?;
+        let names: Vec<String> = services.iter().map(ResourceExt::name_any).collect();
+        services.retain(|service| name.is_none_or(|name| service.name_any() == name));
+        match (services.is_empty(), name) {
+            (true, Some(name)) => {
+                bail!("no FlyweightService \"{name}\" in namespace {}; there are: {}", self.namespace, names.join(", "))
+            }
+            (true, None) => bail!("no FlyweightService in namespace {}", self.namespace),
+            _ => Ok(services),
+        }
+    }
+
+    /// The pools of the namespace.
+    ///
+    /// # Errors
+    /// The API server refuses or fails.
+    pub async fn pools(&self) -> anyhow::Result<Vec<FlyweightPool>> {
+        self.all("").await
+    }
+
+    /// The tiers of the namespace.
+    ///
+    /// # Errors
+    /// The API server refuses or fails.
+    pub async fn tiers(&self) -> anyhow::Result<Vec<CacheTier>> {
+        self.all("").await
+    }
+
+    /// The pods of a service, the gateway's included.
+    ///
+    /// # Errors
+    /// The API server refuses or fails.
+    pub async fn pods(&self, service: &str) -> anyhow::Result<Vec<Pod>> {
+        self.all(&format!("app.kubernetes.io/name=flyweight-dataplane,app.kubernetes.io/instance={service}")).await
+    }
+
+    /// Changes fields of a service.
+    ///
+    /// # Errors
+    /// There is no such service, or the API server refuses.
+    pub async fn patch(&self, service: &str, patch: &Value) -> anyhow::Result<FlyweightService> {
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = self.api::<FlyweightService>().patch(service, &parameters, &Patch::Merge(patch)).await;
+        patched.with_context(|| format!("FlyweightService {service}"))
+    }
+
+    /// Takes a pod away, as far as its disruption budget allows.
+    ///
+    /// # Errors
+    /// There is no such pod, or the budget does not allow it now.
+    pub async fn evict(&self, pod: &str) -> anyhow::Result<()> {
+        self.api::<Pod>().evict(pod, &EvictParams::default()).await.with_context(|| format!("Pod {pod}")).map(drop)
+    }
+
+    /// What a pod says of itself at its admin port, through the API server.
+    ///
+    /// # Errors
+    /// The pod does not answer, or the caller may not use `pods/proxy`.
+    pub async fn report(&self, pod: &str) -> anyhow::Result<Value> {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}:9090/proxy/status", self.namespace);
+        Ok(serde_json::from_str(&self.request("GET", &path).await?)?)
+    }
+
+    /// Calls the API of a service through the API server; the text of the answer.
+    ///
+    /// # Errors
+    /// The service answers with an error, or the caller may not use `services/proxy`.
+    pub async fn call(&self, service: &str, method: &str, path: &str) -> anyhow::Result<String> {
+        let path = format!("/api/v1/namespaces/{}/services/{service}:http/proxy/api/v1{path}", self.namespace);
+        self.request(method, &path).await
+    }
+
+    async fn request(&self, method: &str, path: &str) -> anyhow::Result<String> {
+        let request = http::Request::builder().method(method).uri(path).body(Vec::new())?;
+        Ok(self.client.request_text(request).await?)
+    }
+}

@@ -38,8 +38,10 @@ main() {
     step "suites: the data plane as a process, real servers, faults"
     cargo test --workspace --test suites -- --test-threads=2
     finish_servers
+    step "the operator on a real API server: crashes, faults, random changes, every field"
+    on_cluster tests/operator.sh
     step "end to end: the whole system on a real Kubernetes"
-    end_to_end
+    on_cluster tests/demo.sh run
     step "all tests passed"
 }
 
@@ -75,13 +77,13 @@ dashboard() {
     (cd dashboard && npm ci --silent && npm run --silent check)
 }
 
-end_to_end() {
+on_cluster() {
     if [[ $EUID -ne 0 ]] || ! tests/tools/install.sh --check kubernetes >/dev/null; then
-        echo "skipped: the end-to-end test: it needs root, and tests/tools/install.sh kubernetes" >&2
+        echo "skipped: $1: it needs root, and tests/tools/install.sh kubernetes" >&2
         [[ ${CI:-} != true ]]
         return
     fi
-    tests/demo.sh run
+    "$@"
 }
 
 finish_servers() {

@@ -5,6 +5,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod kubectl;
 pub mod manifests;
+pub mod operator;
 pub mod process;
 pub mod server;
 pub mod wait;

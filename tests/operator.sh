@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Proves the operator on a control plane of this machine without nodes: crashes, faults of the API server, random changes, every field.
+#
+# usage: operator.sh [--soak] [--seed NUMBER] [rights|crash|faults|fields|transitions|lease|scale]...
+# With KUBECONFIG set, that cluster is used: no other operator may work in it.
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/lib.sh
+. tests/tools/lib.sh
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+
+cargo build --workspace --bins
+if [[ -z ${KUBECONFIG:-} ]]; then
+    tests/tools/install.sh kubernetes node
+    trap 'tests/tools/cluster.sh down' EXIT
+    tests/tools/cluster.sh up --control-plane-only
+    KUBECONFIG=$(tests/tools/cluster.sh kubeconfig)
+    export KUBECONFIG
+fi
+kubectl apply --server-side -f crds/generated
+kubectl wait --for=condition=Established --timeout=60s -f crds/generated
+"$CARGO_TARGET_DIR/debug/prove-operator" "$@"

@@ -1,0 +1,56 @@
+//! Proves the operator on a control plane without nodes. `tests/operator.sh` brings it up.
+
+use harness::operator::{Proof, api::Api, crash, faults, fields, lease, rights, scale, scenario::Stage, transitions};
+
+const USAGE: &str =
+    "usage: prove-operator [--soak] [--seed NUMBER] [rights|crash|faults|fields|transitions|lease|scale]...";
+const CI: [&str; 6] = ["rights", "crash", "faults", "fields", "transitions", "lease"];
+
+#[tokio::main]
+async fn main() {
+    let (mut seed, mut soak, mut parts) = (rand::random::<u32>().into(), false, Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--soak" => soak = true,
+            "--seed" => seed = args.next().and_then(|number| number.parse().ok()).unwrap_or_else(|| wrong_use()),
+            part if CI.contains(&part) || part == "scale" => parts.push(part.to_owned()),
+            _ => wrong_use(),
+        }
+    }
+    if parts.is_empty() {
+        parts = CI.into_iter().chain(soak.then_some("scale")).map(str::to_owned).collect();
+    }
+    println!("seed {seed}");
+    let proof = Proof { api: Api::connect().await, seed, soak };
+    let has = |part: &str| parts.iter().any(|one| one == part);
+    if has("rights") {
+        rights::run(&proof).await;
+    }
+    if has("fields") {
+        fields::run(&proof).await;
+    }
+    if has("transitions") {
+        transitions::run(&proof).await;
+    }
+    if has("lease") {
+        lease::run(&proof).await;
+    }
+    let calm = if has("crash") {
+        crash::run(&proof).await
+    } else {
+        let stage = Stage::new(&proof, "calm").await;
+        stage.calm().await
+    };
+    if has("faults") {
+        faults::run(&proof, &calm).await;
+    }
+    if has("scale") {
+        scale::run(&proof).await;
+    }
+}
+
+fn wrong_use() -> ! {
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}

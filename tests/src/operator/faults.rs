@@ -1,0 +1,51 @@
+//! An API server that conflicts, throttles, fails, lies, is slow, and whose watches lag and break: the end is the same, without a hot loop.
+
+use std::{sync::Mutex, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    Proof,
+    proxy::{Call, Verdict},
+    scenario::{Calm, Stage},
+};
+
+/// Writes to one object within one second.
+const BUSY_MAX: usize = 1;
+const LIVES: u64 = 3;
+const LIVES_SOAK: u64 = 20;
+
+/// Lives several lives under random faults.
+pub async fn run(proof: &Proof, calm: &Calm) {
+    proof.step("The API server conflicts, throttles, fails, lies and is slow; watches lag and break");
+    let lives = if proof.soak { LIVES_SOAK } else { LIVES };
+    for seed in (0..lives).map(|life| proof.seed.wrapping_add(life)) {
+        let stage = Stage::new(proof, "faults").await;
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        stage.proxy.rule(move |call| {
+            let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            verdict(call, &mut random)
+        });
+        let (busiest, what) = stage.like(calm, &format!("seed {seed}")).await;
+        let written = stage.proxy.written();
+        assert!(busiest <= BUSY_MAX, "seed {seed}: {busiest} writes within a second: {what}");
+        proof.holds(&format!("seed {seed}: {} writes, at most {busiest} to one object within a second", written.len()));
+        stage.end().await;
+    }
+}
+
+fn verdict(call: &Call, random: &mut StdRng) -> Verdict {
+    let die = random.random_range(0..100);
+    match (call.is_watch, call.write.is_some()) {
+        // A watch that goes silent for a second and breaks: what came in between is lost on the way.
+        (true, _) if die < 5 => Verdict::Refuse(410),
+        (true, _) if die < 60 => Verdict::Cut(Duration::from_millis(random.random_range(300..6000))),
+        (_, true) if die < 8 => Verdict::Refuse(409),
+        (_, true) if die < 16 => Verdict::Refuse(429),
+        (_, true) if die < 24 => Verdict::Refuse(500),
+        (_, true) if die < 32 => Verdict::Lie(500),
+        (_, true) if die < 36 => Verdict::Slow(Duration::from_millis(random.random_range(100..3000))),
+        (false, false) if die < 10 => Verdict::Refuse(500),
+        _ => Verdict::Pass,
+    }
+}

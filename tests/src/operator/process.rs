@@ -1,0 +1,164 @@
+//! The operator as a process that is started again when it dies, as kubelet would.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{process, server::free_port};
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A running operator.
+pub struct Operator {
+    state: Arc<State>,
+    _dir: tempfile::TempDir,
+}
+
+struct State {
+    command: Mutex<Box<dyn Fn() -> Child + Send>>,
+    child: Mutex<Child>,
+    ended: AtomicBool,
+    deaths: AtomicUsize,
+}
+
+/// How an operator is started.
+pub struct Options<'a> {
+    /// Where its API server is.
+    pub base: &'a str,
+    /// The namespace that it works in, and that its Lease is in.
+    pub namespace: &'a str,
+    /// Its name in the Lease.
+    pub identity: &'a str,
+    /// The seconds of its Lease.
+    pub lease_seconds: u16,
+}
+
+impl Operator {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start(options: &Options<'_>) -> Self {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        let kubeconfig = write_kubeconfig(dir.path(), options.base);
+        let Options { namespace, identity, lease_seconds, .. } = options;
+        let (namespace, identity, seconds) =
+            ((*namespace).to_owned(), (*identity).to_owned(), lease_seconds.to_string());
+        let start = move || {
+            let mut command = Command::new(bin_dir().join("flyweight-operator"));
+            command
+                .env("KUBECONFIG", &kubeconfig)
+                .args(["run", "--log-level", "warn", "--lease-seconds", &seconds, "--identity", &identity])
+                .args(["--namespace", &namespace, "--lease-namespace", &namespace])
+                .args(["--admin-port", &free_port().to_string()]);
+            launch(&command)
+        };
+        let child = Mutex::new(start());
+        let state = State {
+            command: Mutex::new(Box::new(start)),
+            child,
+            ended: AtomicBool::new(false),
+            deaths: AtomicUsize::new(0),
+        };
+        let state = Arc::new(state);
+        let watched = state.clone();
+        std::thread::spawn(move || watched.supervise());
+        Self { state, _dir: dir }
+    }
+
+    /// A way to kill it from elsewhere.
+    pub fn killer(&self) -> impl Fn() + Send + Sync + 'static {
+        let state = self.state.clone();
+        move || process::signal(&lock(&state.child), "KILL")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        process::signal(&lock(&self.state.child), name);
+    }
+
+    /// How often it died.
+    pub fn deaths(&self) -> usize {
+        self.state.deaths.load(Ordering::Relaxed)
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/statm", lock(&self.state.child).id());
+        let statm = std::fs::read_to_string(path).unwrap_or_default();
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+
+    /// The CPU time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", lock(&self.state.child).id())).unwrap_or_default();
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Relaxed);
+        process::signal(&lock(&self.state.child), "KILL");
+    }
+}
+
+impl State {
+    fn supervise(&self) {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let mut child = lock(&self.child);
+            let dead = child.try_wait().is_ok_and(|status| status.is_some());
+            match (dead, self.ended.load(Ordering::Relaxed)) {
+                (true, true) => return,
+                (true, false) => {
+                    self.deaths.fetch_add(1, Ordering::Relaxed);
+                    *child = lock(&self.command)();
+                }
+                (false, _) => {}
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn launch(command: &Command) -> Child {
+    let mut child = process::spawn(command).unwrap_or_else(|error| panic!("the operator cannot be started: {error}"));
+    let stderr = child.stderr.take();
+    std::thread::spawn(move || {
+        // Read to its end, shown on demand: a full pipe would stop the operator.
+        for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok)) {
+            if std::env::var_os("FLYWEIGHT_TEST_LOGS").is_some() {
+                eprintln!("{line}");
+            }
+        }
+    });
+    child
+}
+
+fn write_kubeconfig(dir: &Path, base: &str) -> PathBuf {
+    let path = dir.join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{ name: c, cluster: {{ server: \"{base}\" }} }}]\nusers: [{{ name: u, user: {{}} }}]\n\
+         contexts: [{{ name: x, context: {{ cluster: c, user: u }} }}]\ncurrent-context: x\n"
+    );
+    std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
+}
+
+fn bin_dir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.parent().map(Path::to_path_buf).unwrap_or_default()
+}

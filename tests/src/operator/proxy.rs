@@ -1,0 +1,303 @@
+//! A proxy between an operator and its API server: takes down what the operator writes, and lets calls fail as it is told.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use futures::{StreamExt, stream};
+use reqwest::Client;
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::api::http_client;
+
+const BODY_MAX: usize = 4 << 20;
+
+/// What the proxy does to a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Hands it on.
+    Pass,
+    /// Answers with this status, without handing it on.
+    Refuse(u16),
+    /// Hands it on, and answers with this status: the write happened, and its writer does not know.
+    Lie(u16),
+    /// Hands it on after a pause.
+    Slow(Duration),
+    /// Hands a watch on, swallowing what comes after this time, and cuts it a moment later.
+    Cut(Duration),
+    /// Kills the operator, without handing the call on.
+    KillBefore,
+    /// Hands the call on, and kills the operator before it gets the answer.
+    KillAfter,
+}
+
+/// A call of the operator.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `PATCH`.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// Whether it is a watch.
+    pub is_watch: bool,
+    /// The number of this write since the start, from 0; none for reads and for the Lease.
+    pub write: Option<usize>,
+}
+
+/// A write that the API server took.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// When it was sent.
+    pub at: Instant,
+    /// `PATCH`.
+    pub method: String,
+    /// The object.
+    pub path: String,
+    /// The answer.
+    pub status: u16,
+}
+
+type Rule = Box<dyn Fn(&Call) -> Verdict + Send + Sync>;
+
+/// A running proxy. It ends when it is dropped.
+pub struct Proxy {
+    /// Where the operator finds it.
+    pub base: String,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: String,
+    client: Client,
+    rule: Mutex<Rule>,
+    writes: Mutex<usize>,
+    rights: Mutex<BTreeSet<String>>,
+    log: Mutex<Vec<Written>>,
+    kill: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// Starts a proxy that lets everything pass.
+    ///
+    /// # Panics
+    /// No port is free.
+    pub async fn start(upstream: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap_or_else(|error| panic!("no port: {error}"));
+        let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
+        let client = http_client(Client::builder());
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            client,
+            rule: Mutex::new(Box::new(|_| Verdict::Pass)),
+            writes: Mutex::new(0),
+            rights: Mutex::default(),
+            log: Mutex::default(),
+            kill: Mutex::new(None),
+        });
+        let router = Router::new().fallback(handle).with_state(shared.clone());
+        let task = tokio::spawn(async move { _ = axum::serve(listener, router).await });
+        Self { base: format!("http://127.0.0.1:{port}"), shared, task }
+    }
+
+    /// Decides about every call from now on.
+    pub fn rule(&self, rule: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
+        *lock(&self.shared.rule) = Box::new(rule);
+    }
+
+    /// What to do when the operator is to be killed.
+    pub fn on_kill(&self, kill: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.shared.kill) = Some(Box::new(kill));
+    }
+
+    /// The writes that the API server took, the Lease's left out.
+    pub fn written(&self) -> Vec<Written> {
+        lock(&self.shared.log).clone()
+    }
+
+    /// The rights that the operator made use of: `apps deployments patch`.
+    pub fn rights(&self) -> BTreeSet<String> {
+        lock(&self.shared.rights).clone()
+    }
+
+    /// How many writes were tried, the Lease's left out.
+    pub fn tried(&self) -> usize {
+        *lock(&self.shared.writes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let call = shared.call(&request);
+    let verdict = lock(&shared.rule)(&call);
+    match verdict {
+        Verdict::Pass => shared.forward(request, &call, None).await,
+        Verdict::Refuse(status) => refusal(status),
+        Verdict::Lie(status) => {
+            _ = shared.forward(request, &call, None).await;
+            refusal(status)
+        }
+        Verdict::Slow(pause) => {
+            tokio::time::sleep(pause).await;
+            shared.forward(request, &call, None).await
+        }
+        Verdict::Cut(after) => shared.forward(request, &call, Some(after)).await,
+        Verdict::KillBefore => shared.die(),
+        Verdict::KillAfter => {
+            _ = shared.forward(request, &call, None).await;
+            shared.die()
+        }
+    }
+}
+
+impl Shared {
+    fn call(&self, request: &Request) -> Call {
+        let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let is_write = method != "GET" && !path.contains("/leases");
+        let write = is_write.then(|| {
+            let mut writes = lock(&self.writes);
+            *writes += 1;
+            *writes - 1
+        });
+        let query = request.uri().query().unwrap_or_default();
+        lock(&self.rights).extend(rights_of(&method, &path, query));
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        Call { method, path, is_watch, write }
+    }
+
+    async fn forward(&self, request: Request, call: &Call, cut: Option<Duration>) -> Response {
+        let at = Instant::now();
+        let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        let (method, mut headers) = (request.method().clone(), request.headers().clone());
+        headers.remove("host");
+        headers.remove("content-length");
+        headers.remove("accept-encoding");
+        let Ok(body) = to_bytes(request.into_body(), BODY_MAX).await else { return refusal(413) };
+        let sent = self.client.request(method, format!("{}{target}", self.upstream)).headers(headers).body(body).send();
+        let Ok(answer) = sent.await else { return refusal(502) };
+        let status = answer.status();
+        if call.write.is_some() && status.is_success() {
+            let (method, path) = (call.method.clone(), call.path.clone());
+            lock(&self.log).push(Written { at, method, path, status: status.as_u16() });
+        }
+        let kind = answer.headers().get("content-type").cloned();
+        let bytes = answer.bytes_stream();
+        let body = match cut {
+            None => Body::from_stream(bytes),
+            Some(after) => Body::from_stream(cut_after(bytes, after)),
+        };
+        let mut response = Response::builder().status(status);
+        if let Some(kind) = kind {
+            response = response.header("content-type", kind);
+        }
+        response.body(body).unwrap_or_else(|_| refusal(502))
+    }
+
+    fn die(&self) -> Response {
+        if let Some(kill) = &*lock(&self.kill) {
+            kill();
+        }
+        refusal(502)
+    }
+}
+
+/// What the API server asks its authorizer about a call. An apply may create.
+fn rights_of(method: &str, path: &str, query: &str) -> Vec<String> {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let (group, rest) = match parts.as_slice() {
+        ["api", _, rest @ ..] => ("", rest),
+        ["apis", group, _, rest @ ..] => (*group, rest),
+        _ => return Vec::new(),
+    };
+    let rest = if let ["namespaces", _, rest @ ..] = rest { rest } else { rest };
+    let (resource, named) = match rest {
+        [resource] => ((*resource).to_owned(), false),
+        [resource, _] => ((*resource).to_owned(), true),
+        [resource, _, part] => (format!("{resource}/{part}"), true),
+        _ => return Vec::new(),
+    };
+    let verbs: &[&str] = match (method, named) {
+        ("GET", true) => &["get"],
+        ("GET", false) if query.contains("watch=true") => &["watch"],
+        ("GET", false) => &["list"],
+        ("POST", _) => &["create"],
+        ("PUT", _) => &["update"],
+        ("PATCH", _) if query.contains("force=true") && !resource.contains('/') => &["create", "patch"],
+        ("PATCH", _) => &["patch"],
+        ("DELETE", _) => &["delete"],
+        _ => &[],
+    };
+    verbs.iter().map(|verb| format!("{group} {resource} {verb}").trim_start().to_owned()).collect()
+}
+
+/// The stream up to a moment; what comes then is lost, and the stream ends with an error a second later.
+fn cut_after(
+    bytes: impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+    after: Duration,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let end = tokio::time::sleep(after);
+    let lost = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Err(std::io::Error::other("cut"))
+    };
+    bytes.map(|one| one.map_err(std::io::Error::other)).take_until(end).chain(stream::once(lost))
+}
+
+fn refusal(status: u16) -> Response {
+    let reason = match status {
+        409 => "Conflict",
+        410 => "Expired",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("made up by a test: {reason}"), "reason": reason, "code": status });
+    let code = axum::http::StatusCode::from_u16(status).unwrap_or(axum::http::StatusCode::BAD_GATEWAY);
+    (code, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_rights() {
+        for (method, path, query, rights) in [
+            ("GET", "/api/v1/namespaces/a/pods", "watch=true", &["pods watch"][..]),
+            ("GET", "/api/v1/pods", "", &["pods list"]),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/b",
+                "force=true",
+                &["apps deployments create", "apps deployments patch"],
+            ),
+            (
+                "PATCH",
+                "/apis/flyweight.dev/v1alpha1/namespaces/a/cachetiers/b/status",
+                "force=true",
+                &["flyweight.dev cachetiers/status patch"],
+            ),
+            ("DELETE", "/api/v1/namespaces/a/services/b", "", &["services delete"]),
+        ] {
+            assert_eq!(rights_of(method, path, query), rights, "{method} {path}");
+        }
+    }
+}

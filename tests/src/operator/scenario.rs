@@ -1,0 +1,209 @@
+//! One life of a service: made, changed in both ways, scaled, deleted. What stands after each phase must not depend on what went wrong on the way.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Proof,
+    api::folder,
+    process::{Operator, Options},
+    proxy::{Proxy, Written},
+    shop,
+};
+use crate::wait;
+
+/// How long nothing may be written before a phase counts as over.
+const QUIET: Duration = Duration::from_secs(4);
+/// How long a phase may take when things go wrong.
+pub const RECOVERY: Duration = Duration::from_secs(60);
+const PHASES: [Phase; 5] = [Phase::Create, Phase::Hot, Phase::Rolling, Phase::Scale, Phase::Delete];
+
+/// What its author does to the service.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Create,
+    Hot,
+    Rolling,
+    Scale,
+    Delete,
+}
+
+/// A namespace with an operator behind a proxy.
+pub struct Stage {
+    /// The proof that this is part of.
+    pub proof: Proof,
+    /// The namespace.
+    pub namespace: String,
+    /// The proxy.
+    pub proxy: Arc<Proxy>,
+    /// The operator.
+    pub operator: Operator,
+}
+
+/// What a life without faults led to.
+#[derive(Clone, Debug, Default)]
+pub struct Calm {
+    /// The state after each phase.
+    pub states: Vec<Value>,
+    /// The writes that it took.
+    pub writes: usize,
+}
+
+impl Stage {
+    /// Makes a namespace with the Secrets, and starts an operator in it.
+    pub async fn new(proof: &Proof, name: &str) -> Self {
+        let namespace = format!("{name}-{:x}", rand::random::<u32>());
+        proof.api.make_namespace(&namespace).await;
+        shop::make_secrets(&proof.api, &namespace).await;
+        let proxy = Arc::new(Proxy::start(&proof.api.base).await);
+        let options = Options { base: &proxy.base, namespace: &namespace, identity: "operator", lease_seconds: 10 };
+        let operator = Operator::start(&options);
+        proxy.on_kill(operator.killer());
+        Self { proof: proof.clone(), namespace, proxy, operator }
+    }
+
+    /// The state of the namespace.
+    pub async fn state(&self) -> Value {
+        shop::state(&self.proof.api, &self.namespace).await
+    }
+
+    /// The service as it is.
+    pub async fn service(&self) -> Value {
+        self.proof.api.get(&shop::service_path(&self.namespace)).await
+    }
+
+    /// Waits until the operator has written nothing for a while.
+    pub async fn quiet(&self) {
+        let mut since = (Instant::now(), self.proxy.tried());
+        wait::until("the operator to have nothing to write", RECOVERY, async || {
+            let tried = self.proxy.tried();
+            if tried != since.1 || tried == 0 {
+                since = (Instant::now(), tried);
+            }
+            (since.0.elapsed() >= QUIET).then_some(())
+        })
+        .await;
+    }
+
+    /// Lives a life without faults.
+    pub async fn calm(&self) -> Calm {
+        let mut calm = Calm::default();
+        for phase in PHASES {
+            self.act(phase).await;
+            self.quiet().await;
+            calm.states.push(self.state().await);
+        }
+        calm.writes = self.proxy.tried();
+        calm
+    }
+
+    /// Lives a life that must lead to the same states, each within [`RECOVERY`]. The most writes to one object within a second of one phase.
+    pub async fn like(&self, calm: &Calm, what: &str) -> (usize, String) {
+        let mut worst = (0, String::new());
+        for (phase, expected) in PHASES.into_iter().zip(&calm.states) {
+            let before = self.proxy.written().len();
+            self.act(phase).await;
+            let start = Instant::now();
+            loop {
+                let state = self.state().await;
+                if state == *expected {
+                    break;
+                }
+                assert!(
+                    start.elapsed() < RECOVERY,
+                    "{what}: after {phase:?} not as without faults within {RECOVERY:?}:\n{}",
+                    difference("", expected, &state).join("\n")
+                );
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            worst = worst.max(busiest(self.proxy.written().get(before..).unwrap_or_default()));
+        }
+        worst
+    }
+
+    /// Removes the namespace.
+    pub async fn end(self) {
+        self.proof.api.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
+    }
+
+    async fn act(&self, phase: Phase) {
+        let (api, path) = (&self.proof.api, shop::service_path(&self.namespace));
+        let patched = match phase {
+            Phase::Create => return shop::make(api, &self.namespace).await,
+            Phase::Delete => return api.delete(&path).await,
+            Phase::Hot => {
+                let tier = format!("{}/hot", folder(&self.namespace, "cachetiers"));
+                api.patch(&tier, &json!({ "spec": { "ttl": "90s" } })).await
+            }
+            Phase::Rolling => api.patch(&path, &json!({ "spec": { "image": "flyweight/dataplane:next" } })).await,
+            Phase::Scale => api.patch(&format!("{path}/scale"), &json!({ "spec": { "replicas": 5 } })).await,
+        };
+        if let Err(refusal) = patched {
+            panic!("{phase:?} was refused: {refusal}");
+        }
+    }
+}
+
+/// The most writes to one object within one second. Each event is an object of its own.
+fn busiest(written: &[Written]) -> (usize, String) {
+    let mut worst = (0, String::new());
+    for one in written.iter().filter(|one| !one.path.ends_with("/events")) {
+        let same = written.iter().filter(|other| other.path == one.path && other.method == one.method);
+        let count = same.filter(|other| other.at >= one.at && other.at < one.at + Duration::from_secs(1)).count();
+        if count > worst.0 {
+            worst = (count, format!("{} {}", one.method, one.path));
+        }
+    }
+    worst
+}
+
+/// Where two values differ, by paths.
+pub fn difference(path: &str, expected: &Value, found: &Value) -> Vec<String> {
+    match (expected, found) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let below = |name: &String| {
+                let of = |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or_default();
+                difference(&format!("{path}/{name}"), &of(a), &of(b))
+            };
+            names.into_iter().flat_map(below).collect()
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().flat_map(|(at, (a, b))| difference(&format!("{path}/{at}"), a, b)).collect()
+        }
+        (a, b) if a == b => Vec::new(),
+        (a, b) => {
+            let short = |value: &Value| value.to_string().chars().take(300).collect::<String>();
+            vec![format!("{path}: expected {}, found {}", short(a), short(b))]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_have_their_paths() {
+        let (a, b) = (json!({ "a": [1, { "b": 2 }], "c": 1 }), json!({ "a": [1, { "b": 3 }] }));
+        assert_eq!(difference("", &a, &b), ["/a/1/b: expected 2, found 3", "/c: expected 1, found null"]);
+        assert!(difference("", &a, &a).is_empty());
+    }
+
+    #[test]
+    fn the_busiest_second_is_found() {
+        let start = Instant::now();
+        let write = |ms: u64, path: &str| Written {
+            at: start + Duration::from_millis(ms),
+            method: "PATCH".to_owned(),
+            path: path.to_owned(),
+            status: 200,
+        };
+        let writes = [write(0, "/a"), write(900, "/a"), write(1500, "/a"), write(1600, "/b"), write(1800, "/a")];
+        assert_eq!(busiest(&writes), (3, "PATCH /a".to_owned()));
+    }
+}

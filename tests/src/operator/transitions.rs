@@ -1,0 +1,219 @@
+//! Random valid and invalid changes: after each, the world is as the last sound resources say, and the status says the truth.
+
+use std::time::{Duration, Instant};
+
+use crds::{
+    resolve::{Fault, Named, replicas_of, resolve},
+    settings::Settings,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    Proof,
+    api::folder,
+    scenario::{Stage, difference},
+    shop,
+};
+
+/// What the project promises.
+const TRUE_WITHIN: Duration = Duration::from_secs(30);
+const CHANGES: usize = 40;
+const CHANGES_SOAK: usize = 200;
+
+/// The resources as their author last applied them.
+struct Shop {
+    service: Value,
+    users: Value,
+    products: Value,
+    tier: Value,
+}
+
+/// Changes resources at random.
+pub async fn run(proof: &Proof) {
+    proof.step(&format!("Random changes, valid and invalid (seed {})", proof.seed));
+    let stage = Stage::new(proof, "random").await;
+    shop::make(&proof.api, &stage.namespace).await;
+    stage.quiet().await;
+    let mut random = StdRng::seed_from_u64(proof.seed);
+    let changes = if proof.soak { CHANGES_SOAK } else { CHANGES };
+    let (mut refused, mut held, mut slowest) = (0, 0, Duration::ZERO);
+    let (mut good, mut undo) = (None, None);
+    for number in 0..changes {
+        let shop = Shop::read(&stage).await;
+        // A broken change is mostly taken back next, so that sound ones have their turn; sometimes faults pile up.
+        let back = undo.take().filter(|_| random.random_bool(0.8));
+        let (plural, name, spec, what) = back.unwrap_or_else(|| shop.change(&mut random));
+        let former = shop.spec(plural, name);
+        let path = format!("{}/{name}", folder(&stage.namespace, plural));
+        let what = format!("change {number} ({what})");
+        if proof.api.replace_spec(&path, &spec).await.is_err() {
+            refused += 1;
+            continue;
+        }
+        let start = Instant::now();
+        let verdict = Shop::read(&stage).await.resolved();
+        if verdict.is_err() {
+            held += 1;
+            undo = Some((plural, name, former, "taken back".to_owned()));
+        }
+        truth(&stage, &verdict, &mut good, &what).await;
+        slowest = slowest.max(start.elapsed());
+    }
+    for (plural, name, spec) in [
+        ("cachetiers", "hot", shop::tier()),
+        ("flyweightpools", "users", shop::pool("User")),
+        ("flyweightpools", "products", shop::pool("Product")),
+        ("flyweightservices", "shop", shop::service()),
+    ] {
+        let path = format!("{}/{name}", folder(&stage.namespace, plural));
+        proof.api.replace_spec(&path, &spec).await.unwrap_or_else(|refusal| panic!("{plural} back: {refusal}"));
+    }
+    let verdict = Shop::read(&stage).await.resolved();
+    truth(&stage, &verdict, &mut good, "everything back").await;
+    proof.holds(&format!(
+        "{changes} changes: {refused} refused at once, {held} held back; each told truly within {:.1} s",
+        slowest.as_secs_f64()
+    ));
+    stage.end().await;
+}
+
+/// Waits until the cluster is as the verdict says.
+async fn truth(stage: &Stage, verdict: &Result<(Settings, u32), Vec<Fault>>, good: &mut Option<Value>, what: &str) {
+    let start = Instant::now();
+    loop {
+        let found = looks(stage).await;
+        let expected = match verdict {
+            Ok((settings, replicas)) => json!({
+                "settings": settings,
+                "replicas": replicas,
+                "invalid": false,
+                "faults": [],
+            }),
+            // The last good configuration stays.
+            Err(faults) => {
+                let mut expected = good.clone().unwrap_or_else(|| found.clone());
+                expected["invalid"] = true.into();
+                let told = shop::condition(&stage.service().await, "Ready").2;
+                let missing = faults.iter().map(ToString::to_string).filter(|fault| !told.contains(fault.as_str()));
+                expected["faults"] = missing.collect();
+                expected
+            }
+        };
+        if expected == found {
+            if verdict.is_ok() {
+                *good = Some(found);
+            }
+            return;
+        }
+        assert!(
+            start.elapsed() < TRUE_WITHIN,
+            "{what}: not true within {TRUE_WITHIN:?}:\n{}",
+            difference("", &expected, &found).join("\n")
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What runs, and what the status says of it.
+async fn looks(stage: &Stage) -> Value {
+    let (api, namespace) = (&stage.proof.api, &stage.namespace);
+    let map = api.get(&format!("{}/shop-settings", folder(namespace, "configmaps"))).await;
+    let settings: Value =
+        serde_json::from_str(map["data"]["settings.json"].as_str().unwrap_or("null")).unwrap_or_default();
+    let deployments = api.get(&folder(namespace, "deployments")).await;
+    let items = deployments["items"].as_array().cloned().unwrap_or_default();
+    // The gateway's is not the service's.
+    let groups = items.iter().filter(|one| !one["metadata"]["labels"]["flyweight.dev/group"].is_null());
+    let replicas: u64 = groups.filter_map(|one| one["spec"]["replicas"].as_u64()).sum();
+    let service = stage.service().await;
+    let (_, reason, _) = shop::condition(&service, "Ready");
+    let seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
+    json!({ "settings": settings, "replicas": replicas, "invalid": reason == "InvalidConfiguration", "faults": [], "seen": seen })
+        .as_object()
+        .map(|map| map.iter().filter(|(name, value)| *name != "seen" || **value == json!(false)).map(|(n, v)| (n.clone(), v.clone())).collect())
+        .map(Value::Object)
+        .unwrap_or_default()
+}
+
+impl Shop {
+    async fn read(stage: &Stage) -> Self {
+        let of = async |plural: &str, name: &str| {
+            stage.proof.api.get(&format!("{}/{name}", folder(&stage.namespace, plural))).await["spec"].clone()
+        };
+        Self {
+            service: of("flyweightservices", "shop").await,
+            users: of("flyweightpools", "users").await,
+            products: of("flyweightpools", "products").await,
+            tier: of("cachetiers", "hot").await,
+        }
+    }
+
+    fn spec(&self, plural: &str, name: &str) -> Value {
+        match (plural, name) {
+            ("cachetiers", _) => &self.tier,
+            ("flyweightservices", _) => &self.service,
+            (_, "users") => &self.users,
+            _ => &self.products,
+        }
+        .clone()
+    }
+
+    fn resolved(&self) -> Result<(Settings, u32), Vec<Fault>> {
+        let service = Named { name: "shop".to_owned(), spec: typed(&self.service) };
+        let pool = |name: &str, spec: &Value| Named { name: name.to_owned(), spec: typed(spec) };
+        let pools = [pool("products", &self.products), pool("users", &self.users)];
+        let tiers = [Named { name: "hot".to_owned(), spec: typed(&self.tier) }];
+        let settings = resolve(&service, &pools, &tiers)?;
+        Ok((settings, replicas_of(&service.spec).values().sum()))
+    }
+
+    /// One resource with one change.
+    fn change(&self, random: &mut StdRng) -> (&'static str, &'static str, Value, String) {
+        let number = random.random_range(1..100_u32);
+        let mut tier = self.tier.clone();
+        let mut service = self.service.clone();
+        let (pool_name, mut pool) =
+            if random.random() { ("users", self.users.clone()) } else { ("products", self.products.clone()) };
+        let choice = *[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14].choose(random).unwrap_or(&0);
+        let what = match choice {
+            0 => set(&mut tier, "ttl", json!(format!("{number}s"))),
+            1 => set(&mut tier, "jitter", json!(number)),
+            2 => set(&mut tier, "ttl", json!("soon")),
+            3 => set(&mut tier, "write", json!(if number % 2 == 0 { "CacheAside" } else { "WriteThrough" })),
+            4 => set(&mut service, "replicas", json!(number % 8)),
+            5 => set(&mut service, "image", json!(format!("flyweight/dataplane:{number}"))),
+            6 => set(&mut service, "networkPolicy", json!(number % 2 == 0)),
+            7 => set(&mut service, "poolRefs", json!([{ "name": "users" }, { "name": "nowhere" }])),
+            8 | 9 => set(&mut service, "poolRefs", json!([{ "name": "users" }, { "name": "products" }])),
+            10 => set(&mut service, "gateway", json!({ "replicas": number % 3 + 1 })),
+            11 => set(&mut pool, "tierRefs", json!([{ "name": "cold" }])),
+            12 => set(&mut pool, "tierRefs", json!([{ "name": "hot" }])),
+            13 => set(&mut pool, "capacity", json!(number)),
+            _ => set(&mut pool, "fields", json!([{ "name": "no_such_field" }])),
+        };
+        match choice {
+            0..=3 => ("cachetiers", "hot", tier, what),
+            4..=10 => ("flyweightservices", "shop", service, what),
+            12.. => {
+                // Whatever was wrong with its fields is mended with the next sound change.
+                if choice != 14 {
+                    set(&mut pool, "fields", json!([]));
+                }
+                ("flyweightpools", pool_name, pool, what)
+            }
+            _ => ("flyweightpools", pool_name, pool, what),
+        }
+    }
+}
+
+fn set(spec: &mut Value, field: &str, value: Value) -> String {
+    let what = format!("{field} = {value}");
+    spec[field] = value;
+    what
+}
+
+fn typed<S: DeserializeOwned>(spec: &Value) -> S {
+    serde_json::from_value(spec.clone()).unwrap_or_else(|error| panic!("{spec}: {error}"))
+}

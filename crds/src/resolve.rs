@@ -111,6 +111,8 @@ pub fn resolve(
         Some(secret) => secret.secret_ref.name,
         None => format!("{}-encryption", service.name),
     });
+    let payments = pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
+    let payments_secret = payments.map(|secret| secret.name.clone());
     Ok(Settings {
         service: service.name.clone(),
         pools,
@@ -122,6 +124,7 @@ pub fn resolve(
         security: SecuritySettings {
             jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
             encryption_secret,
+            payments_secret,
             rate_limit: security.rate_limit,
             cors_allow_origins: security.cors.allow_origins,
         },

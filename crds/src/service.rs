@@ -17,6 +17,7 @@ pub mod backends;
 pub mod gateway;
 pub mod groups;
 pub mod messaging;
+pub mod payments;
 pub mod security;
 
 /// Who serves, over which backends, with which limits.

@@ -181,6 +181,9 @@ pub struct SecuritySettings {
     pub jwt_secret: Option<String>,
     /// The Secret with the key of encrypted fields; none where no field is encrypted.
     pub encryption_secret: Option<String>,
+    /// The Secret with the key that calls of the payment provider are signed with; none where they are not signed.
+    #[serde(default)]
+    pub payments_secret: Option<String>,
     /// Requests per caller. Hot.
     pub rate_limit: Option<RateLimit>,
     /// Origins that browsers may call from. Hot.
@@ -213,7 +216,8 @@ impl Settings {
             web_socket: _,
             observability: _,
         } = self.clone();
-        let SecuritySettings { jwt_secret, encryption_secret, rate_limit: _, cors_allow_origins: _ } = security;
+        let SecuritySettings { jwt_secret, encryption_secret, payments_secret, rate_limit: _, cors_allow_origins: _ } =
+            security;
         Self {
             service,
             pools: pools.into_iter().map(PoolSettings::without_hot).collect(),
@@ -232,6 +236,7 @@ impl Settings {
             security: SecuritySettings {
                 jwt_secret,
                 encryption_secret,
+                payments_secret,
                 rate_limit: None,
                 cors_allow_origins: Vec::new(),
             },

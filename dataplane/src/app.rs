@@ -7,6 +7,7 @@ mod feed;
 mod figures;
 mod hot;
 mod monitor;
+mod orders;
 mod overview;
 mod pools;
 mod serve;

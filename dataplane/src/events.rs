@@ -1,5 +1,6 @@
 //! The feed of changes: from the outboxes through the bus to caches and live clients.
 
+pub mod consumer;
 pub mod kafka;
 pub mod local;
 pub mod relay;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::{broadcast, watch};
 
+use self::consumer::{Consumer, LiveConsumer};
 use crate::domain::event::Envelope;
 
 /// Carries events to every replica, in order for each key, at least once.
@@ -34,6 +36,11 @@ pub trait EventBus: Send + Sync {
 
     /// The cursor of the newest event that this process knows: a replay from here gives only what comes later. `Unavailable` until the feed is joined.
     async fn head(&self) -> Result<String, BusError>;
+
+    /// A member of a group that shares out the events of an entity. A bus within one process needs no sharing: it gives what comes from now on.
+    async fn consume(&self, _group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
+        Ok(Box::new(LiveConsumer::new(self.live(), entity)))
+    }
 
     /// Whether the bus answers.
     async fn ping(&self) -> Result<(), BusError>;

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod pages;
 pub mod params;
+pub mod pipeline;
 pub mod resource;
 pub mod router;
 pub mod status;

@@ -1,11 +1,17 @@
 //! What may be read and written, and how: the policy of each pool. No transport, no SQL.
 
 pub mod cursor;
+pub mod dead_letters;
+pub mod dependency;
 pub mod error;
 pub mod factory;
+pub mod failure;
 pub mod list;
+pub mod notify;
 pub mod orders;
+pub mod payment;
 pub mod payments;
+pub mod pipeline;
 pub mod precondition;
 pub mod records;
 pub mod staleness;

@@ -1,5 +1,7 @@
 //! Logs: JSON in a pod, readable on a terminal, with a level that changes in place.
 
+pub mod trace;
+
 use std::io::IsTerminal;
 
 use clap::ValueEnum;

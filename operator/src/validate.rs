@@ -132,7 +132,10 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
         .map(|backend| (backend.secret.as_str(), format!("spec.backends[name={}].secretRef", backend.name)));
     let jwt = settings.security.jwt_secret.iter().map(|name| (name.as_str(), "spec.security.jwt.secretRef".to_owned()));
     let encryption = settings.security.encryption_secret.iter();
-    backends.chain(jwt).chain(encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned())))
+    let encryption = encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned()));
+    let payments = settings.security.payments_secret.iter();
+    let payments = payments.map(|name| (name.as_str(), "spec.pipeline.payments.http.secretRef".to_owned()));
+    backends.chain(jwt).chain(encryption).chain(payments)
 }
 
 /// A key is made only where there never was one: a second key would make what the first one encrypted unreadable.

@@ -231,7 +231,9 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         secrets.into_iter().flatten().any(|secret| secret.name == name)
     };
     let security = [&spec.security.jwt, &spec.security.encryption];
+    let payments = spec.pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     name.ends_with(crate::validate::ENCRYPTION_SUFFIX)
         || spec.backends.iter().any(backend)
+        || payments.is_some_and(|secret| secret.name == name)
         || security.into_iter().flatten().any(|secret| secret.secret_ref.name == name)
 }

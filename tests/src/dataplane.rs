@@ -71,6 +71,16 @@ impl DataPlane {
         _ = self.child.wait();
     }
 
+    /// Freezes it: connections stay, nothing goes on.
+    pub fn freeze(&self) {
+        process::signal(&self.child, "STOP");
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self) {
+        process::signal(&self.child, "CONT");
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         process::signal(&self.child, "TERM");

@@ -1,5 +1,6 @@
 //! The harness: starts real servers, the data plane as users run it, and the local cluster, for the suites and the demo.
 
+pub mod bank;
 pub mod client;
 pub mod dataplane;
 pub mod demo;

@@ -9,6 +9,23 @@ pub fn samples() -> std::path::PathBuf {
     root().join("configs/samples")
 }
 
+/// Writes the sample shop into a folder, with more lines in the service's spec.
+///
+/// # Panics
+/// A file cannot be read or written.
+pub fn write_samples_with(dir: &Path, more: &str) {
+    let copy = |path: std::path::PathBuf| -> std::io::Result<()> {
+        let mut text = fs::read_to_string(&path)?;
+        if path.ends_with("service.yaml") {
+            text = text.replacen("\nspec:\n", &format!("\nspec:\n{more}"), 1);
+        }
+        fs::write(dir.join(path.file_name().unwrap_or_default()), text)
+    };
+    let all = fs::read_dir(samples()).and_then(|all| all.collect::<Result<Vec<_>, _>>());
+    let done = fs::create_dir_all(dir).and(all).and_then(|all| all.into_iter().try_for_each(|file| copy(file.path())));
+    done.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+}
+
 /// Writes the addresses of backends as a pod finds them: `<dir>/<name>/url`.
 ///
 /// # Panics

@@ -13,6 +13,7 @@ mod gateway;
 mod live;
 mod observability;
 mod openapi;
+mod orders;
 mod stage;
 mod staleness;
 mod startup;

@@ -1,5 +1,7 @@
 //! Where a suite plays: the sample shop over embedded stores, or over real servers of its own.
 
+use std::path::Path;
+
 use harness::{
     client::Api,
     dataplane::DataPlane,
@@ -37,13 +39,24 @@ pub struct Stage {
 impl Stage {
     /// The sample shop over embedded stores.
     pub fn embedded() -> Self {
+        Self::embedded_with(|dir| manifests::write_samples_with(dir, ""))
+    }
+
+    /// A shop over embedded stores, by the manifests that are written into a folder.
+    pub fn embedded_with(write: impl FnOnce(&Path)) -> Self {
         let dir = tempdir();
-        let data_plane = DataPlane::embedded(&manifests::samples(), &dir.path().join("data"));
+        write(&dir.path().join("manifests"));
+        let data_plane = DataPlane::embedded(&dir.path().join("manifests"), &dir.path().join("data"));
         Self { name: "embedded", api: Api::at(&data_plane.url), data_plane, servers: None, dir }
     }
 
     /// The sample shop over real servers, or none where they are not installed.
     pub async fn real(test: &str) -> Option<Self> {
+        Self::real_with(test, |dir| manifests::write_samples_with(dir, "")).await
+    }
+
+    /// A shop over real servers, by the manifests that are written into a folder.
+    pub async fn real_with(test: &str, write: impl FnOnce(&Path)) -> Option<Self> {
         for kind in [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka] {
             if let Err(why) = kind.available() {
                 skipped(test, &why);
@@ -59,7 +72,8 @@ impl Stage {
         manifests::write_backends(&backends, &urls);
         manifests::write_encryption_key(&security);
         declare_stores_table(&mysql);
-        let data_plane = DataPlane::real(&manifests::samples(), &backends, &security);
+        write(&dir.path().join("manifests"));
+        let data_plane = DataPlane::real(&dir.path().join("manifests"), &backends, &security);
         let servers = Some(Servers { mysql, mongo, redis, kafka });
         Some(Self { name: "real servers", api: Api::at(&data_plane.url), data_plane, servers, dir })
     }
@@ -67,7 +81,7 @@ impl Stage {
     /// Another replica over the same servers.
     pub fn replica(&self) -> DataPlane {
         let (backends, security) = folders(&self.dir);
-        DataPlane::real(&manifests::samples(), &backends, &security)
+        DataPlane::real(&self.dir.path().join("manifests"), &backends, &security)
     }
 }
 

@@ -72,7 +72,15 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
         "spec.pipeline.retry",
         format!("initialDelay {} must not exceed maxDelay {}", retry.initial_delay, retry.max_delay),
     );
+    let payments = &spec.pipeline.payments;
+    if let Some(http) = &payments.http {
+        report.ensure(is_address(&http.url), "spec.pipeline.payments.http.url", "must start with https:// or http://");
+    }
+    if let Some(url) = &spec.pipeline.notifications.webhook_url {
+        report.ensure(is_address(url), "spec.pipeline.notifications.webhookUrl", "must start with https:// or http://");
+    }
     let mut positive = vec![
+        ("spec.pipeline.payments.timeout", payments.timeout),
         ("spec.pipeline.breaker.timeout", spec.pipeline.breaker.timeout),
         ("spec.ingest.batchFlushInterval", spec.ingest.batch_flush_interval),
         ("spec.webSocket.pingInterval", spec.web_socket.ping_interval),
@@ -84,6 +92,11 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
     for (path, span) in positive {
         report.ensure(span > Span::default(), path, "must be more than 0s");
     }
+}
+
+fn is_address(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains([' ', '#']))
 }
 
 fn origins(spec: &ServiceSpec, report: &mut Report<'_>) {

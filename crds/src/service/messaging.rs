@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::payments::{Notifications, Payments};
 use crate::units::Span;
 
 /// The order pipeline.
@@ -17,6 +18,12 @@ pub struct Pipeline {
     /// When a failing dependency is left alone for a while. Hot.
     #[serde(default)]
     pub breaker: Breaker,
+    /// Who charges. Hot, but for the Secret.
+    #[serde(default)]
+    pub payments: Payments,
+    /// How customers are told. Hot.
+    #[serde(default)]
+    pub notifications: Notifications,
 }
 
 /// Workers per stage of the order pipeline.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use crds::{
     pool::Entity,
-    settings::{PoolSettings, Settings, TierKind, TierSettings},
+    settings::{PoolSettings, Settings, SourceSettings, TierKind, TierSettings},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -22,14 +22,17 @@ use crate::{
         memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
         tiered::{Backing, Tiered, TieredConfig, lifetime},
     },
-    domain::{change::Collection, entities, seal::Sealer},
+    domain::{change::Collection, dead_letter, entities, schema::Schema, seal::Sealer},
     http::{
         metrics::HttpMetrics,
         resource::{Gate, Policy, Resource},
-        router::{Pool, path_of, upserts},
+        router::{BASE, Pool, path_of, upserts},
     },
     service::{orders, records::Records},
 };
+
+/// The pool of dead letters: a name that no resource can have.
+const LETTERS_POOL: &str = "_dead_letters";
 
 /// How long a call of a store may take.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
@@ -79,6 +82,23 @@ pub struct Builder<'a> {
     pub clock: &'a Clock,
     /// Where the metrics of requests are.
     pub metrics: &'a HttpMetrics,
+    /// Bounds the requests that are handled at once.
+    pub gate: Arc<Gate>,
+}
+
+/// Where dead letters are kept.
+pub struct Letterbox {
+    /// The backend.
+    pub backend: String,
+    /// The collection.
+    pub collection: Arc<Collection>,
+    /// The letters as the API serves them.
+    pub resource: Arc<Resource>,
+}
+
+/// The gate of a process.
+pub fn gate() -> Arc<Gate> {
+    Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE))
 }
 
 /// The parts of a pool below its records.
@@ -96,7 +116,7 @@ impl Builder<'_> {
     /// The group is not one of the service, or a backend of a pool is not there.
     pub fn build(&self) -> anyhow::Result<Vec<ServedPool>> {
         let memory = memory_tiers(&self.settings.pools);
-        let gate = Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE));
+        let gate = &self.gate;
         // Products first, wherever the service names them: orders take their prices from them.
         let mut served = self.served()?;
         served.sort_by_key(|pool| pool.entity != Entity::Product);
@@ -129,6 +149,41 @@ impl Builder<'_> {
         Ok(pools)
     }
 
+    /// The records of an entity that another group serves: without tiers, for behaviour that needs them here.
+    ///
+    /// # Errors
+    /// The pool's backend is not there.
+    pub fn unserved(&self, entity: Entity) -> anyhow::Result<Option<Arc<Records>>> {
+        let Some(pool) = self.settings.pools.iter().find(|pool| pool.entity == entity) else { return Ok(None) };
+        let pool = PoolSettings { tiers: Vec::new(), ..pool.clone() };
+        Ok(Some(Arc::new(self.parts(&pool, &BTreeMap::new())?.records)))
+    }
+
+    /// The place of dead letters: beside the orders, or else in the first store. Who may read and write orders may so here.
+    ///
+    /// # Errors
+    /// There is no store.
+    pub fn letterbox(&self) -> anyhow::Result<Letterbox> {
+        let pools = &self.settings.pools;
+        let orders = pools.iter().find(|pool| pool.entity == Entity::Order).or(pools.first());
+        let orders = orders.context("the service has no pools")?;
+        let schema = Arc::new(dead_letter::schema());
+        let source = SourceSettings {
+            backend: orders.source.backend.clone(),
+            collection: schema.collection.clone(),
+            key: schema.key.clone(),
+            version: Some("version".to_owned()),
+        };
+        // any entity of the store's own will do
+        let entity = Entity::Order;
+        let pool = PoolSettings { source, entity, tiers: Vec::new(), name: LETTERS_POOL.to_owned(), ..orders.clone() };
+        let Parts { collection, records, .. } = self.parts_of(&pool, schema, &BTreeMap::new())?;
+        let metrics = self.metrics.of_pool("dead-letters");
+        let path = format!("{BASE}/dead-letters");
+        let resource = Resource::new(Arc::new(records), path, false, policy(orders), self.gate.clone(), metrics);
+        Ok(Letterbox { backend: pool.source.backend, collection, resource: Arc::new(resource) })
+    }
+
     /// The pools of the group, or of the service.
     fn served(&self) -> anyhow::Result<Vec<&PoolSettings>> {
         let Some(name) = self.group else { return Ok(self.settings.pools.iter().collect()) };
@@ -138,7 +193,15 @@ impl Builder<'_> {
     }
 
     fn parts(&self, pool: &PoolSettings, tiers: &BTreeMap<String, Arc<MemoryTier>>) -> anyhow::Result<Parts> {
-        let schema = Arc::new(entities::of_pool(pool));
+        self.parts_of(pool, Arc::new(entities::of_pool(pool)), tiers)
+    }
+
+    fn parts_of(
+        &self,
+        pool: &PoolSettings,
+        schema: Arc<Schema>,
+        tiers: &BTreeMap<String, Arc<MemoryTier>>,
+    ) -> anyhow::Result<Parts> {
         let backend = &pool.source.backend;
         let missing = || format!("pool {}: there is no backend {backend}", pool.name);
         let store = self.backends.stores.get(backend).with_context(missing)?.clone();

@@ -15,8 +15,9 @@ use super::{
     figures::{self, Figures},
     hot,
     monitor::{self, Checks},
+    orders::Orders,
     overview::{Overview, OverviewParts},
-    pools::{Builder, ServedPool},
+    pools::{Builder, ServedPool, gate},
     upkeep, warm_up,
 };
 use crate::{
@@ -63,7 +64,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let declared = settings.borrow().settings.pools.clone();
     let warm_up = warm_up::run(declared.clone(), world.factory.clone(), world.backends.bus.1.clone());
     let monitor::Readiness { unready, prepared } =
-        monitor::watch_readiness(&world.backends.stores, &collections(&world.pools), shutdown.clone(), warm_up);
+        monitor::watch_readiness(&world.backends.stores, &world.collections, shutdown.clone(), warm_up);
     let checks = monitor::watch_parts(&world.backends).await;
     let relays = Relays::start(&world, &prepared);
     let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
@@ -95,13 +96,17 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     tokio::spawn(async move { factory.audit(staleness::INTERVAL).await });
     tokio::spawn(warm_up::tell_for_ever(declared, world.factory.clone()));
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
+    let orders = world.orders.clone();
+    orders.start(world.backends.bus.1.clone(), args.data_dir.is_some(), prepared);
     tokio::spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
+        orders.apply(&loaded.settings);
         live_options.send_replace(loaded.settings.web_socket.clone());
     }));
 
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let api = Api { pools, health: health.clone(), factory: world.factory.clone() };
-    let routes = guard.around(Routes::new(&api, router::router(&api, live::routes(live))));
+    let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
+    let routes = guard.around(Routes::new(&api, routes));
     tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
     let serving = tokio::spawn(server::serve(listener, routes, async move {
         shutdown.stopped().await;
@@ -109,6 +114,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     }));
     tokio::spawn(announce(unready, addrs, args.data_dir.is_some()));
     serving.await.context("the listener failed")?;
+    world.orders.finish().await;
     relays.stop().await;
     info!("stopped");
     Ok(())
@@ -135,9 +141,9 @@ pub async fn migrate(args: Serve) -> anyhow::Result<()> {
     let place = place(&args)?;
     let _lock = lock(&place)?;
     let world = World::open(&args, &place, &loaded).await?;
-    for (name, collections) in collections(&world.pools) {
-        if let Some(store) = world.backends.stores.get(&name) {
-            store.prepare(&collections).await.with_context(|| format!("backend {name}"))?;
+    for (name, collections) in &world.collections {
+        if let Some(store) = world.backends.stores.get(name) {
+            store.prepare(collections).await.with_context(|| format!("backend {name}"))?;
             info!(backend = name, "prepared");
         }
     }
@@ -152,6 +158,9 @@ struct World {
     registry: prometheus::Registry,
     pools: Arc<Vec<ServedPool>>,
     factory: Arc<Factory>,
+    orders: Arc<Orders>,
+    /// What the stores have to be prepared for, by their backends.
+    collections: BTreeMap<String, Vec<Arc<Collection>>>,
 }
 
 impl World {
@@ -171,10 +180,15 @@ impl World {
             sealer: &sealer,
             clock: &clock,
             metrics: &metrics,
+            gate: gate(),
         };
         let pools = Arc::new(builder.build()?);
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
-        Ok(Self { clock, backends, pokes, registry, pools, factory })
+        let letterbox = builder.letterbox()?;
+        let mut collections = collections(&pools);
+        collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
+        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, args.security.as_deref(), &registry)?);
+        Ok(Self { clock, backends, pokes, registry, pools, factory, orders, collections })
     }
 }
 

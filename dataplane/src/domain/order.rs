@@ -47,6 +47,9 @@ pub fn schema() -> Schema {
                     .default(Value::Text("pending".into())),
                 Field::new("shipping_address", Kind::json(Shape::Object)),
                 Field::new("metadata", Kind::json(Shape::Object)),
+                // see `progress`
+                Field::new("progress", Kind::json(Shape::Object)).internal(),
+                Field::new("due_at", Kind::Time).indexed().internal(),
             ],
         )
     }

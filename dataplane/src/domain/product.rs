@@ -2,6 +2,7 @@
 
 use super::{
     schema::{Field, Kind, Schema, Shape},
+    stock,
     value::Value,
 };
 
@@ -19,6 +20,9 @@ pub fn schema() -> Schema {
             Field::new("brand", Kind::text(128)),
             Field::new("stock", Kind::Int { min: 0, max: 1_000_000_000_000 }).default(Value::Int(0)),
             Field::new("attributes", Kind::json(Shape::Object)),
+            // what orders hold of the stock, and since when the oldest of them does: see `stock`
+            Field::new("holds", Kind::Json { max: stock::HOLDS_BYTES_MAX, shape: Shape::Object }).internal(),
+            Field::new("held_since", Kind::Time).indexed().internal(),
         ],
     )
 }

@@ -117,7 +117,7 @@ impl Record {
     fn write_whole(&self, schema: &Schema, mask: bool) -> String {
         let mut out = String::with_capacity(256);
         self.write_head(schema, &mut out);
-        for (field, value) in schema.fields.iter().zip(&self.values.0) {
+        for (field, value) in schema.fields.iter().zip(&self.values.0).filter(|(field, _)| !field.internal) {
             out.push(',');
             write_json_text(&field.name, &mut out);
             out.push(':');

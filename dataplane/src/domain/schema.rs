@@ -44,6 +44,8 @@ pub struct Field {
     pub encrypted: bool,
     /// Whether only the server sets it.
     pub read_only: bool,
+    /// Whether it is the server's own bookkeeping: kept in stores, shown nowhere (no answer, event or cache has it).
+    pub internal: bool,
     /// The value of a new record that does not give one.
     pub default: Value,
 }
@@ -142,9 +144,37 @@ impl Schema {
         self.fields.iter().any(|field| field.read_only)
     }
 
-    /// The index of a field by its name.
+    /// The index of a field by its name. Internal fields are not found: nobody outside may speak of them.
     pub fn index_of(&self, name: &str) -> Option<usize> {
-        self.fields.iter().position(|field| field.name == name)
+        self.fields.iter().position(|field| field.name == name && !field.internal)
+    }
+
+    /// The index of an internal field by its name.
+    pub fn internal_index_of(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name && field.internal)
+    }
+
+    /// The value of a field, internal ones too; null where there is no such field.
+    pub fn get<'a>(&self, row: &'a Row, name: &str) -> &'a Value {
+        let index = self.fields.iter().position(|field| field.name == name);
+        index.and_then(|index| row.0.get(index)).unwrap_or(&Value::Null)
+    }
+
+    /// Sets a field, internal ones too. Without such a field nothing happens.
+    pub fn set(&self, row: &mut Row, name: &str, value: Value) {
+        let index = self.fields.iter().position(|field| field.name == name);
+        if let Some(slot) = index.and_then(|index| row.0.get_mut(index)) {
+            *slot = value;
+        }
+    }
+
+    /// A row of these values, and defaults for the rest.
+    pub fn row_of<const N: usize>(&self, values: [(&str, Value); N]) -> Row {
+        let mut row = Row(self.fields.iter().map(|field| field.default.clone()).collect());
+        for (name, value) in values {
+            self.set(&mut row, name, value);
+        }
+        row
     }
 }
 
@@ -196,6 +226,7 @@ impl Field {
             indexed: false,
             encrypted: false,
             read_only: false,
+            internal: false,
             default: Value::Null,
         }
     }
@@ -222,6 +253,12 @@ impl Field {
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { read_only: true, ..self }
+    }
+
+    /// The field, as bookkeeping of the server that is shown nowhere.
+    #[must_use]
+    pub fn internal(self) -> Self {
+        Self { internal: true, read_only: true, ..self }
     }
 
     /// The field, in a role.

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod follow;
+mod group;
 mod publish;
 mod replay;
 mod ring;
@@ -27,11 +28,12 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::{
     config::{KafkaOptions, Quiet},
+    group::GroupConsumer,
     publish::Publisher,
     replay::Replay,
     ring::{Read, Ring},
 };
-use super::{BusError, EventBus, cursor::Cursor};
+use super::{BusError, EventBus, consumer::Consumer, cursor::Cursor};
 use crate::domain::event::Envelope;
 
 /// Live events that a receiver may lag behind.
@@ -174,6 +176,10 @@ impl EventBus for KafkaBus {
         let held = self.feed.ring.lock();
         let ring = held.as_ref().ok_or_else(not_joined)?;
         Ok(Cursor::Topic(ring.position().to_vec()).encode())
+    }
+
+    async fn consume(&self, group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
+        Ok(Box::new(GroupConsumer::join(&self.feed.options, group, entity)?))
     }
 
     async fn ping(&self) -> Result<(), BusError> {

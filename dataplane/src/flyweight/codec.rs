@@ -45,10 +45,11 @@ impl Split {
         (0..schema.fields.len()).filter(intrinsic).fold(Self::NONE, |split, index| split.with(schema, index))
     }
 
-    /// The split with one more field, unless that field may not be shared.
+    /// The split with one more field, unless that field may not be shared: it is encrypted, or internal and so in no entry at all.
     #[must_use]
     pub fn with(self, schema: &Schema, index: usize) -> Self {
-        let may = index < Self::FIELDS_MAX && schema.fields.get(index).is_some_and(|field| !field.encrypted);
+        let may = index < Self::FIELDS_MAX
+            && schema.fields.get(index).is_some_and(|field| !field.encrypted && !field.internal);
         if may { Self(self.0 | 1 << index) } else { self }
     }
 
@@ -73,7 +74,8 @@ impl Split {
 pub fn encode(schema: &Schema, record: &Record, split: Split) -> Entry {
     let (mut own, mut shared) = (String::with_capacity(256), String::new());
     record.write_head(schema, &mut own);
-    for (index, (field, value)) in schema.fields.iter().zip(&record.values.0).enumerate() {
+    let shown = schema.fields.iter().zip(&record.values.0).enumerate().filter(|(_, (field, _))| !field.internal);
+    for (index, (field, value)) in shown {
         let out = if split.shares(index) { &mut shared } else { &mut own };
         write_member(&field.name, value, out);
     }

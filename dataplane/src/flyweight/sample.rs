@@ -62,6 +62,9 @@ impl Product {
                 Value::Text(self.brand.clone()),
                 Value::Int(self.stock),
                 Value::Json(Json::parse(&attributes).unwrap()),
+                // no holds
+                Value::Null,
+                Value::Null,
             ]),
         }
     }

@@ -61,7 +61,7 @@ impl Shape {
         write_json_text(&schema.key, &mut head);
         head.push_str(":\"");
         let own: Vec<OwnField> = (0..schema.fields.len())
-            .filter(|index| !split.shares(*index))
+            .filter(|index| !split.shares(*index) && !schema.fields[*index].internal)
             .map(|index| OwnField::new(&schema, index))
             .collect();
         let tags = HEAD_TAGS + own.iter().map(|field| field.packing.tags()).sum::<usize>();

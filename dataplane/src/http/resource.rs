@@ -29,6 +29,7 @@ use crate::{
         error::ServiceError,
         records::{Records, Served},
     },
+    telemetry::trace,
 };
 
 const JSON: &[&str] = &["application/json"];
@@ -120,7 +121,10 @@ impl Resource {
         let started = Instant::now();
         let uri = call.uri.clone();
         let response = match self.gate.places.try_acquire() {
-            Ok(_place) => work(call).await.unwrap_or_else(|problem| problem.respond(&uri)),
+            Ok(_place) => {
+                let trace = trace::of_headers(&call.headers);
+                trace::scope(trace, work(call)).await.unwrap_or_else(|problem| problem.respond(&uri))
+            }
             Err(_) => Problem::unavailable("overloaded", "too many requests at once: try again").respond(&uri),
         };
         self.metrics.observe(operation, response.status(), started.elapsed());

@@ -1,16 +1,21 @@
-//! The prices of an order's items: what the client gave, or else the catalogue's.
+//! What the server adds to an order: the prices of its items from the catalogue where the client gave none, and its first progress.
 
 use std::sync::Arc;
 
 use super::{
     error::ServiceError,
+    pipeline,
     records::{Completion, Records},
 };
-use crate::domain::{
-    order::{self, Item},
-    record::{Key, Lookup, Row},
-    schema::{FieldFault, Schema},
-    value::Value,
+use crate::{
+    domain::{
+        order::{self, Item},
+        progress::Progress,
+        record::{Key, Lookup, Row},
+        schema::{FieldFault, Schema},
+        value::Value,
+    },
+    telemetry::trace,
 };
 
 /// Completes orders with the prices of `products`; without a catalogue every item must have its price.
@@ -19,6 +24,7 @@ pub fn pricing(orders: Arc<Schema>, products: Option<Arc<Records>>) -> Completio
 }
 
 async fn price(orders: Arc<Schema>, products: Option<Arc<Records>>, mut row: Row) -> Result<Row, ServiceError> {
+    begin(&orders, &mut row);
     let mut items = order::items(&orders, &row).map_err(ServiceError::Invalid)?;
     let unpriced: Vec<usize> = (0..items.len()).filter(|index| items[*index].price.is_none()).collect();
     if unpriced.is_empty() {
@@ -35,6 +41,15 @@ async fn price(orders: Arc<Schema>, products: Option<Arc<Records>>, mut row: Row
     }
     order::set_items(&orders, &mut row, &items);
     Ok(row)
+}
+
+/// A new order's progress: the trace of its request, and the time when the pipeline looks after it if no event reaches it before.
+fn begin(orders: &Schema, row: &mut Row) {
+    if orders.get(row, "progress").is_null() {
+        let mut progress = Progress { trace: Some(trace::current()), ..Progress::default() };
+        progress.note("placed", None);
+        *row = progress.write(orders, row, Some(pipeline::due_later()), None);
+    }
 }
 
 async fn fill(products: &Records, items: &mut [Item], unpriced: &[usize]) -> Result<Vec<FieldFault>, ServiceError> {

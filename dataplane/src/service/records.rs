@@ -1,7 +1,11 @@
 //! The read and write policy of one pool.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +33,16 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 /// Completes the values of a create or a change from elsewhere, before rules and computed fields.
 pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceError>> + Send + Sync>;
 
+/// What a pool's behaviour says to changes from outside.
+#[async_trait]
+pub trait Keeper: Send + Sync {
+    /// Whether a record may get these values.
+    fn check(&self, current: &Record, next: &Row) -> Result<(), ServiceError>;
+
+    /// Ends what goes on with a record before it is deleted.
+    async fn before_delete(&self, key: &Key) -> Result<(), ServiceError>;
+}
+
 /// The records of one pool: every read and write goes through here.
 pub struct Records {
     collection: Arc<Collection>,
@@ -38,6 +52,7 @@ pub struct Records {
     deadline: Duration,
     wake: Wake,
     completion: Option<Completion>,
+    keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
 /// A record that a read found, ready to be sent.
@@ -63,13 +78,18 @@ impl Records {
         wake: Wake,
     ) -> Self {
         let load = loader(&collection, &store);
-        Self { collection, store, tiered, load, deadline, wake, completion: None }
+        Self { collection, store, tiered, load, deadline, wake, completion: None, keeper: OnceLock::new() }
     }
 
     /// The same, with values completed before each create and change.
     #[must_use]
     pub fn completed_by(self, completion: Completion) -> Self {
         Self { completion: Some(completion), ..self }
+    }
+
+    /// Lets a keeper judge changes from outside from now on. The first one stays.
+    pub fn keep(&self, keeper: Arc<dyn Keeper>) {
+        _ = self.keeper.set(keeper);
     }
 
     /// What the records look like.
@@ -219,6 +239,12 @@ impl Records {
     /// # Errors
     /// `NotFound`, `Stale`, `Contended`, or what the store says.
     pub async fn delete(&self, key: &Key, precondition: &Precondition, actor: &str) -> Result<(), ServiceError> {
+        if let Some(keeper) = self.keeper.get() {
+            precondition.check(self.current(key).await?.version)?;
+            keeper.before_delete(key).await?;
+            self.commit(key.clone(), Action::Delete { guard: Guard::Any }, actor).await?;
+            return Ok(());
+        }
         if let Some(guard) = precondition.guard() {
             self.commit(key.clone(), Action::Delete { guard }, actor).await?;
             return Ok(());
@@ -229,6 +255,56 @@ impl Records {
             match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, actor).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
                 done => return done.map(|_| ()),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// The record as the store has it; none where it is not there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn find_one(&self, key: &Key) -> Result<Option<Record>, ServiceError> {
+        match self.look_up(key).await? {
+            Lookup::Found(record) => Ok(Some(record)),
+            Lookup::Deleted(_) | Lookup::Missing => Ok(None),
+        }
+    }
+
+    /// Creates or replaces a record with values that the server itself made.
+    ///
+    /// # Errors
+    /// `Duplicate`, or what the store says.
+    pub async fn put(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
+        record_of(self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, actor).await?)
+    }
+
+    /// Creates a record with values that the server itself made.
+    ///
+    /// # Errors
+    /// `Exists`, `Duplicate`, or what the store says.
+    pub async fn insert(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
+        record_of(self.commit(key.clone(), Action::Create { values, fresh_key: false }, actor).await?)
+    }
+
+    /// Changes a record by a function of its current state that the server itself does: no rule is asked. None from the function leaves
+    /// the record as it is, and none is answered.
+    ///
+    /// # Errors
+    /// What the function says, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn adjust(
+        &self,
+        key: &Key,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
+    ) -> Result<Option<Record>, ServiceError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let current = self.current(key).await?;
+            let Some(values) = change(&current)? else { return Ok(None) };
+            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
+            match self.commit(key.clone(), action, actor).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return record_of(done?).map(Some),
             }
         }
         Err(ServiceError::Contended)
@@ -254,6 +330,9 @@ impl Records {
             }
             echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
             let values = self.settle(change(&current)?).await?;
+            if let Some(keeper) = self.keeper.get() {
+                keeper.check(&current, &values)?;
+            }
             let action = Action::Replace { guard: Guard::Exactly(current.version), values };
             match self.commit(key.clone(), action, actor).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,

@@ -22,6 +22,7 @@ use crate::domain::{
 
 mod declared;
 mod documents;
+mod holds;
 mod model;
 mod outboxes;
 mod queries;
@@ -100,6 +101,7 @@ suite!(
     outboxes::one_owner_relays_a_key_at_a_time,
     outboxes::a_lease_that_ran_out_is_taken_over,
     outboxes::concurrent_writes_keep_the_order_of_each_key,
+    holds::stock_is_never_oversold,
 );
 
 suite!(@sql

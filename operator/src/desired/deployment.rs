@@ -37,14 +37,18 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
     target.child(ChildKind::Deployment, target.name_of(&group.name), component, json!({}), content)
 }
 
-/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`.
+/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`.
 fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
     let settings = target.settings();
     let backends = settings.backends.iter().map(|backend| {
         let name = &backend.name;
         secret(&volume_name(name), &backend.secret, &format!("{BACKENDS_FOLDER}/{name}"))
     });
-    let security = [("jwt", &settings.security.jwt_secret), ("encryption", &settings.security.encryption_secret)];
+    let security = [
+        ("jwt", &settings.security.jwt_secret),
+        ("encryption", &settings.security.encryption_secret),
+        ("payments", &settings.security.payments_secret),
+    ];
     let security = security.into_iter().filter_map(|(name, used)| {
         Some(secret(&format!("security-{name}"), used.as_ref()?, &format!("{SECURITY_FOLDER}/{name}")))
     });

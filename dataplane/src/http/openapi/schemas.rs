@@ -78,7 +78,7 @@ fn object(schema: &Schema, body: Body) -> Json {
     if body == Body::Record {
         required.extend([schema.key.clone(), "version".to_owned(), "created_at".to_owned(), "updated_at".to_owned()]);
     }
-    for field in &schema.fields {
+    for field in schema.fields.iter().filter(|field| !field.internal) {
         let always = match body {
             Body::Record => true,
             Body::Create if field.read_only => continue,

@@ -152,6 +152,33 @@ impl TableDef {
     }
 }
 
+/// The statements that add columns to a table, each with its index where it is `indexed`. They cannot be run again.
+pub fn added(table: &str, columns: &[Column], indexed: &[&str], server: Server) -> Vec<String> {
+    let defs = columns.iter().map(|column| {
+        let mut def = ColumnDef::new(Alias::new(&column.name));
+        def.custom(Alias::new(column.form.sql_type(server)));
+        def
+    });
+    if server == Server::Sqlite {
+        // one column a statement
+        let add = |mut def: ColumnDef| {
+            Table::alter().table(Alias::new(table)).add_column(&mut def).to_string(SqliteQueryBuilder)
+        };
+        let index = |column: &&str| {
+            IndexDef { columns: owned(&[column]), unique: false }.create(table).to_string(SqliteQueryBuilder)
+        };
+        return defs.map(add).chain(indexed.iter().map(index)).collect();
+    }
+    let mut alter = Table::alter();
+    alter.table(Alias::new(table));
+    for mut def in defs {
+        alter.add_column(&mut def);
+    }
+    // one statement, so that there is no column without its index
+    let indexes = indexed.iter().map(|column| format!(", ADD INDEX `{table}_{column}_index` (`{column}`)"));
+    vec![alter.to_string(MysqlQueryBuilder) + &indexes.collect::<String>()]
+}
+
 impl IndexDef {
     fn create(&self, table: &str) -> IndexCreateStatement {
         let mut index = Index::create();

@@ -6,7 +6,7 @@ use sea_query::{Alias, Expr, Query};
 
 use super::{
     StoreError,
-    ddl::{Form, Server, TableDef, column},
+    ddl::{Column, Form, Server, TableDef, added, column},
     dialect::{Dialect, Sql},
     fault::Fault,
     session::Session,
@@ -20,6 +20,7 @@ mod m0004_orders;
 mod m0005_products;
 mod m0006_notification_templates;
 mod m0007_configurations;
+mod m0009_pipeline;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 
@@ -47,10 +48,19 @@ pub enum Makes {
         /// The table.
         table: fn() -> TableDef,
     },
+    /// More columns of the table of an entity's records. None is in its key, and all may hold nothing.
+    Columns {
+        /// The entity.
+        entity: &'static str,
+        /// The columns.
+        columns: fn() -> Vec<Column>,
+        /// Those of them that get an index each.
+        indexed: &'static [&'static str],
+    },
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 7] = [
+pub static ALL: [Migration; 10] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -58,6 +68,9 @@ pub static ALL: [Migration; 7] = [
     m0005_products::MIGRATION,
     m0006_notification_templates::MIGRATION,
     m0007_configurations::MIGRATION,
+    m0009_pipeline::PRODUCTS,
+    m0009_pipeline::ORDERS,
+    m0009_pipeline::DEAD_LETTERS,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
@@ -74,8 +87,10 @@ pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<C
     }
     lock(session).await?;
     for step in missing(session, &wanted).await? {
-        for statement in &step.statements(server) {
-            session.plain(statement).await?;
+        if !step.is_done(session).await? {
+            for statement in &step.statements(server) {
+                session.plain(statement).await?;
+            }
         }
         session.execute(step.note(session.dialect())).await?;
         tracing::info!(migration = step.migration.name, table = step.table, "migrated");
@@ -85,11 +100,17 @@ pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<C
 
 /// The form of the column of an entity's field.
 pub fn form_of(entity: &str, field: &str) -> Option<Form> {
-    let table = ALL.iter().find_map(|migration| match migration.makes {
-        Makes::Records { entity: own, table } if own == entity => Some(table()),
-        _ => None,
-    });
-    table?.columns.into_iter().find(|column| column.name == field).map(|column| column.form)
+    columns_of(entity).into_iter().find(|column| column.name == field).map(|column| column.form)
+}
+
+/// All columns of the table of an entity's records.
+fn columns_of(entity: &str) -> Vec<Column> {
+    let of_step = |migration: &Migration| match migration.makes {
+        Makes::Records { entity: own, table } if own == entity => table().columns,
+        Makes::Columns { entity: own, columns, .. } if own == entity => columns(),
+        _ => Vec::new(),
+    };
+    ALL.iter().flat_map(of_step).collect()
 }
 
 /// A migration for one table.
@@ -104,7 +125,7 @@ fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> 
     for migration in &ALL {
         match migration.makes {
             Makes::Own(_) => steps.push(Step { migration, table: "" }),
-            Makes::Records { entity, .. } => steps.extend(
+            Makes::Records { entity, .. } | Makes::Columns { entity, .. } => steps.extend(
                 collections
                     .iter()
                     .filter(|collection| !collection.declared && collection.schema.entity == entity)
@@ -143,6 +164,21 @@ impl Step<'_> {
         match self.migration.makes {
             Makes::Own(tables) => tables().iter().flat_map(|(name, table)| table.create(name, server)).collect(),
             Makes::Records { table, .. } => table().create(self.table, server),
+            Makes::Columns { columns, indexed, .. } => added(self.table, &columns(), indexed, server),
+        }
+    }
+
+    /// Whether the step ran before, but was cut off before that was noted. Only columns cannot be added again.
+    async fn is_done(&self, session: &mut Session) -> Result<bool, Fault> {
+        let Makes::Columns { columns, .. } = self.migration.makes else { return Ok(false) };
+        let mut select = Query::select();
+        // with the table's name: SQLite takes an unknown name alone for text
+        let names = columns().into_iter().map(|column| (Alias::new(self.table), Alias::new(column.name)));
+        select.columns(names).from(Alias::new(self.table)).limit(0);
+        match session.rows(session.dialect().build(&select)).await {
+            Ok(_) => Ok(true),
+            Err(Fault::Store(StoreError::Unsupported(_))) => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -197,39 +233,45 @@ mod tests {
     use crds::pool::Entity;
 
     use super::*;
-    use crate::domain::entities::builtin;
+    use crate::domain::{dead_letter, entities::builtin};
 
     #[test]
     fn every_field_of_every_entity_has_a_column_that_holds_it() {
         use Entity::{Configuration, NotificationTemplate, Order, Payment, Product, User};
-        for entity in [User, Payment, Order, Product, NotificationTemplate, Configuration] {
-            let schema = builtin(entity).unwrap();
-            let table = table_of(&schema.entity).unwrap();
+        let builtins = [User, Payment, Order, Product, NotificationTemplate, Configuration];
+        for schema in builtins.into_iter().filter_map(builtin).chain([dead_letter::schema()]) {
+            let (columns, indexes) = (columns_of(&schema.entity), indexes_of(&schema.entity));
             for field in &schema.fields {
-                let column = table.columns.iter().find(|column| column.name == field.name);
+                let column = columns.iter().find(|column| column.name == field.name);
                 let column = column.unwrap_or_else(|| panic!("{}.{} has no column", schema.entity, field.name));
                 assert!(column.form.holds(field), "{}.{} does not fit {:?}", schema.entity, field.name, column.form);
                 let indexed = |unique: bool| {
-                    table.indexes.iter().any(|index| index.columns[0] == field.name && (index.unique || !unique))
+                    indexes.iter().any(|(column, is_unique)| *column == field.name && (*is_unique || !unique))
                 };
                 assert!(!field.unique || indexed(true), "{}.{} has no unique index", schema.entity, field.name);
                 assert!(!field.indexed || indexed(false), "{}.{} has no index", schema.entity, field.name);
             }
-            assert_eq!(table.columns.len(), schema.fields.len() + 4, "{} has columns without fields", schema.entity);
+            assert_eq!(columns.len(), schema.fields.len() + 4, "{} has columns without fields", schema.entity);
         }
     }
 
     #[test]
     fn migrations_are_in_numeric_order() {
-        for (index, migration) in ALL.iter().enumerate() {
-            assert!(migration.name.starts_with(&format!("{:04}_", index + 1)), "{}", migration.name);
-        }
+        let numbers: Vec<u32> = ALL.iter().map(|migration| migration.name[..4].parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "{numbers:?}");
     }
 
-    fn table_of(wanted: &str) -> Option<TableDef> {
-        ALL.iter().find_map(|migration| match migration.makes {
-            Makes::Records { entity, table } if entity == wanted => Some(table()),
-            _ => None,
-        })
+    /// The first columns of the indexes of an entity's records, and whether each is unique.
+    fn indexes_of(wanted: &str) -> Vec<(String, bool)> {
+        let of_step = |migration: &Migration| match migration.makes {
+            Makes::Records { entity, table } if entity == wanted => {
+                table().indexes.iter().map(|index| (index.columns[0].clone(), index.unique)).collect()
+            }
+            Makes::Columns { entity, indexed, .. } if entity == wanted => {
+                indexed.iter().map(|column| ((*column).to_owned(), false)).collect()
+            }
+            _ => Vec::new(),
+        };
+        ALL.iter().flat_map(of_step).collect()
     }
 }

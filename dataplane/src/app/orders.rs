@@ -1,0 +1,235 @@
+//! The order pipeline and the dead letters of this process: built from the pools, fed by the bus.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use axum::Router;
+use crds::{pool::Entity, settings::Settings};
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::pools::{Builder, Letterbox, ServedPool};
+use crate::{
+    domain::{
+        event::Envelope,
+        record::{Key, Record},
+    },
+    events::{
+        EventBus,
+        consumer::{Content, Delivery},
+    },
+    http::{pipeline as api, resource::Resource},
+    service::{
+        dead_letters::{DeadLetters, Letter, Source},
+        error::ServiceError,
+        failure::{Class, Failure},
+        pipeline::{Parts, Pipeline},
+    },
+};
+
+/// The group of consumers that works off orders.
+const GROUP: &str = "orders";
+/// The stage of dead letters that are no events.
+const EVENTS: &str = "events";
+/// The wait after the bus failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long steps that are under way may take at the end.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a connection to what is outside may take to be made.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// The pipeline, where orders are served, and the dead letters.
+pub struct Orders {
+    /// The dead letters.
+    pub letters: Arc<DeadLetters>,
+    letters_resource: Arc<Resource>,
+    served: Option<(Arc<Resource>, Arc<Pipeline>)>,
+}
+
+impl Orders {
+    /// Builds the pipeline of the pools.
+    ///
+    /// # Errors
+    /// The key of the payment provider is named but cannot be read.
+    pub fn build(
+        builder: &Builder<'_>,
+        pools: &[ServedPool],
+        letterbox: Letterbox,
+        security: Option<&Path>,
+        registry: &prometheus::Registry,
+    ) -> anyhow::Result<Self> {
+        let Letterbox { resource, .. } = letterbox;
+        let letters = Arc::new(DeadLetters::new(resource.records.clone()));
+        let Some(orders) = pools.iter().find(|pool| pool.entity == Entity::Order && pool.resource.is_writable()) else {
+            return Ok(Self { letters, letters_resource: resource, served: None });
+        };
+        let records = |entity| -> anyhow::Result<_> {
+            let served = pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
+            let records = served.map_or_else(|| builder.unserved(entity), |records| Ok(Some(records)))?;
+            Ok(records.filter(|records| records.collection().version_column.is_some()))
+        };
+        let parts = Parts {
+            orders: orders.resource.records.clone(),
+            products: records(Entity::Product)?,
+            payments: records(Entity::Payment)?,
+            templates: records(Entity::NotificationTemplate)?,
+            letters: letters.clone(),
+            signing_key: signing_key(builder.settings, security)?,
+            client: client()?,
+        };
+        let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;
+        letters.serve(EVENTS, Arc::new(Unreadable(pipeline.clone())));
+        Ok(Self { letters, letters_resource: resource, served: Some((orders.resource.clone(), pipeline)) })
+    }
+
+    /// What the API shows of it.
+    pub fn routes(&self) -> Router {
+        let letters = api::of_letters(self.letters_resource.clone(), self.letters.clone());
+        match &self.served {
+            Some((orders, pipeline)) => letters.merge(api::of_orders(orders.clone(), pipeline.clone())),
+            None => letters,
+        }
+    }
+
+    /// Starts once the stores are prepared. `alone` says that no other process serves these orders.
+    pub fn start(&self, bus: Arc<dyn EventBus>, alone: bool, mut prepared: watch::Receiver<bool>) {
+        let Some((_, pipeline)) = &self.served else { return };
+        let (pipeline, letters) = (pipeline.clone(), self.letters.clone());
+        tokio::spawn(async move {
+            if prepared.wait_for(|prepared| *prepared).await.is_err() {
+                return;
+            }
+            pipeline.start(alone);
+            feed(&*bus, &pipeline, &letters).await;
+        });
+    }
+
+    /// Takes new settings.
+    pub fn apply(&self, settings: &Settings) {
+        if let Some((_, pipeline)) = &self.served {
+            pipeline.apply(&settings.pipeline);
+        }
+    }
+
+    /// Ends what is under way.
+    pub async fn finish(&self) {
+        let Some((_, pipeline)) = &self.served else { return };
+        if tokio::time::timeout(GRACE, pipeline.finish()).await.is_err() {
+            tracing::warn!("orders were left in the middle of a step: they go on when a process looks after them");
+        }
+    }
+}
+
+/// Takes events of orders for as long as the process runs.
+async fn feed(bus: &dyn EventBus, pipeline: &Arc<Pipeline>, letters: &Arc<DeadLetters>) {
+    let mut lost = false;
+    loop {
+        let mut consumer = match bus.consume(GROUP, "order").await {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                tracing::warn!(%error, "events of orders cannot be taken");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        while !pipeline.is_stopping() {
+            match consumer.next().await {
+                Ok(delivery) => {
+                    lost = false;
+                    take(delivery, pipeline, letters).await;
+                }
+                Err(error) => {
+                    // one line for an outage
+                    if !std::mem::replace(&mut lost, true) {
+                        tracing::warn!(%error, "events of orders do not come; a sweep finds what is open");
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        return;
+    }
+}
+
+async fn take(Delivery { content, done }: Delivery, pipeline: &Pipeline, letters: &DeadLetters) {
+    match content {
+        Content::Event(event) => match event_of(&event) {
+            Ok(Some((order, status))) => pipeline.offer(order, &status, done).await,
+            Ok(None) => (),
+            Err(error) => {
+                let text = serde_json::to_string(&*event).unwrap_or_default();
+                set_aside(letters, event.id.to_string(), text, error).await;
+            }
+        },
+        Content::Poison { place, text, error } => set_aside(letters, place, text, error).await,
+    }
+}
+
+/// The order that an event speaks of, and its status as far as it tells; none for one that is gone.
+fn event_of(event: &Envelope) -> Result<Option<(Key, String)>, String> {
+    #[derive(Default, Deserialize)]
+    struct Seen {
+        #[serde(default)]
+        status: String,
+    }
+    let order: Key = event.key.parse().map_err(|why| format!("its key {why}"))?;
+    if event.kind.ends_with("_deleted") {
+        return Ok(None);
+    }
+    let seen = event.data.as_ref().map(|data| serde_json::from_str::<Seen>(data.get()));
+    let seen = seen.transpose().map_err(|error| format!("its data: {error}"))?.unwrap_or_default();
+    Ok(Some((order, seen.status)))
+}
+
+/// Keeps what is no event, for as long as it takes.
+async fn set_aside(letters: &DeadLetters, subject: String, text: String, error: String) {
+    let letter = Letter {
+        stage: EVENTS.to_owned(),
+        subject,
+        failure: Failure::new(Class::Validation, error),
+        attempts: 1,
+        trace: String::new(),
+        payload: json!({ "text": text }),
+    };
+    while let Err(error) = letters.put(letter.clone()).await {
+        tracing::warn!(%error, "a dead letter could not be kept yet");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Dead letters that were no events: a replay reads them again.
+struct Unreadable(Arc<Pipeline>);
+
+#[async_trait]
+impl Source for Unreadable {
+    async fn replay(&self, letter: &Record) -> Result<(), ServiceError> {
+        let text = self.0.letter_text(letter);
+        let event: Envelope = serde_json::from_str(&text)
+            .map_err(|error| ServiceError::Conflict(format!("it is still no event: {error}")))?;
+        if let Some((order, status)) = event_of(&event).map_err(ServiceError::Conflict)? {
+            self.0.offer(order, &status, Box::new(())).await;
+        }
+        Ok(())
+    }
+
+    async fn dropped(&self, _letter: &Record) -> Result<(), ServiceError> {
+        Ok(())
+    }
+}
+
+fn signing_key(settings: &Settings, security: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
+    if settings.security.payments_secret.is_none() {
+        return Ok(None);
+    }
+    let path = security.context("calls of the payment provider are signed: give the key's folder with --security")?;
+    let path = path.join("payments/key");
+    let key = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(Some(key.trim_ascii().to_vec()))
+}
+
+fn client() -> anyhow::Result<Client> {
+    Client::builder().connect_timeout(CONNECT).build().context("no HTTP client")
+}

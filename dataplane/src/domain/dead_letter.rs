@@ -1,0 +1,25 @@
+//! Dead letters: what could not be done, kept until somebody replays or drops it.
+
+use super::schema::{Field, Kind, Schema, Shape};
+
+/// Why something could not be done, and what follows from it.
+pub const CLASSES: [&str; 4] = ["validation", "not_retryable", "retryable", "system"];
+/// The most bytes of what is kept of a message.
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// What a dead letter looks like. The server alone writes them.
+pub fn schema() -> Schema {
+    Schema::new(
+        "dead_letter",
+        "dead_letters",
+        vec![
+            Field::new("stage", Kind::text(64)).indexed().read_only(),
+            Field::new("subject", Kind::text(128)).indexed().read_only(),
+            Field::new("class", Kind::Choice(&CLASSES)).read_only(),
+            Field::new("error", Kind::text(2_000)).read_only(),
+            Field::new("attempts", Kind::Int { min: 0, max: i64::MAX }).read_only(),
+            Field::new("trace", Kind::text(64)).read_only(),
+            Field::new("payload", Kind::Json { max: PAYLOAD_BYTES_MAX, shape: Shape::Any }).read_only(),
+        ],
+    )
+}

@@ -1,0 +1,207 @@
+//! A consumer in a group: partitions are shared out over its members, and a place is given up only when all before it are seen to.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
+    error::KafkaError,
+    message::BorrowedMessage,
+};
+
+use super::{BusError, config, config::KafkaOptions, unavailable};
+use crate::{
+    domain::event::Envelope,
+    events::consumer::{Consumer, Content, Delivery},
+};
+
+/// The most characters of a record that is no event.
+const POISON_MAX: usize = 100_000;
+
+/// A member of a group.
+pub struct GroupConsumer {
+    consumer: Arc<StreamConsumer<Context>>,
+    entity: String,
+    /// What the keys of the entity's records start with.
+    prefix: String,
+}
+
+/// Which records of each partition are not yet seen to.
+#[derive(Clone, Default)]
+struct Context(Arc<Mutex<Open>>);
+
+#[derive(Default)]
+struct Open {
+    partitions: HashMap<i32, Partition>,
+    assigned: u64,
+}
+
+struct Partition {
+    /// Tells this time of holding the partition from others.
+    assignment: u64,
+    open: BTreeSet<i64>,
+    /// After the newest record that was taken.
+    next: i64,
+}
+
+/// A record that is being seen to.
+struct Place {
+    consumer: Arc<StreamConsumer<Context>>,
+    open: Context,
+    topic: String,
+    partition: i32,
+    assignment: u64,
+    offset: i64,
+}
+
+impl Open {
+    /// Notes a record; says in which time of holding.
+    fn take(&mut self, partition: i32, offset: i64) -> u64 {
+        let Self { partitions, assigned } = self;
+        let held = partitions.entry(partition).or_insert_with(|| {
+            *assigned += 1;
+            Partition { assignment: *assigned, open: BTreeSet::new(), next: offset }
+        });
+        held.open.insert(offset);
+        held.next = held.next.max(offset + 1);
+        held.assignment
+    }
+
+    /// A record is seen to. Says where the group may go on from; none where the partition is another's by now.
+    fn done(&mut self, partition: i32, assignment: u64, offset: i64) -> Option<i64> {
+        let held = self.partitions.get_mut(&partition).filter(|held| held.assignment == assignment)?;
+        held.open.remove(&offset);
+        Some(held.open.first().copied().unwrap_or(held.next))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.open.0.lock();
+        let Some(next) = held.done(self.partition, self.assignment, self.offset) else { return };
+        let mut places = TopicPartitionList::new();
+        let added = places.add_partition_offset(&self.topic, self.partition, Offset::Offset(next));
+        // under the lock, so that a later place is not overwritten by an earlier one; the library commits it within a second
+        if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&places)) {
+            tracing::debug!(%error, "a place in the feed was not kept: the event may come again");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Revoke(gone) => {
+                let mut held = self.0.lock();
+                gone.elements().iter().for_each(|one| _ = held.partitions.remove(&one.partition()));
+            }
+            Rebalance::Assign(_) => (),
+            Rebalance::Error(error) => tracing::debug!(%error, "the group could not be shared out"),
+        }
+    }
+}
+
+impl GroupConsumer {
+    /// Joins a group.
+    pub fn join(options: &KafkaOptions, group: &str, entity: &str) -> Result<Self, BusError> {
+        let context = Context::default();
+        let consumer: StreamConsumer<Context> =
+            settings(options, group).create_with_context(context).map_err(unavailable)?;
+        consumer.subscribe(&[&options.topic()]).map_err(unavailable)?;
+        Ok(Self { consumer: Arc::new(consumer), entity: entity.to_owned(), prefix: format!("{entity}/") })
+    }
+
+    fn delivery(&self, message: &BorrowedMessage<'_>, place: Place) -> Option<Delivery> {
+        // the key tells the entity without a look into the record; a record without one may be anything
+        let other = message.key().is_some_and(|key| !key.starts_with(self.prefix.as_bytes()));
+        if other {
+            return None;
+        }
+        let payload = message.payload().unwrap_or_default();
+        let content = match serde_json::from_slice::<Envelope>(payload) {
+            Ok(event) if event.entity != self.entity => return None,
+            Ok(event) => Content::Event(Arc::new(event)),
+            Err(error) => Content::Poison {
+                place: format!("{}/{}/{}", place.topic, place.partition, place.offset),
+                text: String::from_utf8_lossy(payload).chars().take(POISON_MAX).collect(),
+                error: error.to_string(),
+            },
+        };
+        Some(Delivery { content, done: Box::new(place) })
+    }
+}
+
+#[async_trait]
+impl Consumer for GroupConsumer {
+    async fn next(&mut self) -> Result<Delivery, BusError> {
+        loop {
+            let message = self.consumer.recv().await.map_err(unavailable)?;
+            let open = Context::clone(self.consumer.client().context());
+            let (partition, offset) = (message.partition(), message.offset());
+            let assignment = open.0.lock().take(partition, offset);
+            let topic = message.topic().to_owned();
+            let place = Place { consumer: self.consumer.clone(), open, topic, partition, assignment, offset };
+            if let Some(delivery) = self.delivery(&message, place) {
+                return Ok(delivery);
+            }
+        }
+    }
+}
+
+fn settings(options: &KafkaOptions, group: &str) -> ClientConfig {
+    let mut config = config::client(options);
+    config
+        .set("group.id", format!("{}.{group}", options.topic()))
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", "10000")
+        .set("heartbeat.interval.ms", "3000")
+        .set("max.poll.interval.ms", "600000")
+        .set("fetch.wait.max.ms", "100")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_given_up_when_all_before_it_are_seen_to() {
+        let mut open = Open::default();
+        let first = open.take(0, 5);
+        for offset in [6, 9] {
+            assert_eq!(open.take(0, offset), first);
+        }
+        assert_eq!(open.done(0, first, 6), Some(5), "5 is still open");
+        assert_eq!(open.done(0, first, 5), Some(9));
+        assert_eq!(open.done(0, first, 9), Some(10));
+        assert_eq!(open.done(0, first, 9), Some(10));
+        // the partition goes to another and comes back
+        open.take(0, 10);
+        open.partitions.clear();
+        let second = open.take(0, 10);
+        assert_ne!(second, first);
+        assert_eq!(open.done(0, first, 10), None, "from before");
+        assert_eq!(open.done(0, second, 10), Some(11));
+    }
+}

@@ -1,0 +1,164 @@
+//! The order pipeline in the API: timelines, cancelling, figures, and dead letters.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+
+use super::{
+    error::Problem,
+    extract::Call,
+    listing::{self, SearchParam},
+    metrics::Operation,
+    params::Params,
+    resource::{self, Resource},
+    router::BASE,
+};
+use crate::{
+    domain::{
+        json::parse_create,
+        schema::{Field, Kind, Schema},
+    },
+    service::{dead_letters::DeadLetters, pipeline::Pipeline},
+};
+
+/// What dead letters can be found by.
+const LETTERS_BY: &[SearchParam] = &[
+    SearchParam { name: "stage", fields: &["stage"], whole: true },
+    SearchParam { name: "subject", fields: &["subject"], whole: true },
+    SearchParam { name: "class", fields: &["class"], whole: true },
+    SearchParam { name: "q", fields: &["error"], whole: false },
+];
+
+/// Orders with their pipeline.
+struct Orders {
+    resource: Arc<Resource>,
+    pipeline: Arc<Pipeline>,
+}
+
+/// Dead letters with their sources.
+struct Letters {
+    resource: Arc<Resource>,
+    letters: Arc<DeadLetters>,
+}
+
+/// The routes of orders that are being fulfilled.
+pub fn of_orders(resource: Arc<Resource>, pipeline: Arc<Pipeline>) -> Router {
+    let orders = Arc::new(Orders { resource, pipeline });
+    Router::new()
+        .route(&format!("{BASE}/orders/{{key}}/timeline"), get(timeline))
+        .route(&format!("{BASE}/orders/{{key}}/cancel"), post(cancel))
+        .route(&format!("{BASE}/pipeline"), get(figures))
+        .with_state(orders)
+}
+
+/// The routes of dead letters.
+pub fn of_letters(resource: Arc<Resource>, letters: Arc<DeadLetters>) -> Router {
+    let shown = resource.clone();
+    let list = get(async move |call: Call| listing::search(shown, LETTERS_BY, call).await);
+    let state = Arc::new(Letters { resource: resource.clone(), letters });
+    let path = &resource.path;
+    Router::new()
+        .route(&format!("{path}/{{key}}"), get(resource::get))
+        .with_state(resource.clone())
+        .merge(
+            Router::new()
+                .route(&format!("{path}/{{key}}"), axum::routing::delete(give_up))
+                .route(&format!("{path}/{{key}}/replay"), post(replay))
+                .route(&format!("{path}/replay"), post(replay_all))
+                .with_state(state),
+        )
+        .route(path, list)
+}
+
+/// `GET /orders/{id}/timeline`
+async fn timeline(State(orders): State<Arc<Orders>>, call: Call) -> Response {
+    let Orders { resource, pipeline } = &*orders;
+    resource
+        .run(Operation::Get, call, async |mut call: Call| {
+            resource.may_read(&call)?;
+            Params::read(&call.uri, &[])?;
+            let timeline = pipeline.timeline(&call.key("id")?).await;
+            Ok(Json(timeline.map_err(|error| resource.problem(error))?).into_response())
+        })
+        .await
+}
+
+/// `POST /orders/{id}/cancel`
+async fn cancel(State(orders): State<Arc<Orders>>, call: Call) -> Response {
+    let Orders { resource, pipeline } = &*orders;
+    resource
+        .run(Operation::Patch, call, async |mut call: Call| {
+            resource.may_write(&call)?;
+            let (key, actor) = (call.key("id")?, call.actor());
+            let order = pipeline.cancel(&key, &format!("cancelled by {actor}")).await;
+            Ok(resource.written(&order.map_err(|error| resource.problem(error))?, StatusCode::ACCEPTED))
+        })
+        .await
+}
+
+/// `GET /pipeline`
+async fn figures(State(orders): State<Arc<Orders>>, call: Call) -> Response {
+    let Orders { resource, pipeline } = &*orders;
+    resource
+        .run(Operation::Get, call, async |call: Call| {
+            resource.may_read(&call)?;
+            Params::read(&call.uri, &[])?;
+            Ok(Json(pipeline.figures().await.map_err(|error| resource.problem(error))?).into_response())
+        })
+        .await
+}
+
+/// `POST /dead-letters/{id}/replay`
+async fn replay(State(state): State<Arc<Letters>>, call: Call) -> Response {
+    let Letters { resource, letters } = &*state;
+    resource
+        .run(Operation::Patch, call, async |mut call: Call| {
+            resource.may_write(&call)?;
+            letters.replay(&call.key("id")?).await.map_err(|error| resource.problem(error))?;
+            Ok(StatusCode::ACCEPTED.into_response())
+        })
+        .await
+}
+
+/// `POST /dead-letters/replay` with `{stage?, subject?}`
+async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
+    let Letters { resource, letters } = &*state;
+    resource
+        .run(Operation::Patch, call, async |call: Call| {
+            resource.may_write(&call)?;
+            let body = resource.body(call, &["application/json"]).await?;
+            let schema = filter();
+            let body = if body.is_empty() { "{}".into() } else { body };
+            let draft = parse_create(&schema, &body).map_err(|error| resource.problem(error.into()))?;
+            if draft.key.is_some() {
+                return Err(Problem::field("id", "is no filter: replay one letter at its own path"));
+            }
+            let text = |name| schema.get(&draft.values, name).as_text();
+            let done = letters.replay_all(text("stage"), text("subject")).await;
+            Ok(Json(done.map_err(|error| resource.problem(error))?).into_response())
+        })
+        .await
+}
+
+/// `DELETE /dead-letters/{id}`
+async fn give_up(State(state): State<Arc<Letters>>, call: Call) -> Response {
+    let Letters { resource, letters } = &*state;
+    resource
+        .run(Operation::Delete, call, async |mut call: Call| {
+            resource.may_write(&call)?;
+            letters.give_up(&call.key("id")?).await.map_err(|error| resource.problem(error))?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        })
+        .await
+}
+
+fn filter() -> Schema {
+    let fields = vec![Field::new("stage", Kind::text(64)), Field::new("subject", Kind::text(128))];
+    Schema::new("filter", "filters", fields)
+}

@@ -1,0 +1,203 @@
+//! Dead letters: what could not be done, kept with its error, listed, replayed or dropped.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use serde_json::Value as Tree;
+
+use super::{
+    error::ServiceError, failure::Failure, payment::derived_key, precondition::Precondition, records::Records,
+};
+use crate::domain::{
+    query::{Comparison, FieldRef, Filter, Query, Start},
+    record::{Key, Record},
+    value::{Json, Value},
+};
+
+/// Who writes dead letters.
+const ACTOR: &str = "pipeline";
+/// The most characters of an error.
+const ERROR_MAX: usize = 2_000;
+/// The most bytes of a payload; a longer one is kept as a note of its length.
+const PAYLOAD_MAX: usize = 900_000;
+/// Letters that are replayed by one call.
+const REPLAYED_MAX: u32 = 1_000;
+
+/// Something that could not be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    /// Where: a stage of the pipeline, `ingest`, `events`.
+    pub stage: String,
+    /// What it is about: the key of an order or a product, the id of an event.
+    pub subject: String,
+    /// Why.
+    pub failure: Failure,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The trace that it is part of; may be empty.
+    pub trace: String,
+    /// What was to be done.
+    pub payload: Tree,
+}
+
+/// Where letters come from: does again what could not be done. A repetition must have no second effect.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Does it again, or sees to it that it will be done. An error leaves the letter where it is.
+    async fn replay(&self, letter: &Record) -> Result<(), ServiceError>;
+
+    /// The letter is dropped: nobody will do it.
+    async fn dropped(&self, letter: &Record) -> Result<(), ServiceError>;
+}
+
+/// What a replay by filter did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Replayed {
+    /// Letters that are being done again.
+    pub replayed: u32,
+    /// Letters that could not be: they are still there.
+    pub failed: u32,
+    /// Whether there may be more: one call replays so many and no more.
+    pub more: bool,
+}
+
+/// All dead letters.
+pub struct DeadLetters {
+    records: Arc<Records>,
+    sources: RwLock<HashMap<String, Arc<dyn Source>>>,
+}
+
+impl DeadLetters {
+    /// The letters that are kept in these records.
+    pub fn new(records: Arc<Records>) -> Self {
+        Self { records, sources: RwLock::default() }
+    }
+
+    /// The letters as records.
+    pub fn records(&self) -> &Arc<Records> {
+        &self.records
+    }
+
+    /// Letters of a stage are replayed by this source from now on.
+    pub fn serve(&self, stage: &str, source: Arc<dyn Source>) {
+        self.sources.write().insert(stage.to_owned(), source);
+    }
+
+    /// Keeps a letter: one for each stage and subject, the newest, however often it is put.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn put(&self, letter: Letter) -> Result<Key, ServiceError> {
+        let Letter { stage, subject, failure, attempts, trace, payload } = letter;
+        let key = derived_key(&format!("dead letter {stage} {subject}"));
+        let mut payload = Json::from_value(&payload);
+        if payload.as_str().len() > PAYLOAD_MAX {
+            let note = format!("left out: {} bytes", payload.as_str().len());
+            payload = Json::from_value(&Tree::String(note));
+        }
+        let short = |text: String, max: usize| Value::Text(text.chars().filter(|c| *c != '\0').take(max).collect());
+        let values = self.records.schema().row_of([
+            ("stage", short(stage, 64)),
+            ("subject", short(subject, 128)),
+            ("class", Value::Text(failure.class.name().to_owned())),
+            ("error", short(failure.message, ERROR_MAX)),
+            ("attempts", Value::Int(attempts.into())),
+            ("trace", short(trace, 64)),
+            ("payload", Value::Json(payload)),
+        ]);
+        self.records.put(&key, values, ACTOR).await?;
+        Ok(key)
+    }
+
+    /// Does again what a letter is about, and removes it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` where nobody here can do it, or what its source says.
+    pub async fn replay(&self, key: &Key) -> Result<(), ServiceError> {
+        let letter = self.records.find_one(key).await?.ok_or(ServiceError::NotFound)?;
+        self.replay_one(&letter).await
+    }
+
+    /// Does again what the letters of a stage or about a subject are about; all where neither is given.
+    ///
+    /// # Errors
+    /// What the store says. A letter that cannot be replayed is counted and stays.
+    pub async fn replay_all(&self, stage: Option<&str>, subject: Option<&str>) -> Result<Replayed, ServiceError> {
+        let wanted = [("stage", stage), ("subject", subject)].into_iter().filter_map(|(field, text)| {
+            let index = self.records.schema().index_of(field)?;
+            Some(Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(text?.to_owned())))
+        });
+        let filter = Filter::And(wanted.collect());
+        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: REPLAYED_MAX, count: false };
+        let page = self.records.find(&query).await?;
+        let mut done = Replayed { more: page.next.is_some(), ..Replayed::default() };
+        for letter in &page.records {
+            match self.replay_one(letter).await {
+                Ok(()) | Err(ServiceError::NotFound) => done.replayed += 1,
+                Err(error) => {
+                    tracing::warn!(letter = %letter.key, %error, "a dead letter could not be replayed");
+                    done.failed += 1;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Gives up what a letter is about, and removes it.
+    ///
+    /// # Errors
+    /// `NotFound`, or what its source says.
+    pub async fn give_up(&self, key: &Key) -> Result<(), ServiceError> {
+        let letter = self.records.find_one(key).await?.ok_or(ServiceError::NotFound)?;
+        if let Some(source) = self.source(&letter) {
+            source.dropped(&letter).await?;
+        }
+        self.remove(key).await
+    }
+
+    /// Removes a letter, if it is there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn remove(&self, key: &Key) -> Result<(), ServiceError> {
+        match self.records.delete(key, &Precondition::None, ACTOR).await {
+            Err(ServiceError::NotFound) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// How many letters of a stage there are.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn count(&self, stage: &str) -> Result<u64, ServiceError> {
+        let index = self.records.schema().index_of("stage").unwrap_or_default();
+        let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
+        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: true };
+        Ok(self.records.find(&query).await?.total.unwrap_or_default())
+    }
+
+    async fn replay_one(&self, letter: &Record) -> Result<(), ServiceError> {
+        let stage = self.text(letter, "stage");
+        let source = self.source(letter).ok_or_else(|| {
+            ServiceError::Conflict(format!("letters of {stage} cannot be replayed here: ask a group that serves it"))
+        })?;
+        source.replay(letter).await?;
+        // it may have failed again already: then a newer letter is in its place, and stays
+        let this = Precondition::OneOf(vec![letter.version]);
+        match self.records.delete(&letter.key, &this, ACTOR).await {
+            Err(ServiceError::NotFound | ServiceError::Stale { .. }) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn source(&self, letter: &Record) -> Option<Arc<dyn Source>> {
+        self.sources.read().get(self.text(letter, "stage")).cloned()
+    }
+
+    /// A text of a letter; empty where it has none.
+    pub fn text<'a>(&self, letter: &'a Record, field: &str) -> &'a str {
+        self.records.schema().get(&letter.values, field).as_text().unwrap_or_default()
+    }
+}

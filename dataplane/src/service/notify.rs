@@ -1,0 +1,92 @@
+//! How customers are told what became of their order.
+
+use async_trait::async_trait;
+use minijinja::{Environment, UndefinedBehavior};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use super::failure::{Class, Failure};
+use crate::telemetry::trace;
+
+/// Sends messages. A repetition has the same key and must have no second effect.
+#[async_trait]
+pub trait Notifier: Send + Sync {
+    /// Sends one message.
+    async fn send(&self, message: &Message) -> Result<(), Failure>;
+}
+
+/// A message to a customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Names the message.
+    pub key: String,
+    /// The user.
+    pub to: String,
+    /// What it is about.
+    pub subject: String,
+    /// The text.
+    pub body: String,
+    /// The trace of the request that led to it.
+    pub trace: String,
+}
+
+/// Writes messages to the log, without their text: it may be personal.
+pub struct LogNotifier;
+
+/// Posts messages as JSON to an address, with `Idempotency-Key`.
+pub struct Webhook {
+    /// Calls it.
+    pub client: Client,
+    /// Where it is.
+    pub url: String,
+}
+
+#[async_trait]
+impl Notifier for LogNotifier {
+    async fn send(&self, message: &Message) -> Result<(), Failure> {
+        tracing::info!(message = message.key, to = message.to, trace = message.trace, "notified");
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Notifier for Webhook {
+    async fn send(&self, message: &Message) -> Result<(), Failure> {
+        let Message { key, to, subject, body, trace } = message;
+        let text = json!({ "id": key, "to": to, "subject": subject, "body": body, "trace_id": trace }).to_string();
+        let request = self.client.post(&self.url).header("content-type", "application/json");
+        let request = request.header("idempotency-key", key).header("traceparent", trace::parent(trace));
+        let lost = |error: reqwest::Error| Failure::retryable(format!("the webhook: {}", error.without_url()));
+        let status = request.body(text).send().await.map_err(lost)?.status();
+        match status.as_u16() {
+            200..=299 | 409 => Ok(()),
+            408 | 425 | 429 | 500..=599 => Err(Failure::retryable(format!("the webhook answers {status}"))),
+            _ => Err(Failure::new(Class::NotRetryable, format!("the webhook answers {status}"))),
+        }
+    }
+}
+
+/// The text of a template with its variables filled in.
+///
+/// # Errors
+/// `Validation` where the template is wrong, or names what is not there.
+pub fn render(template: &str, variables: &Value) -> Result<String, Failure> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let wrong = |error: minijinja::Error| Failure::new(Class::Validation, format!("the template: {error}"));
+    environment.render_str(template, variables).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_strict() {
+        let order = json!({ "order": { "id": "o1" } });
+        assert_eq!(render("Order {{ order.id }}", &order).unwrap(), "Order o1");
+        for bad in ["{{ nothing }}", "{{ order.id"] {
+            assert_eq!(render(bad, &order).unwrap_err().class, Class::Validation, "{bad}");
+        }
+    }
+}

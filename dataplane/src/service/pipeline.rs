@@ -1,0 +1,237 @@
+//! The order pipeline: orders -> payments -> inventory -> notifications.
+//!
+//! The order's own record says how far it is, and each step changes that and the order's status in one guarded update. Events only say when to
+//! look; whatever is lost, repeated or frozen on the way, the record decides, and a sweep finds orders that nobody looked at. The effects outside
+//! the record can be repeated: holds are named by the order, charges by a key made of it.
+
+mod cancel;
+mod lines;
+mod stages;
+mod sweep;
+mod work;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use crds::service::messaging::{Pipeline as Settings, Retry};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use reqwest::Client;
+use serde_json::{Value as Tree, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::lines::{Job, Lines, Places};
+use super::{
+    dead_letters::DeadLetters,
+    dependency::Dependency,
+    error::ServiceError,
+    notify::{LogNotifier, Notifier, Webhook},
+    payment::{PaymentProvider, http::HttpProvider, simulator::Simulator},
+    records::Records,
+};
+use crate::domain::{
+    progress::{Progress, Stage},
+    record::{Key, Record},
+    value::{Timestamp, Value},
+};
+
+/// Held by an order that is under way on behalf of an event; dropped when the event is seen to.
+pub type Ticket = Box<dyn Send>;
+
+/// Who changes records here.
+const ACTOR: &str = "pipeline";
+/// How long an order may stand still before a sweep looks after it.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
+/// Orders that may be under way at once in one process.
+const PLACES: usize = 4_096;
+
+/// The pools and files that the pipeline works with.
+pub struct Parts {
+    /// Orders.
+    pub orders: Arc<Records>,
+    /// Products; without them nothing is held.
+    pub products: Option<Arc<Records>>,
+    /// Payments; without them charges leave no record here.
+    pub payments: Option<Arc<Records>>,
+    /// Templates of messages; without them messages have a text of our own.
+    pub templates: Option<Arc<Records>>,
+    /// What could not be done.
+    pub letters: Arc<DeadLetters>,
+    /// Signs calls of the payment provider.
+    pub signing_key: Option<Vec<u8>>,
+    /// Calls what is outside.
+    pub client: Client,
+}
+
+/// The order pipeline of this process.
+pub struct Pipeline {
+    parts: Parts,
+    tools: ArcSwap<Tools>,
+    bank: Dependency,
+    messenger: Dependency,
+    lines: Lines,
+    /// Orders that a worker has at this moment.
+    busy: Mutex<HashSet<Key>>,
+    places: Places,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What follows from the settings.
+struct Tools {
+    settings: Settings,
+    provider: Arc<dyn PaymentProvider>,
+    notifier: Arc<dyn Notifier>,
+}
+
+/// When an order that is left alone from now on is looked after.
+pub fn due_later() -> Timestamp {
+    after(STUCK_AFTER)
+}
+
+fn after(time: Duration) -> Timestamp {
+    Timestamp(Timestamp::now().0.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// A random wait before attempt `failed + 1`: anywhere up to a bound that doubles with each ("full jitter").
+fn backoff(retry: &Retry, failed: u32) -> Duration {
+    let doubled = retry.initial_delay.0.saturating_mul(1 << failed.saturating_sub(1).min(20));
+    doubled.min(retry.max_delay.0).mul_f64(rand::random_range(0.0..=1.0))
+}
+
+impl Tools {
+    fn of(settings: &Settings, parts: &Parts) -> Self {
+        let payments = &settings.payments;
+        let provider: Arc<dyn PaymentProvider> = match &payments.http {
+            Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),
+            None => Arc::new(Simulator(payments.simulator.clone())),
+        };
+        let notifier: Arc<dyn Notifier> = match &settings.notifications.webhook_url {
+            Some(url) => Arc::new(Webhook { client: parts.client.clone(), url: url.clone() }),
+            None => Arc::new(LogNotifier),
+        };
+        Self { settings: settings.clone(), provider, notifier }
+    }
+}
+
+impl Pipeline {
+    /// A pipeline that does nothing yet.
+    ///
+    /// # Errors
+    /// A metric of the same name is there already.
+    pub fn new(parts: Parts, settings: &Settings, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+        let breaker = &settings.breaker;
+        let dependency = |name| Dependency::new(name, breaker.threshold, breaker.timeout.0);
+        let pipeline = Arc::new(Self {
+            tools: ArcSwap::from_pointee(Tools::of(settings, &parts)),
+            bank: dependency("the payment provider"),
+            messenger: dependency("the notification sender"),
+            lines: Lines::new(&settings.workers, registry)?,
+            busy: Mutex::default(),
+            places: Places::new(PLACES),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            parts,
+        });
+        for stage in Stage::ALL {
+            pipeline.parts.letters.serve(stage.name(), pipeline.clone());
+        }
+        pipeline.parts.orders.keep(pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Starts the workers and the sweep. `alone` says that no other process serves these orders, so that all that is open is taken up at once.
+    pub fn start(self: &Arc<Self>, alone: bool) {
+        self.start_lines();
+        let sweep = self.clone();
+        self.tasks.spawn(async move { sweep.sweep_until_stopped(alone).await });
+    }
+
+    /// Takes no more work, and waits until what is under way has ended. What is left in queues is found again by events or a sweep.
+    pub async fn finish(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Whether it takes no more work.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// The text that a dead letter keeps.
+    pub fn letter_text(&self, letter: &Record) -> String {
+        match self.parts.letters.records().schema().get(&letter.values, "payload") {
+            Value::Json(payload) => payload.to_value()["text"].as_str().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Takes new settings.
+    pub fn apply(&self, settings: &Settings) {
+        let before = self.tools.load_full();
+        if before.settings == *settings {
+            return;
+        }
+        if before.settings.breaker != settings.breaker {
+            let breaker = &settings.breaker;
+            for one in [&self.bank, &self.messenger] {
+                one.configure(breaker.threshold, breaker.timeout.0);
+            }
+        }
+        self.lines.resize(&settings.workers);
+        self.tools.store(Arc::new(Tools::of(settings, &self.parts)));
+    }
+
+    /// Takes up an order that an event speaks of; waits while too many are under way. `status` is the order's, as the event has it.
+    pub async fn offer(&self, order: Key, status: &str, ticket: Ticket) {
+        if let Some(place) = self.places.wait_for_one(order).await {
+            self.lines.send(Stage::of_status(status), Job { place, ticket: Some(ticket), failed: 0 });
+        }
+    }
+
+    /// Looks at an order soon, unless it is under way or there is no room; else a sweep does.
+    fn hint(&self, stage: Stage, order: Key) {
+        if let Some(place) = self.places.take_one(order) {
+            self.lines.send(stage, Job { place, ticket: None, failed: 0 });
+        }
+    }
+
+    /// The timeline of an order, as the API shows it.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the store says.
+    pub async fn timeline(&self, order: &Key) -> Result<Tree, ServiceError> {
+        let record = self.parts.orders.find_one(order).await?.ok_or(ServiceError::NotFound)?;
+        let schema = self.parts.orders.schema();
+        let Progress { stage, ending, reason, sold: _, attempts, parked, trace, timeline } =
+            Progress::of(schema, &record.values);
+        Ok(json!({
+            "order_id": record.key.as_str(), "version": record.version.0,
+            "status": schema.get(&record.values, "status").as_text(), "stage": stage.name(),
+            "ending": ending, "reason": reason, "attempts": attempts, "dead_letter": parked,
+            "trace_id": trace, "steps": timeline,
+        }))
+    }
+
+    /// What the pipeline did and does, as the API shows it.
+    ///
+    /// # Errors
+    /// What the store of dead letters says.
+    pub async fn figures(&self) -> Result<Tree, ServiceError> {
+        let mut stages = Vec::new();
+        for stage in Stage::ALL {
+            let mut figures = self.lines.figures(stage);
+            figures["dead_letters"] = self.parts.letters.count(stage.name()).await?.into();
+            stages.push(figures);
+        }
+        Ok(json!({
+            "stages": stages,
+            "under_way": self.places.taken(), "places": PLACES,
+            "dependencies": { "payments": self.bank.figures(), "notifications": self.messenger.figures() },
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

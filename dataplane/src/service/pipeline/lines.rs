@@ -1,0 +1,234 @@
+//! The lines of the stages: a queue and so many workers for each, which can change while they work.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use crds::service::messaging::StageWorkers;
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use serde_json::{Value as Tree, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{Pipeline, Ticket};
+use crate::domain::{progress::Stage, record::Key};
+
+/// What can come of a step.
+pub const OUTCOMES: [&str; 4] = ["done", "retried", "postponed", "dead_lettered"];
+
+/// An order that is under way.
+pub struct Job {
+    /// Its place among those that may be under way at once, with its key.
+    pub place: Place,
+    /// The event that it is under way for.
+    pub ticket: Option<Ticket>,
+    /// How often it was postponed for what it has no part in.
+    pub failed: u32,
+}
+
+/// The places of orders that may be under way at once.
+pub struct Places {
+    free: Arc<Semaphore>,
+    count: usize,
+    /// The orders that have places, and how many each.
+    orders: Arc<Mutex<HashMap<Key, usize>>>,
+}
+
+/// One place, with the order that has it.
+pub struct Place {
+    /// The order.
+    pub order: Key,
+    orders: Arc<Mutex<HashMap<Key, usize>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    /// So many places.
+    pub fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), count, orders: Arc::default() }
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.count.saturating_sub(self.free.available_permits())
+    }
+
+    /// A place, once there is one.
+    pub async fn wait_for_one(&self, order: Key) -> Option<Place> {
+        let permit = self.free.clone().acquire_owned().await.ok()?;
+        *self.orders.lock().entry(order.clone()).or_insert(0) += 1;
+        Some(Place { order, orders: self.orders.clone(), _permit: permit })
+    }
+
+    /// A place, if there is one and the order has none yet.
+    pub fn take_one(&self, order: Key) -> Option<Place> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        let mut orders = self.orders.lock();
+        if orders.contains_key(&order) {
+            return None;
+        }
+        orders.insert(order.clone(), 1);
+        drop(orders);
+        Some(Place { order, orders: self.orders.clone(), _permit: permit })
+    }
+}
+
+impl Place {
+    /// How many places the order has, with this one.
+    pub fn count(&self) -> usize {
+        self.orders.lock().get(&self.order).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut orders = self.orders.lock();
+        if let Some(places) = orders.get_mut(&self.order) {
+            *places -= 1;
+            if *places == 0 {
+                orders.remove(&self.order);
+            }
+        }
+    }
+}
+
+/// All lines.
+pub struct Lines {
+    lines: [Line; 4],
+    outcomes: IntCounterVec,
+    in_flight: IntGaugeVec,
+    queued: IntGaugeVec,
+}
+
+struct Line {
+    sender: mpsc::UnboundedSender<Job>,
+    /// Taken when the line starts.
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
+    workers: Arc<Semaphore>,
+    wanted: AtomicU32,
+}
+
+impl Line {
+    fn new(workers: u32) -> Self {
+        // bounded by the places of jobs
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let semaphore = Arc::new(Semaphore::new(workers as usize));
+        Self { sender, receiver: Mutex::new(Some(receiver)), workers: semaphore, wanted: AtomicU32::new(workers) }
+    }
+
+    fn resize(&self, wanted: u32) {
+        let before = self.wanted.swap(wanted, Ordering::Relaxed);
+        if wanted >= before {
+            self.workers.add_permits((wanted - before) as usize);
+            return;
+        }
+        let (workers, gone) = (self.workers.clone(), before - wanted);
+        // those that work finish what they do
+        tokio::spawn(async move {
+            if let Ok(permits) = workers.acquire_many_owned(gone).await {
+                permits.forget();
+            }
+        });
+    }
+}
+
+impl Lines {
+    /// Lines with so many workers each, whose counters are registered.
+    pub fn new(workers: &StageWorkers, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["stage"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let help = "Steps of the order pipeline, by stage and what came of them.";
+        let outcomes = IntCounterVec::new(Opts::new("flyweight_pipeline_steps_total", help), &["stage", "outcome"])?;
+        registry.register(Box::new(outcomes.clone()))?;
+        for (stage, outcome) in Stage::ALL.into_iter().flat_map(|stage| OUTCOMES.map(|outcome| (stage, outcome))) {
+            outcomes.with_label_values(&[stage.name(), outcome]);
+        }
+        Ok(Self {
+            lines: counts(workers).map(Line::new),
+            outcomes,
+            in_flight: gauge("flyweight_pipeline_in_flight", "Orders that workers have now, by stage.")?,
+            queued: gauge("flyweight_pipeline_queued", "Orders that wait for a worker, by stage.")?,
+        })
+    }
+
+    /// Puts a job at the end of a stage's queue.
+    pub fn send(&self, stage: Stage, job: Job) {
+        let Some(line) = self.line(stage) else { return };
+        self.queued.with_label_values(&[stage.name()]).inc();
+        // without a receiver the process is ending
+        _ = line.sender.send(job);
+    }
+
+    /// Changes the numbers of workers.
+    pub fn resize(&self, workers: &StageWorkers) {
+        for (line, wanted) in self.lines.iter().zip(counts(workers)) {
+            line.resize(wanted);
+        }
+    }
+
+    /// Counts what came of a step.
+    pub fn count(&self, stage: Stage, outcome: &str) {
+        self.outcomes.with_label_values(&[stage.name(), outcome]).inc();
+    }
+
+    /// What a stage did and does.
+    pub fn figures(&self, stage: Stage) -> Tree {
+        let name = stage.name();
+        let workers = self.line(stage).map(|line| line.wanted.load(Ordering::Relaxed));
+        let mut figures = json!({
+            "stage": name, "workers": workers,
+            "queued": self.queued.with_label_values(&[name]).get(),
+            "in_flight": self.in_flight.with_label_values(&[name]).get(),
+        });
+        for outcome in OUTCOMES {
+            figures[outcome] = self.outcomes.with_label_values(&[name, outcome]).get().into();
+        }
+        figures
+    }
+
+    fn line(&self, stage: Stage) -> Option<&Line> {
+        Stage::ALL.iter().position(|one| *one == stage).and_then(|at| self.lines.get(at))
+    }
+}
+
+fn counts(workers: &StageWorkers) -> [u32; 4] {
+    let StageWorkers { orders, payments, inventory, notifications } = *workers;
+    [orders, payments, inventory, notifications]
+}
+
+impl Pipeline {
+    /// Starts to work off the queues.
+    pub(super) fn start_lines(self: &Arc<Self>) {
+        for stage in Stage::ALL {
+            let Some(receiver) = self.lines.line(stage).and_then(|line| line.receiver.lock().take()) else { continue };
+            let pipeline = self.clone();
+            self.tasks.spawn(async move { pipeline.work_off(stage, receiver).await });
+        }
+    }
+
+    async fn work_off(self: Arc<Self>, stage: Stage, mut queue: mpsc::UnboundedReceiver<Job>) {
+        let Some(line) = self.lines.line(stage) else { return };
+        let (queued, in_flight) = (&self.lines.queued, &self.lines.in_flight);
+        let (queued, in_flight) =
+            (queued.with_label_values(&[stage.name()]), in_flight.with_label_values(&[stage.name()]));
+        while let Some(Some(job)) = self.stop.run_until_cancelled(queue.recv()).await {
+            let worker = self.stop.run_until_cancelled(line.workers.clone().acquire_owned()).await;
+            let Some(Ok(worker)) = worker else { return };
+            queued.dec();
+            in_flight.inc();
+            let (pipeline, in_flight) = (self.clone(), in_flight.clone());
+            self.tasks.spawn(async move {
+                pipeline.handle(stage, job).await;
+                in_flight.dec();
+                drop(worker);
+            });
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The sweep: finds orders that stand still and holds that are nobody's, whatever was lost on the way.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Pipeline, STUCK_AFTER, after};
+use crate::{
+    domain::{
+        progress::{Ending, Progress},
+        query::{Comparison, Direction, FieldRef, Filter, Query, Start},
+        record::{Key, Record},
+        stock::{self, Settling},
+        value::{Timestamp, Value},
+    },
+    service::{error::ServiceError, failure::Failure, records::Records},
+};
+
+/// How often orders are looked for.
+const ORDERS_EVERY: Duration = Duration::from_secs(2);
+/// In how many of these sweeps holds are looked for too.
+const HOLDS_EVERY: u32 = 10;
+/// Holds that are older are looked at: by then an order is seldom still under way.
+const HOLDS_AFTER: Duration = Duration::from_secs(60);
+/// What one sweep finds at most.
+const FOUND_MAX: u32 = 500;
+
+impl Pipeline {
+    /// Sweeps until the pipeline stops. The first sweep of a process that is `alone` finds all open orders.
+    pub(super) async fn sweep_until_stopped(self: Arc<Self>, alone: bool) {
+        let mut ahead = if alone { STUCK_AFTER } else { Duration::ZERO };
+        let mut round = 0_u32;
+        loop {
+            match self.sweep_orders(ahead).await {
+                Ok(()) => ahead = Duration::ZERO,
+                Err(error) => tracing::debug!(%error, "orders could not be looked for"),
+            }
+            if round.is_multiple_of(HOLDS_EVERY)
+                && let Err(error) = self.sweep_holds(HOLDS_AFTER).await
+            {
+                tracing::debug!(%error, "holds could not be looked for");
+            }
+            round = round.wrapping_add(1);
+            let wait = ORDERS_EVERY.mul_f64(rand::random_range(0.5..1.5));
+            if self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes up the orders that are due, or will be within a time.
+    pub(super) async fn sweep_orders(&self, ahead: Duration) -> Result<(), Failure> {
+        let orders = &self.parts.orders;
+        for record in due(orders, "due_at", after(ahead)).await? {
+            let progress = Progress::of(orders.schema(), &record.values);
+            if progress.parked.is_none() {
+                self.hint(progress.stage, record.key);
+            } else if is_before(orders, &record, "due_at", Timestamp::now()) {
+                let why = "it was set aside, and nobody attended to it";
+                match self.end_order(&record.key, Ending::Failed, why).await {
+                    Ok(_) | Err(ServiceError::NotFound | ServiceError::Conflict(_)) => (),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that went on without it.
+    pub(super) async fn sweep_holds(&self, age: Duration) -> Result<(), Failure> {
+        let Some(products) = &self.parts.products else { return Ok(()) };
+        let before = Timestamp(Timestamp::now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        for product in due(products, "held_since", before).await? {
+            for order in stock::held_before(products.schema(), &product.values, before) {
+                if self.is_over(&order).await? {
+                    tracing::warn!(product = %product.key, %order, "a hold that was left over is given back");
+                    self.end_hold(&product.key, &order, Settling::Release).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_over(&self, order: &Key) -> Result<bool, Failure> {
+        Ok(self.case(order).await?.is_none_or(|case| case.progress.is_settled()))
+    }
+}
+
+/// The records whose time is before another, the oldest first.
+async fn due(records: &Records, field: &str, before: Timestamp) -> Result<Vec<Record>, Failure> {
+    let Some(index) = records.schema().internal_index_of(field) else { return Ok(Vec::new()) };
+    let field = FieldRef::Field(index);
+    let query = Query {
+        filter: Filter::Compare(field, Comparison::Lt, Value::Time(before)),
+        order: vec![(field, Direction::Ascending)],
+        start: Start::Offset(0),
+        limit: FOUND_MAX,
+        count: false,
+    };
+    Ok(records.find(&query).await?.records)
+}
+
+fn is_before(records: &Records, record: &Record, field: &str, time: Timestamp) -> bool {
+    matches!(records.schema().get(&record.values, field), Value::Time(at) if *at < time)
+}

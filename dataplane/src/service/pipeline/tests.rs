@@ -1,0 +1,206 @@
+//! The pipeline over SQLite and a bank on a free port: what it does with an order, and what it leaves when that goes wrong.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::support::{Mood, Shop, settings};
+use super::*;
+use crate::domain::{
+    progress::Ending,
+    stock::{self, Held},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_held_charged_committed_and_told() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive(&order).await;
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("completed".to_owned(), 3));
+    let payments = shop.payments().await;
+    assert_eq!(payments.len(), 1);
+    assert_eq!((payments[0].0.as_str(), payments[0].1.as_str()), (order.as_str(), "completed"));
+    assert_eq!(shop.bank.charged(), 1);
+    let timeline = shop.pipeline.timeline(&order).await.unwrap();
+    let steps: Vec<&str> =
+        timeline["steps"].as_array().unwrap().iter().map(|step| step["event"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["placed", "stock_held", "charged", "stock_committed", "notified"]);
+    assert_eq!(timeline["trace_id"].as_str().unwrap().len(), 32);
+    assert_eq!(shop.bank.traces(), [timeline["trace_id"].as_str().unwrap()]);
+    assert!(shop.pipeline.cancel(&order, "too late").await.is_err());
+    let figures = shop.pipeline.figures().await.unwrap();
+    assert_eq!((&figures["stages"][1]["done"], &figures["stages"][1]["workers"]), (&json!(1), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_fulfilled_fails_and_gives_everything_back() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    shop.product("vase", 1).await;
+    let short = shop.order(&[("lamp", 2), ("vase", 2)]).await;
+    let unknown = shop.order(&[("lamp", 2), ("none", 1)]).await;
+    for order in [&short, &unknown] {
+        shop.drive(order).await;
+        assert_eq!((shop.status(order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
+    }
+    assert_eq!(shop.bank.charged(), 0);
+    shop.bank.set(Mood::Decline);
+    let declined = shop.order(&[("lamp", 5)]).await;
+    shop.drive(&declined).await;
+    assert_eq!((shop.status(&declined).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
+    assert_eq!(shop.payments().await, [(declined.to_string(), "failed".to_owned())]);
+    assert!(shop.letters().await.is_empty(), "a refusal is an answer, not a failure");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calling_off_undoes_what_was_done_at_any_stage() {
+    let shop = Shop::open(settings()).await;
+    for (round, stop_at) in [Stage::Orders, Stage::Payments, Stage::Inventory].into_iter().enumerate() {
+        let product = format!("p{round}");
+        shop.product(&product, 5).await;
+        let order = shop.order(&[(&product, 2)]).await;
+        shop.drive_to(&order, stop_at).await;
+        shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+        shop.pipeline.cancel(&order, "once more").await.unwrap();
+        shop.drive(&order).await;
+        assert_eq!((shop.status(&order).await, shop.stock(&product).await), ("cancelled".to_owned(), 5), "{stop_at:?}");
+    }
+    assert_eq!((shop.bank.charged(), shop.bank.reversed()), (1, 1));
+    assert_eq!(shop.payments().await.iter().map(|one| one.1.as_str()).collect::<Vec<_>>(), ["refunded"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_bank_is_asked_again_and_then_no_more() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let lucky = shop.order(&[("lamp", 1)]).await;
+    shop.bank.set(Mood::Fail(2));
+    shop.drive(&lucky).await;
+    assert_eq!(shop.status(&lucky).await, "completed");
+    shop.bank.set(Mood::Fail(1_000));
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    let letters = shop.letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].1, ("payments".to_owned(), order.to_string(), 3));
+    assert_eq!(shop.stock("lamp").await, 3, "the stock is kept for it");
+    // the fix
+    shop.bank.set(Mood::Approve);
+    shop.parts.letters.replay(&letters[0].0).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!(shop.status(&order).await, "completed");
+    assert!(shop.letters().await.is_empty());
+    assert!(shop.parts.letters.replay(&letters[0].0).await.is_err(), "there is nothing left to replay");
+    assert_eq!(shop.payments().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_as_wrong_is_set_aside_at_once_and_can_be_dropped() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    shop.bank.set(Mood::Refuse);
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    let letters = shop.letters().await;
+    assert_eq!(letters[0].1.2, 1, "one attempt");
+    shop.bank.set(Mood::Approve);
+    shop.parts.letters.give_up(&letters[0].0).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
+    assert!(shop.letters().await.is_empty());
+    let replayed = shop.parts.letters.replay_all(Some("payments"), None).await.unwrap();
+    assert_eq!(replayed.replayed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stood_still_has_no_effect_later() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    let frozen = shop.pipeline.case(&order).await.unwrap().unwrap();
+    shop.drive_to(&order, Stage::Payments).await;
+    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    shop.drive(&order).await;
+    assert_eq!(shop.stock("lamp").await, 3);
+    // they go on where they stood
+    shop.pipeline.hold_stock(&frozen).await.unwrap();
+    shop.pipeline.charge(&charging).await.unwrap();
+    assert_eq!((shop.stock("lamp").await, shop.status(&order).await), (3, "completed".to_owned()));
+    assert_eq!(shop.bank.charged(), 1);
+
+    // one dies between its hold and the look at the order
+    let schema = shop.parts.products.as_ref().unwrap().schema().clone();
+    let lamp = "lamp".parse().unwrap();
+    let held = shop.parts.products.as_ref().unwrap().adjust(&lamp, "test", |current| {
+        match stock::hold(&schema, &current.values, &order, 1, Timestamp::now()) {
+            Held::Now(row) => Ok(Some(row)),
+            other => panic!("{other:?}"),
+        }
+    });
+    held.await.unwrap();
+    assert_eq!(shop.stock("lamp").await, 2);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    shop.pipeline.sweep_holds(Duration::ZERO).await.unwrap();
+    assert_eq!(shop.stock("lamp").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_finds_what_no_event_spoke_of() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    for _ in 0..1_000 {
+        if shop.stage(&order).await == Stage::Done {
+            break;
+        }
+        shop.pipeline.sweep_orders(STUCK_AFTER * 2).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(shop.status(&order).await, "completed");
+    // and ends what was set aside too long ago
+    shop.bank.set(Mood::Refuse);
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    shop.pipeline.end_order(&order, Ending::Failed, "nobody attended to it").await.unwrap();
+    shop.bank.set(Mood::Approve);
+    shop.drive(&order).await;
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 4));
+    assert!(shop.letters().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive_to(&order, Stage::Inventory).await;
+    let patch = |body: &str| {
+        let patch = crate::domain::json::parse_patch(shop.parts.orders.schema(), body.as_bytes()).unwrap();
+        let (orders, order) = (shop.parts.orders.clone(), order.clone());
+        async move { orders.patch(&order, &super::super::precondition::Precondition::None, &patch, "test").await }
+    };
+    let items = patch(r#"{"items":[{"product_id":"lamp","quantity":1,"price":"1"}]}"#).await;
+    assert!(matches!(items, Err(ServiceError::Conflict(_))), "{items:?}");
+    patch(r#"{"metadata":{"gift":true}}"#).await.unwrap();
+    let none = super::super::precondition::Precondition::None;
+    shop.parts.orders.delete(&order, &none, "test").await.unwrap();
+    assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
+}
+
+#[test]
+fn waits_are_random_and_bounded() {
+    let retry = Retry {
+        max_attempts: 9,
+        initial_delay: crds::units::Span::from_millis(100),
+        max_delay: crds::units::Span::from_secs(1),
+    };
+    for failed in 1..100 {
+        let bound = Duration::from_millis(100 << (failed - 1).min(4)).min(Duration::from_secs(1));
+        assert!((0..50).all(|_| backoff(&retry, failed) <= bound), "after {failed}");
+    }
+    let spread: HashSet<_> = (0..50).map(|_| backoff(&retry, 5)).collect();
+    assert!(spread.len() > 10, "they must not come in step");
+}

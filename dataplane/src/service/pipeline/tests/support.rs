@@ -1,0 +1,315 @@
+//! A small shop: records over SQLite, and a bank that does as it is told.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
+use crds::{
+    service::{messaging::Pipeline as Settings, payments::HttpPayments},
+    units::Span,
+};
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::super::{Parts, Pipeline};
+use crate::{
+    cache::{
+        clock::Clock,
+        tiered::{Tiered, TieredConfig},
+    },
+    domain::{
+        change::Collection,
+        dead_letter,
+        json::parse_create,
+        order, payment, product,
+        progress::{Progress, Stage},
+        query::{Filter, Query, Start},
+        record::{Key, Record},
+        schema::Schema,
+        seal::{SealError, Sealer},
+        stock,
+        value::Value,
+    },
+    service::{dead_letters::DeadLetters, orders::pricing, records::Records},
+    store::{RecordStore, sql::SqlStore},
+};
+
+/// How long an order may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A shop.
+pub struct Shop {
+    pub pipeline: Arc<Pipeline>,
+    pub parts: Parts,
+    pub bank: Bank,
+    file: PathBuf,
+}
+
+/// What the bank does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mood {
+    Approve,
+    Decline,
+    /// Fails so often, then approves.
+    Fail(u32),
+    Refuse,
+}
+
+/// A bank on a free port.
+#[derive(Clone)]
+pub struct Bank(Arc<Mutex<Books>>);
+
+struct Books {
+    url: String,
+    mood: Mood,
+    charged: HashMap<String, String>,
+    reversed: Vec<String>,
+}
+
+struct Plain;
+
+impl Sealer for Plain {
+    fn seal(&self, plain: &[u8], _context: &str) -> String {
+        String::from_utf8_lossy(plain).into_owned()
+    }
+
+    fn open(&self, sealed: &str, _context: &str) -> Result<Vec<u8>, SealError> {
+        Ok(sealed.as_bytes().to_vec())
+    }
+}
+
+/// Settings with short waits.
+pub fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.retry.initial_delay = Span::from_millis(5);
+    settings.retry.max_delay = Span::from_millis(20);
+    settings.breaker.threshold = 1_000;
+    settings
+}
+
+impl Shop {
+    pub async fn open(mut settings: Settings) -> Self {
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let file = std::env::temp_dir().join(format!("flyweight-{}.db", Key::generate()));
+        let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
+        let all = [product::schema(), payment::schema(), order::schema(), dead_letter::schema()].map(collection);
+        store.prepare(&all).await.unwrap();
+        let [products, payments, orders, letters] = all.map(|one| records(one, &store));
+        let products = Arc::new(products);
+        let orders_schema = orders.collection().schema.clone();
+        let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(products.clone()))));
+        let letters = Arc::new(DeadLetters::new(Arc::new(letters)));
+        let payments = Arc::new(payments);
+        let parts = || Parts {
+            orders: orders.clone(),
+            products: Some(products.clone()),
+            payments: Some(payments.clone()),
+            templates: None,
+            letters: letters.clone(),
+            signing_key: Some(b"key".to_vec()),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        };
+        let bank = Bank::open().await;
+        settings.payments.http = Some(HttpPayments { url: bank.0.lock().url.clone(), secret_ref: None });
+        let pipeline = Pipeline::new(parts(), &settings, &prometheus::Registry::new()).unwrap();
+        pipeline.start_lines();
+        Self { pipeline, parts: parts(), bank, file }
+    }
+
+    pub async fn product(&self, key: &str, stock: i64) {
+        let products = self.parts.products.as_ref().unwrap();
+        let body = format!(r#"{{"id":"{key}","name":"P","price":"2","stock":{stock}}}"#);
+        products.create(parse_create(products.schema(), body.as_bytes()).unwrap(), "test").await.unwrap();
+    }
+
+    pub async fn order(&self, items: &[(&str, i64)]) -> Key {
+        let items: Vec<_> = items
+            .iter()
+            .map(|(product, quantity)| json!({ "product_id": product, "quantity": quantity, "price": "2" }))
+            .collect();
+        let body = json!({ "user_id": "u1", "items": items }).to_string();
+        let draft = parse_create(self.parts.orders.schema(), body.as_bytes()).unwrap();
+        self.parts.orders.create(draft, "test").await.unwrap().key
+    }
+
+    /// Tells of the order again and again until nothing more is to be done with it.
+    pub async fn drive(&self, order: &Key) {
+        self.drive_until(order, |progress| progress.stage == Stage::Done).await;
+    }
+
+    /// Does steps by hand until the order is at a stage.
+    pub async fn drive_to(&self, order: &Key, stage: Stage) {
+        loop {
+            let case = self.pipeline.case(order).await.unwrap().unwrap();
+            match case.progress.stage {
+                at if at == stage => return,
+                Stage::Orders => self.pipeline.hold_stock(&case).await.unwrap(),
+                Stage::Payments => self.pipeline.charge(&case).await.unwrap(),
+                other => panic!("it is at {other:?}"),
+            }
+        }
+    }
+
+    pub async fn drive_until(&self, order: &Key, done: impl Fn(&Progress) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let progress = self.progress(order).await;
+            if done(&progress) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "in vain: {progress:?}");
+            self.pipeline.offer(order.clone(), &self.status(order).await, Box::new(())).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn record(&self, order: &Key) -> Record {
+        self.parts.orders.find_one(order).await.unwrap().unwrap()
+    }
+
+    async fn progress(&self, order: &Key) -> Progress {
+        Progress::of(self.parts.orders.schema(), &self.record(order).await.values)
+    }
+
+    pub async fn stage(&self, order: &Key) -> Stage {
+        self.progress(order).await.stage
+    }
+
+    pub async fn status(&self, order: &Key) -> String {
+        text(self.parts.orders.schema(), &self.record(order).await, "status")
+    }
+
+    pub async fn stock(&self, product: &str) -> i64 {
+        let products = self.parts.products.as_ref().unwrap();
+        let record = products.find_one(&product.parse().unwrap()).await.unwrap().unwrap();
+        stock::stock(products.schema(), &record.values)
+    }
+
+    /// The order and the status of each payment.
+    pub async fn payments(&self) -> Vec<(String, String)> {
+        let payments = self.parts.payments.as_ref().unwrap();
+        let all = payments.find(&everything()).await.unwrap().records;
+        let shown =
+            |record: &Record| (text(payments.schema(), record, "order_id"), text(payments.schema(), record, "status"));
+        all.iter().map(shown).collect()
+    }
+
+    /// The key of each letter, with its stage, its subject and its attempts.
+    pub async fn letters(&self) -> Vec<(Key, (String, String, i64))> {
+        let letters = self.parts.letters.records();
+        let all = letters.find(&everything()).await.unwrap().records;
+        let shown = |record: &Record| {
+            let text = |field| text(letters.schema(), record, field);
+            let Value::Int(attempts) = letters.schema().get(&record.values, "attempts") else { panic!() };
+            (record.key.clone(), (text("stage"), text("subject"), *attempts))
+        };
+        all.iter().map(shown).collect()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm"] {
+            _ = std::fs::remove_file(format!("{}{suffix}", self.file.display()));
+        }
+    }
+}
+
+impl Bank {
+    async fn open() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let books = Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new() };
+        let bank = Self(Arc::new(Mutex::new(books)));
+        let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
+        let routes = routes.with_state(bank.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        bank
+    }
+
+    pub fn set(&self, mood: Mood) {
+        self.0.lock().mood = mood;
+    }
+
+    /// How many charges were made.
+    pub fn charged(&self) -> usize {
+        self.0.lock().charged.len()
+    }
+
+    /// The traces of the charges.
+    pub fn traces(&self) -> Vec<String> {
+        self.0.lock().charged.values().cloned().collect()
+    }
+
+    /// How many of the charges were reversed.
+    pub fn reversed(&self) -> usize {
+        let books = self.0.lock();
+        books.charged.keys().filter(|key| books.reversed.contains(key)).count()
+    }
+}
+
+async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoResponse {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap();
+    let (key, trace) = (header("idempotency-key"), header("traceparent"));
+    assert!(header("flyweight-signature").starts_with("t="));
+    let mut books = bank.0.lock();
+    match books.mood {
+        Mood::Decline => return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))),
+        Mood::Refuse => return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({}))),
+        Mood::Fail(left) if left > 0 => {
+            books.mood = Mood::Fail(left - 1);
+            return (StatusCode::BAD_GATEWAY, Json(json!({})));
+        }
+        Mood::Fail(_) | Mood::Approve => (),
+    }
+    let answer = Json(json!({ "transaction_id": format!("t-{key}") }));
+    let trace = trace.split('-').nth(1).unwrap().to_owned();
+    match books.charged.insert(key, trace) {
+        None => (StatusCode::CREATED, answer),
+        Some(_) => (StatusCode::CONFLICT, answer),
+    }
+}
+
+async fn reverse(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
+    let key = headers.get("idempotency-key").unwrap().to_str().unwrap().to_owned();
+    bank.0.lock().reversed.push(key);
+    StatusCode::OK
+}
+
+fn collection(schema: Schema) -> Arc<Collection> {
+    let (pool, name) = (schema.collection.clone(), schema.collection.clone());
+    Arc::new(Collection {
+        pool,
+        schema: Arc::new(schema),
+        name,
+        key_column: "id".to_owned(),
+        version_column: Some("version".to_owned()),
+        declared: false,
+    })
+}
+
+fn records(collection: Arc<Collection>, store: &Arc<dyn RecordStore>) -> Records {
+    let tiered = Tiered::new(TieredConfig {
+        pool: collection.pool.clone(),
+        schema: collection.schema.clone(),
+        tiers: Vec::new(),
+        sealer: None,
+        clock: Clock::system(),
+        load_deadline: Duration::from_secs(5),
+        not_yet_deadline: Duration::from_millis(100),
+    });
+    Records::new(collection, store.clone(), Arc::new(tiered), Duration::from_secs(5), Arc::new(|| ()))
+}
+
+fn everything() -> Query {
+    Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 100, count: false }
+}
+
+fn text(schema: &Schema, record: &Record, field: &str) -> String {
+    schema.get(&record.values, field).as_text().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,246 @@
+//! What a worker does with an order: finds its stage, does the step, and decides what follows from a failure.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value as Tree, json};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::{ACTOR, Pipeline, after, backoff, lines::Job};
+use crate::{
+    domain::{
+        order::{self, Item},
+        progress::{Progress, Stage},
+        record::{Key, Record},
+        value::Timestamp,
+    },
+    service::{
+        dead_letters::Letter,
+        error::ServiceError,
+        failure::{Class, Failure},
+    },
+};
+
+/// The wait for a worker that has the same order.
+const BUSY_WAIT: Duration = Duration::from_millis(20);
+/// How long an order may be set aside while it holds stock, before it is ended as failed.
+pub(super) const PARKED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An order in a worker's hands, as it was read.
+pub(super) struct Case {
+    pub key: Key,
+    pub record: Record,
+    pub progress: Progress,
+    pub items: Vec<Item>,
+}
+
+/// What follows for a job.
+enum Next {
+    /// Nothing.
+    Done,
+    /// It belongs to another stage.
+    Elsewhere(Stage),
+    /// It is not its time yet.
+    Later(Duration),
+}
+
+/// An order that no other worker of this process has.
+struct Claim<'a> {
+    pipeline: &'a Pipeline,
+    order: &'a Key,
+}
+
+impl<'a> Claim<'a> {
+    fn on(pipeline: &'a Pipeline, order: &'a Key) -> Option<Self> {
+        // lazily: a claim that is not made must not be dropped
+        let free = pipeline.busy.lock().insert(order.clone());
+        free.then(|| Self { pipeline, order })
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.pipeline.busy.lock().remove(self.order);
+    }
+}
+
+impl Case {
+    pub fn trace(&self) -> String {
+        self.progress.trace.clone().unwrap_or_default()
+    }
+
+    /// Whether this is a repetition of a failed attempt.
+    pub fn again(&self) -> bool {
+        self.progress.attempts > 0
+    }
+}
+
+impl Pipeline {
+    /// Handles one job.
+    pub(super) async fn handle(self: &Arc<Self>, stage: Stage, mut job: Job) {
+        let next = {
+            let Some(_claim) = Claim::on(self, &job.place.order) else {
+                // the worker has one of the places, this job another: a third one waits already
+                if job.place.count() <= 2 {
+                    self.later(stage, job, BUSY_WAIT);
+                }
+                return;
+            };
+            self.step(stage, &job.place.order).await
+        };
+        match next {
+            Ok(Next::Done) => (),
+            Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
+            // one job that waits for its time is enough for an order
+            Ok(Next::Later(_)) | Err(_) if job.place.count() > 1 => (),
+            // the order itself says when: the event is seen to
+            Ok(Next::Later(wait)) => {
+                job.ticket = None;
+                self.later(stage, job, wait);
+            }
+            Err(failure) => {
+                self.lines.count(stage, "postponed");
+                job.failed = job.failed.saturating_add(1);
+                let wait = backoff(&self.tools.load().settings.retry, job.failed);
+                debug!(order = %job.place.order, stage = stage.name(), %failure, "postponed");
+                self.later(stage, job, wait);
+            }
+        }
+    }
+
+    /// Does a job after a while.
+    fn later(self: &Arc<Self>, stage: Stage, job: Job, wait: Duration) {
+        let pipeline = self.clone();
+        tokio::spawn(async move {
+            if pipeline.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+                pipeline.lines.send(stage, job);
+            }
+        });
+    }
+
+    /// Does the order's next step, if it is one of this stage. Only failures that the order has no part in are errors.
+    async fn step(&self, stage: Stage, order: &Key) -> Result<Next, Failure> {
+        let Some(case) = self.case(order).await? else { return Ok(Next::Done) };
+        let Progress { stage: at, parked, attempts, .. } = &case.progress;
+        if *at == Stage::Done || parked.is_some() {
+            return Ok(Next::Done);
+        }
+        if *at != stage {
+            return Ok(Next::Elsewhere(*at));
+        }
+        if let Some(wait) = self.wait(&case).filter(|_| *attempts > 0) {
+            return Ok(Next::Later(wait));
+        }
+        let span = info_span!("order", order = %case.key, stage = stage.name(), trace = case.trace());
+        async {
+            let outcome = match stage {
+                Stage::Orders => self.hold_stock(&case).await,
+                Stage::Payments => self.charge(&case).await,
+                Stage::Inventory => self.settle(&case).await,
+                Stage::Notifications => self.notify(&case).await,
+                Stage::Done => Ok(()),
+            };
+            match outcome {
+                Ok(()) => {
+                    self.lines.count(stage, "done");
+                    info!("step done");
+                    Ok(Next::Done)
+                }
+                Err(failure) if failure.class == Class::System => Err(failure),
+                Err(failure) => self.failed(&case, failure).await,
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// The order as it is; none where it is gone or its items cannot be read.
+    pub(super) async fn case(&self, order: &Key) -> Result<Option<Case>, Failure> {
+        let Some(record) = self.parts.orders.find_one(order).await? else { return Ok(None) };
+        let schema = self.parts.orders.schema();
+        let progress = Progress::of(schema, &record.values);
+        let items = order::items(schema, &record.values).unwrap_or_default();
+        Ok(Some(Case { key: order.clone(), record, progress, items }))
+    }
+
+    /// How long until the order's next attempt; none when it is time.
+    fn wait(&self, case: &Case) -> Option<Duration> {
+        let due = match self.parts.orders.schema().get(&case.record.values, "due_at") {
+            crate::domain::value::Value::Time(due) => *due,
+            _ => return None,
+        };
+        u64::try_from(due.0 - Timestamp::now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    /// Changes the order's progress, and its status where that changes too, if it is still where the case was read. None where it is not:
+    /// somebody else went on with it, or it is gone.
+    pub(super) async fn move_on(
+        &self,
+        case: &Case,
+        change: impl Fn(&mut Progress) -> (Option<&'static str>, Option<Timestamp>),
+    ) -> Result<Option<Record>, Failure> {
+        let schema = self.parts.orders.schema();
+        let moved = self.parts.orders.adjust(&case.key, ACTOR, |current| {
+            let mut progress = Progress::of(schema, &current.values);
+            let here = |one: &Progress| (one.stage, one.ending, one.attempts, one.parked.clone(), one.sold);
+            let items = |record: &Record| schema.get(&record.values, "items").clone();
+            if here(&progress) != here(&case.progress) || items(current) != items(&case.record) {
+                return Ok(None);
+            }
+            let (status, due) = change(&mut progress);
+            Ok(Some(progress.write(schema, &current.values, due, status)))
+        });
+        match moved.await {
+            Err(ServiceError::NotFound) => Ok(None),
+            moved => Ok(moved?),
+        }
+    }
+
+    /// Notes a failed attempt: the order is tried again, or set aside as a dead letter.
+    async fn failed(&self, case: &Case, failure: Failure) -> Result<Next, Failure> {
+        let stage = case.progress.stage;
+        let retry = self.tools.load().settings.retry.clone();
+        let attempts = case.progress.attempts + 1;
+        if failure.class == Class::Retryable && attempts < retry.max_attempts {
+            let wait = backoff(&retry, attempts);
+            let noted = self.move_on(case, |progress| {
+                progress.attempts = attempts;
+                progress.note("attempt_failed", Some(format!("attempt {attempts}: {failure}")));
+                (None, Some(after(wait)))
+            });
+            if noted.await?.is_some() {
+                self.lines.count(stage, "retried");
+            }
+            return Ok(Next::Later(wait));
+        }
+        warn!(%failure, attempts, "set aside as a dead letter");
+        // the letter first: an order that is set aside has one
+        let letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
+        let set_aside = self.move_on(case, |progress| {
+            progress.attempts = attempts;
+            progress.parked = Some(letter.to_string());
+            progress.note("dead_lettered", Some(failure.to_string()));
+            let holds = matches!(stage, Stage::Orders | Stage::Payments);
+            (None, holds.then(|| after(PARKED_MAX)))
+        });
+        if set_aside.await?.is_some() {
+            self.lines.count(stage, "dead_lettered");
+        } else if self.case(&case.key).await?.is_none_or(|now| now.progress.parked.as_deref() != Some(letter.as_str()))
+        {
+            self.parts.letters.remove(&letter).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    fn letter(&self, case: &Case, failure: &Failure, attempts: u32) -> Letter {
+        let shown = case.record.to_masked_json(self.parts.orders.schema());
+        let order: Tree = serde_json::from_str(&shown).unwrap_or_else(|_| json!({}));
+        Letter {
+            stage: case.progress.stage.name().to_owned(),
+            subject: case.key.to_string(),
+            failure: failure.clone(),
+            attempts,
+            trace: case.trace(),
+            payload: json!({ "order": order, "ending": case.progress.ending }),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A payment provider that suites control: it charges once for each key, and fails, hangs, declines or refuses as it is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+
+/// How the bank behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mood {
+    /// How many of a hundred calls fail without effect.
+    pub fail_percent: u32,
+    /// How many of a hundred charges are made, but never answered.
+    pub hang_percent: u32,
+    /// Whether charges of users whose id starts with `poison` are refused as wrong.
+    pub refuse_poison: bool,
+}
+
+/// A bank on a free port. Users whose id starts with `poor` are declined.
+#[derive(Clone)]
+pub struct Bank {
+    /// Where it is.
+    pub url: String,
+    books: Arc<Mutex<Books>>,
+}
+
+#[derive(Default)]
+struct Books {
+    mood: Mood,
+    calls: u64,
+    keys: BTreeSet<String>,
+    /// By their keys: the order and the amount.
+    charged: BTreeMap<String, (String, String)>,
+    reversed: BTreeSet<String>,
+}
+
+impl Bank {
+    /// Opens a bank.
+    ///
+    /// # Panics
+    /// There is no free port.
+    pub async fn open() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.unwrap_or_else(|error| panic!("no port for the bank: {error}"));
+        let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
+        let bank = Self { url: format!("http://127.0.0.1:{port}"), books: Arc::default() };
+        let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
+        let routes = routes.with_state(bank.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        bank
+    }
+
+    /// Changes how it behaves.
+    pub fn set(&self, mood: Mood) {
+        self.books().mood = mood;
+    }
+
+    /// Calls for a charge so far, and of how many different charges.
+    pub fn calls(&self) -> (u64, u64) {
+        let books = self.books();
+        (books.calls, books.keys.len() as u64)
+    }
+
+    /// What customers have paid and not got back: for each order the amounts.
+    pub fn paid(&self) -> BTreeMap<String, Vec<String>> {
+        let books = self.books();
+        let mut paid: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, (order, amount)) in &books.charged {
+            if !books.reversed.contains(key) {
+                paid.entry(order.clone()).or_default().push(amount.clone());
+            }
+        }
+        paid
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn charge(State(bank): State<Bank>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+    let (key, user) = (key_of(&headers), text("user_id"));
+    let answer = {
+        let mut books = bank.books();
+        books.calls += 1;
+        books.keys.insert(key.clone());
+        let mood = books.mood;
+        if chance(mood.fail_percent) {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        if user.starts_with("poison") && mood.refuse_poison {
+            return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+        }
+        if user.starts_with("poor") || books.reversed.contains(&key) {
+            return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))).into_response();
+        }
+        let again = books.charged.insert(key.clone(), (text("order_id"), text("amount"))).is_some();
+        let status = if again { StatusCode::CONFLICT } else { StatusCode::CREATED };
+        (!chance(mood.hang_percent)).then(|| (status, Json(json!({ "transaction_id": format!("t-{key}") }))))
+    };
+    match answer {
+        Some(answer) => answer.into_response(),
+        None => {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
+    }
+}
+
+async fn reverse(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
+    let mut books = bank.books();
+    if chance(books.mood.fail_percent) {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let key = key_of(&headers);
+    let found = books.charged.contains_key(&key);
+    books.reversed.insert(key);
+    if found { StatusCode::OK } else { StatusCode::NOT_FOUND }
+}
+
+fn key_of(headers: &HeaderMap) -> String {
+    headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+fn chance(percent: u32) -> bool {
+    rand::random_range(0..100) < percent
+}

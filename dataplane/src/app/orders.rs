@@ -233,3 +233,32 @@ fn signing_key(settings: &Settings, security: Option<&Path>) -> anyhow::Result<O
 fn client() -> anyhow::Result<Client> {
     Client::builder().connect_timeout(CONNECT).build().context("no HTTP client")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn event(key: &str, kind: &str, data: Value) -> Envelope {
+        let event = json!({
+            "id": "0198c0de-0000-7000-8000-000000000000", "type": kind, "entity": "order", "key": key, "version": 1,
+            "at": "2026-01-01T00:00:00.000Z", "data": data,
+        });
+        serde_json::from_str(&event.to_string()).unwrap()
+    }
+
+    #[test]
+    fn an_event_names_its_order_and_its_status() {
+        let read = |key, kind, data| {
+            event_of(&event(key, kind, data)).map(|seen| seen.map(|(key, status)| (key.to_string(), status)))
+        };
+        let paid = Some(("o1".to_owned(), "paid".to_owned()));
+        assert_eq!(read("o1", "order_updated", json!({ "status": "paid" })), Ok(paid));
+        // too large for a record: the order itself will tell
+        assert_eq!(read("o1", "order_updated", Value::Null), Ok(Some(("o1".to_owned(), String::new()))));
+        assert_eq!(read("o1", "order_deleted", Value::Null), Ok(None));
+        assert!(read("no key", "order_updated", json!({})).is_err());
+        assert!(read("o1", "order_updated", json!({ "status": 1 })).is_err());
+    }
+}

@@ -102,6 +102,8 @@ pub struct Lines {
     outcomes: IntCounterVec,
     in_flight: IntGaugeVec,
     queued: IntGaugeVec,
+    /// Dead letters, as last counted.
+    pub letters: IntGaugeVec,
 }
 
 struct Line {
@@ -154,6 +156,7 @@ impl Lines {
             lines: counts(workers).map(Line::new),
             outcomes,
             in_flight: gauge("flyweight_pipeline_in_flight", "Orders that workers have now, by stage.")?,
+            letters: gauge("flyweight_dead_letters", "Dead letters that wait to be replayed or dropped, by stage.")?,
             queued: gauge("flyweight_pipeline_queued", "Orders that wait for a worker, by stage.")?,
         })
     }
@@ -230,5 +233,42 @@ impl Pipeline {
                 drop(worker);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_number_of_workers_changes_while_they_work() {
+        let line = Line::new(2);
+        let working = line.workers.clone().acquire_many_owned(2).await.unwrap();
+        line.resize(5);
+        assert_eq!(line.workers.available_permits(), 3);
+        line.resize(1);
+        drop(working);
+        let begun = Instant::now();
+        while line.workers.available_permits() != 1 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} workers", line.workers.available_permits());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_is_taken_up_once_unless_an_event_insists() {
+        let places = Places::new(2);
+        let order: Key = "o1".parse().unwrap();
+        let first = places.take_one(order.clone()).unwrap();
+        assert!(places.take_one(order.clone()).is_none(), "it is under way");
+        let second = places.wait_for_one(order.clone()).await.unwrap();
+        assert_eq!((first.count(), places.taken()), (2, 2));
+        assert!(places.take_one("o2".parse().unwrap()).is_none(), "there is no room");
+        drop(first);
+        assert_eq!(second.count(), 1);
+        drop(second);
+        assert!(places.take_one(order).is_some());
     }
 }

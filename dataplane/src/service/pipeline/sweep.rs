@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Pipeline, STUCK_AFTER, after};
 use crate::{
     domain::{
-        progress::{Ending, Progress},
+        progress::{Ending, Progress, Stage},
         query::{Comparison, Direction, FieldRef, Filter, Query, Start},
         record::{Key, Record},
         stock::{self, Settling},
@@ -33,10 +33,11 @@ impl Pipeline {
                 Ok(()) => ahead = Duration::ZERO,
                 Err(error) => tracing::debug!(%error, "orders could not be looked for"),
             }
-            if round.is_multiple_of(HOLDS_EVERY)
-                && let Err(error) = self.sweep_holds(HOLDS_AFTER).await
-            {
-                tracing::debug!(%error, "holds could not be looked for");
+            if round.is_multiple_of(HOLDS_EVERY) {
+                if let Err(error) = self.sweep_holds(HOLDS_AFTER).await {
+                    tracing::debug!(%error, "holds could not be looked for");
+                }
+                self.count_letters().await;
             }
             round = round.wrapping_add(1);
             let wait = ORDERS_EVERY.mul_f64(rand::random_range(0.5..1.5));
@@ -77,6 +78,15 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Brings the metric of dead letters up to date; without an answer it stays as it was.
+    async fn count_letters(&self) {
+        for stage in Stage::ALL {
+            if let Ok(count) = self.parts.letters.count(stage.name()).await {
+                self.lines.letters.with_label_values(&[stage.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     async fn is_over(&self, order: &Key) -> Result<bool, Failure> {

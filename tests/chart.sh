@@ -20,6 +20,18 @@ for values in charts/flyweight/ci/*.yaml; do
     "$helm" lint --strict charts/flyweight --values "$values"
     "$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --namespace flyweight-system --values "$values" >/dev/null
 done
+# what is off by default is there when it is asked for, and the chart of the version before can still be read
+everything=$("$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --values charts/flyweight/ci/everything.yaml)
+for kind in ServiceMonitor PodMonitor PodDisruptionBudget Role; do
+    grep -qx "kind: $kind" <<<"$everything" || { echo "the chart has no $kind" >&2 && exit 1; }
+done
+if grep -qx "kind: ClusterRole" < <("$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --values charts/flyweight/ci/everything.yaml --set rbac.aggregate=false); then
+    echo "named namespaces must not need rights in the whole cluster" >&2
+    exit 1
+fi
+for former in tests/charts/*.tgz; do
+    "$helm" template flyweight "$former" --kube-version "$KUBE_VERSION" >/dev/null
+done
 # a value that the schema does not know is refused
 if "$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --set noSuchValue=1 >/dev/null 2>&1; then
     echo "the chart took a value that it does not know" >&2

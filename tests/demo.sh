@@ -56,8 +56,19 @@ up() {
         local line
         while read -r line; do export "${line?}"; done < <(tests/tools/cluster.sh stores up)
     fi
+    if [[ -z $GIVEN ]]; then
+        step "the chart of the version before, which the next step upgrades"
+        helm upgrade --install flyweight "$(former_chart)" --namespace flyweight-system --create-namespace
+    fi
     step "the chart"
     helm upgrade --install flyweight charts/flyweight --namespace flyweight-system --create-namespace --wait --timeout 2m
+    if [[ -z $GIVEN ]]; then
+        helm test flyweight --namespace flyweight-system --timeout 2m
+        for crd in crds/generated/*.yaml; do
+            kubectl diff --server-side --field-manager=demo --force-conflicts -f <(grep -v '^#' "$crd") >/dev/null ||
+                { echo "the chart's upgrade left an old definition: $crd" >&2 && exit 1; }
+        done
+    fi
     step "the Secrets with the stores' addresses"
     kubectl create namespace "$NAMESPACE" --dry-run=client -o yaml | kubectl apply -f -
     secret mysql "$MYSQL_URL"
@@ -79,6 +90,9 @@ images() {
     tests/tools/image.sh --name flyweight/dataplane:0.1.0 --out "$IMAGES/dataplane.tar" "$BIN/flyweight-dataplane"
     tests/tools/image.sh --name flyweight/operator:0.1.0 --out "$IMAGES/operator.tar" "$BIN/flyweight-operator"
 }
+
+# The newest packed chart.
+former_chart() { find tests/charts -name '*.tgz' | sort -V | tail -1; }
 
 helm() { "$(tool_dir helm)/helm" "$@"; }
 

@@ -13,13 +13,16 @@ use std::{
 use ::crds::definitions::{Definition, definitions};
 use anyhow::Context;
 use futures::{FutureExt, future::join_all};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use kube::Client;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     admin::{self, Readiness},
-    args::{Crds, Output, Run},
+    args::{Crds, Output, Probe, Run},
     controller::{self, Shared},
     events::Events,
     lease::{Elector, Leadership},
@@ -27,6 +30,8 @@ use crate::{
     telemetry,
     writer::Writer,
 };
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Prints the definitions of the three kinds.
 ///
@@ -45,6 +50,21 @@ pub fn print_crds(crds: &Crds) -> anyhow::Result<()> {
         }
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")
+}
+
+/// Asks once, within [`PROBE_TIMEOUT`].
+///
+/// # Errors
+/// When there is no answer, or another than 200.
+pub fn probe(probe: Probe) -> anyhow::Result<()> {
+    let client = HttpClient::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let ask = async {
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, client.get(probe.url.clone())).await;
+        answer.context("no answer in time")?.context("no answer")
+    };
+    let status = tokio::runtime::Runtime::new()?.block_on(ask)?.status();
+    anyhow::ensure!(status == http::StatusCode::OK, "{} answers {status}", probe.url);
+    Ok(())
 }
 
 /// Runs until SIGTERM or SIGINT.

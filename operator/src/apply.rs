@@ -53,7 +53,8 @@ struct Step<'a> {
 impl Step<'_> {
     async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<(), Error> {
         if let Some(name) = &plan.key_to_make {
-            self.make_key(name).await?;
+            // The pods need it, and its version: both are known as soon as the watch shows it, which wakes the next reconcile.
+            return self.make_key(name).await;
         }
         if let Some(replicas) = plan.replicas_to_seed {
             self.seed(replicas).await?;

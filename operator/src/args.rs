@@ -18,6 +18,8 @@ pub enum Command {
     Run(Run),
     /// Prints the custom resource definitions, ready for `kubectl apply -f -`.
     Crds(Crds),
+    /// Asks an address once: exit code 0 if the answer is 200. For `helm test`.
+    Probe(Probe),
 }
 
 /// How to reconcile.
@@ -50,6 +52,13 @@ pub struct Run {
     /// The least severe entry that is logged, as in `info` or `info,kube=debug`.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Probe {
+    /// Such as `http://flyweight-metrics:9090/readyz`.
+    pub url: http::Uri,
 }
 
 /// How the definitions are printed.

@@ -42,6 +42,8 @@ pub mod annotation {
     pub const TELLING: &str = "flyweight.dev/telling";
     /// The hash of what a running process cannot take over: on the ConfigMap and on pods.
     pub const ROLLING: &str = "flyweight.dev/rolling";
+    /// On a pod, which versions of the Secrets it was started with.
+    pub const SECRETS: &str = "flyweight.dev/secrets";
     /// The name of the Secret whose key encrypts fields: on the ConfigMap, once there was such a key.
     pub const ENCRYPTION: &str = "flyweight.dev/encryption-secret";
     /// The hash of the object as it was applied.

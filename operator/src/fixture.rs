@@ -1,6 +1,6 @@
 //! For tests: a small shop as the operator would observe it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use k8s_openapi::jiff::Timestamp;
@@ -75,9 +75,8 @@ pub fn observed_with(change: impl FnOnce(&mut Value)) -> Observed {
         pools: vec![pool("products", "Product"), pool("users", "User")],
         tiers: vec![Arc::new(tier)],
         secrets: ["shop-mysql", "shop-mongodb", "shop-redis", "shop-jwt"]
-            .map(str::to_owned)
-            .into_iter()
-            .collect::<BTreeSet<_>>(),
+            .map(|name| (name.to_owned(), "1".to_owned()))
+            .into(),
         children: Vec::new(),
         pods: Vec::new(),
         running: None,

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(run) => app::run(run),
         Command::Crds(crds) => app::print_crds(&crds),
+        Command::Probe(probe) => app::probe(probe),
     };
     outcome.map_or_else(
         |error| {

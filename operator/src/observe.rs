@@ -1,6 +1,6 @@
 //! The first step: what is there. Everything that a reconcile decides on, read once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{pool::FlyweightPool, service::FlyweightService, settings::Settings, tier::CacheTier};
 use k8s_openapi::{
@@ -39,8 +39,8 @@ pub struct Observed {
     pub pools: Vec<Arc<FlyweightPool>>,
     /// The tiers of the namespace, by name.
     pub tiers: Vec<Arc<CacheTier>>,
-    /// The names of the namespace's Secrets.
-    pub secrets: BTreeSet<String>,
+    /// The namespace's Secrets: their names and resource versions. What is in them the operator never sees.
+    pub secrets: BTreeMap<String, String>,
     /// The children of the service.
     pub children: Vec<Live>,
     /// The pods of the data plane and the gateway, by name.
@@ -108,7 +108,10 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
         running: running(&children, &crate::desired::settings_name(&name)),
         pools: caches.pools_in(&namespace),
         tiers: caches.tiers_in(&namespace),
-        secrets: secrets.iter().map(|secret| secret.name_any()).collect(),
+        secrets: secrets
+            .iter()
+            .map(|secret| (secret.name_any(), secret.resource_version().unwrap_or_default()))
+            .collect(),
         service: service.clone(),
         at: Timestamp::now(),
         children,

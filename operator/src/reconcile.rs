@@ -9,6 +9,8 @@ use crate::{apply, context::Context, deletion, desired, error::Error, observe, s
 
 /// How often pods are asked what they run while everything is as it should be.
 const SETTLED: Duration = Duration::from_secs(10);
+/// The same where there is no pod to ask: whatever changes wakes the next reconcile.
+const IDLE: Duration = Duration::from_secs(300);
 /// The same while something is under way.
 pub const UNDER_WAY: Duration = Duration::from_secs(2);
 
@@ -28,7 +30,12 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
     let plan = desired::plan(&observed, &verdict);
     let applied = apply::apply(&plan, &observed, &context).await;
     let settled = status::report(&observed, &verdict, &plan, &applied, &context).await?;
-    applied.outcome.map(|()| Action::requeue(if settled { SETTLED } else { UNDER_WAY }))
+    let pause = match settled {
+        true if observed.pods.is_empty() => IDLE,
+        true => SETTLED,
+        false => UNDER_WAY,
+    };
+    applied.outcome.map(|()| Action::requeue(pause))
 }
 
 /// Says whether the pool is served, and with which figures.

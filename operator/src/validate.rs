@@ -8,6 +8,7 @@ use crds::{
     settings::Settings,
 };
 use kube::ResourceExt;
+use sha2::{Digest, Sha256};
 
 use crate::observe::{Observed, Running};
 
@@ -39,6 +40,8 @@ pub struct Validated {
     pub network_policy: bool,
     /// Whether children stay as they are.
     pub paused: bool,
+    /// Identifies the content of all named Secrets by their resource versions; none while one is missing.
+    pub secrets: Option<String>,
     /// Secrets that are named and are not there, each with who names it.
     pub missing: Vec<MissingSecret>,
     /// The Secret with the encryption key that has yet to be made.
@@ -88,10 +91,11 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
     let unset = spec.replicas.is_none();
     let key_to_make = key_to_make(&spec, &settings, observed);
     let mut missing: Vec<MissingSecret> = named_secrets(&settings)
-        .filter(|(name, _)| !observed.secrets.contains(*name) && key_to_make.as_deref() != Some(*name))
+        .filter(|(name, _)| !observed.secrets.contains_key(*name) && key_to_make.as_deref() != Some(*name))
         .map(|(name, path)| MissingSecret { name: name.to_owned(), path })
         .collect();
     missing.sort();
+    let secrets = secrets_version(&settings, observed);
     let groups = spec
         .replica_groups
         .into_iter()
@@ -119,6 +123,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
         max_unavailable: spec.disruption.max_unavailable,
         network_policy: spec.network_policy,
         paused: spec.paused,
+        secrets,
         missing,
         key_to_make,
     }
@@ -138,13 +143,21 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     backends.chain(jwt).chain(encryption).chain(payments)
 }
 
+/// Changes with every change of a named Secret: the pods read them when they start.
+fn secrets_version(settings: &Settings, observed: &Observed) -> Option<String> {
+    let versions: Option<BTreeMap<&str, &String>> =
+        named_secrets(settings).map(|(name, _)| Some((name, observed.secrets.get(name)?))).collect();
+    let text = serde_json::to_vec(&versions?).unwrap_or_default();
+    Some(Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// A key is made only where there never was one: a second key would make what the first one encrypted unreadable.
 fn key_to_make(spec: &ServiceSpec, settings: &Settings, observed: &Observed) -> Option<String> {
     let name = settings.security.encryption_secret.as_ref()?;
     let own = spec.security.encryption.is_none() && *name == format!("{}{ENCRYPTION_SUFFIX}", observed.name);
     let had_one = |running: &Running| running.encryption_secret.as_ref() == Some(name);
     let first = !observed.running.as_ref().is_some_and(had_one);
-    (own && first && !observed.secrets.contains(name)).then(|| name.clone())
+    (own && first && !observed.secrets.contains_key(name)).then(|| name.clone())
 }
 
 #[cfg(test)]
@@ -186,5 +199,6 @@ mod tests {
         observed.secrets.clear();
         let missing: Vec<_> = validated(&observed).missing.into_iter().map(|secret| secret.name).collect();
         assert_eq!(missing, ["shop-jwt", "shop-mongodb", "shop-mysql", "shop-redis"]);
+        assert_eq!(validated(&observed).secrets, None);
     }
 }

@@ -1,5 +1,6 @@
 //! The demo: what it runs against, and how it tells what it does. The steps are in [`steps`].
 
+pub mod changes;
 pub mod load;
 pub mod steps;
 

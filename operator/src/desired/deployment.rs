@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Component, Target, digest, pod};
 use crate::{
-    child::{Child, ChildKind, label},
+    child::{Child, ChildKind, annotation, label},
     validate::Group,
 };
 
@@ -16,6 +16,7 @@ const VOLUME_NAME_MAX: usize = 63;
 /// The pods of one group.
 pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
     let component = Component::Group(&group.name);
+    let name = target.name_of(&group.name);
     let args =
         ["serve", "--config", &pod::settings_path(), "--backends", BACKENDS_FOLDER, "--security", SECURITY_FOLDER]
             .into_iter()
@@ -30,11 +31,20 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
             args,
             resources: json!(group.resources),
             labels: json!({ label::SERVES: if group.serves_all { "all" } else { "some" } }),
+            secrets: target.validated.secrets.clone().or_else(|| mounted_secrets(target, &name)),
             volumes: secrets(target),
         },
     );
     let content = pod::deployment_spec(target, component, group.replicas, template);
-    target.child(ChildKind::Deployment, target.name_of(&group.name), component, json!({}), content)
+    target.child(ChildKind::Deployment, name, component, json!({}), content)
+}
+
+/// The versions that running pods were started with. While a Secret is missing these stay: new pods could not start.
+fn mounted_secrets(target: &Target<'_>, name: &str) -> Option<String> {
+    let mut children = target.observed.children.iter();
+    let live = children.find(|live| live.reference.kind == ChildKind::Deployment && live.reference.name == name)?;
+    let annotations = live.object.data.pointer("/spec/template/metadata/annotations")?;
+    annotations.get(annotation::SECRETS)?.as_str().map(str::to_owned)
 }
 
 /// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`.

@@ -19,6 +19,7 @@ pub(super) fn child(target: &Target<'_>, replicas: u32) -> Child {
             args: args.into_iter().map(str::to_owned).collect(),
             resources: json!({ "requests": { "cpu": "50m", "memory": "64Mi" } }),
             labels: json!({}),
+            secrets: None,
             volumes: Vec::new(),
         },
     );

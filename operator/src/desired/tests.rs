@@ -276,7 +276,7 @@ fn an_encryption_key_is_made_once_and_never_again() {
     let plan = planned(&first);
     assert_eq!((plan.key_to_make.as_deref(), plan.held), (Some("shop-encryption"), None));
     let mut later = encrypted();
-    later.secrets.insert("shop-encryption".to_owned());
+    later.secrets.insert("shop-encryption".to_owned(), "1".to_owned());
     assert_eq!(planned(&later).key_to_make, None);
     settle(&mut later);
     later.secrets.remove("shop-encryption");
@@ -324,4 +324,19 @@ fn a_request_to_restart_changes_every_pod_and_nothing_else() {
         let is_deployment = before.reference.kind == ChildKind::Deployment;
         assert_eq!(before.hash != after.hash, is_deployment, "{:?}", before.reference);
     }
+}
+
+#[test]
+fn a_changed_secret_replaces_the_pods_that_mount_it_and_a_missing_one_does_not() {
+    let mut observed = everything();
+    settle(&mut observed);
+    let before = planned(&observed);
+    observed.secrets.insert("shop-mysql".to_owned(), "2".to_owned());
+    let rotated = planned(&observed);
+    for (before, after) in before.children.iter().zip(&rotated.children) {
+        let mounts = before.reference.kind == ChildKind::Deployment && before.reference.name != "shop-gateway";
+        assert_eq!(before.hash != after.hash, mounts, "{:?}", before.reference);
+    }
+    observed.secrets.remove("shop-mysql");
+    assert_eq!(planned(&observed).children, before.children, "pods that lack a Secret could not start");
 }

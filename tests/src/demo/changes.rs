@@ -1,0 +1,80 @@
+//! What replaces pods, under load: a restart, a rotated Secret, scaling, another operator. No request fails, no acknowledged write is lost.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{Demo, load::Load};
+use crate::{kubectl::Kubectl, wait};
+
+/// Two pods and a gateway, one after the other, on a busy machine.
+const REPLACED_WITHIN: Duration = Duration::from_secs(180);
+
+/// Goes through all of them.
+pub async fn under_load(demo: &Demo, path: &str) {
+    demo.step("Restart, rotate a Secret, scale and replace the operator under load: no failed request");
+    let restart = ["annotate", "fws", "shop", "--overwrite", "flyweight.dev/restarted-at=now"];
+    let rotate = ["patch", "secret", "shop-redis", "--type=merge", "-p", r#"{"stringData":{"rotated":"yes"}}"#];
+    measured(demo, path, "every pod restarted", async || replaced(demo, &restart).await).await;
+    measured(demo, path, "a Secret rotated", async || replaced(demo, &rotate).await).await;
+    measured(demo, path, "scaled up and down", async || {
+        for replicas in [4, 2] {
+            call(&demo.kubectl, &["scale", "fws/shop", &format!("--replicas={replicas}")]);
+            settled(demo, &format!("{replicas} pods"), || demo.pods().len() == replicas).await;
+        }
+    })
+    .await;
+    measured(demo, path, "the operator replaced", async || {
+        let system = Kubectl::new("flyweight-system");
+        let name = "app.kubernetes.io/name=flyweight-operator";
+        call(&system, &["rollout", "restart", "deployment", "-l", name]);
+        call(&system, &["rollout", "status", "deployment", "-l", name, "--timeout=2m"]);
+        settled(demo, "the new operator", || true).await;
+    })
+    .await;
+}
+
+/// Reads and writes while something happens, and looks for every acknowledged write afterwards.
+async fn measured(demo: &Demo, path: &str, what: &str, happens: impl AsyncFnOnce()) {
+    let (load, start) = (Load::start(&demo.api, path, 4, 2), Instant::now());
+    load.pass(200).await;
+    happens().await;
+    load.pass(200).await;
+    let (took, outcome) = (start.elapsed(), load.stop().await);
+    assert!(outcome.failures.is_empty(), "{what}: {:#?}", &outcome.failures[..outcome.failures.len().min(5)]);
+    for created in &outcome.created {
+        assert_eq!(demo.api.get(created).await.status, 200, "{what}: {created} was acknowledged");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shown as a whole number")]
+    let rate = outcome.answered as f64 / took.as_secs_f64();
+    demo.holds(&format!(
+        "{what}: {} requests, {rate:.0} a second, 0 failed; all {} acknowledged writes are there",
+        outcome.answered,
+        outcome.created.len()
+    ));
+}
+
+/// Does something that replaces every pod of the data plane.
+async fn replaced(demo: &Demo, args: &[&str]) {
+    let before = uids(demo);
+    call(&demo.kubectl, args);
+    settled(demo, "every pod to be another", || uids(demo).is_disjoint(&before)).await;
+}
+
+async fn settled(demo: &Demo, what: &str, also: impl Fn() -> bool) {
+    wait::until(what, REPLACED_WITHIN, async || {
+        let service = demo.service();
+        let calm = ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
+        (calm && also()).then_some(())
+    })
+    .await;
+}
+
+fn uids(demo: &Demo) -> BTreeSet<String> {
+    demo.pods().iter().filter_map(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned)).collect()
+}
+
+fn call(kubectl: &Kubectl, args: &[&str]) {
+    kubectl.call(args).unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,5 +1,7 @@
 //! Entities as data: schemas, records, changes, queries and events. No store, no transport, no runtime.
 
+pub mod audit;
+pub mod batch;
 pub mod change;
 pub mod configuration;
 pub mod custom;
@@ -17,7 +19,9 @@ pub mod query;
 pub mod record;
 pub mod schema;
 pub mod seal;
+pub mod specification;
 pub mod stock;
 pub mod strict;
+pub mod template;
 pub mod user;
 pub mod value;

@@ -1,5 +1,8 @@
 //! The REST API: routes, handlers, errors. Knows services and domain, never a store.
 
+pub mod audit;
+pub mod batch;
+pub mod compress;
 pub mod conditions;
 pub mod direct;
 pub mod error;
@@ -14,9 +17,11 @@ pub mod openapi;
 pub mod pages;
 pub mod params;
 pub mod pipeline;
+pub mod repositories;
 pub mod resource;
 pub mod router;
 pub mod status;
+pub mod templates;
 
 #[cfg(test)]
 mod tests;

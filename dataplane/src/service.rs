@@ -1,5 +1,7 @@
 //! What may be read and written, and how: the policy of each pool. No transport, no SQL.
 
+pub mod audit;
+pub mod batch;
 pub mod cursor;
 pub mod dead_letters;
 pub mod dependency;
@@ -9,6 +11,7 @@ pub mod failure;
 pub mod list;
 pub mod notify;
 pub mod orders;
+pub mod pages;
 pub mod payment;
 pub mod payments;
 pub mod pipeline;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::{
-    change::{Collection, UnitOfWork, Written},
+    audit::{AuditEntry, AuditQuery},
+    change::{Collection, Idempotency, UnitOfWork, Written},
     event::Outbox,
     query::{Page, Query},
     record::{Key, Lookup, Version},
@@ -14,6 +15,7 @@ use crate::domain::{
 pub mod mongo;
 pub mod sql;
 
+mod answer;
 mod apply;
 mod check;
 #[cfg(test)]
@@ -34,13 +36,24 @@ pub trait RecordStore: Send + Sync {
     /// A page of the records that a query finds.
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError>;
 
-    /// Commits all changes or none. The answer has one entry for each change, in order, and is given once the commit is durable.
+    /// Commits all changes or none, with their audit entries. The answer has one entry for each change, in order, and is given once the
+    /// commit is durable. A unit whose idempotency key is known changes nothing and gives the first answer.
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError>;
+
+    /// What a unit on this collection with this idempotency key was answered; none where there was none that succeeded.
+    async fn recall(
+        &self,
+        collection: &Collection,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Vec<Written>>, StoreError>;
+
+    /// The audit entries that a query finds, oldest first. In MongoDB an entry is found once the event of its change is published.
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Removes some of what is older than its retention: the versions of deleted records. Says how many; bounded, so that it is called again
+    /// Removes some of what is older than its retention: the versions of deleted records, the answers under idempotency keys. Says how many; bounded, so that it is called again
     /// while it removes any.
     async fn prune(&self) -> Result<u64, StoreError>;
 
@@ -69,6 +82,9 @@ pub enum StoreError {
         /// The field.
         field: String,
     },
+    /// The idempotency key came with another request before.
+    #[error("the idempotency key came with another request before")]
+    KeyReused,
     /// The collection cannot be written.
     #[error("{0}")]
     ReadOnly(String),

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::stage::Stage;
 
+mod rows;
+
 #[tokio::test]
 async fn the_contract_holds_over_embedded_stores() {
     let stage = Stage::embedded();
@@ -28,6 +30,12 @@ async fn contract(stage: &Stage) {
     every_entity(api).await;
     declared_table(api).await;
     problems(api).await;
+    rows::repeats(api).await;
+    rows::batches(stage).await;
+    rows::audit(api).await;
+    rows::repositories(api).await;
+    rows::templates(api).await;
+    rows::lists(api).await;
     health(stage).await;
 }
 

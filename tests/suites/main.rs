@@ -5,11 +5,13 @@
 mod bad_input;
 mod browser;
 mod check;
+mod concurrency;
 mod contract;
 mod durability;
 mod examples;
 mod faults;
 mod gateway;
+mod injection;
 mod live;
 mod observability;
 mod openapi;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use crds::{
     pool::Entity,
-    settings::{PoolSettings, Settings, SourceSettings, TierKind, TierSettings},
+    settings::{BackendKind, PoolSettings, Settings, SourceSettings, TierKind, TierSettings},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -26,7 +26,7 @@ use crate::{
     http::{
         metrics::HttpMetrics,
         resource::{Gate, Policy, Resource},
-        router::{BASE, Pool, path_of, upserts},
+        router::{BASE, Pool, Source, path_of, upserts},
     },
     service::{orders, records::Records},
 };
@@ -56,6 +56,8 @@ pub struct ServedPool {
     pub entity_name: String,
     /// The backend of its records.
     pub backend: String,
+    /// The type of that backend: `mysql` or `mongodb`.
+    pub repository: &'static str,
     /// Its table or collection.
     pub collection: Arc<Collection>,
     /// Its tiers.
@@ -140,6 +142,7 @@ impl Builder<'_> {
                 entity: pool.entity,
                 entity_name: collection.schema.entity.clone(),
                 backend: pool.source.backend.clone(),
+                repository: self.repository(&pool.source.backend),
                 collection,
                 tiered,
                 memory,
@@ -182,6 +185,14 @@ impl Builder<'_> {
         let path = format!("{BASE}/dead-letters");
         let resource = Resource::new(Arc::new(records), path, false, policy(orders), self.gate.clone(), metrics);
         Ok(Letterbox { backend: pool.source.backend, collection, resource: Arc::new(resource) })
+    }
+
+    fn repository(&self, backend: &str) -> &'static str {
+        let settings = self.settings.backends.iter().find(|settings| settings.name == backend);
+        match settings.map(|settings| &settings.kind) {
+            Some(BackendKind::Mongodb { .. }) => "mongodb",
+            _ => "mysql",
+        }
     }
 
     /// The pools of the group, or of the service.
@@ -251,7 +262,8 @@ impl Builder<'_> {
 impl ServedPool {
     /// The pool as the router takes it.
     pub fn routed(&self) -> Pool {
-        Pool { entity: self.entity, resource: self.resource.clone() }
+        let source = Source { kind: self.repository, backend: self.backend.clone() };
+        Pool { entity: self.entity, resource: self.resource.clone(), source }
     }
 
     /// The roles that may read it.

@@ -51,7 +51,8 @@ mod tests {
     use crate::{
         cache::tiered::tests::support::until,
         domain::{
-            change::{Collection, UnitOfWork, Written},
+            audit::{AuditEntry, AuditQuery},
+            change::{Collection, Idempotency, UnitOfWork, Written},
             event::Outbox,
             query::{Page, Query},
             record::{Key, Lookup},
@@ -75,6 +76,12 @@ mod tests {
         }
         async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
             unreachable!("nobody writes")
+        }
+        async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+            unreachable!("nobody writes")
+        }
+        async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+            unreachable!("nobody reads")
         }
         async fn prune(&self) -> Result<u64, StoreError> {
             let left = self.0.load(SeqCst);

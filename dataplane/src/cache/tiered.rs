@@ -10,7 +10,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -171,6 +174,7 @@ impl Tiered {
             flights,
             horizon,
             counters,
+            generation: AtomicU64::new(0),
             clock,
             store_name,
             load_deadline,
@@ -274,6 +278,18 @@ impl Tiered {
         inner.horizon.memory_ms.fetch_max(now_ms, Ordering::AcqRel);
         inner.horizon.distrust_shared(now_ms);
         inner.flights.overtake_all();
+        inner.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Moves on with every change of the collection: by a commit of this process before it is answered, by an event when it comes. What was
+    /// read of the whole collection is true as long as it stays.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether there are no tiers.
+    pub fn is_empty(&self) -> bool {
+        self.shared.memories.is_empty() && self.shared.shareds.is_empty()
     }
 
     /// What the tiers did so far.

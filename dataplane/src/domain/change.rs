@@ -32,6 +32,26 @@ pub struct UnitOfWork {
     pub changes: Vec<Change>,
     /// Who does it: the token's subject, or `anonymous`.
     pub actor: String,
+    /// What tells a repeat of the same request; none where the caller gave no key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Who asks for changes, and how a repeat of the same request is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The token's subject, or `anonymous`.
+    pub actor: String,
+    /// What tells a repeat; none where the caller gave no key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What tells a repeat of a request: the same key with the same request is done once, with another request it is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Stands for the caller and the caller's key: 64 hexadecimal digits.
+    pub key: String,
+    /// Stands for the request: 64 hexadecimal digits.
+    pub request: String,
 }
 
 /// One change of one record.
@@ -96,4 +116,23 @@ pub struct Written {
     pub record: Option<Record>,
     /// Whether the record was not there before.
     pub created: bool,
+    /// Whether an earlier unit with the same idempotency key did this: it is that unit's answer, and may be older than the record.
+    pub repeated: bool,
+}
+
+impl UnitOfWork {
+    /// Changes of one origin.
+    pub fn new(changes: Vec<Change>, origin: &Origin) -> Self {
+        Self { changes, actor: origin.actor.clone(), idempotency: origin.idempotency.clone() }
+    }
+}
+
+impl Origin {
+    /// The most characters of an actor's name; the rest is cut off.
+    pub const ACTOR_MAX: usize = 128;
+
+    /// An origin whose requests are not told from each other.
+    pub fn of(actor: &str) -> Self {
+        Self { actor: actor.chars().take(Self::ACTOR_MAX).collect(), idempotency: None }
+    }
 }

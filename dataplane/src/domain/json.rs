@@ -254,8 +254,11 @@ fn place_of(schema: &Schema, name: &str) -> Place {
     }
 }
 
-/// The members of the body's object. A repeated name is a fault, its first value counts.
-fn members<'a>(body: &'a [u8], faults: &mut Vec<FieldFault>) -> Result<Vec<(String, &'a RawValue)>, BodyError> {
+/// The members of a body's object. A repeated name is a fault, its first value counts.
+///
+/// # Errors
+/// `Malformed` where it is no object.
+pub fn members<'a>(body: &'a [u8], faults: &mut Vec<FieldFault>) -> Result<Vec<(String, &'a RawValue)>, BodyError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         BodyError::Malformed(format!("the body is not UTF-8: byte {} is wrong", error.valid_up_to()))
     })?;

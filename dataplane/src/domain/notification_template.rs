@@ -1,18 +1,34 @@
 //! Templates of notifications.
 
-use super::schema::{Field, Kind, Schema, Shape};
+use super::{
+    record::Row,
+    schema::{Field, FieldFault, Kind, Schema, Shape},
+    template::fault_of,
+    value::Value,
+};
 
 /// What a template looks like.
 pub fn schema() -> Schema {
-    Schema::new(
-        "notification_template",
-        "notification_templates",
-        vec![
-            Field::new("template", Kind::text(128)).required().indexed(),
-            Field::new("subject", Kind::text(1_000)),
-            Field::new("body", Kind::text(64 << 10)).required(),
-            Field::new("channels", Kind::json(Shape::Strings)),
-            Field::new("metadata", Kind::json(Shape::Object)),
-        ],
-    )
+    Schema {
+        rules,
+        ..Schema::new(
+            "notification_template",
+            "notification_templates",
+            vec![
+                Field::new("template", Kind::text(128)).required().indexed(),
+                Field::new("subject", Kind::text(1_000)),
+                Field::new("body", Kind::text(64 << 10)).required(),
+                Field::new("channels", Kind::json(Shape::Strings)),
+                Field::new("metadata", Kind::json(Shape::Object)),
+            ],
+        )
+    }
+}
+
+/// A text that cannot be filled in is refused when it is written, not when it is sent.
+fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
+    let texts =
+        schema.fields.iter().zip(&row.0).filter(|(field, _)| ["subject", "body"].contains(&field.name.as_str()));
+    let fault = |(field, value): (&Field, &Value)| Some(FieldFault::new(&field.name, fault_of(value.as_text()?)?));
+    texts.filter_map(fault).collect()
 }

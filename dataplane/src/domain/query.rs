@@ -37,6 +37,8 @@ pub enum Filter {
     In(FieldRef, Vec<Value>),
     /// Those whose text matches the pattern: `%` is any text, `_` one character, `\` escapes. Case counts.
     Like(FieldRef, String),
+    /// Those whose text holds this text, where a letter and its capital are the same.
+    Holds(FieldRef, String),
     /// Those whose field lies between the two, both included.
     Between(FieldRef, Value, Value),
     /// Those whose field has no value.

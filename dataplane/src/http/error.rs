@@ -91,16 +91,25 @@ impl Problem {
         self.status
     }
 
-    /// The response to a request for this URI.
-    pub fn respond(&self, uri: &Uri) -> Response {
-        let body = Body {
+    /// The problem as JSON, of something at a path.
+    pub fn to_json(&self, path: &str) -> serde_json::Value {
+        serde_json::to_value(self.body(path)).unwrap_or_default()
+    }
+
+    fn body<'a>(&'a self, path: &'a str) -> Body<'a> {
+        Body {
             r#type: format!("urn:flyweight:problem:{}", self.kind),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
-            instance: uri.path(),
+            instance: path,
             errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
-        };
+        }
+    }
+
+    /// The response to a request for this URI.
+    pub fn respond(&self, uri: &Uri) -> Response {
+        let body = self.body(uri.path());
         let mut response = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -129,6 +138,14 @@ impl From<ServiceError> for Problem {
                     errors: vec![FieldFault::new(field, "is taken by another record")],
                     ..conflict("duplicate", detail)
                 }
+            }
+            ServiceError::KeyReused => {
+                let message = "came with another request before: take a new one for each request";
+                let fault = FieldFault::new("Idempotency-Key", message);
+                let title = "The idempotency key is in use";
+                let detail = format!("{} {message}", fault.field);
+                let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency", title, detail);
+                Self { errors: vec![fault], ..problem }
             }
             ServiceError::Conflict(detail) => conflict("conflict", detail),
             ServiceError::Malformed(detail) => {

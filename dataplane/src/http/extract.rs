@@ -12,7 +12,15 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use tokio::time::timeout;
 
 use super::error::Problem;
-use crate::{domain::record::Key, security::caller::Caller};
+use crate::{
+    domain::{change::Origin, record::Key},
+    security::caller::Caller,
+};
+
+/// The header that tells repeats of a request.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The longest value of that header.
+const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// The most bytes of a body too large that are read and thrown away.
 const DISCARDED_MAX: usize = 16 << 20;
@@ -42,9 +50,33 @@ impl Call {
         self.extensions.get::<Arc<Caller>>().map(AsRef::as_ref)
     }
 
-    /// The caller's name in audit rows and events.
-    pub fn actor(&self) -> String {
-        self.caller().map_or_else(|| "anonymous".to_owned(), |caller| caller.subject.clone())
+    /// The request without its body.
+    pub fn head(&self) -> Self {
+        Self {
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+            body: Body::empty(),
+            param: self.param.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+
+    /// Who asks for a change, as the audit names them.
+    pub fn origin(&self) -> Origin {
+        Origin::of(self.caller().map_or("anonymous", |caller| caller.subject.as_str()))
+    }
+
+    /// The caller's key that tells repeats of this request.
+    ///
+    /// # Errors
+    /// It is not 1 to 255 visible characters.
+    pub fn idempotency_key(&self) -> Result<Option<String>, Problem> {
+        let Some(value) = self.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let text = value.to_str().ok().filter(|text| {
+            (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        let wrong = || format!("must be 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters");
+        text.map(|text| Some(text.to_owned())).ok_or_else(|| Problem::field("Idempotency-Key", wrong()))
     }
 
     /// The path's parameter as text; `name` is what faults call it.

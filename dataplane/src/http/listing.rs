@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
@@ -17,14 +18,17 @@ use crate::{
     cache::Entry,
     domain::{
         field::value_of,
-        query::{Comparison, FieldRef, Filter},
+        query::{Comparison, Direction, FieldRef, Filter},
         schema::Schema,
         value::{Value, write_json_text},
     },
-    service::list::{Listing, list},
+    service::list::{Listing, PageRequest, list},
 };
 
 const PAGE_PARAMS: [&str; 3] = ["limit", "offset", "cursor"];
+
+/// The most words of a search.
+const WORDS_MAX: usize = 8;
 
 /// A query parameter of a search.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +37,19 @@ pub struct SearchParam {
     pub name: &'static str,
     /// The fields that it looks into; one of them must match.
     pub fields: &'static [&'static str],
-    /// Whether the field must be equal, or only hold the text.
-    pub whole: bool,
+    /// How a field matches.
+    pub how: Match,
+}
+
+/// How a field matches a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It is equal.
+    Whole,
+    /// It holds the text as it is.
+    Part,
+    /// Each word is in one of the fields, in capitals or not.
+    Words,
 }
 
 /// `GET /{collection}?limit=&offset=|cursor=|ids=`
@@ -68,14 +83,14 @@ async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
         let entries = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
         return Ok(json(entries_body(&entries, keys.len()).into(), StatusCode::OK));
     }
-    page(resource, Filter::All, &params).await
+    page(resource, Filter::All, Vec::new(), &params.page()?).await
 }
 
 async fn matching_path(resource: &Resource, field: &str, call: Call) -> Result<Response, Problem> {
     may_list(resource, &call)?;
     let params = Params::read(&call.uri, &PAGE_PARAMS)?;
     let filter = equal(resource.records.schema(), field, field, call.param(field)?)?;
-    page(resource, filter, &params).await
+    page(resource, filter, Vec::new(), &params.page()?).await
 }
 
 async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) -> Result<Response, Problem> {
@@ -84,21 +99,54 @@ async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) ->
     let params = Params::read(&call.uri, &known)?;
     let schema = resource.records.schema();
     let mut parts = Vec::new();
-    for SearchParam { name, fields, whole } in by {
+    for SearchParam { name, fields, how } in by {
         let Some(text) = params.search(name)? else { continue };
-        let one = |field: &&str| match whole {
-            true => equal(schema, field, name, text),
-            false => holds(schema, field, name, text),
+        let one = |field: &&str| match how {
+            Match::Whole => equal(schema, field, name, text),
+            Match::Part | Match::Words => holds(schema, field, name, text),
         };
-        parts.push(Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?));
+        parts.push(match how {
+            Match::Whole | Match::Part => Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?),
+            Match::Words => words(schema, fields, name, text)?,
+        });
     }
-    page(resource, Filter::And(parts), &params).await
+    page(resource, Filter::And(parts), Vec::new(), &params.page()?).await
 }
 
-async fn page(resource: &Resource, filter: Filter, params: &Params) -> Result<Response, Problem> {
-    let page = params.page()?;
-    let listing = list(&resource.records, filter, &page).await.map_err(|error| resource.problem(error))?;
-    Ok(json(listing_body(resource.records.schema(), &listing, page.limit).into(), StatusCode::OK))
+/// A page of the records that a filter takes: as it was read before, if nothing changed since, or from the store.
+///
+/// # Errors
+/// A cursor that is not one of this list, or what the store says.
+pub async fn page(
+    resource: &Resource,
+    filter: Filter,
+    order: Vec<(FieldRef, Direction)>,
+    page: &PageRequest,
+) -> Result<Response, Problem> {
+    let records = &resource.records;
+    let query = format!("{filter:?} {order:?} {page:?}");
+    if let Some(body) = records.kept_page(&query) {
+        return Ok(json(body, StatusCode::OK));
+    }
+    let generation = records.generation();
+    let listing = list(records, filter, order, page).await.map_err(|error| resource.problem(error))?;
+    let body = Bytes::from(listing_body(records.schema(), &listing, page.limit));
+    records.keep_page(query, generation, &body);
+    Ok(json(body, StatusCode::OK))
+}
+
+/// The records that have each word of a text in one of some fields.
+fn words(schema: &Schema, fields: &[&str], param: &str, text: &str) -> Result<Filter, Problem> {
+    let readable = |field: &&&str| searchable(schema, field, param).is_ok();
+    let fields: Vec<usize> = fields.iter().filter(readable).filter_map(|field| schema.index_of(field)).collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() || words.len() > WORDS_MAX {
+        return Err(Problem::field(param, format!("must have 1 to {WORDS_MAX} words")));
+    }
+    let within = |word: &&str| {
+        Filter::Or(fields.iter().map(|field| Filter::Holds(FieldRef::Field(*field), (*word).to_owned())).collect())
+    };
+    Ok(Filter::And(words.iter().map(within).collect()))
 }
 
 /// The records whose field equals a text of the request.

@@ -20,15 +20,18 @@ pub enum Operation {
     Patch,
     /// Deletes a record.
     Delete,
+    /// Does several operations.
+    Batch,
 }
 
-const OPERATIONS: [(Operation, &str); 6] = [
+const OPERATIONS: [(Operation, &str); 7] = [
     (Operation::Get, "get"),
     (Operation::List, "list"),
     (Operation::Create, "create"),
     (Operation::Replace, "replace"),
     (Operation::Patch, "patch"),
     (Operation::Delete, "delete"),
+    (Operation::Batch, "batch"),
 ];
 /// The upper bounds of the times that are told apart, in seconds.
 pub const BOUNDS_S: [f64; 16] =

@@ -1,12 +1,13 @@
 //! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of operations beside this file.
 //!
 //! A test walks the router and this document and wants each route in both: a new route is described in one of
-//! `pools`, `factory` and `service`.
+//! `pools`, `factory`, `searches` and `service`.
 
 mod factory;
 pub mod operation;
 mod pools;
 pub mod schemas;
+mod searches;
 mod service;
 
 use axum::{
@@ -34,11 +35,11 @@ pub fn routes(pools: &[Pool]) -> Router {
 /// The document for an API that serves these pools.
 pub fn document(pools: &[Pool]) -> Json {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for operation in service::operations().into_iter().chain(factory::operations()) {
+    for operation in service::operations().into_iter().chain(factory::operations()).chain(searches::operations()) {
         operation.insert_into(&mut paths);
     }
     schemas.extend(service::schemas());
-    for Pool { entity, resource } in pools {
+    for Pool { entity, resource, .. } in pools {
         let schema = resource.records.schema();
         let mut described = schemas::of_entity(schema, &schemas::pascal(&schema.entity));
         pools::amend(*entity, schema, &mut described);
@@ -69,7 +70,7 @@ pub fn document(pools: &[Pool]) -> Json {
 
 /// The groups of operations, in the order in which they are shown.
 fn tags(pools: &[Pool]) -> Vec<Json> {
-    let of_pools = pools.iter().map(|Pool { entity, resource }| {
+    let of_pools = pools.iter().map(|Pool { entity, resource, .. }| {
         json!({ "name": resource.pool(), "description": format!("The pool of the entity {entity:?}.") })
     });
     let others = [

@@ -67,14 +67,23 @@ impl Params {
     /// # Errors
     /// A number out of bounds, or both an offset and a cursor.
     pub fn page(&self) -> Result<PageRequest, Problem> {
-        let limit = self.number("limit", 1, LIMIT_MAX.into())?.unwrap_or(LIMIT_DEFAULT.into());
+        let limit = self.limit()?;
         let offset = self.number("offset", 0, OFFSET_MAX)?;
         let from = match (self.get("cursor"), offset) {
             (Some(_), Some(_)) => return Err(Problem::field("cursor", "cannot be joined with offset")),
             (Some(cursor), None) => From::Cursor(cursor.to_owned()),
             (None, offset) => From::Offset(offset.unwrap_or_default()),
         };
-        Ok(PageRequest { from, limit: u32::try_from(limit).unwrap_or(LIMIT_MAX) })
+        Ok(PageRequest { from, limit })
+    }
+
+    /// The most records of a page.
+    ///
+    /// # Errors
+    /// A number out of bounds.
+    pub fn limit(&self) -> Result<u32, Problem> {
+        let limit = self.number("limit", 1, LIMIT_MAX.into())?.unwrap_or(LIMIT_DEFAULT.into());
+        Ok(u32::try_from(limit).unwrap_or(LIMIT_MAX))
     }
 
     /// The keys of `ids=a,b`; none where the parameter is not given.

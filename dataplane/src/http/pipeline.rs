@@ -13,7 +13,7 @@ use http::StatusCode;
 use super::{
     error::Problem,
     extract::Call,
-    listing::{self, SearchParam},
+    listing::{self, Match, SearchParam},
     metrics::Operation,
     params::Params,
     resource::{self, Resource},
@@ -29,10 +29,10 @@ use crate::{
 
 /// What dead letters can be found by.
 const LETTERS_BY: &[SearchParam] = &[
-    SearchParam { name: "stage", fields: &["stage"], whole: true },
-    SearchParam { name: "subject", fields: &["subject"], whole: true },
-    SearchParam { name: "class", fields: &["class"], whole: true },
-    SearchParam { name: "q", fields: &["error"], whole: false },
+    SearchParam { name: "stage", fields: &["stage"], how: Match::Whole },
+    SearchParam { name: "subject", fields: &["subject"], how: Match::Whole },
+    SearchParam { name: "class", fields: &["class"], how: Match::Whole },
+    SearchParam { name: "q", fields: &["error"], how: Match::Part },
 ];
 
 /// Orders with their pipeline.
@@ -95,7 +95,7 @@ async fn cancel(State(orders): State<Arc<Orders>>, call: Call) -> Response {
     resource
         .run(Operation::Patch, call, async |mut call: Call| {
             resource.may_write(&call)?;
-            let (key, actor) = (call.key("id")?, call.actor());
+            let (key, actor) = (call.key("id")?, call.origin().actor);
             let order = pipeline.cancel(&key, &format!("cancelled by {actor}")).await;
             Ok(resource.written(&order.map_err(|error| resource.problem(error))?, StatusCode::ACCEPTED))
         })

@@ -10,17 +10,20 @@ use bytes::Bytes;
 use crds::pool::{Access, PoolLimits};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
+    compress::{compressed, is_large},
     conditions::{at_least, etag, is_known, precondition},
     error::Problem,
-    extract::Call,
+    extract::{Call, IDEMPOTENCY_KEY},
     metrics::{Operation, PoolMetrics},
     params::Params,
 };
 use crate::{
     domain::{
+        change::{Idempotency, Origin},
         json::{parse_create, parse_patch, parse_replace},
         record::Record,
     },
@@ -32,7 +35,8 @@ use crate::{
     telemetry::trace,
 };
 
-const JSON: &[&str] = &["application/json"];
+/// The media types of a JSON body.
+pub const JSON: &[&str] = &["application/json"];
 const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 const EXPLAIN: HeaderName = HeaderName::from_static("flyweight-explain");
 
@@ -119,13 +123,17 @@ impl Resource {
         work: impl FnOnce(Call) -> F,
     ) -> Response {
         let started = Instant::now();
-        let uri = call.uri.clone();
+        let (uri, accepted) = (call.uri.clone(), call.headers.get(header::ACCEPT_ENCODING).cloned());
         let response = match self.gate.places.try_acquire() {
             Ok(_place) => {
                 let trace = trace::of_headers(&call.headers);
                 trace::scope(trace, work(call)).await.unwrap_or_else(|problem| problem.respond(&uri))
             }
             Err(_) => Problem::unavailable("overloaded", "too many requests at once: try again").respond(&uri),
+        };
+        let response = match accepted {
+            Some(accepted) if is_large(&response) => compressed(accepted, response).await,
+            _ => response,
         };
         self.metrics.observe(operation, response.status(), started.elapsed());
         response
@@ -146,8 +154,20 @@ impl Resource {
     pub fn may_write(&self, call: &Call) -> Result<(), Problem> {
         check(&self.policy.read().access.write, call)?;
         Params::read(&call.uri, &[])?;
-        if call.headers.contains_key("idempotency-key") {
-            return Err(Problem::field("Idempotency-Key", "is not supported by this pool: leave it out"));
+        Ok(())
+    }
+
+    /// Refuses callers that may not write, and keys of idempotency: one record is changed once by its version.
+    ///
+    /// # Errors
+    /// 400, 401 or 403.
+    pub fn may_change(&self, call: &Call) -> Result<(), Problem> {
+        self.may_write(call)?;
+        if call.headers.contains_key(IDEMPOTENCY_KEY) {
+            return Err(Problem::field(
+                "Idempotency-Key",
+                "is for creates and batches: change a record under If-Match",
+            ));
         }
         Ok(())
     }
@@ -160,12 +180,34 @@ impl Resource {
         check(&self.policy.read().access.write, call)
     }
 
+    /// What tells a repeat of this request: the caller and the key that the caller gave, and the request.
+    pub fn idempotency(&self, origin: &Origin, key: &str, request: &str, body: &[u8]) -> Idempotency {
+        let hex = |parts: [&[u8]; 3]| {
+            let mut hash = Sha256::new();
+            for part in parts {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let key = hex([origin.actor.as_bytes(), self.path.as_bytes(), key.as_bytes()]);
+        Idempotency { key, request: hex([request.as_bytes(), self.path.as_bytes(), body]) }
+    }
+
     /// The body of a write.
     ///
     /// # Errors
     /// See [`Call::body`].
     pub async fn body(&self, call: Call, types: &[&str]) -> Result<Bytes, Problem> {
         let bytes_max = usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX);
+        self.body_up_to(call, types, bytes_max).await
+    }
+
+    /// The body of a request, of at most so many bytes.
+    ///
+    /// # Errors
+    /// See [`Call::body`].
+    pub async fn body_up_to(&self, call: Call, types: &[&str], bytes_max: usize) -> Result<Bytes, Problem> {
         call.body(types, bytes_max, self.gate.deadline).await
     }
 
@@ -215,42 +257,43 @@ impl Resource {
 
     async fn create(&self, call: Call) -> Result<Response, Problem> {
         self.may_write(&call)?;
-        let actor = call.actor();
+        let (mut origin, key) = (call.origin(), call.idempotency_key()?);
         let body = self.body(call, JSON).await?;
         let draft = parse_create(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
-        let record = self.records.create(draft, &actor).await.map_err(|error| self.problem(error))?;
+        origin.idempotency = key.map(|key| self.idempotency(&origin, &key, "create", &body));
+        let record = self.records.create(draft, &origin).await.map_err(|error| self.problem(error))?;
         Ok(self.written(&record, StatusCode::CREATED))
     }
 
     async fn replace(&self, mut call: Call) -> Result<Response, Problem> {
-        self.may_write(&call)?;
+        self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
-        let (asked, actor) = (precondition(&call.headers)?, call.actor());
+        let (asked, origin) = (precondition(&call.headers)?, call.origin());
         let body = self.body(call, JSON).await?;
         let body = parse_replace(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
         let (record, created) = if self.upserts {
-            self.records.upsert(&key, &asked, body, &actor).await.map_err(|error| self.problem(error))?
+            self.records.upsert(&key, &asked, body, &origin).await.map_err(|error| self.problem(error))?
         } else {
-            (self.records.replace(&key, &asked, body, &actor).await.map_err(|error| self.problem(error))?, false)
+            (self.records.replace(&key, &asked, body, &origin).await.map_err(|error| self.problem(error))?, false)
         };
         Ok(self.written(&record, if created { StatusCode::CREATED } else { StatusCode::OK }))
     }
 
     async fn patch(&self, mut call: Call) -> Result<Response, Problem> {
-        self.may_write(&call)?;
+        self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
-        let (asked, actor) = (precondition(&call.headers)?, call.actor());
+        let (asked, origin) = (precondition(&call.headers)?, call.origin());
         let body = self.body(call, PATCH).await?;
         let patch = parse_patch(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
-        let record = self.records.patch(&key, &asked, &patch, &actor).await.map_err(|error| self.problem(error))?;
+        let record = self.records.patch(&key, &asked, &patch, &origin).await.map_err(|error| self.problem(error))?;
         Ok(self.written(&record, StatusCode::OK))
     }
 
     async fn delete(&self, mut call: Call) -> Result<Response, Problem> {
-        self.may_write(&call)?;
+        self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
-        let (asked, actor) = (precondition(&call.headers)?, call.actor());
-        self.records.delete(&key, &asked, &actor).await.map_err(|error| self.problem(error))?;
+        let (asked, origin) = (precondition(&call.headers)?, call.origin());
+        self.records.delete(&key, &asked, &origin).await.map_err(|error| self.problem(error))?;
         let mut response = Response::new(axum::body::Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)

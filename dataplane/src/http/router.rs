@@ -5,21 +5,23 @@ use std::sync::Arc;
 use axum::{
     Router,
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, put},
+    routing::{MethodRouter, get, post, put},
 };
 use crds::pool::Entity;
 use http::{Method, StatusCode, Uri};
 use serde_json::json;
 
 use super::{
+    audit::{self, Audit},
+    batch,
     error::Problem,
     extract::Call,
     factory,
     health::{self, Health},
-    listing::{self, SearchParam},
-    openapi, pages,
+    listing::{self, Match, SearchParam},
+    openapi, pages, repositories,
     resource::{self, Resource},
-    status,
+    status, templates,
 };
 use crate::service::factory::Factory;
 
@@ -27,9 +29,15 @@ use crate::service::factory::Factory;
 pub const BASE: &str = "/api/v1";
 
 const USER_SEARCH: &[SearchParam] = &[
-    SearchParam { name: "q", fields: &["name", "email", "username"], whole: false },
-    SearchParam { name: "email", fields: &["email"], whole: true },
-    SearchParam { name: "name", fields: &["name"], whole: false },
+    SearchParam { name: "q", fields: &["name", "email", "username"], how: Match::Part },
+    SearchParam { name: "email", fields: &["email"], how: Match::Whole },
+    SearchParam { name: "name", fields: &["name"], how: Match::Part },
+];
+
+const PRODUCT_SEARCH: &[SearchParam] = &[
+    SearchParam { name: "q", fields: &["name", "description", "category", "brand"], how: Match::Words },
+    SearchParam { name: "category", fields: &["category"], how: Match::Whole },
+    SearchParam { name: "brand", fields: &["brand"], how: Match::Whole },
 ];
 
 /// One served pool.
@@ -39,6 +47,17 @@ pub struct Pool {
     pub entity: Entity,
     /// Its records.
     pub resource: Arc<Resource>,
+    /// Where they are.
+    pub source: Source,
+}
+
+/// Where the records of a pool are.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The type of the repository: `mysql` or `mongodb`.
+    pub kind: &'static str,
+    /// The name of the backend.
+    pub backend: String,
 }
 
 /// What the API serves.
@@ -72,13 +91,16 @@ pub fn upserts(entity: Entity) -> bool {
 /// The router of the API. `live` has the routes of the live feed.
 pub fn router(api: &Api, live: Router) -> Router {
     let mut router = live.merge(openapi::routes(&api.pools)).merge(pages::routes());
-    for Pool { entity, resource } in &api.pools {
-        router = router.merge(collection(*entity, resource)).merge(of_entity(*entity, resource));
+    for Pool { entity, resource, .. } in &api.pools {
+        router = router.merge(collection(resource)).merge(of_entity(*entity, resource));
     }
     let catalogue = pools_body(&api.pools);
     router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
+    router = router.merge(repositories::routes(&api.pools, &api.health));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
     router = router.route(&format!("{BASE}/figures"), get(health::figures).with_state(Arc::clone(&api.health)));
+    let pools = Audit(api.pools.iter().map(|pool| Arc::clone(&pool.resource)).collect());
+    router = router.route(&format!("{BASE}/audit"), get(audit::list).with_state(Arc::new(pools)));
     for base in ["", BASE] {
         router = router
             .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))
@@ -90,37 +112,44 @@ pub fn router(api: &Api, live: Router) -> Router {
 }
 
 /// The routes that every pool has.
-fn collection(entity: Entity, resource: &Arc<Resource>) -> Router {
+fn collection(resource: &Arc<Resource>) -> Router {
     let mut whole = get(listing::list_all);
     let mut one = get(resource::get);
     if resource.is_writable() {
-        one = one.put(resource::replace).delete(resource::delete);
-        if entity != Entity::Custom {
-            whole = whole.post(resource::create);
-            one = one.patch(resource::patch);
-        }
+        one = one.put(resource::replace).patch(resource::patch).delete(resource::delete);
+        whole = whole.post(resource::create);
     }
     let path = &resource.path;
-    Router::new().route(path, whole).route(&format!("{path}/{{key}}"), one).with_state(Arc::clone(resource))
+    let mut routes = Router::new().route(path, whole).route(&format!("{path}/{{key}}"), one);
+    if resource.is_writable() {
+        routes = routes.route(&format!("{path}/batch"), post(batch::post));
+    }
+    routes.with_state(Arc::clone(resource))
 }
 
 /// The routes that only one entity has.
 fn of_entity(entity: Entity, resource: &Arc<Resource>) -> Router {
     let by = |field| list_by(resource, field);
     match entity {
-        Entity::User => {
-            let users = Arc::clone(resource);
-            let search = get(async move |call: Call| listing::search(users, USER_SEARCH, call).await);
-            Router::new().route(&format!("{BASE}/users/search"), search)
-        }
+        Entity::User => Router::new().route(&format!("{BASE}/users/search"), search(resource, USER_SEARCH)),
         Entity::Payment => Router::new()
             .route(&format!("{BASE}/payments/{{key}}/status"), put(status::put).with_state(Arc::clone(resource)))
             .route(&format!("{BASE}/payments/user/{{user_id}}"), by("user_id"))
             .route(&format!("{BASE}/users/{{key}}/payments"), by("user_id")),
         Entity::Order => Router::new().route(&format!("{BASE}/orders/user/{{user_id}}"), by("user_id")),
-        Entity::Product => Router::new().route(&format!("{BASE}/products/category/{{category}}"), by("category")),
-        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => Router::new(),
+        Entity::Product => Router::new()
+            .route(&format!("{BASE}/products/search"), search(resource, PRODUCT_SEARCH))
+            .route(&format!("{BASE}/products/category/{{category}}"), by("category")),
+        Entity::NotificationTemplate => Router::new()
+            .route(&format!("{}/{{key}}/render", resource.path), post(templates::render))
+            .with_state(Arc::clone(resource)),
+        Entity::Configuration | Entity::Custom => Router::new(),
     }
+}
+
+fn search(resource: &Arc<Resource>, by: &'static [SearchParam]) -> MethodRouter {
+    let resource = Arc::clone(resource);
+    get(async move |call: Call| listing::search(resource, by, call).await)
 }
 
 fn list_by(resource: &Arc<Resource>, field: &'static str) -> MethodRouter {
@@ -130,7 +159,7 @@ fn list_by(resource: &Arc<Resource>, field: &'static str) -> MethodRouter {
 
 /// `GET /pools`
 fn pools_body(pools: &[Pool]) -> axum::Json<serde_json::Value> {
-    let pool = |Pool { entity, resource }: &Pool| json!({ "name": resource.pool(), "entity": entity, "path": resource.path, "writable": resource.is_writable() });
+    let pool = |Pool { entity, resource, .. }: &Pool| json!({ "name": resource.pool(), "entity": entity, "path": resource.path, "writable": resource.is_writable() });
     axum::Json(json!({ "pools": pools.iter().map(pool).collect::<Vec<_>>() }))
 }
 

@@ -26,15 +26,15 @@ pub async fn put(State(payments): State<Arc<Resource>>, call: Call) -> Response 
 }
 
 async fn change(payments: &Resource, mut call: Call) -> Result<Response, Problem> {
-    payments.may_write(&call)?;
+    payments.may_change(&call)?;
     let key = call.key("id")?;
-    let (asked, actor) = (precondition(&call.headers)?, call.actor());
+    let (asked, origin) = (precondition(&call.headers)?, call.origin());
     let body = payments.body(call, &["application/json"]).await?;
     let draft = parse_create(&BODY, &body).map_err(|error| payments.problem(error.into()))?;
     if draft.key.is_some_and(|other| other != key) {
         return Err(Problem::field("id", "must be the key of the path, or left out"));
     }
     let status = draft.values.0.first().and_then(Value::as_text).unwrap_or_default();
-    let moved = set_status(&payments.records, &key, &asked, status, &actor).await;
+    let moved = set_status(&payments.records, &key, &asked, status, &origin).await;
     Ok(payments.written(&moved.map_err(|error| payments.problem(error))?, StatusCode::OK))
 }

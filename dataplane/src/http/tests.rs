@@ -32,7 +32,7 @@ use super::{
     health::Health,
     metrics::HttpMetrics,
     resource::{Gate, Policy, Resource},
-    router::{Api, Pool, path_of, router, upserts},
+    router::{Api, Pool, Source, path_of, router, upserts},
 };
 use crate::{
     cache::{
@@ -53,6 +53,7 @@ use crate::{
 
 mod access;
 mod bad_input;
+mod batches;
 mod changes;
 mod conditions;
 mod factory;
@@ -60,6 +61,8 @@ mod faults;
 mod openapi;
 mod pages;
 mod paths;
+mod repeats;
+mod repositories;
 
 /// A running server, and a client of it.
 struct Server {
@@ -198,7 +201,8 @@ impl Server {
                 let metrics = metrics.of_pool(&collection.pool);
                 let resource =
                     Resource::new(Arc::new(records), path, upserts(entity), policy, Arc::clone(&gate), metrics);
-                Pool { entity, resource: Arc::new(resource) }
+                let source = Source { kind: "mysql", backend: "mysql".to_owned() };
+                Pool { entity, resource: Arc::new(resource), source }
             })
             .collect();
         let health = Health {

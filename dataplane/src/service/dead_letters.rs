@@ -10,6 +10,7 @@ use super::{
     error::ServiceError, failure::Failure, payment::derived_key, precondition::Precondition, records::Records,
 };
 use crate::domain::{
+    change::Origin,
     query::{Comparison, FieldRef, Filter, Query, Start},
     record::{Key, Record},
     value::{Json, Value},
@@ -161,9 +162,9 @@ impl DeadLetters {
     /// # Errors
     /// What the store says.
     pub async fn remove(&self, key: &Key) -> Result<(), ServiceError> {
-        match self.records.delete(key, &Precondition::None, ACTOR).await {
+        match self.records.delete(key, &Precondition::None, &Origin::of(ACTOR)).await {
             Err(ServiceError::NotFound) => Ok(()),
-            done => done,
+            done => done.map(|_| ()),
         }
     }
 
@@ -186,9 +187,9 @@ impl DeadLetters {
         source.replay(letter).await?;
         // it may have failed again already: then a newer letter is in its place, and stays
         let this = Precondition::OneOf(vec![letter.version]);
-        match self.records.delete(&letter.key, &this, ACTOR).await {
+        match self.records.delete(&letter.key, &this, &Origin::of(ACTOR)).await {
             Err(ServiceError::NotFound | ServiceError::Stale { .. }) => Ok(()),
-            done => done,
+            done => done.map(|_| ()),
         }
     }
 

@@ -27,6 +27,9 @@ pub enum ServiceError {
         /// The field.
         field: String,
     },
+    /// The idempotency key came with another request before.
+    #[error("the idempotency key came with another request before")]
+    KeyReused,
     /// The change is not allowed in the record's state.
     #[error("{0}")]
     Conflict(String),
@@ -87,6 +90,7 @@ impl From<&StoreError> for ServiceError {
             StoreError::Stale { current } => Self::Stale { current: *current },
             StoreError::Exists => Self::Exists,
             StoreError::Duplicate { field } => Self::Duplicate { field: field.clone() },
+            StoreError::KeyReused => Self::KeyReused,
             StoreError::ReadOnly(why) => Self::ReadOnly(why.clone()),
             StoreError::Unsupported(why) => Self::Unsupported(why.clone()),
             StoreError::Unavailable(why) => Self::Unavailable(why.clone()),

@@ -6,7 +6,7 @@ use super::{
     records::Records,
 };
 use crate::domain::{
-    query::{Filter, Query, Start},
+    query::{Direction, FieldRef, Filter, Query, Start},
     record::Record,
 };
 
@@ -48,12 +48,16 @@ pub struct Listing {
     pub next_cursor: Option<String>,
 }
 
-/// Reads a page of the records that a filter takes, in the order of their keys.
+/// Reads a page of the records that a filter takes, in an order; ties are broken by the key.
 ///
 /// # Errors
 /// `Invalid` for a cursor that is not one of this list, or what the store says.
-pub async fn list(records: &Records, filter: Filter, page: &PageRequest) -> Result<Listing, ServiceError> {
-    let order = Vec::new();
+pub async fn list(
+    records: &Records,
+    filter: Filter,
+    order: Vec<(FieldRef, Direction)>,
+    page: &PageRequest,
+) -> Result<Listing, ServiceError> {
     let scope = Scope { schema: records.schema(), filter: &filter, order: &order };
     let (start, offset, known_total) = match &page.from {
         From::Offset(offset) => (Start::Offset(*offset), *offset, None),

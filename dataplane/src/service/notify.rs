@@ -1,12 +1,14 @@
 //! How customers are told what became of their order.
 
 use async_trait::async_trait;
-use minijinja::{Environment, UndefinedBehavior};
 use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::failure::{Class, Failure};
-use crate::telemetry::trace;
+use crate::{
+    domain::{schema::FieldFault, template},
+    telemetry::trace,
+};
 
 /// Sends messages. A repetition has the same key and must have no second effect.
 #[async_trait]
@@ -70,11 +72,9 @@ impl Notifier for Webhook {
 ///
 /// # Errors
 /// `Validation` where the template is wrong, or names what is not there.
-pub fn render(template: &str, variables: &Value) -> Result<String, Failure> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let wrong = |error: minijinja::Error| Failure::new(Class::Validation, format!("the template: {error}"));
-    environment.render_str(template, variables).map_err(wrong)
+pub fn render(text: &str, variables: &Value) -> Result<String, Failure> {
+    let wrong = |fault: FieldFault| Failure::new(Class::Validation, format!("{} {}", fault.field, fault.message));
+    template::render("the template", text, variables).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{error::ServiceError, precondition::Precondition, records::Records};
 use crate::domain::{
+    change::Origin,
     json::Echo,
     payment::may_become,
     record::{Key, Record},
@@ -17,7 +18,7 @@ pub async fn set_status(
     key: &Key,
     precondition: &Precondition,
     status: &str,
-    actor: &str,
+    origin: &Origin,
 ) -> Result<Record, ServiceError> {
     let slot = payments.schema().index_of("status");
     let slot = slot.ok_or_else(|| ServiceError::Internal("payments have no status".to_owned()))?;
@@ -31,5 +32,5 @@ pub async fn set_status(
         *place = Value::Text(status.to_owned());
         Ok(values)
     };
-    payments.update(key, precondition, &Echo::default(), actor, moved).await
+    payments.update(key, precondition, &Echo::default(), origin, moved).await
 }

@@ -6,27 +6,27 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{error::ServiceError, precondition::Precondition};
+use super::{error::ServiceError, pages::Pages};
 use crate::{
     cache::{
         Cached, Entry,
         tiered::{Loader, Tiered},
     },
     domain::{
-        change::{Action, Change, Collection, Guard, UnitOfWork, Written},
-        json::{Draft, Echo, Patch, Replacement},
-        query::{Page, Query},
+        audit::{AuditEntry, AuditQuery},
+        change::Collection,
+        query::{Filter, Page, Query, Start},
         record::{Key, Lookup, Record, Row, Version},
         schema::Schema,
     },
     store::{RecordStore, StoreError},
 };
 
-/// How often a change is tried again when others change the record at the same time.
-const ATTEMPTS_MAX: u32 = 12;
+pub mod writes;
 
 /// Called after each commit, so that the relay need not wait for its next look.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -53,6 +53,7 @@ pub struct Records {
     wake: Wake,
     completion: Option<Completion>,
     keeper: OnceLock<Arc<dyn Keeper>>,
+    pages: Pages,
 }
 
 /// A record that a read found, ready to be sent.
@@ -78,7 +79,17 @@ impl Records {
         wake: Wake,
     ) -> Self {
         let load = loader(&collection, &store);
-        Self { collection, store, tiered, load, deadline, wake, completion: None, keeper: OnceLock::new() }
+        Self {
+            collection,
+            store,
+            tiered,
+            load,
+            deadline,
+            wake,
+            completion: None,
+            keeper: OnceLock::new(),
+            pages: Pages::default(),
+        }
     }
 
     /// The same, with values completed before each create and change.
@@ -144,243 +155,56 @@ impl Records {
         self.in_time(self.store.read(&self.collection, keys)).await
     }
 
+    /// How many records a filter takes.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn count(&self, filter: Filter) -> Result<u64, ServiceError> {
+        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: true };
+        Ok(self.find(&query).await?.total.unwrap_or_default())
+    }
+
+    /// Whether records and pages are kept in tiers.
+    pub fn is_cached(&self) -> bool {
+        !self.tiered.is_empty()
+    }
+
+    /// A page that was read before, if nothing changed since; a pool without tiers keeps none.
+    pub fn kept_page(&self, query: &str) -> Option<Bytes> {
+        self.pages.get(query, self.tiered.generation()).filter(|_| self.is_cached())
+    }
+
+    /// The generation in which a page is read: to be asked for before the reading begins.
+    pub fn generation(&self) -> u64 {
+        self.tiered.generation()
+    }
+
+    /// Keeps a page whose reading began in a generation.
+    pub fn keep_page(&self, query: String, generation: u64, body: &Bytes) {
+        if self.is_cached() {
+            self.pages.put(query, generation, body);
+        }
+    }
+
+    /// Whether these records are in the same store as others.
+    pub fn shares_store(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.store, &other.store)
+    }
+
+    /// The audit entries that a query finds in the store of these records.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, ServiceError> {
+        self.in_time(self.store.audit(query)).await
+    }
+
     /// A page of records.
     ///
     /// # Errors
     /// What the store says.
     pub async fn find(&self, query: &Query) -> Result<Page, ServiceError> {
         self.in_time(self.store.find(&self.collection, query)).await
-    }
-
-    /// Creates a record.
-    ///
-    /// # Errors
-    /// `Exists`, `Duplicate`, `Invalid`, or what the store says.
-    pub async fn create(&self, draft: Draft, actor: &str) -> Result<Record, ServiceError> {
-        let Draft { key, values } = draft;
-        let fresh_key = key.is_none();
-        let values = self.settle(values).await?;
-        let key = key.unwrap_or_else(Key::generate);
-        record_of(self.commit(key, Action::Create { values, fresh_key }, actor).await?)
-    }
-
-    /// Replaces a record's values; read-only fields stay.
-    ///
-    /// # Errors
-    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn replace(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        body: Replacement,
-        actor: &str,
-    ) -> Result<Record, ServiceError> {
-        let Replacement { echo, values } = body;
-        self.check_key(&echo, key)?;
-        let values = self.settle(values).await?;
-        if let (Some(guard), false) = (self.blind_guard(precondition, &echo), self.schema().has_read_only()) {
-            return record_of(self.commit(key.clone(), Action::Replace { guard, values }, actor).await?);
-        }
-        self.update(key, precondition, &echo, actor, |current| Ok(self.with_read_only(values.clone(), current))).await
-    }
-
-    /// Merges a patch into a record.
-    ///
-    /// # Errors
-    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn patch(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        patch: &Patch,
-        actor: &str,
-    ) -> Result<Record, ServiceError> {
-        self.check_key(&patch.echo, key)?;
-        let merged = |current: &Record| Ok(patch.apply(self.schema(), &current.values)?);
-        self.update(key, precondition, &patch.echo, actor, merged).await
-    }
-
-    /// Replaces a record's values, or creates it. Says whether it was created.
-    ///
-    /// # Errors
-    /// `Stale`, `Invalid`, `Duplicate`, or what the store says.
-    pub async fn upsert(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        body: Replacement,
-        actor: &str,
-    ) -> Result<(Record, bool), ServiceError> {
-        self.check_key(&body.echo, key)?;
-        let of_any = matches!(precondition, Precondition::None | Precondition::Absent);
-        if !of_any || body.echo.version.is_some() || !body.echo.values.is_empty() {
-            return match self.replace(key, precondition, body, actor).await {
-                Err(ServiceError::NotFound) => Err(ServiceError::Stale { current: Version(0) }),
-                replaced => Ok((replaced?, false)),
-            };
-        }
-        let values = self.settle(body.values).await?;
-        let action = match precondition {
-            Precondition::Absent => Action::Create { values, fresh_key: false },
-            _ => Action::Upsert { guard: Guard::Any, values },
-        };
-        let written = match self.commit(key.clone(), action, actor).await {
-            Err(ServiceError::Exists) if *precondition == Precondition::Absent => {
-                return Err(ServiceError::Stale { current: self.current(key).await?.version });
-            }
-            done => done?,
-        };
-        let created = written.created;
-        Ok((record_of(written)?, created))
-    }
-
-    /// Deletes a record.
-    ///
-    /// # Errors
-    /// `NotFound`, `Stale`, `Contended`, or what the store says.
-    pub async fn delete(&self, key: &Key, precondition: &Precondition, actor: &str) -> Result<(), ServiceError> {
-        if let Some(keeper) = self.keeper.get() {
-            precondition.check(self.current(key).await?.version)?;
-            keeper.before_delete(key).await?;
-            self.commit(key.clone(), Action::Delete { guard: Guard::Any }, actor).await?;
-            return Ok(());
-        }
-        if let Some(guard) = precondition.guard() {
-            self.commit(key.clone(), Action::Delete { guard }, actor).await?;
-            return Ok(());
-        }
-        for attempt in 0..ATTEMPTS_MAX {
-            let version = self.current(key).await?.version;
-            precondition.check(version)?;
-            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, actor).await {
-                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return done.map(|_| ()),
-            }
-        }
-        Err(ServiceError::Contended)
-    }
-
-    /// The record as the store has it; none where it is not there.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn find_one(&self, key: &Key) -> Result<Option<Record>, ServiceError> {
-        match self.look_up(key).await? {
-            Lookup::Found(record) => Ok(Some(record)),
-            Lookup::Deleted(_) | Lookup::Missing => Ok(None),
-        }
-    }
-
-    /// Creates or replaces a record with values that the server itself made.
-    ///
-    /// # Errors
-    /// `Duplicate`, or what the store says.
-    pub async fn put(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, actor).await?)
-    }
-
-    /// Creates a record with values that the server itself made.
-    ///
-    /// # Errors
-    /// `Exists`, `Duplicate`, or what the store says.
-    pub async fn insert(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(self.commit(key.clone(), Action::Create { values, fresh_key: false }, actor).await?)
-    }
-
-    /// Changes a record by a function of its current state that the server itself does: no rule is asked. None from the function leaves
-    /// the record as it is, and none is answered.
-    ///
-    /// # Errors
-    /// What the function says, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn adjust(
-        &self,
-        key: &Key,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
-    ) -> Result<Option<Record>, ServiceError> {
-        for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key).await?;
-            let Some(values) = change(&current)? else { return Ok(None) };
-            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
-            match self.commit(key.clone(), action, actor).await {
-                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return record_of(done?).map(Some),
-            }
-        }
-        Err(ServiceError::Contended)
-    }
-
-    /// Changes a record by a function of its current state, read from the store; tried again when others were faster.
-    ///
-    /// # Errors
-    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn update(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        echo: &Echo,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Row, ServiceError>,
-    ) -> Result<Record, ServiceError> {
-        for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key).await?;
-            precondition.check(current.version)?;
-            if echo.version.is_some_and(|seen| seen != current.version) {
-                return Err(ServiceError::Stale { current: current.version });
-            }
-            echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
-            let values = self.settle(change(&current)?).await?;
-            if let Some(keeper) = self.keeper.get() {
-                keeper.check(&current, &values)?;
-            }
-            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
-            match self.commit(key.clone(), action, actor).await {
-                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return record_of(done?),
-            }
-        }
-        Err(ServiceError::Contended)
-    }
-
-    fn check_key(&self, echo: &Echo, key: &Key) -> Result<(), ServiceError> {
-        echo.check_key(self.schema(), key).map_err(|fault| ServiceError::Invalid(vec![fault]))
-    }
-
-    /// The guard of a change that needs no look at the record first.
-    fn blind_guard(&self, precondition: &Precondition, echo: &Echo) -> Option<Guard> {
-        if !echo.values.is_empty() {
-            return None;
-        }
-        match (precondition.guard()?, echo.version) {
-            (guard, None) => Some(guard),
-            (Guard::Any, Some(version)) => Some(Guard::Exactly(version)),
-            (guard @ Guard::Exactly(asked), Some(version)) => (asked == version).then_some(guard),
-        }
-    }
-
-    /// Completes values from elsewhere, checks the whole, and computes what the server computes.
-    async fn settle(&self, values: Row) -> Result<Row, ServiceError> {
-        let mut values = match &self.completion {
-            None => values,
-            Some(complete) => {
-                let values = complete(values).await?;
-                let faults = self.schema().faults_of(&values);
-                if !faults.is_empty() {
-                    return Err(ServiceError::Invalid(faults));
-                }
-                values
-            }
-        };
-        (self.schema().derive)(self.schema(), &mut values);
-        Ok(values)
-    }
-
-    fn with_read_only(&self, mut values: Row, current: &Record) -> Row {
-        let slots = self.schema().fields.iter().zip(&mut values.0).zip(&current.values.0);
-        for ((_, slot), kept) in slots.filter(|((field, _), _)| field.read_only) {
-            slot.clone_from(kept);
-        }
-        values
     }
 
     /// The record as the store has it.
@@ -399,25 +223,6 @@ impl Records {
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
         Ok(timeout(self.deadline, call).await.map_err(|_| ServiceError::Timeout)??)
     }
-
-    /// Commits one change. It runs on when the caller goes away, so that a committed change always reaches tiers and relay.
-    async fn commit(&self, key: Key, action: Action, actor: &str) -> Result<Written, ServiceError> {
-        let change = Change { collection: Arc::clone(&self.collection), key, action };
-        let work = UnitOfWork { changes: vec![change], actor: actor.to_owned() };
-        let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
-        let task = tokio::spawn(async move {
-            let written = store.commit(work).await?;
-            wake();
-            for written in &written {
-                tiered.after_commit(&written.key, &state_of(written)).await;
-            }
-            Ok::<_, StoreError>(written)
-        });
-        let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
-        let done = timeout(self.deadline, task).await.map_err(|_| late())?;
-        let written = done.map_err(|error| ServiceError::Internal(error.to_string()))??;
-        written.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
-    }
 }
 
 /// What reads the records of a collection from its store.
@@ -427,22 +232,4 @@ fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>) -> Loader 
         let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
         Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as _) })
     })
-}
-
-/// What the store knows of a key after a change.
-fn state_of(written: &Written) -> Lookup {
-    match &written.record {
-        Some(record) => Lookup::Found(record.clone()),
-        None => Lookup::Deleted(written.version),
-    }
-}
-
-fn record_of(written: Written) -> Result<Record, ServiceError> {
-    written.record.ok_or_else(|| ServiceError::Internal("the store answered without the record".to_owned()))
-}
-
-/// A short pause of random length, longer with each attempt, so that writers of one key get out of each other's way.
-async fn back_off(attempt: u32) {
-    let ms_max = 2u64 << attempt.min(6);
-    sleep(Duration::from_millis(rand::random_range(0..ms_max))).await;
 }

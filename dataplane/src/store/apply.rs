@@ -25,6 +25,8 @@ pub struct Applied {
     pub written: Written,
     /// The event to publish.
     pub event: Envelope,
+    /// The record before the change as JSON, masked, for the audit; none where there was none.
+    pub before: Option<String>,
 }
 
 /// Applies a change to the state of its key.
@@ -56,7 +58,11 @@ pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, 
         Some(values) => Some(next_record(state, change, version, values, now)?),
         None => None,
     };
-    Ok(outcome(change, version, record, created, now))
+    let before = match state {
+        State::Present(record) => Some(record.to_masked_json(&change.collection.schema)),
+        State::Absent(_) => None,
+    };
+    Ok(Applied { before, ..outcome(change, version, record, created, now) })
 }
 
 fn check(guard: Guard, current: Version) -> Result<(), StoreError> {
@@ -96,7 +102,8 @@ fn outcome(change: &Change, version: Version, record: Option<Record>, created: b
     let data = record.as_ref().map(|record| record.to_masked_json(schema));
     let event = Envelope::of_change(&schema.entity, happening, &change.key, version, at, data);
     let state = record.clone().map_or(State::Absent(version), State::Present);
-    Applied { state, written: Written { key: change.key.clone(), version, record, created }, event }
+    let written = Written { key: change.key.clone(), version, record, created, repeated: false };
+    Applied { state, written, event, before: None }
 }
 
 /// Decimals without trailing zeros: stores keep them at scales of their own, and all must give back the same text.

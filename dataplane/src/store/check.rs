@@ -55,7 +55,9 @@ fn check_filter(schema: &Schema, filter: &Filter, depth: usize, nodes: &mut usiz
             let subject = subject(schema, *field)?;
             values.iter().try_for_each(|value| subject.comparable(value))
         }
-        Filter::Like(field, _) => subject(schema, *field)?.comparable(&Value::Text(String::new())),
+        Filter::Like(field, _) | Filter::Holds(field, _) => {
+            subject(schema, *field)?.comparable(&Value::Text(String::new()))
+        }
         Filter::Between(field, low, high) => {
             let subject = subject(schema, *field)?;
             subject.comparable(low)?;

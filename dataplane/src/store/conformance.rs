@@ -12,7 +12,7 @@ use super::{
     sql::{MysqlOptions, SqlStore},
 };
 use crate::domain::{
-    change::{Action, Change, Collection, Guard, UnitOfWork, Written},
+    change::{Action, Change, Collection, Guard, Origin, UnitOfWork, Written},
     record::{Key, Lookup, Record, Row, Version},
     schema::{Field, Form, Kind, Schema, Shape},
     seal::{SealError, Sealer},
@@ -20,6 +20,7 @@ use crate::domain::{
     value::{Json, Timestamp, Value},
 };
 
+mod answers;
 mod declared;
 mod documents;
 mod holds;
@@ -94,9 +95,15 @@ suite!(
     records::a_row_of_another_width_is_refused,
     queries::comparisons_have_two_values,
     queries::patterns_match_alike,
+    queries::parts_are_found_in_either_case,
     queries::pages_follow_an_order,
     queries::random_queries_agree_with_the_model,
     queries::what_cannot_be_searched_is_refused,
+    answers::a_repeated_request_gets_the_first_answer,
+    answers::of_many_equal_requests_one_is_done,
+    answers::a_key_whose_request_failed_can_be_tried_again,
+    answers::every_change_has_its_audit_entry,
+    answers::audit_entries_come_in_pages_by_filter,
     outboxes::events_are_claimed_in_order_and_confirmed,
     outboxes::one_owner_relays_a_key_at_a_time,
     outboxes::a_lease_that_ran_out_is_taken_over,
@@ -195,7 +202,7 @@ impl Target {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Written>, StoreError> {
-        self.store.commit(UnitOfWork { changes, actor: "tester".to_owned() }).await
+        self.store.commit(UnitOfWork::new(changes, &Origin::of("tester"))).await
     }
 
     async fn one(&self, change: Change) -> Result<Written, StoreError> {

@@ -12,9 +12,10 @@ use mongodb::{
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::{RecordStore, StoreError, apply::State, check::check_query};
+use super::{RecordStore, StoreError, answer, apply::State, check::check_query};
 use crate::domain::{
-    change::{Collection, UnitOfWork, Written},
+    audit::{AuditEntry, AuditQuery},
+    change::{Collection, Idempotency, UnitOfWork, Written},
     event::Outbox,
     query::{Page, Query, Start},
     record::{Key, Lookup},
@@ -24,6 +25,7 @@ use crate::domain::{
 
 use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
 use fault::{Fault, read};
+use ledger::{Known, Ledger, answer_in};
 use outbox::MongoOutbox;
 use values::{int_of, time_to_bson};
 
@@ -31,6 +33,7 @@ mod commit;
 mod document;
 mod fault;
 mod filter;
+mod ledger;
 mod outbox;
 mod values;
 
@@ -69,6 +72,7 @@ pub struct MongoStore {
     database: Database,
     sealer: Arc<dyn Sealer>,
     outbox: Arc<MongoOutbox>,
+    ledger: Ledger,
     collections: RwLock<HashMap<String, Arc<Documents>>>,
 }
 
@@ -127,7 +131,8 @@ impl MongoStore {
     pub async fn connect(options: MongoOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
         let database = options.client().await?.database(&options.database);
         let outbox = Arc::new(MongoOutbox::new(database.clone()));
-        Ok(Self { database, sealer, outbox, collections: RwLock::default() })
+        let ledger = Ledger::new(database.clone());
+        Ok(Self { database, sealer, outbox, ledger, collections: RwLock::default() })
     }
 
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
@@ -174,6 +179,7 @@ impl RecordStore for MongoStore {
             }
             all.push(documents);
         }
+        self.ledger.prepare(deadline).await?;
         self.outbox.serve(all.into_iter());
         Ok(())
     }
@@ -230,7 +236,31 @@ impl RecordStore for MongoStore {
         let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
         let deadline = call_deadline();
         let documents = self.documents(&first.collection, deadline).await?;
-        commit::commit(&documents, &work, deadline).await
+        commit::commit(&documents, &self.ledger, &work, deadline).await
+    }
+
+    async fn recall(
+        &self,
+        collection: &Collection,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
+        let deadline = call_deadline();
+        let documents = self.documents(collection, deadline).await?;
+        let answer = match self.ledger.known(idempotency, deadline).await? {
+            None => None,
+            Some(Known::Done(answer)) => Some(answer),
+            Some(Known::Reserved(record)) => {
+                let id = documents.id_of(&record)?;
+                let stored = read(deadline, documents.handle.find_one(doc! { "_id": id })).await?;
+                stored.and_then(|stored| answer_in(&stored, &idempotency.key).map(str::to_owned))
+            }
+        };
+        let all = std::iter::repeat(collection);
+        answer.map(|text| answer::decode(&text, all, idempotency, self.sealer.as_ref())).transpose()
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.ledger.find(query, call_deadline()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -242,7 +272,7 @@ impl RecordStore for MongoStore {
         let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
         let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
         let all: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
-        let mut removed = 0;
+        let mut removed = self.ledger.prune(call_deadline()).await?;
         for documents in all.iter().filter(|documents| documents.read_only.is_none()) {
             let find = documents.handle.find(old.clone()).projection(doc! { "_id": 1 }).limit(PRUNE_BATCH);
             let ids: Vec<Bson> =

@@ -47,6 +47,50 @@ pub fn to_glob(pattern: &str) -> String {
     })
 }
 
+/// A `GLOB` for text that holds a part, each letter in either case.
+pub fn glob_of_part(part: &str) -> String {
+    let mut out = String::from("*");
+    for c in part.chars() {
+        match forms_of(c).as_slice() {
+            [special @ ('*' | '?' | '[')] => out.extend(['[', *special, ']']),
+            [one] => out.push(*one),
+            forms => out.extend(std::iter::once(&'[').chain(forms).chain([&']'])),
+        }
+    }
+    out.push('*');
+    out
+}
+
+/// A regular expression for text that holds a part, each letter in either case.
+pub fn regex_of_part(part: &str) -> String {
+    let mut out = String::new();
+    for c in part.chars() {
+        match forms_of(c).as_slice() {
+            [plain] if plain.is_ascii_alphanumeric() || !plain.is_ascii() || plain.is_ascii_control() => {
+                out.push(*plain)
+            }
+            [special] => out.extend(['\\', *special]),
+            forms => out.extend(std::iter::once(&'[').chain(forms).chain([&']'])),
+        }
+    }
+    out
+}
+
+/// A character in either case, as far as that is one character.
+pub fn forms_of(c: char) -> Vec<char> {
+    let mut forms = vec![c];
+    let mut add = |mut turned: std::vec::IntoIter<char>| {
+        if let (Some(one), None) = (turned.next(), turned.next())
+            && !forms.contains(&one)
+        {
+            forms.push(one);
+        }
+    };
+    add(c.to_lowercase().collect::<Vec<_>>().into_iter());
+    add(c.to_uppercase().collect::<Vec<_>>().into_iter());
+    forms
+}
+
 /// The pattern with each of its parts written so.
 pub fn write(pattern: &str, one: impl Fn(Piece, &mut String)) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
@@ -65,5 +109,7 @@ mod tests {
         let pattern = r"a%_\%*[|.\";
         assert_eq!(to_like(pattern), r"a%_|%*[||.\");
         assert_eq!(to_glob(pattern), r"a*?%[*][[]|.\");
+        assert_eq!(glob_of_part("T[é*1ß"), "*[Tt][[][éÉ][*]1ß*");
+        assert_eq!(regex_of_part("T[é.1 ß"), r"[Tt]\[[éÉ]\.1\ ß");
     }
 }

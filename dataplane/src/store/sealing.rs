@@ -34,7 +34,8 @@ fn context(table: &str, key: &Key, field: &Field) -> String {
     format!("{table}/{key}/{}", field.name)
 }
 
-fn parse(kind: &Kind, json: &str) -> Option<Value> {
+/// The value of a kind from the JSON that it was written as.
+pub fn parse(kind: &Kind, json: &str) -> Option<Value> {
     let text = || serde_json::from_str::<String>(json).ok();
     Some(match kind {
         Kind::Text { .. } | Kind::Choice(_) => Value::Text(text()?),

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{RecordStore, StoreError, check::check_query};
 use crate::domain::{
-    change::{Collection, UnitOfWork, Written},
+    audit::{AuditEntry, AuditQuery},
+    change::{Collection, Idempotency, UnitOfWork, Written},
     event::Outbox,
     query::{Page, Query},
     record::{Key, Lookup},
@@ -19,13 +20,14 @@ use crate::domain::{
 use commit::Unit;
 use dialect::{Dialect, Sql};
 use fault::Fault;
-use migrations::TOMBSTONES;
+use migrations::{IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
 use table::{KEYS_MAX, Table};
 
 pub use pools::MysqlOptions;
 
+mod audit;
 mod commit;
 mod ddl;
 mod declared;
@@ -33,6 +35,7 @@ mod dialect;
 mod fault;
 mod filter;
 mod find;
+mod idempotency;
 mod migrations;
 mod outbox;
 mod pools;
@@ -41,7 +44,9 @@ mod table;
 
 /// How long a tombstone is kept: longer than any tier's time to live.
 const TOMBSTONE_DAYS: i64 = 7;
-/// The most tombstones that one statement removes, so that no lock is held for long.
+/// How long the answer to a request with an idempotency key is kept.
+const ANSWER_HOURS: i64 = 24;
+/// The most rows that one statement removes, so that no lock is held for long.
 const PRUNE_BATCH: usize = 1000;
 /// How often a read is tried when its connection is lost.
 const READS_MAX: u32 = 3;
@@ -79,6 +84,20 @@ impl SqlStore {
         let pools = Arc::new(pools);
         let outbox = Arc::new(SqlOutbox::new(pools.clone()));
         Self { pools, sealer, outbox, tables: RwLock::default() }
+    }
+
+    async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
+        let before = Timestamp(Timestamp::now().0 - hours * 3_600_000);
+        let dialect = self.pools.dialect();
+        let text = match dialect {
+            Dialect::Sqlite => format!(
+                "DELETE FROM {table} WHERE rowid IN \
+                 (SELECT rowid FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT {PRUNE_BATCH})"
+            ),
+            Dialect::Mysql => format!("DELETE FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT {PRUNE_BATCH}"),
+        };
+        let sql = Sql::new(text, vec![dialect.time(before)]);
+        Ok(self.pools.write().await?.execute(sql).await?)
     }
 
     /// The table of a collection: made by `prepare`, or now where the collection changed since.
@@ -165,6 +184,22 @@ impl RecordStore for SqlStore {
         unit.commit(&self.pools).await
     }
 
+    async fn recall(&self, collection: &Collection, key: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+        let mut session = self.pools.read().await?;
+        let all = std::iter::repeat(collection);
+        Ok(idempotency::recall(&mut session, key, all, self.sealer.as_ref()).await?)
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut tries = Tries::new();
+        loop {
+            let mut session = self.pools.read_until(tries.deadline).await?;
+            if let Some(entries) = tries.settled(audit::find(&mut session, query).await) {
+                return entries;
+            }
+        }
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let mut tries = Tries::new();
         loop {
@@ -176,19 +211,8 @@ impl RecordStore for SqlStore {
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {
-        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
-        let dialect = self.pools.dialect();
-        let text = match dialect {
-            Dialect::Sqlite => format!(
-                "DELETE FROM {TOMBSTONES} WHERE rowid IN \
-                 (SELECT rowid FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH})"
-            ),
-            Dialect::Mysql => {
-                format!("DELETE FROM {TOMBSTONES} WHERE deleted_at < ? ORDER BY deleted_at LIMIT {PRUNE_BATCH}")
-            }
-        };
-        let sql = Sql::new(text, vec![dialect.time(before)]);
-        Ok(self.pools.write().await?.execute(sql).await?)
+        let tombstones = self.prune_table(TOMBSTONES, "deleted_at", TOMBSTONE_DAYS * 24).await?;
+        Ok(tombstones + self.prune_table(IDEMPOTENCY, "at", ANSWER_HOURS).await?)
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

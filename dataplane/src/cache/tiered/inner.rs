@@ -47,6 +47,8 @@ pub(super) struct Inner {
     pub(super) flights: Arc<Flights<Outcome>>,
     pub(super) horizon: Arc<Horizon>,
     pub(super) counters: PoolCounters,
+    /// Moves on with each change of the collection that this process hears of.
+    pub(super) generation: AtomicU64,
     pub(super) clock: Clock,
     pub(super) store_name: Arc<str>,
     pub(super) load_deadline: Duration,
@@ -198,6 +200,7 @@ impl Inner {
 
     /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when shared tiers took it.
     pub(super) fn advance(&self, key: &Key, version: Version, state: Option<&Lookup>) -> Vec<oneshot::Receiver<()>> {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         let now_ms = self.clock.now_ms();
         let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
         let mut newest = false;

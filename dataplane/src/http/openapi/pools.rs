@@ -8,7 +8,7 @@ use super::{
     schemas::{key, pascal, reference},
 };
 use crate::{
-    domain::{order, payment, schema::Schema},
+    domain::{batch::OPERATIONS_MAX, order, payment, schema::Schema},
     http::{params::IDS_MAX, resource::Resource, router::BASE},
     service::list::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX},
 };
@@ -43,9 +43,7 @@ pub fn operations(entity: Entity, resource: &Resource) -> Vec<Operation> {
     let mut operations = vec![described.list(), described.read()];
     if resource.is_writable() {
         operations.extend([described.replace(resource.upserts), described.delete()]);
-        if entity != Entity::Custom {
-            operations.extend([described.create(), described.patch()]);
-        }
+        operations.extend([described.create(), described.patch(), described.batch()]);
     }
     operations.extend(of_entity(entity, &described));
     operations
@@ -103,9 +101,10 @@ fn of_entity(entity: Entity, pool: &Described) -> Vec<Operation> {
         }
         Entity::Product => {
             let (path, id) = ("/products/category/{category}", "listProductsOfCategory");
-            vec![by(path, id, "The products of a category", "category", category)]
+            vec![by(path, id, "The products of a category", "category", category), pool.search_words()]
         }
-        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => Vec::new(),
+        Entity::NotificationTemplate => vec![pool.render()],
+        Entity::Configuration | Entity::Custom => Vec::new(),
     }
 }
 
@@ -146,6 +145,85 @@ impl Described<'_> {
             .query("name", "Held by the name.", text())
     }
 
+    fn search_words(&self) -> Operation {
+        let text = |max: usize| json!({ "type": "string", "minLength": 1, "maxLength": max });
+        let words = "Words, each in the name, description, category or brand, in capitals or not.";
+        self.page(Operation::get(format!("{}/search", self.path), format!("search{}", self.many), "Search by words"))
+            .query("q", words, text(256))
+            .query("category", "The whole category.", text(128))
+            .query("brand", "The whole brand.", text(128))
+    }
+
+    fn render(&self) -> Operation {
+        let text = || json!({ "type": ["string", "null"] });
+        let path = format!("{}/render", self.at());
+        let operation = Operation::post(path, format!("render{}", self.one), "Fill in the variables of a template")
+            .in_path(self.key, key())
+            .takes(json!({
+                "type": "object", "additionalProperties": false,
+                "properties": { "variables": { "type": "object" } },
+            }));
+        self.written(operation).fails(&[404]).gives(
+            200,
+            "The finished texts.",
+            json!({
+                "type": "object",
+                "required": ["id", "version", "template", "channels", "subject", "body"],
+                "properties": {
+                    "id": key(), "version": { "type": "integer", "minimum": 1 }, "template": text(), "subject": text(),
+                    "body": text(), "channels": { "type": ["array", "null"], "items": { "type": "string" } },
+                },
+            }),
+        )
+    }
+
+    fn batch(&self) -> Operation {
+        let operation = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["op"],
+            "properties": {
+                "op": { "type": "string", "enum": ["create", "update", "patch", "delete"] },
+                "id": key(),
+                "version": { "type": "integer", "minimum": 1, "description": "The version that the record must have." },
+                "data": { "type": "object", "description": "The body of a create, update or patch." },
+            },
+        });
+        let body = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["operations"],
+            "properties": {
+                "atomic": { "type": "boolean", "default": false, "description": "All or none." },
+                "operations": { "type": "array", "minItems": 1, "maxItems": OPERATIONS_MAX, "items": operation },
+            },
+        });
+        let result = json!({
+            "type": "object",
+            "required": ["status"],
+            "properties": {
+                "status": { "type": "integer" }, "id": key(), "version": { "type": "integer", "minimum": 1 },
+                "error": reference("Problem"),
+            },
+        });
+        let results = json!({
+            "type": "object", "required": ["results"],
+            "properties": { "results": { "type": "array", "items": result } },
+        });
+        let operation = Operation::post(format!("{}/batch", self.path), format!("batch{}", self.many), "Many changes");
+        self.repeatable(self.written(operation.takes(body))).fails(&[404, 409, 412]).gives(
+            207,
+            "What became of each operation, in order.",
+            results,
+        )
+    }
+
+    fn repeatable(&self, operation: Operation) -> Operation {
+        let about = "Tells a repeat of this request: it gets the first answer, for 24 hours. 422 with another body.";
+        let schema = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
+        operation.header("Idempotency-Key", about, schema)
+    }
+
     fn read(&self) -> Operation {
         let always = [("ETag", true)];
         Operation::get(self.at(), format!("get{}", self.one), "One record")
@@ -167,7 +245,7 @@ impl Described<'_> {
     }
 
     fn create(&self) -> Operation {
-        self.written(Operation::post(self.path, format!("create{}", self.one), "Create a record"))
+        self.repeatable(self.written(Operation::post(self.path, format!("create{}", self.one), "Create a record")))
             .takes(reference(&format!("{}Create", self.one)))
             .fails(&[409])
             .gives(201, "The new record.", reference(&self.one))

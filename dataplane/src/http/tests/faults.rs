@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::*;
 use crate::{
     domain::{
-        change::{UnitOfWork, Written},
+        audit::{AuditEntry, AuditQuery},
+        change::{Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup, Version},
@@ -36,6 +37,12 @@ impl RecordStore for Failing {
     async fn prune(&self) -> Result<u64, StoreError> {
         Err((self.0)())
     }
+    async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+        Err((self.0)())
+    }
+    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        Err((self.0)())
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         Err((self.0)())
     }
@@ -59,6 +66,12 @@ impl RecordStore for Silent {
         std::future::pending().await
     }
     async fn prune(&self) -> Result<u64, StoreError> {
+        std::future::pending().await
+    }
+    async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+        std::future::pending().await
+    }
+    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
         std::future::pending().await
     }
     async fn ping(&self) -> Result<(), StoreError> {

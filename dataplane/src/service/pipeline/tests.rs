@@ -9,6 +9,7 @@ use serde_json::json;
 use self::support::{Mood, Shop, settings};
 use super::*;
 use crate::domain::{
+    change::Origin,
     progress::Ending,
     stock::{self, Held},
 };
@@ -180,13 +181,15 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
     let patch = |body: &str| {
         let patch = crate::domain::json::parse_patch(shop.parts.orders.schema(), body.as_bytes()).unwrap();
         let (orders, order) = (shop.parts.orders.clone(), order.clone());
-        async move { orders.patch(&order, &super::super::precondition::Precondition::None, &patch, "test").await }
+        async move {
+            orders.patch(&order, &super::super::precondition::Precondition::None, &patch, &Origin::of("test")).await
+        }
     };
     let items = patch(r#"{"items":[{"product_id":"lamp","quantity":1,"price":"1"}]}"#).await;
     assert!(matches!(items, Err(ServiceError::Conflict(_))), "{items:?}");
     patch(r#"{"metadata":{"gift":true}}"#).await.unwrap();
     let none = super::super::precondition::Precondition::None;
-    shop.parts.orders.delete(&order, &none, "test").await.unwrap();
+    shop.parts.orders.delete(&order, &none, &Origin::of("test")).await.unwrap();
     assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
 }
 

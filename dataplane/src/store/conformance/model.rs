@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::store::pattern::forms_of;
+
 use crate::domain::{
     query::{Comparison, Direction, FieldRef, Filter, Query, Start},
     record::Record,
@@ -52,11 +54,21 @@ fn takes(filter: &Filter, record: &Record) -> bool {
         Filter::In(field, values) => values.iter().any(|value| holds(field, Comparison::Eq, value)),
         Filter::Between(field, low, high) => holds(field, Comparison::Gte, low) && holds(field, Comparison::Lte, high),
         Filter::IsNull(field) => record.value_of(*field).is_null(),
+        Filter::Holds(field, part) => match record.value_of(*field) {
+            Value::Text(text) => holds_part(&text, part),
+            _ => false,
+        },
         Filter::Like(field, pattern) => match record.value_of(*field) {
             Value::Text(text) => like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>()),
             _ => false,
         },
     }
+}
+
+fn holds_part(text: &str, part: &str) -> bool {
+    let (text, part): (Vec<char>, Vec<char>) = (text.chars().collect(), part.chars().collect());
+    let same = |(a, b): (&char, &char)| forms_of(*b).contains(a);
+    part.is_empty() || text.windows(part.len()).any(|window| window.iter().zip(&part).all(same))
 }
 
 fn like(text: &[char], pattern: &[char]) -> bool {

@@ -8,6 +8,7 @@ use crate::domain::query::{Comparison, Direction, FieldRef, Filter, Page, Query,
 const TEXTS: [&str; 14] = ["", "a", "A", "a ", "ab", "b", "ä", "é", "a%b", "a_b", "a\\b", "[x]*?", "日本", "z|."];
 const PATTERNS: [&str; 14] =
     ["%", "", "a%", "%b", "_", "a_", r"a\%b", r"a\_b", r"a\\b", "[x]*?", "%|%", "日_", "A", r"a\"];
+const PARTS: [&str; 12] = ["a", "A", "Ä", "é", "%", "_", "\\", "[x]*?", "日", "|.", "B", "a b"];
 
 fn query(filter: Filter) -> Query {
     Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1000, count: true }
@@ -66,6 +67,16 @@ pub async fn patterns_match_alike(target: &Target) {
     }
 }
 
+pub async fn parts_are_found_in_either_case(target: &Target) {
+    let title = |index: usize, row: &mut Row| row.0[TITLE] = text(TEXTS[index]);
+    let records = fill(target, &mut StdRng::seed_from_u64(3), TEXTS.len(), title).await;
+    for part in PARTS {
+        let query = query(Filter::Holds(FieldRef::Field(TITLE), part.to_owned()));
+        let page = find(target, &query).await;
+        assert_eq!(page.records, model::all(&records, &query), "{part}");
+    }
+}
+
 pub async fn pages_follow_an_order(target: &Target) {
     let size = |index: usize, row: &mut Row| {
         row.0[SIZE] = if index.is_multiple_of(3) { Value::Null } else { Value::Int((index % 4) as i64) };
@@ -90,8 +101,9 @@ pub async fn random_queries_agree_with_the_model(target: &Target) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     println!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
+    let trees = std::env::var("FLYWEIGHT_TREES").ok().and_then(|trees| trees.parse().ok()).unwrap_or(200);
     let records = fill(target, &mut random.clone(), 60, |_, _| ()).await;
-    for _ in 0..60 {
+    for _ in 0..trees {
         let order = (0..random.random_range(0..3)).map(|_| {
             let field = *[
                 FieldRef::Key,
@@ -200,7 +212,8 @@ fn filter(random: &mut StdRng, depth: u32) -> Filter {
         false => some_value(at, random),
     };
     use Comparison::{Eq, Gt, Gte, Lt, Lte, Ne};
-    match random.random_range(0..8) {
+    match random.random_range(0..9) {
+        8 => Filter::Holds(FieldRef::Field(TITLE), (*PARTS.choose(random).unwrap()).to_owned()),
         0 => Filter::All,
         1 => Filter::IsNull(field),
         2 => Filter::In(field, (0..random.random_range(0..4)).map(|_| value(random)).collect()),

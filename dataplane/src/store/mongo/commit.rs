@@ -1,23 +1,24 @@
 //! A change as one guarded update of one document: the record, its version and its event change together or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bson::{Bson, Document, doc};
 use tokio::time::Instant;
 
 use super::{
     super::{
+        answer,
         apply::{Applied, State, apply},
         leases::shard_of,
     },
     StoreError,
     document::{Documents, PENDING, PENDING_AT, SHARD},
     fault::{Fault, read, write},
+    ledger::{Known, Ledger, answer_in, rider},
     values::time_to_bson,
 };
 use crate::domain::{
     change::{Action, Change, UnitOfWork, Written},
-    event::Envelope,
     record::Version,
     value::Timestamp,
 };
@@ -31,6 +32,7 @@ const PENDING_BYTES_MAX: usize = 4 << 20;
 /// Commits a unit: several changes only where all are of one record.
 pub async fn commit(
     documents: &Arc<Documents>,
+    ledger: &Ledger,
     work: &UnitOfWork,
     deadline: Instant,
 ) -> Result<Vec<Written>, StoreError> {
@@ -44,73 +46,135 @@ pub async fn commit(
     if let Some(why) = &documents.read_only {
         return Err(StoreError::ReadOnly(why.clone()));
     }
-    let mut attempt = 1;
-    loop {
-        let trusted = attempt == 1;
-        match try_commit(documents, &work.changes, trusted, deadline).await? {
-            Some(written) => return Ok(written),
-            None if attempt == ATTEMPTS_MAX => {
-                return Err(StoreError::Unavailable(format!("too many changes of {} at once", first.key)));
+    let (mut work, mut first_try) = (Cow::Borrowed(work), true);
+    if let Some(key) = &work.idempotency {
+        match ledger.reserve(key, &first.key, deadline).await? {
+            None => (),
+            Some(Known::Done(answer)) => return repeated(documents, &work, &answer),
+            Some(Known::Reserved(record)) => {
+                first_try = false;
+                let made = matches!(first.action, Action::Create { fresh_key: true, .. });
+                if made {
+                    work.to_mut().changes.iter_mut().for_each(|change| change.key = record.clone());
+                }
             }
-            None => tokio::time::sleep(Duration::from_millis(rand::random_range(0..=u64::from(attempt)))).await,
         }
-        attempt += 1;
     }
+    for attempt in 1..=ATTEMPTS_MAX {
+        let unit = Unit { documents, ledger, work: &work, trusted: first_try && attempt == 1, deadline };
+        if let Some(written) = unit.attempt().await? {
+            return Ok(written);
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..=u64::from(attempt)))).await;
+    }
+    Err(StoreError::Unavailable(format!("too many changes of {} at once", first.key)))
 }
 
-/// One try; none where another writer came first.
-async fn try_commit(
-    documents: &Documents,
-    changes: &[Change],
+/// The answer of an earlier unit with the same key.
+fn repeated(documents: &Documents, work: &UnitOfWork, answer: &str) -> Result<Vec<Written>, StoreError> {
+    let Some(key) = &work.idempotency else { return Ok(Vec::new()) };
+    let collections = work.changes.iter().map(|change| change.collection.as_ref());
+    answer::decode(answer, collections, key, documents.sealer.as_ref())
+}
+
+/// A unit that is tried.
+struct Unit<'a> {
+    documents: &'a Documents,
+    ledger: &'a Ledger,
+    work: &'a UnitOfWork,
+    /// Whether a key that was made just now is surely new.
     trusted: bool,
     deadline: Instant,
-) -> Result<Option<Vec<Written>>, StoreError> {
-    let Some(first) = changes.first() else { return Ok(Some(Vec::new())) };
-    let id = documents.id_of(&first.key)?;
-    let fresh = trusted && matches!(first.action, Action::Create { fresh_key: true, .. });
-    let stored = match fresh {
-        true => None,
-        false => read(deadline, documents.handle.find_one(doc! { "_id": id.clone() })).await?,
-    };
-    if let Some(stored) = &stored {
-        check_room(stored, first)?;
+}
+
+impl Unit<'_> {
+    /// One try; none where another writer came first.
+    async fn attempt(&self) -> Result<Option<Vec<Written>>, StoreError> {
+        let Self { documents, work, deadline, .. } = self;
+        let Some(first) = work.changes.first() else { return Ok(Some(Vec::new())) };
+        let id = documents.id_of(&first.key)?;
+        let fresh = self.trusted && matches!(first.action, Action::Create { fresh_key: true, .. });
+        let stored = match fresh {
+            true => None,
+            false => {
+                let stored = read(*deadline, documents.handle.find_one(doc! { "_id": id.clone() })).await?;
+                if let Some(answer) = self.done(stored.as_ref()).await? {
+                    return repeated(documents, work, &answer).map(Some);
+                }
+                stored
+            }
+        };
+        if let Some(stored) = &stored {
+            check_room(stored, first)?;
+        }
+        let before = match &stored {
+            Some(stored) => documents.state(stored)?.1,
+            None => State::Absent(Version(0)),
+        };
+        let now = Timestamp::now();
+        let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
+        for change in &work.changes {
+            let Applied { state: next, written: done, event, before } = apply(&state, change, now)?;
+            state = next;
+            riders.push(rider(&event, &work.actor, before.as_deref())?);
+            written.push(done);
+        }
+        self.add_answer(&written, &mut riders)?;
+        let update = update(documents, first, &state, riders, now);
+        let done = match &stored {
+            None => insert(documents, id, update, *deadline).await,
+            Some(stored) => replace(documents, id, stored, update, *deadline).await,
+        };
+        match done {
+            Ok(true) => Ok(Some(written)),
+            Ok(false) => Ok(None),
+            Err(Fault::Taken(index)) => match documents.taken(&index) {
+                // somebody created it since it was looked for
+                StoreError::Exists => Ok(None),
+                // it may have been the same request
+                _ if work.idempotency.is_some() && self.trusted => Ok(None),
+                duplicate => Err(duplicate),
+            },
+            Err(Fault::Store(error)) => Err(error),
+        }
     }
-    let before = match &stored {
-        Some(stored) => documents.state(stored)?.1,
-        None => State::Absent(Version(0)),
-    };
-    let now = Timestamp::now();
-    let (mut state, mut written, mut events) = (before, Vec::new(), Vec::new());
-    for change in changes {
-        let Applied { state: next, written: done, event } = apply(&state, change, now)?;
-        (state, events) = (next, [events, vec![event]].concat());
-        written.push(done);
+
+    /// What this unit's key was answered: in the document, or filed before the document was read.
+    async fn done(&self, stored: Option<&Document>) -> Result<Option<String>, StoreError> {
+        let Some(key) = &self.work.idempotency else { return Ok(None) };
+        if let Some(answer) = stored.and_then(|stored| answer_in(stored, &key.key)) {
+            return Ok(Some(answer.to_owned()));
+        }
+        match self.ledger.known(key, self.deadline).await? {
+            Some(Known::Done(answer)) => Ok(Some(answer)),
+            Some(Known::Reserved(_)) | None => Ok(None),
+        }
     }
-    let update = update(documents, first, &state, &events, now)?;
-    let done = match &stored {
-        None => insert(documents, id, update, deadline).await,
-        Some(stored) => replace(documents, id, stored, update, deadline).await,
-    };
-    match done {
-        Ok(true) => Ok(Some(written)),
-        Ok(false) => Ok(None),
-        Err(Fault::Taken(index)) => match documents.taken(&index) {
-            // somebody created it since it was looked for
-            StoreError::Exists => Ok(None),
-            duplicate => Err(duplicate),
-        },
-        Err(Fault::Store(error)) => Err(error),
+
+    fn add_answer(&self, written: &[Written], riders: &mut [Document]) -> Result<(), StoreError> {
+        let (Some(key), Some(rider)) = (&self.work.idempotency, riders.first_mut()) else { return Ok(()) };
+        let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
+        let answer = answer::encode(written, collections, key, self.documents.sealer.as_ref())?;
+        rider.insert("done", doc! { "key": &key.key, "answer": answer });
+        Ok(())
     }
 }
 
 /// A record whose events nobody relays may not grow until its document is full.
 fn check_room(stored: &Document, change: &Change) -> Result<(), StoreError> {
     let pending = stored.get_array(PENDING).map(Vec::as_slice).unwrap_or_default();
-    let bytes: usize = pending.iter().filter_map(envelope_of).map(str::len).sum();
+    let bytes: usize = pending.iter().filter_map(Bson::as_document).map(rider_len).sum();
     if pending.len() >= PENDING_MAX || bytes >= PENDING_BYTES_MAX {
         return Err(StoreError::Unavailable(format!("too many events of {} wait to be published", change.key)));
     }
     Ok(())
+}
+
+/// About how many bytes an event takes with what rides with it.
+fn rider_len(rider: &Document) -> usize {
+    let text = |document: &Document, name: &str| document.get_str(name).map_or(0, str::len);
+    let answer = rider.get_document("done").map_or(0, |done| text(done, "answer"));
+    text(rider, "envelope") + text(rider, "before") + answer
 }
 
 /// The text of a pending event.
@@ -126,24 +190,13 @@ struct Update {
     at: Bson,
 }
 
-fn update(
-    documents: &Documents,
-    change: &Change,
-    state: &State,
-    events: &[Envelope],
-    now: Timestamp,
-) -> Result<Update, StoreError> {
+fn update(documents: &Documents, change: &Change, state: &State, riders: Vec<Document>, now: Timestamp) -> Update {
     let (mut set, unset) = match state {
         State::Present(record) => documents.parts(record),
         State::Absent(version) => documents.tombstone(*version, now),
     };
     set.insert(SHARD, shard_of(&documents.collection.name, change.key.as_str()));
-    let mut pending = Vec::with_capacity(events.len());
-    for event in events {
-        let text = serde_json::to_string(event).map_err(|error| StoreError::Unsupported(error.to_string()))?;
-        pending.push(Bson::Document(doc! { "id": event.id.to_string(), "envelope": text }));
-    }
-    Ok(Update { set, unset, pending, at: time_to_bson(now) })
+    Update { set, unset, pending: riders.into_iter().map(Bson::Document).collect(), at: time_to_bson(now) }
 }
 
 async fn insert(documents: &Documents, id: Bson, update: Update, deadline: Instant) -> Result<bool, Fault> {

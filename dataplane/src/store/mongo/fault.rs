@@ -59,8 +59,8 @@ fn lost(why: String, writes: bool) -> Fault {
     Fault::Store(if writes { StoreError::Unknown(why) } else { StoreError::Unavailable(why) })
 }
 
-/// Messages of the server can carry values of records: only their codes are told.
-fn of_driver(error: &Error, writes: bool) -> Fault {
+/// What an error of the driver means. Messages of the server can carry values of records: only their codes are told.
+pub fn of_driver(error: &Error, writes: bool) -> Fault {
     match error.kind.as_ref() {
         ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code, &error.message, writes),
         ErrorKind::Command(error) => of_code(error.code, &error.message, writes),

@@ -53,6 +53,9 @@ fn filter(documents: &Documents, wanted: &Filter) -> Document {
         Filter::Like(field, like) => {
             doc! { name(documents, *field): { "$regex": to_regex(like), "$options": "s" } }
         }
+        Filter::Holds(field, part) => {
+            doc! { name(documents, *field): { "$regex": pattern::regex_of_part(part), "$options": "s" } }
+        }
         Filter::Between(field, low, high) => doc! { "$and": [
             compared(documents, *field, Comparison::Gte, low),
             compared(documents, *field, Comparison::Lte, high),

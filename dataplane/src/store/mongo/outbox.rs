@@ -22,6 +22,7 @@ use super::{
     commit::envelope_of,
     document::{Documents, PENDING, PENDING_AT, SHARD},
     fault::{Fault, read},
+    ledger::Ledger,
 };
 use crate::domain::{
     event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
@@ -36,6 +37,7 @@ const IDS_MAX: usize = 1000;
 /// The outbox of a MongoDB database.
 pub struct MongoOutbox {
     database: Database,
+    ledger: Ledger,
     collections: RwLock<Vec<Handle<Document>>>,
     leases: Leases,
     /// Where the claimed events are: the name of the collection and the `_id`.
@@ -54,7 +56,8 @@ struct Waiting {
 impl MongoOutbox {
     /// The outbox of this database, of no collections yet.
     pub fn new(database: Database) -> Self {
-        Self { database, collections: RwLock::default(), leases: Leases::default(), places: Mutex::default() }
+        let ledger = Ledger::new(database.clone());
+        Self { database, ledger, collections: RwLock::default(), leases: Leases::default(), places: Mutex::default() }
     }
 
     /// From now on the outbox of these collections.
@@ -160,10 +163,10 @@ impl MongoOutbox {
             }
             for handle in self.handles() {
                 if let Some(keys) = places.remove(handle.name()) {
-                    pull(&handle, doc! { "_id": { "$in": keys } }, part).await?;
+                    pull(&handle, &self.ledger, doc! { "_id": { "$in": keys } }, part).await?;
                 }
                 if strangers {
-                    pull(&handle, doc! { PENDING_AT: { "$exists": true } }, part).await?;
+                    pull(&handle, &self.ledger, doc! { PENDING_AT: { "$exists": true } }, part).await?;
                 }
             }
             let mut known = self.places.lock();
@@ -260,10 +263,11 @@ async fn oldest(
     Ok(all)
 }
 
-/// Takes events out of documents, and the mark of those that have none left. An event that comes between the two keeps its mark.
-async fn pull(handle: &Handle<Document>, of: Document, ids: &[Uuid]) -> Result<(), Fault> {
+/// Takes events out of documents, once what rides with them is filed, and the mark of those that have none left. An event that comes between the two keeps its mark.
+async fn pull(handle: &Handle<Document>, ledger: &Ledger, of: Document, ids: &[Uuid]) -> Result<(), Fault> {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     let deadline = call_deadline();
+    ledger.file(handle, &of, &ids, deadline).await?;
     let events = doc! { "$pull": { PENDING: { "id": { "$in": ids } } } };
     read(deadline, handle.update_many(of.clone(), events)).await?;
     let mut empty = of;

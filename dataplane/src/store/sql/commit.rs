@@ -9,9 +9,10 @@ use std::{
 use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as SqlValue};
 
 use super::{
-    StoreError,
+    StoreError, audit,
     dialect::{Dialect, padded},
     fault::Fault,
+    idempotency,
     migrations::TOMBSTONES,
     outbox,
     pools::{self, Pools},
@@ -26,7 +27,10 @@ use crate::{
         seal::Sealer,
         value::Timestamp,
     },
-    store::apply::{Applied, State, apply},
+    store::{
+        answer,
+        apply::{Applied, State, apply},
+    },
 };
 
 /// How often a unit is tried when another transaction is in the way or the connection is lost before the commit.
@@ -77,6 +81,12 @@ impl Unit<'_> {
                 Err(fault) => fault,
             };
             session.rollback().await;
+            if matches!(fault, Fault::Store(_) | Fault::Raced(_))
+                && let Some(known) = self.known(&mut session).await?
+            {
+                // the same request was done while this one waited for its locks
+                return Ok(known);
+            }
             match fault {
                 Fault::Raced(error) if attempt > 1 => return Err(error),
                 Fault::Conflict(_) | Fault::Lost(_) | Fault::Raced(_) if attempt < ATTEMPTS_MAX => {
@@ -91,23 +101,51 @@ impl Unit<'_> {
     /// Everything but the commit. A key is trusted to be fresh only the first time.
     async fn write(&self, session: &mut Session, again: bool) -> Result<Vec<Written>, Fault> {
         session.begin().await?;
+        if let Some(known) = self.known(session).await? {
+            return Ok(known);
+        }
         let mut slots = self.load(session, again).await?;
         let now = Timestamp::now();
         let mut written = Vec::with_capacity(self.work.changes.len());
         let mut events = Vec::with_capacity(self.work.changes.len());
+        let mut befores = Vec::with_capacity(self.work.changes.len());
         for (place, (change, table)) in self.work.changes.iter().zip(&self.tables).enumerate() {
             let slot = slots.slot(table, &change.key);
             slot.place = place;
-            let Applied { state, written: done, event } = apply(&slot.now, change, now)?;
+            let Applied { state, written: done, event, before } = apply(&slot.now, change, now)?;
             slot.now = state;
             written.push(done);
             events.push((table.collection.name.as_str(), event));
+            befores.push(before);
         }
+        self.keep_answer(session, &written, now).await?;
         for (table, keys) in &slots.tables {
             self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault))?;
         }
         self.write_events(session, &events).await?;
+        let entries: Vec<_> = events.iter().map(|(_, event)| event).zip(befores).collect();
+        for part in entries.chunks(VALUES_MAX / audit::COLUMNS.len()) {
+            session.execute(audit::insert(session.dialect(), &self.work.actor, part)?).await?;
+        }
         Ok(written)
+    }
+
+    /// The answer of an earlier unit with the same idempotency key.
+    async fn known(&self, session: &mut Session) -> Result<Option<Vec<Written>>, Fault> {
+        let Some(key) = &self.work.idempotency else { return Ok(None) };
+        let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
+        idempotency::recall(session, key, collections, self.sealer).await
+    }
+
+    /// Before anything is written: who comes second with a key waits here for the first, and then finds its answer.
+    async fn keep_answer(&self, session: &mut Session, written: &[Written], now: Timestamp) -> Result<(), Fault> {
+        let Some(key) = &self.work.idempotency else { return Ok(()) };
+        let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
+        let answer = answer::encode(written, collections, key, self.sealer)?;
+        match session.execute(idempotency::insert(session.dialect(), key, &answer, now)).await {
+            Err(Fault::Taken(_)) => Err(Fault::Conflict("the same request is done at the same time".to_owned())),
+            done => done.map(|_| ()),
+        }
     }
 
     /// What is stored under each key, locked until the end of the transaction.

@@ -48,6 +48,7 @@ pub fn condition(table: &Table, filter: &Filter) -> Result<SimpleExpr, StoreErro
         Filter::Compare(field, comparison, value) => compared(table, *field, *comparison, value),
         Filter::In(field, values) => one_of(table, *field, values),
         Filter::Like(field, like) => matching(table, *field, like),
+        Filter::Holds(field, part) => holding(table, *field, part),
         Filter::Between(field, low, high) => {
             Ok(compared(table, *field, Comparison::Gte, low)?.and(compared(table, *field, Comparison::Lte, high)?))
         }
@@ -110,6 +111,17 @@ fn matching(table: &Table, field: FieldRef, like: &str) -> Result<SimpleExpr, St
         Operand::Column(column) => Ok(column.known(|Column { text, .. }| match table.dialect {
             Dialect::Sqlite => SimpleExpr::cust_with_exprs("? GLOB ?", [text, pattern::to_glob(like).into()]),
             Dialect::Mysql => text.like(LikeExpr::new(pattern::to_like(like)).escape('|')),
+        })),
+    }
+}
+
+/// A letter is written as the set of its forms, so that no collation has a say.
+fn holding(table: &Table, field: FieldRef, part: &str) -> Result<SimpleExpr, StoreError> {
+    match operand(table, field)? {
+        Operand::Constant(_) => Ok(constant(false)),
+        Operand::Column(column) => Ok(column.known(|Column { text, .. }| match table.dialect {
+            Dialect::Sqlite => SimpleExpr::cust_with_exprs("? GLOB ?", [text, pattern::glob_of_part(part).into()]),
+            Dialect::Mysql => SimpleExpr::cust_with_exprs("? REGEXP ?", [text, pattern::regex_of_part(part).into()]),
         })),
     }
 }

@@ -20,9 +20,11 @@ mod m0004_orders;
 mod m0005_products;
 mod m0006_notification_templates;
 mod m0007_configurations;
+mod m0008_audit;
 mod m0009_pipeline;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
+pub use m0008_audit::{AUDIT, IDEMPOTENCY};
 
 /// Where it is noted which migrations ran.
 const MIGRATIONS: &str = "flyweight_migrations";
@@ -60,7 +62,7 @@ pub enum Makes {
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 10] = [
+pub static ALL: [Migration; 11] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -68,6 +70,7 @@ pub static ALL: [Migration; 10] = [
     m0005_products::MIGRATION,
     m0006_notification_templates::MIGRATION,
     m0007_configurations::MIGRATION,
+    m0008_audit::MIGRATION,
     m0009_pipeline::PRODUCTS,
     m0009_pipeline::ORDERS,
     m0009_pipeline::DEAD_LETTERS,

@@ -23,7 +23,7 @@ use crate::{
         tiered::{Tiered, TieredConfig},
     },
     domain::{
-        change::Collection,
+        change::{Collection, Origin},
         dead_letter,
         json::parse_create,
         order, payment, product,
@@ -124,7 +124,7 @@ impl Shop {
     pub async fn product(&self, key: &str, stock: i64) {
         let products = self.parts.products.as_ref().unwrap();
         let body = format!(r#"{{"id":"{key}","name":"P","price":"2","stock":{stock}}}"#);
-        products.create(parse_create(products.schema(), body.as_bytes()).unwrap(), "test").await.unwrap();
+        products.create(parse_create(products.schema(), body.as_bytes()).unwrap(), &Origin::of("test")).await.unwrap();
     }
 
     pub async fn order(&self, items: &[(&str, i64)]) -> Key {
@@ -134,7 +134,7 @@ impl Shop {
             .collect();
         let body = json!({ "user_id": "u1", "items": items }).to_string();
         let draft = parse_create(self.parts.orders.schema(), body.as_bytes()).unwrap();
-        self.parts.orders.create(draft, "test").await.unwrap().key
+        self.parts.orders.create(draft, &Origin::of("test")).await.unwrap().key
     }
 
     /// Tells of the order again and again until nothing more is to be done with it.

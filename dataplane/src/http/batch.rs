@@ -1,0 +1,79 @@
+//! `POST /{collection}/batch`: some operations at once, each by itself or all as one unit of work.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use serde_json::{Value as Json, json};
+
+use super::{
+    error::Problem,
+    extract::Call,
+    metrics::Operation as Metric,
+    resource::{JSON, Resource, json as json_response},
+};
+use crate::{
+    domain::batch::{Batch, OPERATIONS_MAX, parse_batch},
+    service::{
+        batch::{Done, DoneKind, Outcome, Undone, run, run_atomic},
+        error::ServiceError,
+    },
+};
+
+/// The most bytes of a batch.
+const BODY_MAX: usize = 16 << 20;
+
+/// `POST /{collection}/batch`
+pub async fn post(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    resource.run(Metric::Batch, call, |call| batch(&resource, call)).await
+}
+
+async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
+    resource.may_write(&call)?;
+    let (mut origin, key, uri) = (call.origin(), call.idempotency_key()?, call.uri.clone());
+    let body = resource.body_up_to(call, JSON, BODY_MAX).await?;
+    let Batch { atomic, operations } = parse_batch(&body).map_err(|error| resource.problem(error.into()))?;
+    origin.idempotency = key.map(|key| resource.idempotency(&origin, &key, "batch", &body));
+    let outcomes = match atomic {
+        false => run(&resource.records, resource.upserts, &operations, &origin).await,
+        true => match run_atomic(&resource.records, resource.upserts, &operations, &origin).await {
+            Ok(done) => done.into_iter().map(Ok).collect(),
+            Err(Undone { index: None, error }) => return Err(resource.problem(error)),
+            Err(Undone { index: Some(failed), error }) => {
+                return Ok(answer(none_done(resource, failed, error, operations.len(), uri.path())));
+            }
+        },
+    };
+    Ok(answer(outcomes.into_iter().map(|outcome| result(resource, outcome, uri.path())).collect()))
+}
+
+fn answer(results: Vec<Json>) -> Response {
+    json_response(json!({ "results": results }).to_string().into(), StatusCode::MULTI_STATUS)
+}
+
+fn result(resource: &Resource, outcome: Outcome, path: &str) -> Json {
+    match outcome {
+        Ok(Done { key, version, kind }) => {
+            let status = match kind {
+                DoneKind::Created => StatusCode::CREATED,
+                DoneKind::Changed => StatusCode::OK,
+                DoneKind::Deleted => StatusCode::NO_CONTENT,
+            };
+            json!({ "status": status.as_u16(), "id": key.as_str(), "version": version.0 })
+        }
+        Err(error) => failed(&resource.problem(error), path),
+    }
+}
+
+/// One operation failed, so none was done.
+fn none_done(resource: &Resource, failed_at: usize, error: ServiceError, len: usize, path: &str) -> Vec<Json> {
+    let problem = resource.problem(error);
+    let detail = format!("not done, because operation {failed_at} failed");
+    let others = Problem::new(StatusCode::FAILED_DEPENDENCY, "not-done", "The operation was not done", detail);
+    let one = |index| failed(if index == failed_at { &problem } else { &others }, path);
+    (0..len.min(OPERATIONS_MAX)).map(one).collect()
+}
+
+fn failed(problem: &Problem, path: &str) -> Json {
+    json!({ "status": problem.status().as_u16(), "error": problem.to_json(path) })
+}

@@ -1,0 +1,398 @@
+//! The changes of a pool's records: each a unit of work, tried again where others were faster, told from its repeats.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    super::{error::ServiceError, precondition::Precondition},
+    Records,
+};
+use crate::{
+    domain::{
+        change::{Action, Change, Guard, Origin, UnitOfWork, Written},
+        json::{Draft, Echo, Patch, Replacement},
+        record::{Key, Lookup, Record, Row, Version},
+    },
+    store::StoreError,
+};
+
+/// How often a change is tried again when others change the record at the same time.
+pub const ATTEMPTS_MAX: u32 = 12;
+
+impl Records {
+    /// Creates a record.
+    ///
+    /// # Errors
+    /// `Exists`, `Duplicate`, `Invalid`, `KeyReused`, or what the store says.
+    pub async fn create(&self, draft: Draft, origin: &Origin) -> Result<Record, ServiceError> {
+        record_of(self.once(origin, self.try_create(draft, origin)).await?)
+    }
+
+    async fn try_create(&self, draft: Draft, origin: &Origin) -> Result<Written, ServiceError> {
+        let Draft { key, values } = draft;
+        let fresh_key = key.is_none();
+        let values = self.settle(values).await?;
+        let key = key.unwrap_or_else(Key::generate);
+        self.commit(key, Action::Create { values, fresh_key }, origin).await
+    }
+
+    /// Replaces a record's values; read-only fields stay.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, `KeyReused`, or what the store says.
+    pub async fn replace(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        origin: &Origin,
+    ) -> Result<Record, ServiceError> {
+        record_of(self.once(origin, self.try_replace(key, precondition, body, origin)).await?)
+    }
+
+    async fn try_replace(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        origin: &Origin,
+    ) -> Result<Written, ServiceError> {
+        let Replacement { echo, values } = body;
+        self.check_key(&echo, key)?;
+        let values = self.settle(values).await?;
+        if let (Some(guard), false) = (self.blind_guard(precondition, &echo), self.schema().has_read_only()) {
+            return self.commit(key.clone(), Action::Replace { guard, values }, origin).await;
+        }
+        let kept = |current: &Record| Ok(self.with_read_only(values.clone(), current));
+        self.try_update(key, precondition, &echo, origin, kept).await
+    }
+
+    /// Merges a patch into a record.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Invalid`, `Duplicate`, `Contended`, `KeyReused`, or what the store says.
+    pub async fn patch(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        patch: &Patch,
+        origin: &Origin,
+    ) -> Result<Record, ServiceError> {
+        self.check_key(&patch.echo, key)?;
+        let merged = |current: &Record| Ok(patch.apply(self.schema(), &current.values)?);
+        self.update(key, precondition, &patch.echo, origin, merged).await
+    }
+
+    /// Replaces a record's values, or creates it. Says whether it was created.
+    ///
+    /// # Errors
+    /// `Stale`, `Invalid`, `Duplicate`, `KeyReused`, or what the store says.
+    pub async fn upsert(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        origin: &Origin,
+    ) -> Result<(Record, bool), ServiceError> {
+        let written = self.once(origin, self.try_upsert(key, precondition, body, origin)).await?;
+        let created = written.created;
+        Ok((record_of(written)?, created))
+    }
+
+    async fn try_upsert(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        body: Replacement,
+        origin: &Origin,
+    ) -> Result<Written, ServiceError> {
+        self.check_key(&body.echo, key)?;
+        let of_any = matches!(precondition, Precondition::None | Precondition::Absent);
+        if !of_any || body.echo.version.is_some() || !body.echo.values.is_empty() {
+            return match self.try_replace(key, precondition, body, origin).await {
+                Err(ServiceError::NotFound) => Err(ServiceError::Stale { current: Version(0) }),
+                replaced => replaced,
+            };
+        }
+        let values = self.settle(body.values).await?;
+        let action = match precondition {
+            Precondition::Absent => Action::Create { values, fresh_key: false },
+            _ => Action::Upsert { guard: Guard::Any, values },
+        };
+        match self.commit(key.clone(), action, origin).await {
+            Err(ServiceError::Exists) if *precondition == Precondition::Absent => {
+                Err(ServiceError::Stale { current: self.current(key).await?.version })
+            }
+            done => done,
+        }
+    }
+
+    /// Deletes a record, and gives the version of the delete.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Contended`, `KeyReused`, or what the store says.
+    pub async fn delete(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        origin: &Origin,
+    ) -> Result<Version, ServiceError> {
+        Ok(self.once(origin, self.try_delete(key, precondition, origin)).await?.version)
+    }
+
+    async fn try_delete(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        origin: &Origin,
+    ) -> Result<Written, ServiceError> {
+        if self.keeper.get().is_some() {
+            precondition.check(self.current(key).await?.version)?;
+            self.end(key).await?;
+            return self.commit(key.clone(), Action::Delete { guard: Guard::Any }, origin).await;
+        }
+        if let Some(guard) = precondition.guard() {
+            return self.commit(key.clone(), Action::Delete { guard }, origin).await;
+        }
+        for attempt in 0..ATTEMPTS_MAX {
+            let version = self.current(key).await?.version;
+            precondition.check(version)?;
+            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, origin).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return done,
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// The record as the store has it; none where it is not there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn find_one(&self, key: &Key) -> Result<Option<Record>, ServiceError> {
+        match self.look_up(key).await? {
+            Lookup::Found(record) => Ok(Some(record)),
+            Lookup::Deleted(_) | Lookup::Missing => Ok(None),
+        }
+    }
+
+    /// Creates or replaces a record with values that the server itself made.
+    ///
+    /// # Errors
+    /// `Duplicate`, or what the store says.
+    pub async fn put(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
+        record_of(self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, &Origin::of(actor)).await?)
+    }
+
+    /// Creates a record with values that the server itself made.
+    ///
+    /// # Errors
+    /// `Exists`, `Duplicate`, or what the store says.
+    pub async fn insert(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
+        record_of(self.commit(key.clone(), Action::Create { values, fresh_key: false }, &Origin::of(actor)).await?)
+    }
+
+    /// Changes a record by a function of its current state that the server itself does: no rule is asked. None from the function leaves
+    /// the record as it is, and none is answered.
+    ///
+    /// # Errors
+    /// What the function says, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn adjust(
+        &self,
+        key: &Key,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
+    ) -> Result<Option<Record>, ServiceError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let current = self.current(key).await?;
+            let Some(values) = change(&current)? else { return Ok(None) };
+            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
+            match self.commit(key.clone(), action, &Origin::of(actor)).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return record_of(done?).map(Some),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Changes a record by a function of its current state, read from the store; tried again when others were faster.
+    ///
+    /// # Errors
+    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, `KeyReused`, or what the store says.
+    pub async fn update(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        echo: &Echo,
+        origin: &Origin,
+        change: impl Fn(&Record) -> Result<Row, ServiceError>,
+    ) -> Result<Record, ServiceError> {
+        record_of(self.once(origin, self.try_update(key, precondition, echo, origin, change)).await?)
+    }
+
+    async fn try_update(
+        &self,
+        key: &Key,
+        precondition: &Precondition,
+        echo: &Echo,
+        origin: &Origin,
+        change: impl Fn(&Record) -> Result<Row, ServiceError>,
+    ) -> Result<Written, ServiceError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let current = self.current(key).await?;
+            precondition.check(current.version)?;
+            if echo.version.is_some_and(|seen| seen != current.version) {
+                return Err(ServiceError::Stale { current: current.version });
+            }
+            echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
+            let values = self.settle(change(&current)?).await?;
+            self.judge(&current, &values)?;
+            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
+            match self.commit(key.clone(), action, origin).await {
+                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
+                done => return done,
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Asks the keeper whether a record may get these values.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub fn judge(&self, current: &Record, next: &Row) -> Result<(), ServiceError> {
+        self.keeper.get().map_or(Ok(()), |keeper| keeper.check(current, next))
+    }
+
+    /// Lets the keeper end what goes on with a record before it is deleted. Says whether there is a keeper: it may have changed the record.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub async fn end(&self, key: &Key) -> Result<bool, ServiceError> {
+        let Some(keeper) = self.keeper.get() else { return Ok(false) };
+        keeper.before_delete(key).await.map(|()| true)
+    }
+
+    /// Where a change failed that the same request had made before, its answer then is the answer now.
+    async fn once(
+        &self,
+        origin: &Origin,
+        work: impl Future<Output = Result<Written, ServiceError>>,
+    ) -> Result<Written, ServiceError> {
+        let done = work.await;
+        if done.is_ok() {
+            return done;
+        }
+        match self.recall(origin).await {
+            Ok(Some(earlier)) => earlier.into_iter().next().map_or(done, Ok),
+            Err(ServiceError::KeyReused) => Err(ServiceError::KeyReused),
+            Ok(None) | Err(_) => done,
+        }
+    }
+
+    /// What the same request was answered before; none where it was not done, or cannot be told from others.
+    ///
+    /// # Errors
+    /// `KeyReused`, or what the store says.
+    pub async fn recall(&self, origin: &Origin) -> Result<Option<Vec<Written>>, ServiceError> {
+        match &origin.idempotency {
+            Some(key) => self.in_time(self.store.recall(&self.collection, key)).await,
+            None => Ok(None),
+        }
+    }
+
+    fn check_key(&self, echo: &Echo, key: &Key) -> Result<(), ServiceError> {
+        echo.check_key(self.schema(), key).map_err(|fault| ServiceError::Invalid(vec![fault]))
+    }
+
+    /// The guard of a change that needs no look at the record first.
+    fn blind_guard(&self, precondition: &Precondition, echo: &Echo) -> Option<Guard> {
+        if !echo.values.is_empty() {
+            return None;
+        }
+        match (precondition.guard()?, echo.version) {
+            (guard, None) => Some(guard),
+            (Guard::Any, Some(version)) => Some(Guard::Exactly(version)),
+            (guard @ Guard::Exactly(asked), Some(version)) => (asked == version).then_some(guard),
+        }
+    }
+
+    /// Completes values from elsewhere, checks the whole, and computes what the server computes.
+    ///
+    /// # Errors
+    /// `Invalid`, or what the completion says.
+    pub async fn settle(&self, values: Row) -> Result<Row, ServiceError> {
+        let mut values = match &self.completion {
+            None => values,
+            Some(complete) => {
+                let values = complete(values).await?;
+                let faults = self.schema().faults_of(&values);
+                if !faults.is_empty() {
+                    return Err(ServiceError::Invalid(faults));
+                }
+                values
+            }
+        };
+        (self.schema().derive)(self.schema(), &mut values);
+        Ok(values)
+    }
+
+    /// Values in which read-only fields are as the record has them.
+    pub fn with_read_only(&self, mut values: Row, current: &Record) -> Row {
+        let slots = self.schema().fields.iter().zip(&mut values.0).zip(&current.values.0);
+        for ((_, slot), kept) in slots.filter(|((field, _), _)| field.read_only) {
+            slot.clone_from(kept);
+        }
+        values
+    }
+
+    async fn commit(&self, key: Key, action: Action, origin: &Origin) -> Result<Written, ServiceError> {
+        let change = Change { collection: Arc::clone(&self.collection), key, action };
+        let written = self.commit_all(vec![change], origin).await?;
+        written.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
+    }
+
+    /// Commits changes as one unit of work. It runs on when the caller goes away, so that what is committed always reaches tiers and
+    /// relay.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn commit_all(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
+        let work = UnitOfWork::new(changes, origin);
+        let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
+        let task = tokio::spawn(async move {
+            let written = store.commit(work).await?;
+            wake();
+            // an answer of before may be older than what the tiers know
+            let news = written.iter().filter(|written| !written.repeated);
+            join_all(news.map(|written| async {
+                tiered.after_commit(&written.key, &state_of(written)).await;
+            }))
+            .await;
+            Ok::<_, StoreError>(written)
+        });
+        let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
+        let done = timeout(self.deadline, task).await.map_err(|_| late())?;
+        Ok(done.map_err(|error| ServiceError::Internal(error.to_string()))??)
+    }
+}
+
+/// What the store knows of a key after a change.
+fn state_of(written: &Written) -> Lookup {
+    match &written.record {
+        Some(record) => Lookup::Found(record.clone()),
+        None => Lookup::Deleted(written.version),
+    }
+}
+
+fn record_of(written: Written) -> Result<Record, ServiceError> {
+    written.record.ok_or_else(|| ServiceError::Internal("the store answered without the record".to_owned()))
+}
+
+/// A short pause of random length, longer with each attempt, so that writers of one key get out of each other's way.
+pub async fn back_off(attempt: u32) {
+    let ms_max = 2u64 << attempt.min(6);
+    sleep(Duration::from_millis(rand::random_range(0..ms_max))).await;
+}

@@ -1,0 +1,191 @@
+//! Idempotency keys and the audit: each request is done once, and each change is told in the same transaction.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::*;
+use crate::domain::{
+    audit::{AuditEntry, AuditQuery},
+    change::Idempotency,
+};
+
+fn keyed(key: &str, request: &str) -> Origin {
+    let idempotency = Idempotency { key: key.to_owned(), request: request.to_owned() };
+    Origin { idempotency: Some(idempotency), ..Origin::of("ann") }
+}
+
+/// A user whose key is made by this side, as for a create without an id.
+async fn sign_up(target: &Target, email: &str, origin: &Origin) -> Result<Written, StoreError> {
+    let action = Action::Create { values: person(email, None), fresh_key: true };
+    let change = Change { collection: target.users.clone(), key: Key::generate(), action };
+    Ok(target.store.commit(UnitOfWork::new(vec![change], origin)).await?.remove(0))
+}
+
+/// Relays everything that waits.
+async fn relay(target: &Target) {
+    let (outbox, deadline) = (target.store.outbox(), Instant::now() + Duration::from_secs(30));
+    while outbox.backlog().await.unwrap().events > 0 {
+        let events = outbox.claim("relay", Duration::from_secs(30), 100).await.unwrap().events;
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+        outbox.confirm("relay", &ids).await.unwrap();
+        assert!(Instant::now() < deadline, "the outbox is never empty");
+    }
+}
+
+pub async fn a_repeated_request_gets_the_first_answer(target: &Target) {
+    let origin = keyed("k1", "r1");
+    let first = sign_up(target, "a@example.com", &origin).await.unwrap();
+    assert!(first.created && !first.repeated);
+    let again = Written { repeated: true, ..first.clone() };
+    let key = origin.idempotency.clone().unwrap();
+    // at once, after the event was relayed, after the record was changed, after it was deleted
+    for round in 0..4 {
+        assert_eq!(sign_up(target, "a@example.com", &origin).await.unwrap(), again, "round {round}");
+        assert_eq!(target.store.recall(&target.users, &key).await.unwrap(), Some(vec![again.clone()]), "round {round}");
+        let reused = sign_up(target, "b@example.com", &keyed("k1", "r2")).await;
+        assert!(matches!(reused, Err(StoreError::KeyReused)), "round {round}: {reused:?}");
+        match round {
+            0 => relay(target).await,
+            1 => {
+                let change = replace(&target.users, first.key.as_str(), exactly(1), person("c@example.com", None));
+                target.one(change).await.unwrap();
+            }
+            2 => _ = target.one(delete(&target.users, first.key.as_str(), Guard::Any)).await.unwrap(),
+            _ => (),
+        }
+    }
+    let unknown = Idempotency { key: "k2".to_owned(), request: "r1".to_owned() };
+    assert_eq!(target.store.recall(&target.users, &unknown).await.unwrap(), None);
+    let other = sign_up(target, "a@example.com", &keyed("k2", "r1")).await.unwrap();
+    assert_ne!(other.key, first.key);
+    // a change and a delete are told from their repeats just so
+    let patched = replace(&target.users, other.key.as_str(), exactly(1), person("d@example.com", None));
+    let unit = || UnitOfWork::new(vec![patched.clone()], &keyed("k3", "r3"));
+    let done = target.store.commit(unit()).await.unwrap().remove(0);
+    assert_eq!(target.store.commit(unit()).await.unwrap(), [Written { repeated: true, ..done }]);
+    let gone = UnitOfWork::new(vec![delete(&target.users, other.key.as_str(), exactly(2))], &keyed("k4", "r4"));
+    let done = target.store.commit(gone.clone()).await.unwrap().remove(0);
+    assert_eq!(target.store.commit(gone).await.unwrap(), [Written { repeated: true, ..done }]);
+}
+
+pub async fn of_many_equal_requests_one_is_done(target: &Target) {
+    const KEYS: usize = 12;
+    const TIMES: usize = 8;
+    let other = target.again().await;
+    let requests = (0..KEYS * TIMES).map(|index| {
+        let (target, number) = (if index % 2 == 0 { target } else { &other }, index % KEYS);
+        async move {
+            let origin = keyed(&format!("k{number}"), "r");
+            sign_up(target, &format!("u{number}@example.com"), &origin).await.unwrap()
+        }
+    });
+    let relaying = async {
+        for _ in 0..20 {
+            relay(target).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let (answers, ()) = tokio::join!(join_all(requests), relaying);
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.key, answers[index % KEYS].key, "one key, two records");
+        assert_eq!((answer.version, answer.created), (Version(1), true));
+    }
+    assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), KEYS);
+    let all = crate::domain::query::Query {
+        filter: crate::domain::query::Filter::All,
+        order: Vec::new(),
+        start: crate::domain::query::Start::Offset(0),
+        limit: 100,
+        count: true,
+    };
+    assert_eq!(target.store.find(&target.users, &all).await.unwrap().records.len(), KEYS);
+}
+
+pub async fn a_key_whose_request_failed_can_be_tried_again(target: &Target) {
+    target.one(create(&target.users, "taken", person("a@example.com", None))).await.unwrap();
+    let origin = keyed("k", "r");
+    let refused = sign_up(target, "a@example.com", &origin).await;
+    assert!(matches!(refused, Err(StoreError::Duplicate { .. })), "{refused:?}");
+    target.one(delete(&target.users, "taken", Guard::Any)).await.unwrap();
+    let done = sign_up(target, "a@example.com", &origin).await.unwrap();
+    assert!(!done.repeated);
+    assert!(sign_up(target, "a@example.com", &origin).await.unwrap().repeated);
+}
+
+async fn audit(target: &Target, query: AuditQuery) -> Vec<AuditEntry> {
+    let entities = match query.entities.is_empty() {
+        true => vec!["user".to_owned(), "thing".to_owned()],
+        false => query.entities,
+    };
+    let limit = if query.limit == 0 { 100 } else { query.limit };
+    target.store.audit(&AuditQuery { entities, limit, ..query }).await.unwrap()
+}
+
+pub async fn every_change_has_its_audit_entry(target: &Target) {
+    let mut row = titled("one");
+    row.0[field::SECRET] = text("hidden");
+    target.one(create(&target.things, "t", row.clone())).await.unwrap();
+    row.0[field::TITLE] = text("two");
+    target.one(replace(&target.things, "t", Guard::Any, row.clone())).await.unwrap();
+    assert!(target.one(replace(&target.things, "t", exactly(1), row.clone())).await.is_err());
+    assert!(target.one(create(&target.things, "t", row.clone())).await.is_err());
+    target.one(delete(&target.things, "t", Guard::Any)).await.unwrap();
+    // told twice by a relay that crashed between publishing and confirming
+    let events = target.store.outbox().claim("crashed", Duration::from_secs(30), 100).await.unwrap().events;
+    assert_eq!(events.len(), 3);
+    target.store.outbox().release("crashed").await.unwrap();
+    relay(target).await;
+    let entries = audit(target, AuditQuery::default()).await;
+    let told: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.version, entry.id)).collect();
+    assert_eq!(
+        told,
+        [("created", 1, events[0].id), ("updated", 2, events[1].id), ("deleted", 3, events[2].id)],
+        "what failed is not told"
+    );
+    for (entry, event) in entries.iter().zip(&events) {
+        assert_eq!((entry.actor.as_str(), entry.entity.as_str(), entry.key.as_str()), ("tester", "thing", "t"));
+        assert_eq!(entry.at, event.at);
+        assert_eq!(entry.after.as_ref().map(|json| json.get()), event.data.as_ref().map(|json| json.get()));
+    }
+    let before: Vec<_> = entries.iter().map(|entry| entry.before.as_ref().map(|json| json.get().to_owned())).collect();
+    let after: Vec<_> = entries.iter().map(|entry| entry.after.as_ref().map(|json| json.get().to_owned())).collect();
+    assert_eq!((&before[0], &before[1], &before[2], &after[2]), (&None, &after[0], &after[1], &None));
+    for text in before.iter().chain(&after).flatten() {
+        assert!(text.contains("\"secret\":\"***\"") && !text.contains("hidden"), "{text}");
+    }
+    let stored = target.at_rest().await;
+    assert!(!stored.windows(6).any(|bytes| bytes == b"hidden"), "an encrypted value is readable at rest");
+}
+
+pub async fn audit_entries_come_in_pages_by_filter(target: &Target) {
+    for index in 0..7 {
+        let user = person(&format!("{index}@example.com"), None);
+        target.one(create(&target.users, &format!("u{index}"), user)).await.unwrap();
+    }
+    let changes = vec![upsert(&target.things, "t", Guard::Any, titled("x"))];
+    target.store.commit(UnitOfWork::new(changes, &Origin::of("bob"))).await.unwrap();
+    relay(target).await;
+    let all = audit(target, AuditQuery::default()).await;
+    assert_eq!(all.len(), 8);
+    let ids = |entries: &[AuditEntry]| entries.iter().map(|entry| entry.id).collect::<Vec<_>>();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = audit(target, AuditQuery { after, limit: 3, ..AuditQuery::default() }).await;
+        let Some(last) = page.last() else { break };
+        after = Some((last.at.parse().unwrap(), last.id));
+        assert!(page.len() <= 3);
+        seen.extend(ids(&page));
+    }
+    assert_eq!(seen, ids(&all));
+    let some = |query| async { ids(&audit(target, query).await).len() };
+    let of = |entity: &str| AuditQuery { entities: vec![entity.to_owned()], ..AuditQuery::default() };
+    assert_eq!((some(of("user")).await, some(of("thing")).await, some(of("none")).await), (7, 1, 0));
+    assert_eq!(some(AuditQuery { key: Some("u3".to_owned()), ..AuditQuery::default() }).await, 1);
+    assert_eq!(some(AuditQuery { actor: Some("bob".to_owned()), ..AuditQuery::default() }).await, 1);
+    let last: Timestamp = all[7].at.parse().unwrap();
+    let since = |ms: i64| AuditQuery { since: Some(Timestamp(last.0 + ms)), ..AuditQuery::default() };
+    assert!(some(since(0)).await >= 1);
+    assert_eq!(some(since(1)).await, 0);
+}

@@ -1,0 +1,249 @@
+//! The audit, and the answers under idempotency keys. Both ride in the record's document, with the pending event of their change, and are
+//! filed into collections of their own before that event is taken out: what a crash repeats is filed once.
+//!
+//! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an answer that is not filed yet.
+
+use bson::{Bson, DateTime, Document, doc};
+use futures::TryStreamExt;
+use mongodb::{
+    Collection as Handle, Database, IndexModel,
+    error::{Error, ErrorKind},
+};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    StoreError,
+    document::PENDING,
+    fault::{Fault, read},
+    values::int_of,
+};
+use crate::domain::{
+    audit::{AuditEntry, AuditQuery},
+    change::Idempotency,
+    event::Envelope,
+    record::Key,
+    value::Timestamp,
+};
+
+/// Who changed what and when.
+const AUDIT: &str = "flyweight_audit";
+/// Reserved idempotency keys, and what was answered.
+const IDEMPOTENCY: &str = "flyweight_idempotency";
+/// How long a key is kept.
+const ANSWER_HOURS: i64 = 24;
+/// A value is there already.
+const DUPLICATE: i32 = 11000;
+
+/// The collections of the audit and of idempotency keys.
+#[derive(Clone)]
+pub struct Ledger {
+    database: Database,
+}
+
+/// What is known of an idempotency key.
+pub enum Known {
+    /// It came with this request before, for this record; whether it was done, the record's document says.
+    Reserved(Key),
+    /// It was done: the answer.
+    Done(String),
+}
+
+impl Ledger {
+    /// The ledger of a database.
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// Makes the indexes.
+    pub async fn prepare(&self, deadline: Instant) -> Result<(), Fault> {
+        let index = |keys: Document| IndexModel::builder().keys(keys).build();
+        let audit = [doc! { "entity": 1, "key": 1, "at": 1 }, doc! { "actor": 1, "at": 1 }, doc! { "at": 1 }];
+        read(deadline, self.audit().create_indexes(audit.map(index))).await?;
+        read(deadline, self.keys().create_index(index(doc! { "at": 1 }))).await.map(|_| ())
+    }
+
+    /// Reserves a key for a record; none where it is new.
+    pub async fn reserve(
+        &self,
+        idempotency: &Idempotency,
+        record: &Key,
+        deadline: Instant,
+    ) -> Result<Option<Known>, StoreError> {
+        let Idempotency { key, request } = idempotency;
+        let reservation = doc! {
+            "_id": key, "request": request, "record": record.as_str(), "at": DateTime::from_millis(Timestamp::now().0)
+        };
+        match read(deadline, self.keys().insert_one(reservation)).await {
+            Ok(_) => Ok(None),
+            Err(Fault::Taken(_)) => self.known(idempotency, deadline).await,
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// What is known of a key.
+    ///
+    /// # Errors
+    /// `KeyReused` where it came with another request.
+    pub async fn known(&self, idempotency: &Idempotency, deadline: Instant) -> Result<Option<Known>, StoreError> {
+        let found = read(deadline, self.keys().find_one(doc! { "_id": &idempotency.key })).await?;
+        let Some(found) = found else { return Ok(None) };
+        if found.get_str("request").ok() != Some(idempotency.request.as_str()) {
+            return Err(StoreError::KeyReused);
+        }
+        if let Ok(answer) = found.get_str("answer") {
+            return Ok(Some(Known::Done(answer.to_owned())));
+        }
+        let record = found.get_str("record").ok().and_then(|record| record.parse().ok());
+        let corrupt = || StoreError::Corrupt("an idempotency key is reserved for no record".to_owned());
+        Ok(Some(Known::Reserved(record.ok_or_else(corrupt)?)))
+    }
+
+    /// Files what rides with some events of some documents. Filed before, it stays as it is.
+    pub async fn file(
+        &self,
+        handle: &Handle<Document>,
+        of: &Document,
+        ids: &[String],
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let cursor = read(deadline, handle.find(of.clone()).projection(doc! { PENDING: 1 })).await?;
+        let documents: Vec<Document> = read(deadline, cursor.try_collect()).await?;
+        let Riders { entries, answers } = riders_of(&documents, ids);
+        for (key, answer) in answers {
+            let answer = doc! { "$set": { "answer": answer } };
+            read(deadline, self.keys().update_one(doc! { "_id": key }, answer)).await?;
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let audit = self.audit();
+        match read(deadline, async { Ok(audit.insert_many(entries).ordered(false).await) }).await? {
+            Err(error) if !only_duplicates(&error) => Err(super::fault::of_driver(&error, false)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The audit entries that a query finds, oldest first.
+    pub async fn find(&self, query: &AuditQuery, deadline: Instant) -> Result<Vec<AuditEntry>, StoreError> {
+        let AuditQuery { entities, key, actor, since, after, limit } = query;
+        let mut parts = vec![doc! { "entity": { "$in": entities } }];
+        parts.extend(key.as_ref().map(|key| doc! { "key": key }));
+        parts.extend(actor.as_ref().map(|actor| doc! { "actor": actor }));
+        parts.extend(since.map(|since| doc! { "at": { "$gte": DateTime::from_millis(since.0) } }));
+        if let Some((at, id)) = after {
+            let at = DateTime::from_millis(at.0);
+            parts.push(doc! { "$or": [
+                { "at": { "$gt": at } },
+                { "$and": [{ "at": at }, { "_id": { "$gt": id.to_string() } }] },
+            ] });
+        }
+        let audit = self.audit();
+        let find = audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit));
+        let documents = super::collect(find, deadline).await?;
+        documents.iter().map(filed_entry).collect()
+    }
+
+    /// Removes keys that are older than their retention, and says how many.
+    pub async fn prune(&self, deadline: Instant) -> Result<u64, Fault> {
+        let before = DateTime::from_millis(Timestamp::now().0 - ANSWER_HOURS * 3_600_000);
+        let removed = read(deadline, self.keys().delete_many(doc! { "at": { "$lt": before } })).await?;
+        Ok(removed.deleted_count)
+    }
+
+    fn audit(&self) -> Handle<Document> {
+        self.database.collection(AUDIT)
+    }
+
+    fn keys(&self) -> Handle<Document> {
+        self.database.collection(IDEMPOTENCY)
+    }
+}
+
+/// What rides with an event: who made the change and the record before it, and what the unit was answered.
+pub fn rider(event: &Envelope, actor: &str, before: Option<&str>) -> Result<Document, StoreError> {
+    let text = serde_json::to_string(event).map_err(|error| StoreError::Unsupported(error.to_string()))?;
+    let mut rider = doc! { "id": event.id.to_string(), "envelope": text, "actor": actor };
+    if let Some(before) = before {
+        rider.insert("before", before);
+    }
+    Ok(rider)
+}
+
+/// The answer under a key that still waits in a document.
+pub fn answer_in<'a>(document: &'a Document, key: &str) -> Option<&'a str> {
+    let riders = document.get_array(PENDING).ok()?.iter().filter_map(Bson::as_document);
+    let mut done = riders.filter_map(|rider| rider.get_document("done").ok());
+    done.find(|done| done.get_str("key").ok() == Some(key))?.get_str("answer").ok()
+}
+
+/// What rides with some events.
+struct Riders {
+    /// Audit entries.
+    entries: Vec<Document>,
+    /// Keys with what was answered.
+    answers: Vec<(String, String)>,
+}
+
+fn riders_of(documents: &[Document], ids: &[String]) -> Riders {
+    let mut riders = Riders { entries: Vec::new(), answers: Vec::new() };
+    for document in documents {
+        for rider in document.get_array(PENDING).into_iter().flatten().filter_map(Bson::as_document) {
+            if !rider.get_str("id").is_ok_and(|id| ids.iter().any(|wanted| wanted == id)) {
+                continue;
+            }
+            riders.entries.extend(entry_of(rider));
+            if let Ok(done) = rider.get_document("done") {
+                let text = |name: &str| done.get_str(name).unwrap_or_default().to_owned();
+                riders.answers.push((text("key"), text("answer")));
+            }
+        }
+    }
+    riders
+}
+
+/// Events of an older program carry no rider.
+fn entry_of(rider: &Document) -> Option<Document> {
+    let event: Envelope = serde_json::from_str(rider.get_str("envelope").ok()?).ok()?;
+    let actor = rider.get_str("actor").ok()?.to_owned();
+    let before = rider.get_str("before").ok().map(str::to_owned);
+    let AuditEntry { id, at, actor, entity, key, action, version, before, after } =
+        AuditEntry::of_event(event, actor, before);
+    let json = |json: Option<Box<RawValue>>| json.map_or(Bson::Null, |json| Bson::String(json.get().to_owned()));
+    let at = at.parse::<Timestamp>().ok()?;
+    Some(doc! {
+        "_id": id.to_string(), "at": DateTime::from_millis(at.0), "actor": actor, "entity": entity, "key": key,
+        "action": action, "version": version as i64, "before": json(before), "after": json(after),
+    })
+}
+
+fn filed_entry(document: &Document) -> Result<AuditEntry, StoreError> {
+    let text = |name: &str| document.get_str(name).unwrap_or_default().to_owned();
+    let wrong = |what: &str| StoreError::Corrupt(format!("{what} of an audit entry cannot be read"));
+    let json = |name: &str| match document.get(name) {
+        Some(Bson::String(json)) => RawValue::from_string(json.clone()).map(Some).map_err(|_| wrong("the record")),
+        _ => Ok(None),
+    };
+    Ok(AuditEntry {
+        id: text("_id").parse::<Uuid>().map_err(|_| wrong("the id"))?,
+        at: document.get_datetime("at").map(|at| Timestamp(at.timestamp_millis()).to_string()).unwrap_or_default(),
+        actor: text("actor"),
+        entity: text("entity"),
+        key: text("key"),
+        action: text("action"),
+        version: document.get("version").and_then(int_of).unwrap_or_default() as u64,
+        before: json("before")?,
+        after: json("after")?,
+    })
+}
+
+fn only_duplicates(error: &Error) -> bool {
+    match error.kind.as_ref() {
+        ErrorKind::InsertMany(errors) => {
+            errors.write_concern_error.is_none()
+                && errors.write_errors.iter().flatten().all(|error| error.code == DUPLICATE)
+        }
+        _ => false,
+    }
+}

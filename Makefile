@@ -12,7 +12,7 @@ ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
 
-.PHONY: help run test bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ bench: ## Measure memory, growth, hit ratios and serving beside Redis, moka, qui
 	@tests/tools/install.sh bench redis
 	@mkdir -p docs
 	@cargo bench --quiet --workspace --bench engine -- $(ONLY)
+
+soak: ## Prove the operator for longer: every moment of death, 200 random changes, 1,000 services (needs root)
+	@tests/operator.sh --soak
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
 	@tests/demo.sh run

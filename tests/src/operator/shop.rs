@@ -15,7 +15,7 @@ pub const CHILDREN: [&str; 7] = [
     "horizontalpodautoscalers",
 ];
 /// What the API server or a controller adds, and what differs from namespace to namespace.
-const NOISE: [&str; 10] = [
+const NOISE: [&str; 11] = [
     "uid",
     "resourceVersion",
     "generation",
@@ -23,6 +23,7 @@ const NOISE: [&str; 10] = [
     "managedFields",
     "namespace",
     "flyweight.dev/applied",
+    "flyweight.dev/secrets",
     "deployment.kubernetes.io/revision",
     "clusterIP",
     "clusterIPs",

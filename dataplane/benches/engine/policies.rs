@@ -95,7 +95,7 @@ fn tier(policy: Policy) -> Result<(MemoryTier, PoolId)> {
 /// Reads all, putting in what is missing.
 fn run(tier: &MemoryTier, pool: PoolId) -> Result<Ratio> {
     // All keys have one record: only the key matters here.
-    let found = Lookup::Found(record(1)?);
+    let found = Lookup::Found(record(1, 1)?);
     let mut count = Count::default();
     for (at, n) in requests().enumerate() {
         let now_ms = NOW_MS + at as u64 / 100;

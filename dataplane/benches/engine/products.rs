@@ -1,4 +1,4 @@
-//! The data of the benches: products of 951 bytes of JSON with UUIDs as keys and 1,000 distinct states of everything but key, version, times, price and
+//! The data of the benches: products of 951 bytes of JSON with UUIDs as keys, a thousand of which share everything but key, version, times, price and
 //! stock; and how keys are drawn.
 
 use anyhow::{Context, Result};
@@ -11,8 +11,8 @@ use dataplane::domain::{
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-/// Distinct shared states.
-pub const STATES: u64 = 1_000;
+/// Products of one shared state.
+pub const OF_A_STATE: u64 = 1_000;
 /// The bytes of a product as JSON.
 pub const BODY: usize = 951;
 /// Where the benches' time begins.
@@ -38,9 +38,9 @@ pub fn uuid(n: u64) -> u128 {
     u128::from(mix(n + 1)) << 64 | u128::from(mix(n + 7))
 }
 
-/// The n-th product.
-pub fn record(n: u64) -> Result<Record> {
-    let state = mix(n) % STATES;
+/// The n-th of so many products.
+pub fn record(n: u64, products: u64) -> Result<Record> {
+    let state = mix(n) % products.div_ceil(OF_A_STATE);
     let name = format!("Wireless headphones, model {state:04}");
     let attributes = format!(r#"{{"colour":"black","driver":"40 mm","model":"{state:04}","weight":"250 g"}}"#);
     let created_at = Timestamp(NOW_MS as i64 - (mix(n + 3) % 30_000_000_000) as i64);

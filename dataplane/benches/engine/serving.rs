@@ -196,7 +196,7 @@ fn fill(server: &Server, token: Option<&str>, files: Option<&TempDir>) -> Result
     let headers = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
     let mut paths = Vec::new();
     for n in 0..PRODUCTS {
-        let record = record(n)?;
+        let record = record(n, PRODUCTS)?;
         let mut body = serde_json::from_str::<serde_json::Value>(&record.to_json(&schema(true)))?;
         for name in ["version", "created_at", "updated_at"] {
             body.as_object_mut().map(|fields| fields.remove(name));

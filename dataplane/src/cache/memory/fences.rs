@@ -15,6 +15,7 @@ pub struct Fences {
     by_key: HashMap<u64, Fence>,
     /// Keys by when they were fenced, the oldest first; a key that was fenced again is in it again.
     queue: VecDeque<(u64, u64)>,
+    /// None until the first is raised: a part that nothing has left yet needs no room for them.
     floors: Box<[u64]>,
     max: usize,
 }
@@ -27,7 +28,7 @@ struct Fence {
 impl Fences {
     /// No fences, and at most so many later; and as many floors.
     pub fn new(max: usize) -> Self {
-        Self { by_key: HashMap::new(), queue: VecDeque::new(), floors: vec![0; max].into(), max }
+        Self { by_key: HashMap::new(), queue: VecDeque::new(), floors: Box::default(), max }
     }
 
     /// Bytes that are allocated.
@@ -61,22 +62,29 @@ impl Fences {
     /// From now on refuses loads of a key that began up to a time.
     pub fn raise(&mut self, hash: u64, at_ms: u64) {
         let at = self.floor_of(hash);
-        let floor = &mut self.floors[at];
+        let floor = &mut self.made_floors()[at];
         *floor = at_ms.max(*floor);
     }
 
     /// From now on refuses loads of any key that began up to a time.
     pub fn raise_all(&mut self, at_ms: u64) {
-        self.floors.iter_mut().for_each(|floor| *floor = at_ms.max(*floor));
+        self.made_floors().iter_mut().for_each(|floor| *floor = at_ms.max(*floor));
     }
 
     /// Whether a load of a key that began then may bring something that is older than what was seen.
     pub fn overtook(&self, hash: u64, began_ms: u64) -> bool {
-        began_ms <= self.floors[self.floor_of(hash)]
+        self.floors.get(self.floor_of(hash)).is_some_and(|floor| began_ms <= *floor)
+    }
+
+    fn made_floors(&mut self) -> &mut [u64] {
+        if self.floors.is_empty() {
+            self.floors = vec![0; self.max].into();
+        }
+        &mut self.floors
     }
 
     fn floor_of(&self, hash: u64) -> usize {
-        (hash >> 48) as usize % self.floors.len()
+        (hash >> 48) as usize % self.max
     }
 }
 

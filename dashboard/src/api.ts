@@ -30,7 +30,8 @@ export interface Figures {
   checks: Record<string, Check>;
 }
 export interface FeedEvent { id: string; type: string; entity: string; key: string; version: number; cursor?: string; at: string }
-export interface DeadLetter { id: string; [name: string]: unknown }
+export interface Stage { stage: string; workers: number; queued: number; in_flight: number; done: number; retried: number; dead_letters: number }
+export interface DeadLetter { id: string; stage: string; subject: string | null; class: string | null; error: string | null; attempts: number | null }
 
 const TOKEN = "flyweight-token";
 

@@ -130,14 +130,10 @@ function step(): void {
 
   const rates = moments.map((moment) => moment.reads + moment.writes);
   tiles.requests.show(`${perSecond(rates[last] ?? 0)} /s`, `${perSecond(moments[last]?.writes ?? 0)} writes /s`, rates, span);
-  tiles.latency.show(milliseconds(p99[last] ?? null), `p50 ${milliseconds(p50[last] ?? null)}`, p99.map((value) => value ?? 0), span);
+  tiles.latency.show(milliseconds(p99[last] ?? null), `p50 ${milliseconds(p50[last] ?? null)}`, p99, span);
   const hits = total(list, (pool) => total(pool.tiers, (tier) => tier.hits));
   const misses = total(list, (pool) => pool.tiers[pool.tiers.length - 1]?.misses ?? 0);
-  const ratios = moments.map((moment) => {
-    const all = [...moment.pools.values()];
-    const answered = total(all, (pool) => pool.hits);
-    return answered / Math.max(1e-9, answered + total(all, (pool) => pool.misses));
-  });
+  const ratios = moments.map((_, index) => history_.answeredRatio(index));
   tiles.hits.show(percent(hits + misses > 0 ? hits / (hits + misses) : null), `${count(hits)} of ${count(hits + misses)} reads`, ratios, span);
   const [used, saved] = [total(list, (pool) => pool.bytes), Math.max(0, total(list, (pool) => pool.bytes_saved))];
   const entities = total(list, (pool) => pool.entities);

@@ -9,7 +9,7 @@ export type Scale = (values: number[]) => { marks: number[]; share: (value: numb
 
 /** From zero to the next round number. */
 export const fromZero: Scale = (values) => {
-  const top = nice(Math.max(0, ...values));
+  const top = Math.max(2, nice(Math.max(0, ...values)));
   return { marks: [top / 2, top], share: (value) => value / top };
 };
 
@@ -106,8 +106,8 @@ export class Chart {
 export class Sparkline {
   readonly element = svg("svg", { class: "spark", preserveAspectRatio: "none", viewBox: "0 0 100 28", "aria-hidden": "true" });
 
-  show(values: number[], span: number, colour: string): void {
-    const top = Math.max(1e-9, ...values);
+  show(values: (number | null)[], span: number, colour: string): void {
+    const top = Math.max(1e-9, ...values.map((value) => value ?? 0));
     const first = span + 1 - values.length;
     const x = (index: number) => ((first + index) / span) * 100;
     const y = (value: number) => 26 - (value / top) * 23;
@@ -127,7 +127,7 @@ export class Tile {
     this.element.append(this.spark.element);
   }
 
-  show(value: string, note: string, values: number[], span: number): void {
+  show(value: string, note: string, values: (number | null)[], span: number): void {
     put(this.value, value);
     put(this.note, note);
     this.spark.show(values, span, this.colour);

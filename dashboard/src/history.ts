@@ -126,6 +126,19 @@ export class History {
     return hits + misses < 0.05 ? null : hits / (hits + misses);
   }
 
+  /** The share of reads that any tier answered around a moment; null where nothing was read. */
+  answeredRatio(index: number): number | null {
+    let hits = 0;
+    let misses = 0;
+    for (const { pools } of this.window(index)) {
+      for (const pool of pools.values()) {
+        hits += pool.hits;
+        misses += pool.misses;
+      }
+    }
+    return hits + misses < 0.05 ? null : hits / (hits + misses);
+  }
+
   private window(index: number): Moment[] {
     return this.moments.slice(Math.max(0, index - WINDOW_S + 1), index + 1);
   }

@@ -3,12 +3,33 @@
 use std::process::{Command, Stdio};
 
 use harness::{root, skipped};
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::{browser::tool, stage::Stage};
 
 /// No answer of a status, media type, header or body that the document does not have; no 5xx.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,unsupported_method";
+
+#[tokio::test]
+async fn every_described_path_allows_what_is_described() {
+    let stage = Stage::embedded();
+    let document = stage.api.get("/openapi.json").await.json();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let example =
+            path.split('/').map(|part| if part.starts_with('{') { "a" } else { part }).collect::<Vec<_>>().join("/");
+        let answer = stage.api.send(Method::TRACE, &example, &[], &Value::Null).await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text);
+        let allowed = answer.header("allow");
+        for method in item.as_object().unwrap().keys() {
+            assert!(
+                allowed.split(',').any(|one| one.eq_ignore_ascii_case(method)),
+                "{path}: {method} is not in {allowed}"
+            );
+        }
+    }
+}
 
 #[tokio::test]
 async fn no_answer_is_outside_the_document() {

@@ -298,7 +298,7 @@ fn tell_how(port: u16) {
     let (bold, plain) = if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let url = format!("http://localhost:{port}/api/v1/products");
     println!(
-        "\n{bold}The shop is served at http://localhost:{port}/api/v1{plain}\nTry, in another terminal:\n  \
+        "\n{bold}The shop is served at http://localhost:{port}/api/v1{plain}\nThe dashboard is at http://localhost:{port}/ and the API's description at http://localhost:{port}/docs\nTry, in another terminal:\n  \
          curl -i -X POST {url} -H 'content-type: application/json' -d '{{\"id\":\"lamp\",\"name\":\"Lamp\",\"price\":\"19.90\"}}'\n  \
          curl -i {url}/lamp -H 'flyweight-explain: 1'\n  \
          curl -i {url}/lamp -H 'if-none-match: \"1\"'\n"

@@ -82,7 +82,7 @@ pub fn set_items(schema: &Schema, row: &mut Row, items: &[Item]) {
             text.push(',');
         }
         if let Some(price) = item.price {
-            text.push_str(&format!("{{\"price\":{price},"));
+            text.push_str(&format!("{{\"price\":{},", price.normalize()));
         } else {
             text.push('{');
         }
@@ -105,8 +105,10 @@ fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
     }
 }
 
+/// The items in one form, however the client wrote their prices, and the total.
 fn derive(schema: &Schema, row: &mut Row) {
     let Ok(items) = items(schema, row) else { return };
+    set_items(schema, row, &items);
     if let Some(slot) = schema.index_of("total").and_then(|index| row.0.get_mut(index)) {
         *slot = Value::Decimal(total(&items));
     }

@@ -1,10 +1,11 @@
 //! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of operations beside this file.
 //!
 //! A test walks the router and this document and wants each route in both: a new route is described in one of
-//! `pools`, `factory`, `searches` and `service`.
+//! `pools`, `factory`, `pipeline`, `searches` and `service`.
 
 mod factory;
 pub mod operation;
+mod pipeline;
 mod pools;
 pub mod schemas;
 mod searches;
@@ -35,10 +36,13 @@ pub fn routes(pools: &[Pool]) -> Router {
 /// The document for an API that serves these pools.
 pub fn document(pools: &[Pool]) -> Json {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for operation in service::operations().into_iter().chain(factory::operations()).chain(searches::operations()) {
+    let operations =
+        [service::operations(), factory::operations(), searches::operations(), pipeline::operations(pools)];
+    for operation in operations.into_iter().flatten() {
         operation.insert_into(&mut paths);
     }
     schemas.extend(service::schemas());
+    schemas.extend(pipeline::schemas());
     for Pool { entity, resource, .. } in pools {
         let schema = resource.records.schema();
         let mut described = schemas::of_entity(schema, &schemas::pascal(&schema.entity));
@@ -75,6 +79,7 @@ fn tags(pools: &[Pool]) -> Vec<Json> {
     });
     let others = [
         ("events", "The live feed."),
+        ("pipeline", "How orders are fulfilled, and what could not be done."),
         ("factory", "What the pools hold, and what sharing saves."),
         ("service", "Health, and this document."),
         ("pages", "The dashboard and this description."),

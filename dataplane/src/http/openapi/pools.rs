@@ -20,14 +20,17 @@ fn tags() -> Json {
 }
 
 /// What a pool's operations are made from.
-struct Described<'a> {
-    path: &'a str,
-    tag: &'a str,
+pub struct Described<'a> {
+    /// The path of the collection.
+    pub path: &'a str,
+    /// The group.
+    pub tag: &'a str,
     /// `Product`
-    one: String,
+    pub one: String,
     /// `Products`
-    many: String,
-    key: &'a str,
+    pub many: String,
+    /// The name of the key.
+    pub key: &'a str,
 }
 
 /// The operations of one pool.
@@ -120,8 +123,8 @@ impl Described<'_> {
         self.page(operation).query("ids", &ids, json!({ "type": "string" }))
     }
 
-    /// The parameters and the answers of a page.
-    fn page(&self, operation: Operation) -> Operation {
+    /// The operation with the parameters and the answers of a page.
+    pub fn page(&self, operation: Operation) -> Operation {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT });
         let cursor = json!({ "type": "string", "minLength": 1 });
         operation
@@ -224,7 +227,8 @@ impl Described<'_> {
         operation.header("Idempotency-Key", about, schema)
     }
 
-    fn read(&self) -> Operation {
+    /// Reads one record.
+    pub fn read(&self) -> Operation {
         let always = [("ETag", true)];
         Operation::get(self.at(), format!("get{}", self.one), "One record")
             .tag(self.tag)

@@ -143,6 +143,7 @@ async fn an_orders_total_is_computed_and_its_prices_come_from_the_catalogue() {
     let created = server.post("/orders", &order(items)).await.expect(201);
     assert!(created.text.contains("\"total\":20.2,"), "{}", created.text);
     assert_eq!(created.json()["items"][0]["price"].to_string(), "0.1");
+    assert_eq!(created.json()["items"][1]["price"].to_string(), "19.9", "a number, however it was written");
     assert_eq!(created.json()["status"], "pending");
     let patched = server.patch("/orders/o", r#"{"items":[{"product_id":"tea","quantity":1}]}"#).await.expect(200);
     assert!(patched.text.contains("\"total\":0.1,"), "{}", patched.text);

@@ -33,7 +33,9 @@ bench: ## Measure memory, growth, hit ratios and serving beside Redis, moka, qui
 	@mkdir -p docs
 	@cargo bench --quiet --workspace --bench engine -- $(ONLY)
 
-soak: ## Prove the operator for longer: every moment of death, 200 random changes, 1,000 services (needs root)
+soak: ## Prove crashes, overload, outages and the operator at full length, some hours (the operator's part needs root)
+	@cargo build --workspace --bins
+	@FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture durability failpoints ingest order outage overload staleness
 	@tests/operator.sh --soak
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked

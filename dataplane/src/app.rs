@@ -6,6 +6,8 @@ mod check;
 mod feed;
 mod figures;
 mod hot;
+mod ingest;
+mod memory;
 mod monitor;
 mod orders;
 mod overview;

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crds::{resolve::Fault, settings::BackendKind, settings::Settings, units::Span};
+use crds::{
+    resolve::Fault,
+    settings::BackendKind,
+    settings::Settings,
+    units::{Bytes, Span},
+};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -35,6 +40,17 @@ pub struct Loaded {
     pub hash: String,
     /// The hash of the part that a running process cannot change.
     pub rolling_hash: String,
+    /// What only the environment says.
+    pub limits: ProcessLimits,
+}
+
+/// Limits of one process, which only the environment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// The most resident memory: `MAX_MEMORY_USAGE`.
+    pub memory_max: Option<Bytes>,
+    /// How long a call waits for a connection to MySQL: `CONNECTION_TIMEOUT`.
+    pub connection_timeout: Option<Span>,
 }
 
 /// Why there are no settings.
@@ -77,7 +93,8 @@ impl Source {
         };
         let (hash, rolling_hash) = (settings.hash(), settings.rolling_hash());
         apply_environment(&mut settings, |name| std::env::var(name).ok())?;
-        Ok(Loaded { settings, hash, rolling_hash })
+        let limits = process_limits(|name| std::env::var(name).ok())?;
+        Ok(Loaded { settings, hash, rolling_hash, limits })
     }
 
     /// Follows the source. A receiver sees each new sound configuration whose restart-only part is that of `running`;
@@ -172,6 +189,21 @@ pub fn apply_environment(settings: &mut Settings, get: impl Fn(&str) -> Option<S
             .map_err(|_| fault("LOG_LEVEL", &level, "write error, warn, info, debug or trace"))?;
     }
     Ok(())
+}
+
+/// The limits that are in the environment.
+///
+/// # Errors
+/// The first variable whose value has no sense.
+pub fn process_limits(get: impl Fn(&str) -> Option<String>) -> Result<ProcessLimits, ConfigError> {
+    let memory_max = match get("MAX_MEMORY_USAGE") {
+        None => None,
+        Some(text) => match text.parse::<Bytes>() {
+            Ok(bytes) if bytes.0 > 0 => Some(bytes),
+            _ => return Err(fault("MAX_MEMORY_USAGE", &text, "write bytes, as in 512Mi")),
+        },
+    };
+    Ok(ProcessLimits { memory_max, connection_timeout: span(&get, "CONNECTION_TIMEOUT")? })
 }
 
 fn read_file(path: &PathBuf) -> Result<Settings, ConfigError> {

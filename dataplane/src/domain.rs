@@ -13,6 +13,7 @@ pub mod json;
 pub mod notification_template;
 pub mod order;
 pub mod payment;
+pub mod price_event;
 pub mod product;
 pub mod progress;
 pub mod query;

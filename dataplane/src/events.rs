@@ -1,6 +1,7 @@
 //! The feed of changes: from the outboxes through the bus to caches and live clients.
 
 pub mod consumer;
+pub mod intake;
 pub mod kafka;
 pub mod local;
 pub mod relay;

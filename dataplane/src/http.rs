@@ -8,8 +8,10 @@ pub mod direct;
 pub mod error;
 pub mod extract;
 pub mod factory;
+pub mod gate;
 pub mod guard;
 pub mod health;
+pub mod ingest;
 pub mod listing;
 pub mod live;
 pub mod metrics;
@@ -20,6 +22,7 @@ pub mod pipeline;
 pub mod repositories;
 pub mod resource;
 pub mod router;
+pub mod schemas;
 pub mod status;
 pub mod templates;
 

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod config;
 pub mod domain;
 pub mod events;
+pub mod failpoint;
 pub mod flyweight;
 pub mod gateway;
 pub mod http;

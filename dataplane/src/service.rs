@@ -8,6 +8,7 @@ pub mod dependency;
 pub mod error;
 pub mod factory;
 pub mod failure;
+pub mod ingest;
 pub mod list;
 pub mod notify;
 pub mod orders;

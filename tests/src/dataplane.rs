@@ -61,7 +61,7 @@ impl DataPlane {
     /// It does not become ready; the message holds what it printed.
     pub fn start(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let (child, Ready { url, admin }) = launch(&args, "0", "0");
+        let (child, Ready { url, admin }) = launch(&args, &[], "0", "0");
         Self { url, admin, args, child }
     }
 
@@ -89,9 +89,19 @@ impl DataPlane {
 
     /// Starts it again on the same ports with the same arguments.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// Starts it again with these variables in its environment.
+    pub fn restart_with(&mut self, environment: &[(&str, &str)]) {
         let port = |url: &str| url.rsplit(':').next().unwrap_or("0").to_owned();
-        let (child, _) = launch(&self.args, &port(&self.url), &port(&self.admin));
+        let (child, _) = launch(&self.args, environment, &port(&self.url), &port(&self.admin));
         self.child = child;
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// The resident memory of the process, in bytes.
@@ -107,7 +117,7 @@ impl Drop for DataPlane {
     }
 }
 
-fn launch(args: &[String], port: &str, admin_port: &str) -> (Child, Ready) {
+fn launch(args: &[String], environment: &[(&str, &str)], port: &str, admin_port: &str) -> (Child, Ready) {
     let mut command = Command::new(bin_dir().join("flyweight-dataplane"));
     command.args(args).args([
         "--port",
@@ -119,6 +129,7 @@ fn launch(args: &[String], port: &str, admin_port: &str) -> (Child, Ready) {
         "--drain-delay",
         "0s",
     ]);
+    command.envs(environment.iter().copied());
     let mut child =
         process::spawn(&command).unwrap_or_else(|error| panic!("the data plane cannot be started: {error}"));
     let Some(stderr) = child.stderr.take() else { panic!("no standard error") };

@@ -8,6 +8,7 @@ pub mod kubectl;
 pub mod manifests;
 pub mod operator;
 pub mod process;
+pub mod scale;
 pub mod server;
 pub mod wait;
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use crds::settings::{BackendKind, BackendSettings, Settings};
+use crds::{
+    settings::{BackendKind, BackendSettings, Settings},
+    units::Span,
+};
 
 use crate::{
     cache::{
@@ -20,6 +23,7 @@ use crate::{
     domain::seal::Sealer,
     events::{
         EventBus,
+        intake::{Intake, kafka::KafkaIntake, local::LocalIntake},
         kafka::{
             KafkaBus,
             config::{KafkaOptions, KafkaSecurity},
@@ -59,6 +63,8 @@ pub struct Backends {
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
     /// The bus, with its backend's name.
     pub bus: (String, Arc<dyn EventBus>),
+    /// The log of events from outside.
+    pub intake: Arc<dyn Intake>,
 }
 
 /// Opens all backends of the settings. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -70,6 +76,7 @@ pub async fn open(
     place: &Place,
     sealer: &Arc<dyn Sealer>,
     clock: &Clock,
+    connection_timeout: Option<Span>,
 ) -> anyhow::Result<Backends> {
     let (mut stores, mut caches, mut bus) = (BTreeMap::new(), BTreeMap::new(), None);
     for BackendSettings { name, secret: _, kind } in &settings.backends {
@@ -80,7 +87,7 @@ pub async fn open(
         match kind {
             BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {
                 let store = match (place, &files) {
-                    (_, Some(files)) => declared_store(files, kind, sealer).await?,
+                    (_, Some(files)) => declared_store(files, kind, sealer, connection_timeout).await?,
                     (Place::Embedded(dir) | Place::Backends(dir), None) => {
                         Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
                     }
@@ -96,27 +103,33 @@ pub async fn open(
             }
             BackendKind::Kafka { topic_prefix } => {
                 if let Some(files) = &files {
-                    bus = Some((name.clone(), kafka(files, topic_prefix)?));
+                    let options = kafka(files, topic_prefix)?;
+                    let intake: Arc<dyn Intake> = Arc::new(KafkaIntake::start(&options)?);
+                    let events: Arc<dyn EventBus> = Arc::new(KafkaBus::start(options)?);
+                    bus = Some((name.clone(), events, intake));
                 }
             }
         }
     }
-    let bus = match (bus, place) {
+    let (name, events, intake) = match (bus, place) {
         (Some(bus), _) => bus,
         (None, Place::Embedded(dir)) => {
-            ("events".to_owned(), Arc::new(LocalBus::open(dir, LocalOptions::default()).await?) as Arc<dyn EventBus>)
+            let events: Arc<dyn EventBus> = Arc::new(LocalBus::open(dir, LocalOptions::default()).await?);
+            let intake: Arc<dyn Intake> = Arc::new(LocalIntake::open(dir).await?);
+            ("events".to_owned(), events, intake)
         }
         (None, Place::Backends(_)) => {
             bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
         }
     };
-    Ok(Backends { stores, caches, bus })
+    Ok(Backends { stores, caches, bus: (name, events), intake })
 }
 
 async fn declared_store(
     files: &Files,
     kind: &BackendKind,
     sealer: &Arc<dyn Sealer>,
+    connection_timeout: Option<Span>,
 ) -> anyhow::Result<Arc<dyn RecordStore>> {
     Ok(match kind {
         BackendKind::Mongodb { database } => {
@@ -131,12 +144,14 @@ async fn declared_store(
             Arc::new(MongoStore::connect(options, sealer.clone()).await?)
         }
         BackendKind::Mysql { max_connections } => {
+            let defaults = MysqlOptions::new(files.url()?);
             let options = MysqlOptions {
                 ca: files.path("ca.crt"),
                 cert: files.path("tls.crt"),
                 key: files.path("tls.key"),
                 max_connections: *max_connections,
-                ..MysqlOptions::new(files.url()?)
+                acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
+                ..defaults
             };
             Arc::new(SqlStore::mysql(options, sealer.clone())?)
         }
@@ -156,10 +171,10 @@ fn redis(files: &Files, clock: &Clock) -> Result<RedisCache, String> {
     RedisCache::new(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE }, clock.clone())
 }
 
-fn kafka(files: &Files, topic_prefix: &str) -> anyhow::Result<Arc<dyn EventBus>> {
+fn kafka(files: &Files, topic_prefix: &str) -> anyhow::Result<KafkaOptions> {
     let mut options = KafkaOptions::new(files.url()?, topic_prefix);
     options.security = KafkaSecurity::from_folder(&files.0)?;
-    Ok(Arc::new(KafkaBus::start(options)?))
+    Ok(options)
 }
 
 /// The files of one backend's Secret.

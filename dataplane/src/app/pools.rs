@@ -24,8 +24,9 @@ use crate::{
     },
     domain::{change::Collection, dead_letter, entities, schema::Schema, seal::Sealer},
     http::{
+        gate::Gate,
         metrics::HttpMetrics,
-        resource::{Gate, Policy, Resource},
+        resource::{Policy, Resource},
         router::{BASE, Pool, Source, path_of, upserts},
     },
     service::{orders, records::Records},

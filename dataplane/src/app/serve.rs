@@ -14,6 +14,8 @@ use super::{
     feed,
     figures::{self, Figures},
     hot,
+    ingest::Ingestion,
+    memory,
     monitor::{self, Checks},
     orders::Orders,
     overview::{Overview, OverviewParts},
@@ -28,6 +30,7 @@ use crate::{
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
+        gate::Gate,
         guard::Guard,
         health::Health,
         live::{self, Live, catalogue::LiveEntity},
@@ -36,7 +39,7 @@ use crate::{
     },
     security::encryption::FieldSealer,
     server,
-    service::{factory::Factory, staleness},
+    service::{factory::Factory, ingest::queue::IngestQueue, staleness},
     shutdown::Shutdown,
     telemetry,
 };
@@ -66,8 +69,11 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let monitor::Readiness { unready, prepared } =
         monitor::watch_readiness(&world.backends.stores, &world.collections, shutdown.clone(), warm_up);
     let checks = monitor::watch_parts(&world.backends).await;
-    let relays = Relays::start(&world, &prepared);
+    // nobody else can have the data folder
+    let owner = args.data_dir.as_ref().map(|_| "embedded".to_owned());
+    let relays = Relays::start(&world, &prepared, &RelayOptions { owner, ..RelayOptions::default() });
     let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
+    let ingestion = Ingestion::of(&world, &settings.borrow().settings.ingest)?;
     let figures = Arc::new(Figures::new(figures::Parts {
         registry: world.registry.clone(),
         pools: world.pools.clone(),
@@ -87,7 +93,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         settings: settings.clone(),
         live: live.clone(),
     });
-    let health = Arc::new(health(checks, unready.clone(), figures.clone(), overview));
+    let queues = queues(relays.meters.clone(), ingestion.as_ref().map(|ingestion| ingestion.queue.clone()));
+    let health = Arc::new(health(checks, unready.clone(), figures.clone(), overview, queues));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
@@ -95,6 +102,12 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let factory = world.factory.clone();
     tokio::spawn(async move { factory.audit(staleness::INTERVAL).await });
     tokio::spawn(warm_up::tell_for_ever(declared, world.factory.clone()));
+    if let Some(ingestion) = &ingestion {
+        ingestion.start(prepared.clone(), settings.clone());
+    }
+    if let Some(limit) = settings.borrow().limits.memory_max {
+        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), world.gate.clone()));
+    }
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
     let orders = world.orders.clone();
     orders.start(world.backends.bus.1.clone(), args.data_dir.is_some(), prepared);
@@ -104,7 +117,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     }));
 
     let pools = world.pools.iter().map(ServedPool::routed).collect();
-    let api = Api { pools, health: health.clone(), factory: world.factory.clone() };
+    let ingress = ingestion.as_ref().map(Ingestion::ingress);
+    let api = Api { pools, ingress, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
     tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
@@ -114,6 +128,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     }));
     tokio::spawn(announce(unready, addrs, args.data_dir.is_some()));
     serving.await.context("the listener failed")?;
+    if let Some(ingestion) = &ingestion {
+        ingestion.stop().await;
+    }
     world.orders.finish().await;
     relays.stop().await;
     info!("stopped");
@@ -126,9 +143,10 @@ fn health(
     unready: watch::Receiver<Option<String>>,
     figures: Arc<Figures>,
     overview: Overview,
+    queues: impl Fn() -> serde_json::Value + Send + Sync + 'static,
 ) -> Health {
     let (factory, figures) = (Box::new(move || figures.factory()), Box::new(move || overview.read()));
-    Health { checks, unready, factory, figures }
+    Health { checks, unready, factory, figures, queues: Box::new(queues) }
 }
 
 /// Prepares the stores, and ends.
@@ -151,14 +169,19 @@ pub async fn migrate(args: Serve) -> anyhow::Result<()> {
 }
 
 /// The parts of the process that do not listen.
-struct World {
+pub struct World {
     clock: Clock,
-    backends: Backends,
+    /// Stores, caches, bus.
+    pub backends: Backends,
     pokes: BTreeMap<String, Arc<Notify>>,
-    registry: prometheus::Registry,
-    pools: Arc<Vec<ServedPool>>,
+    gate: Arc<Gate>,
+    /// Where metrics are.
+    pub registry: prometheus::Registry,
+    /// What is served.
+    pub pools: Arc<Vec<ServedPool>>,
     factory: Arc<Factory>,
-    orders: Arc<Orders>,
+    /// The pipeline and the dead letters.
+    pub orders: Arc<Orders>,
     /// What the stores have to be prepared for, by their backends.
     collections: BTreeMap<String, Vec<Arc<Collection>>>,
 }
@@ -167,11 +190,12 @@ impl World {
     async fn open(args: &Serve, place: &Place, loaded: &Loaded) -> anyhow::Result<Self> {
         let (settings, clock) = (&loaded.settings, Clock::system());
         let sealer = sealer(args, place, settings.security.encryption_secret.as_deref())?;
-        let backends = backends::open(settings, place, &sealer, &clock).await?;
+        let backends = backends::open(settings, place, &sealer, &clock, loaded.limits.connection_timeout).await?;
         let pokes: BTreeMap<_, Arc<Notify>> =
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
         let registry = prometheus::Registry::new();
         let metrics = HttpMetrics::new(&registry)?;
+        let gate = gate();
         let builder = Builder {
             settings,
             group: args.group.as_deref(),
@@ -180,7 +204,7 @@ impl World {
             sealer: &sealer,
             clock: &clock,
             metrics: &metrics,
-            gate: gate(),
+            gate: gate.clone(),
         };
         let pools = Arc::new(builder.build()?);
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
@@ -188,7 +212,7 @@ impl World {
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
         let orders = Arc::new(Orders::build(&builder, &pools, letterbox, args.security.as_deref(), &registry)?);
-        Ok(Self { clock, backends, pokes, registry, pools, factory, orders, collections })
+        Ok(Self { clock, backends, pokes, gate, registry, pools, factory, orders, collections })
     }
 }
 
@@ -201,11 +225,11 @@ struct Relays {
 
 impl Relays {
     /// Starts the relays once their outboxes are there.
-    fn start(world: &World, prepared: &watch::Receiver<bool>) -> Self {
+    fn start(world: &World, prepared: &watch::Receiver<bool>, options: &RelayOptions) -> Self {
         let (mut meters, stop, tasks) = (BTreeMap::new(), CancellationToken::new(), TaskTracker::new());
         for (name, store) in &world.backends.stores {
             let poke = world.pokes.get(name).cloned().unwrap_or_default();
-            let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, RelayOptions::default());
+            let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, options.clone());
             meters.insert(name.clone(), relay.meter());
             let (stop, mut prepared) = (stop.clone(), prepared.clone());
             tasks.spawn(async move {
@@ -222,6 +246,24 @@ impl Relays {
     async fn stop(self) {
         self.stop.cancel();
         _ = tokio::time::timeout(RELAY_GRACE, self.tasks.wait()).await;
+    }
+}
+
+/// What waits, for `/health`: in the outbox of each store, and in the log of events.
+fn queues(
+    relays: BTreeMap<String, Arc<RelayMeter>>,
+    ingest: Option<Arc<IngestQueue>>,
+) -> impl Fn() -> serde_json::Value {
+    move || {
+        let outbox: serde_json::Map<_, _> = relays
+            .iter()
+            .map(|(name, meter)| {
+                let backlog = meter.figures().backlog;
+                (name.clone(), serde_json::json!({ "events": backlog.events, "oldest_ms": backlog.oldest_ms }))
+            })
+            .collect();
+        let waiting = ingest.as_ref().map(|queue| queue.figures().waiting);
+        serde_json::json!({ "outbox": outbox, "ingest": waiting.map(|waiting| serde_json::json!({ "events": waiting })) })
     }
 }
 

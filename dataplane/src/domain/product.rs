@@ -1,6 +1,7 @@
 //! The product catalogue.
 
 use super::{
+    price_event,
     schema::{Field, Kind, Schema, Shape},
     stock,
     value::Value,
@@ -23,6 +24,8 @@ pub fn schema() -> Schema {
             // what orders hold of the stock, and since when the oldest of them does: see `stock`
             Field::new("holds", Kind::Json { max: stock::HOLDS_BYTES_MAX, shape: Shape::Object }).internal(),
             Field::new("held_since", Kind::Time).indexed().internal(),
+            // the event that gave it its price and stock: see `price_event`
+            Field::new(price_event::MARK, Kind::text(64)).internal(),
         ],
     )
 }

@@ -6,7 +6,7 @@ mod group;
 mod publish;
 mod replay;
 mod ring;
-mod topic;
+pub mod topic;
 
 use std::{
     fmt,

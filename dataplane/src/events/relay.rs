@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::EventBus;
-use crate::domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError};
+use crate::{
+    domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
+    failpoint,
+};
 
 /// How often a relay waits only shortly for another's claim to end.
 const BLOCKED_SHORT: u32 = 8;
@@ -41,6 +44,10 @@ pub struct RelayOptions {
     pub backoff_max: Duration,
     /// How often the backlog is measured.
     pub measure: Duration,
+    /// How long it may publish what waits at the end.
+    pub drain: Duration,
+    /// The owner of the claims where no other process can be at work: one that crashed is then taken over from at once.
+    pub owner: Option<String>,
 }
 
 impl Default for RelayOptions {
@@ -54,6 +61,8 @@ impl Default for RelayOptions {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             measure: Duration::from_secs(1),
+            drain: Duration::from_secs(3),
+            owner: None,
         }
     }
 }
@@ -111,7 +120,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that looks at the outbox at once whenever `poke` is notified; poke it after each local commit.
     pub fn new(outbox: Arc<dyn Outbox>, bus: Arc<dyn EventBus>, poke: Arc<Notify>, options: RelayOptions) -> Self {
-        let owner = Uuid::now_v7().to_string();
+        let owner = options.owner.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         Self { outbox, bus, poke, options, meter: Arc::default(), owner }
     }
 
@@ -120,9 +129,10 @@ impl Relay {
         self.meter.clone()
     }
 
-    /// Runs until `shutdown`, then gives up its claims. A batch that is under way is finished first.
+    /// Runs until `shutdown`, then publishes what waits, as far as that is quick, and gives up its claims.
     pub async fn run(self, shutdown: CancellationToken) {
         tokio::join!(self.relay(&shutdown), self.measure(&shutdown));
+        self.drain().await;
         if let Err(error) = self.outbox.release(&self.owner).await {
             tracing::warn!(%error, "claims were not given up: they end with their lease");
         }
@@ -158,6 +168,13 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Publishes batch after batch until nothing is left, or something fails: the next start, or another replica, goes on from there.
+    async fn drain(&self) {
+        // between two steps only: a publish that is under way keeps its claim
+        let end = Instant::now() + self.options.drain;
+        while Instant::now() < end && matches!(self.step().await, Ok(Step { events: 1.., .. })) {}
     }
 
     /// Waits until it is poked, or for the time between two looks. Claims are given up soon: other replicas write the same keys, and they
@@ -198,13 +215,16 @@ impl Relay {
         if claimed_at.elapsed() > self.options.lease / 2 {
             return Err(StepError::Late);
         }
+        failpoint::reach("relay.claimed");
         if let Err(error) = self.bus.publish(&events).await {
             // another relay may reach the bus; where the store is away too, the lease ends by itself
             _ = self.outbox.release(&self.owner).await;
             return Err(error.into());
         }
+        failpoint::reach("relay.published");
         self.meter.published.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.confirm(&events, claimed_at).await?;
+        failpoint::reach("relay.confirmed");
         Ok(Step { events: events.len(), blocked })
     }
 

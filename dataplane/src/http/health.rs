@@ -22,6 +22,8 @@ pub struct Health {
     pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The figures that the dashboard shows.
     pub figures: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What waits: committed events that are not yet published, and accepted ones that are not yet applied.
+    pub queues: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// The state of one part: a store, a cache, a bus.
@@ -57,6 +59,7 @@ struct Report<'a> {
     version: &'a str,
     checks: &'a BTreeMap<String, Check>,
     factory: serde_json::Value,
+    queues: serde_json::Value,
 }
 
 /// The state of the whole, from its parts.
@@ -73,7 +76,8 @@ pub fn overall<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Condition {
 pub async fn health(State(health): State<Arc<Health>>) -> Response {
     let checks = health.checks.borrow().clone();
     let status = overall(checks.values());
-    let report = Report { status, version: env!("CARGO_PKG_VERSION"), checks: &checks, factory: (health.factory)() };
+    let (factory, queues) = ((health.factory)(), (health.queues)());
+    let report = Report { status, version: env!("CARGO_PKG_VERSION"), checks: &checks, factory, queues };
     let code = if status == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::to_string(&report).unwrap_or_default();
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()

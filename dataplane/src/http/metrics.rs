@@ -22,9 +22,11 @@ pub enum Operation {
     Delete,
     /// Does several operations.
     Batch,
+    /// Takes events in.
+    Ingest,
 }
 
-const OPERATIONS: [(Operation, &str); 7] = [
+const OPERATIONS: [(Operation, &str); 8] = [
     (Operation::Get, "get"),
     (Operation::List, "list"),
     (Operation::Create, "create"),
@@ -32,6 +34,7 @@ const OPERATIONS: [(Operation, &str); 7] = [
     (Operation::Patch, "patch"),
     (Operation::Delete, "delete"),
     (Operation::Batch, "batch"),
+    (Operation::Ingest, "ingest"),
 ];
 /// The upper bounds of the times that are told apart, in seconds.
 pub const BOUNDS_S: [f64; 16] =

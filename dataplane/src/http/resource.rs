@@ -1,9 +1,6 @@
 //! The generic handlers of one pool's records. Knows no entity by name.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
@@ -11,13 +8,14 @@ use crds::pool::{Access, PoolLimits};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
 
 use super::{
     compress::{compressed, is_large},
     conditions::{at_least, etag, is_known, precondition},
     error::Problem,
     extract::{Call, IDEMPOTENCY_KEY},
+    gate::{Gate, WriteGate},
     metrics::{Operation, PoolMetrics},
     params::Params,
 };
@@ -52,6 +50,7 @@ pub struct Resource {
     pub upserts: bool,
     policy: RwLock<Arc<Policy>>,
     gate: Arc<Gate>,
+    writes: WriteGate,
     metrics: PoolMetrics,
 }
 
@@ -64,19 +63,6 @@ pub struct Policy {
     pub limits: PoolLimits,
 }
 
-/// Bounds the requests that are handled at once, over all pools.
-pub struct Gate {
-    places: Semaphore,
-    deadline: Duration,
-}
-
-impl Gate {
-    /// A gate for so many requests at once, whose bodies arrive within `deadline`.
-    pub fn new(requests_max: usize, deadline: Duration) -> Self {
-        Self { places: Semaphore::new(requests_max), deadline }
-    }
-}
-
 impl Resource {
     /// The records of a pool at a path.
     pub fn new(
@@ -87,7 +73,15 @@ impl Resource {
         gate: Arc<Gate>,
         metrics: PoolMetrics,
     ) -> Self {
-        Self { records, path, upserts, policy: RwLock::new(Arc::new(policy)), gate, metrics }
+        Self {
+            records,
+            path,
+            upserts,
+            policy: RwLock::new(Arc::new(policy)),
+            gate,
+            writes: WriteGate::default(),
+            metrics,
+        }
     }
 
     /// Puts another policy in place, for requests from now on.
@@ -124,19 +118,34 @@ impl Resource {
     ) -> Response {
         let started = Instant::now();
         let (uri, accepted) = (call.uri.clone(), call.headers.get(header::ACCEPT_ENCODING).cloned());
-        let response = match self.gate.places.try_acquire() {
-            Ok(_place) => {
-                let trace = trace::of_headers(&call.headers);
-                trace::scope(trace, work(call)).await.unwrap_or_else(|problem| problem.respond(&uri))
-            }
-            Err(_) => Problem::unavailable("overloaded", "too many requests at once: try again").respond(&uri),
+        let response = match self.enter(operation).await {
+            Ok(_places) => trace::scope(trace::of_headers(&call.headers), work(call)).await,
+            Err(problem) => Err(problem),
         };
+        let response = response.unwrap_or_else(|problem| problem.respond(&uri));
         let response = match accepted {
             Some(accepted) if is_large(&response) => compressed(accepted, response).await,
             _ => response,
         };
         self.metrics.observe(operation, response.status(), started.elapsed());
         response
+    }
+
+    /// A place for a request; for a change of a record also one among the pool's writes. Events only pass through to their log.
+    async fn enter(&self, operation: Operation) -> Result<[Option<SemaphorePermit<'_>>; 2], Problem> {
+        let place = self.gate.enter()?;
+        let write = match operation {
+            Operation::Get | Operation::List => None,
+            Operation::Ingest => {
+                self.gate.check_memory()?;
+                None
+            }
+            Operation::Create | Operation::Replace | Operation::Patch | Operation::Delete | Operation::Batch => {
+                self.gate.check_memory()?;
+                Some(self.writes.enter().await?)
+            }
+        };
+        Ok([Some(place), write])
     }
 
     /// Refuses callers that may not read.

@@ -18,10 +18,11 @@ use super::{
     extract::Call,
     factory,
     health::{self, Health},
+    ingest::Ingress,
     listing::{self, Match, SearchParam},
     openapi, pages, repositories,
     resource::{self, Resource},
-    status, templates,
+    schemas, status, templates,
 };
 use crate::service::factory::Factory;
 
@@ -64,6 +65,8 @@ pub struct Source {
 pub struct Api {
     /// The pools, in the order of the service; at most one for each built-in entity.
     pub pools: Vec<Pool>,
+    /// The way in for events; none where products are not served.
+    pub ingress: Option<Arc<Ingress>>,
     /// What the process says of itself.
     pub health: Arc<Health>,
     /// What the pools hold.
@@ -94,6 +97,10 @@ pub fn router(api: &Api, live: Router) -> Router {
     for Pool { entity, resource, .. } in &api.pools {
         router = router.merge(collection(resource)).merge(of_entity(*entity, resource));
     }
+    if let Some(ingress) = api.ingress.clone() {
+        router = router.route(&format!("{BASE}/events"), post(async move |call: Call| ingress.post(call).await));
+    }
+    router = router.merge(schemas::routes(&api.pools));
     let catalogue = pools_body(&api.pools);
     router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
     router = router.merge(repositories::routes(&api.pools, &api.health));

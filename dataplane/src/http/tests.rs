@@ -29,9 +29,11 @@ use tokio::sync::watch;
 
 use super::{
     direct::Routes,
+    gate::Gate,
     health::Health,
+    ingest::Ingress,
     metrics::HttpMetrics,
-    resource::{Gate, Policy, Resource},
+    resource::{Policy, Resource},
     router::{Api, Pool, Source, path_of, router, upserts},
 };
 use crate::{
@@ -46,7 +48,9 @@ use crate::{
         schema::Schema,
         seal::{SealError, Sealer},
     },
+    events::intake::testing::MemoryIntake,
     security::caller::Caller,
+    service::ingest::queue::IngestQueue,
     service::{factory::Factory, orders::pricing, records::Records},
     store::{RecordStore, sql::SqlStore},
 };
@@ -210,9 +214,15 @@ impl Server {
             unready: watch::channel(None).1,
             factory: Box::new(|| Json::Null),
             figures: Box::new(|| Json::Null),
+            queues: Box::new(|| Json::Null),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
-        let api = Api { factory: factory.clone(), pools: pools.clone(), health: Arc::new(health) };
+        let api = Api {
+            factory: factory.clone(),
+            pools: pools.clone(),
+            ingress: Some(ingress(&pools)),
+            health: Arc::new(health),
+        };
         let router = router(&api, Router::new());
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
@@ -368,4 +378,11 @@ async fn declare(file: &std::path::Path) {
     ] {
         sqlx::query(table).execute(&mut connection).await.unwrap();
     }
+}
+
+/// A way in for events whose log is a list.
+fn ingress(pools: &[Pool]) -> Arc<Ingress> {
+    let products = pools.iter().find(|pool| pool.entity == Entity::Product).unwrap();
+    let queue = Arc::new(IngestQueue::new(Arc::new(MemoryIntake::default()), 10));
+    Arc::new(Ingress::new(products.resource.clone(), queue))
 }

@@ -13,14 +13,17 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::{RecordStore, StoreError, answer, apply::State, check::check_query};
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::{Collection, Idempotency, UnitOfWork, Written},
-    event::Outbox,
-    query::{Page, Query, Start},
-    record::{Key, Lookup},
-    seal::Sealer,
-    value::Timestamp,
+use crate::{
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query, Start},
+        record::{Key, Lookup},
+        seal::Sealer,
+        value::Timestamp,
+    },
+    failpoint,
 };
 
 use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
@@ -236,7 +239,10 @@ impl RecordStore for MongoStore {
         let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
         let deadline = call_deadline();
         let documents = self.documents(&first.collection, deadline).await?;
-        commit::commit(&documents, &self.ledger, &work, deadline).await
+        failpoint::reach("commit.before");
+        let written = commit::commit(&documents, &self.ledger, &work, deadline).await?;
+        failpoint::reach("commit.after");
+        Ok(written)
     }
 
     async fn recall(

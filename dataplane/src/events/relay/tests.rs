@@ -22,6 +22,8 @@ fn quick() -> RelayOptions {
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(10),
         measure: Duration::from_millis(5),
+        drain: Duration::from_secs(60),
+        owner: None,
     }
 }
 
@@ -120,6 +122,7 @@ async fn shutdown_gives_up_claims() {
     relay.shutdown.cancel();
     relay.task.await.unwrap();
     assert_eq!(outbox.claimed(), 0);
+    assert!(outbox.is_empty(), "what waited was published first");
 }
 
 /// The events of one replica must not wait for the other's next look, nor for its lease to end.

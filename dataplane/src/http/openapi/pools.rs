@@ -5,10 +5,10 @@ use serde_json::{Value as Json, json};
 
 use super::{
     operation::Operation,
-    schemas::{key, pascal, reference},
+    schemas::{draft, key, pascal, reference},
 };
 use crate::{
-    domain::{batch::OPERATIONS_MAX, order, payment, schema::Schema},
+    domain::{batch::OPERATIONS_MAX, order, payment, price_event, schema::Schema},
     http::{params::IDS_MAX, resource::Resource, router::BASE},
     service::list::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX},
 };
@@ -104,11 +104,33 @@ fn of_entity(entity: Entity, pool: &Described) -> Vec<Operation> {
         }
         Entity::Product => {
             let (path, id) = ("/products/category/{category}", "listProductsOfCategory");
-            vec![by(path, id, "The products of a category", "category", category), pool.search_words()]
+            let by_category = by(path, id, "The products of a category", "category", category);
+            vec![by_category, pool.search_words(), ingest(pool)]
         }
         Entity::NotificationTemplate => vec![pool.render()],
         Entity::Configuration | Entity::Custom => Vec::new(),
     }
+}
+
+/// `POST /events`
+fn ingest(pool: &Described) -> Operation {
+    let mut event = draft(&price_event::schema());
+    if let Some(properties) = event["properties"].as_object_mut() {
+        properties.remove("id");
+    }
+    let accepted = json!({
+        "type": "object", "required": ["accepted"], "properties": { "accepted": { "type": "integer", "minimum": 1 } },
+    });
+    Operation::post(
+        format!("{BASE}/events"),
+        "sendEvents",
+        "Give products new prices and stocks: an event, or lines of them",
+    )
+    .tag(pool.tag)
+    .takes(event)
+    .guarded()
+    .gives(202, "The events are durable and will be applied: the newest of each product wins.", accepted)
+    .fails(&[408, 413, 415])
 }
 
 impl Described<'_> {

@@ -31,6 +31,16 @@ pub fn of_entity(schema: &Schema, name: &str) -> Vec<(String, Json)> {
     ]
 }
 
+/// A record as answers and events show it.
+pub fn record(schema: &Schema) -> Json {
+    object(schema, Body::Record)
+}
+
+/// The body of a create.
+pub fn draft(schema: &Schema) -> Json {
+    object(schema, Body::Create)
+}
+
 /// A reference to a schema.
 pub fn reference(name: &str) -> Json {
     json!({ "$ref": format!("#/components/schemas/{name}") })

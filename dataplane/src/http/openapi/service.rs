@@ -15,6 +15,7 @@ use crate::http::{
 pub fn operations() -> Vec<Operation> {
     let mut operations = vec![pools(), events()];
     operations.extend(PAGES.iter().map(page));
+    operations.extend(event_schemas());
     for base in ["", BASE] {
         let below = if base.is_empty() { "" } else { "Below" };
         operations.extend(probes(base, below));
@@ -63,6 +64,20 @@ fn page(page: &Page) -> Operation {
         .tag("pages")
         .gives_as(200, "The file.", media, json!({ "type": "string" }))
         .gives_nothing(304, "The client has it.")
+}
+
+fn event_schemas() -> [Operation; 2] {
+    let list = json!({
+        "type": "object", "required": ["schemas"],
+        "properties": { "schemas": { "type": "array", "items": { "type": "string" } } },
+    });
+    [
+        Operation::get("/schemas", "listEventSchemas", "The paths of the schemas of events").gives(200, "They.", list),
+        Operation::get("/schemas/{kind}", "eventSchema", "The JSON Schema of a type of event")
+            .in_path("kind", json!({ "type": "string", "pattern": "^[a-z_]+$" }))
+            .gives(200, "It.", json!({ "type": "object" }))
+            .fails(&[404]),
+    ]
 }
 
 fn pools() -> Operation {
@@ -126,7 +141,7 @@ fn health() -> Json {
     let condition = json!({ "type": "string", "enum": ["healthy", "degraded", "unhealthy"] });
     json!({
         "type": "object",
-        "required": ["status", "version", "checks", "factory"],
+        "required": ["status", "version", "checks", "factory", "queues"],
         "properties": {
             "status": condition,
             "version": { "type": "string" },
@@ -141,6 +156,7 @@ fn health() -> Json {
                 },
             },
             "factory": { "type": ["object", "null"], "description": "The figures of the flyweight pools, by their names." },
+            "queues": { "type": ["object", "null"], "description": "What waits: events to be published, events to be applied." },
         },
     })
 }

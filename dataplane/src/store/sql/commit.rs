@@ -27,6 +27,7 @@ use crate::{
         seal::Sealer,
         value::Timestamp,
     },
+    failpoint,
     store::{
         answer,
         apply::{Applied, State, apply},
@@ -77,7 +78,12 @@ impl Unit<'_> {
             let mut session = pools.write_until(deadline).await?;
             let fault = match self.write(&mut session, attempt > 1).await {
                 // from here on nothing is tried again: the commit may have happened
-                Ok(written) => return session.commit().await.map(|()| written),
+                Ok(written) => {
+                    failpoint::reach("commit.before");
+                    session.commit().await?;
+                    failpoint::reach("commit.after");
+                    return Ok(written);
+                }
                 Err(fault) => fault,
             };
             session.rollback().await;

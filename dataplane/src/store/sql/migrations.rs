@@ -22,6 +22,7 @@ mod m0006_notification_templates;
 mod m0007_configurations;
 mod m0008_audit;
 mod m0009_pipeline;
+mod m0011_ingest;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 pub use m0008_audit::{AUDIT, IDEMPOTENCY};
@@ -62,7 +63,7 @@ pub enum Makes {
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 11] = [
+pub static ALL: [Migration; 12] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -74,6 +75,7 @@ pub static ALL: [Migration; 11] = [
     m0009_pipeline::PRODUCTS,
     m0009_pipeline::ORDERS,
     m0009_pipeline::DEAD_LETTERS,
+    m0011_ingest::MIGRATION,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.

@@ -1,0 +1,101 @@
+//! Keeps the process within its limit of memory: the caches give back first; when that is not enough, writes are refused.
+
+use std::{sync::Arc, time::Duration};
+
+use crds::settings::TierKind;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::pools::ServedPool;
+use crate::{config::Loaded, http::gate::Gate};
+
+/// How often the memory is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// The least share of their memory that caches are left with.
+const SHARE_MIN: f64 = 0.05;
+
+/// Which share of their memory the caches get, and whether writes are refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Plan {
+    share: f64,
+    refuse: bool,
+}
+
+impl Plan {
+    /// The plan after a look: caches shrink above nine tenths of the limit and grow again below three quarters; writes are refused above the limit.
+    fn next(self, resident: u64, limit: u64) -> Self {
+        let used = resident as f64 / limit.max(1) as f64;
+        let share = match used {
+            used if used > 0.9 => (self.share * 0.8).max(SHARE_MIN),
+            used if used < 0.75 => (self.share * 1.1).min(1.0),
+            _ => self.share,
+        };
+        Self { share, refuse: if self.refuse { used > 0.95 } else { used > 1.0 } }
+    }
+}
+
+/// Watches the memory until the process ends.
+pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<ServedPool>>, gate: Arc<Gate>) {
+    let mut plan = Plan { share: 1.0, refuse: false };
+    loop {
+        tokio::time::sleep(TICK).await;
+        let Some(resident) = resident_bytes() else { continue };
+        let next = plan.next(resident, limit);
+        if next.refuse != plan.refuse {
+            warn!(resident, limit, refused = next.refuse, "writes for want of memory");
+            gate.set_out_of_memory(next.refuse);
+        }
+        if next.share < 1.0 || plan.share < 1.0 {
+            resize(&settings.borrow().clone(), &pools, next.share);
+        }
+        plan = next;
+    }
+}
+
+fn resize(loaded: &Loaded, pools: &[ServedPool], share: f64) {
+    let tiers = loaded.settings.pools.iter().flat_map(|pool| &pool.tiers);
+    let declared = |name: &str| {
+        tiers.clone().find_map(|tier| match &tier.kind {
+            TierKind::Memory { max_bytes, .. } if tier.name == name => Some(max_bytes.0),
+            _ => None,
+        })
+    };
+    for (name, tier, _) in pools.iter().flat_map(|pool| &pool.memory) {
+        if let Some(bytes) = declared(name) {
+            tier.resize((bytes as f64 * share) as u64);
+        }
+    }
+}
+
+/// The resident memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_give_back_first_and_writes_are_refused_last() {
+        let mut plan = Plan { share: 1.0, refuse: false };
+        for _ in 0..3 {
+            plan = plan.next(95, 100);
+        }
+        assert!(plan.share < 0.6 && !plan.refuse);
+        for _ in 0..30 {
+            plan = plan.next(101, 100);
+        }
+        assert_eq!(plan, Plan { share: SHARE_MIN, refuse: true });
+        assert!(plan.next(97, 100).refuse, "no to and fro at the limit");
+        plan = plan.next(80, 100);
+        assert_eq!(plan, Plan { share: SHARE_MIN, refuse: false });
+        for _ in 0..50 {
+            plan = plan.next(10, 100);
+        }
+        assert_eq!(plan.share, 1.0);
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,43 @@
+//! The log of events from outside: what was accepted is durable here before the answer, and waits for the workers that apply it.
+//!
+//! Kafka where there is one: with its idempotent producer and acknowledgement by all replicas a log costs a fraction of a commit of MySQL, it is
+//! there anyway, and its consumer groups share the work among replicas. Embedded: a file of SQLite, whose commits gather what waits.
+
+pub mod kafka;
+pub mod local;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::price_event::PriceEvent;
+
+/// Where accepted events wait.
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// Appends events. They are durable when this returns; after an error they may be there or not.
+    async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError>;
+
+    /// A reader. All readers, of all replicas, share the events among them; one that ends without `done` leaves its events to others.
+    async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError>;
+
+    /// How many events wait to be applied, as last measured. Over all replicas.
+    async fn waiting(&self) -> Result<u64, IntakeError>;
+}
+
+/// Takes events out of the log, batch by batch.
+#[async_trait]
+pub trait IntakeReader: Send {
+    /// The next events: waits for the first, and then until there are `max` or `flush` is over. Nothing is lost when this is dropped.
+    async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError>;
+
+    /// What was taken last has had its effect, and is not given again.
+    async fn done(&mut self) -> Result<(), IntakeError>;
+}
+
+/// The log cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("the log of events is unavailable: {0}")]
+pub struct IntakeError(pub String);

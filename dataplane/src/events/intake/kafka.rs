@@ -1,0 +1,186 @@
+//! The log of events in Kafka: a topic of its own, whose readers are one consumer group over all replicas.
+
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
+    producer::{FutureProducer, FutureRecord},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Intake, IntakeError, IntakeReader};
+use crate::{
+    domain::price_event::PriceEvent,
+    events::kafka::{
+        config::{self, KafkaOptions, Quiet},
+        topic,
+    },
+};
+
+/// How long a question to the brokers may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log in Kafka.
+pub struct KafkaIntake {
+    topic: String,
+    deadline: Duration,
+    producer: FutureProducer<Quiet>,
+    readers: ClientConfig,
+    /// Answers questions of the group; reads nothing.
+    questions: Arc<BaseConsumer<Quiet>>,
+}
+
+impl KafkaIntake {
+    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait for the broker.
+    ///
+    /// # Errors
+    /// The options are of no use.
+    pub fn start(options: &KafkaOptions) -> Result<Self, IntakeError> {
+        let topic = format!("{}ingest", options.topic_prefix);
+        let mut producer = config::producer(options);
+        // the order of events is in the events: a late one does no harm, and what nobody waits for any more is dropped
+        producer.set("message.timeout.ms", options.publish_deadline.as_millis().to_string());
+        let mut readers = config::consumer(options);
+        readers.set("group.id", &topic).set("auto.offset.reset", "earliest").set("session.timeout.ms", "10000");
+        let questions: Arc<BaseConsumer<Quiet>> = Arc::new(readers.create_with_context(Quiet).map_err(failed)?);
+        let (client, asked, name) = (config::client(options), questions.clone(), topic.clone());
+        std::thread::Builder::new()
+            .name("intake".to_owned())
+            .spawn(move || make(&client, &asked, &name))
+            .map_err(failed)?;
+        Ok(Self {
+            deadline: options.publish_deadline,
+            producer: producer.create_with_context(Quiet).map_err(failed)?,
+            readers,
+            questions,
+            topic,
+        })
+    }
+}
+
+/// Creates the topic where it is missing, as soon as a broker answers.
+fn make(client: &ClientConfig, questions: &Arc<BaseConsumer<Quiet>>, name: &str) {
+    // whoever asked is gone when only this thread is left
+    while Arc::strong_count(questions) > 1 {
+        match topic::partitions(questions, name) {
+            Ok(Some(_)) => return,
+            Ok(None) => _ = topic::create(client, name),
+            Err(_) => {}
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+#[async_trait]
+impl Intake for KafkaIntake {
+    async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError> {
+        let mut deliveries = Vec::with_capacity(events.len());
+        for event in &events {
+            let payload = serde_json::to_string(event).map_err(failed)?;
+            let record = FutureRecord::to(&self.topic).key(&event.product_id).payload(&payload);
+            deliveries.push(self.producer.send_result(record).map_err(|(error, _)| failed(error))?);
+        }
+        let acknowledged = deliveries.into_iter().map(|delivery| async move {
+            match delivery.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(failed(error)),
+                Err(_) => Err(failed("the producer ended")),
+            }
+        });
+        timeout(self.deadline, try_join_all(acknowledged)).await.map_err(failed)?.map(drop)
+    }
+
+    async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
+        let consumer: StreamConsumer<Quiet> = self.readers.create_with_context(Quiet).map_err(failed)?;
+        consumer.subscribe(&[&self.topic]).map_err(failed)?;
+        Ok(Box::new(KafkaReader {
+            consumer: Arc::new(consumer),
+            topic: self.topic.clone(),
+            received: Vec::new(),
+            positions: BTreeMap::new(),
+        }))
+    }
+
+    async fn waiting(&self) -> Result<u64, IntakeError> {
+        let (questions, name) = (self.questions.clone(), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || lag(&questions, &name));
+        asked.await.map_err(failed)?.map_err(failed)
+    }
+}
+
+/// How far the group is behind the ends of the partitions.
+fn lag(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<u64, rdkafka::error::KafkaError> {
+    let Some(partitions) = topic::partitions(consumer, name)? else { return Ok(0) };
+    let bounds = topic::bounds(consumer, name, partitions)?;
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition_range(name, 0, partitions as i32 - 1);
+    let committed = consumer.committed_offsets(wanted, TIMEOUT)?;
+    let behind = bounds.iter().enumerate().map(|(partition, bounds)| {
+        let at = match committed.find_partition(name, partition as i32).map(|found| found.offset()) {
+            Some(Offset::Offset(at)) => at.max(bounds.low),
+            _ => bounds.low,
+        };
+        (bounds.high - at).max(0).unsigned_abs()
+    });
+    Ok(behind.sum())
+}
+
+/// One member of the group.
+struct KafkaReader {
+    consumer: Arc<StreamConsumer<Quiet>>,
+    topic: String,
+    /// Received and not yet given.
+    received: Vec<PriceEvent>,
+    /// After what was received: the next offset of each partition.
+    positions: BTreeMap<i32, i64>,
+}
+
+#[async_trait]
+impl IntakeReader for KafkaReader {
+    async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
+        let Self { consumer, topic: _, received, positions } = self;
+        let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
+        while received.len() < max {
+            let message = match until {
+                None => consumer.recv().await,
+                Some(until) => match timeout_at(until, consumer.recv()).await {
+                    Ok(message) => message,
+                    Err(_) => break,
+                },
+            };
+            let message = message.map_err(failed)?;
+            match serde_json::from_slice(message.payload().unwrap_or_default()) {
+                Ok(event) => received.push(event),
+                Err(error) => {
+                    tracing::warn!(partition = message.partition(), offset = message.offset(), %error, "a record is no event")
+                }
+            }
+            positions.insert(message.partition(), message.offset() + 1);
+            until.get_or_insert_with(|| Instant::now() + flush);
+        }
+        Ok(mem::take(received))
+    }
+
+    async fn done(&mut self) -> Result<(), IntakeError> {
+        let (consumer, topic, positions) = (self.consumer.clone(), self.topic.clone(), mem::take(&mut self.positions));
+        let committed = tokio::task::spawn_blocking(move || {
+            // another member has what was revoked meanwhile: its place is not this one's to say
+            let mine = consumer.assignment()?;
+            let mut offsets = TopicPartitionList::new();
+            for (partition, at) in positions {
+                if mine.find_partition(&topic, partition).is_some() {
+                    offsets.add_partition_offset(&topic, partition, Offset::Offset(at))?;
+                }
+            }
+            if offsets.count() == 0 { Ok(()) } else { consumer.commit(&offsets, CommitMode::Sync) }
+        });
+        committed.await.map_err(failed)?.map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> IntakeError {
+    IntakeError(error.to_string())
+}

@@ -1,0 +1,114 @@
+//! `POST /events`: events of price and stock, one as JSON or many as lines of JSON. Accepted means durable; the workers apply them.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::json;
+
+use super::{error::Problem, extract::Call, metrics::Operation, resource::Resource};
+use crate::{
+    domain::{
+        json::BodyError,
+        price_event::{self, PriceEvent},
+        schema::{FieldFault, Schema},
+        value::Timestamp,
+    },
+    service::{
+        error::ServiceError,
+        ingest::queue::{IngestQueue, NotAccepted},
+    },
+};
+
+/// The media types of one event and of many.
+const TYPES: &[&str] = &["application/json", "application/x-ndjson", "application/jsonl"];
+/// The most events in one body.
+const EVENTS_MAX: usize = 10_000;
+/// The most bytes of a body.
+const BYTES_MAX: usize = 4 << 20;
+/// The most faults that one answer lists.
+const FAULTS_MAX: usize = 100;
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The way in for events.
+pub struct Ingress {
+    products: Arc<Resource>,
+    queue: Arc<IngestQueue>,
+    schema: Schema,
+}
+
+impl Ingress {
+    /// The way to these products. Who may write products may send events.
+    pub fn new(products: Arc<Resource>, queue: Arc<IngestQueue>) -> Self {
+        Self { products, queue, schema: price_event::schema() }
+    }
+
+    /// `POST /events`
+    pub async fn post(self: Arc<Self>, call: Call) -> Response {
+        let products = self.products.clone();
+        products.run(Operation::Ingest, call, async move |call| self.accept(call).await).await
+    }
+
+    async fn accept(&self, call: Call) -> Result<Response, Problem> {
+        self.products.may_write(&call)?;
+        let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let many = kind.contains("ndjson") || kind.contains("jsonl");
+        let body = call.body(TYPES, BYTES_MAX, BODY_DEADLINE).await?;
+        let now = Timestamp::now();
+        let events = match many {
+            true => self.parse_lines(&body, now)?,
+            false => vec![PriceEvent::parse(&self.schema, &body, now).map_err(ServiceError::from)?],
+        };
+        let accepted = events.len();
+        self.queue.accept(events).await.map_err(refusal)?;
+        Ok((StatusCode::ACCEPTED, axum::Json(json!({ "accepted": accepted }))).into_response())
+    }
+
+    /// The events of lines; none is taken where one has a fault.
+    fn parse_lines(&self, body: &[u8], now: Timestamp) -> Result<Vec<PriceEvent>, Problem> {
+        let (mut events, mut faults) = (Vec::new(), Vec::new());
+        let lines = body.split(|byte| *byte == b'\n').enumerate();
+        for (index, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
+            match PriceEvent::parse(&self.schema, line, now) {
+                Ok(event) => events.push(event),
+                Err(BodyError::Malformed(message)) => {
+                    faults.push(FieldFault::new(format!("line {}", index + 1), message));
+                }
+                Err(BodyError::Invalid(of_line)) => faults.extend(
+                    of_line
+                        .into_iter()
+                        .map(|fault| FieldFault::new(format!("line {}: {}", index + 1, fault.field), fault.message)),
+                ),
+            }
+            if faults.len() >= FAULTS_MAX {
+                break;
+            }
+            if events.len() > EVENTS_MAX {
+                return Err(too_many(EVENTS_MAX as u64));
+            }
+        }
+        match (faults.is_empty(), events.is_empty()) {
+            (false, _) => Err(Problem::invalid(faults)),
+            (true, true) => Err(Problem::field("body", "has no events")),
+            (true, false) => Ok(events),
+        }
+    }
+}
+
+fn too_many(most: u64) -> Problem {
+    let detail = format!("one request may bring at most {most} events: send them in several");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+}
+
+fn refusal(error: NotAccepted) -> Problem {
+    match error {
+        NotAccepted::TooMany(most) => too_many(most),
+        NotAccepted::Full(_) => Problem::unavailable("queue-full", error.to_string()),
+        NotAccepted::Log(error) => {
+            tracing::warn!(%error, "events were not accepted");
+            let detail = "the log of events cannot be reached, and the events may be applied or not: send them again";
+            Problem::unavailable("log-unavailable", detail)
+        }
+    }
+}

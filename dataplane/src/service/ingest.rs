@@ -1,0 +1,236 @@
+//! Ingestion: takes accepted events of price and stock out of their log, batch by batch, and applies the newest of each product, in one
+//! transaction where the store can.
+//!
+//! A product remembers the event that it has its price and stock from, so a batch that is applied twice, or after a newer one, changes nothing.
+
+pub mod queue;
+pub mod workers;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+
+use super::{
+    error::ServiceError,
+    records::{Records, writes::back_off},
+};
+use crate::domain::{
+    change::{Action, Change, Guard, Origin},
+    price_event::PriceEvent,
+    record::{Key, Lookup, Row, Version},
+};
+
+/// Who changes products here, for the audit.
+const ACTOR: &str = "ingest";
+/// The most products that one transaction changes: it must end within the deadline of a commit.
+const CHANGES_MAX: usize = 2_000;
+/// Products that are changed at the same time where the store commits them one by one.
+const AT_ONCE: usize = 16;
+/// How often a batch is tried again when others change its products at the same time.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Where events go that can never be applied.
+#[async_trait]
+pub trait Rejects: Send + Sync {
+    /// Keeps an event with the reason, durably.
+    async fn put(&self, event: &PriceEvent, why: String) -> Result<(), ServiceError>;
+}
+
+/// Applies events to products.
+pub struct Ingestor {
+    products: Arc<Records>,
+    rejects: Arc<dyn Rejects>,
+    /// Whether the store was found to commit no more than one record at a time.
+    one_by_one: AtomicBool,
+    meter: Meter,
+}
+
+#[derive(Default)]
+struct Meter {
+    applied: AtomicU64,
+    outdated: AtomicU64,
+    rejected: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What was done with events since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IngestFigures {
+    /// Events that gave a product its price and stock.
+    pub applied: u64,
+    /// Events that had no effect: a newer one of their product was there.
+    pub outdated: u64,
+    /// Events that can never be applied, and are kept as dead letters.
+    pub rejected: u64,
+    /// Batches that failed and were tried again.
+    pub failures: u64,
+}
+
+impl Ingestor {
+    /// Applies events to these products; what cannot be applied goes to `rejects`.
+    pub fn new(products: Arc<Records>, rejects: Arc<dyn Rejects>) -> Self {
+        Self { products, rejects, one_by_one: AtomicBool::new(false), meter: Meter::default() }
+    }
+
+    /// The figures now.
+    pub fn figures(&self) -> IngestFigures {
+        let Meter { applied, outdated, rejected, failures } = &self.meter;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        IngestFigures {
+            applied: read(applied),
+            outdated: read(outdated),
+            rejected: read(rejected),
+            failures: read(failures),
+        }
+    }
+
+    /// Applies a batch. After an error a part of it may have been applied: the same batch again does the rest.
+    ///
+    /// # Errors
+    /// What the store says, when trying again may help.
+    pub async fn apply(&self, batch: &[PriceEvent]) -> Result<(), ServiceError> {
+        let newest = newest(batch);
+        self.count(&self.meter.outdated, batch.len() - newest.len());
+        let all: Vec<_> = newest.into_iter().collect();
+        for part in all.chunks(CHANGES_MAX) {
+            if let Err(error) = self.apply_part(part).await {
+                if may_pass(&error) {
+                    self.count(&self.meter.failures, 1);
+                    return Err(error);
+                }
+                // one of them spoils the rest: each alone
+                for one in part {
+                    match self.apply_part(std::slice::from_ref(one)).await {
+                        Err(error) if may_pass(&error) => return Err(error),
+                        Err(error) => self.reject(one.1, error.to_string()).await?,
+                        Ok(()) => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies an event that was rejected before.
+    ///
+    /// # Errors
+    /// `Conflict` where there is still no such product, or what the store says.
+    pub async fn replay(&self, event: &PriceEvent) -> Result<(), ServiceError> {
+        let key = event.key().map_err(ServiceError::Conflict)?;
+        match self.products.find_one(&key).await? {
+            Some(_) => self.apply(std::slice::from_ref(event)).await,
+            None => Err(ServiceError::Conflict(format!("there is still no product {key}"))),
+        }
+    }
+
+    async fn apply_part(&self, part: &[(Key, &PriceEvent)]) -> Result<(), ServiceError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                back_off(attempt).await;
+            }
+            let changes = self.changes(part).await?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let count = changes.len();
+            match self.commit(changes).await {
+                Ok(()) => {
+                    self.count(&self.meter.applied, count);
+                    return Ok(());
+                }
+                // somebody changed or deleted one of the products: look again. What was applied is found to be so
+                Err(ServiceError::Stale { .. } | ServiceError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// What is to be changed: nothing where a product has a newer event. Events of unknown products are rejected.
+    async fn changes(&self, part: &[(Key, &PriceEvent)]) -> Result<Vec<Change>, ServiceError> {
+        let keys: Vec<Key> = part.iter().map(|(key, _)| key.clone()).collect();
+        let found = self.products.look_up_all(&keys).await?;
+        let mut changes = Vec::with_capacity(part.len());
+        for ((key, event), found) in part.iter().zip(found) {
+            match found {
+                Lookup::Found(record) => match event.applied(self.products.schema(), &record.values) {
+                    Some(values) => changes.push(self.replace(key.clone(), record.version, values)),
+                    None => self.count(&self.meter.outdated, 1),
+                },
+                Lookup::Deleted(_) | Lookup::Missing => {
+                    self.reject(event, format!("there is no product {key}")).await?
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), ServiceError> {
+        let origin = Origin::of(ACTOR);
+        if !self.one_by_one.load(Ordering::Relaxed) {
+            match self.products.commit_all(changes.clone(), &origin).await {
+                Err(ServiceError::Unsupported(_)) if changes.len() > 1 => {
+                    self.one_by_one.store(true, Ordering::Relaxed)
+                }
+                done => return done.map(drop),
+            }
+        }
+        let commits = changes.into_iter().map(|change| self.products.commit_all(vec![change], &origin));
+        let mut commits = stream::iter(commits).buffer_unordered(AT_ONCE);
+        let mut failed = Ok(());
+        while let Some(done) = commits.next().await {
+            if let Err(error) = done {
+                failed = Err(error);
+            }
+        }
+        failed
+    }
+
+    fn replace(&self, key: Key, version: Version, values: Row) -> Change {
+        let action = Action::Replace { guard: Guard::Exactly(version), values };
+        Change { collection: self.products.collection().clone(), key, action }
+    }
+
+    async fn reject(&self, event: &PriceEvent, why: String) -> Result<(), ServiceError> {
+        self.rejects.put(event, why).await?;
+        self.count(&self.meter.rejected, 1);
+        Ok(())
+    }
+
+    fn count(&self, counter: &AtomicU64, events: usize) {
+        counter.fetch_add(events as u64, Ordering::Relaxed);
+    }
+}
+
+/// The newest event of each product, by its key.
+fn newest(batch: &[PriceEvent]) -> BTreeMap<Key, &PriceEvent> {
+    let mut newest: BTreeMap<Key, &PriceEvent> = BTreeMap::new();
+    for event in batch {
+        let Ok(key) = event.key() else { continue };
+        let held = newest.entry(key).or_insert(event);
+        if event.is_newer_than(held) {
+            *held = event;
+        }
+    }
+    newest
+}
+
+/// Whether trying again may help.
+fn may_pass(error: &ServiceError) -> bool {
+    matches!(
+        error,
+        ServiceError::Unavailable(_)
+            | ServiceError::Timeout
+            | ServiceError::Unknown(_)
+            | ServiceError::Contended
+            | ServiceError::Stale { .. }
+            | ServiceError::NotYet { .. }
+    )
+}

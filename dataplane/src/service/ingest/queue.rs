@@ -1,0 +1,153 @@
+//! The way in: bounds how many events wait, and makes them durable before they are accepted.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    domain::price_event::PriceEvent,
+    events::intake::{Intake, IntakeError},
+};
+
+/// Lets events in while there is room.
+pub struct IngestQueue {
+    intake: Arc<dyn Intake>,
+    waiting: Mutex<Waiting>,
+    limit: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// How many events wait: what was measured, and what is known here of what came and went since then.
+#[derive(Default)]
+struct Waiting {
+    measured: u64,
+    since: i64,
+    /// On their way to the log.
+    coming: u64,
+}
+
+/// The queue at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueFigures {
+    /// Events that wait to be applied.
+    pub waiting: u64,
+    /// Events accepted since the start.
+    pub accepted: u64,
+    /// Events refused for want of room since the start.
+    pub refused: u64,
+}
+
+/// Why events were not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAccepted {
+    /// So many at once are never accepted.
+    #[error("at most {0} events may wait, so no more can be sent at once")]
+    TooMany(u64),
+    /// Too many wait.
+    #[error("{0} events wait to be applied: try again")]
+    Full(u64),
+    /// The log cannot be reached. The events may be applied all the same.
+    #[error(transparent)]
+    Log(#[from] IntakeError),
+}
+
+/// Room for events that are on their way to the log.
+struct Room<'a> {
+    queue: &'a IngestQueue,
+    events: u64,
+    stored: bool,
+}
+
+impl IngestQueue {
+    /// A queue before this log, for at most `limit` events that wait.
+    pub fn new(intake: Arc<dyn Intake>, limit: u64) -> Self {
+        Self {
+            intake,
+            waiting: Mutex::default(),
+            limit: AtomicU64::new(limit),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The log.
+    pub fn intake(&self) -> &Arc<dyn Intake> {
+        &self.intake
+    }
+
+    /// From now on at most so many events may wait.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Accepts all events or none. They are durable when this returns.
+    ///
+    /// # Errors
+    /// There is no room, or the log cannot be reached.
+    pub async fn accept(&self, events: Vec<PriceEvent>) -> Result<(), NotAccepted> {
+        let count = events.len() as u64;
+        let mut room = self.room(count)?;
+        self.intake.append(events).await?;
+        room.stored = true;
+        self.accepted.fetch_add(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn room(&self, events: u64) -> Result<Room<'_>, NotAccepted> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if events > limit {
+            return Err(NotAccepted::TooMany(limit));
+        }
+        let mut waiting = self.waiting.lock();
+        let now = waiting.now();
+        if now + events > limit {
+            self.refused.fetch_add(events, Ordering::Relaxed);
+            return Err(NotAccepted::Full(now));
+        }
+        waiting.coming += events;
+        Ok(Room { queue: self, events, stored: false })
+    }
+
+    /// These events were applied by this process.
+    pub fn applied(&self, events: u64) {
+        self.waiting.lock().since -= events.cast_signed();
+    }
+
+    /// Measures how many events wait, over all replicas. An answer that does not come leaves the last one.
+    pub async fn measure(&self) {
+        let before = self.waiting.lock().since;
+        if let Ok(measured) = self.intake.waiting().await {
+            let mut waiting = self.waiting.lock();
+            waiting.measured = measured;
+            // what came and went during the measurement may be in it already: that is less than what came between two of them
+            waiting.since -= before;
+        }
+    }
+
+    /// The figures now.
+    pub fn figures(&self) -> QueueFigures {
+        let waiting = self.waiting.lock().now();
+        let (accepted, refused) = (self.accepted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
+        QueueFigures { waiting, accepted, refused }
+    }
+}
+
+impl Waiting {
+    fn now(&self) -> u64 {
+        self.measured.saturating_add_signed(self.since) + self.coming
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.waiting.lock();
+        waiting.coming -= self.events;
+        if self.stored {
+            waiting.since += self.events.cast_signed();
+        }
+    }
+}

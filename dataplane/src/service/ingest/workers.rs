@@ -1,0 +1,115 @@
+//! The workers of ingestion: as many as the settings say, each with a reader of the log.
+
+use std::{sync::Arc, time::Duration};
+
+use crds::{service::messaging::Ingest, units::Span};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Ingestor, queue::IngestQueue};
+use crate::{domain::price_event::PriceEvent, events::intake::IntakeReader};
+
+/// How often it is measured how many events wait.
+const MEASURE: Duration = Duration::from_millis(200);
+/// The first and the longest wait after a failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// The workers of one process.
+pub struct Workers {
+    /// Lets events in.
+    pub queue: Arc<IngestQueue>,
+    /// Applies them.
+    pub ingestor: Arc<Ingestor>,
+    /// The settings, which may change.
+    pub settings: watch::Receiver<Ingest>,
+}
+
+impl Workers {
+    /// Works until `stop`: a batch that is under way is finished first.
+    pub async fn run(self, stop: CancellationToken) {
+        let workers = Arc::new(self);
+        let (tasks, mut running) = (TaskTracker::new(), Vec::new());
+        let mut settings = workers.settings.clone();
+        loop {
+            let wanted = settings.borrow_and_update().clone();
+            workers.queue.set_limit(wanted.queue_size.into());
+            while running.len() < wanted.workers as usize {
+                let token = stop.child_token();
+                tasks.spawn(workers.clone().work(token.clone()));
+                running.push(token);
+            }
+            running.drain(wanted.workers as usize..).for_each(|token: CancellationToken| token.cancel());
+            loop {
+                workers.queue.measure().await;
+                tokio::select! {
+                    () = stop.cancelled() => {
+                        tasks.close();
+                        tasks.wait().await;
+                        return;
+                    }
+                    Ok(()) = settings.changed() => break,
+                    () = tokio::time::sleep(MEASURE) => {}
+                }
+            }
+        }
+    }
+
+    async fn work(self: Arc<Self>, stop: CancellationToken) {
+        let mut failed = 0;
+        while !stop.is_cancelled() {
+            let outcome = match self.queue.intake().reader().await {
+                Ok(reader) => self.read(reader, &stop, &mut failed).await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = outcome {
+                if failed == 0 {
+                    tracing::warn!(error, "events wait in their log");
+                }
+                failed += 1;
+                stop.run_until_cancelled(tokio::time::sleep(backoff(failed))).await;
+            }
+        }
+    }
+
+    /// Applies batch after batch.
+    async fn read(
+        &self,
+        mut reader: Box<dyn IntakeReader>,
+        stop: &CancellationToken,
+        failed: &mut u32,
+    ) -> Result<(), String> {
+        loop {
+            let Ingest { batch_size, batch_flush_interval: Span(flush), .. } = self.settings.borrow().clone();
+            let taken = stop.run_until_cancelled(reader.take(batch_size as usize, flush)).await;
+            let Some(taken) = taken else { return Ok(()) };
+            let batch = taken.map_err(|error| error.to_string())?;
+            if !self.apply(&batch, stop, failed).await {
+                return Ok(());
+            }
+            reader.done().await.map_err(|error| error.to_string())?;
+            self.queue.applied(batch.len() as u64);
+            *failed = 0;
+        }
+    }
+
+    /// Applies a batch, again and again until it is done; whether it was done before `stop`.
+    async fn apply(&self, batch: &[PriceEvent], stop: &CancellationToken, failed: &mut u32) -> bool {
+        loop {
+            let Err(error) = self.ingestor.apply(batch).await else { return true };
+            if *failed == 0 {
+                tracing::warn!(%error, events = batch.len(), "a batch of events is tried again");
+            }
+            *failed += 1;
+            if stop.run_until_cancelled(tokio::time::sleep(backoff(*failed))).await.is_none() {
+                return false;
+            }
+        }
+    }
+}
+
+/// Any time up to a bound that doubles with each failure.
+fn backoff(failed: u32) -> Duration {
+    let most = BACKOFF_MIN.saturating_mul(1 << failed.min(16)).min(BACKOFF_MAX);
+    most.mul_f64(rand::random_range(0.1..1.0))
+}

@@ -1,0 +1,167 @@
+//! `POST /events`: what was accepted is applied, once, the newest of each product winning, whatever is killed in between.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use harness::{client::Api, scale, wait};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::stage::Stage;
+
+const PRODUCTS: usize = 50;
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accepted_events_are_applied_in_embedded_stores() {
+    let mut stage = Stage::embedded();
+    contract(&stage.api).await;
+    killed(&mut stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accepted_events_are_applied_over_real_servers() {
+    let Some(mut stage) = Stage::real("ingestion over real servers").await else { return };
+    contract(&stage.api).await;
+    killed(&mut stage).await;
+}
+
+async fn contract(api: &Api) {
+    let created = api.post("/api/v1/products", &json!({ "name": "Lamp", "price": 1 })).await.json();
+    let id = created["id"].as_str().unwrap();
+    let event =
+        |price: &str, stock: i64, at: &str| json!({ "product_id": id, "price": price, "stock": stock, "at": at });
+    let accepted = post(api, &event("12.50", 5, "2026-01-02T00:00:00Z")).await;
+    assert_eq!((accepted.0, accepted.1["accepted"].as_i64()), (202, Some(1)), "{}", accepted.1);
+    until_stock(api, id, 5).await;
+    // older than what was applied: no effect, also not on the version
+    let lines = [
+        event("1", 1, "2026-01-01T00:00:00Z"),
+        event("13", 6, "2026-01-03T00:00:00Z"),
+        event("2", 2, "2026-01-02T00:00:00Z"),
+    ];
+    let body = lines.map(|line| line.to_string()).join("\n");
+    let answer = api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(body.into_bytes())).await.unwrap();
+    assert_eq!((answer.status, answer.json()["accepted"].as_i64()), (202, Some(3)), "{}", answer.text);
+    until_stock(api, id, 6).await;
+    let product = api.get_with(&format!("/api/v1/products/{id}"), &[("if-min-version", "3")]).await;
+    assert_eq!(product.json()["version"], 3, "{}", product.text);
+    assert_eq!(product.json()["price"], 13);
+    assert!(product.json().get("priced_by").is_none(), "bookkeeping is shown nowhere");
+
+    let missing = format!("missing-{}", rand::random::<u32>());
+    let orphan = json!({ "product_id": missing, "price": 3, "stock": 4 });
+    assert_eq!(post(api, &orphan).await.0, 202);
+    let letter = wait::until("a dead letter", Duration::from_secs(30), async || {
+        let page = api.get(&format!("/api/v1/dead-letters?stage=ingest&subject={missing}")).await.json();
+        page["items"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let replay = format!("/api/v1/dead-letters/{letter}/replay");
+    assert_eq!(api.send(Method::POST, &replay, &[], &Value::Null).await.status, 409, "there is still no product");
+    assert_eq!(api.post("/api/v1/products", &json!({ "id": missing, "name": "P", "price": 1 })).await.status, 201);
+    let replayed = api.send(Method::POST, &replay, &[], &Value::Null).await;
+    assert!(replayed.status < 300, "{}", replayed.text);
+    until_stock(api, &missing, 4).await;
+    assert_eq!(api.get(&format!("/api/v1/dead-letters/{letter}")).await.status, 404);
+
+    let broken = api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(b"{\"product_id\":\"a\"}\n{}x\n".to_vec()));
+    let broken = broken.await.unwrap();
+    assert_eq!(broken.status, 400, "{}", broken.text);
+    assert!(broken.fields().contains(&"line 1: price".to_owned()), "{}", broken.text);
+    assert!(broken.fields().contains(&"line 2".to_owned()), "{}", broken.text);
+    for bad in [
+        json!({ "product_id": id, "price": -1, "stock": 1 }),
+        json!({ "product_id": id, "price": 1, "stock": 1, "x": 1 }),
+    ] {
+        assert_eq!(post(api, &bad).await.0, 400);
+    }
+}
+
+async fn post(api: &Api, event: &Value) -> (u16, Value) {
+    let answer = api.post("/api/v1/events", event).await;
+    (answer.status, answer.json())
+}
+
+async fn until_stock(api: &Api, id: &str, stock: i64) {
+    let path = format!("/api/v1/products/{id}");
+    wait::until(&format!("stock {stock}"), Duration::from_secs(30), async || {
+        (api.get(&path).await.json()["stock"] == stock).then_some(())
+    })
+    .await;
+}
+
+/// Sends events from several clients, and kills and restarts the data plane while they are at it.
+async fn killed(stage: &mut Stage) {
+    let seed: u32 = rand::random();
+    let (events, kills) = (scale::of(2_000, 20_000), scale::of(4, 20));
+    eprintln!("stage: {}, seed: {seed}, events: {events}, kills: {kills}", stage.name);
+    let api = stage.api.clone();
+    for n in 0..PRODUCTS {
+        let body = json!({ "id": format!("i-{seed}-{n}"), "name": "P", "price": 1 });
+        assert_eq!(api.post("/api/v1/products", &body).await.status, 201);
+    }
+    let (next, newest) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(vec![0; PRODUCTS])));
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (api, next, newest, accepted) = (api.clone(), next.clone(), newest.clone(), accepted.clone());
+            tokio::spawn(async move {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= events {
+                        return;
+                    }
+                    send(&api, seed, n).await;
+                    let newest: &mut usize = &mut newest.lock().unwrap()[n % PRODUCTS];
+                    *newest = n.max(*newest);
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for kill in 1..=kills {
+        let due = events * kill / (kills + 1);
+        wait::until("enough events", Duration::from_secs(60), async || {
+            (accepted.load(Ordering::Relaxed) >= due).then_some(())
+        })
+        .await;
+        tokio::task::block_in_place(|| {
+            stage.data_plane.kill();
+            stage.data_plane.restart();
+        });
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let newest = newest.lock().unwrap().clone();
+    for (n, newest) in newest.into_iter().enumerate() {
+        until_stock(&api, &format!("i-{seed}-{n}"), newest as i64).await;
+    }
+    wait::until("nothing waits", Duration::from_secs(30), async || {
+        (api.get("/api/v1/health").await.json()["queues"]["ingest"]["events"] == 0).then_some(())
+    })
+    .await;
+}
+
+/// Sends one event until it is accepted.
+async fn send(api: &Api, seed: u32, n: usize) {
+    let at = format!("2026-01-01T{:02}:{:02}:{:02}Z", n / 3_600, n / 60 % 60, n % 60);
+    let body = json!({ "product_id": format!("i-{seed}-{}", n % PRODUCTS), "price": 2, "stock": n, "at": at });
+    let body = body.to_string().into_bytes();
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "event {n}: not accepted");
+        match api.call(Method::POST, "/api/v1/events", &[], Some(body.clone())).await {
+            Ok(answer) if answer.status == 202 => return,
+            Ok(answer) if answer.status != 503 => panic!("{}: {}", answer.status, answer.text),
+            // full, not ready again yet, or killed while it answered
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}

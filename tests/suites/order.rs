@@ -1,0 +1,92 @@
+//! Many versions of many keys, written on two replicas whose relays die by turns: the feed has each version of each key, in order.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use harness::{client::Api, scale, wait};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{feed, stage::Stage};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
+    let Some(mut stage) = Stage::real("order of each key").await else { return };
+    let (keys, versions, restarts) = (scale::of(50, 1_000), scale::of(40, 100), scale::of(4, 20));
+    let seed: u32 = rand::random();
+    eprintln!("seed: {seed}, events: {}, keys: {keys}, relay restarts: {restarts}", keys * versions);
+    let mut other = tokio::task::block_in_place(|| stage.replica());
+    let apis = [stage.api.clone(), Api::at(&other.url)];
+    let since = feed::place(&apis[0]).await;
+    let written = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let (apis, written) = (apis.clone(), written.clone());
+            tokio::spawn(async move {
+                for version in 1..=versions {
+                    for key in (client..keys).step_by(8) {
+                        write(&apis, &format!("r-{seed}-{key}"), key, version).await;
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    for restart in 1..=restarts {
+        let due = keys * versions * restart / (restarts + 1);
+        wait::until("enough writes", Duration::from_secs(600), async || {
+            (written.load(Ordering::Relaxed) >= due).then_some(())
+        })
+        .await;
+        let replica = if restart.is_multiple_of(2) { &mut stage.data_plane } else { &mut other };
+        tokio::task::block_in_place(|| {
+            replica.kill();
+            replica.restart();
+        });
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let newest: BTreeMap<String, u64> = (0..keys).map(|key| (format!("r-{seed}-{key}"), versions as u64)).collect();
+    feed::assert_has(&apis[0], &since, &newest).await;
+    feed::assert_has(&apis[1], &since, &newest).await;
+}
+
+/// Writes one version of one key, on one replica or the other.
+async fn write(apis: &[Api; 2], id: &str, key: usize, version: usize) {
+    let (start, mut at) = (Instant::now(), version);
+    let collection = if key.is_multiple_of(2) { "users" } else { "products" };
+    let path = format!("/api/v1/{collection}/{id}");
+    let create = match key % 2 {
+        0 => json!({ "id": id, "email": format!("{id}@example.com"), "name": "1" }),
+        _ => json!({ "id": id, "name": "1", "price": 1 }),
+    };
+    let guard = format!("\"{}\"", version - 1);
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "{path}: no answer");
+        let api = &apis[at % 2];
+        at += 1;
+        let answer = match version {
+            1 => {
+                api.call(Method::POST, &format!("/api/v1/{collection}"), &[], Some(create.to_string().into_bytes()))
+                    .await
+            }
+            _ => {
+                let body = json!({ "name": version.to_string() }).to_string().into_bytes();
+                api.call(Method::PATCH, &path, &[("if-match", &guard)], Some(body)).await
+            }
+        };
+        match answer {
+            // 409 and 412: an earlier try happened
+            Ok(answer) if matches!(answer.status, 200 | 201 | 409 | 412) => return,
+            Ok(answer) if answer.status != 503 => panic!("{path}: {}: {}", answer.status, answer.text),
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A broker that stops fails no write; a database that freezes is answered for within the deadline; a stop loses nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use harness::{client::Api, scale, wait};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{durability, feed, stage::Stage};
+
+/// The longest that a call of a store may take, with what the machine adds.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_broker_fails_no_write_and_a_frozen_database_is_answered_for_in_time() {
+    let Some(mut stage) = Stage::real("outages of Kafka and MySQL").await else { return };
+    broker_stops(&mut stage).await;
+    database_freezes(&mut stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_finishes_what_is_under_way_and_the_next_start_does_the_rest() {
+    let mut stage = Stage::embedded();
+    let (api, seed): (Api, u32) = (stage.api.clone(), rand::random());
+    let since = feed::place(&api).await;
+    let writing = tokio::spawn({
+        let api = api.clone();
+        async move {
+            let mut paths = Vec::new();
+            for n in 0..60 {
+                paths.push(durability::write(&api, seed, n).await);
+            }
+            paths
+        }
+    });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::task::block_in_place(|| {
+            let start = Instant::now();
+            let status = stage.data_plane.terminate();
+            assert!(status.success(), "{status}");
+            assert!(start.elapsed() < Duration::from_secs(20), "the stop took {:?}", start.elapsed());
+            stage.data_plane.restart();
+        });
+    }
+    let paths = writing.await.unwrap();
+    durability::check(&api, &since, &paths).await;
+}
+
+/// Kafka is away while users are created at a steady rate.
+async fn broker_stops(stage: &mut Stage) {
+    let (rate, seconds) = (scale::of(100, 500), scale::of(10, 120));
+    let api = stage.api.clone();
+    let since = feed::place(&api).await;
+    tokio::task::block_in_place(|| stage.servers.as_mut().unwrap().kafka.kill());
+    let (failed, seed) = (Arc::new(AtomicUsize::new(0)), rand::random::<u32>());
+    let created = Arc::new(Mutex::new(Vec::new()));
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..rate * seconds {
+        ticks.tick().await;
+        let (api, failed, created) = (api.clone(), failed.clone(), created.clone());
+        calls.spawn(async move {
+            let id = format!("o-{seed}-{n}");
+            let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" }).to_string().into_bytes();
+            match api.call(Method::POST, "/api/v1/users", &[], Some(body)).await {
+                Ok(answer) if answer.status == 201 => created.lock().unwrap().push(id),
+                other => {
+                    eprintln!("{other:?}");
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+    let health = api.get("/api/v1/health").await.json();
+    let backlog = health["queues"]["outbox"]["mysql"]["events"].as_u64().unwrap_or(0);
+    eprintln!("{} writes in {seconds} s without Kafka, backlog {backlog}", rate * seconds);
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "failed writes");
+    assert!(backlog > 0, "the backlog is visible: {health}");
+    tokio::task::block_in_place(|| stage.servers.as_mut().unwrap().kafka.restart());
+    let back = Instant::now();
+    feed::drained(&api, Duration::from_secs(60)).await;
+    eprintln!("drained {:?} after Kafka's return", back.elapsed());
+    let created = created.lock().unwrap().iter().map(|id| (id.clone(), 1)).collect();
+    feed::assert_has(&api, &since, &created).await;
+}
+
+/// MySQL is frozen for ten seconds while users are read and written.
+async fn database_freezes(stage: &mut Stage) {
+    let api = stage.api.clone();
+    let (stop, slowest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Duration::ZERO)));
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let (api, stop, slowest) = (api.clone(), stop.clone(), slowest.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let tag = format!("f-{client}-{}", rand::random::<u64>());
+                    let (start, path) = (Instant::now(), "/api/v1/users");
+                    let body = json!({ "email": format!("{tag}@example.com"), "name": "A" }).to_string().into_bytes();
+                    let answer = match client % 2 {
+                        0 => api.call(Method::POST, path, &[], Some(body)).await,
+                        _ => api.call(Method::GET, &format!("{path}/{tag}"), &[], None).await,
+                    };
+                    let answer = answer.unwrap();
+                    assert!(matches!(answer.status, 201 | 404 | 503 | 504), "{}: {}", answer.status, answer.text);
+                    let mut slowest = slowest.lock().unwrap();
+                    *slowest = start.elapsed().max(*slowest);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.servers.as_ref().unwrap().mysql.freeze();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // what needs no MySQL is served all the while
+    assert_eq!(api.get("/api/v1/products?limit=1").await.status, 200);
+    stage.servers.as_ref().unwrap().mysql.thaw();
+    wait::until("writes after the thaw", Duration::from_secs(15), async || {
+        let body = json!({ "email": format!("{}@example.com", rand::random::<u64>()), "name": "A" });
+        (api.post("/api/v1/users", &body).await.status == 201).then_some(())
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    let slowest = *slowest.lock().unwrap();
+    eprintln!("the slowest answer with MySQL frozen took {slowest:?}");
+    assert!(slowest < DEADLINE, "{slowest:?}");
+}

@@ -98,12 +98,14 @@ impl Orders {
     pub fn start(&self, bus: Arc<dyn EventBus>, alone: bool, mut prepared: watch::Receiver<bool>) {
         let Some((_, pipeline)) = &self.served else { return };
         let (pipeline, letters) = (pipeline.clone(), self.letters.clone());
-        tokio::spawn(async move {
-            if prepared.wait_for(|prepared| *prepared).await.is_err() {
-                return;
+        let tasks = pipeline.clone();
+        tasks.spawn(async move {
+            let ready = async { prepared.wait_for(|prepared| *prepared).await.is_ok() };
+            if pipeline.unless_stopped(ready).await == Some(true) {
+                pipeline.start(alone);
+                // at the end the consumer is dropped, which hands over its share at once
+                pipeline.unless_stopped(feed(&*bus, &pipeline, &letters)).await;
             }
-            pipeline.start(alone);
-            feed(&*bus, &pipeline, &letters).await;
         });
     }
 
@@ -123,34 +125,30 @@ impl Orders {
     }
 }
 
-/// Takes events of orders for as long as the process runs.
-async fn feed(bus: &dyn EventBus, pipeline: &Arc<Pipeline>, letters: &Arc<DeadLetters>) {
+/// Takes events of orders for as long as it is let.
+async fn feed(bus: &dyn EventBus, pipeline: &Pipeline, letters: &DeadLetters) {
+    let mut consumer = loop {
+        match bus.consume(GROUP, "order").await {
+            Ok(consumer) => break consumer,
+            Err(error) => tracing::warn!(%error, "events of orders cannot be taken"),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
     let mut lost = false;
     loop {
-        let mut consumer = match bus.consume(GROUP, "order").await {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                tracing::warn!(%error, "events of orders cannot be taken");
-                tokio::time::sleep(RETRY).await;
-                continue;
+        match consumer.next().await {
+            Ok(delivery) => {
+                lost = false;
+                take(delivery, pipeline, letters).await;
             }
-        };
-        while !pipeline.is_stopping() {
-            match consumer.next().await {
-                Ok(delivery) => {
-                    lost = false;
-                    take(delivery, pipeline, letters).await;
+            Err(error) => {
+                // one line for an outage
+                if !std::mem::replace(&mut lost, true) {
+                    tracing::warn!(%error, "events of orders do not come; a sweep finds what is open");
                 }
-                Err(error) => {
-                    // one line for an outage
-                    if !std::mem::replace(&mut lost, true) {
-                        tracing::warn!(%error, "events of orders do not come; a sweep finds what is open");
-                    }
-                    tokio::time::sleep(RETRY).await;
-                }
+                tokio::time::sleep(RETRY).await;
             }
         }
-        return;
     }
 }
 

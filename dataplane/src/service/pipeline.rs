@@ -154,9 +154,14 @@ impl Pipeline {
         self.tasks.wait().await;
     }
 
-    /// Whether it takes no more work.
-    pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
+    /// Runs something on the side, whose end `finish` waits for.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Does some work unless the pipeline stops first.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(work).await
     }
 
     /// The text that a dead letter keeps.

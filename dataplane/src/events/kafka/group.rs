@@ -182,26 +182,4 @@ fn settings(options: &KafkaOptions, group: &str) -> ClientConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_given_up_when_all_before_it_are_seen_to() {
-        let mut open = Open::default();
-        let first = open.take(0, 5);
-        for offset in [6, 9] {
-            assert_eq!(open.take(0, offset), first);
-        }
-        assert_eq!(open.done(0, first, 6), Some(5), "5 is still open");
-        assert_eq!(open.done(0, first, 5), Some(9));
-        assert_eq!(open.done(0, first, 9), Some(10));
-        assert_eq!(open.done(0, first, 9), Some(10));
-        // the partition goes to another and comes back
-        open.take(0, 10);
-        open.partitions.clear();
-        let second = open.take(0, 10);
-        assert_ne!(second, first);
-        assert_eq!(open.done(0, first, 10), None, "from before");
-        assert_eq!(open.done(0, second, 10), Some(11));
-    }
-}
+mod tests;

@@ -214,8 +214,12 @@ pub fn call_deadline() -> Instant {
 
 /// What each connection to MySQL is told first. Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut
 /// long names.
-const MYSQL_SETTINGS: [&str; 2] = [
+///
+/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives the connection up: after 30 seconds.
+/// The pool notices a connection that was given up while it was idle.
+const MYSQL_SETTINGS: [&str; 3] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION wait_timeout = 30",
     "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096",
 ];
 

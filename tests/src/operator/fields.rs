@@ -47,7 +47,7 @@ pub async fn run(proof: &Proof) {
 /// A shop in which every optional part is there.
 async fn make(stage: &Stage) -> Vec<(&'static str, &'static str, Value)> {
     let (api, namespace) = (&stage.proof.api, &stage.namespace);
-    for name in ["shop-jwt", "shop-other", "shop-encryption"] {
+    for name in ["shop-jwt", "shop-pay", "shop-other", "shop-encryption"] {
         api.create(
             &folder(namespace, "secrets"),
             &json!({ "metadata": { "name": name }, "stringData": { "key": "k" } }),
@@ -74,6 +74,7 @@ async fn make(stage: &Stage) -> Vec<(&'static str, &'static str, Value)> {
         "replicaGroups": [{ "name": "side", "replicas": 1 }, { "name": "main", "replicas": 2, "poolRefs": [{ "name": "users" }, { "name": "products" }, { "name": "stores" }],
             "resources": { "requests": { "cpu": "100m" }, "limits": { "memory": "256Mi" } } }],
         "gateway": {},
+        "pipeline": { "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } } },
         "autoscaling": { "minReplicas": 2, "maxReplicas": 8 },
         "security": { "jwt": { "secretRef": { "name": "shop-jwt" } }, "encryption": { "secretRef": { "name": "shop-encryption" } },
             "rateLimit": { "requestsPerSecond": 100, "burst": 200 }, "cors": { "allowOrigins": ["https://a.example"] } },
@@ -205,7 +206,7 @@ fn alternative(plural: &str, pointer: &str, schema: &Value, spec: &Value) -> (Va
     if plural == "flyweightpools" && (last == "type" || last == "required") && built_in {
         return (if last == "type" { json!("Json") } else { json!(true) }, Expect::Held);
     }
-    let fixed: [(&str, Value, Expect); 10] = [
+    let fixed: [(&str, Value, Expect); 12] = [
         ("/fields/0/encrypt", json!(true), if built_in { Expect::Refused } else { Expect::Held }),
         ("/role", json!(if before == "Auto" { "Extrinsic" } else { "Auto" }), Expect::Seen),
         ("/resources/requests", json!({ "cpu": "200m" }), Expect::Seen),
@@ -213,6 +214,8 @@ fn alternative(plural: &str, pointer: &str, schema: &Value, spec: &Value) -> (Va
         ("/allowOrigins", json!(["https://b.example"]), Expect::Seen),
         ("/read", json!(["reader"]), Expect::Seen),
         ("/write", json!(if before.is_string() { json!("WriteThrough") } else { json!(["writer"]) }), Expect::Seen),
+        ("/http/url", json!("http://pay.example/other"), Expect::Seen),
+        ("/webhookUrl", json!("http://hooks.example/other"), Expect::Seen),
         ("/image", json!("flyweight/dataplane:other"), Expect::Seen),
         ("/topicPrefix", json!("b."), Expect::Seen),
         ("/keyPrefix", json!("b:"), Expect::Seen),

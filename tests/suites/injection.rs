@@ -132,7 +132,7 @@ async fn in_bodies(api: &Api, text: &str) {
         sound(&answer, path, None);
         if answer.status == 201 {
             let read = api.get(answer.header("location")).await;
-            assert_eq!(read.text, answer.text, "{path}");
+            assert_eq!(read.json(), answer.json(), "{path}");
         }
     }
     for op in ["eq", "lt", "like"] {
@@ -188,7 +188,7 @@ fn sound(answer: &Answer, what: &str, field: Option<&str>) {
     assert!(answer.status < 500, "{what}: {} {shown}", answer.status);
     if answer.status >= 400 {
         assert_eq!(answer.header("content-type"), "application/problem+json", "{what}: {shown}");
-        for leak in ["sqlx", "panicked", ".rs:", "Mongo", "mysql", "Exception", "syntax"] {
+        for leak in ["SELECT ", "INSERT ", "sqlx", "panicked", ".rs:", "bson", "Exception"] {
             assert!(!answer.json()["detail"].as_str().unwrap_or_default().contains(leak), "{what}: {shown}");
         }
         assert!(answer.text.len() < 64 << 10, "{what}: an answer of {} bytes", answer.text.len());

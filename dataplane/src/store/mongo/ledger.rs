@@ -4,7 +4,7 @@
 //! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an answer that is not filed yet.
 
 use bson::{Bson, DateTime, Document, doc};
-use futures::TryStreamExt;
+use futures::{TryStreamExt, future::try_join_all};
 use mongodb::{
     Collection as Handle, Database, IndexModel,
     error::{Error, ErrorKind},
@@ -33,6 +33,8 @@ const AUDIT: &str = "flyweight_audit";
 const IDEMPOTENCY: &str = "flyweight_idempotency";
 /// How long a key is kept.
 const ANSWER_HOURS: i64 = 24;
+/// How many answers are filed at once.
+const ANSWERS_AT_ONCE: usize = 32;
 /// A value is there already.
 const DUPLICATE: i32 = 11000;
 
@@ -111,9 +113,9 @@ impl Ledger {
         let cursor = read(deadline, handle.find(of.clone()).projection(doc! { PENDING: 1 })).await?;
         let documents: Vec<Document> = read(deadline, cursor.try_collect()).await?;
         let Riders { entries, answers } = riders_of(&documents, ids);
-        for (key, answer) in answers {
-            let answer = doc! { "$set": { "answer": answer } };
-            read(deadline, self.keys().update_one(doc! { "_id": key }, answer)).await?;
+        // several at once: the relay waits for this
+        for part in answers.chunks(ANSWERS_AT_ONCE) {
+            try_join_all(part.iter().map(|(key, answer)| self.file_answer(key, answer, deadline))).await?;
         }
         if entries.is_empty() {
             return Ok(());
@@ -123,6 +125,11 @@ impl Ledger {
             Err(error) if !only_duplicates(&error) => Err(super::fault::of_driver(&error, false)),
             _ => Ok(()),
         }
+    }
+
+    async fn file_answer(&self, key: &str, answer: &str, deadline: Instant) -> Result<(), Fault> {
+        let update = doc! { "$set": { "answer": answer } };
+        read(deadline, self.keys().update_one(doc! { "_id": key }, update)).await.map(|_| ())
     }
 
     /// The audit entries that a query finds, oldest first.

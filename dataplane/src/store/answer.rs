@@ -128,7 +128,8 @@ mod tests {
             values[0] = Value::Text("T\"ea".into());
             values[1] = Value::Text("hidden".into());
             values[2] = Value::Decimal("19.9".parse().unwrap());
-            values[width - 1] = Value::Json(Json::parse(r#"{"a":[1,null]}"#).unwrap());
+            let attributes = schema.fields.iter().position(|field| field.name == "attributes").unwrap();
+            values[attributes] = Value::Json(Json::parse(r#"{"a":[1,null]}"#).unwrap());
             let collection = Collection {
                 pool: "products".into(),
                 schema: Arc::new(schema),

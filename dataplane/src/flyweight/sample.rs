@@ -48,24 +48,24 @@ impl Product {
     pub fn record(&self) -> Record {
         let description = format!("{}: closed, over the ear, with a case. ", self.name).repeat(8);
         let attributes = format!(r#"{{"colour":"black","model":"{}","driver":"40 mm"}}"#, self.name);
+        let mut values = vec![
+            Value::Text(self.name.clone()),
+            Value::Text(description),
+            Value::Decimal(self.price),
+            Value::Text(self.currency.clone()),
+            Value::Text(self.category.clone()),
+            Value::Text(self.brand.clone()),
+            Value::Int(self.stock),
+            Value::Json(Json::parse(&attributes).unwrap()),
+        ];
+        // Nothing in the fields that no client sees.
+        values.resize(schema().fields.len(), Value::Null);
         Record {
             key: self.key.clone(),
             version: Version(self.version),
             created_at: Timestamp(1_760_000_000_000),
             updated_at: Timestamp(1_760_000_000_000 + self.stock * 60_000),
-            values: Row(vec![
-                Value::Text(self.name.clone()),
-                Value::Text(description),
-                Value::Decimal(self.price),
-                Value::Text(self.currency.clone()),
-                Value::Text(self.category.clone()),
-                Value::Text(self.brand.clone()),
-                Value::Int(self.stock),
-                Value::Json(Json::parse(&attributes).unwrap()),
-                // no holds
-                Value::Null,
-                Value::Null,
-            ]),
+            values: Row(values),
         }
     }
 }

@@ -44,23 +44,27 @@ pub fn record(n: u64, products: u64) -> Result<Record> {
     let name = format!("Wireless headphones, model {state:04}");
     let attributes = format!(r#"{{"colour":"black","driver":"40 mm","model":"{state:04}","weight":"250 g"}}"#);
     let created_at = Timestamp(NOW_MS as i64 - (mix(n + 3) % 30_000_000_000) as i64);
+    let mut values = vec![
+        Value::Text(name),
+        Value::Text(String::new()),
+        Value::Decimal(Decimal::new(1_000 + (mix(n + 6) % 9_000) as i64, 2)),
+        Value::Text("EUR".to_owned()),
+        Value::Text(format!("category-{:02}", state % 40)),
+        Value::Text(format!("brand-{:03}", state % 100)),
+        Value::Int((100 + mix(n + 8) % 900) as i64),
+        Value::Json(Json::parse(&attributes)?),
+    ];
+    let schema = product::schema();
+    // Nothing in the fields that no client sees.
+    values.resize(schema.fields.len(), Value::Null);
     let mut record = Record {
         key: key(n)?,
         version: Version(1 + mix(n + 4) % 6),
         created_at,
         updated_at: Timestamp(created_at.0 + (mix(n + 5) % 3_000_000_000) as i64),
-        values: Row(vec![
-            Value::Text(name),
-            Value::Text(String::new()),
-            Value::Decimal(Decimal::new(1_000 + (mix(n + 6) % 9_000) as i64, 2)),
-            Value::Text("EUR".to_owned()),
-            Value::Text(format!("category-{:02}", state % 40)),
-            Value::Text(format!("brand-{:03}", state % 100)),
-            Value::Int((100 + mix(n + 8) % 900) as i64),
-            Value::Json(Json::parse(&attributes)?),
-        ]),
+        values: Row(values),
     };
-    let rest = BODY - record.to_json(&product::schema()).len();
+    let rest = BODY - record.to_json(&schema).len();
     let words = "Closed, over the ear, with a case, a cable and a spare pair of cushions. ";
     let description: String = words.chars().cycle().take(rest).collect();
     record.values.0[1] = Value::Text(description);

@@ -28,8 +28,6 @@ main() {
     local name
     for name in "${!URL_OF[@]}"; do start "$name"; done
     step "unit tests"
-    # random specifications that every store must answer as the model does; 200 where nothing is said
-    export FLYWEIGHT_TREES=${FLYWEIGHT_TREES:-2000}
     cargo test --workspace --lib --bins
     step "make run, as a newcomer"
     tests/quickstart.sh

@@ -171,7 +171,8 @@ async fn publish(feed: Arc<Feed>, events: Vec<Envelope>) -> Result<(), BusError>
 }
 
 async fn prune_for_ever(feed: Arc<Feed>) {
-    let mut ticks = tokio::time::interval(feed.options.prune_interval);
+    let interval = feed.options.prune_interval;
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -217,12 +217,8 @@ impl Server {
             queues: Box::new(|| Json::Null),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
-        let api = Api {
-            factory: factory.clone(),
-            pools: pools.clone(),
-            ingress: Some(ingress(&pools)),
-            health: Arc::new(health),
-        };
+        let api =
+            Api { factory: factory.clone(), pools: pools.clone(), ingress: ingress(&pools), health: Arc::new(health) };
         let router = router(&api, Router::new());
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
@@ -380,9 +376,9 @@ async fn declare(file: &std::path::Path) {
     }
 }
 
-/// A way in for events whose log is a list.
-fn ingress(pools: &[Pool]) -> Arc<Ingress> {
-    let products = pools.iter().find(|pool| pool.entity == Entity::Product).unwrap();
+/// A way in for events whose log is a list; none where no products are served.
+fn ingress(pools: &[Pool]) -> Option<Arc<Ingress>> {
+    let products = pools.iter().find(|pool| pool.entity == Entity::Product)?;
     let queue = Arc::new(IngestQueue::new(Arc::new(MemoryIntake::default()), 10));
-    Arc::new(Ingress::new(products.resource.clone(), queue))
+    Some(Arc::new(Ingress::new(products.resource.clone(), queue)))
 }

@@ -63,12 +63,15 @@ impl SqlStore {
     /// A store in one SQLite file, which is made where it is not there. It is opened by the first call.
     ///
     /// # Errors
-    /// `Unavailable` where the file's folder is not there.
+    /// `Unavailable` where the file's folder is not there, or the file cannot be made.
     pub fn sqlite(path: &Path, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
             return Err(StoreError::Unavailable(format!("there is no folder for {}", path.display())));
         }
+        // Made now: those who only read would not find it before the first write, and call the store lost.
+        let made = std::fs::File::options().create(true).append(true).open(path);
+        made.map_err(|error| StoreError::Unavailable(format!("{} cannot be written: {error}", path.display())))?;
         Ok(Self::new(Pools::sqlite(path), sealer))
     }
 

@@ -40,8 +40,8 @@ const KEPT_BODY_MAX: usize = 1 << 20;
 /// How often a request is tried, at one pod or another.
 const ATTEMPTS_MAX: u32 = 6;
 
-/// The wait before another look for pods, times the attempts so far: 1.5 s in all.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The wait before another look for pods, times the attempts so far: 3 s in all, so that discovery has looked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest that a pod may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

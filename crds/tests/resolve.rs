@@ -266,13 +266,15 @@ fn tiers_are_sound_and_in_order() {
         .set(HOT, "spec/ttl", json!("0s"))
         .set(HOT, "spec/jitter", json!(51))
         .set(HOT, "spec/memory/maxBytes", json!("1023Ki"))
-        .set(HOT, "spec/write", json!("WriteBehind"))
         .faults(&[
             "CacheTier/hot spec.jitter: must be at most 50 percent",
             "CacheTier/hot spec.memory.maxBytes: must be at least 1Mi",
             "CacheTier/hot spec.ttl: must be more than 0s",
-            "CacheTier/hot spec.write: WriteBehind is not available in this version: use CacheAside or WriteThrough",
         ]);
+    let why = "stock is held by guarded changes in the store: use CacheAside or WriteThrough";
+    Resources::example().set(HOT, "spec/write", json!("WriteBehind")).faults(&[&format!(
+        "FlyweightPool/products spec.tierRefs[0].name: the tier \"hot\" is WriteBehind, and {why}"
+    )]);
     Resources::example().set(PRODUCTS, "spec/tierRefs", json!([{ "name": "shared" }, { "name": "hot" }])).faults(&[
         "FlyweightPool/products spec.tierRefs[1].name: the memory tier \"hot\" comes after the Redis tier \"shared\": name the fastest first",
     ]);

@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::{broadcast, watch};
 
-use self::consumer::{Consumer, LiveConsumer};
+use self::{
+    consumer::{Consumer, LiveConsumer},
+    cursor::Cursor,
+};
 use crate::domain::event::Envelope;
 
 /// Carries events to every replica, in order for each key, at least once.
@@ -43,8 +46,27 @@ pub trait EventBus: Send + Sync {
         Ok(Box::new(LiveConsumer::new(self.live(), entity)))
     }
 
+    /// The cursor before the oldest event that is kept: a replay from here gives all there are. `Unavailable` until the feed is joined.
+    async fn oldest(&self) -> Result<String, BusError>;
+
     /// Whether the bus answers.
     async fn ping(&self) -> Result<(), BusError>;
+}
+
+/// Whether a cursor is as far as another of the same feed.
+///
+/// # Errors
+/// One of them is no cursor, or they are of different feeds.
+pub fn has_reached(at: &str, other: &str) -> Result<bool, BusError> {
+    match (Cursor::decode(at)?, Cursor::decode(other)?) {
+        (Cursor::Local { feed, number }, Cursor::Local { feed: other_feed, number: other }) if feed == other_feed => {
+            Ok(number >= other)
+        }
+        (Cursor::Topic(at), Cursor::Topic(other)) if at.len() >= other.len() => {
+            Ok(at.iter().zip(&other).all(|(at, other)| at >= other))
+        }
+        _ => Err(BusError::BadCursor),
+    }
 }
 
 /// Why the bus did not do what it was asked.

@@ -20,3 +20,4 @@ pub mod precondition;
 pub mod records;
 pub mod staleness;
 pub mod warm;
+pub mod write_behind;

@@ -16,7 +16,7 @@ pub mod mongo;
 pub mod sql;
 
 mod answer;
-mod apply;
+pub mod apply;
 mod check;
 #[cfg(test)]
 mod conformance;

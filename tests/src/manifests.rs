@@ -50,3 +50,19 @@ pub fn write_encryption_key(dir: &Path) {
         .and_then(|()| fs::write(folder.join("key"), "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n"))
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
 }
+
+/// Writes the sample shop into a folder, with configurations that are acknowledged before the store has them.
+///
+/// # Panics
+/// A file cannot be read or written.
+pub fn write_behind_samples(dir: &Path) {
+    const TIER: &str = "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTier\nmetadata: { name: behind }\n\
+        spec: { memory: { maxBytes: 8Mi }, ttl: 60s, write: WriteBehind }\n";
+    const TIERS: &str = "  entity: Configuration\n  tierRefs:\n    - name: hot\n";
+    write_samples_with(dir, "");
+    let pools = dir.join("pools.yaml");
+    let done = fs::read_to_string(&pools)
+        .and_then(|text| fs::write(&pools, text.replace(TIERS, &TIERS.replace("hot", "behind"))))
+        .and_then(|()| fs::write(dir.join("behind.yaml"), TIER));
+    done.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+}

@@ -25,3 +25,4 @@ mod overload;
 mod stage;
 mod staleness;
 mod startup;
+mod write_behind;

@@ -9,7 +9,7 @@ use crate::{
     entity::{Builtin, Home, KEY, RESERVED, VERSION},
     pool::{CollectionSource, Entity, FieldSpec, FieldType, PoolSpec, Role, Source, TableSource},
     settings::{PoolSettings, SourceSettings, TierSettings},
-    tier::TierSpec,
+    tier::{TierSpec, WriteStrategy},
     units::{Bytes, Span},
 };
 
@@ -85,11 +85,28 @@ fn pool_tiers(
             _ if tier.spec.redis.is_some() => redis_before = Some(&tier.name),
             _ => {}
         }
+        if tier.spec.write == WriteStrategy::WriteBehind {
+            let why = no_write_behind(spec.entity);
+            let message =
+                |why| format!("the tier \"{}\" is WriteBehind, and {why}: use CacheAside or WriteThrough", tier.name);
+            why.into_iter().for_each(|why| report.add(format!("spec.tierRefs[{index}].name"), message(why)));
+        }
     }
     named
         .iter()
         .filter_map(|(_, tier)| tier::settings(tier, backends, &mut report.on("CacheTier", &tier.name)))
         .collect()
+}
+
+/// Why records of an entity cannot be acknowledged before the store has them; none where they can.
+fn no_write_behind(entity: Entity) -> Option<&'static str> {
+    match entity {
+        Entity::User => Some("only the store can tell that no other user has the same email"),
+        Entity::Payment => Some("a payment and what follows from it are one transaction of the store"),
+        Entity::Order => Some("an order and what follows from it are one transaction of the store"),
+        Entity::Product => Some("stock is held by guarded changes in the store"),
+        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => None,
+    }
 }
 
 fn builtin_source(

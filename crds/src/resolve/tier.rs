@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     settings::{TierKind, TierSettings},
-    tier::{TierSpec, WriteStrategy},
+    tier::TierSpec,
     units::{Bytes, Span},
 };
 
@@ -22,11 +22,6 @@ pub(super) fn settings(tier: &Named<TierSpec>, backends: &Backends, report: &mut
         *jitter <= JITTER_PERCENT_MAX,
         "spec.jitter",
         format!("must be at most {JITTER_PERCENT_MAX} percent"),
-    );
-    report.ensure(
-        *write != WriteStrategy::WriteBehind,
-        "spec.write",
-        "WriteBehind is not available in this version: use CacheAside or WriteThrough",
     );
     let kind = match (memory, redis) {
         (Some(memory), None) => {

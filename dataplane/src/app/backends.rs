@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use crds::{
     settings::{BackendKind, BackendSettings, Settings},
+    tier::WriteStrategy,
     units::Span,
 };
 
@@ -30,6 +31,7 @@ use crate::{
         },
         local::{LocalBus, LocalOptions},
     },
+    service::write_behind::LOG_AGE_MAX,
     store::{
         RecordStore,
         mongo::{MongoOptions, MongoStore},
@@ -65,6 +67,8 @@ pub struct Backends {
     pub bus: (String, Arc<dyn EventBus>),
     /// The log of events from outside.
     pub intake: Arc<dyn Intake>,
+    /// The log of writes that are acknowledged before the store has them; none where no tier is WriteBehind.
+    pub write_log: Option<Arc<dyn EventBus>>,
 }
 
 /// Opens all backends of the settings. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -122,7 +126,29 @@ pub async fn open(
             bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
         }
     };
-    Ok(Backends { stores, caches, bus: (name, events), intake })
+    let wanted =
+        settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
+    let write_log = if wanted { Some(write_log(settings, place).await?) } else { None };
+    Ok(Backends { stores, caches, bus: (name, events), intake, write_log })
+}
+
+/// The log of write-behind: a topic of its own, or a file of its own.
+async fn write_log(settings: &Settings, place: &Place) -> anyhow::Result<Arc<dyn EventBus>> {
+    let dir = match place {
+        Place::Embedded(dir) => {
+            let dir = dir.join("write-behind");
+            fs::create_dir_all(&dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
+            let options = LocalOptions { events_max: u64::MAX >> 1, age_max: LOG_AGE_MAX, ..LocalOptions::default() };
+            return Ok(Arc::new(LocalBus::open(&dir, options).await?));
+        }
+        Place::Backends(dir) => dir,
+    };
+    let kafka_backend = settings.backends.iter().find_map(|backend| match &backend.kind {
+        BackendKind::Kafka { topic_prefix } => Some((&backend.name, topic_prefix)),
+        _ => None,
+    });
+    let (name, prefix) = kafka_backend.context("write: WriteBehind needs a kafka backend for its log")?;
+    Ok(Arc::new(KafkaBus::start(kafka(&Files(dir.join(name)), &format!("{prefix}write-behind."))?)?))
 }
 
 async fn declared_store(

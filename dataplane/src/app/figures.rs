@@ -15,6 +15,7 @@ use crate::{
     service::{
         factory::{Factory, FactoryPool},
         staleness::Staleness,
+        write_behind::Lag,
     },
 };
 
@@ -56,6 +57,7 @@ struct Gauges {
     tier: Vec<(&'static str, IntGaugeVec)>,
     policy_hit_ratio: GaugeVec,
     staleness: Vec<(&'static str, IntGaugeVec)>,
+    write_behind: Vec<(&'static str, IntGaugeVec)>,
     backlog: IntGaugeVec,
     oldest_ms: IntGaugeVec,
     published: IntGaugeVec,
@@ -85,6 +87,9 @@ impl Figures {
         }
         for (name, pool) in self.factory.pools() {
             self.gauges.set_staleness(name, &pool.audit.seen());
+            if let Some(lag) = pool.lag() {
+                self.gauges.set_lag(name, &lag);
+            }
         }
         for (backend, meter) in &self.relays {
             self.gauges.set_relay(backend, meter);
@@ -120,6 +125,7 @@ impl Figures {
             let figures = json!({
                 "entities": figures.entities, "flyweights": figures.distinct, "shared": figures.shared,
                 "unshared": figures.unshared, "bytes": figures.bytes, "bytes_saved": figures.bytes_saved,
+                "write_behind": self.factory.pool(&pool.name).and_then(FactoryPool::lag),
             });
             (pool.name.clone(), figures)
         });
@@ -204,6 +210,16 @@ impl Gauges {
                 pool("flyweight_staleness_checked_total", "Answers that the audit compared with the store.")?,
                 pool("flyweight_staleness_behind_total", "Of these, the ones that the store knew better.")?,
             ],
+            write_behind: vec![
+                pool("flyweight_write_behind_waiting", "Keys whose acknowledged version is not in the store yet.")?,
+                pool("flyweight_write_behind_oldest_ms", "The age of the oldest of them.")?,
+                pool("flyweight_write_behind_settled_total", "Versions that the store was given.")?,
+                pool(
+                    "flyweight_write_behind_coalesced_total",
+                    "Acknowledged versions that a newer one made needless.",
+                )?,
+                pool("flyweight_write_behind_conflicts_total", "Versions that the store knew better.")?,
+            ],
             backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
@@ -222,6 +238,13 @@ impl Gauges {
         ];
         for ((_, gauge), value) in self.pool.iter().zip(values) {
             gauge.with_label_values(&[pool]).set(value);
+        }
+    }
+
+    fn set_lag(&self, pool: &str, lag: &Lag) {
+        let values = [lag.waiting, lag.oldest_ms, lag.settled, lag.coalesced, lag.conflicts];
+        for ((_, gauge), value) in self.write_behind.iter().zip(values) {
+            gauge.with_label_values(&[pool]).set(value.cast_signed());
         }
     }
 

@@ -11,6 +11,7 @@ use anyhow::Context;
 use crds::{
     pool::Entity,
     settings::{BackendKind, PoolSettings, Settings, SourceSettings, TierKind, TierSettings},
+    tier::WriteStrategy,
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -29,7 +30,12 @@ use crate::{
         resource::{Policy, Resource},
         router::{BASE, Pool, Source, path_of, upserts},
     },
-    service::{orders, records::Records},
+    service::{
+        orders,
+        records::{Records, Wake},
+        write_behind::{WAITING_MAX, WriteBehind, WriteBehindConfig},
+    },
+    store::RecordStore,
 };
 
 /// The pool of dead letters: a name that no resource can have.
@@ -67,6 +73,8 @@ pub struct ServedPool {
     pub memory: Vec<(String, Arc<MemoryTier>, PoolId)>,
     /// Its records as the API serves them.
     pub resource: Arc<Resource>,
+    /// Its store behind a log, where writes go through one first.
+    pub behind: Option<Arc<WriteBehind>>,
 }
 
 /// What all pools are built from.
@@ -110,6 +118,7 @@ struct Parts {
     tiered: Arc<Tiered>,
     memory: Vec<(String, Arc<MemoryTier>, PoolId)>,
     records: Records,
+    behind: Option<Arc<WriteBehind>>,
 }
 
 impl Builder<'_> {
@@ -126,7 +135,7 @@ impl Builder<'_> {
         let mut products = None;
         let mut pools = Vec::with_capacity(served.len());
         for pool in served {
-            let Parts { collection, tiered, memory, mut records } = self.parts(pool, &memory)?;
+            let Parts { collection, tiered, memory, mut records, behind } = self.parts(pool, &memory)?;
             if pool.entity == Entity::Order {
                 records = records.completed_by(orders::pricing(collection.schema.clone(), products.clone()));
             }
@@ -148,6 +157,7 @@ impl Builder<'_> {
                 tiered,
                 memory,
                 resource: Arc::new(resource),
+                behind,
             });
         }
         Ok(pools)
@@ -255,8 +265,31 @@ impl Builder<'_> {
             not_yet_deadline: NOT_YET_DEADLINE,
         }));
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || poke.notify_one());
+        let behind = self.write_behind(pool, &collection, &store, &wake);
+        let store = behind.clone().map_or(store, |behind| behind as Arc<dyn RecordStore>);
         let records = Records::new(collection.clone(), store, tiered.clone(), STORE_DEADLINE, wake);
-        Ok(Parts { collection, tiered, memory, records })
+        Ok(Parts { collection, tiered, memory, records, behind })
+    }
+
+    /// The store behind its log, where a tier of the pool says so.
+    fn write_behind(
+        &self,
+        pool: &PoolSettings,
+        collection: &Arc<Collection>,
+        store: &Arc<dyn RecordStore>,
+        wake: &Wake,
+    ) -> Option<Arc<WriteBehind>> {
+        let log = self.backends.write_log.clone()?;
+        pool.tiers.iter().any(|tier| tier.write == WriteStrategy::WriteBehind).then(|| {
+            Arc::new(WriteBehind::new(WriteBehindConfig {
+                inner: store.clone(),
+                collection: collection.clone(),
+                log,
+                sealer: self.sealer.clone(),
+                wake: wake.clone(),
+                waiting_max: WAITING_MAX,
+            }))
+        })
     }
 }
 

@@ -65,7 +65,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let group = args.group.clone();
     let settings = source.watch(loaded);
     let declared = settings.borrow().settings.pools.clone();
-    let warm_up = warm_up::run(declared.clone(), world.factory.clone(), world.backends.bus.1.clone());
+    let (factory, bus) = (world.factory.clone(), world.backends.bus.1.clone());
+    let behind = world.pools.iter().filter_map(|pool| pool.behind.clone()).collect();
+    let warm_up = warm_up::run(declared.clone(), behind, factory, bus);
     let monitor::Readiness { unready, prepared } =
         monitor::watch_readiness(&world.backends.stores, &world.collections, shutdown.clone(), warm_up);
     let checks = monitor::watch_parts(&world.backends).await;
@@ -207,7 +209,8 @@ impl World {
             gate: gate.clone(),
         };
         let pools = Arc::new(builder.build()?);
-        let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
+        let made = pools.iter().map(|pool| (pool.resource.records.clone(), pool.behind.clone()));
+        let factory = Arc::new(Factory::new(made));
         let letterbox = builder.letterbox()?;
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());

@@ -7,27 +7,43 @@ use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::{events::EventBus, service::factory::Factory};
+use crate::{
+    events::EventBus,
+    service::{factory::Factory, write_behind::WriteBehind},
+};
 
 /// How long requests are kept waiting for the declared warm-ups. What is not loaded by then comes with the first reads.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long the feed is waited for: what is loaded before it is followed is loaded again.
 const FEED_DEADLINE: Duration = Duration::from_secs(5);
-const FEED_POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 /// The wait before a warm-up that the store failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How often the keys that are read most are told, shortened at random by up to a half.
 const TELL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Warms up the pools that want it.
-pub async fn run(pools: Vec<PoolSettings>, factory: Arc<Factory>, bus: Arc<dyn EventBus>) {
+pub async fn run(
+    pools: Vec<PoolSettings>,
+    behind: Vec<Arc<WriteBehind>>,
+    factory: Arc<Factory>,
+    bus: Arc<dyn EventBus>,
+) {
+    let caught_up = async {
+        while !behind.iter().all(|behind| behind.lag().caught_up) {
+            sleep(POLL).await;
+        }
+    };
+    if timeout(DEADLINE, caught_up).await.is_err() {
+        warn!("the store has not taken all of the write-behind log: until it has, its pools answer 503");
+    }
     let pools: Vec<_> = pools.into_iter().filter(|pool| pool.warm_up != WarmUp::None).collect();
     if pools.is_empty() {
         return;
     }
     let joined = async {
         while bus.head().await.is_err() {
-            sleep(FEED_POLL).await;
+            sleep(POLL).await;
         }
     };
     _ = timeout(FEED_DEADLINE, joined).await;

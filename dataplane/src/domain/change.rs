@@ -94,6 +94,13 @@ pub enum Action {
         /// The version that it must have.
         guard: Guard,
     },
+    /// It becomes just this, as a write-behind log decided. Fails with `Stale` where it has this version or a later one.
+    Settle {
+        /// The version that it gets.
+        version: Version,
+        /// The record, of this version; none for a delete.
+        record: Option<Record>,
+    },
 }
 
 /// The version that a record must have for a change to happen.

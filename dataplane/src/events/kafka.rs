@@ -182,6 +182,13 @@ impl EventBus for KafkaBus {
         Ok(Box::new(GroupConsumer::join(&self.feed.options, group, entity)?))
     }
 
+    async fn oldest(&self) -> Result<String, BusError> {
+        let partitions = self.feed.ring.lock().as_ref().ok_or_else(not_joined)?.position().len();
+        let bounds =
+            self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
+        Ok(Cursor::Topic(bounds.await?.iter().map(|bounds| bounds.low).collect()).encode())
+    }
+
     async fn ping(&self) -> Result<(), BusError> {
         let partitions = self.ask(|consumer, feed| topic::partitions(consumer, &feed.topic).map_err(unavailable));
         partitions.await?.map(drop).ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))

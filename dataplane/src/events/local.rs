@@ -139,6 +139,11 @@ impl EventBus for LocalBus {
         Ok(Cursor::Local { feed: self.feed.log.feed(), number: *self.feed.head.borrow() }.encode())
     }
 
+    async fn oldest(&self) -> Result<String, BusError> {
+        let number = self.feed.floor.load(Ordering::Acquire);
+        Ok(Cursor::Local { feed: self.feed.log.feed(), number }.encode())
+    }
+
     async fn ping(&self) -> Result<(), BusError> {
         self.feed.log.ping().await
     }

@@ -207,6 +207,10 @@ impl EventBus for FakeBus {
         Ok(String::new())
     }
 
+    async fn oldest(&self) -> Result<String, BusError> {
+        Ok(String::new())
+    }
+
     async fn ping(&self) -> Result<(), BusError> {
         Ok(())
     }

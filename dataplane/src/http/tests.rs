@@ -216,7 +216,7 @@ impl Server {
             figures: Box::new(|| Json::Null),
             queues: Box::new(|| Json::Null),
         };
-        let factory = Arc::new(Factory::new(pools.iter().map(|pool| pool.resource.records.clone())));
+        let factory = Arc::new(Factory::new(pools.iter().map(|pool| (pool.resource.records.clone(), None))));
         let api =
             Api { factory: factory.clone(), pools: pools.clone(), ingress: ingress(&pools), health: Arc::new(health) };
         let router = router(&api, Router::new());

@@ -12,6 +12,7 @@ use super::{
     records::Records,
     staleness::{Staleness, StalenessAudit},
     warm::Warmer,
+    write_behind::{Lag, WriteBehind},
 };
 use crate::{
     cache::{
@@ -39,6 +40,7 @@ pub struct FactoryPool {
     pub audit: StalenessAudit,
     tiered: Arc<Tiered>,
     warmed: Mutex<Warmed>,
+    behind: Option<Arc<WriteBehind>>,
 }
 
 /// How far the declared warm-up of a pool is.
@@ -104,6 +106,9 @@ pub struct PoolFigures {
     pub staleness: Staleness,
     /// How far the declared warm-up is.
     pub warm_up: Warmed,
+    /// How far the store is behind the write-behind log; none where writes go to the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_behind: Option<Lag>,
 }
 
 /// The figures of one tier of one pool.
@@ -139,13 +144,13 @@ pub struct Cleaned {
 }
 
 impl Factory {
-    /// The factory of some pools.
-    pub fn new(pools: impl IntoIterator<Item = Arc<Records>>) -> Self {
-        let pool = |records: Arc<Records>| {
+    /// The factory of some pools, each with its log where it has one.
+    pub fn new(pools: impl IntoIterator<Item = (Arc<Records>, Option<Arc<WriteBehind>>)>) -> Self {
+        let pool = |(records, behind): (Arc<Records>, Option<Arc<WriteBehind>>)| {
             let (name, tiered) = (records.collection().pool.clone(), records.tiered().clone());
             let audit = StalenessAudit::new(records.clone());
             let warmed = Mutex::new(Warmed { mode: WarmUp::None, loaded: 0, done: true });
-            (name, FactoryPool { warmer: Warmer::new(records), audit, tiered, warmed })
+            (name, FactoryPool { warmer: Warmer::new(records), audit, tiered, warmed, behind })
         };
         Self { pools: pools.into_iter().map(pool).collect() }
     }
@@ -206,7 +211,13 @@ impl FactoryPool {
                 .collect(),
             staleness: self.audit.seen(),
             warm_up: self.warmed(),
+            write_behind: self.lag(),
         }
+    }
+
+    /// How far the store is behind the write-behind log.
+    pub fn lag(&self) -> Option<Lag> {
+        self.behind.as_ref().map(|behind| behind.lag())
     }
 
     /// Warms up as was declared, and keeps count of it.

@@ -36,6 +36,10 @@ pub struct Applied {
 /// # Errors
 /// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema.
 pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
+    let before = match state {
+        State::Present(record) => Some(record.to_masked_json(&change.collection.schema)),
+        State::Absent(_) => None,
+    };
     let (values, created) = match (&change.action, state) {
         (Action::Create { .. }, State::Present(_)) => return Err(StoreError::Exists),
         (Action::Create { values, .. }, State::Absent(_)) => (Some(values), true),
@@ -52,15 +56,18 @@ pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, 
             check(*guard, record.version)?;
             (None, false)
         }
+        (Action::Settle { version, .. }, state) if state.version() >= *version => {
+            return Err(StoreError::Stale { current: state.version() });
+        }
+        (Action::Settle { version, record }, state) => {
+            let created = matches!(state, State::Absent(_));
+            return Ok(Applied { before, ..outcome(change, *version, record.clone(), created, now) });
+        }
     };
     let version = state.version().next();
     let record = match values {
         Some(values) => Some(next_record(state, change, version, values, now)?),
         None => None,
-    };
-    let before = match state {
-        State::Present(record) => Some(record.to_masked_json(&change.collection.schema)),
-        State::Absent(_) => None,
     };
     Ok(Applied { before, ..outcome(change, version, record, created, now) })
 }

@@ -15,12 +15,13 @@ use super::error::Problem;
 
 /// Writes of one pool that are under way at once: enough to keep a store busy, and few enough that each is done in a bounded time.
 const WRITES_MAX: usize = 64;
-/// Writes of one pool that wait.
+/// Writes of one pool that wait in a burst.
 const WAITING_MAX: usize = 1_024;
-/// How long a write may wait in a burst.
+/// Writes of one pool that wait while there has been a queue for longer than a burst: that is overload, where waiting helps nobody. One more round, so
+/// that all places are taken again at once when a group commit makes all of them free.
+const STANDING_MAX: usize = WRITES_MAX;
+/// How long a write may wait.
 const BURST: Duration = Duration::from_millis(500);
-/// How long a write may wait while there has been a queue for longer than a burst: that is overload, and waiting helps nobody.
-const STANDING: Duration = Duration::from_millis(20);
 
 /// Bounds the requests that are handled at once, over all pools.
 pub struct Gate {
@@ -30,12 +31,18 @@ pub struct Gate {
     out_of_memory: AtomicBool,
 }
 
+/// Since when writes have been waiting again and again.
+#[derive(Clone, Copy)]
+struct Queue {
+    since: Instant,
+    last: Instant,
+}
+
 /// Bounds the writes of one pool.
 pub struct WriteGate {
     places: Semaphore,
     waiting: AtomicUsize,
-    /// Since when some write or other has been waiting.
-    queue_since: Mutex<Option<Instant>>,
+    queue: Mutex<Queue>,
 }
 
 impl Gate {
@@ -71,7 +78,11 @@ impl Gate {
 
 impl Default for WriteGate {
     fn default() -> Self {
-        Self { places: Semaphore::new(WRITES_MAX), waiting: AtomicUsize::new(0), queue_since: Mutex::default() }
+        Self {
+            places: Semaphore::new(WRITES_MAX),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::new(Queue { since: Instant::now(), last: Instant::now() }),
+        }
     }
 }
 
@@ -82,16 +93,25 @@ impl WriteGate {
     /// 503: too many wait, or for too long.
     pub async fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
         if let Ok(place) = self.places.try_acquire() {
-            *self.queue_since.lock() = None;
             return Ok(place);
         }
-        let since = *self.queue_since.lock().get_or_insert_with(Instant::now);
-        let wait = if since.elapsed() > BURST { STANDING } else { BURST };
-        let _waiting = Waiting::among(&self.waiting)?;
-        match timeout(wait, self.places.acquire()).await {
+        let most = if self.queue.lock().stands(Instant::now()) { STANDING_MAX } else { WAITING_MAX };
+        let _waiting = Waiting::among(&self.waiting, most)?;
+        match timeout(BURST, self.places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(overloaded("more writes come than can be done: try again")),
         }
+    }
+}
+
+impl Queue {
+    /// Notes that a write has to wait; says whether that has been so for longer than a burst. A queue that was empty for as long begins anew.
+    fn stands(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.last) > BURST {
+            self.since = now;
+        }
+        self.last = now;
+        now.duration_since(self.since) > BURST
     }
 }
 
@@ -99,11 +119,11 @@ impl WriteGate {
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn among(count: &'a AtomicUsize) -> Result<Self, Problem> {
+    fn among(count: &'a AtomicUsize, most: usize) -> Result<Self, Problem> {
         let waiting = Self(count);
-        match count.fetch_add(1, Ordering::AcqRel) < WAITING_MAX {
+        match count.fetch_add(1, Ordering::AcqRel) < most {
             true => Ok(waiting),
-            false => Err(overloaded("too many writes wait: try again")),
+            false => Err(overloaded("more writes come than can be done: try again")),
         }
     }
 }
@@ -123,6 +143,17 @@ mod tests {
     use futures::future::join_all;
 
     use super::*;
+
+    #[test]
+    fn a_queue_that_was_empty_begins_anew() {
+        let start = Instant::now();
+        let mut queue = Queue { since: start, last: start };
+        let at = |bursts: f64| start + BURST.mul_f64(bursts);
+        assert!(!queue.stands(at(0.9)));
+        assert!(queue.stands(at(1.1)));
+        assert!(queue.stands(at(2.0)), "an instant without one that waits changes nothing");
+        assert!(!queue.stands(at(3.1)));
+    }
 
     #[tokio::test]
     async fn a_burst_waits_and_overload_is_refused_early() {
@@ -145,14 +176,20 @@ mod tests {
 
         // writes that take long, and more of them all the time
         let held = join_all((0..WRITES_MAX).map(|_| work(Duration::from_secs(3))));
-        let late = async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let late = async |after: Duration| {
+            tokio::time::sleep(after).await;
             assert!(!work(Duration::ZERO).await, "no place came free");
+        };
+        let too_late = async {
+            tokio::time::sleep(BURST + Duration::from_millis(50)).await;
+            // a queue that stands is joined by few, and the others are told at once
+            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Waiting::among(&gate.waiting, STANDING_MAX)).collect();
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
             assert!(start.elapsed() < BURST, "a queue that stands is not joined: {:?}", start.elapsed());
+            drop(waiting);
         };
-        tokio::join!(held, late);
+        tokio::join!(held, late(Duration::from_millis(10)), late(BURST / 2), too_late);
         assert!(work(Duration::ZERO).await, "all is well again at once");
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
     }

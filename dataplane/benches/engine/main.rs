@@ -1,9 +1,12 @@
 //! `make bench`: what the engine and the memory tier cost, as tables, beside what others cost in the same run.
 //!
-//! Parts, all unless some are named: `memory`, `growth`, `policies`, `serving`.
+//! Parts, all unless some are named: `memory`, `growth`, `policies`, `serving`, `overload`, `messaging`.
 
+mod client;
 mod memory;
+mod messaging;
 mod models;
+mod overload;
 mod plot;
 mod policies;
 mod products;
@@ -15,6 +18,8 @@ use std::{env, path::Path};
 
 use anyhow::{Result, bail};
 
+const PARTS: &str = "memory growth policies serving overload messaging";
+
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if let [flag, shelf, entities] = args.as_slice()
@@ -22,14 +27,21 @@ fn main() -> Result<()> {
     {
         return memory::measure(shelf, entities.parse()?);
     }
-    let wanted = if args.is_empty() { "memory growth policies serving".to_owned() } else { args.join(" ") };
+    if let [flag, plan] = args.as_slice()
+        && flag == "--load"
+    {
+        return overload::load(plan);
+    }
+    let wanted = if args.is_empty() { PARTS.to_owned() } else { args.join(" ") };
     for part in wanted.split_whitespace() {
         match part {
             "memory" => memory::compare()?,
             "growth" => memory::growth(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/growth.svg"))?,
             "policies" => policies::compare()?,
             "serving" => serving::compare()?,
-            other => bail!("no part {other}: there are memory, growth, policies, serving"),
+            "overload" => overload::compare()?,
+            "messaging" => messaging::compare()?,
+            other => bail!("no part {other}: there are {PARTS}"),
         }
     }
     Ok(())

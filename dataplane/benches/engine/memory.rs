@@ -105,7 +105,7 @@ fn row(name: &str, entities: u64) -> Result<Row> {
 
 /// The same products as strings in a Redis server of its own.
 fn redis() -> Result<Row> {
-    let server = Server::redis()?;
+    let server = Server::real("redis")?;
     let mut connection = redis::Client::open(server.url("redis"))?.get_connection()?;
     let (schema, before) = (schema(false), resident(&server.id())?);
     for batch in 0..MILLION / PIPELINED {

@@ -28,19 +28,19 @@ const START: Duration = Duration::from_secs(30);
 const TICKS: f64 = 100.0;
 
 impl Server {
-    /// Redis, as the tests run it.
-    pub fn redis() -> Result<Self> {
+    /// A real server as the tests run it: `redis`, `mysql`, `kafka`.
+    pub fn real(kind: &str) -> Result<Self> {
         let (dir, addr) = (tempfile::tempdir()?, free_addr()?);
         let mut command = Command::new(tool("serve.sh"));
-        command.arg("redis").arg(dir.path()).arg(addr.port().to_string());
+        command.arg(kind).arg(dir.path()).arg(addr.port().to_string());
         let server = Self::start(command, addr, dir)?;
         let port = addr.port().to_string();
-        let up = Command::new(tool("wait.sh")).args(["redis", "127.0.0.1", &port, "30"]).status()?;
-        if up.success() { Ok(server) } else { bail!("Redis did not start: run tests/tools/install.sh redis") }
+        let up = Command::new(tool("wait.sh")).args([kind, "127.0.0.1", &port, "60"]).status()?;
+        if up.success() { Ok(server) } else { bail!("{kind} did not start: run tests/tools/install.sh {kind}") }
     }
 
     /// nginx with one worker on one core, serving the files of a folder. `more` goes into its configuration.
-    pub fn nginx(files: &Path, core: u32, more: &str) -> Result<Self> {
+    pub fn nginx(files: &Path, core: &str, more: &str) -> Result<Self> {
         let (dir, addr) = (tempfile::tempdir()?, free_addr()?);
         let root = dir.path().display();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -56,21 +56,30 @@ impl Server {
         );
         let file = dir.path().join("nginx.conf");
         fs::write(&file, configuration)?;
-        let mut command = on_core(core, Path::new("nginx"));
+        let mut command = on_cores(core, Path::new("nginx"));
         command.arg("-p").arg(dir.path()).arg("-c").arg(&file);
         Self::start(command, addr, dir)?.up()
     }
 
-    /// The data plane on one core, with embedded stores and these manifests. `secret` is the key of its tokens.
-    pub fn flyweight(core: u32, manifests: &str, secret: Option<&str>) -> Result<Self> {
+    /// The data plane on some cores, with these manifests: with embedded stores, or over the backends that are named with their addresses.
+    /// `secret` is the key of its tokens.
+    pub fn flyweight(cores: &str, manifests: &str, secret: Option<&str>, backends: &[(&str, String)]) -> Result<Self> {
         let (dir, addr) = (tempfile::tempdir()?, free_addr()?);
         let path = |name: &str| dir.path().join(name);
         fs::create_dir_all(path("manifests"))?;
         fs::write(path("manifests/all.yaml"), manifests)?;
-        let mut command = on_core(core, Path::new(env!("CARGO_BIN_EXE_flyweight-dataplane")));
+        let mut command = on_cores(cores, Path::new(env!("CARGO_BIN_EXE_flyweight-dataplane")));
         command.args(["serve", "--bind", "127.0.0.1", "--admin-port", "0", "--drain-delay", "0s"]);
         command.args(["--port", &addr.port().to_string()]);
-        command.arg("--manifests").arg(path("manifests")).arg("--data-dir").arg(path("data"));
+        command.arg("--manifests").arg(path("manifests"));
+        match backends.is_empty() {
+            true => command.arg("--data-dir").arg(path("data")),
+            false => command.arg("--backends").arg(path("backends")),
+        };
+        for (name, url) in backends {
+            fs::create_dir_all(path("backends").join(name))?;
+            fs::write(path("backends").join(name).join("url"), url)?;
+        }
         if let Some(secret) = secret {
             fs::create_dir_all(path("security/jwt"))?;
             fs::write(path("security/jwt/secret"), secret)?;
@@ -79,6 +88,13 @@ impl Server {
         let server = Self::start(command, addr, dir)?.up()?;
         let ready = || matches!(request(addr, "GET", "/readyz", "", ""), Ok((200, _)));
         if until(ready) { Ok(server) } else { bail!("the data plane did not become ready") }
+    }
+
+    /// Freezes it, or lets it go on.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let done = Command::new("kill").args([signal, &self.id()]).status()?;
+        if done.success() { Ok(()) } else { bail!("{signal} failed") }
     }
 
     /// Its process id.
@@ -136,10 +152,10 @@ pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str, body: 
     Ok((status, answer.split_off(end + 4)))
 }
 
-/// A program that runs on one core only.
-pub fn on_core(core: u32, program: &Path) -> Command {
+/// A program that runs on some cores only: `0`, `0-1`.
+pub fn on_cores(cores: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
+    command.args(["-c", cores]).arg(program);
     command
 }
 

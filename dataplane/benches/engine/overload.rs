@@ -1,0 +1,211 @@
+//! Five times the load that can be borne, on one server core: how much is still done, how quickly, and how soon all is well again.
+
+use std::{
+    env,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant as Tick, sleep_until};
+
+use super::{
+    client::Connection,
+    servers::{Server, on_cores, request},
+};
+
+/// Connections of the load that is borne: each waits for its answer before it asks again.
+const CLIENTS: usize = 64;
+/// Connections of the overload, enough that requests are never held back by them.
+const CLIENTS_MANY: usize = 640;
+/// How many times the load that is borne is too much.
+const TOO_MUCH: f64 = 5.0;
+const SECONDS: u64 = 20;
+const SECONDS_OVER: u64 = 60;
+/// What must hold: goodput beside the peak, p99 beside the normal one, and how soon it recovers.
+const GOODPUT_MIN: f64 = 0.9;
+const P99_MAX: f64 = 4.0;
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+const SERVER_CORE: &str = "0";
+const CLIENT_CORE: &str = "1";
+const MANIFESTS: &str = "
+apiVersion: flyweight.dev/v1alpha1
+kind: CacheTier
+metadata: { name: hot }
+spec: { memory: { maxBytes: 64Mi }, ttl: 60s }
+---
+apiVersion: flyweight.dev/v1alpha1
+kind: FlyweightPool
+metadata: { name: users }
+spec: { entity: User, tierRefs: [{ name: hot }] }
+---
+apiVersion: flyweight.dev/v1alpha1
+kind: FlyweightService
+metadata: { name: bench }
+spec:
+  image: flyweight/dataplane:bench
+  poolRefs: [{ name: users }]
+  replicaGroups: [{ name: main, replicas: 1 }]
+  backends: [{ name: mysql, mysql: { secretRef: { name: bench-mysql } } }]
+  security: { rateLimit: { requestsPerSecond: 10000000, burst: 10000000 } }
+";
+
+/// A load: so many connections, so many requests a second in all; 0 is as many as are answered.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Plan {
+    addr: SocketAddr,
+    connections: usize,
+    per_second: f64,
+    seconds: u64,
+}
+
+/// What a load got. Times in milliseconds.
+#[derive(Serialize, Deserialize)]
+struct Outcome {
+    offered_per_second: f64,
+    done_per_second: f64,
+    refused: usize,
+    p50_ms: f64,
+    p99_ms: f64,
+    refused_p99_ms: f64,
+}
+
+/// The table of overload.
+pub fn compare() -> Result<()> {
+    let server = Server::flyweight(SERVER_CORE, MANIFESTS, None, &[])?;
+    let plan = Plan { addr: server.addr, connections: CLIENTS, per_second: 0.0, seconds: SECONDS };
+    let normal = run(plan)?;
+    ensure!(normal.refused == 0, "the load of {CLIENTS} connections is borne");
+    let rate = normal.done_per_second * TOO_MUCH;
+    let over = Plan { connections: CLIENTS_MANY, per_second: rate, seconds: SECONDS_OVER, ..plan };
+    let (over, slowest_probe) = probed(server.addr, || run(over))?;
+    let went = Instant::now();
+    while run(Plan { connections: 8, seconds: 1, ..plan })?.refused > 0 {
+        ensure!(went.elapsed() < RECOVERY_MAX, "it does not recover");
+    }
+    // the run that found it well took a second of its own
+    let recovered = went.elapsed().saturating_sub(Duration::from_secs(1));
+    println!("\n## Overload: creating users, embedded stores, one server core\n");
+    println!(
+        "| load | offered/s | done/s | refused/s | p50 of what was done | p99 of what was done | p99 of refusals |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    print(&format!("{CLIENTS} connections, each waits for its answer"), &normal, SECONDS);
+    print(&format!("{TOO_MUCH} times as much for {SECONDS_OVER} s"), &over, SECONDS_OVER);
+    let (goodput, p99) = (over.done_per_second / normal.done_per_second, over.p99_ms / normal.p99_ms);
+    println!(
+        "\nGoodput {:.0} % of the peak, p99 {p99:.1} times the normal one, recovered in {:.1} s, slowest probe {slowest_probe:.1?}.",
+        goodput * 100.0,
+        recovered.as_secs_f64()
+    );
+    ensure!(over.refused > 0, "the overload was none");
+    ensure!(goodput >= GOODPUT_MIN, "goodput fell below {GOODPUT_MIN} of the peak");
+    ensure!(p99 <= P99_MAX, "what was accepted took more than {P99_MAX} times its normal time");
+    Ok(())
+}
+
+fn print(name: &str, outcome: &Outcome, seconds: u64) {
+    let Outcome { offered_per_second, done_per_second, refused, p50_ms, p99_ms, refused_p99_ms } = outcome;
+    println!(
+        "| {name} | {offered_per_second:.0} | {done_per_second:.0} | {:.0} | {p50_ms:.1} ms | {p99_ms:.1} ms | {refused_p99_ms:.1} ms |",
+        *refused as f64 / seconds as f64
+    );
+}
+
+/// Makes a load from a process of its own, on the other core.
+fn run(plan: Plan) -> Result<Outcome> {
+    let plan = serde_json::to_string(&plan)?;
+    let output = on_cores(CLIENT_CORE, &env::current_exe()?).args(["--load", &plan]).output()?;
+    if !output.status.success() {
+        bail!("the load: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).context("the load said nothing")
+}
+
+/// Does something while the server's health is asked for again and again; gives the slowest answer too.
+fn probed<T>(addr: SocketAddr, act: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let probes = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let (status, _) = request(addr, "GET", "/readyz", "", "")?;
+                ensure!(status == 200, "a probe was answered with {status}");
+                slowest = slowest.max(asked.elapsed());
+                thread::sleep(Duration::from_millis(100));
+            }
+            Ok(slowest)
+        });
+        let acted = act();
+        done.store(true, Ordering::Relaxed);
+        let slowest = probes.join().map_err(|_| anyhow::anyhow!("the probes panicked"))??;
+        Ok((acted?, slowest))
+    })
+}
+
+/// Makes the load of a plan in this process, and prints what it got.
+pub fn load(plan: &str) -> Result<()> {
+    let plan: Plan = serde_json::from_str(plan)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let (start, length) = (Tick::now(), Duration::from_secs(plan.seconds));
+        let clients = (0..plan.connections).map(|number| client(plan, number, start, start + length));
+        let times = try_join_all(clients).await?;
+        anyhow::Ok(outcome(times, start.elapsed()))
+    })?;
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}
+
+fn outcome(times: Vec<(Vec<Duration>, Vec<Duration>)>, took: Duration) -> Outcome {
+    let (done, refused): (Vec<_>, Vec<_>) = times.into_iter().unzip();
+    let sorted = |times: Vec<Vec<Duration>>| {
+        let mut times: Vec<Duration> = times.into_iter().flatten().collect();
+        times.sort();
+        times
+    };
+    let (done, refused) = (sorted(done), sorted(refused));
+    let at = |times: &[Duration], percent: usize| {
+        times.get(times.len().saturating_sub(1) * percent / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    Outcome {
+        offered_per_second: (done.len() + refused.len()) as f64 / took.as_secs_f64(),
+        done_per_second: done.len() as f64 / took.as_secs_f64(),
+        refused: refused.len(),
+        p50_ms: at(&done, 50),
+        p99_ms: at(&done, 99),
+        refused_p99_ms: at(&refused, 99),
+    }
+}
+
+/// Creates users over one connection, at the times of the plan whatever the answers are. Gives the times of what was done and refused.
+async fn client(plan: Plan, number: usize, start: Tick, end: Tick) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    let (mut done, mut refused) = (Vec::new(), Vec::new());
+    let mut connection = Connection::open(plan.addr).await?;
+    let interval = if plan.per_second > 0.0 {
+        Duration::from_secs_f64(plan.connections as f64 / plan.per_second)
+    } else {
+        Duration::ZERO
+    };
+    // the connections take turns
+    let mut due = start + interval.mul_f64(number as f64 / plan.connections as f64);
+    loop {
+        sleep_until(due).await;
+        if Tick::now() >= end {
+            return Ok((done, refused));
+        }
+        let body = format!("{{\"email\":\"{:x}@example.com\",\"name\":\"A\"}}", rand::random::<u128>());
+        let sent = Tick::now();
+        match connection.post("/api/v1/users", "application/json", body.as_bytes()).await? {
+            201 => done.push(sent.elapsed()),
+            503 => refused.push(sent.elapsed()),
+            other => bail!("an answer of {other}"),
+        }
+        due += interval;
+    }
+}

@@ -9,7 +9,9 @@ cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/lib.sh
 . tests/tools/lib.sh
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
-readonly BIN=$CARGO_TARGET_DIR/debug IMAGES=$CACHE/images NAMESPACE=shop
+# What is asked for a thousand answers a second is what is shipped.
+readonly PROFILE=$([[ ${1:-} == traffic ]] && echo release || echo debug)
+readonly BIN=$CARGO_TARGET_DIR/$PROFILE IMAGES=$CACHE/images NAMESPACE=shop
 # What the project promises of a cluster that has the images; another cluster may have to pull them first.
 readonly READY_WITHIN=$([[ -n ${KUBECONFIG:-} ]] && echo 300s || echo 30s)
 readonly GIVEN=${KUBECONFIG:-}
@@ -24,6 +26,15 @@ main() {
             step "the steps"
             "$BIN/demo" --namespace "$NAMESPACE"
             ;;
+        traffic)
+            [[ -n $GIVEN ]] || { trap 'down' EXIT && down; }
+            NODES=2
+            up
+            tests/tools/image.sh --name flyweight/faulty:0.1.0 --out "$IMAGES/faulty.tar" "$BIN/faulty-dataplane"
+            [[ -n $GIVEN ]] || tests/tools/cluster.sh import "$IMAGES/faulty.tar"
+            step "traffic"
+            "$BIN/demo" --namespace "$NAMESPACE" --traffic
+            ;;
         up)
             up
             tell_how
@@ -31,7 +42,7 @@ main() {
         down) down ;;
         images) build && images ;;
         *)
-            echo "usage: demo.sh run | up | down | images" >&2
+            echo "usage: demo.sh run | traffic | up | down | images" >&2
             exit 2
             ;;
     esac
@@ -48,7 +59,7 @@ up() {
     if [[ -z $GIVEN ]]; then
         step "a local Kubernetes"
         tests/tools/install.sh mysql redis kafka mongo kubernetes helm node
-        tests/tools/cluster.sh up
+        tests/tools/cluster.sh up --nodes "${NODES:-1}"
         KUBECONFIG=$(tests/tools/cluster.sh kubeconfig)
         export KUBECONFIG
         tests/tools/cluster.sh import "$IMAGES/dataplane.tar" "$IMAGES/operator.tar"
@@ -83,7 +94,13 @@ up() {
     step "Ready $((SECONDS - start)) s after it was applied"
 }
 
-build() { cargo build --workspace --bins; }
+build() {
+    if [[ $PROFILE == release ]]; then
+        cargo build --workspace --bins --release
+    else
+        cargo build --workspace --bins
+    fi
+}
 
 images() {
     mkdir -p "$IMAGES"

@@ -13,6 +13,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
 };
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
@@ -41,13 +42,17 @@ pub struct Applied {
 pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Applied {
     let mut children: BTreeMap<ChildRef, Live> =
         observed.children.iter().map(|live| (live.reference.clone(), live.clone())).collect();
-    let outcome = Step { observed, context }.all(plan, &mut children).await;
+    let step = Step { observed, context, done: Mutex::default() };
+    let outcome = step.all(plan, &mut children).await;
+    step.announce().await;
     Applied { children: children.into_values().collect(), outcome }
 }
 
 struct Step<'a> {
     observed: &'a Observed,
     context: &'a Context,
+    /// What `kubectl describe` shows: the objects by what was done to them.
+    done: Mutex<BTreeMap<&'static str, Vec<String>>>,
 }
 
 impl Step<'_> {
@@ -67,6 +72,9 @@ impl Step<'_> {
             }
             let live = self.put(child, live).await?;
             children.insert(live.reference.clone(), live);
+        }
+        for (reference, replicas) in &plan.resize {
+            self.resize(reference, *replicas).await?;
         }
         for reference in &plan.prune {
             if let Some(live) = children.get(reference) {
@@ -121,7 +129,7 @@ impl Step<'_> {
             if repaired {
                 self.context.metrics.repaired(kind.name());
             }
-            self.announce(reason, format!("{reason} {} {name}", kind.name())).await;
+            self.did(reason, format!("{} {name}", kind.name()));
         }
         Ok(Live { reference: child.reference.clone(), object })
     }
@@ -148,11 +156,27 @@ impl Step<'_> {
         };
         let api = self.api(&live.reference);
         match self.context.writer.write("delete", kind.name(), name, api.delete(name, &parameters)).await {
-            Ok(_) => self.announce("Pruned", format!("Pruned {} {name}", kind.name())).await,
+            Ok(_) => self.did("Pruned", format!("{} {name}", kind.name())),
             Err(Error::Api { source, .. }) if is_gone(&source) => (),
             Err(error) => return Err(error),
         }
         self.context.memory.deleted(&self.observed.uid, &live.reference);
+        Ok(())
+    }
+
+    /// Changes the number of pods of a Deployment, and nothing else of it.
+    async fn resize(&self, reference: &ChildRef, replicas: u32) -> Result<(), Error> {
+        let ChildRef { kind, name } = reference;
+        let patch = json!({ "spec": { "replicas": replicas } });
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api(reference);
+        let patch = Patch::Merge(&patch);
+        let request = api.patch(name, &parameters, &patch);
+        match self.context.writer.write("patch", kind.name(), name, request).await {
+            Ok(_) => self.did("Updated", format!("{} {name}: {replicas} pods", kind.name())),
+            Err(Error::Api { source, .. }) if is_gone(&source) => (),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -190,9 +214,7 @@ impl Step<'_> {
         let parameters = PostParams::default();
         let request = api.create(&parameters, &secret);
         match self.context.writer.write("create", "Secret", name, request).await {
-            Ok(_) => {
-                self.announce("Created", format!("Created Secret {name} with a new encryption key: back it up")).await
-            }
+            Ok(_) => self.did("Created", format!("Secret {name} with a new encryption key: back it up")),
             // It came in the meantime: it is used as it is.
             Err(Error::Api { source, .. }) if is_conflict(&source) => (),
             Err(error) => return Err(error),
@@ -213,9 +235,18 @@ impl Step<'_> {
         self.context.writer.write("patch", "FlyweightService", name, request).await.map(drop)
     }
 
-    async fn announce(&self, reason: &str, note: String) {
-        tracing::info!(namespace = self.observed.namespace, service = self.observed.name, reason, "{note}");
-        self.context.events.normal(&self.observed.reference(), reason, note).await;
+    fn did(&self, what: &'static str, to: String) {
+        tracing::info!(namespace = self.observed.namespace, service = self.observed.name, "{what} {to}");
+        self.done.lock().entry(what).or_default().push(to);
+    }
+
+    /// One event for all that was done in one way: each costs as much as a child.
+    async fn announce(&self) {
+        let done = std::mem::take(&mut *self.done.lock());
+        for (reason, objects) in done {
+            let note = format!("{reason} {}", objects.join(", "));
+            self.context.events.normal(&self.observed.reference(), reason, note).await;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
-    Resource, ResourceExt,
+    Resource,
     api::{DynamicObject, PartialObjectMeta},
     runtime::reflector::{Store, store::Writer},
 };
@@ -80,8 +80,9 @@ impl Caches {
 
     /// The children of one service.
     pub fn children_of(&self, namespace: &str, uid: &str) -> Vec<Live> {
-        let ours =
-            |object: &DynamicObject| object.namespace().as_deref() == Some(namespace) && is_owned_by(object, uid);
+        let ours = |object: &DynamicObject| {
+            object.metadata.namespace.as_deref() == Some(namespace) && is_owned_by(object, uid)
+        };
         self.children
             .iter()
             .flat_map(|(kind, store)| store.state_filter(ours).into_iter().map(|object| Live::new(*kind, object)))
@@ -109,6 +110,6 @@ where
     K: Resource<DynamicType = ()> + Clone,
 {
     let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
-    found.sort_by_key(|object| object.name_any());
+    found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
     found
 }

@@ -33,6 +33,8 @@ pub mod label {
     pub const GROUP: &str = "flyweight.dev/group";
     /// `all` on pods that serve every pool of the service, `some` on the others.
     pub const SERVES: &str = "flyweight.dev/serves";
+    /// `true` on what belongs to a canary.
+    pub const CANARY: &str = "flyweight.dev/canary";
 }
 /// Annotations of children and pods.
 pub mod annotation {
@@ -46,6 +48,12 @@ pub mod annotation {
     pub const SECRETS: &str = "flyweight.dev/secrets";
     /// The name of the Secret whose key encrypts fields: on the ConfigMap, once there was such a key.
     pub const ENCRYPTION: &str = "flyweight.dev/encryption-secret";
+    /// The hash of the pods that a Deployment makes: what it runs, without wishes to restart.
+    pub const TEMPLATE: &str = "flyweight.dev/template";
+    /// Of a canary and its pods, which change it tries.
+    pub const CANARY: &str = "flyweight.dev/canary";
+    /// Of a canary, what has been seen of it.
+    pub const CANARY_RECORD: &str = "flyweight.dev/canary-record";
     /// The hash of the object as it was applied.
     pub const APPLIED: &str = "flyweight.dev/applied";
 }

@@ -16,6 +16,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     caches::Caches,
@@ -157,7 +158,10 @@ where
     }
     let started = Instant::now();
     let kind = K::kind(&());
-    let outcome = timeout(RECONCILE_TIMEOUT, reconcile(object.clone(), context.clone())).await.unwrap_or_else(|_| {
+    let (namespace, name) = (object.meta().namespace.as_deref(), object.meta().name.as_deref());
+    let span = tracing::debug_span!("reconcile", %kind, namespace, name);
+    let work = reconcile(object.clone(), context.clone()).instrument(span);
+    let outcome = timeout(RECONCILE_TIMEOUT, work).await.unwrap_or_else(|_| {
         let object = format!("{kind} {}", object.meta().name.as_deref().unwrap_or_default());
         Err(Error::Timeout { verb: "reconcile", object, seconds: RECONCILE_TIMEOUT.as_secs() })
     });

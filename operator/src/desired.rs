@@ -8,13 +8,17 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    child::{APP, Child, ChildKind, ChildRef, MANAGER, annotation, label},
-    desired::telling::{Tell, lagging},
+    child::{APP, Child, ChildKind, ChildRef, Live, MANAGER, annotation, label},
+    desired::{
+        canary::{Canary, Trial, is_canary},
+        telling::{Tell, lagging},
+    },
     observe::Observed,
     validate::Validated,
 };
 
 mod autoscaler;
+pub mod canary;
 mod config_map;
 mod deployment;
 mod disruption_budget;
@@ -42,6 +46,10 @@ pub struct Plan {
     pub prune: Vec<ChildRef>,
     /// Pods whose mounted settings lag behind.
     pub tell: Vec<Tell>,
+    /// How many pods Deployments should have that are otherwise left as they are.
+    pub resize: Vec<(ChildRef, u32)>,
+    /// What has become of the change that replaces pods, where one takes it first.
+    pub trial: Option<Trial>,
 }
 
 /// Why children are left as they are.
@@ -53,6 +61,10 @@ pub enum Held {
     Paused,
     /// A Secret is missing, and what should run next needs it: pods and their settings stay as they are.
     Secrets,
+    /// One pod takes a change first: the others and their settings stay as they are.
+    Canary,
+    /// That pod did worse: they stay so until the resources change.
+    CanaryFailed,
 }
 
 /// The service and what it should become.
@@ -70,21 +82,38 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
     }
     let target = Target { observed, validated };
     let same_pods = observed.running.as_ref().is_some_and(|running| running.rolling == validated.rolling);
-    let held = (!validated.missing.is_empty() && !same_pods).then_some(Held::Secrets);
+    let secrets = (!validated.missing.is_empty() && !same_pods).then_some(Held::Secrets);
+    let canary = if secrets.is_some() { None } else { canary::canary(&target) };
+    let held = secrets.or_else(|| match canary.as_ref()?.trial {
+        Trial::Running(_) => Some(Held::Canary),
+        Trial::Failed(_) => Some(Held::CanaryFailed),
+        Trial::Passed(_) => None,
+    });
     let mut children = target.children();
+    let (mut resize, mut trial) = (Vec::new(), None);
     if held.is_some() {
+        resize = target.resize();
         children.retain(|child| !matches!(child.reference.kind, ChildKind::ConfigMap | ChildKind::Deployment));
+    }
+    if let Some(Canary { trial: found, children: own }) = canary {
+        if held.is_some() {
+            children.extend(own);
+            children.sort_by(|a, b| a.reference.cmp(&b.reference));
+        }
+        trial = Some(found);
     }
     Plan {
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: if held.is_some() { Vec::new() } else { superfluous(observed, &children) },
+        prune: superfluous(observed, &children, held),
         tell: match held {
             Some(_) => Vec::new(),
             None => lagging(observed, &validated.hash, &validated.rolling),
         },
         children,
+        resize,
+        trial,
     }
 }
 
@@ -93,12 +122,19 @@ pub fn settings_name(service: &str) -> String {
     format!("{service}-settings")
 }
 
-fn superfluous(observed: &Observed, wanted: &[Child]) -> Vec<ChildRef> {
+/// What nobody wants. While pods are left as they are so is everything that they may need; a canary of another change is not.
+fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
     let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
+    let may_go = |live: &Live| match held {
+        None => true,
+        Some(Held::Canary | Held::CanaryFailed) => is_canary(live),
+        Some(_) => false,
+    };
     let mut left: Vec<ChildRef> = observed
         .children
         .iter()
         .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
+        .filter(|live| may_go(live))
         .map(|live| live.reference.clone())
         .collect();
     left.sort();
@@ -118,6 +154,18 @@ impl Target<'_> {
         children.extend(self.validated.network_policy.then(|| network_policy::child(self)));
         children.sort_by(|a, b| a.reference.cmp(&b.reference));
         children
+    }
+
+    /// Deployments of groups that have another number of pods than is wanted.
+    fn resize(&self) -> Vec<(ChildRef, u32)> {
+        let groups = self.validated.groups.iter();
+        let wrong = groups.filter_map(|group| {
+            let reference = ChildRef { kind: ChildKind::Deployment, name: self.name_of(&group.name) };
+            let live = self.observed.children.iter().find(|live| live.reference == reference)?;
+            let replicas = live.object.data.pointer("/spec/replicas").and_then(Value::as_u64);
+            (replicas != Some(group.replicas.into())).then_some((reference, group.replicas))
+        });
+        wrong.collect()
     }
 
     fn name(&self) -> &str {
@@ -160,14 +208,29 @@ impl Target<'_> {
         annotations: Value,
         content: Value,
     ) -> Child {
+        self.labelled(kind, name, component, &json!({}), annotations, content)
+    }
+
+    /// The same with further labels.
+    fn labelled(
+        &self,
+        kind: ChildKind,
+        name: String,
+        component: Component<'_>,
+        more: &Value,
+        annotations: Value,
+        content: Value,
+    ) -> Child {
         let resource = kind.resource();
+        let mut labels = Value::Object(self.labels(component));
+        merge(&mut labels, more.clone());
         let mut body = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": {
                 "name": name,
                 "namespace": self.observed.namespace,
-                "labels": self.labels(component),
+                "labels": labels,
                 "annotations": annotations,
                 "ownerReferences": [self.observed.service.controller_owner_ref(&())],
             },

@@ -109,7 +109,12 @@ impl Memory {
 
     /// Whether figures may be written again: their last write is at least this long ago.
     pub fn may_report(&self, uid: &str, every: Duration) -> bool {
-        self.reported.lock().get(uid).is_none_or(|at| at.elapsed() >= every)
+        self.until_report(uid, every).is_none()
+    }
+
+    /// How long it takes until they may; none when they may now.
+    pub fn until_report(&self, uid: &str, every: Duration) -> Option<Duration> {
+        every.checked_sub(self.reported.lock().get(uid)?.elapsed()).filter(|rest| !rest.is_zero())
     }
 
     /// Takes down that a status was written.

@@ -69,6 +69,8 @@ pub struct ObservedPod {
     pub name: String,
     /// Its group; none for the gateway.
     pub group: Option<String>,
+    /// The change that it tries, where it is a canary.
+    pub canary: Option<String>,
     /// Whether it is ready.
     pub ready: bool,
     /// Whether it was told to end.
@@ -83,6 +85,25 @@ pub struct ObservedPod {
     pub waiting: Option<String>,
     /// What it says of itself; none when it does not answer.
     pub report: Option<PodReport>,
+}
+
+/// Why a container waits when it will not start by waiting.
+const FAILING: [&str; 8] = [
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RunContainerError",
+];
+
+impl ObservedPod {
+    /// Whether its container will not start by waiting.
+    pub fn is_failing(&self) -> bool {
+        self.waiting.as_deref().is_some_and(|reason| FAILING.contains(&reason))
+    }
 }
 
 impl Observed {
@@ -158,6 +179,7 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
     ObservedPod {
         name: pod.name_any(),
         group: pod.labels().get(label::GROUP).cloned(),
+        canary: pod.annotations().get(annotation::CANARY).cloned(),
         ready: conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         rolling: pod.annotations().get(annotation::ROLLING).cloned(),

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use kube::{Resource, runtime::controller::Action};
+use tracing::{Instrument, debug_span};
 
 use crate::{apply, context::Context, deletion, desired, error::Error, observe, shares, status, validate};
 
@@ -25,11 +26,12 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
     if !deletion::is_guarded(&service) {
         return deletion::guard(&service, &context).await;
     }
-    let observed = observe::observe(&service, &context).await;
-    let verdict = validate::validate(&observed);
-    let plan = desired::plan(&observed, &verdict);
-    let applied = apply::apply(&plan, &observed, &context).await;
-    let settled = status::report(&observed, &verdict, &plan, &applied, &context).await?;
+    let observed = observe::observe(&service, &context).instrument(debug_span!("observe")).await;
+    let verdict = debug_span!("validate").in_scope(|| validate::validate(&observed));
+    let plan = debug_span!("desired").in_scope(|| desired::plan(&observed, &verdict));
+    let applied = apply::apply(&plan, &observed, &context).instrument(debug_span!("apply")).await;
+    let report = status::report(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
+    let settled = report.await?;
     let pause = match settled {
         true if observed.pods.is_empty() => IDLE,
         true => SETTLED,

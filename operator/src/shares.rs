@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     observe::{Observed, report::PodReport},
     status::{
-        Published,
+        ANYTHING_EVERY, Published,
         conditions::{Draft, Holds, settle},
         figures::{self, PoolSum},
         publish,
@@ -40,6 +40,9 @@ use crate::{
 const RECHECK: Duration = Duration::from_secs(30);
 /// How soon to look again when a service has not been reconciled yet.
 const SOON: Duration = Duration::from_secs(2);
+
+/// Services that a message names.
+const NAMED_MAX: usize = 8;
 
 /// What one service knows of its pools.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +106,9 @@ impl Shares {
 /// # Errors
 /// When it cannot be written.
 pub async fn report_pool(pool: &Arc<FlyweightPool>, context: &Context) -> Result<Action, Error> {
+    if let Some(rest) = too_soon(&**pool, context) {
+        return Ok(Action::requeue(rest));
+    }
     let name = pool.name_any();
     let services = context.caches.services_in(&pool.namespace().unwrap_or_default());
     let Some(shares) = shares_of(&services, context, |service| serves(service, &name)) else {
@@ -118,6 +124,9 @@ pub async fn report_pool(pool: &Arc<FlyweightPool>, context: &Context) -> Result
 /// # Errors
 /// When it cannot be written.
 pub async fn report_tier(tier: &Arc<CacheTier>, context: &Context) -> Result<Action, Error> {
+    if let Some(rest) = too_soon(&**tier, context) {
+        return Ok(Action::requeue(rest));
+    }
     let (name, namespace) = (tier.name_any(), tier.namespace().unwrap_or_default());
     let pools = context.caches.pools_in(&namespace);
     let users: Vec<String> = pools
@@ -135,6 +144,11 @@ pub async fn report_tier(tier: &Arc<CacheTier>, context: &Context) -> Result<Act
 
 fn again(published: Published) -> Action {
     Action::requeue(if published == Published::Later { SOON } else { RECHECK })
+}
+
+/// How long a status that was just written stays as it is. Every service that shares a pool wakes it, and there may be many.
+fn too_soon(object: &impl ResourceExt, context: &Context) -> Option<Duration> {
+    context.memory.until_report(&object.uid()?, ANYTHING_EVERY)
 }
 
 fn serves(service: &FlyweightService, pool: &str) -> bool {
@@ -209,10 +223,19 @@ fn ready(resource: &str, shares: &[Arc<Share>], runs: impl Fn(&Share) -> bool) -
     let serving: Vec<&str> =
         shares.iter().filter(|share| share.available && runs(share)).map(|share| share.service.as_str()).collect();
     if !serving.is_empty() {
-        return draft(true, "Serving", format!("served by {}", serving.join(", ")));
+        return draft(true, "Serving", format!("served by {}", some(&serving)));
     }
     let waiting: Vec<String> = shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
-    draft(false, "ServiceNotReady", format!("not served yet by {}", waiting.join(", ")))
+    draft(false, "ServiceNotReady", format!("not served yet by {}", some(&waiting)))
+}
+
+/// The first few by name, and how many there are besides.
+fn some<S: AsRef<str>>(all: &[S]) -> String {
+    let named: Vec<&str> = all.iter().take(NAMED_MAX).map(AsRef::as_ref).collect();
+    match all.len().saturating_sub(NAMED_MAX) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +278,8 @@ mod tests {
         );
         let other = Share { service: "mall".to_owned(), ..share(true) };
         assert_eq!(says(&status_with(vec![share(false), other])).1, "served by mall");
+        let many = (1..=10).map(|number| Share { service: format!("s{number}"), ..share(true) }).collect();
+        assert_eq!(says(&status_with(many)).1, "served by s1, s2, s3, s4, s5, s6, s7, s8 and 2 more");
     }
 
     #[test]

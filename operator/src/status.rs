@@ -18,7 +18,7 @@ use crate::{
     apply::Applied,
     child::MANAGER,
     context::Context,
-    desired::Plan,
+    desired::{Plan, canary::Trial},
     error::Error,
     observe::Observed,
     shares::Share,
@@ -34,7 +34,8 @@ pub mod service;
 mod tests;
 
 const FIGURES_EVERY: Duration = Duration::from_secs(30);
-const ANYTHING_EVERY: Duration = Duration::from_secs(1);
+/// How often a status may be written.
+pub const ANYTHING_EVERY: Duration = Duration::from_secs(1);
 
 /// What became of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub async fn report(
     let changed = context.shares.put(&observed.namespace, &observed.name, share);
     let published = publish(&*observed.service, &former, &status, context).await?;
     if published == Published::Written {
-        announce(observed, &former.conditions, &status.conditions, context).await;
+        announce(observed, &former.conditions, &status.conditions, plan, context).await;
     }
     if changed {
         context.shares.wake(observed, context).await;
@@ -139,18 +140,31 @@ where
 }
 
 /// An event for what `kubectl describe` should show: that the service became ready, or why it is not.
-async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condition], context: &Context) {
+async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condition], plan: &Plan, context: &Context) {
+    let reference = observed.reference();
+    let tried = |conditions| find(conditions, "Progressing").is_some_and(|one| one.reason == "Canary");
+    match &plan.trial {
+        Some(Trial::Running(what)) if !tried(former) => {
+            context.events.normal(&reference, "CanaryStarted", format!("{what}: the other pods wait for it")).await;
+        }
+        Some(Trial::Passed(what)) if tried(former) => {
+            context.events.normal(&reference, "CanaryPassed", format!("{what}: the other pods follow")).await;
+        }
+        _ => (),
+    }
     let Some(ready) = find(conditions, "Ready") else { return };
     let before = find(former, "Ready");
     if before.is_some_and(|before| before.reason == ready.reason && before.message == ready.message) {
         return;
     }
-    let reference = observed.reference();
     match (ready.status.as_str(), ready.reason.as_str()) {
         ("True", _) if before.is_none_or(|before| before.status != "True") => {
             context.events.normal(&reference, "Ready", ready.message.clone()).await;
         }
-        (_, reason @ ("InvalidConfiguration" | "SecretMissing" | "ApplyFailed" | "BackendUnreachable")) => {
+        (
+            _,
+            reason @ ("InvalidConfiguration" | "SecretMissing" | "ApplyFailed" | "BackendUnreachable" | "CanaryFailed"),
+        ) => {
             context.events.warning(&reference, reason, ready.message.clone()).await;
         }
         _ => (),

@@ -1,6 +1,9 @@
 //! Follows the cluster: one watch per kind, each with its own patience after errors, and what to look at after a change.
+//!
+//! A watch may lose an event without anybody noticing. So each list is read anew from time to time, which finds out and costs no reconcile
+//! where nothing differs.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc};
+use std::{fmt::Debug, future::pending, hash::Hash, sync::Arc, time::Duration};
 
 use crds::{
     pool::FlyweightPool,
@@ -17,21 +20,34 @@ use kube::{
     api::{DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        reflector::{ObjectRef, store::Writer},
-        watcher::{Config, watcher},
+        reflector::ObjectRef,
+        watcher::{Config, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc::Sender, task::JoinSet};
+use tokio::{
+    sync::mpsc::Sender,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     caches::{Caches, Feeds},
     child::{APP, MANAGER, label},
     metrics::Metrics,
+    watches::news::{Cache, News},
 };
+
+mod news;
 
 /// Proxies and load balancers cut connections that are silent for a few minutes.
 const WATCH_SECONDS: u32 = 200;
+/// How often a list is read anew, so that a lost event is made good within half a minute.
+const ANEW_EVERY: Duration = Duration::from_secs(20);
+/// The same for each object that it holds, where that is more: reading must stay cheap.
+const ANEW_PER_OBJECT: Duration = Duration::from_millis(50);
+/// Up to so much more, so that the kinds are not read all at once.
+const ANEW_SPREAD: f64 = 0.2;
 
 /// Asks for reconciles.
 #[derive(Clone)]
@@ -89,17 +105,18 @@ impl Links {
         let all = Config::default().timeout(WATCH_SECONDS);
         let ours = all.clone().labels(&format!("{}={MANAGER}", label::MANAGED_BY));
         let ours_by_app = all.clone().labels(&format!("{}={APP}", label::NAME));
-        tasks.spawn(self.clone().follow(self.api(), services, all.clone(), "FlyweightService"));
-        tasks.spawn(self.clone().follow(self.api(), pools, all.clone(), "FlyweightPool"));
-        tasks.spawn(self.clone().follow(self.api(), tiers, all.clone(), "CacheTier"));
-        tasks.spawn(self.clone().follow(self.api(), secrets, all, "Secret"));
-        tasks.spawn(self.clone().follow(self.api(), pods, ours_by_app, "Pod"));
+        tasks.spawn(self.clone().follow(self.api(), Cache::new(services, ()), all.clone(), "FlyweightService"));
+        tasks.spawn(self.clone().follow(self.api(), Cache::new(pools, ()), all.clone(), "FlyweightPool"));
+        tasks.spawn(self.clone().follow(self.api(), Cache::new(tiers, ()), all.clone(), "CacheTier"));
+        tasks.spawn(self.clone().follow(self.api(), Cache::new(secrets, ()), all, "Secret"));
+        tasks.spawn(self.clone().follow(self.api(), Cache::new(pods, ()), ours_by_app, "Pod"));
         for (kind, writer) in children {
+            let resource = kind.resource();
             let api = match &self.namespace {
-                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource()),
-                None => Api::all_with(self.client.clone(), &kind.resource()),
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
             };
-            tasks.spawn(self.clone().follow(api, writer, ours.clone(), kind.name()));
+            tasks.spawn(self.clone().follow(api, Cache::new(writer, resource), ours.clone(), kind.name()));
         }
     }
 
@@ -110,33 +127,66 @@ impl Links {
         }
     }
 
-    async fn follow<K>(self, api: Api<K>, writer: Writer<K>, config: Config, kind: &'static str)
+    async fn follow<K>(self, api: Api<K>, mut cache: Cache<K>, config: Config, kind: &'static str)
     where
         K: Watched + Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Unpin + Send + Sync,
     {
-        let changes = watcher(api, config).default_backoff().modify(K::strip).reflect(writer).touched_objects();
-        let mut changes = std::pin::pin!(changes);
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(object) => {
-                    for request in object.requests(&self.caches) {
-                        self.wake.send(request).await;
+        loop {
+            let events = watcher(api.clone(), config.clone()).default_backoff().modify(K::strip);
+            let mut events = std::pin::pin!(events);
+            let mut anew = None;
+            loop {
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    () = reached(anew) => break,
+                };
+                match event {
+                    Some(Ok(event)) => {
+                        let found = cache.take(&event);
+                        match event {
+                            Event::Init => anew = None,
+                            Event::InitDone => anew = Some(Instant::now() + until_anew(cache.len())),
+                            Event::Apply(_) | Event::Delete(_) | Event::InitApply(_) => (),
+                        }
+                        self.pass_on(&found).await;
                     }
+                    Some(Err(error)) => {
+                        self.metrics.watch_failed(kind);
+                        tracing::warn!(kind, %error, "a watch was interrupted");
+                    }
+                    None => return,
                 }
-                Err(error) => {
-                    self.metrics.watch_failed(kind);
-                    tracing::warn!(kind, %error, "a watch was interrupted");
-                }
+            }
+        }
+    }
+
+    async fn pass_on<K: Watched>(&self, found: &[(Arc<K>, News)]) {
+        for (object, news) in found {
+            for request in object.requests(*news, &self.caches) {
+                self.wake.send(request).await;
             }
         }
     }
 }
 
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+/// How long to trust a list with so many objects.
+fn until_anew(objects: usize) -> Duration {
+    let cheap = ANEW_PER_OBJECT.saturating_mul(u32::try_from(objects).unwrap_or(u32::MAX));
+    ANEW_EVERY.max(cheap).mul_f64(1.0 + rand::random_range(0.0..ANEW_SPREAD))
+}
+
 /// An object whose changes matter.
 trait Watched: ResourceExt {
-    /// What to look at when it was created, changed or deleted.
-    fn requests(&self, caches: &Caches) -> Vec<Request>;
+    /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of what they say.
+    fn requests(&self, news: News, caches: &Caches) -> Vec<Request>;
 
     /// Drops what nobody reads, to save memory.
     fn strip(&mut self) {
@@ -145,44 +195,50 @@ trait Watched: ResourceExt {
 }
 
 impl Watched for FlyweightService {
-    fn requests(&self, caches: &Caches) -> Vec<Request> {
-        let namespace = self.namespace().unwrap_or_default();
-        let pools = caches.pools_in(&namespace).into_iter().map(|pool| Request::Pool(ObjectRef::from_obj(&*pool)));
+    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Service(ObjectRef::from_obj(self))];
-        requests.extend(pools);
-        requests.extend(tiers_in(caches, &namespace));
+        if news == News::Spec {
+            let namespace = self.namespace().unwrap_or_default();
+            let pools = caches.pools_in(&namespace).into_iter().map(|pool| Request::Pool(ObjectRef::from_obj(&*pool)));
+            requests.extend(pools);
+            requests.extend(tiers_in(caches, &namespace));
+        }
         requests
     }
 }
 
 impl Watched for FlyweightPool {
-    fn requests(&self, caches: &Caches) -> Vec<Request> {
-        let namespace = self.namespace().unwrap_or_default();
-        let name = self.name_any();
+    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Pool(ObjectRef::from_obj(self))];
-        requests.extend(tiers_in(caches, &namespace));
-        requests.extend(services_where(caches, &namespace, |spec| spec.pool_refs.iter().any(|one| one.name == name)));
+        if news == News::Spec {
+            let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
+            requests.extend(tiers_in(caches, &namespace));
+            let refers = |spec: &ServiceSpec| spec.pool_refs.iter().any(|one| one.name == name);
+            requests.extend(services_where(caches, &namespace, refers));
+        }
         requests
     }
 }
 
 impl Watched for CacheTier {
-    fn requests(&self, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Tier(ObjectRef::from_obj(self))];
-        requests.extend(services_where(caches, &self.namespace().unwrap_or_default(), |_| true));
+        if news == News::Spec {
+            requests.extend(services_where(caches, &self.namespace().unwrap_or_default(), |_| true));
+        }
         requests
     }
 }
 
 impl Watched for PartialObjectMeta<Secret> {
-    fn requests(&self, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, _: News, caches: &Caches) -> Vec<Request> {
         let name = self.name_any();
         services_where(caches, &self.namespace().unwrap_or_default(), |spec| names_secret(spec, &name)).collect()
     }
 }
 
 impl Watched for Pod {
-    fn requests(&self, _: &Caches) -> Vec<Request> {
+    fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
         let namespace = self.namespace().unwrap_or_default();
         let service = self.labels().get(label::INSTANCE);
         service.map(|name| Request::Service(ObjectRef::new(name).within(&namespace))).into_iter().collect()
@@ -195,7 +251,7 @@ impl Watched for Pod {
 }
 
 impl Watched for DynamicObject {
-    fn requests(&self, _: &Caches) -> Vec<Request> {
+    fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
         let namespace = self.namespace();
         let owners = self.owner_references().iter();
         owners

@@ -2,7 +2,9 @@
 
 pub mod changes;
 pub mod load;
+pub mod plugin;
 pub mod steps;
+pub mod traffic;
 
 use std::{cell::Cell, io::IsTerminal, time::Instant};
 

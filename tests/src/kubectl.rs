@@ -16,6 +16,11 @@ impl Kubectl {
         Self { namespace: namespace.to_owned() }
     }
 
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Calls kubectl and returns what it printed.
     ///
     /// # Errors

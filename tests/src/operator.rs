@@ -7,12 +7,14 @@ pub mod crash;
 pub mod faults;
 pub mod fields;
 pub mod lease;
+pub mod lost;
 pub mod process;
 pub mod proxy;
 pub mod rights;
 pub mod scale;
 pub mod scenario;
 pub mod shop;
+pub mod steady;
 pub mod transitions;
 
 use self::api::Api;

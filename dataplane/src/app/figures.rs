@@ -11,7 +11,7 @@ use crate::{
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
     events::relay::RelayMeter,
-    http::health::Condition,
+    http::{health::Condition, metrics::RequestFigures},
     service::{
         factory::{Factory, FactoryPool},
         staleness::Staleness,
@@ -115,6 +115,16 @@ impl Figures {
             "ready": self.unready.borrow().is_none(),
             "pools": self.pools.iter().map(|pool| self.pool_status(pool)).collect::<Vec<_>>(),
             "backends": backends,
+            "requests": self.requests(),
+        })
+    }
+
+    fn requests(&self) -> RequestFigures {
+        let pools = self.pools.iter().map(|pool| pool.resource.metrics().total());
+        pools.fold(RequestFigures::default(), |sum, pool| RequestFigures {
+            total: sum.total + pool.total,
+            errors: sum.errors + pool.errors,
+            seconds: sum.seconds + pool.seconds,
         })
     }
 

@@ -200,7 +200,13 @@ impl Proxy {
         *request.version_mut() = Version::HTTP_11;
         let flight = upstream.start();
         match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
-            Ok(Ok(response)) => Ok(answer(response, flight)),
+            Ok(Ok(response)) => {
+                if response.headers().get(header::CONNECTION).is_some_and(|value| value == "close") {
+                    // It is about to end: others take what comes now.
+                    upstream.failed();
+                }
+                Ok(answer(response, flight))
+            }
             Ok(Err(error)) => {
                 upstream.failed();
                 warn!(upstream = %upstream.addr, error = %chain(&error), "the pod failed");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Metric};
+use serde::Serialize;
 
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,17 @@ pub struct OperationFigures {
     pub buckets: Vec<u64>,
 }
 
+/// What a pool was asked since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct RequestFigures {
+    /// Requests answered.
+    pub total: u64,
+    /// Those that this side failed.
+    pub errors: u64,
+    /// What they took in all, in seconds.
+    pub seconds: f64,
+}
+
 impl PoolMetrics {
     /// The figures of every operation.
     pub fn figures(&self) -> Vec<OperationFigures> {
@@ -113,6 +125,15 @@ impl PoolMetrics {
             OperationFigures { operation, requests, errors, buckets: upto.chain([requests]).collect() }
         };
         self.routes.iter().zip(&OPERATIONS).map(figures).collect()
+    }
+
+    /// What all operations were asked.
+    pub fn total(&self) -> RequestFigures {
+        self.routes.iter().fold(RequestFigures::default(), |sum, route| RequestFigures {
+            total: sum.total + route.seconds.get_sample_count(),
+            errors: sum.errors + route.classes.last().map_or(0, IntCounter::get),
+            seconds: sum.seconds + route.seconds.get_sample_sum(),
+        })
     }
 
     /// Counts one answer.
@@ -139,6 +160,9 @@ mod tests {
         assert_eq!((lists.requests, lists.errors, lists.buckets.len()), (2, 1, BOUNDS_S.len() + 1));
         assert_eq!(lists.buckets[4..7], [0, 1, 1]);
         assert_eq!(lists.buckets.last(), Some(&2));
+        let RequestFigures { total, errors, seconds } = metrics.total();
+        assert_eq!((total, errors), (2, 1));
+        assert!((seconds - 20.002).abs() < 1e-9);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! ConfigMap: the resolved settings. Mounted as a folder, so that a change reaches running pods.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Component, Target, settings_name};
 use crate::{
@@ -10,6 +10,11 @@ use crate::{
 
 /// The settings with their hashes.
 pub(super) fn child(target: &Target<'_>) -> Child {
+    named(target, settings_name(target.name()), &json!({}))
+}
+
+/// The same under another name, with further labels.
+pub(super) fn named(target: &Target<'_>, name: String, labels: &Value) -> Child {
     let settings = target.settings();
     let mut annotations = json!({
         annotation::CONFIGURATION: target.validated.hash,
@@ -21,5 +26,5 @@ pub(super) fn child(target: &Target<'_>) -> Child {
     // Settings are plain data: their serialisation cannot fail.
     let text = serde_json::to_string_pretty(settings).unwrap_or_default();
     let content = json!({ "data": { SETTINGS_KEY: text } });
-    target.child(ChildKind::ConfigMap, settings_name(target.name()), Component::Dataplane, annotations, content)
+    target.labelled(ChildKind::ConfigMap, name, Component::Dataplane, labels, annotations, content)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Component, Target, digest, pod};
+use super::{Component, Target, canary, digest, pod, settings_name};
 use crate::{
     child::{Child, ChildKind, annotation, label},
     validate::Group,
@@ -16,6 +16,15 @@ const VOLUME_NAME_MAX: usize = 63;
 /// The pods of one group.
 pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
     let component = Component::Group(&group.name);
+    let template = template(target, group, &settings_name(target.name()));
+    let annotations = json!({ annotation::TEMPLATE: canary::identity(&template) });
+    let content = pod::deployment_spec(target, component, group.replicas, template);
+    target.child(ChildKind::Deployment, target.name_of(&group.name), component, annotations, content)
+}
+
+/// A pod of the group, which runs by the settings in this ConfigMap.
+pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Value {
+    let component = Component::Group(&group.name);
     let name = target.name_of(&group.name);
     let args =
         ["serve", "--config", &pod::settings_path(), "--backends", BACKENDS_FOLDER, "--security", SECURITY_FOLDER]
@@ -23,10 +32,11 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
             .chain(["--group", &group.name])
             .map(str::to_owned)
             .collect();
-    let template = pod::template(
+    pod::template(
         target,
         pod::Pod {
             component,
+            settings,
             container: "dataplane",
             args,
             resources: json!(group.resources),
@@ -34,9 +44,7 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
             secrets: target.validated.secrets.clone().or_else(|| mounted_secrets(target, &name)),
             volumes: secrets(target),
         },
-    );
-    let content = pod::deployment_spec(target, component, group.replicas, template);
-    target.child(ChildKind::Deployment, name, component, json!({}), content)
+    )
 }
 
 /// The versions that running pods were started with. While a Secret is missing these stay: new pods could not start.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Component, Target, pod};
+use super::{Component, Target, pod, settings_name};
 use crate::child::{Child, ChildKind};
 
 /// The gateway's pods.
@@ -15,6 +15,7 @@ pub(super) fn child(target: &Target<'_>, replicas: u32) -> Child {
         target,
         pod::Pod {
             component,
+            settings: &settings_name(target.name()),
             container: "gateway",
             args: args.into_iter().map(str::to_owned).collect(),
             resources: json!({ "requests": { "cpu": "50m", "memory": "64Mi" } }),

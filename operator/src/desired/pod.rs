@@ -4,7 +4,7 @@ use crds::annotations::RESTARTED_AT;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Component, Target, settings_name};
+use super::{Component, Target};
 use crate::child::annotation;
 
 /// Where the ConfigMap is mounted: the folder, never the single file, which would not be updated.
@@ -17,6 +17,8 @@ const GRACE_SECONDS: u32 = 45;
 /// What differs between the two.
 pub(super) struct Pod<'a> {
     pub component: Component<'a>,
+    /// The ConfigMap with the settings.
+    pub settings: &'a str,
     pub container: &'static str,
     pub args: Vec<String>,
     pub resources: Value,
@@ -35,11 +37,10 @@ pub(super) fn settings_path() -> String {
 
 /// The pod template.
 pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
-    let Pod { component, container, args, resources, labels, secrets, volumes } = pod;
+    let Pod { component, settings, container, args, resources, labels, secrets, volumes } = pod;
     let mut all_labels = Value::Object(target.labels(component));
     super::merge(&mut all_labels, labels);
-    let settings =
-        json!({ "name": "config", "configMap": { "name": settings_name(target.name()), "defaultMode": 0o444 } });
+    let settings = json!({ "name": "config", "configMap": { "name": settings, "defaultMode": 0o444 } });
     let mount = json!({ "name": "config", "mountPath": CONFIG_FOLDER, "readOnly": true });
     let (volumes, mounts): (Vec<Value>, Vec<Value>) = [(settings, mount)].into_iter().chain(volumes).unzip();
     let mut annotations = json!({ annotation::ROLLING: target.validated.rolling });

@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::{Component, Target};
 use crate::{
-    child::{Child, ChildKind, label},
+    child::{Child, ChildKind, Live, label},
     validate::Group,
 };
 
-/// Port 80 of the service's name: the gateway where there is one, else the pods that serve every pool.
+/// Port 80 of the service's name: the gateway where there is one, else the pods that serve every pool. A gateway that comes later takes over when it
+/// is ready: clients must always find somebody.
 pub(super) fn front(target: &Target<'_>) -> Child {
-    let (component, selector) = if target.validated.gateway.is_some() {
+    let (component, selector) = if target.validated.gateway.is_some() && !is_awaited(target) {
         (Component::Gateway, target.selector(Component::Gateway))
     } else {
         let mut selector = target.selector(Component::Dataplane);
@@ -23,6 +24,23 @@ pub(super) fn front(target: &Target<'_>) -> Child {
         "ports": [{ "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
     }});
     target.child(ChildKind::Service, target.name().to_owned(), component, json!({}), content)
+}
+
+/// Whether clients still reach the pods and no gateway could take over.
+fn is_awaited(target: &Target<'_>) -> bool {
+    let observed = target.observed;
+    let selects = |live: &Live| {
+        let selector = live.object.data.pointer("/spec/selector")?;
+        Some(selector.get(label::COMPONENT)?.as_str()? == Component::Dataplane.name())
+    };
+    let mut fronts = observed
+        .children
+        .iter()
+        .filter(|live| live.reference.kind == ChildKind::Service && live.reference.name == target.name());
+    let reaches_pods = fronts.next().and_then(selects).unwrap_or(false);
+    let serve =
+        |gateway: bool| observed.pods.iter().any(|pod| pod.group.is_none() == gateway && pod.ready && !pod.terminating);
+    reaches_pods && serve(false) && !serve(true)
 }
 
 /// A headless Service: its DNS name resolves to the ready pods of the group, and only to those.

@@ -46,7 +46,8 @@ impl Told {
 
 /// The pods that report another configuration than the wanted one. Pods that are about to be replaced are left out: what they mount is not for them.
 pub(super) fn lagging(observed: &Observed, configuration: &str, rolling: &str) -> Vec<Tell> {
-    let pods = observed.pods.iter().filter(|pod| !pod.terminating && pod.rolling.as_deref() == Some(rolling));
+    let pods = observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none());
+    let pods = pods.filter(|pod| pod.rolling.as_deref() == Some(rolling));
     pods.filter(|pod| pod.report.as_ref().is_some_and(|report| report.configuration != configuration))
         .filter_map(|pod| Some(Tell { pod: pod.name.clone(), told: next(pod, configuration, observed.at)? }))
         .collect()

@@ -15,6 +15,20 @@ pub struct PodReport {
     pub pools: Vec<PoolReport>,
     /// The stores and brokers as it sees them.
     pub backends: Vec<BackendReport>,
+    /// The requests that it answered.
+    pub requests: RequestsReport,
+}
+
+/// The requests that one pod answered since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestsReport {
+    /// How many.
+    pub total: u64,
+    /// Those that it failed: answered with 5xx.
+    pub errors: u64,
+    /// What they took in all, in seconds.
+    pub seconds: f64,
 }
 
 /// One pool in one pod. Counters start at zero with the pod.

@@ -12,25 +12,17 @@ use serde_json::Value;
 use crate::{
     apply::Applied,
     child::{ChildKind, Live, annotation, label},
-    desired::{Held, Plan, settings_name},
+    desired::{
+        Held, Plan,
+        canary::{Trial, is_canary},
+        settings_name,
+    },
     observe::{Observed, ObservedPod},
     validate::{MissingSecret, Validated},
 };
 
 /// A pod that is not ready for longer is not just starting.
 const START_MAX: SignedDuration = SignedDuration::from_secs(60);
-/// Why a container waits when it will not start by waiting.
-const FAILING: [&str; 8] = [
-    "CrashLoopBackOff",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "ErrImageNeverPull",
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "RunContainerError",
-];
-
 /// What is known of a service after a reconcile.
 #[derive(Debug)]
 pub struct Facts<'a> {
@@ -40,6 +32,8 @@ pub struct Facts<'a> {
     pub missing: &'a [MissingSecret],
     /// Why children were left as they are.
     pub held: Option<Held>,
+    /// What has become of a change that one pod takes first.
+    pub trial: Option<&'a Trial>,
     /// What the API server refused to take.
     pub refused: Option<String>,
     /// The groups of pods.
@@ -92,11 +86,11 @@ pub enum Spread {
 pub fn gather<'a>(
     observed: &'a Observed,
     verdict: &'a Result<Validated, Vec<Fault>>,
-    plan: &Plan,
+    plan: &'a Plan,
     applied: &Applied,
 ) -> Facts<'a> {
     let validated = verdict.as_ref().ok();
-    let pods: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| !pod.terminating).collect();
+    let pods: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none()).collect();
     let map = applied.children.iter().find(|live| {
         live.reference.kind == ChildKind::ConfigMap && live.reference.name == settings_name(&observed.name)
     });
@@ -108,6 +102,7 @@ pub fn gather<'a>(
         faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
         missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
         held: plan.held,
+        trial: plan.trial.as_ref(),
         refused: applied.outcome.as_ref().err().filter(|error| error.is_refusal()).map(ToString::to_string),
         groups,
         gateway,
@@ -138,7 +133,8 @@ fn workloads(
     let wanted_gateway = validated.and_then(|validated| validated.gateway);
     let gateway_pods = || pods.iter().filter(|pod| pod.group.is_none()).collect();
     let mut gateway = wanted_gateway.map(|replicas| blank("gateway", replicas, gateway_pods()));
-    for live in children.iter().filter(|live| live.reference.kind == ChildKind::Deployment) {
+    let deployments = children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);
+    for live in deployments.filter(|live| !is_canary(live)) {
         let labels = live.object.metadata.labels.as_ref();
         let group = labels.and_then(|labels| labels.get(label::GROUP));
         let workload = match group {
@@ -167,7 +163,7 @@ fn failure(pod: &ObservedPod, now: Timestamp) -> Option<String> {
     let ObservedPod { name, ready, waiting, created, .. } = pod;
     match waiting.as_deref() {
         _ if *ready => None,
-        Some(reason) if FAILING.contains(&reason) => Some(format!("{name}: {reason}")),
+        Some(reason) if pod.is_failing() => Some(format!("{name}: {reason}")),
         _ if now.duration_since(*created) > START_MAX => Some(format!("{name}: not ready")),
         _ => None,
     }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     child::label,
-    desired::Held,
+    desired::{Held, canary::Trial},
     observe::Observed,
     status::{
         conditions::{Draft, Holds, settle},
@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// What to do about a change that was held back.
+const TRY_AGAIN: &str = "change the resources, or try again with kubectl flyweight restart";
 /// The API server takes this many entries.
 const CONFIGURATIONS_MAX: usize = 16;
 
@@ -67,6 +69,9 @@ fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
         let missing = facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
         return Some(("SecretMissing", format!("missing: {}", missing.collect::<Vec<_>>().join(", "))));
     }
+    if let Some(Trial::Failed(how)) = facts.trial {
+        return Some(("CanaryFailed", format!("{how}; the others run on as before: {TRY_AGAIN}")));
+    }
     None
 }
 
@@ -78,6 +83,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     let applied = configuration(facts);
     if facts.held == Some(Held::Paused) && applied.holds != Holds::Yes {
         return not("Paused", applied.message);
+    }
+    if let Some(Trial::Running(what)) = facts.trial {
+        return not("Canary", what.clone());
     }
     if facts.is_stopped() {
         return not("ScaledToZero", "no pods are wanted".to_owned());
@@ -123,7 +131,13 @@ fn progressing(facts: &Facts<'_>) -> Draft {
             return holds(false, "InvalidConfiguration", "the last good configuration keeps running");
         }
         Some(Held::Secrets) => return holds(false, "SecretMissing", "pods wait for the missing Secret"),
-        None => (),
+        Some(Held::CanaryFailed) => {
+            return holds(false, "CanaryFailed", "the change is held back: its canary did worse");
+        }
+        Some(Held::Canary) | None => (),
+    }
+    if let Some(Trial::Running(what)) = facts.trial {
+        return holds(true, "Canary", &format!("{what}; the others follow when it does no worse"));
     }
     if facts.refused.is_some() {
         return holds(false, "ApplyFailed", "the API server refuses a child");
@@ -172,11 +186,16 @@ fn configuration(facts: &Facts<'_>) -> Draft {
     let Some(wanted) = facts.wanted else {
         return holds(Holds::No, "InvalidConfiguration", "the last good configuration keeps running".to_owned());
     };
+    match facts.trial {
+        Some(Trial::Failed(how)) => return holds(Holds::No, "CanaryFailed", format!("{wanted} is held back: {how}")),
+        Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
+        Some(Trial::Passed(_)) | None => (),
+    }
     let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted) else {
         let (reason, why) = match facts.held {
             Some(Held::Paused) => ("Paused", "the service is paused"),
             Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
-            Some(Held::Faults) | None => ("ApplyFailed", "it could not be written"),
+            Some(Held::Faults | Held::Canary | Held::CanaryFailed) | None => ("ApplyFailed", "it could not be written"),
         };
         return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
     };

@@ -1,10 +1,12 @@
 //! Proves the operator on a control plane without nodes. `tests/operator.sh` brings it up.
 
-use harness::operator::{Proof, api::Api, crash, faults, fields, lease, rights, scale, scenario::Stage, transitions};
+use harness::operator::{
+    Proof, api::Api, crash, faults, fields, lease, lost, rights, scale, scenario::Stage, steady, transitions,
+};
 
-const USAGE: &str =
-    "usage: prove-operator [--soak] [--seed NUMBER] [rights|crash|faults|fields|transitions|lease|scale]...";
+const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [rights|crash|faults|fields|transitions|lease|lost|steady|scale]...";
 const CI: [&str; 6] = ["rights", "crash", "faults", "fields", "transitions", "lease"];
+const SOAK: [&str; 3] = ["lost", "steady", "scale"];
 
 #[tokio::main]
 async fn main() {
@@ -14,12 +16,13 @@ async fn main() {
         match arg.as_str() {
             "--soak" => soak = true,
             "--seed" => seed = args.next().and_then(|number| number.parse().ok()).unwrap_or_else(|| wrong_use()),
-            part if CI.contains(&part) || part == "scale" => parts.push(part.to_owned()),
+            part if CI.contains(&part) || SOAK.contains(&part) => parts.push(part.to_owned()),
             _ => wrong_use(),
         }
     }
     if parts.is_empty() {
-        parts = CI.into_iter().chain(soak.then_some("scale")).map(str::to_owned).collect();
+        let long = soak.then_some(SOAK).into_iter().flatten();
+        parts = CI.into_iter().chain(long).map(str::to_owned).collect();
     }
     println!("seed {seed}");
     let proof = Proof { api: Api::connect().await, seed, soak };
@@ -36,17 +39,30 @@ async fn main() {
     if has("lease") {
         lease::run(&proof).await;
     }
-    let calm = if has("crash") {
-        crash::run(&proof).await
-    } else {
-        let stage = Stage::new(&proof, "calm").await;
-        stage.calm().await
-    };
-    if has("faults") {
-        faults::run(&proof, &calm).await;
+    if has("crash") || has("faults") {
+        faults_and_crashes(&proof, has("crash"), has("faults")).await;
+    }
+    if has("lost") {
+        lost::run(&proof).await;
+    }
+    if has("steady") {
+        steady::run(&proof).await;
     }
     if has("scale") {
         scale::run(&proof).await;
+    }
+}
+
+/// Both compare with a life without faults.
+async fn faults_and_crashes(proof: &Proof, crashes: bool, faults: bool) {
+    let calm = if crashes {
+        crash::run(proof).await
+    } else {
+        let stage = Stage::new(proof, "calm").await;
+        stage.calm().await
+    };
+    if faults {
+        faults::run(proof, &calm).await;
     }
 }
 

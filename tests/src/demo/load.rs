@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reqwest::Method;
@@ -29,6 +29,8 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// Paths of created records.
     pub created: Vec<String>,
+    /// How long answers took, the quickest first.
+    pub took: Vec<Duration>,
 }
 
 #[derive(Default)]
@@ -37,6 +39,15 @@ struct State {
     stop: AtomicBool,
     failures: Mutex<Vec<String>>,
     created: Mutex<Vec<String>>,
+    took: Mutex<Vec<Duration>>,
+}
+
+impl Outcome {
+    /// What so many of a hundred answers took at most.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
+        self.took.get(at).copied().unwrap_or_default()
+    }
 }
 
 impl Load {
@@ -44,7 +55,18 @@ impl Load {
     pub fn start(api: &Api, path: &str, readers: usize, writers: usize) -> Self {
         let state = Arc::new(State::default());
         let clients = (0..readers + writers)
-            .map(|n| tokio::spawn(client(api.clone(), path.to_owned(), n < writers, state.clone())))
+            .map(|n| tokio::spawn(client(api.clone(), path.to_owned(), n < writers, None, state.clone())))
+            .collect();
+        Self { state, clients }
+    }
+
+    /// The same at a rate: each client sends when its time has come, and what comes late makes up for it.
+    pub fn at_rate(api: &Api, path: &str, per_second: u32, readers: u32, writers: u32) -> Self {
+        let state = Arc::new(State::default());
+        let clients = readers + writers;
+        let pause = Duration::from_secs(clients.into()) / per_second;
+        let clients = (0..clients)
+            .map(|n| tokio::spawn(client(api.clone(), path.to_owned(), n < writers, Some(pause), state.clone())))
             .collect();
         Self { state, clients }
     }
@@ -65,7 +87,10 @@ impl Load {
             _ = client.await;
         }
         let take = |list: &Mutex<Vec<String>>| list.lock().map(|list| list.clone()).unwrap_or_default();
+        let mut took = self.state.took.lock().map(|list| list.clone()).unwrap_or_default();
+        took.sort_unstable();
         Outcome {
+            took,
             answered: self.state.answered.load(Ordering::Relaxed),
             failures: take(&self.state.failures),
             created: take(&self.state.created),
@@ -73,11 +98,18 @@ impl Load {
     }
 }
 
-async fn client(api: Api, path: String, writes: bool, state: Arc<State>) {
+async fn client(api: Api, path: String, writes: bool, pause: Option<Duration>, state: Arc<State>) {
+    let mut due = pause.map(tokio::time::interval);
     while !state.stop.load(Ordering::Relaxed) {
+        if let Some(due) = &mut due {
+            due.tick().await;
+        }
+        let start = Instant::now();
         let outcome = if writes {
             let body = json!({ "name": "load", "price": 1 }).to_string().into_bytes();
-            api.call(Method::POST, "/api/v1/products", &[], Some(body)).await
+            // What was sent to a pod that dies may be sent again: the key makes it one write.
+            let key = format!("load-{:x}", rand::random::<u128>());
+            api.call(Method::POST, "/api/v1/products", &[("idempotency-key", &key)], Some(body)).await
         } else {
             api.call(Method::GET, &path, &[], None).await
         };
@@ -93,6 +125,9 @@ async fn client(api: Api, path: String, writes: bool, state: Arc<State>) {
             Err(error) => Some(format!("{error:?}")),
         };
         state.answered.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut took) = state.took.lock() {
+            took.push(start.elapsed());
+        }
         if let (Some(failure), Ok(mut failures)) = (failure, state.failures.lock()) {
             failures.push(failure);
         }

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
-use super::{Demo, changes, load::Load};
+use super::{Demo, changes, load::Load, plugin};
 use crate::{client::Api, wait};
 
 /// How long the status may take to tell what is the case.
@@ -21,6 +21,7 @@ pub async fn all(demo: &Demo) {
     let path = create_and_read(demo).await;
     live_feed(demo, &path).await;
     figures(demo, &path).await;
+    plugin::all(demo).await;
     scale(demo).await;
     hot_change(demo).await;
     killed_pod(demo, &path).await;

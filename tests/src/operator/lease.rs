@@ -14,7 +14,8 @@ use super::{
 use crate::wait;
 
 const TAKEOVER: Duration = Duration::from_secs(40);
-const LOOK: Duration = Duration::from_secs(5);
+/// Looks at the Lease, one a second, after which the first has noticed that it is not the leader; what waited for it came before.
+const LOOKS: usize = 3;
 
 /// Freezes the leader, lets the other take over, and wakes the first.
 pub async fn run(proof: &Proof) {
@@ -33,13 +34,17 @@ pub async fn run(proof: &Proof) {
     let before = first.proxy.tried();
     // Something to do lies ready for both.
     scale(&first, 4).await;
+    let looks = first.proxy.lease_calls();
     first.operator.signal("CONT");
     wait::until("the second operator to go on", TAKEOVER, async || {
         let list = shop::children(&proof.api, &first.namespace).await;
         list.iter().any(|one| one["plural"] == "deployments" && one["spec"]["replicas"] == 4).then_some(())
     })
     .await;
-    tokio::time::sleep(LOOK).await;
+    wait::until("the first to look at the Lease", TAKEOVER, async || {
+        (first.proxy.lease_calls() >= looks + LOOKS).then_some(())
+    })
+    .await;
     assert_eq!(first.proxy.tried(), before, "the first wrote without the Lease: {:?}", first.proxy.written().last());
     proof.holds("the first woke, and wrote nothing");
     let (mine, others) = (first.proxy.written(), proxy.written());

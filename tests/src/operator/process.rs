@@ -6,11 +6,12 @@ use std::{
     process::{Child, Command},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use super::api::http_client;
 use crate::{process, server::free_port};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -23,6 +24,7 @@ pub struct Operator {
 
 struct State {
     command: Mutex<Box<dyn Fn() -> Child + Send>>,
+    admin_port: Arc<AtomicU16>,
     child: Mutex<Child>,
     ended: AtomicBool,
     deaths: AtomicUsize,
@@ -51,18 +53,22 @@ impl Operator {
         let Options { namespace, identity, lease_seconds, .. } = options;
         let (namespace, identity, seconds) =
             ((*namespace).to_owned(), (*identity).to_owned(), lease_seconds.to_string());
+        let admin_port = Arc::new(AtomicU16::new(0));
+        let port = admin_port.clone();
         let start = move || {
-            let mut command = Command::new(bin_dir().join("flyweight-operator"));
+            port.store(free_port(), Ordering::Relaxed);
+            let mut command = Command::new(program());
             command
                 .env("KUBECONFIG", &kubeconfig)
                 .args(["run", "--log-level", "warn", "--lease-seconds", &seconds, "--identity", &identity])
                 .args(["--namespace", &namespace, "--lease-namespace", &namespace])
-                .args(["--admin-port", &free_port().to_string()]);
+                .args(["--admin-port", &port.load(Ordering::Relaxed).to_string()]);
             launch(&command)
         };
         let child = Mutex::new(start());
         let state = State {
             command: Mutex::new(Box::new(start)),
+            admin_port,
             child,
             ended: AtomicBool::new(false),
             deaths: AtomicUsize::new(0),
@@ -87,6 +93,14 @@ impl Operator {
     /// How often it died.
     pub fn deaths(&self) -> usize {
         self.state.deaths.load(Ordering::Relaxed)
+    }
+
+    /// The sum of one of its counters over all labels; none while it does not answer.
+    pub async fn counted(&self, name: &str) -> Option<f64> {
+        let url = format!("http://127.0.0.1:{}/metrics", self.state.admin_port.load(Ordering::Relaxed));
+        let text = http_client(reqwest::Client::builder()).get(url).send().await.ok()?.text().await.ok()?;
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        Some(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// Its resident memory, in bytes.
@@ -156,6 +170,11 @@ fn write_kubeconfig(dir: &Path, base: &str) -> PathBuf {
     );
     std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
+}
+
+/// The program that was built with this one, or the one that is to be measured.
+fn program() -> PathBuf {
+    std::env::var_os("FLYWEIGHT_OPERATOR").map_or_else(|| bin_dir().join("flyweight-operator"), PathBuf::from)
 }
 
 fn bin_dir() -> PathBuf {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -83,6 +86,8 @@ struct Shared {
     writes: Mutex<usize>,
     rights: Mutex<BTreeSet<String>>,
     log: Mutex<Vec<Written>>,
+    leases: AtomicUsize,
+    lose: Mutex<Option<String>>,
     kill: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
 
@@ -108,6 +113,8 @@ impl Proxy {
             writes: Mutex::new(0),
             rights: Mutex::default(),
             log: Mutex::default(),
+            leases: AtomicUsize::new(0),
+            lose: Mutex::new(None),
             kill: Mutex::new(None),
         });
         let router = Router::new().fallback(handle).with_state(shared.clone());
@@ -138,6 +145,21 @@ impl Proxy {
     /// How many writes were tried, the Lease's left out.
     pub fn tried(&self) -> usize {
         *lock(&self.shared.writes)
+    }
+
+    /// How often the Lease was asked for or written.
+    pub fn lease_calls(&self) -> usize {
+        self.shared.leases.load(Ordering::Relaxed)
+    }
+
+    /// Loses the next event of the watches of one kind, by its plural. The watch goes on.
+    pub fn lose_next(&self, plural: &str) {
+        *lock(&self.shared.lose) = Some(format!("/{plural}"));
+    }
+
+    /// Whether the event that was to be lost is lost.
+    pub fn has_lost(&self) -> bool {
+        lock(&self.shared.lose).is_none()
     }
 }
 
@@ -171,6 +193,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 impl Shared {
     fn call(&self, request: &Request) -> Call {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        if path.contains("/leases") {
+            self.leases.fetch_add(1, Ordering::Relaxed);
+        }
         let is_write = method != "GET" && !path.contains("/leases");
         let write = is_write.then(|| {
             let mut writes = lock(&self.writes);
@@ -183,7 +208,7 @@ impl Shared {
         Call { method, path, is_watch, write }
     }
 
-    async fn forward(&self, request: Request, call: &Call, cut: Option<Duration>) -> Response {
+    async fn forward(self: &Arc<Self>, request: Request, call: &Call, cut: Option<Duration>) -> Response {
         let at = Instant::now();
         let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
         let (method, mut headers) = (request.method().clone(), request.headers().clone());
@@ -201,6 +226,7 @@ impl Shared {
         let kind = answer.headers().get("content-type").cloned();
         let bytes = answer.bytes_stream();
         let body = match cut {
+            None if call.is_watch => Body::from_stream(without_lost(bytes, self.clone(), call.path.clone())),
             None => Body::from_stream(bytes),
             Some(after) => Body::from_stream(cut_after(bytes, after)),
         };
@@ -209,6 +235,17 @@ impl Shared {
             response = response.header("content-type", kind);
         }
         response.body(body).unwrap_or_else(|_| refusal(502))
+    }
+
+    /// Whether this line of a watch is the event to lose. What only marks the place in the stream is none.
+    fn loses(&self, path: &str, line: &[u8]) -> bool {
+        let mut lose = lock(&self.lose);
+        let due = lose.as_ref().is_some_and(|end| path.ends_with(end));
+        let hit = due && !line.starts_with(br#"{"type":"BOOKMARK""#);
+        if hit {
+            *lose = None;
+        }
+        hit
     }
 
     fn die(&self) -> Response {
@@ -246,6 +283,24 @@ fn rights_of(method: &str, path: &str, query: &str) -> Vec<String> {
         _ => &[],
     };
     verbs.iter().map(|verb| format!("{group} {resource} {verb}").trim_start().to_owned()).collect()
+}
+
+/// The lines of a watch without the event that is to be lost.
+fn without_lost(
+    bytes: impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+    shared: Arc<Shared>,
+    path: String,
+) -> impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static {
+    bytes.scan(Vec::new(), move |rest: &mut Vec<u8>, one: reqwest::Result<Bytes>| {
+        let passed = one.map(|bytes| {
+            rest.extend_from_slice(&bytes);
+            let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let lines: Vec<u8> = rest.drain(..end).collect();
+            let kept = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !shared.loses(&path, line));
+            kept.flatten().copied().collect::<Bytes>()
+        });
+        std::future::ready(Some(passed))
+    })
 }
 
 /// The stream up to a moment; what comes then is lost, and the stream ends with an error a second later.

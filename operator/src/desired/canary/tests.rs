@@ -1,0 +1,218 @@
+//! What becomes of a change, from the first pod to the last.
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    desired::{Held, Plan, plan},
+    fixture::{change_tier, live, now, observed, settle},
+    observe::{Observed, report::PodReport},
+    validate::validate,
+};
+
+fn planned(observed: &Observed) -> Plan {
+    plan(observed, &validate(observed))
+}
+
+/// Two pods of one group serve, and a change would replace them.
+fn changed() -> Observed {
+    let mut observed = observed();
+    settle(&mut observed);
+    change_tier(&mut observed, |spec| spec["memory"]["policy"] = json!("LRU"));
+    observed
+}
+
+fn names(plan: &Plan) -> Vec<String> {
+    let children = plan.children.iter().map(|child| &child.reference);
+    let pods = children.filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment));
+    pods.map(|one| format!("{} {}", one.kind.name(), one.name)).collect()
+}
+
+/// Carries the plan out, as the cluster would.
+fn apply(observed: &mut Observed, plan: &Plan) {
+    for child in &plan.children {
+        observed.children.retain(|live| live.reference != child.reference);
+        observed.children.push(live(child));
+    }
+    observed.children.retain(|live| !plan.prune.contains(&live.reference));
+}
+
+/// The canary of the plan as a pod, with what it answered.
+fn pod(plan: &Plan, ready: bool, requests: RequestsReport) -> ObservedPod {
+    let canary = plan
+        .children
+        .iter()
+        .find(|child| child.reference.name == "shop-main-canary" && child.reference.kind == ChildKind::Deployment);
+    let template = &canary.unwrap().body["spec"]["template"]["metadata"];
+    ObservedPod {
+        name: "shop-main-canary-1".to_owned(),
+        group: template["labels"][label::GROUP].as_str().map(str::to_owned),
+        canary: template["annotations"][annotation::CANARY].as_str().map(str::to_owned),
+        ready,
+        created: now(),
+        report: ready.then(|| PodReport { requests, ..PodReport::default() }),
+        ..ObservedPod::default()
+    }
+}
+
+fn answered(total: u64, errors: u64) -> RequestsReport {
+    RequestsReport { total, errors, seconds: 0.0 }
+}
+
+fn later(observed: &mut Observed, seconds: i64) {
+    observed.at += SignedDuration::from_secs(seconds);
+}
+
+/// As soon as the canary is ready and watched.
+fn watched() -> Observed {
+    let mut observed = changed();
+    let first = planned(&observed);
+    apply(&mut observed, &first);
+    observed.pods.push(pod(&first, true, answered(0, 0)));
+    let plan = planned(&observed);
+    assert_eq!(plan.trial, Some(Trial::Running("the canary of group main is watched".to_owned())));
+    apply(&mut observed, &plan);
+    observed
+}
+
+fn answers(observed: &mut Observed, requests: RequestsReport) {
+    let pod = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();
+    pod.report = Some(PodReport { requests, ..PodReport::default() });
+}
+
+#[test]
+fn one_pod_takes_the_change_first() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    assert_eq!(
+        (plan.held, &plan.trial),
+        (Some(Held::Canary), &Some(Trial::Running("the canary of group main starts".to_owned())))
+    );
+    assert_eq!(names(&plan), ["ConfigMap shop-main-canary-settings", "Deployment shop-main-canary"]);
+    let canary =
+        &plan.children.iter().find(|child| child.reference.kind == ChildKind::Deployment).unwrap().body["spec"];
+    assert_eq!(canary["replicas"], 1);
+    assert_eq!(canary["template"]["spec"]["volumes"][0]["configMap"]["name"], "shop-main-canary-settings");
+    assert_eq!(canary["template"]["metadata"]["labels"][label::GROUP], "main", "it gets its part of the traffic");
+    assert_eq!(canary["selector"]["matchLabels"][label::CANARY], "true", "other pods are none of its own");
+    apply(&mut observed, &plan);
+    assert_eq!(planned(&observed), plan, "it is waited for");
+}
+
+#[test]
+fn a_canary_that_does_no_worse_lets_the_others_follow() {
+    let mut observed = watched();
+    answers(&mut observed, answered(500, 1));
+    later(&mut observed, 14);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 1);
+    let plan = planned(&observed);
+    assert!(
+        matches!(&plan.trial, Some(Trial::Passed(what)) if what.contains("500 requests, 1 of them failed")),
+        "{:?}",
+        plan.trial
+    );
+    assert_eq!(names(&plan), ["ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"]);
+    let pruned: Vec<&str> = plan.prune.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(pruned, ["shop-main-canary-settings", "shop-main-canary"]);
+    apply(&mut observed, &plan);
+    assert_eq!(planned(&observed).trial, None);
+}
+
+#[test]
+fn a_canary_that_does_worse_is_taken_away_and_the_change_held_back() {
+    let mut observed = watched();
+    answers(&mut observed, answered(40, 20));
+    let plan = planned(&observed);
+    assert_eq!(plan.held, Some(Held::CanaryFailed));
+    assert!(matches!(&plan.trial, Some(Trial::Failed(how)) if how.contains("fails more requests")), "{:?}", plan.trial);
+    let canary = plan.children.iter().find(|child| child.reference.name == "shop-main-canary").unwrap();
+    assert_eq!(canary.body["spec"]["replicas"], 0);
+    apply(&mut observed, &plan);
+    observed.pods.retain(|pod| pod.canary.is_none());
+    later(&mut observed, 3600);
+    assert_eq!(planned(&observed).trial, plan.trial, "it stays so");
+    // Taken back, nothing is left of it.
+    change_tier(&mut observed, |spec| spec["memory"] = json!({}));
+    let back = planned(&observed);
+    assert_eq!((back.held, back.trial, back.prune.len()), (None, None, 2));
+}
+
+#[test]
+fn the_figures_of_the_others_count_from_when_the_canary_was_ready() {
+    let mut observed = changed();
+    let others = |observed: &mut Observed, requests| {
+        let report = observed.pods[0].report.as_mut().unwrap();
+        report.requests = requests;
+    };
+    others(&mut observed, answered(1_000_000, 0));
+    let first = planned(&observed);
+    apply(&mut observed, &first);
+    observed.pods.push(pod(&first, true, answered(0, 0)));
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    // A store is away, for all: the canary is no worse.
+    answers(&mut observed, answered(100, 100));
+    others(&mut observed, answered(1_000_100, 100));
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+}
+
+#[test]
+fn a_canary_that_never_gets_ready_fails() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    observed.pods.push(pod(&plan, false, answered(0, 0)));
+    later(&mut observed, 60);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    let mut hopeless = observed.pods.last().unwrap().clone();
+    later(&mut observed, 91);
+    assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("not ready within 150 s")));
+    hopeless.waiting = Some("ImagePullBackOff".to_owned());
+    observed.pods.pop();
+    observed.pods.push(hopeless);
+    observed.at = now() + SignedDuration::from_secs(21);
+    assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("ImagePullBackOff")));
+}
+
+#[test]
+fn a_canary_that_falls_over_while_it_is_watched_fails() {
+    let mut observed = watched();
+    let pod = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();
+    (pod.ready, pod.report) = (false, None);
+    later(&mut observed, 30);
+    assert_eq!(planned(&observed).held, Some(Held::Canary), "it may recover");
+    later(&mut observed, 6);
+    assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("did not stay ready")));
+}
+
+#[test]
+fn scaling_goes_on_meanwhile() {
+    let mut observed = changed();
+    let mut service = (*observed.service).clone();
+    service.spec.replicas = Some(6);
+    observed.service = service.into();
+    let plan = planned(&observed);
+    let resized: Vec<(&str, u32)> = plan.resize.iter().map(|(one, replicas)| (one.name.as_str(), *replicas)).collect();
+    assert_eq!(resized, [("shop-main", 4), ("shop-catalog", 2)]);
+}
+
+#[test]
+fn there_is_no_canary_where_nobody_could_be_harmed() {
+    let trial = |change: &dyn Fn(&mut Observed)| {
+        let mut observed = changed();
+        change(&mut observed);
+        planned(&observed).trial
+    };
+    assert!(trial(&|_| ()).is_some());
+    assert_eq!(trial(&|observed| observed.pods.clear()), None, "no pod serves");
+    assert_eq!(trial(&|observed| observed.pods.iter_mut().for_each(|pod| pod.ready = false)), None);
+    assert_eq!(trial(&|observed| observed.children.clear()), None, "there was nothing before");
+    // A restart runs what runs already.
+    let mut restart = observed();
+    settle(&mut restart);
+    let mut service = (*restart.service).clone();
+    service.metadata.annotations.get_or_insert_default().insert(RESTARTED_AT.to_owned(), "now".to_owned());
+    restart.service = service.into();
+    assert_eq!(planned(&restart).trial, None);
+}

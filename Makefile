@@ -11,6 +11,10 @@ PORT ?= 8080
 ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
+ONLY ?= memory growth policies serving overload messaging races
+MEASURED = $(filter-out races,$(ONLY))
+# Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
+RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
 .PHONY: help run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
@@ -28,10 +32,10 @@ check: ## Check the manifests in MANIFESTS offline, every fault with its path
 test: ## Run all tests against real servers and a real Kubernetes, which are installed when missing
 	@tests/run.sh
 
-bench: ## Measure memory, growth, hit ratios and serving beside Redis, moka, quick_cache and nginx (ONLY="memory growth policies serving")
-	@tests/tools/install.sh bench redis
-	@mkdir -p docs
-	@cargo bench --quiet --workspace --bench engine -- $(ONLY)
+bench: ## Measure everything beside its peers (ONLY="memory growth policies serving overload messaging races")
+	@tests/tools/install.sh bench redis mysql kafka
+	@$(if $(MEASURED),cargo bench --quiet --workspace --bench engine -- $(MEASURED))
+	@$(if $(filter races,$(ONLY)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
 
 soak: ## Prove crashes, overload, outages and the operator at full length, some hours (the operator's part needs root)
 	@cargo build --workspace --bins

@@ -46,12 +46,17 @@ pub fn growth(picture: &Path) -> Result<()> {
     println!("\n## Growth: more and more products, {OF_A_STATE} of each shared state\n");
     header();
     let mut rows = Vec::new();
+    let mut maps = Vec::new();
     for entities in SIZES {
-        let row = row("declared", entities)?;
-        row.print();
-        rows.push(row);
+        for (shelf, rows) in [("declared", &mut rows), ("hashmap-bytes", &mut maps)] {
+            let row = row(shelf, entities)?;
+            row.print();
+            rows.push(row);
+        }
     }
-    let points = |of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.entities as f64, of(row))).collect();
+    let of = |rows: &[Row], of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.entities as f64, of(row))).collect();
+    let points = |figure: &dyn Fn(&Row) -> f64| of(&rows, figure);
+    let uniform_us = |row: &Row| row.uniform_ns.unwrap_or(0.0) / 1e3;
     let plot = Plot {
         title: "Cost per product as their number grows",
         x_title: "products in the memory tier",
@@ -60,8 +65,9 @@ pub fn growth(picture: &Path) -> Result<()> {
             (
                 "µs per hit",
                 vec![
-                    Series { name: "any key", points: points(&|row| row.uniform_ns.unwrap_or(0.0) / 1e3) },
+                    Series { name: "any key", points: points(&uniform_us) },
                     Series { name: "Zipf 0.99", points: points(&|row| row.zipf_ns.unwrap_or(0.0) / 1e3) },
+                    Series { name: "HashMap, any key", points: of(&maps, &uniform_us) },
                 ],
             ),
         ],

@@ -12,7 +12,10 @@ use std::{
 };
 
 use rand::Rng;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,6 +37,8 @@ pub struct RelayOptions {
     pub lease: Duration,
     /// How often the outbox is looked at when nobody pokes the relay.
     pub poll: Duration,
+    /// The least time from one step to the next while several events come at a time, so that they go together: each step costs the store a commit.
+    pub pace: Duration,
     /// How long a relay without work keeps its claim on keys: after it another replica's events of these keys go at once.
     pub linger: Duration,
     /// The first waits for another owner's claim to end; later ones double, up to `poll`.
@@ -56,6 +61,7 @@ impl Default for RelayOptions {
             batch: 1_000,
             lease: Duration::from_secs(15),
             poll: Duration::from_millis(500),
+            pace: Duration::from_millis(15),
             linger: Duration::from_millis(20),
             blocked_min: Duration::from_millis(8),
             backoff_min: Duration::from_millis(100),
@@ -141,6 +147,7 @@ impl Relay {
     async fn relay(&self, shutdown: &CancellationToken) {
         let (mut failed, mut blocked, mut holding) = (0, 0, false);
         while !shutdown.is_cancelled() {
+            let began = Instant::now();
             match self.step().await {
                 Ok(Step { events, blocked: is_blocked }) => {
                     failed = 0;
@@ -148,6 +155,9 @@ impl Relay {
                     blocked = if is_blocked && events == 0 { blocked + 1 } else { 0 };
                     if events == self.options.batch {
                         continue;
+                    }
+                    if events > 1 {
+                        shutdown.run_until_cancelled(sleep_until(began + self.options.pace)).await;
                     }
                     let wait = async {
                         match is_blocked {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -152,6 +152,7 @@ impl Outbox for FakeOutbox {
 pub struct FakeBus {
     log: Mutex<Vec<Envelope>>,
     pub down: AtomicBool,
+    publishes: AtomicUsize,
     live: broadcast::Sender<Arc<Envelope>>,
     gaps: watch::Sender<u64>,
 }
@@ -161,6 +162,7 @@ impl FakeBus {
         Self {
             log: Mutex::default(),
             down: AtomicBool::new(false),
+            publishes: AtomicUsize::new(0),
             live: broadcast::channel(16).0,
             gaps: watch::channel(0).0,
         }
@@ -168,6 +170,11 @@ impl FakeBus {
 
     pub fn log(&self) -> Vec<Envelope> {
         self.log.lock().clone()
+    }
+
+    /// How often something was published.
+    pub fn publishes(&self) -> usize {
+        self.publishes.load(Ordering::SeqCst)
     }
 
     pub fn send_live(&self, event: Envelope) {
@@ -182,6 +189,7 @@ impl FakeBus {
 #[async_trait]
 impl EventBus for FakeBus {
     async fn publish(&self, events: &[Envelope]) -> Result<(), BusError> {
+        self.publishes.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         if self.down.load(Ordering::SeqCst) {
             self.log.lock().extend(events[..events.len() / 2].iter().cloned());

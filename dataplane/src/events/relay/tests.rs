@@ -17,6 +17,7 @@ fn quick() -> RelayOptions {
         batch: 10,
         lease: Duration::from_millis(200),
         poll: Duration::from_millis(20),
+        pace: Duration::ZERO,
         linger: Duration::from_millis(5),
         blocked_min: Duration::from_millis(2),
         backoff_min: Duration::from_millis(1),
@@ -123,6 +124,23 @@ async fn shutdown_gives_up_claims() {
     relay.task.await.unwrap();
     assert_eq!(outbox.claimed(), 0);
     assert!(outbox.is_empty(), "what waited was published first");
+}
+
+#[tokio::test]
+async fn events_that_come_fast_go_together() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let options = RelayOptions { pace: Duration::from_millis(100), batch: 1_000, ..quick() };
+    let relay = start(&outbox, &bus, options);
+    let begun = Instant::now();
+    for committed in events(10, 50).chunks(2) {
+        outbox.commit(committed);
+        relay.poke.notify_one();
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    until("the outbox is empty", || outbox.is_empty()).await;
+    assert_eq!(bus.log().len(), 500);
+    let most = begun.elapsed().as_millis() as usize / 100 + 2;
+    assert!(bus.publishes() <= most, "{} steps instead of {most} at most", bus.publishes());
 }
 
 /// The events of one replica must not wait for the other's next look, nor for its lease to end.

@@ -25,6 +25,7 @@ use crate::{
 };
 
 const KEYS: usize = 100;
+/// Clients, each on a thread of its own.
 const TASKS: u64 = 64;
 /// How long each strategy is tried; `SOAK` is the same in seconds for a longer run.
 const LASTS: Duration = Duration::from_secs(3);
@@ -149,7 +150,7 @@ async fn trouble(world: Arc<World>, seed: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 64)]
 async fn no_reader_ever_sees_a_version_go_back() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     let soak = std::env::var("SOAK").ok().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test: installs the real servers that are missing, starts the ones that unit tests share, and ends them.
+# Runs every test: installs the real servers that are missing, starts the ones that tests need, and ends them.
 #
 # A server that cannot be had is said clearly, and its tests are skipped; with CI=true that is a failure.
 # Servers can be handed in: MYSQL_URL, MARIADB_URL, MONGODB_URI, REDIS_URL, KAFKA_BROKERS, KUBECONFIG.
@@ -8,13 +8,8 @@ cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly CACHE=${FLYWEIGHT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/flyweight}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
-declare -rA URL_OF=([mysql]=MYSQL_URL [mariadb]=MARIADB_URL [mongo]=MONGODB_URI [redis]=REDIS_URL [kafka]=KAFKA_BROKERS)
-RUN=$(mktemp -d)
-SERVERS=()
 
 main() {
-    trap finish EXIT
-    trap 'exit 130' INT TERM
     [[ ${CI:-} != true ]] || export FLYWEIGHT_REQUIRE_SERVERS=1
     step "building"
     cargo build --workspace --all-targets
@@ -24,11 +19,8 @@ main() {
     if ((status)); then
         ((status == 3)) && [[ ${CI:-} != true ]] || exit "$status"
     fi
-    step "starting the servers that unit tests share"
-    local name
-    for name in "${!URL_OF[@]}"; do start "$name"; done
-    step "unit tests"
-    cargo test --workspace --lib --bins
+    step "unit tests, with real servers"
+    tests/tools/with.sh mysql mariadb mongo redis kafka -- cargo test --workspace --lib --bins
     step "make run, as a newcomer"
     tests/quickstart.sh
     step "dashboard"
@@ -37,7 +29,6 @@ main() {
     tests/chart.sh
     step "suites: the data plane as a process, real servers, faults"
     cargo test --workspace --test suites -- --test-threads=2
-    finish_servers
     step "the operator on a real API server: crashes, faults, random changes, every field"
     on_cluster tests/operator.sh
     step "end to end: the whole system on a real Kubernetes"
@@ -46,26 +37,6 @@ main() {
 }
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
-
-# Starts one server on a free port, unless its address was handed in or it cannot be had.
-start() {
-    local name=$1 variable=${URL_OF[$1]} port
-    if [[ -n ${!variable:-} ]]; then
-        echo "$name: using $variable as given" >&2
-        return
-    fi
-    if ! tests/tools/install.sh --check "$name" >/dev/null; then
-        echo "skipped: tests of $name: it is not installed here" >&2
-        [[ ${CI:-} != true ]]
-        return
-    fi
-    port=$(tests/tools/port.sh)
-    tests/tools/serve.sh "$name" "$RUN/$name" "$port" &
-    SERVERS+=("$!")
-    tests/tools/wait.sh "$name" 127.0.0.1 "$port" 120
-    export "$variable=$(tests/tools/url.sh "$name" 127.0.0.1 "$port")"
-    echo "$name: port $port" >&2
-}
 
 # The committed pages are what their sources build.
 dashboard() {
@@ -84,18 +55,6 @@ on_cluster() {
         return
     fi
     "$@"
-}
-
-finish_servers() {
-    local pid
-    for pid in "${SERVERS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
-    for pid in "${SERVERS[@]}"; do wait "$pid" 2>/dev/null || true; done
-    SERVERS=()
-}
-
-finish() {
-    finish_servers
-    rm -rf -- "$RUN"
 }
 
 main "$@"

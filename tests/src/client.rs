@@ -1,6 +1,13 @@
 //! A small HTTP client for tests: what was answered, whole.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Client, Method, header::HeaderMap};
 use serde_json::Value;
@@ -16,11 +23,32 @@ pub struct Answer {
     pub text: String,
 }
 
-/// Calls one API.
+/// Calls one API, at one address or at several replicas in turn.
 #[derive(Clone)]
 pub struct Api {
     client: Client,
-    base: String,
+    bases: Arc<[String]>,
+    turn: Arc<AtomicUsize>,
+    session: Option<Arc<Session>>,
+}
+
+/// A call that was answered.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// The method.
+    pub method: Method,
+    /// The path, without the query.
+    pub path: String,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+/// What one client did.
+#[derive(Default)]
+struct Session {
+    /// The version that it last wrote, by the record's path.
+    written: Mutex<HashMap<String, u64>>,
+    calls: Mutex<Vec<Called>>,
 }
 
 impl Answer {
@@ -45,6 +73,16 @@ impl Answer {
 impl Api {
     /// An API at `http://host:port`.
     pub fn at(base: &str) -> Self {
+        Self::at_all(&[base])
+    }
+
+    /// One client of all these replicas: each call goes to the next one. Its calls are noted; and where there are several replicas it reads
+    /// its own writes, as any client may: it asks for at least the version that it was answered.
+    pub fn session(bases: &[&str]) -> Self {
+        Self { session: Some(Arc::default()), ..Self::at_all(bases) }
+    }
+
+    fn at_all(bases: &[&str]) -> Self {
         // The first one stays; who installed it does not matter.
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -52,12 +90,29 @@ impl Api {
             .no_proxy()
             .build()
             .unwrap_or_else(|error| panic!("no HTTP client: {error}"));
-        Self { client, base: base.to_owned() }
+        let bases = bases.iter().map(ToString::to_string).collect();
+        Self { client, bases, turn: Arc::default(), session: None }
     }
 
-    /// Where it is.
+    /// Where it is; of several replicas, the first.
     pub fn base(&self) -> &str {
-        &self.base
+        self.bases.first().map_or("", String::as_str)
+    }
+
+    /// Where all replicas are.
+    pub fn bases(&self) -> &[String] {
+        &self.bases
+    }
+
+    /// How many replicas it calls.
+    pub fn replicas(&self) -> usize {
+        self.bases.len()
+    }
+
+    /// What a session called so far.
+    pub fn calls(&self) -> Vec<Called> {
+        let calls = |session: &Arc<Session>| session.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.session.as_ref().map(calls).unwrap_or_default()
     }
 
     /// Calls with headers and a body of bytes.
@@ -71,7 +126,11 @@ impl Api {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Answer, reqwest::Error> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len();
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.bases[turn]));
+        if let Some(version) = self.least_version(&method, path, headers) {
+            request = request.header("if-min-version", version);
+        }
         if body.is_some() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
             request = request.header("content-type", "application/json");
         }
@@ -83,7 +142,20 @@ impl Api {
             None => request.send().await?,
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, text: String::from_utf8_lossy(&response.bytes().await?).into_owned() })
+        let answer = Answer { status, headers, text: String::from_utf8_lossy(&response.bytes().await?).into_owned() };
+        if let Some(session) = &self.session {
+            session.note(method, path, &answer);
+        }
+        Ok(answer)
+    }
+
+    /// The version that a read of this session must have; none where it wrote nothing there, or says it itself.
+    fn least_version(&self, method: &Method, path: &str, headers: &[(&str, &str)]) -> Option<u64> {
+        let asks = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("if-min-version"));
+        if asks || *method != Method::GET || self.replicas() < 2 {
+            return None;
+        }
+        self.session.as_ref()?.written.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied()
     }
 
     /// GET.
@@ -117,6 +189,21 @@ impl Api {
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let body = (!body.is_null()).then(|| body.to_string().into_bytes());
         answered(path, self.call(method, path, headers, body).await)
+    }
+}
+
+impl Session {
+    fn note(&self, method: Method, path: &str, answer: &Answer) {
+        let version = answer.header("etag").trim_matches('"').parse().ok();
+        if let (Some(version), false) = (version, method == Method::GET) {
+            let location = answer.header("location");
+            let record = if location.is_empty() { path.trim_end_matches("/status") } else { location };
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.insert(record.to_owned(), version);
+        }
+        let path = path.split('?').next().unwrap_or(path).to_owned();
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push(Called { method, path, status: answer.status });
     }
 }
 

@@ -33,6 +33,7 @@ async fn a_killed_replica_costs_no_read_and_its_changes_reach_the_other() {
     let path = created.header("location").to_owned();
 
     changes_reach_both(&stage.api, &Api::at(&second.url), &path).await;
+    what_a_connection_deleted_is_gone(&api).await;
 
     let (reads, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let readers: Vec<_> = (0..4)
@@ -74,6 +75,23 @@ async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
             (now == version).then_some(())
         })
         .await;
+    }
+}
+
+/// Whichever replica answers: a delete is a write, and reads follow their connection's writes.
+async fn what_a_connection_deleted_is_gone(api: &Api) {
+    for _ in 0..20 {
+        let created = api.post("/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
+        let path = created.header("location").to_owned();
+        for _ in 0..4 {
+            assert_eq!(api.get(&path).await.status, 200, "both replicas have it in memory");
+        }
+        let deleted = api.send(reqwest::Method::DELETE, &path, &[], &serde_json::Value::Null).await;
+        assert_eq!(deleted.status, 204, "{}", deleted.text);
+        for _ in 0..4 {
+            let read = api.get(&path).await;
+            assert_eq!(read.status, 404, "{}", read.text);
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use harness::client::{Answer, Api};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::{
+    described::{FEED, Operation, operations},
+    stage::Stage,
+};
 
 const HOSTILE: [&str; 14] = [
     "' OR '1'='1",
@@ -39,8 +42,9 @@ async fn hostile(stage: &Stage) {
     let api = &stage.api;
     api.post("/api/v1/products", &json!({ "id": "keep", "name": "Keep", "price": 1 })).await;
     let long = "x".repeat(1 << 20);
+    let operations = operations(api).await;
     for text in HOSTILE.iter().copied().chain([long.as_str()]) {
-        in_parameters(api, text).await;
+        in_parameters(stage, &operations, text).await;
         in_bodies(api, text).await;
         in_headers(api, text).await;
     }
@@ -54,35 +58,32 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// Every query parameter and path segment.
-async fn in_parameters(api: &Api, text: &str) {
+/// Every parameter that the document has: of queries, of paths, of headers.
+async fn in_parameters(stage: &Stage, operations: &[Operation], text: &str) {
+    let api = &stage.api;
     // an address of megabytes is cut by the server before any handler sees it
-    let text = encode(text.get(..2_000).unwrap_or(text));
-    for (path, parameters) in [
-        ("products", &["limit", "offset", "cursor", "ids", "colour"][..]),
-        ("products/search", &["q", "category", "brand", "limit", "cursor"]),
-        ("users/search", &["q", "email", "name"]),
-        ("audit", &["entity", "id", "actor", "since", "cursor", "limit"]),
-        ("payments/user/u", &["limit", "cursor"]),
-    ] {
-        for parameter in parameters {
-            let answer = api.get(&format!("/api/v1/{path}?{parameter}={text}")).await;
-            sound(&answer, &format!("{path}?{parameter}"), Some(parameter));
+    let encoded = encode(text.get(..2_000).unwrap_or(text));
+    let visible: String = text.chars().filter(|c| (' '..='~').contains(c)).take(4_000).collect();
+    for operation in operations.iter().filter(|one| !FEED.contains(&one.path.as_str())) {
+        let reads = operation.method == Method::GET;
+        let body = if reads || operation.method == Method::DELETE { Value::Null } else { json!({}) };
+        let plain = operation.path_with("none");
+        let send =
+            async |path: &str, headers: &[(&str, &str)]| api.send(operation.method.clone(), path, headers, &body).await;
+        for parameter in operation.parameters("query") {
+            let answer = send(&format!("{plain}?{parameter}={encoded}"), &[]).await;
+            sound(&answer, &format!("{}?{parameter}", operation.name()), Some(&*parameter).filter(|_| reads));
+        }
+        if plain != operation.path {
+            sound(&send(&operation.path_with(&encoded), &[]).await, &operation.name(), None);
+        }
+        // headers are read before any store is asked: it does not matter which
+        let headers = if stage.servers.is_none() { operation.parameters("header") } else { Vec::new() };
+        for header in headers {
+            let answer = send(&plain, &[(&header, &visible)]).await;
+            sound(&answer, &format!("{} {header}", operation.name()), None);
         }
     }
-    for path in [
-        "products/{}",
-        "users/{}",
-        "payments/user/{}",
-        "products/category/{}",
-        "repositories/{}",
-        "pools/stores/{}",
-        "pools/{}/x",
-    ] {
-        sound(&api.get(&format!("/api/v1/{}", path.replace("{}", &text))).await, path, None);
-    }
-    let template = format!("/api/v1/notifications/templates/{text}/render");
-    sound(&api.post(&template, &json!({})).await, "render", None);
 }
 
 /// Every text of every body.

@@ -7,6 +7,7 @@ mod browser;
 mod check;
 mod concurrency;
 mod contract;
+mod described;
 mod durability;
 mod examples;
 mod failpoints;

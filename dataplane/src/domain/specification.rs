@@ -87,17 +87,24 @@ pub fn parse_search(body: &[u8]) -> Result<Search, BodyError> {
     if faults.is_empty() { Ok(search) } else { Err(BodyError::Invalid(faults)) }
 }
 
+/// Reads the specification of a field `where`: all records where it is null.
+///
+/// # Errors
+/// The first fault of the specification, with the path to it.
+pub fn read_filter(tree: &Tree, schema: &Schema) -> Result<Filter, FieldFault> {
+    match tree {
+        Tree::Null => Ok(Filter::All),
+        tree => Reader { schema, nodes: 0 }.filter("where", tree, 0),
+    }
+}
+
 impl Search {
     /// Which records are wanted; all where nothing is said.
     ///
     /// # Errors
     /// The first fault of the specification, with the path to it.
     pub fn filter(&self, schema: &Schema) -> Result<Filter, FieldFault> {
-        let mut reader = Reader { schema, nodes: 0 };
-        match &self.filter {
-            None | Some(Tree::Null) => Ok(Filter::All),
-            Some(tree) => reader.filter("where", tree, 0),
-        }
+        self.filter.as_ref().map_or(Ok(Filter::All), |tree| read_filter(tree, schema))
     }
 
     /// In which order.

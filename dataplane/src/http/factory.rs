@@ -24,15 +24,18 @@ use super::{
     error::Problem,
     extract::Call,
     params::{IDS_MAX, Params},
-    resource::json,
+    resource::{Resource, json},
     router::{BASE, Pool},
 };
 use crate::{
     cache::tiered::stats::TieredStats,
     domain::{
         json::{BodyError, parse_create},
+        query::Filter,
         record::{Key, Row},
         schema::{Field, Form, Kind, Schema, Shape},
+        specification::read_filter,
+        strict,
         value::Value,
     },
     service::{
@@ -71,7 +74,8 @@ static WARM: LazyLock<Schema> = LazyLock::new(|| {
 });
 static WARM_CACHE: LazyLock<Schema> = LazyLock::new(|| {
     let ids = Kind::Json { max: BODY_MAX, shape: Shape::Strings };
-    body_of(vec![Field::new("repository", NAME).required(), Field::new("ids", ids)])
+    let filter = Kind::Json { max: BODY_MAX, shape: Shape::Object };
+    body_of(vec![Field::new("repository", NAME).required(), Field::new("ids", ids), Field::new("where", filter)])
 });
 
 fn body_of(fields: Vec<Field>) -> Schema {
@@ -155,14 +159,17 @@ async fn warm_cache(State(api): State<Arc<FactoryApi>>, call: Call) -> Response 
     let uri = call.uri.clone();
     let warmed = async {
         let body = Request::read(&api, &WARM_CACHE, call).await?;
-        let keys = body.keys("ids")?;
         let [pool] = body.pools[..] else { return Err(Problem::field("repository", "must be one pool")) };
+        let (keys, filter) = (body.keys("ids")?, body.filter(pool.warmer.schema())?);
+        if keys.is_some() && filter.is_some() {
+            return Err(Problem::field("where", "cannot be joined with ids"));
+        }
         let _turn = api.turn()?;
         let taken = Mutex::new(0);
         let load = async {
             match keys {
                 Some(keys) => *taken.lock() += pool.warmer.keys(&keys).await?,
-                None => pool.warmer.run(WarmUp::All, |more| *taken.lock() += more).await?,
+                None => pool.warmer.matching(filter.unwrap_or(Filter::All), |more| *taken.lock() += more).await?,
             }
             Ok::<_, ServiceError>(())
         };
@@ -205,7 +212,10 @@ impl<'a> Request<'a> {
         let mut request = Self { schema, values: draft.values, pools: Vec::new() };
         let field = if schema.index_of("pool").is_some() { "pool" } else { "repository" };
         let named = request.text(field).map(str::to_owned);
-        let wanted = |pool: &&Pool| named.as_deref().is_none_or(|name| name == pool.resource.pool());
+        let goes_by = |name: &str, resource: &Resource| {
+            name == resource.pool() || field == "repository" && name == resource.records.schema().entity
+        };
+        let wanted = |pool: &&Pool| named.as_deref().is_none_or(|name| goes_by(name, &pool.resource));
         for (Pool { resource, .. }, allowed) in api.pools.iter().zip(allowed).filter(|(pool, _)| wanted(pool)) {
             allowed?;
             request.pools.extend(api.factory.pool(resource.pool()));
@@ -228,11 +238,23 @@ impl<'a> Request<'a> {
         self.value(field)?.as_text()
     }
 
+    /// A field as JSON; none where it is not given.
+    fn json(&self, field: &str) -> Option<String> {
+        let mut text = String::new();
+        self.value(field)?.write_json(&mut text);
+        Some(text)
+    }
+
+    /// Which records of a pool `where` says; none where it is not given.
+    fn filter(&self, schema: &Schema) -> Result<Option<Filter>, Problem> {
+        let Some(text) = self.json("where") else { return Ok(None) };
+        let read = strict::parse("where", &text).and_then(|tree| read_filter(&tree, schema));
+        read.map(Some).map_err(|fault| Problem::invalid(vec![fault]))
+    }
+
     /// A list of keys; none where it is not given.
     fn keys(&self, field: &str) -> Result<Option<Vec<Key>>, Problem> {
-        let Some(value) = self.value(field) else { return Ok(None) };
-        let mut text = String::new();
-        value.write_json(&mut text);
+        let Some(text) = self.json(field) else { return Ok(None) };
         let wrong = || Problem::field(field, format!("must be a list of at most {IDS_MAX} keys"));
         let texts: Vec<String> = serde_json::from_str(&text).map_err(|_| wrong())?;
         if texts.len() > IDS_MAX {

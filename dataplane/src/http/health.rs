@@ -10,7 +10,7 @@ use http::{StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::error::Problem;
+use super::{error::Problem, params::Params};
 
 /// What the process says of itself. Who checks the parts sends the news; asking costs nothing.
 pub struct Health {
@@ -84,8 +84,11 @@ pub async fn health(State(health): State<Arc<Health>>) -> Response {
 }
 
 /// `GET /figures`: what the dashboard shows.
-pub async fn figures(State(health): State<Arc<Health>>) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], axum::Json((health.figures)())).into_response()
+pub async fn figures(State(health): State<Arc<Health>>, uri: Uri) -> Response {
+    match Params::read(&uri, &[]) {
+        Ok(_) => ([(header::CACHE_CONTROL, "no-store")], axum::Json((health.figures)())).into_response(),
+        Err(problem) => problem.respond(&uri),
+    }
 }
 
 /// `GET /livez`: the process runs.

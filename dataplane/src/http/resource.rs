@@ -302,9 +302,11 @@ impl Resource {
         self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
-        self.records.delete(&key, &asked, &origin).await.map_err(|error| self.problem(error))?;
+        let version = self.records.delete(&key, &asked, &origin).await.map_err(|error| self.problem(error))?;
         let mut response = Response::new(axum::body::Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
+        // a read that asks for it finds the record gone, at every replica
+        response.headers_mut().insert(header::ETAG, etag(version));
         Ok(response)
     }
 

@@ -20,7 +20,9 @@ use super::{
     health::{self, Health},
     ingest::Ingress,
     listing::{self, Match, SearchParam},
-    openapi, pages, repositories,
+    openapi, pages,
+    params::Params,
+    repositories,
     resource::{self, Resource},
     schemas, status, templates,
 };
@@ -102,7 +104,7 @@ pub fn router(api: &Api, live: Router) -> Router {
     }
     router = router.merge(schemas::routes(&api.pools));
     let catalogue = pools_body(&api.pools);
-    router = router.route(&format!("{BASE}/pools"), get(async || catalogue));
+    router = router.route(&format!("{BASE}/pools"), get(async move |uri: Uri| list_pools(catalogue, &uri)));
     router = router.merge(repositories::routes(&api.pools, &api.health));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
     router = router.route(&format!("{BASE}/figures"), get(health::figures).with_state(Arc::clone(&api.health)));
@@ -165,6 +167,13 @@ fn list_by(resource: &Arc<Resource>, field: &'static str) -> MethodRouter {
 }
 
 /// `GET /pools`
+fn list_pools(catalogue: axum::Json<serde_json::Value>, uri: &Uri) -> Response {
+    match Params::read(uri, &[]) {
+        Ok(_) => catalogue.into_response(),
+        Err(problem) => problem.respond(uri),
+    }
+}
+
 fn pools_body(pools: &[Pool]) -> axum::Json<serde_json::Value> {
     let pool = |Pool { entity, resource, .. }: &Pool| json!({ "name": resource.pool(), "entity": entity, "path": resource.path, "writable": resource.is_writable() });
     axum::Json(json!({ "pools": pools.iter().map(pool).collect::<Vec<_>>() }))

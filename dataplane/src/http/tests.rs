@@ -67,6 +67,7 @@ mod pages;
 mod paths;
 mod repeats;
 mod repositories;
+mod round_trips;
 
 /// A running server, and a client of it.
 struct Server {

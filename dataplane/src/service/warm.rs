@@ -8,6 +8,7 @@ use super::{error::ServiceError, records::Records};
 use crate::domain::{
     query::{Direction, FieldRef, Filter, Query, Start},
     record::Key,
+    schema::Schema,
 };
 
 /// Warms up one pool.
@@ -24,6 +25,11 @@ impl Warmer {
     /// Warms up these records.
     pub fn new(records: Arc<Records>) -> Self {
         Self { records }
+    }
+
+    /// What the records look like.
+    pub fn schema(&self) -> &Schema {
+        self.records.schema()
     }
 
     /// Loads what a warm-up says until memory is full, and tells after each page how many were taken since the last.

@@ -121,6 +121,7 @@ suite!(@sql
     sql::many_processes_prepare_at_once,
     sql::a_field_that_cannot_be_encrypted_is_refused,
     sql::lost_connections_are_made_again,
+    queries::a_filter_of_a_new_shape_costs_little_more_than_any,
     declared::missing_columns_and_wrong_types_are_told,
     declared::a_table_without_a_version_is_read_only,
     declared::keys_may_be_numbers,

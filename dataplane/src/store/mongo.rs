@@ -32,6 +32,7 @@ use ledger::{Known, Ledger, answer_in};
 use outbox::MongoOutbox;
 use values::{int_of, time_to_bson};
 
+mod audit;
 mod commit;
 mod document;
 mod fault;
@@ -266,7 +267,8 @@ impl RecordStore for MongoStore {
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
-        self.ledger.find(query, call_deadline()).await
+        let collections: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
+        audit::find(&self.ledger, &collections, query, call_deadline()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

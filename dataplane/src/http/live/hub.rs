@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, watch},
+    time::{Instant, interval_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -92,7 +95,7 @@ impl Hub {
         let bus = bus.clone();
         async move {
             let _bus = bus;
-            let mut health = tokio::time::interval(HEALTH_CHECK_INTERVAL);
+            let mut health = interval_at(Instant::now() + HEALTH_CHECK_INTERVAL, HEALTH_CHECK_INTERVAL);
             let mut state = State::of(&checks.borrow_and_update());
             loop {
                 tokio::select! {

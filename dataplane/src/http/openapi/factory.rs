@@ -2,7 +2,11 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{operation::Operation, schemas::key};
+use super::{
+    operation::Operation,
+    schemas::key,
+    searches::{named_repository, specification},
+};
 use crate::http::{params::IDS_MAX, router::BASE};
 
 const TAG: &str = "factory";
@@ -36,7 +40,11 @@ pub fn operations() -> Vec<Operation> {
             .guarded()
             .gives(200, "In total and for each pool.", cache_stats()),
         changes(post("/repositories/cache/warm", "warmCache", "Load records of one pool ahead of the reads"))
-            .takes(object(json!({ "repository": { "type": "string", "maxLength": 63 }, "ids": ids }), &["repository"]))
+            .takes(object(
+                json!({ "repository": named_repository(), "ids": ids, "where": specification() }),
+                &["repository"],
+            ))
+            .fails(&[422])
             .gives(200, "What was loaded.", whole(warmed())),
         Operation::get(format!("{BASE}/figures"), "figures", "What the dashboard shows: counters of this process")
             .tag(TAG)

@@ -314,7 +314,8 @@ impl Described<'_> {
         self.conditional(operation.tag(self.tag).in_path(self.key, key()))
             .guarded()
             .fails(&[404, 409, 422, 504])
-            .gives_nothing(204, "It is gone.")
+            .gives_nothing(204, "It is gone; the entity tag is the version of the delete.")
+            .with_headers(204, &[("ETag", true)])
     }
 
     fn set_status(&self) -> Operation {

@@ -99,16 +99,26 @@ fn repository() -> Json {
     })
 }
 
-fn search() -> Json {
+/// The repository that a request is about.
+pub fn named_repository() -> Json {
+    json!({ "type": "string", "maxLength": 63, "description": "The name of a pool, or its entity." })
+}
+
+/// The specification of a field `where`.
+pub fn specification() -> Json {
     let about = "{field, op, value}, with op one of eq, ne, lt, lte, gt, gte, in, like, between, is_null; joined by \
-                 {and: [...]}, {or: [...]}, {not: {...}}.";
+                 {and: [...]}, {or: [...]}, {not: {...}}. All records where it is left out.";
+    json!({ "type": ["object", "null"], "description": about })
+}
+
+fn search() -> Json {
     json!({
         "type": "object",
         "additionalProperties": false,
         "required": ["repository"],
         "properties": {
-            "repository": { "type": "string", "description": "The name of a pool, or its entity." },
-            "where": { "type": ["object", "null"], "description": about },
+            "repository": named_repository(),
+            "where": specification(),
             "order_by": {
                 "type": ["array", "null"], "maxItems": 8, "items": { "type": "string" },
                 "description": "Names of fields; a leading - is descending.",

@@ -28,8 +28,9 @@ async fn a_product_lives_from_create_to_delete() {
     assert_eq!(merged.json()["name"], "Green tea");
 
     let deleted = server.delete(&path).await.expect(204);
-    assert_eq!(deleted.text, "");
+    assert_eq!((deleted.text.as_str(), deleted.header("etag")), ("", "\"5\""), "the version of the delete");
     server.get(&path).await.problem(404);
+    server.send(Method::GET, &path, &[("if-min-version", "5")], "").await.problem(404);
     server.delete(&path).await.problem(404);
     server.put(&path, r#"{"name":"x","price":1}"#).await.problem(404);
     server.patch(&path, "{}").await.problem(404);

@@ -80,6 +80,12 @@ async fn a_warm_up_makes_first_reads_hits() {
         ("/factory/warm", "{}", 25),
         ("/repositories/cache/warm", r#"{"repository":"products"}"#, 25),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":["p1","p2","none"]}"#, 2),
+        (
+            "/repositories/cache/warm",
+            r#"{"repository":"product","where":{"field":"id","op":"like","value":"p1%"}}"#,
+            11,
+        ),
+        ("/repositories/cache/warm", r#"{"repository":"products","ids":null,"where":null}"#, 25),
     ] {
         server.post("/factory/cleanup", cold).await.expect(200);
         // what was read in the millisecond of the cleanup is not taken
@@ -96,6 +102,13 @@ async fn a_warm_up_makes_first_reads_hits() {
         ("/repositories/cache/warm", "{}", "repository"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":["a b"]}"#, "ids"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":"p1"}"#, "ids"),
+        ("/repositories/cache/warm", r#"{"repository":"products","where":"p1"}"#, "where"),
+        ("/repositories/cache/warm", r#"{"repository":"products","ids":[],"where":{"and":[]}}"#, "where"),
+        (
+            "/repositories/cache/warm",
+            r#"{"repository":"products","where":{"or":[{"field":"x","op":"eq","value":1}]}}"#,
+            "where.or[0].field",
+        ),
     ] {
         assert_eq!(server.post(path, body).await.problem(400), [field], "{path} {body}");
     }

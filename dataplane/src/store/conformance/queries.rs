@@ -1,5 +1,11 @@
 //! Queries: every operator, nulls, orders, pages and totals, and random ones held against the model.
 
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{field::*, *};
@@ -86,7 +92,7 @@ pub async fn pages_follow_an_order(target: &Target) {
         let order = vec![(FieldRef::Field(SIZE), direction)];
         let all = Query { order, limit: 4, ..query(Filter::All) };
         let expected = model::all(&records, &all);
-        assert_eq!(walk(target, &all).await, expected, "{direction:?}");
+        assert_eq!(walk(target, &all).await, (expected.clone(), Some(25)), "{direction:?}");
         let second = find(target, &Query { start: Start::Offset(5), ..all.clone() }).await;
         assert_eq!(second.records, expected[5..9], "an offset");
         assert_eq!(second.total, Some(25));
@@ -97,13 +103,33 @@ pub async fn pages_follow_an_order(target: &Target) {
     }
 }
 
+/// One for the process: every store gets the same records and is asked the same.
+static SEED: LazyLock<u64> = LazyLock::new(|| number_of("SEED").unwrap_or_else(rand::random));
+/// Random trees, and those of a soak (`FLYWEIGHT_SOAK`), where `FLYWEIGHT_TREES` says nothing else.
+const TREES: u64 = 1_000;
+const TREES_SOAK: u64 = 10_000;
+/// Queries at once.
+const AT_ONCE: usize = 8;
+
+/// The statements of half as many shapes, two for each, are more than a connection keeps.
+const NEW_SHAPES: usize = 300;
+/// How many times `SELECT 1` a filter of a new shape may cost: it is prepared and counted too.
+const NEW_SHAPE_COST_MAX: u32 = 50;
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// The same keys in the same order from every store: those that the model in memory finds.
 pub async fn random_queries_agree_with_the_model(target: &Target) {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    let seed = *SEED;
     println!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let trees = std::env::var("FLYWEIGHT_TREES").ok().and_then(|trees| trees.parse().ok()).unwrap_or(200);
     let records = fill(target, &mut random.clone(), 60, |_, _| ()).await;
-    for _ in 0..trees {
+    let usual = if number_of("FLYWEIGHT_SOAK").is_some_and(|soak| soak != 0) { TREES_SOAK } else { TREES };
+    let count = number_of("FLYWEIGHT_TREES").unwrap_or(usual);
+    let started = Instant::now();
+    let trees = (0..count).map(|_| {
         let order = (0..random.random_range(0..3)).map(|_| {
             let field = *[
                 FieldRef::Key,
@@ -122,11 +148,46 @@ pub async fn random_queries_agree_with_the_model(target: &Target) {
         });
         let order = order.collect();
         let limit = random.random_range(4..40);
-        let query = Query { order, limit, ..query(filter(&mut random, 3)) };
+        Query { order, limit, ..query(filter(&mut random, 3)) }
+    });
+    let agrees = async |query: Query| {
         let expected = model::all(&records, &query);
-        assert_eq!(walk(target, &query).await, expected, "SEED={seed} {query:?}");
-        assert_eq!(find(target, &query).await.total, Some(expected.len() as u64), "SEED={seed} {query:?}");
+        let (found, total) = walk(target, &query).await;
+        assert_eq!(found, expected, "SEED={seed} {query:?}");
+        assert_eq!(total, Some(expected.len() as u64), "SEED={seed} {query:?}");
+    };
+    stream::iter(trees).for_each_concurrent(AT_ONCE, agrees).await;
+    println!("{count} trees in {:?}", started.elapsed());
+}
+
+/// What statements cost that a connection has not seen before, when it has seen more than it keeps; beside one that it knows.
+pub async fn a_filter_of_a_new_shape_costs_little_more_than_any(target: &Target) {
+    let of_shape = |shape: usize| {
+        let part = |bit: usize| match shape >> bit & 1 {
+            0 => Filter::IsNull(FieldRef::Field(SIZE)),
+            _ => Filter::Compare(FieldRef::Field(SIZE), Comparison::Eq, Value::Int(1)),
+        };
+        query(Filter::Or((0..10).map(part).collect()))
+    };
+    let store = sql::of_one_connection(target);
+    let (mut new, mut known) = (Vec::new(), Vec::new());
+    for shape in 0..NEW_SHAPES {
+        let started = Instant::now();
+        store.find(&target.things, &of_shape(shape)).await.unwrap();
+        new.push(started.elapsed());
+        let started = Instant::now();
+        store.ping().await.unwrap();
+        known.push(started.elapsed());
     }
+    let (new, known) = (usual(new.split_off(NEW_SHAPES / 2)), usual(known));
+    println!("a filter of a new shape took {new:?}, SELECT 1 {known:?}");
+    assert!(new < known * NEW_SHAPE_COST_MAX, "a filter of a new shape took {new:?}, SELECT 1 {known:?}");
+}
+
+/// What it takes where nothing else is in the way.
+fn usual(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 10]
 }
 
 pub async fn what_cannot_be_searched_is_refused(target: &Target) {
@@ -149,17 +210,18 @@ pub async fn what_cannot_be_searched_is_refused(target: &Target) {
     assert!(matches!(result, Err(StoreError::Unsupported(_))));
 }
 
-/// All records of a query, page by page.
-async fn walk(target: &Target, query: &Query) -> Vec<Record> {
+/// All records of a query, page by page, and how many there are as the first page has it.
+async fn walk(target: &Target, query: &Query) -> (Vec<Record>, Option<u64>) {
     let mut query = query.clone();
-    let mut records = Vec::new();
+    let (mut records, mut total) = (Vec::new(), None);
     loop {
         let page = find(target, &query).await;
         assert!(page.records.len() <= query.limit as usize);
+        total = total.or(page.total);
         records.extend(page.records);
         match page.next {
             Some(next) => (query.start, query.count) = (Start::After(next), false),
-            None => return records,
+            None => return (records, total),
         }
         assert!(records.len() < 1000, "pages without end: {query:?}");
     }

@@ -73,6 +73,17 @@ fn plain(target: &Target) -> SqlStore {
     }
 }
 
+/// The store with no more than one connection that reads, where that can be said.
+pub fn of_one_connection(target: &Target) -> SqlStore {
+    match &target.place {
+        Place::Mysql { url, .. } => {
+            let options = MysqlOptions { max_connections: 1, ..MysqlOptions::new(url) };
+            SqlStore::mysql(options, sealer()).unwrap()
+        }
+        _ => plain(target),
+    }
+}
+
 pub async fn a_unit_is_all_or_nothing(target: &Target) {
     let (users, things) = (&target.users, &target.things);
     let changes = vec![

@@ -9,23 +9,15 @@ use mongodb::{
     Collection as Handle, Database, IndexModel,
     error::{Error, ErrorKind},
 };
-use serde_json::value::RawValue;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::{
     StoreError,
+    audit::{document_of, entry_of},
     document::PENDING,
     fault::{Fault, read},
-    values::int_of,
 };
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::Idempotency,
-    event::Envelope,
-    record::Key,
-    value::Timestamp,
-};
+use crate::domain::{change::Idempotency, event::Envelope, record::Key, value::Timestamp};
 
 /// Who changed what and when.
 const AUDIT: &str = "flyweight_audit";
@@ -132,26 +124,6 @@ impl Ledger {
         read(deadline, self.keys().update_one(doc! { "_id": key }, update)).await.map(|_| ())
     }
 
-    /// The audit entries that a query finds, oldest first.
-    pub async fn find(&self, query: &AuditQuery, deadline: Instant) -> Result<Vec<AuditEntry>, StoreError> {
-        let AuditQuery { entities, key, actor, since, after, limit } = query;
-        let mut parts = vec![doc! { "entity": { "$in": entities } }];
-        parts.extend(key.as_ref().map(|key| doc! { "key": key }));
-        parts.extend(actor.as_ref().map(|actor| doc! { "actor": actor }));
-        parts.extend(since.map(|since| doc! { "at": { "$gte": DateTime::from_millis(since.0) } }));
-        if let Some((at, id)) = after {
-            let at = DateTime::from_millis(at.0);
-            parts.push(doc! { "$or": [
-                { "at": { "$gt": at } },
-                { "$and": [{ "at": at }, { "_id": { "$gt": id.to_string() } }] },
-            ] });
-        }
-        let audit = self.audit();
-        let find = audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit));
-        let documents = super::collect(find, deadline).await?;
-        documents.iter().map(filed_entry).collect()
-    }
-
     /// Removes keys that are older than their retention, and says how many.
     pub async fn prune(&self, deadline: Instant) -> Result<u64, Fault> {
         let before = DateTime::from_millis(Timestamp::now().0 - ANSWER_HOURS * 3_600_000);
@@ -159,7 +131,8 @@ impl Ledger {
         Ok(removed.deleted_count)
     }
 
-    fn audit(&self) -> Handle<Document> {
+    /// The collection of the audit.
+    pub fn audit(&self) -> Handle<Document> {
         self.database.collection(AUDIT)
     }
 
@@ -200,7 +173,7 @@ fn riders_of(documents: &[Document], ids: &[String]) -> Riders {
             if !rider.get_str("id").is_ok_and(|id| ids.iter().any(|wanted| wanted == id)) {
                 continue;
             }
-            riders.entries.extend(entry_of(rider));
+            riders.entries.extend(entry_of(rider).as_ref().and_then(document_of));
             if let Ok(done) = rider.get_document("done") {
                 let text = |name: &str| done.get_str(name).unwrap_or_default().to_owned();
                 riders.answers.push((text("key"), text("answer")));
@@ -208,41 +181,6 @@ fn riders_of(documents: &[Document], ids: &[String]) -> Riders {
         }
     }
     riders
-}
-
-/// Events of an older program carry no rider.
-fn entry_of(rider: &Document) -> Option<Document> {
-    let event: Envelope = serde_json::from_str(rider.get_str("envelope").ok()?).ok()?;
-    let actor = rider.get_str("actor").ok()?.to_owned();
-    let before = rider.get_str("before").ok().map(str::to_owned);
-    let AuditEntry { id, at, actor, entity, key, action, version, before, after } =
-        AuditEntry::of_event(event, actor, before);
-    let json = |json: Option<Box<RawValue>>| json.map_or(Bson::Null, |json| Bson::String(json.get().to_owned()));
-    let at = at.parse::<Timestamp>().ok()?;
-    Some(doc! {
-        "_id": id.to_string(), "at": DateTime::from_millis(at.0), "actor": actor, "entity": entity, "key": key,
-        "action": action, "version": version as i64, "before": json(before), "after": json(after),
-    })
-}
-
-fn filed_entry(document: &Document) -> Result<AuditEntry, StoreError> {
-    let text = |name: &str| document.get_str(name).unwrap_or_default().to_owned();
-    let wrong = |what: &str| StoreError::Corrupt(format!("{what} of an audit entry cannot be read"));
-    let json = |name: &str| match document.get(name) {
-        Some(Bson::String(json)) => RawValue::from_string(json.clone()).map(Some).map_err(|_| wrong("the record")),
-        _ => Ok(None),
-    };
-    Ok(AuditEntry {
-        id: text("_id").parse::<Uuid>().map_err(|_| wrong("the id"))?,
-        at: document.get_datetime("at").map(|at| Timestamp(at.timestamp_millis()).to_string()).unwrap_or_default(),
-        actor: text("actor"),
-        entity: text("entity"),
-        key: text("key"),
-        action: text("action"),
-        version: document.get("version").and_then(int_of).unwrap_or_default() as u64,
-        before: json("before")?,
-        after: json("after")?,
-    })
 }
 
 fn only_duplicates(error: &Error) -> bool {

@@ -1,0 +1,172 @@
+//! The parts beside the records: what pools hold, warm-ups, events and dead letters, the live feed, pages and probes.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use harness::{client::Api, wait};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
+
+use super::rows::word;
+
+const WAIT: Duration = Duration::from_secs(30);
+
+/// All of them.
+pub async fn all(api: &Api) {
+    factory(api).await;
+    dead_letters(api).await;
+    feed(api).await;
+    for path in ["/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"] {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status, answer.text.as_str()), (200, "ok"), "{path}");
+    }
+    for path in ["/", "/docs"] {
+        let page = api.get(path).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+    }
+    let pools = api.get("/api/v1/pools").await.json();
+    assert_eq!(pools["pools"].as_array().unwrap().len(), 7, "{pools}");
+    let health = api.get("/api/v1/health").await.json();
+    assert!(health["version"].is_string() && health["factory"].is_object(), "{health}");
+    for schema in api.get("/schemas").await.json()["schemas"].as_array().unwrap() {
+        assert_eq!(api.get(schema.as_str().unwrap()).await.status, 200, "{schema}");
+    }
+}
+
+/// What memory holds, and what is loaded and dropped by request.
+async fn factory(api: &Api) {
+    let one = api.post("/api/v1/products", &json!({ "name": "Warm", "price": 1, "category": word() })).await;
+    let id = one.json()["id"].clone();
+    for _ in 0..api.replicas() {
+        api.get(one.header("location")).await;
+    }
+    let stats = api.get("/api/v1/factory/stats").await.json();
+    for figure in [
+        "flyweights",
+        "shared",
+        "unshared",
+        "entities",
+        "bytes",
+        "bytes_saved",
+        "hit_rate",
+        "hits",
+        "misses",
+        "evictions",
+    ] {
+        assert!(stats["pools"]["products"][figure].is_number(), "{figure}: {stats}");
+        assert!(stats["total"][figure].is_number(), "{figure}: {stats}");
+    }
+    assert!(stats["pools"]["products"]["entities"].as_u64().unwrap() > 0, "{stats}");
+    let cleaned = api.post("/api/v1/factory/cleanup", &json!({ "pool": "products", "idle_after": "1h" })).await;
+    assert!(cleaned.status == 200 && cleaned.json()["remaining"].is_number(), "{}", cleaned.text);
+    let cache = api.get("/api/v1/repositories/cache/stats").await.json();
+    assert!(cache["hits"].is_number() && cache["repositories"]["products"].is_object(), "{cache}");
+    let filter = json!({ "field": "category", "op": "eq", "value": one.json()["category"] });
+    for (path, body, loaded) in [
+        ("factory/warm", json!({ "pool": "configurations", "mode": "All" }), 0),
+        ("repositories/cache/warm", json!({ "repository": "products", "ids": [id] }), 1),
+        ("repositories/cache/warm", json!({ "repository": "product", "where": filter }), 0),
+    ] {
+        let warmed = api.post(&format!("/api/v1/{path}"), &body).await;
+        assert_eq!((warmed.status, &warmed.json()["complete"]), (200, &json!(true)), "{path}: {}", warmed.text);
+        assert!(warmed.json()["loaded"].as_u64().unwrap() >= loaded, "{path}: {}", warmed.text);
+    }
+}
+
+/// An event of a product that is not there cannot be applied: it is set aside, found, tried again, given up.
+async fn dead_letters(api: &Api) {
+    let aside = async |product: &str| {
+        let event = json!({ "product_id": product, "price": 3, "stock": 4 });
+        let accepted = api.post("/api/v1/events", &event).await;
+        assert_eq!((accepted.status, &accepted.json()["accepted"]), (202, &json!(1)), "{}", accepted.text);
+        wait::until("a dead letter", WAIT, async || {
+            let page = api.get(&format!("/api/v1/dead-letters?stage=ingest&subject={product}")).await.json();
+            page["items"][0]["id"].as_str().map(|id| format!("/api/v1/dead-letters/{id}"))
+        })
+        .await
+    };
+    let product = word();
+    let letter = aside(&product).await;
+    assert_eq!(api.get(&letter).await.json()["subject"], product.as_str());
+    let replay = format!("{letter}/replay");
+    assert_eq!(api.send(Method::POST, &replay, &[], &Value::Null).await.status, 409, "there is no product yet");
+    assert_eq!(api.post("/api/v1/products", &json!({ "id": product, "name": "P", "price": 1 })).await.status, 201);
+    assert_eq!(api.send(Method::POST, &replay, &[], &Value::Null).await.status, 202);
+    let path = format!("/api/v1/products/{product}");
+    let applied = async || {
+        let read = api.get_with(&path, &[("if-min-version", "2")]).await;
+        (read.status == 200).then(|| read.json())
+    };
+    assert_eq!(wait::until("the event to be applied", WAIT, applied).await["stock"], 4);
+
+    let unwanted = aside(&word()).await;
+    assert_eq!(api.send(Method::DELETE, &unwanted, &[], &Value::Null).await.status, 204);
+    let all = api.post("/api/v1/dead-letters/replay", &json!({ "stage": "ingest" })).await;
+    assert_eq!(all.status, 200, "{}", all.text);
+    let figures = api.get("/api/v1/pipeline").await;
+    assert!(figures.status == 200 && figures.json()["stages"].is_array(), "{}", figures.text);
+}
+
+/// A change is told by WebSocket at both addresses and as Server-Sent Events, at every replica.
+async fn feed(api: &Api) {
+    let mut sockets = Vec::new();
+    let mut streams = Vec::new();
+    for base in api.bases() {
+        for path in ["/ws", "/api/v1/ws"] {
+            let url = format!("{}{path}?topics=products&client_id=contract", base.replacen("http", "ws", 1));
+            // 503 until the feed is joined
+            sockets.push(wait::until("the feed", WAIT, async || Some(connect_async(&url).await.ok()?.0)).await);
+        }
+        streams.push(event_stream(base).await);
+    }
+    let created = api.post("/api/v1/products", &json!({ "name": "Told", "price": 1 })).await.json();
+    let told = |frame: &Value| {
+        let same = |name: &str, value: &Value| frame[name] == *value;
+        same("key", &created["id"]) && same("type", &json!("product_created")) && same("version", &json!(1))
+    };
+    for mut socket in sockets {
+        loop {
+            let message = tokio::time::timeout(WAIT, socket.next()).await.unwrap().unwrap().unwrap();
+            let Message::Text(text) = message else { continue };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            if told(&frame) {
+                assert!(frame["cursor"].is_string() && frame["at"].is_string() && frame["data"]["name"] == "Told");
+                break;
+            }
+        }
+    }
+    for mut stream in streams {
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
+        let line = |text: &str| {
+            text.lines()
+                .filter_map(|line| line.strip_prefix("data: "))
+                .any(|data| serde_json::from_str(data).is_ok_and(|frame| told(&frame)))
+        };
+        while !line(&text) {
+            let read = tokio::time::timeout(WAIT, stream.read(&mut buffer)).await.unwrap().unwrap();
+            assert_ne!(read, 0, "the stream ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    }
+}
+
+/// An event stream, answered.
+async fn event_stream(base: &str) -> TcpStream {
+    let address = base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /api/v1/events/stream?topics=products HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(WAIT, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+    stream
+}

@@ -15,7 +15,7 @@ pub const CHILDREN: [&str; 7] = [
     "horizontalpodautoscalers",
 ];
 /// What the API server or a controller adds, and what differs from namespace to namespace.
-const NOISE: [&str; 11] = [
+const NOISE: [&str; 12] = [
     "uid",
     "resourceVersion",
     "generation",
@@ -24,6 +24,7 @@ const NOISE: [&str; 11] = [
     "namespace",
     "flyweight.dev/applied",
     "flyweight.dev/secrets",
+    "flyweight.dev/template",
     "deployment.kubernetes.io/revision",
     "clusterIP",
     "clusterIPs",

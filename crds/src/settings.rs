@@ -184,6 +184,9 @@ pub struct SecuritySettings {
     /// The Secret with the key that calls of the payment provider are signed with; none where they are not signed.
     #[serde(default)]
     pub payments_secret: Option<String>,
+    /// The Secret with the certificate of the API; none where it is served over plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_secret: Option<String>,
     /// Requests per caller. Hot.
     pub rate_limit: Option<RateLimit>,
     /// Origins that browsers may call from. Hot.
@@ -216,8 +219,14 @@ impl Settings {
             web_socket: _,
             observability: _,
         } = self.clone();
-        let SecuritySettings { jwt_secret, encryption_secret, payments_secret, rate_limit: _, cors_allow_origins: _ } =
-            security;
+        let SecuritySettings {
+            jwt_secret,
+            encryption_secret,
+            payments_secret,
+            tls_secret,
+            rate_limit: _,
+            cors_allow_origins: _,
+        } = security;
         Self {
             service,
             pools: pools.into_iter().map(PoolSettings::without_hot).collect(),
@@ -237,6 +246,7 @@ impl Settings {
                 jwt_secret,
                 encryption_secret,
                 payments_secret,
+                tls_secret,
                 rate_limit: None,
                 cors_allow_origins: Vec::new(),
             },

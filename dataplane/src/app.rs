@@ -12,6 +12,8 @@ mod monitor;
 mod orders;
 mod overview;
 mod pools;
+mod rotation;
+mod secrets;
 mod serve;
 mod upkeep;
 mod warm_up;
@@ -24,8 +26,10 @@ use tokio::net::TcpListener;
 use crate::{
     args::{Args, Command, GatewayArgs, Listen},
     gateway::{
+        client::UpstreamClient,
         discovery::Discovery,
         server::{GatewayOptions, run as run_gateway},
+        trust::Trust,
     },
     shutdown::Shutdown,
     telemetry,
@@ -54,8 +58,14 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
         Some(domain) => Discovery::Dns { domain, port: args.upstream_port },
         None => Discovery::Fixed(args.upstream.into_iter().map(|upstream| (upstream.group, upstream.addr)).collect()),
     };
+    let trust = Trust::nobody();
+    let identity = secrets::identity(args.security.as_deref(), &loaded.settings.security, Some(&trust))?;
+    let tls = identity.as_ref().map(|(identity, _)| identity.acceptor()).transpose()?;
+    let client = UpstreamClient::new(trust.client()?, tls.is_some());
+    let _secrets = rotation::follow(identity.into_iter().map(|(_, own)| own).collect());
     let (listener, admin) = listen(&args.listen).await?;
-    run_gateway(GatewayOptions { listener, admin, settings: source.watch(loaded), discovery, shutdown }).await;
+    let settings = source.watch(loaded);
+    run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown }).await;
     Ok(())
 }
 

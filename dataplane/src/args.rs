@@ -41,7 +41,7 @@ pub struct Serve {
     /// The folder with the backends' addresses: <DIR>/<backend>/url, and ca.crt, tls.crt, tls.key where TLS is used.
     #[arg(long, value_name = "DIR")]
     pub backends: Option<PathBuf>,
-    /// The folder with keys: <DIR>/jwt/secret or public.pem, <DIR>/encryption/key.
+    /// The folder with keys: <DIR>/jwt/secret or public.pem, <DIR>/encryption/key, <DIR>/tls/tls.crt and tls.key.
     #[arg(long, value_name = "DIR")]
     pub security: Option<PathBuf>,
     /// Serve the pools of this replica group only.
@@ -64,6 +64,9 @@ pub struct GatewayArgs {
     /// The port of the pods' API.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     pub upstream_port: u16,
+    /// The folder with the certificate where the API is served over TLS: <DIR>/tls/tls.crt, tls.key and ca.crt.
+    #[arg(long, value_name = "DIR")]
+    pub security: Option<PathBuf>,
     /// A pod at a fixed address: GROUP=HOST:PORT. May be given more than once.
     #[arg(long, value_name = "GROUP=ADDR")]
     pub upstream: Vec<Upstream>,

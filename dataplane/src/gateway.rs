@@ -1,9 +1,11 @@
 //! The gateway: finds the data plane's pods, watches their health, and sends each request to one that serves its pool.
 
 pub mod balance;
+pub mod client;
 pub mod discovery;
 pub mod health;
 pub mod memory;
 pub mod proxy;
 pub mod registry;
 pub mod server;
+pub mod trust;

@@ -4,3 +4,4 @@ pub mod caller;
 pub mod encryption;
 pub mod jwt;
 pub mod limits;
+pub mod tls;

@@ -13,6 +13,7 @@ use crate::domain::{
 };
 
 pub mod mongo;
+pub mod rotating;
 pub mod sql;
 
 mod answer;

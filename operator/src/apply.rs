@@ -20,7 +20,10 @@ use crate::{
     apply::compare::is_covered,
     child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_owned_by, label},
     context::Context,
-    desired::{Plan, telling::Tell},
+    desired::{
+        Plan,
+        telling::{Of, Tell},
+    },
     error::Error,
     observe::Observed,
     writer::ask,
@@ -180,13 +183,14 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Tells a pod that its settings changed.
-    async fn tell_pod(&self, Tell { pod, told }: &Tell) -> Result<(), Error> {
+    /// Tells a pod that what it has mounted changed.
+    async fn tell_pod(&self, Tell { pod, of, told }: &Tell) -> Result<(), Error> {
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
-        let patch = json!({ "metadata": { "annotations": {
-            annotation::CONFIGURATION: told.configuration,
-            annotation::TELLING: told.telling(),
-        }}});
+        let (edition, telling) = match of {
+            Of::Settings => (annotation::CONFIGURATION, annotation::TELLING),
+            Of::Secrets => (annotation::SECRETS, annotation::SECRETS_TELLING),
+        };
+        let patch = json!({ "metadata": { "annotations": { edition: told.edition, telling: told.telling() } } });
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let request = api.patch_metadata(pod, &parameters, &patch);

@@ -44,8 +44,11 @@ pub mod annotation {
     pub const TELLING: &str = "flyweight.dev/telling";
     /// The hash of what a running process cannot take over: on the ConfigMap and on pods.
     pub const ROLLING: &str = "flyweight.dev/rolling";
-    /// On a pod, which versions of the Secrets it was started with.
+    /// Which versions of the Secrets are mounted: on the ConfigMap with the moment when they were first seen, `1a2b@1800000000`, on a pod what it was
+    /// last told about.
     pub const SECRETS: &str = "flyweight.dev/secrets";
+    /// How often a pod was told about its Secrets, and when last: `2@1800000000`.
+    pub const SECRETS_TELLING: &str = "flyweight.dev/secrets-telling";
     /// The name of the Secret whose key encrypts fields: on the ConfigMap, once there was such a key.
     pub const ENCRYPTION: &str = "flyweight.dev/encryption-secret";
     /// The hash of the pods that a Deployment makes: what it runs, without wishes to restart.

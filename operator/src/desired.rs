@@ -11,7 +11,7 @@ use crate::{
     child::{APP, Child, ChildKind, ChildRef, Live, MANAGER, annotation, label},
     desired::{
         canary::{Canary, Trial, is_canary},
-        telling::{Tell, lagging},
+        telling::{Tell, lagging, unaware},
     },
     observe::Observed,
     validate::Validated,
@@ -109,7 +109,11 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         prune: superfluous(observed, &children, held),
         tell: match held {
             Some(_) => Vec::new(),
-            None => lagging(observed, &validated.hash, &validated.rolling),
+            None => {
+                let mut tell = lagging(observed, &validated.hash, &validated.rolling);
+                tell.extend(unaware(observed, validated.secrets.as_deref()));
+                tell
+            }
         },
         children,
         resize,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     child::{Child, Live},
-    desired::Plan,
+    desired::{Plan, telling::edition},
     observe::{
         Observed, ObservedPod, Running,
         report::{BackendReport, PodReport},
@@ -127,6 +127,7 @@ pub fn settle(observed: &mut Observed) {
         rolling: validated.rolling.clone(),
         settings: Some(Arc::new(validated.settings.clone())),
         encryption_secret: validated.settings.security.encryption_secret.clone(),
+        secrets: edition(observed, validated.secrets.as_deref()),
     });
     let pods = validated.groups.iter().flat_map(|group| (0..group.replicas).map(move |index| (group, index)));
     observed.pods = pods

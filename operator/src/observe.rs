@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     child::{APP, ChildKind, Live, annotation, label},
     context::Context,
-    desired::telling::Told,
+    desired::telling::{Edition, Told},
     observe::report::PodReport,
 };
 
@@ -60,6 +60,8 @@ pub struct Running {
     pub settings: Option<Arc<Settings>>,
     /// The Secret that encrypts fields, once there was one.
     pub encryption_secret: Option<String>,
+    /// The versions of the Secrets, and since when.
+    pub secrets: Option<Edition>,
 }
 
 /// A pod of the service.
@@ -79,6 +81,8 @@ pub struct ObservedPod {
     pub rolling: Option<String>,
     /// The configuration that it was last told about.
     pub told: Option<Told>,
+    /// The Secrets that it was last told about.
+    pub told_secrets: Option<Told>,
     /// When it was created.
     pub created: Timestamp,
     /// Why its container does not run: `ImagePullBackOff`.
@@ -167,6 +171,7 @@ fn running(children: &[Live], name: &str) -> Option<Running> {
         rolling: live.annotation(annotation::ROLLING)?.to_owned(),
         settings: text.and_then(|text| serde_json::from_str(text).ok()).map(Arc::new),
         encryption_secret: live.annotation(annotation::ENCRYPTION).map(str::to_owned),
+        secrets: live.annotation(annotation::SECRETS).and_then(Edition::parse),
     })
 }
 
@@ -184,6 +189,8 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         rolling: pod.annotations().get(annotation::ROLLING).cloned(),
         told: annotation(annotation::CONFIGURATION).map(|hash| Told::parse(hash, annotation(annotation::TELLING))),
+        told_secrets: annotation(annotation::SECRETS)
+            .map(|version| Told::parse(version, annotation(annotation::SECRETS_TELLING))),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         waiting,
         report,

@@ -140,10 +140,11 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     let encryption = encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned()));
     let payments = settings.security.payments_secret.iter();
     let payments = payments.map(|name| (name.as_str(), "spec.pipeline.payments.http.secretRef".to_owned()));
-    backends.chain(jwt).chain(encryption).chain(payments)
+    let tls = settings.security.tls_secret.iter().map(|name| (name.as_str(), "spec.security.tls.secretRef".to_owned()));
+    backends.chain(jwt).chain(encryption).chain(payments).chain(tls)
 }
 
-/// Changes with every change of a named Secret: the pods read them when they start.
+/// Changes with every change of a named Secret: pods are told, and take over what they find mounted.
 fn secrets_version(settings: &Settings, observed: &Observed) -> Option<String> {
     let versions: Option<BTreeMap<&str, &String>> =
         named_secrets(settings).map(|(name, _)| Some((name, observed.secrets.get(name)?))).collect();

@@ -286,7 +286,7 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         ];
         secrets.into_iter().flatten().any(|secret| secret.name == name)
     };
-    let security = [&spec.security.jwt, &spec.security.encryption];
+    let security = [&spec.security.jwt, &spec.security.encryption, &spec.security.tls];
     let payments = spec.pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     name.ends_with(crate::validate::ENCRYPTION_SUFFIX)
         || spec.backends.iter().any(backend)

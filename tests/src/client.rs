@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, Method, header::HeaderMap};
+use reqwest::{Certificate, Client, ClientBuilder, Method, header::HeaderMap};
 use serde_json::Value;
 
 /// An answer, read to its end.
@@ -73,21 +73,26 @@ impl Answer {
 impl Api {
     /// An API at `http://host:port`.
     pub fn at(base: &str) -> Self {
-        Self::at_all(&[base])
+        Self::at_all(&[base], |client| client)
+    }
+
+    /// An API at `https://host:port`, whose certificate is signed by one of these, as PEM.
+    pub fn over_tls(base: &str, authorities: &[u8]) -> Self {
+        let authorities = Certificate::from_pem_bundle(authorities);
+        let authorities = authorities.unwrap_or_else(|error| panic!("not certificates: {error}"));
+        Self::at_all(&[base], |client| client.tls_certs_only(authorities))
     }
 
     /// One client of all these replicas: each call goes to the next one. Its calls are noted; and where there are several replicas it reads
     /// its own writes, as any client may: it asks for at least the version that it was answered.
     pub fn session(bases: &[&str]) -> Self {
-        Self { session: Some(Arc::default()), ..Self::at_all(bases) }
+        Self { session: Some(Arc::default()), ..Self::at_all(bases, |client| client) }
     }
 
-    fn at_all(bases: &[&str]) -> Self {
+    fn at_all(bases: &[&str], change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         // The first one stays; who installed it does not matter.
         _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(Duration::from_secs(30))
-            .no_proxy()
+        let client = change(Client::builder().timeout(Duration::from_secs(30)).no_proxy())
             .build()
             .unwrap_or_else(|error| panic!("no HTTP client: {error}"));
         let bases = bases.iter().map(ToString::to_string).collect();

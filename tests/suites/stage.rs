@@ -78,6 +78,11 @@ impl Stage {
         Some(Self { name: "real servers", api: Api::at(&data_plane.url), data_plane, servers, dir })
     }
 
+    /// Writes what the Secret of a backend holds now, as the kubelet would.
+    pub fn rotate(&self, backend: &str, url: &str) {
+        manifests::write_backends(&folders(&self.dir).0, &[(backend, url.to_owned())]);
+    }
+
     /// Another replica over the same servers.
     pub fn replica(&self) -> DataPlane {
         let (backends, security) = folders(&self.dir);

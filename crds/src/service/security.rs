@@ -15,6 +15,9 @@ pub struct Security {
     /// The Secret with the key `key` (32 bytes in base64) for encrypted fields; left out, the operator makes `<service>-encryption` once. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<SecretUse>,
+    /// The API is served over TLS, by the gateway and by the pods; left out, over plain HTTP. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<SecretUse>,
     /// Requests per caller; left out, there is no limit. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
@@ -28,7 +31,7 @@ pub struct Security {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct SecretUse {
-    /// The Secret in the same namespace. For `jwt` it has the key `secret` (HS256) or `public.pem` (RS256, ES256). Rolling.
+    /// The Secret in the same namespace. For `jwt` it has the key `secret` (HS256) or `public.pem` (RS256, ES256); for `tls` the keys `tls.crt`, `tls.key` and, of the authority, `ca.crt`. Rolling.
     pub secret_ref: Ref,
 }
 

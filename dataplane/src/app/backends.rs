@@ -15,6 +15,7 @@ use crds::{
     units::Span,
 };
 
+use super::rotation::{Folder, Mounted};
 use crate::{
     cache::{
         clock::Clock,
@@ -35,6 +36,7 @@ use crate::{
     store::{
         RecordStore,
         mongo::{MongoOptions, MongoStore},
+        rotating::RotatingStore,
         sql::{MysqlOptions, SqlStore},
     },
 };
@@ -69,6 +71,8 @@ pub struct Backends {
     pub intake: Arc<dyn Intake>,
     /// The log of writes that are acknowledged before the store has them; none where no tier is WriteBehind.
     pub write_log: Option<Arc<dyn EventBus>>,
+    /// The Secrets that hold addresses and accounts.
+    pub mounted: Vec<Mounted>,
 }
 
 /// Opens all backends of the settings. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -82,16 +86,25 @@ pub async fn open(
     clock: &Clock,
     connection_timeout: Option<Span>,
 ) -> anyhow::Result<Backends> {
-    let (mut stores, mut caches, mut bus) = (BTreeMap::new(), BTreeMap::new(), None);
+    let wants_log =
+        settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
+    let mut log = None;
+    let (mut stores, mut caches, mut bus, mut mounted) = (BTreeMap::new(), BTreeMap::new(), None, Vec::new());
     for BackendSettings { name, secret: _, kind } in &settings.backends {
         let files = match place {
             Place::Embedded(_) => None,
-            Place::Backends(dir) => Some(Files(dir.join(name))),
+            Place::Backends(dir) => Some((Files(dir.join(name)), Folder::of("backends", dir, name))),
         };
         match kind {
             BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {
-                let store = match (place, &files) {
-                    (_, Some(files)) => declared_store(files, kind, sealer, connection_timeout).await?,
+                let store = match (place, files) {
+                    (_, Some((files, folder))) => {
+                        let (kind, sealer) = (kind.clone(), sealer.clone());
+                        let (store, rotation) =
+                            declared_store(DeclaredStore { files, kind, sealer, connection_timeout }, folder).await?;
+                        mounted.push(rotation);
+                        store
+                    }
                     (Place::Embedded(dir) | Place::Backends(dir), None) => {
                         Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
                     }
@@ -99,18 +112,22 @@ pub async fn open(
                 stores.insert(name.clone(), store);
             }
             BackendKind::Redis {} => {
-                let cache: Arc<dyn SharedCache> = match &files {
-                    Some(files) => Arc::new(redis(files, clock).map_err(anyhow::Error::msg)?),
+                let cache: Arc<dyn SharedCache> = match files {
+                    Some((files, folder)) => {
+                        let (cache, rotation) = redis(files, folder, clock)?;
+                        mounted.push(rotation);
+                        cache
+                    }
                     None => Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone())),
                 };
                 caches.insert(name.clone(), cache);
             }
             BackendKind::Kafka { topic_prefix } => {
-                if let Some(files) = &files {
-                    let options = kafka(files, topic_prefix)?;
-                    let intake: Arc<dyn Intake> = Arc::new(KafkaIntake::start(&options)?);
-                    let events: Arc<dyn EventBus> = Arc::new(KafkaBus::start(options)?);
-                    bus = Some((name.clone(), events, intake));
+                if let Some((files, folder)) = files {
+                    let kafka = kafka(files, folder, topic_prefix, wants_log)?;
+                    mounted.push(kafka.mounted);
+                    log = kafka.write_log;
+                    bus = Some((name.clone(), kafka.bus, kafka.intake));
                 }
             }
         }
@@ -126,87 +143,142 @@ pub async fn open(
             bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
         }
     };
-    let wanted =
-        settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
-    let write_log = if wanted { Some(write_log(settings, place).await?) } else { None };
-    Ok(Backends { stores, caches, bus: (name, events), intake, write_log })
-}
-
-/// The log of write-behind: a topic of its own, or a file of its own.
-async fn write_log(settings: &Settings, place: &Place) -> anyhow::Result<Arc<dyn EventBus>> {
-    let dir = match place {
-        Place::Embedded(dir) => {
-            let dir = dir.join("write-behind");
-            fs::create_dir_all(&dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
-            let options = LocalOptions { events_max: u64::MAX >> 1, age_max: LOG_AGE_MAX, ..LocalOptions::default() };
-            return Ok(Arc::new(LocalBus::open(&dir, options).await?));
-        }
-        Place::Backends(dir) => dir,
+    let write_log = match (wants_log, place, log) {
+        (false, ..) => None,
+        (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
+        (true, Place::Backends(_), log) => Some(log.context("write: WriteBehind needs a kafka backend for its log")?),
     };
-    let kafka_backend = settings.backends.iter().find_map(|backend| match &backend.kind {
-        BackendKind::Kafka { topic_prefix } => Some((&backend.name, topic_prefix)),
-        _ => None,
-    });
-    let (name, prefix) = kafka_backend.context("write: WriteBehind needs a kafka backend for its log")?;
-    Ok(Arc::new(KafkaBus::start(kafka(&Files(dir.join(name)), &format!("{prefix}write-behind."))?)?))
+    Ok(Backends { stores, caches, bus: (name, events), intake, write_log, mounted })
 }
 
-async fn declared_store(
-    files: &Files,
-    kind: &BackendKind,
-    sealer: &Arc<dyn Sealer>,
+/// The log of write-behind: a file of its own. On Kafka it is a topic of its own.
+async fn embedded_write_log(dir: &Path) -> anyhow::Result<Arc<dyn EventBus>> {
+    let dir = dir.join("write-behind");
+    fs::create_dir_all(&dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
+    let options = LocalOptions { events_max: u64::MAX >> 1, age_max: LOG_AGE_MAX, ..LocalOptions::default() };
+    Ok(Arc::new(LocalBus::open(&dir, options).await?))
+}
+
+/// What a declared store is made of.
+struct DeclaredStore {
+    files: Files,
+    kind: BackendKind,
+    sealer: Arc<dyn Sealer>,
     connection_timeout: Option<Span>,
-) -> anyhow::Result<Arc<dyn RecordStore>> {
-    Ok(match kind {
-        BackendKind::Mongodb { database } => {
-            let options = MongoOptions {
-                url: files.url()?,
-                database: database.clone(),
-                ca: files.path("ca.crt"),
-                cert: files.path("tls.crt"),
-                key: files.path("tls.key"),
-                max_connections: MONGODB_CONNECTIONS_MAX,
-            };
-            Arc::new(MongoStore::connect(options, sealer.clone()).await?)
-        }
-        BackendKind::Mysql { max_connections } => {
-            let defaults = MysqlOptions::new(files.url()?);
-            let options = MysqlOptions {
-                ca: files.path("ca.crt"),
-                cert: files.path("tls.crt"),
-                key: files.path("tls.key"),
-                max_connections: *max_connections,
-                acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
-                ..defaults
-            };
-            Arc::new(SqlStore::mysql(options, sealer.clone())?)
-        }
-        BackendKind::Redis {} | BackendKind::Kafka { .. } => bail!("not a store"),
-    })
 }
 
-fn redis(files: &Files, clock: &Clock) -> Result<RedisCache, String> {
-    let read = |name: &str| {
-        files.path(name).map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}"))).transpose()
-    };
-    let client_pem = match (read("tls.crt")?, read("tls.key")?) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        _ => None,
-    };
-    let url = files.url().map_err(|error| format!("{error:#}"))?;
-    RedisCache::new(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE }, clock.clone())
+impl DeclaredStore {
+    /// A store by what its Secret holds now.
+    async fn open(&self) -> anyhow::Result<Arc<dyn RecordStore>> {
+        let Self { files, kind, sealer, connection_timeout } = self;
+        Ok(match kind {
+            BackendKind::Mongodb { database } => {
+                let options = MongoOptions {
+                    url: files.url()?,
+                    database: database.clone(),
+                    ca: files.path("ca.crt"),
+                    cert: files.path("tls.crt"),
+                    key: files.path("tls.key"),
+                    max_connections: MONGODB_CONNECTIONS_MAX,
+                };
+                Arc::new(MongoStore::connect(options, sealer.clone()).await?)
+            }
+            BackendKind::Mysql { max_connections } => {
+                let defaults = MysqlOptions::new(files.url()?);
+                let options = MysqlOptions {
+                    ca: files.path("ca.crt"),
+                    cert: files.path("tls.crt"),
+                    key: files.path("tls.key"),
+                    max_connections: *max_connections,
+                    acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
+                    ..defaults
+                };
+                Arc::new(SqlStore::mysql(options, sealer.clone())?)
+            }
+            BackendKind::Redis {} | BackendKind::Kafka { .. } => bail!("not a store"),
+        })
+    }
 }
 
-fn kafka(files: &Files, topic_prefix: &str) -> anyhow::Result<KafkaOptions> {
-    let mut options = KafkaOptions::new(files.url()?, topic_prefix);
-    options.security = KafkaSecurity::from_folder(&files.0)?;
-    Ok(options)
+async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Result<(Arc<dyn RecordStore>, Mounted)> {
+    let store = Arc::new(RotatingStore::new(declared.open().await?));
+    let (declared, rotating) = (Arc::new(declared), store.clone());
+    let mounted = folder.taken_by(move || {
+        let (declared, store) = (declared.clone(), rotating.clone());
+        async move {
+            let next = declared.open().await.map_err(|error| format!("{error:#}"))?;
+            store.rotate(next).await.map_err(|error| error.to_string())
+        }
+    });
+    Ok((store, mounted))
+}
+
+fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<dyn SharedCache>, Mounted)> {
+    let cache = Arc::new(
+        RedisCache::new(files.redis().map_err(anyhow::Error::msg)?, clock.clone()).map_err(anyhow::Error::msg)?,
+    );
+    let (files, rotating) = (Arc::new(files), cache.clone());
+    let mounted = folder.taken_by(move || {
+        let (files, cache) = (files.clone(), rotating.clone());
+        async move { cache.rotate(files.redis()?).await }
+    });
+    Ok((cache, mounted))
+}
+
+/// What one Kafka serves as.
+struct Kafka {
+    bus: Arc<dyn EventBus>,
+    intake: Arc<dyn Intake>,
+    write_log: Option<Arc<dyn EventBus>>,
+    mounted: Mounted,
+}
+
+fn kafka(files: Files, folder: Folder, topic_prefix: &str, wants_log: bool) -> anyhow::Result<Kafka> {
+    let (options, log_prefix) = (files.kafka(topic_prefix)?, format!("{topic_prefix}write-behind."));
+    let intake = Arc::new(KafkaIntake::start(&options)?);
+    let log = if wants_log { Some(Arc::new(KafkaBus::start(files.kafka(&log_prefix)?)?)) } else { None };
+    let bus = Arc::new(KafkaBus::start(options)?);
+    let (files, prefix) = (Arc::new(files), topic_prefix.to_owned());
+    let (own_intake, own_bus, own_log) = (intake.clone(), bus.clone(), log.clone());
+    let mounted = folder.taken_by(move || {
+        let options = files.kafka(&prefix).and_then(|options| Ok((options, files.kafka(&log_prefix)?)));
+        let (intake, bus, log) = (own_intake.clone(), own_bus.clone(), own_log.clone());
+        async move {
+            let (options, log_options) = options.map_err(|error| format!("{error:#}"))?;
+            bus.rotate(options.clone()).await.map_err(|error| error.to_string())?;
+            if let Some(log) = log {
+                log.rotate(log_options).await.map_err(|error| error.to_string())?;
+            }
+            // waits for the threads of the library
+            let rotated = tokio::task::spawn_blocking(move || intake.rotate(&options)).await;
+            rotated.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        }
+    });
+    Ok(Kafka { bus, intake, write_log: log.map(|log| log as Arc<dyn EventBus>), mounted })
 }
 
 /// The files of one backend's Secret.
 struct Files(PathBuf);
 
 impl Files {
+    fn redis(&self) -> Result<RedisConfig, String> {
+        let read = |name: &str| {
+            self.path(name).map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}"))).transpose()
+        };
+        let client_pem = match (read("tls.crt")?, read("tls.key")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => None,
+        };
+        let url = self.url().map_err(|error| format!("{error:#}"))?;
+        Ok(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE })
+    }
+
+    fn kafka(&self, topic_prefix: &str) -> anyhow::Result<KafkaOptions> {
+        let mut options = KafkaOptions::new(self.url()?, topic_prefix);
+        options.security = KafkaSecurity::from_folder(&self.0)?;
+        Ok(options)
+    }
+
     fn url(&self) -> anyhow::Result<String> {
         self.text("url")?.with_context(|| {
             format!(

@@ -6,7 +6,7 @@ use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{monitor::Checks, pools::ServedPool};
+use super::{monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
@@ -29,6 +29,7 @@ pub struct Figures {
     unready: watch::Receiver<Option<String>>,
     settings: watch::Receiver<Arc<Loaded>>,
     group: Option<String>,
+    secrets: Secrets,
     gauges: Gauges,
 }
 
@@ -50,6 +51,8 @@ pub struct Parts {
     pub settings: watch::Receiver<Arc<Loaded>>,
     /// The replica group.
     pub group: Option<String>,
+    /// What became of the mounted Secrets.
+    pub secrets: Secrets,
 }
 
 struct Gauges {
@@ -63,6 +66,8 @@ struct Gauges {
     published: IntGaugeVec,
     relay_failures: IntGaugeVec,
     reachable: IntGaugeVec,
+    secret_in_use: IntGaugeVec,
+    secret_rotations: IntGaugeVec,
 }
 
 impl Figures {
@@ -71,9 +76,9 @@ impl Figures {
     /// # Errors
     /// Another family has the same name.
     pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
-        let Parts { registry, pools, factory, relays, checks, unready, settings, group } = parts;
+        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets } = parts;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, gauges })
+        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, secrets, gauges })
     }
 
     /// All metric families, brought up to date.
@@ -97,6 +102,10 @@ impl Figures {
         for (backend, check) in self.checks.borrow().iter() {
             self.gauges.reachable.with_label_values(&[backend]).set(i64::from(check.status == Condition::Healthy));
         }
+        for (secret, state) in self.secrets.borrow().iter() {
+            self.gauges.secret_in_use.with_label_values(&[secret]).set(i64::from(state.problem.is_none()));
+            self.gauges.secret_rotations.with_label_values(&[secret]).set(state.rotations.cast_signed());
+        }
         self.registry.gather()
     }
 
@@ -116,6 +125,7 @@ impl Figures {
             "pools": self.pools.iter().map(|pool| self.pool_status(pool)).collect::<Vec<_>>(),
             "backends": backends,
             "requests": self.requests(),
+            "secrets": self.secrets(),
         })
     }
 
@@ -126,6 +136,16 @@ impl Figures {
             errors: sum.errors + pool.errors,
             seconds: sum.seconds + pool.seconds,
         })
+    }
+
+    fn secrets(&self) -> Value {
+        let secrets = self.secrets.borrow();
+        secrets
+            .iter()
+            .map(|(name, state)| {
+                json!({ "name": name, "rotations": state.rotations, "rotatedAt": state.rotated_at, "problem": state.problem })
+            })
+            .collect()
     }
 
     /// The figures of the pools, for `/health`.
@@ -235,6 +255,16 @@ impl Gauges {
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
             relay_failures: family("flyweight_relay_failures_total", "Failed steps of the relay.", &["backend"])?,
             reachable: family("flyweight_backend_reachable", "Whether the backend answers.", &["backend"])?,
+            secret_in_use: family(
+                "flyweight_secret_in_use",
+                "Whether the mounted content of the Secret is in use; 0 while it cannot be, and the former content is.",
+                &["secret"],
+            )?,
+            secret_rotations: family(
+                "flyweight_secret_rotations_total",
+                "Contents of the Secret that were taken over while the process ran.",
+                &["secret"],
+            )?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The order pipeline and the dead letters of this process: built from the pools, fed by the bus.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use crate::{
         dead_letters::{DeadLetters, Letter, Source},
         error::ServiceError,
         failure::{Class, Failure},
+        payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
     },
 };
@@ -53,12 +54,12 @@ impl Orders {
     /// Builds the pipeline of the pools.
     ///
     /// # Errors
-    /// The key of the payment provider is named but cannot be read.
+    /// Other metrics have the same names, or a store is not declared.
     pub fn build(
         builder: &Builder<'_>,
         pools: &[ServedPool],
         letterbox: Letterbox,
-        security: Option<&Path>,
+        signing_key: SigningKey,
         registry: &prometheus::Registry,
     ) -> anyhow::Result<Self> {
         let Letterbox { resource, .. } = letterbox;
@@ -77,7 +78,7 @@ impl Orders {
             payments: records(Entity::Payment)?,
             templates: records(Entity::NotificationTemplate)?,
             letters: letters.clone(),
-            signing_key: signing_key(builder.settings, security)?,
+            signing_key,
             client: client()?,
         };
         let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;
@@ -216,16 +217,6 @@ impl Source for Unreadable {
     async fn dropped(&self, _letter: &Record) -> Result<(), ServiceError> {
         Ok(())
     }
-}
-
-fn signing_key(settings: &Settings, security: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
-    if settings.security.payments_secret.is_none() {
-        return Ok(None);
-    }
-    let path = security.context("calls of the payment provider are signed: give the key's folder with --security")?;
-    let path = path.join("payments/key");
-    let key = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(Some(key.trim_ascii().to_vec()))
 }
 
 fn client() -> anyhow::Result<Client> {

@@ -20,13 +20,15 @@ use super::{
     orders::Orders,
     overview::{Overview, OverviewParts},
     pools::{Builder, ServedPool, gate},
+    rotation::{self, Mounted},
+    secrets::{self, Keys},
     upkeep, warm_up,
 };
 use crate::{
     args::Serve,
     cache::clock::Clock,
     config::Loaded,
-    domain::{change::Collection, seal::Sealer},
+    domain::change::Collection,
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
@@ -37,7 +39,6 @@ use crate::{
         metrics::HttpMetrics,
         router::{self, Api},
     },
-    security::encryption::FieldSealer,
     server,
     service::{factory::Factory, ingest::queue::IngestQueue, staleness},
     shutdown::Shutdown,
@@ -61,7 +62,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let (listener, admin) = super::listen(&args.listen).await?;
     let addrs = (listener.local_addr()?, admin.local_addr()?);
 
-    let world = World::open(&args, &place, &loaded).await?;
+    let tokens = secrets::tokens(args.security.as_deref(), &loaded.settings.security);
+    let mut world = World::open(&args, &place, &loaded).await?;
+    let mut mounted = std::mem::take(&mut world.mounted);
     let group = args.group.clone();
     let settings = source.watch(loaded);
     let declared = settings.borrow().settings.pools.clone();
@@ -75,6 +78,12 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let owner = args.data_dir.as_ref().map(|_| "embedded".to_owned());
     let relays = Relays::start(&world, &prepared, &RelayOptions { owner, ..RelayOptions::default() });
     let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
+    if let (Some(folder), Some(dir)) = (tokens, &args.security) {
+        mounted.push(secrets::follow_tokens(folder, dir, &guard));
+    }
+    let identity = secrets::identity(args.security.as_deref(), &settings.borrow().settings.security, None)?;
+    let tls = identity.as_ref().map(|(identity, _)| identity.acceptor()).transpose()?;
+    mounted.extend(identity.map(|(_, own)| own));
     let ingestion = Ingestion::of(&world, &settings.borrow().settings.ingest)?;
     let figures = Arc::new(Figures::new(figures::Parts {
         registry: world.registry.clone(),
@@ -85,6 +94,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         unready: unready.clone(),
         settings: settings.clone(),
         group,
+        secrets: rotation::follow(mounted),
     })?);
     let closing = CancellationToken::new();
     let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
@@ -123,8 +133,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let api = Api { pools, ingress, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
-    tokio::spawn(server::serve(admin, admin::routes(health, figures), std::future::pending()));
-    let serving = tokio::spawn(server::serve(listener, routes, async move {
+    tokio::spawn(server::serve(admin, None, admin::routes(health, figures), std::future::pending()));
+    let serving = tokio::spawn(server::serve(listener, tls, routes, async move {
         shutdown.stopped().await;
         closing.cancel();
     }));
@@ -186,13 +196,16 @@ pub struct World {
     pub orders: Arc<Orders>,
     /// What the stores have to be prepared for, by their backends.
     collections: BTreeMap<String, Vec<Arc<Collection>>>,
+    /// The Secrets that it was made from.
+    mounted: Vec<Mounted>,
 }
 
 impl World {
     async fn open(args: &Serve, place: &Place, loaded: &Loaded) -> anyhow::Result<Self> {
         let (settings, clock) = (&loaded.settings, Clock::system());
-        let sealer = sealer(args, place, settings.security.encryption_secret.as_deref())?;
-        let backends = backends::open(settings, place, &sealer, &clock, loaded.limits.connection_timeout).await?;
+        let Keys { sealer, signing, mut mounted } = Keys::read(args.security.as_deref(), place, &settings.security)?;
+        let mut backends = backends::open(settings, place, &sealer, &clock, loaded.limits.connection_timeout).await?;
+        mounted.append(&mut backends.mounted);
         let pokes: BTreeMap<_, Arc<Notify>> =
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
         let registry = prometheus::Registry::new();
@@ -214,8 +227,8 @@ impl World {
         let letterbox = builder.letterbox()?;
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
-        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, args.security.as_deref(), &registry)?);
-        Ok(Self { clock, backends, pokes, gate, registry, pools, factory, orders, collections })
+        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, signing, &registry)?);
+        Ok(Self { clock, backends, pokes, gate, registry, pools, factory, orders, collections, mounted })
     }
 }
 
@@ -311,19 +324,6 @@ fn lock(place: &Place) -> anyhow::Result<Option<File>> {
         bail!("the data folder {} is in use by another process: stop it, or choose another folder", dir.display());
     }
     Ok(Some(file))
-}
-
-/// The key of encrypted fields: the mounted one, or one that is made in the data folder.
-fn sealer(args: &Serve, place: &Place, secret: Option<&str>) -> anyhow::Result<Arc<dyn Sealer>> {
-    let mounted = args.security.as_ref().map(|dir| dir.join("encryption/key"));
-    Ok(Arc::new(match (mounted, place, secret) {
-        (Some(path), _, Some(_)) => FieldSealer::from_file(&path)?,
-        (None, Place::Backends(_), Some(secret)) => {
-            bail!("fields are encrypted under the Secret {secret}: give its folder with --security")
-        }
-        (_, Place::Embedded(dir), _) => FieldSealer::from_file_or_new(&dir.join("encryption.key"))?,
-        (_, Place::Backends(_), None) => FieldSealer::ephemeral(),
-    }))
 }
 
 /// Says that requests are welcome, once they are; on a laptop, how to send some.

@@ -3,9 +3,10 @@
 //! Each key holds `<version>:<loaded at>:<value>`; without a value it only keeps older versions out. Every call has one short
 //! deadline, connecting included, and goes through a breaker, so a Redis that is down, silent or loading costs a miss.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
@@ -36,7 +37,7 @@ pub struct RedisConfig {
 
 /// A Redis, shared by all pools that name it.
 pub struct RedisCache {
-    link: Arc<Link>,
+    link: ArcSwap<Link>,
     breaker: Breaker,
     deadline: Duration,
     guard: Script,
@@ -85,10 +86,23 @@ impl RedisCache {
     pub fn new(config: RedisConfig, clock: Clock) -> Result<Self, String> {
         Ok(Self {
             deadline: config.deadline,
-            link: Link::new(config, clock)?,
+            link: ArcSwap::new(Link::new(config, clock)?),
             breaker: Breaker::new(BREAKER_THRESHOLD, BREAKER_OPEN),
             guard: Script::new(GUARD),
         })
+    }
+
+    /// Goes over to another address, account or certificate, once it answers there; calls that are under way end where they began.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses the account: the present one stays. The message tells no secret.
+    pub async fn rotate(&self, config: RedisConfig) -> Result<(), String> {
+        let next = self.link.load().successor(config)?;
+        let failed = |error: RedisError| failed(&error).to_string();
+        let (mut connection, _) = next.get().await.map_err(failed)?;
+        connection.query::<()>(&cmd("PING")).await.map_err(failed)?;
+        self.link.store(next);
+        Ok(())
     }
 
     /// One call through the breaker, within the deadline.
@@ -97,9 +111,9 @@ impl RedisCache {
         F: Future<Output = RedisResult<T>>,
     {
         let permit = self.breaker.try_acquire().ok_or(SharedError::BreakerOpen)?;
-        let mut used = None;
+        let (link, mut used) = (self.link.load_full(), None);
         let outcome = tokio::time::timeout(self.deadline, async {
-            let (connection, generation) = self.link.get().await?;
+            let (connection, generation) = link.get().await?;
             used = Some(generation);
             op(connection).await
         })
@@ -115,13 +129,13 @@ impl RedisCache {
             }
             Ok(Err(error)) => {
                 permit.failure();
-                self.link.give_up(used);
+                link.give_up(used);
                 Err(failed(&error))
             }
             Err(_) => {
                 // a connection that stays silent is not mended by waiting: the other end may be gone without a word
                 if permit.failure() {
-                    self.link.give_up(used);
+                    link.give_up(used);
                 }
                 Err(SharedError::TimedOut)
             }
@@ -197,7 +211,7 @@ impl SharedCache for RedisCache {
     }
 
     fn trusted_since_ms(&self) -> u64 {
-        self.link.trusted_since_ms()
+        self.link.load().trusted_since_ms()
     }
 
     fn status(&self) -> SharedStatus {

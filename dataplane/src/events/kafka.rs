@@ -17,13 +17,14 @@ use std::{
     thread::JoinHandle,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
 use parking_lot::Mutex;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::{consumer::BaseConsumer, error::KafkaError};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::{
@@ -46,13 +47,14 @@ pub struct KafkaBus {
     feed: Arc<Feed>,
     publisher: Arc<Publisher>,
     /// Answers questions; reads nothing.
-    questions: Arc<BaseConsumer<Quiet>>,
+    questions: ArcSwap<BaseConsumer<Quiet>>,
     follower: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the follower, live readers and replays share.
 struct Feed {
-    options: KafkaOptions,
+    /// How the brokers are reached now. Whoever holds a connection goes over to others when they change.
+    options: watch::Sender<Arc<KafkaOptions>>,
     topic: String,
     /// None until the topic was found.
     ring: Mutex<Option<Ring>>,
@@ -82,7 +84,7 @@ impl KafkaBus {
             gaps: watch::channel(0).0,
             replays: Arc::new(Semaphore::new(REPLAYS)),
             stop: AtomicBool::new(false),
-            options,
+            options: watch::channel(Arc::new(options)).0,
         });
         let (followed, warmed) = (feed.clone(), publisher.clone());
         let warm = move || {
@@ -91,7 +93,29 @@ impl KafkaBus {
         };
         let follower = std::thread::Builder::new().name("feed".to_owned());
         let follower = follower.spawn(move || follow::follow(&followed, warm)).map_err(unavailable)?;
-        Ok(Self { feed, publisher, questions: Arc::new(questions), follower: Mutex::new(Some(follower)) })
+        Ok(Self { feed, publisher, questions: ArcSwap::from_pointee(questions), follower: Mutex::new(Some(follower)) })
+    }
+
+    /// Goes over to other brokers, another account or other certificates, once they answer: the feed goes on where it is, members of groups join
+    /// anew, and what is being published is finished first.
+    ///
+    /// # Errors
+    /// `Unavailable` where they do not answer, refuse the account, or do not have the topic: nothing changes.
+    pub async fn rotate(&self, options: KafkaOptions) -> Result<(), BusError> {
+        let topic = self.feed.topic.clone();
+        let client = config::client(&options);
+        let asked = tokio::task::spawn_blocking(move || {
+            let questions: BaseConsumer<Quiet> = client.create_with_context(Quiet)?;
+            Ok((topic::partitions(&questions, &topic)?, questions))
+        });
+        let (partitions, questions) =
+            asked.await.map_err(unavailable)?.map_err(|error: KafkaError| unavailable(error))?;
+        partitions.ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))?;
+        let former = (self.questions.swap(Arc::new(questions)), self.publisher.reconfigure(config::producer(&options)));
+        // waits for the threads of the library
+        _ = tokio::task::spawn_blocking(move || drop(former));
+        self.feed.options.send_replace(Arc::new(options));
+        Ok(())
     }
 
     /// Leaves the feed and waits until that is done.
@@ -106,7 +130,7 @@ impl KafkaBus {
         &self,
         question: impl FnOnce(&BaseConsumer<Quiet>, &Feed) -> Result<T, BusError> + Send + 'static,
     ) -> Result<T, BusError> {
-        let (questions, feed) = (self.questions.clone(), self.feed.clone());
+        let (questions, feed) = (self.questions.load_full(), self.feed.clone());
         tokio::task::spawn_blocking(move || question(&questions, &feed)).await.map_err(unavailable)?
     }
 }
@@ -118,6 +142,10 @@ impl Drop for KafkaBus {
 }
 
 impl Feed {
+    fn options(&self) -> Arc<KafkaOptions> {
+        self.options.borrow().clone()
+    }
+
     /// Ends the follower and all replays.
     fn close(&self) {
         self.stop.store(true, Ordering::Release);
@@ -179,7 +207,7 @@ impl EventBus for KafkaBus {
     }
 
     async fn consume(&self, group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
-        Ok(Box::new(GroupConsumer::join(&self.feed.options, group, entity)?))
+        Ok(Box::new(GroupConsumer::join(self.feed.options.subscribe(), group, entity)?))
     }
 
     async fn oldest(&self) -> Result<String, BusError> {

@@ -6,7 +6,7 @@ use axum::body::Body;
 use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 
-use super::{proxy::UpstreamClient, registry::Upstream};
+use super::{client::UpstreamClient, registry::Upstream};
 
 /// Checks all pods at once and returns when each has answered or its time is up.
 pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], timeout: Duration) {
@@ -15,7 +15,8 @@ pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], tim
 }
 
 async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) {
-    let Ok(request) = Request::get(format!("http://{}/readyz", upstream.addr)).body(Body::empty()) else { return };
+    let Ok(uri) = client.uri(upstream, "/readyz") else { return };
+    let Ok(request) = Request::get(uri).body(Body::empty()) else { return };
     let answer = match tokio::time::timeout(timeout, client.request(request)).await {
         Ok(Ok(response)) => Some(response.status().is_success()),
         Ok(Err(_)) | Err(_) => None,

@@ -15,24 +15,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use crds::{pool::Entity, settings::Settings};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::{client::legacy::Error, rt::TokioIo};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::{
     balance::Balancer,
+    client::UpstreamClient,
     memory::ConnectionMemory,
-    registry::{CONNECT_TIMEOUT, InFlight, Registry, Upstream},
+    registry::{InFlight, Registry, Upstream},
 };
 use crate::config::Loaded;
-
-/// The client that all requests to pods share, with its pool of connections.
-pub type UpstreamClient = Client<HttpConnector, Body>;
 
 /// Bodies up to so many bytes are kept, so that the request can be sent again.
 const KEPT_BODY_MAX: usize = 1 << 20;
@@ -88,14 +83,7 @@ enum Failure {
 
 impl Proxy {
     /// A proxy over the groups of these settings.
-    pub fn new(settings: watch::Receiver<Arc<Loaded>>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(20))
-            .pool_max_idle_per_host(256)
-            .build(connector);
+    pub fn new(settings: watch::Receiver<Arc<Loaded>>, client: UpstreamClient) -> Self {
         Self {
             registry: Registry::default(),
             client,
@@ -192,7 +180,7 @@ impl Proxy {
 
     async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("http://{}{path}", upstream.addr).parse().map_err(|_| Failure::NotSent)?;
+        let uri = self.client.uri(upstream, path).map_err(|_| Failure::NotSent)?;
         let mut request = http::Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = uri;
@@ -223,7 +211,7 @@ impl Proxy {
     async fn tunnel(&self, mut parts: Parts, upstream: Arc<Upstream>) -> Response {
         let flight = upstream.start();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let Ok(uri) = format!("http://{}{path}", upstream.addr).parse::<Uri>() else { return self.no_pod() };
+        let Ok(uri) = self.client.uri(&upstream, path) else { return self.no_pod() };
         let mut request = http::Request::new(Body::empty());
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = uri;

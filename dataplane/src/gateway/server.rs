@@ -10,9 +10,11 @@ use axum::{
     routing::get,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
 use super::{
+    client::UpstreamClient,
     discovery::{self, Discovery},
     health,
     proxy::Proxy,
@@ -33,6 +35,10 @@ pub struct GatewayOptions {
     pub settings: watch::Receiver<Arc<Loaded>>,
     /// Where the pods are found.
     pub discovery: Discovery,
+    /// Takes connections over TLS, where the API is served so.
+    pub tls: Option<TlsAcceptor>,
+    /// Calls pods.
+    pub client: UpstreamClient,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -45,16 +51,16 @@ struct Gateway {
 
 /// Runs the gateway until it is told to stop and what was under way has ended.
 pub async fn run(options: GatewayOptions) {
-    let GatewayOptions { listener, admin, settings, discovery, shutdown } = options;
-    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings)), shutdown: shutdown.clone() };
+    let GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown } = options;
+    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings, client)), shutdown: shutdown.clone() };
     tokio::spawn(discover(gateway.proxy.clone(), discovery));
     tokio::spawn(check(gateway.proxy.clone()));
     if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
         info!(%addr, %admin, "ready");
     }
     let admin_routes = probes().route("/metrics", get(metrics)).with_state(gateway.clone());
-    tokio::spawn(server::serve(admin, admin_routes, std::future::pending()));
-    server::serve(listener, routes(gateway), async move { shutdown.stopped().await }).await;
+    tokio::spawn(server::serve(admin, None, admin_routes, std::future::pending()));
+    server::serve(listener, tls, routes(gateway), async move { shutdown.stopped().await }).await;
 }
 
 fn routes(gateway: Gateway) -> Router {

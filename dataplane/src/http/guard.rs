@@ -104,6 +104,14 @@ impl Guard {
         self.origins.write().clone_from(&settings.security.cors_allow_origins);
     }
 
+    /// Takes the keys that are in `<security>/jwt` now.
+    ///
+    /// # Errors
+    /// They cannot be used: the present ones stay.
+    pub fn reload_keys(&self, security: &Path) -> Result<(), JwtKeyError> {
+        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.reload(&security.join("jwt"), now_s()))
+    }
+
     /// The routes, guarded.
     pub fn around(self: &Arc<Self>, routes: Routes) -> Guarded {
         Guarded { guard: self.clone(), routes }

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use parking_lot::RwLock;
 use serde::Deserialize;
@@ -17,11 +18,23 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Clocks may differ by so many seconds.
 const LEEWAY_S: u64 = 30;
 
+/// How long a key that is no longer in its Secret is still accepted: issuers and replicas do not learn of a new one at the same moment.
+const OVERLAP_S: i64 = 900;
+
 /// Verifies tokens.
 pub struct TokenVerifier {
-    key: DecodingKey,
-    validation: Validation,
+    keys: ArcSwap<Vec<Key>>,
     remembered: RwLock<hashbrown::HashMap<[u8; 32], Remembered>>,
+}
+
+#[derive(Clone)]
+struct Key {
+    decoding: DecodingKey,
+    validation: Validation,
+    /// The hash of its file's content.
+    id: [u8; 32],
+    /// The end of its acceptance, in seconds since 1970, once it is no longer in the Secret.
+    until_s: Option<i64>,
 }
 
 struct Remembered {
@@ -53,38 +66,34 @@ pub struct JwtKeyError {
 pub struct TokenError(String);
 
 impl TokenVerifier {
-    /// Reads the key from a folder: `secret` (HS256, at least 32 bytes), or `public.pem` (RS256 or ES256).
+    /// Reads the keys from a folder: `secret` (HS256, at least 32 bytes), `public.pem` (RS256 or ES256), or both. Further keys, in files whose
+    /// names begin with `secret` or end in `.pem`, are accepted as well, so that an issuer can change over in its own time.
     ///
     /// # Errors
-    /// There is neither, or it cannot be used.
+    /// There is none, or one cannot be used.
     pub fn from_dir(dir: &Path) -> Result<Self, JwtKeyError> {
-        let (secret, pem) = (dir.join("secret"), dir.join("public.pem"));
-        if secret.exists() {
-            let bytes = fs::read(&secret).map_err(|error| fault(&secret, error.to_string()))?;
-            let bytes = bytes.trim_ascii_end();
-            if bytes.len() < 32 {
-                return Err(fault(&secret, "a secret for HS256 has at least 32 bytes"));
-            }
-            return Ok(Self::new(DecodingKey::from_secret(bytes), Algorithm::HS256));
-        }
-        let bytes = fs::read(&pem).map_err(|error| {
-            fault(dir, format!("needs a file `secret` (HS256) or `public.pem` (RS256, ES256): {error}"))
-        })?;
-        if let Ok(key) = DecodingKey::from_rsa_pem(&bytes) {
-            return Ok(Self::new(key, Algorithm::RS256));
-        }
-        let key =
-            DecodingKey::from_ec_pem(&bytes).map_err(|_| fault(&pem, "is not a public key of RSA or of P-256"))?;
-        Ok(Self::new(key, Algorithm::ES256))
+        Ok(Self::new(keys(dir)?))
     }
 
-    fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { key, validation, remembered: RwLock::default() }
+    /// Takes the keys that are in the folder now. Those that are gone are accepted for a quarter of an hour more.
+    ///
+    /// # Errors
+    /// As for [`Self::from_dir`]; nothing changes then.
+    pub fn reload(&self, dir: &Path, now_s: i64) -> Result<(), JwtKeyError> {
+        let mut keys = keys(dir)?;
+        for former in self.keys.load().iter() {
+            let until_s = former.until_s.unwrap_or(now_s + OVERLAP_S);
+            if until_s > now_s && keys.iter().all(|key| key.id != former.id) {
+                keys.push(Key { until_s: Some(until_s), ..former.clone() });
+            }
+        }
+        self.keys.store(Arc::new(keys));
+        self.remembered.write().clear();
+        Ok(())
+    }
+
+    fn new(keys: Vec<Key>) -> Self {
+        Self { keys: ArcSwap::from_pointee(keys), remembered: RwLock::default() }
     }
 
     /// The caller that a token speaks of. Time is in seconds since 1970.
@@ -98,17 +107,84 @@ impl TokenVerifier {
         {
             return Ok(known.caller.clone());
         }
-        let claims = decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|error| TokenError(format!("the token is not accepted: {}", reason(&error))))?
-            .claims;
+        let (claims, until_s) = self.claims(token, now_s)?;
         let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles });
         let mut remembered = self.remembered.write();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        remembered.insert(digest, Remembered { caller: caller.clone(), expires_s: claims.exp });
+        let expires_s = until_s.map_or(claims.exp, |until_s| until_s.min(claims.exp));
+        remembered.insert(digest, Remembered { caller: caller.clone(), expires_s });
         Ok(caller)
     }
+
+    /// What the token claims, and until when the key that signed it is accepted.
+    fn claims(&self, token: &str, now_s: i64) -> Result<(Claims, Option<i64>), TokenError> {
+        use jsonwebtoken::errors::ErrorKind;
+        let mut refusal = None;
+        for key in self.keys.load().iter().filter(|key| key.until_s.is_none_or(|until_s| now_s < until_s)) {
+            let error = match decode::<Claims>(token, &key.decoding, &key.validation) {
+                Ok(token) => return Ok((token.claims, key.until_s)),
+                Err(error) => error,
+            };
+            let other_key = matches!(error.kind(), ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm);
+            // a fault that the right key found says more than that others are not the right one
+            if !other_key || refusal.is_none() {
+                refusal = Some(error);
+            }
+            if !other_key {
+                break;
+            }
+        }
+        let why = refusal.as_ref().map_or("there is no key", reason);
+        Err(TokenError(format!("the token is not accepted: {why}")))
+    }
+}
+
+impl Key {
+    fn new(decoding: DecodingKey, algorithm: Algorithm, content: &[u8]) -> Self {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = LEEWAY_S;
+        validation.validate_nbf = true;
+        validation.validate_aud = false;
+        validation.set_required_spec_claims(&["exp", "sub"]);
+        Self { decoding, validation, id: Sha256::digest(content).into(), until_s: None }
+    }
+
+    fn of_secret(path: &Path) -> Result<Self, JwtKeyError> {
+        let bytes = fs::read(path).map_err(|error| fault(path, error.to_string()))?;
+        let bytes = bytes.trim_ascii_end();
+        if bytes.len() < 32 {
+            return Err(fault(path, "a secret for HS256 has at least 32 bytes"));
+        }
+        Ok(Self::new(DecodingKey::from_secret(bytes), Algorithm::HS256, bytes))
+    }
+
+    fn of_pem(path: &Path) -> Result<Self, JwtKeyError> {
+        let bytes = fs::read(path).map_err(|error| fault(path, error.to_string()))?;
+        if let Ok(key) = DecodingKey::from_rsa_pem(&bytes) {
+            return Ok(Self::new(key, Algorithm::RS256, &bytes));
+        }
+        let key =
+            DecodingKey::from_ec_pem(&bytes).map_err(|_| fault(path, "is not a public key of RSA or of P-256"))?;
+        Ok(Self::new(key, Algorithm::ES256, &bytes))
+    }
+}
+
+/// All keys of a folder, by the names of their files.
+fn keys(dir: &Path) -> Result<Vec<Key>, JwtKeyError> {
+    let needs = "needs a file `secret` (HS256) or `public.pem` (RS256, ES256)";
+    let entries = fs::read_dir(dir).map_err(|error| fault(dir, format!("{needs}: {error}")))?;
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().map(str::to_owned)).collect();
+    names.sort();
+    let keys = names.iter().filter_map(|name| match name.as_str() {
+        name if name.ends_with(".pem") => Some(Key::of_pem(&dir.join(name))),
+        name if name.starts_with("secret") => Some(Key::of_secret(&dir.join(name))),
+        _ => None,
+    });
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() { Err(fault(dir, needs)) } else { Ok(keys) }
 }
 
 fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {
@@ -140,9 +216,13 @@ mod tests {
         encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(secret)).unwrap()
     }
 
+    fn verifier(secret: &[u8]) -> TokenVerifier {
+        TokenVerifier::new(vec![Key::new(DecodingKey::from_secret(secret), Algorithm::HS256, secret)])
+    }
+
     #[test]
     fn only_sound_tokens_of_the_configured_key_and_algorithm_are_accepted() {
-        let verifier = TokenVerifier::new(DecodingKey::from_secret(SECRET), Algorithm::HS256);
+        let verifier = verifier(SECRET);
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let good = json!({ "sub": "ann", "exp": now + 60, "roles": ["catalog-admin"] });
         let caller = verifier.verify(&token(good.clone(), SECRET, Algorithm::HS256), now).unwrap();
@@ -162,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_remembered_token_still_expires() {
-        let verifier = TokenVerifier::new(DecodingKey::from_secret(SECRET), Algorithm::HS256);
+        let verifier = verifier(SECRET);
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let text = token(json!({ "sub": "ann", "exp": now - LEEWAY_S as i64 + 5 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&text, now).is_ok(), "within the leeway");
@@ -170,5 +250,34 @@ mod tests {
         verifier.remembered.write().values_mut().for_each(|known| known.expires_s = now - 3600);
         let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&expired, now).is_err());
+    }
+
+    #[test]
+    fn a_replaced_key_is_accepted_for_a_while_and_one_that_stays_for_as_long_as_it_is_there() {
+        const NEXT: &[u8] = b"another-secret-another-secret-00";
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, secret: &[u8]| fs::write(dir.path().join(name), secret).unwrap();
+        write("secret", SECRET);
+        let verifier = TokenVerifier::from_dir(dir.path()).unwrap();
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let by = |secret| token(json!({ "sub": "ann", "exp": now + 10_000 }), secret, Algorithm::HS256);
+        let accepted = |at: i64| [SECRET, NEXT].map(|secret| verifier.verify(&by(secret), at).is_ok());
+        assert_eq!(accepted(now), [true, false]);
+
+        write("secret", b"short");
+        assert!(verifier.reload(dir.path(), now).is_err());
+        assert_eq!(accepted(now), [true, false], "what cannot be used changes nothing");
+
+        write("secret", NEXT);
+        verifier.reload(dir.path(), now).unwrap();
+        verifier.reload(dir.path(), now + 60).unwrap();
+        assert_eq!(accepted(now + OVERLAP_S - 1), [true, true]);
+        assert_eq!(accepted(now + OVERLAP_S), [false, true], "also the token that was remembered");
+
+        write("secret.next", SECRET);
+        verifier.reload(dir.path(), now + OVERLAP_S).unwrap();
+        assert_eq!(accepted(now + 2 * OVERLAP_S), [true, true]);
+        let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
+        assert!(verifier.verify(&expired, now).unwrap_err().to_string().contains("expired"));
     }
 }

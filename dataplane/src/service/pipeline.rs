@@ -26,7 +26,11 @@ use super::{
     dependency::Dependency,
     error::ServiceError,
     notify::{LogNotifier, Notifier, Webhook},
-    payment::{PaymentProvider, http::HttpProvider, simulator::Simulator},
+    payment::{
+        PaymentProvider,
+        http::{HttpProvider, SigningKey},
+        simulator::Simulator,
+    },
     records::Records,
 };
 use crate::domain::{
@@ -58,7 +62,7 @@ pub struct Parts {
     /// What could not be done.
     pub letters: Arc<DeadLetters>,
     /// Signs calls of the payment provider.
-    pub signing_key: Option<Vec<u8>>,
+    pub signing_key: SigningKey,
     /// Calls what is outside.
     pub client: Client,
 }

@@ -192,7 +192,7 @@ fn settings_name(target: &Target<'_>, group: &Group) -> String {
 /// The settings that the canary runs by, beside those of the others.
 fn settings(target: &Target<'_>, group: &Group) -> Child {
     let labels = json!({ label::CANARY: "true" });
-    config_map::named(target, settings_name(target, group), &labels)
+    config_map::named(target, settings_name(target, group), &labels, None)
 }
 
 /// One pod like those that the change would lead to; none once it has failed.

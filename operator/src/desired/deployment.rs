@@ -9,7 +9,7 @@ use crate::{
 };
 
 const BACKENDS_FOLDER: &str = "/etc/flyweight/backends";
-const SECURITY_FOLDER: &str = "/etc/flyweight/security";
+pub(super) const SECURITY_FOLDER: &str = "/etc/flyweight/security";
 
 const VOLUME_NAME_MAX: usize = 63;
 
@@ -25,7 +25,6 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
 /// A pod of the group, which runs by the settings in this ConfigMap.
 pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Value {
     let component = Component::Group(&group.name);
-    let name = target.name_of(&group.name);
     let args =
         ["serve", "--config", &pod::settings_path(), "--backends", BACKENDS_FOLDER, "--security", SECURITY_FOLDER]
             .into_iter()
@@ -41,21 +40,12 @@ pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Va
             args,
             resources: json!(group.resources),
             labels: json!({ label::SERVES: if group.serves_all { "all" } else { "some" } }),
-            secrets: target.validated.secrets.clone().or_else(|| mounted_secrets(target, &name)),
             volumes: secrets(target),
         },
     )
 }
 
-/// The versions that running pods were started with. While a Secret is missing these stay: new pods could not start.
-fn mounted_secrets(target: &Target<'_>, name: &str) -> Option<String> {
-    let mut children = target.observed.children.iter();
-    let live = children.find(|live| live.reference.kind == ChildKind::Deployment && live.reference.name == name)?;
-    let annotations = live.object.data.pointer("/spec/template/metadata/annotations")?;
-    annotations.get(annotation::SECRETS)?.as_str().map(str::to_owned)
-}
-
-/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`.
+/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`, `security/tls`.
 fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
     let settings = target.settings();
     let backends = settings.backends.iter().map(|backend| {
@@ -66,6 +56,7 @@ fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
         ("jwt", &settings.security.jwt_secret),
         ("encryption", &settings.security.encryption_secret),
         ("payments", &settings.security.payments_secret),
+        ("tls", &settings.security.tls_secret),
     ];
     let security = security.into_iter().filter_map(|(name, used)| {
         Some(secret(&format!("security-{name}"), used.as_ref()?, &format!("{SECURITY_FOLDER}/{name}")))
@@ -79,7 +70,7 @@ fn volume_name(backend: &str) -> String {
 }
 
 /// Readable by the process' own user (through `fsGroup`) and by nobody else.
-fn secret(volume: &str, name: &str, path: &str) -> (Value, Value) {
+pub(super) fn secret(volume: &str, name: &str, path: &str) -> (Value, Value) {
     let mount = json!({ "name": volume, "mountPath": path, "readOnly": true });
     (json!({ "name": volume, "secret": { "secretName": name, "defaultMode": 0o440 } }), mount)
 }

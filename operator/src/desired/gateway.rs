@@ -2,14 +2,24 @@
 
 use serde_json::json;
 
-use super::{Component, Target, pod, settings_name};
+use super::{
+    Component, Target,
+    deployment::{SECURITY_FOLDER, secret},
+    pod, settings_name,
+};
 use crate::child::{Child, ChildKind};
 
 /// The gateway's pods.
 pub(super) fn child(target: &Target<'_>, replicas: u32) -> Child {
     // The gateway itself puts each group's name in the place of {group}.
     let upstream = format!("{}-{{group}}.{}.svc", target.name(), target.observed.namespace);
-    let args = ["gateway", "--config", &pod::settings_path(), "--upstream-domain", &upstream];
+    let mut args = vec!["gateway".to_owned(), "--config".to_owned(), pod::settings_path()];
+    args.extend(["--upstream-domain".to_owned(), upstream]);
+    let mut volumes = Vec::new();
+    if let Some(name) = &target.settings().security.tls_secret {
+        args.extend(["--security".to_owned(), SECURITY_FOLDER.to_owned()]);
+        volumes.push(secret("security-tls", name, &format!("{SECURITY_FOLDER}/tls")));
+    }
     let component = Component::Gateway;
     let template = pod::template(
         target,
@@ -17,11 +27,10 @@ pub(super) fn child(target: &Target<'_>, replicas: u32) -> Child {
             component,
             settings: &settings_name(target.name()),
             container: "gateway",
-            args: args.into_iter().map(str::to_owned).collect(),
+            args,
             resources: json!({ "requests": { "cpu": "50m", "memory": "64Mi" } }),
             labels: json!({}),
-            secrets: None,
-            volumes: Vec::new(),
+            volumes,
         },
     );
     let content = pod::deployment_spec(target, component, replicas, template);

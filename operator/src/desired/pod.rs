@@ -24,8 +24,6 @@ pub(super) struct Pod<'a> {
     pub resources: Value,
     /// Labels besides those that select.
     pub labels: Value,
-    /// Which versions of the mounted Secrets the pod is to have, where it mounts any.
-    pub secrets: Option<String>,
     /// Volumes besides the settings, as (volume, mount).
     pub volumes: Vec<(Value, Value)>,
 }
@@ -37,7 +35,7 @@ pub(super) fn settings_path() -> String {
 
 /// The pod template.
 pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
-    let Pod { component, settings, container, args, resources, labels, secrets, volumes } = pod;
+    let Pod { component, settings, container, args, resources, labels, volumes } = pod;
     let mut all_labels = Value::Object(target.labels(component));
     super::merge(&mut all_labels, labels);
     let settings = json!({ "name": "config", "configMap": { "name": settings, "defaultMode": 0o444 } });
@@ -46,9 +44,6 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
     let mut annotations = json!({ annotation::ROLLING: target.validated.rolling });
     if let Some(time) = target.observed.service.annotations().get(RESTARTED_AT) {
         annotations[RESTARTED_AT] = time.clone().into();
-    }
-    if let Some(secrets) = secrets {
-        annotations[annotation::SECRETS] = secrets.into();
     }
     json!({
         "metadata": { "labels": all_labels, "annotations": annotations },

@@ -8,8 +8,8 @@ use crate::{
     validate::Group,
 };
 
-/// Port 80 of the service's name: the gateway where there is one, else the pods that serve every pool. A gateway that comes later takes over when it
-/// is ready: clients must always find somebody.
+/// Port 80 of the service's name, or 443 over TLS: the gateway where there is one, else the pods that serve every pool. A gateway that comes later
+/// takes over when it is ready: clients must always find somebody.
 pub(super) fn front(target: &Target<'_>) -> Child {
     let (component, selector) = if target.validated.gateway.is_some() && !is_awaited(target) {
         (Component::Gateway, target.selector(Component::Gateway))
@@ -18,10 +18,12 @@ pub(super) fn front(target: &Target<'_>) -> Child {
         selector.insert(label::SERVES.to_owned(), "all".into());
         (Component::Dataplane, selector)
     };
+    let scheme = scheme(target);
+    let port = if scheme == "https" { 443 } else { 80 };
     let content = json!({ "spec": {
         "type": "ClusterIP",
         "selector": selector,
-        "ports": [{ "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
+        "ports": [{ "name": scheme, "port": port, "targetPort": "http", "protocol": "TCP", "appProtocol": scheme }],
     }});
     target.child(ChildKind::Service, target.name().to_owned(), component, json!({}), content)
 }
@@ -43,6 +45,11 @@ fn is_awaited(target: &Target<'_>) -> bool {
     reaches_pods && serve(false) && !serve(true)
 }
 
+/// How the API is served.
+fn scheme(target: &Target<'_>) -> &'static str {
+    if target.settings().security.tls_secret.is_some() { "https" } else { "http" }
+}
+
 /// A headless Service: its DNS name resolves to the ready pods of the group, and only to those.
 pub(super) fn of_group(target: &Target<'_>, group: &Group) -> Child {
     let component = Component::Group(&group.name);
@@ -50,7 +57,7 @@ pub(super) fn of_group(target: &Target<'_>, group: &Group) -> Child {
         "type": "ClusterIP",
         "clusterIP": "None",
         "selector": target.selector(component),
-        "ports": [{ "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "appProtocol": "http" }],
+        "ports": [{ "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "appProtocol": scheme(target) }],
     }});
     target.child(ChildKind::Service, target.name_of(&group.name), component, json!({}), content)
 }

@@ -3,17 +3,23 @@
 use std::fmt::Debug;
 
 use crds::annotations::RESTARTED_AT;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{ConfigMap, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-    policy::v1::PodDisruptionBudget,
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    jiff::SignedDuration,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
-use crate::fixture::{change_pool, change_tier, observed, observed_with, settle, validated};
+use crate::{
+    desired::telling::Of,
+    fixture::{change_pool, change_tier, now, observed, observed_with, settle, validated},
+};
 
 fn planned(observed: &Observed) -> Plan {
     plan(observed, &crate::validate::validate(observed))
@@ -327,18 +333,56 @@ fn a_request_to_restart_changes_every_pod_and_nothing_else() {
 }
 
 #[test]
-fn a_changed_secret_replaces_the_pods_that_mount_it_and_a_missing_one_does_not() {
+fn a_changed_secret_is_told_to_the_pods_that_were_there_and_replaces_none() {
     let mut observed = everything();
     settle(&mut observed);
-    // Without pods that serve there is no canary.
-    observed.pods.clear();
+    observed.at = now() + SignedDuration::from_secs(60);
     let before = planned(&observed);
+    assert!(before.tell.is_empty());
     observed.secrets.insert("shop-mysql".to_owned(), "2".to_owned());
     let rotated = planned(&observed);
     for (before, after) in before.children.iter().zip(&rotated.children) {
-        let mounts = before.reference.kind == ChildKind::Deployment && before.reference.name != "shop-gateway";
-        assert_eq!(before.hash != after.hash, mounts, "{:?}", before.reference);
+        let notes = before.reference.kind == ChildKind::ConfigMap;
+        assert_eq!(before.hash != after.hash, notes, "{:?}", before.reference);
     }
+    // Once it is written down, with a pod that came later.
+    observed.children = rotated.children.iter().map(crate::fixture::live).collect();
+    let secrets = telling::edition(&observed, validated(&observed).secrets.as_deref());
+    observed.running.as_mut().unwrap().secrets = secrets;
+    observed.pods[2].created = observed.at;
+    let plan = planned(&observed);
+    assert_eq!(plan.children, rotated.children, "written once");
+    let told: Vec<_> = plan.tell.iter().map(|tell| (tell.pod.as_str(), tell.of)).collect();
+    assert_eq!(told, [("shop-main-0", Of::Secrets), ("shop-main-1", Of::Secrets)]);
+    for (pod, tell) in observed.pods.iter_mut().zip(plan.tell) {
+        pod.told_secrets = Some(tell.told);
+    }
+    assert!(planned(&observed).tell.is_empty(), "not twice within a moment");
     observed.secrets.remove("shop-mysql");
-    assert_eq!(planned(&observed).children, before.children, "pods that lack a Secret could not start");
+    assert_eq!(planned(&observed).children, rotated.children, "a missing Secret changes nothing that runs");
+}
+
+#[test]
+fn over_tls_pods_and_gateway_have_the_certificate_and_clients_another_port() {
+    let mut observed = observed_with(|spec| {
+        spec["gateway"] = json!({});
+        spec["security"] = json!({ "tls": { "secretRef": { "name": "shop-tls" } } });
+    });
+    assert_eq!(planned(&observed).held, Some(Held::Secrets), "it has to be there");
+    observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
+    let plan = planned(&observed);
+    for name in ["shop-main", "shop-gateway"] {
+        let pod = &find(&plan, ChildKind::Deployment, name)["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().unwrap();
+        assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "shop-tls"), "{name}");
+        let container = &pod["containers"][0];
+        let args: Vec<_> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        assert!(args.windows(2).any(|pair| pair == ["--security", "/etc/flyweight/security"]), "{args:?}");
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/etc/flyweight/security/tls"), "{name}");
+        assert_eq!(container["readinessProbe"]["httpGet"]["scheme"], "HTTP", "the admin port stays as it is");
+    }
+    let port = &find(&plan, ChildKind::Service, "shop")["spec"]["ports"][0];
+    assert_eq!((&port["port"], &port["name"], &port["appProtocol"]), (&json!(443), &json!("https"), &json!("https")));
+    assert_eq!(find(&plan, ChildKind::Service, "shop-main")["spec"]["ports"][0]["appProtocol"], "https");
 }

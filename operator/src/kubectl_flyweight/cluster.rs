@@ -127,7 +127,9 @@ impl Cluster {
     /// # Errors
     /// The service answers with an error, or the caller may not use `services/proxy`.
     pub async fn call(&self, service: &str, method: &str, path: &str) -> anyhow::Result<String> {
-        let path = format!("/api/v1/namespaces/{}/services/{service}:http/proxy/api/v1{path}", self.namespace);
+        let over_tls = self.api::<FlyweightService>().get(service).await?.spec.security.tls.is_some();
+        let place = if over_tls { format!("https:{service}:https") } else { format!("{service}:http") };
+        let path = format!("/api/v1/namespaces/{}/services/{place}/proxy/api/v1{path}", self.namespace);
         self.request(method, &path).await
     }
 

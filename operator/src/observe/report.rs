@@ -15,6 +15,8 @@ pub struct PodReport {
     pub pools: Vec<PoolReport>,
     /// The stores and brokers as it sees them.
     pub backends: Vec<BackendReport>,
+    /// The Secrets that it has mounted.
+    pub secrets: Vec<SecretReport>,
     /// The requests that it answered.
     pub requests: RequestsReport,
 }
@@ -79,6 +81,16 @@ pub struct BackendReport {
     pub name: String,
     /// Whether it answers.
     pub reachable: bool,
+}
+
+/// A Secret that one pod has mounted.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SecretReport {
+    /// What it is for: `backends/mysql`, `security/jwt`.
+    pub name: String,
+    /// Why the pod goes on with the former content; none when it uses what is mounted.
+    pub problem: Option<String>,
 }
 
 #[cfg(test)]

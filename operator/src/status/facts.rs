@@ -222,6 +222,12 @@ impl Facts<'_> {
         backends.filter(|backend| !backend.reachable).map(|backend| backend.name.as_str()).collect()
     }
 
+    /// Secrets whose content some pod cannot use, each with why: it goes on with the former one.
+    pub fn unusable_secrets(&self) -> BTreeMap<&str, &str> {
+        let secrets = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.secrets);
+        secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
+    }
+
     /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay.
     pub fn is_vital(&self, backend: &str) -> bool {
         let backends = self.settings.map(|settings| settings.backends.as_slice()).unwrap_or_default();

@@ -32,7 +32,7 @@ pub fn status(facts: &Facts<'_>, observed: &Observed, former: &[Condition]) -> S
         replicas: i32::try_from(pods).ok(),
         selector: Some(format!("{}={},{}=dataplane", label::INSTANCE, observed.name, label::COMPONENT)),
         pods_ready: Some(format!("{ready}/{wanted}")),
-        endpoint: Some(format!("http://{}.{}.svc", observed.name, observed.namespace)),
+        endpoint: Some(format!("{}://{}.{}.svc", scheme(facts), observed.name, observed.namespace)),
         configuration: facts.applied.clone(),
         configuration_summary: facts
             .applied
@@ -41,6 +41,11 @@ pub fn status(facts: &Facts<'_>, observed: &Observed, former: &[Condition]) -> S
         groups: facts.groups.iter().map(|group| group_status(group, facts)).collect(),
         pools: pools(facts),
     }
+}
+
+fn scheme(facts: &Facts<'_>) -> &'static str {
+    let over_tls = facts.settings.is_some_and(|settings| settings.security.tls_secret.is_some());
+    if over_tls { "https" } else { "http" }
 }
 
 /// All seven, the most important first.
@@ -173,6 +178,12 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     let failing: Vec<&str> = facts.workloads().flat_map(|one| &one.failing).map(String::as_str).collect();
     if !failing.is_empty() {
         return yes("PodsFailing", failing.join(", "));
+    }
+    let unusable: Vec<String> =
+        facts.unusable_secrets().into_iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    if !unusable.is_empty() {
+        let message = format!("pods go on with the former content of {}", unusable.join(", "));
+        return yes("SecretNotApplied", message);
     }
     let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
     if !unreachable.is_empty() {

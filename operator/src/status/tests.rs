@@ -9,7 +9,10 @@ use crate::{
     apply::Applied,
     desired,
     fixture::{change_tier, live, now, observed, observed_with, settle},
-    observe::{ObservedPod, report::PoolReport},
+    observe::{
+        ObservedPod,
+        report::{PoolReport, SecretReport},
+    },
     validate::validate,
 };
 
@@ -283,4 +286,18 @@ fn figures_are_sums_over_the_pods() {
     let quiet = status_of(&settled());
     assert_eq!(status.essence(), quiet.essence());
     assert_ne!(status, quiet);
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_is_said_while_requests_are_served() {
+    let observed = with_pods(|at, pod| {
+        let why = (at == 0).then(|| "the store is unavailable".to_owned());
+        let secret = SecretReport { name: "backends/mysql".to_owned(), problem: why };
+        pod.report.as_mut().unwrap().secrets.push(secret);
+    });
+    let status = status_of(&observed);
+    let degraded = find(&status.conditions, "Degraded").unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "SecretNotApplied"));
+    assert!(degraded.message.contains("backends/mysql (the store is unavailable)"), "{}", degraded.message);
+    assert_eq!(says(&status, "Ready"), "True/Serving");
 }

@@ -245,11 +245,8 @@ async fn missing_secret(demo: &Demo) {
     demo.holds("the status names it, and what runs goes on");
     secret["metadata"] = json!({ "name": "shop-redis" });
     demo.kubectl.apply(&secret.to_string()).unwrap_or_else(|error| panic!("{error}"));
-    // Nobody knows whether it holds what it held: the pods are replaced, one by one.
-    wait::until("it to heal", STATUS * 3, async || {
-        (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(())
-    })
-    .await;
+    wait::until("it to heal", STATUS, async || (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(()))
+        .await;
     demo.holds("back again, it heals");
 }
 

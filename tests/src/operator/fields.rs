@@ -47,7 +47,7 @@ pub async fn run(proof: &Proof) {
 /// A shop in which every optional part is there.
 async fn make(stage: &Stage) -> Vec<(&'static str, &'static str, Value)> {
     let (api, namespace) = (&stage.proof.api, &stage.namespace);
-    for name in ["shop-jwt", "shop-pay", "shop-other", "shop-encryption"] {
+    for name in ["shop-jwt", "shop-pay", "shop-other", "shop-encryption", "shop-tls"] {
         api.create(
             &folder(namespace, "secrets"),
             &json!({ "metadata": { "name": name }, "stringData": { "key": "k" } }),
@@ -77,6 +77,7 @@ async fn make(stage: &Stage) -> Vec<(&'static str, &'static str, Value)> {
         "pipeline": { "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } } },
         "autoscaling": { "minReplicas": 2, "maxReplicas": 8 },
         "security": { "jwt": { "secretRef": { "name": "shop-jwt" } }, "encryption": { "secretRef": { "name": "shop-encryption" } },
+            "tls": { "secretRef": { "name": "shop-tls" } },
             "rateLimit": { "requestsPerSecond": 100, "burst": 200 }, "cors": { "allowOrigins": ["https://a.example"] } },
     });
     if let (Some(service), Some(extra)) = (service.as_object_mut(), extra.as_object()) {

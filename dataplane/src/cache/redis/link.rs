@@ -92,6 +92,14 @@ impl Link {
         Ok(Arc::new(link))
     }
 
+    /// A link by other settings. It knows whom this one met: a process that is none of them may hold older data.
+    pub fn successor(&self, config: RedisConfig) -> Result<Arc<Self>, String> {
+        let next = Self::new(config, self.clock.clone())?;
+        next.seen.lock().clone_from(&self.seen.lock());
+        next.trusted_since_ms.store(self.trusted_since_ms(), Ordering::Release);
+        Ok(next)
+    }
+
     /// The connection, with a number that tells it from later ones. Waits while it is being made.
     pub async fn get(self: &Arc<Self>) -> RedisResult<(Connection, u64)> {
         let connecting = {

@@ -9,7 +9,10 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
     producer::{FutureProducer, FutureRecord},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{Intake, IntakeError, IntakeReader};
 use crate::{
@@ -27,10 +30,15 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub struct KafkaIntake {
     topic: String,
     deadline: Duration,
+    clients: watch::Sender<Arc<Clients>>,
+}
+
+/// What speaks to the brokers, by the options of the moment.
+struct Clients {
     producer: FutureProducer<Quiet>,
     readers: ClientConfig,
     /// Answers questions of the group; reads nothing.
-    questions: Arc<BaseConsumer<Quiet>>,
+    questions: BaseConsumer<Quiet>,
 }
 
 impl KafkaIntake {
@@ -40,32 +48,51 @@ impl KafkaIntake {
     /// The options are of no use.
     pub fn start(options: &KafkaOptions) -> Result<Self, IntakeError> {
         let topic = format!("{}ingest", options.topic_prefix);
+        let clients = watch::channel(Arc::new(Clients::new(options, &topic)?)).0;
+        let (client, watched, name) = (config::client(options), clients.subscribe(), topic.clone());
+        std::thread::Builder::new()
+            .name("intake".to_owned())
+            .spawn(move || make(&client, &watched, &name))
+            .map_err(failed)?;
+        Ok(Self { deadline: options.publish_deadline, clients, topic })
+    }
+
+    /// Goes over to other brokers, another account or other certificates, which were found to answer. What is being appended is finished first;
+    /// readers say that they end, and others take their place.
+    ///
+    /// # Errors
+    /// The options are of no use: nothing changes.
+    pub fn rotate(&self, options: &KafkaOptions) -> Result<(), IntakeError> {
+        self.clients.send_replace(Arc::new(Clients::new(options, &self.topic)?));
+        Ok(())
+    }
+
+    fn clients(&self) -> Arc<Clients> {
+        self.clients.borrow().clone()
+    }
+}
+
+impl Clients {
+    fn new(options: &KafkaOptions, topic: &str) -> Result<Self, IntakeError> {
         let mut producer = config::producer(options);
         // the order of events is in the events: a late one does no harm, and what nobody waits for any more is dropped
         producer.set("message.timeout.ms", options.publish_deadline.as_millis().to_string());
         let mut readers = config::consumer(options);
-        readers.set("group.id", &topic).set("auto.offset.reset", "earliest").set("session.timeout.ms", "10000");
-        let questions: Arc<BaseConsumer<Quiet>> = Arc::new(readers.create_with_context(Quiet).map_err(failed)?);
-        let (client, asked, name) = (config::client(options), questions.clone(), topic.clone());
-        std::thread::Builder::new()
-            .name("intake".to_owned())
-            .spawn(move || make(&client, &asked, &name))
-            .map_err(failed)?;
+        readers.set("group.id", topic).set("auto.offset.reset", "earliest").set("session.timeout.ms", "10000");
         Ok(Self {
-            deadline: options.publish_deadline,
             producer: producer.create_with_context(Quiet).map_err(failed)?,
+            questions: readers.create_with_context(Quiet).map_err(failed)?,
             readers,
-            questions,
-            topic,
         })
     }
 }
 
 /// Creates the topic where it is missing, as soon as a broker answers.
-fn make(client: &ClientConfig, questions: &Arc<BaseConsumer<Quiet>>, name: &str) {
-    // whoever asked is gone when only this thread is left
-    while Arc::strong_count(questions) > 1 {
-        match topic::partitions(questions, name) {
+fn make(client: &ClientConfig, clients: &watch::Receiver<Arc<Clients>>, name: &str) {
+    // whoever asked may be gone
+    while clients.has_changed().is_ok() {
+        let now = clients.borrow().clone();
+        match topic::partitions(&now.questions, name) {
             Ok(Some(_)) => return,
             Ok(None) => _ = topic::create(client, name),
             Err(_) => {}
@@ -77,11 +104,11 @@ fn make(client: &ClientConfig, questions: &Arc<BaseConsumer<Quiet>>, name: &str)
 #[async_trait]
 impl Intake for KafkaIntake {
     async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError> {
-        let mut deliveries = Vec::with_capacity(events.len());
+        let (clients, mut deliveries) = (self.clients(), Vec::with_capacity(events.len()));
         for event in &events {
             let payload = serde_json::to_string(event).map_err(failed)?;
             let record = FutureRecord::to(&self.topic).key(&event.product_id).payload(&payload);
-            deliveries.push(self.producer.send_result(record).map_err(|(error, _)| failed(error))?);
+            deliveries.push(clients.producer.send_result(record).map_err(|(error, _)| failed(error))?);
         }
         let acknowledged = deliveries.into_iter().map(|delivery| async move {
             match delivery.await {
@@ -94,10 +121,13 @@ impl Intake for KafkaIntake {
     }
 
     async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
-        let consumer: StreamConsumer<Quiet> = self.readers.create_with_context(Quiet).map_err(failed)?;
+        let mut clients = self.clients.subscribe();
+        let readers = clients.borrow_and_update().readers.clone();
+        let consumer: StreamConsumer<Quiet> = readers.create_with_context(Quiet).map_err(failed)?;
         consumer.subscribe(&[&self.topic]).map_err(failed)?;
         Ok(Box::new(KafkaReader {
             consumer: Arc::new(consumer),
+            clients,
             topic: self.topic.clone(),
             received: Vec::new(),
             positions: BTreeMap::new(),
@@ -105,8 +135,8 @@ impl Intake for KafkaIntake {
     }
 
     async fn waiting(&self) -> Result<u64, IntakeError> {
-        let (questions, name) = (self.questions.clone(), self.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || lag(&questions, &name));
+        let (clients, name) = (self.clients(), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || lag(&clients.questions, &name));
         asked.await.map_err(failed)?.map_err(failed)
     }
 }
@@ -131,6 +161,8 @@ fn lag(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<u64, rdkafka::error
 /// One member of the group.
 struct KafkaReader {
     consumer: Arc<StreamConsumer<Quiet>>,
+    /// Changes when the brokers are reached in another way.
+    clients: watch::Receiver<Arc<Clients>>,
     topic: String,
     /// Received and not yet given.
     received: Vec<PriceEvent>,
@@ -141,11 +173,14 @@ struct KafkaReader {
 #[async_trait]
 impl IntakeReader for KafkaReader {
     async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
-        let Self { consumer, topic: _, received, positions } = self;
+        let Self { consumer, clients, topic: _, received, positions } = self;
         let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
         while received.len() < max {
             let message = match until {
-                None => consumer.recv().await,
+                None => tokio::select! {
+                    message = consumer.recv() => message,
+                    Ok(()) = clients.changed() => return Err(failed("the brokers are reached in another way now")),
+                },
                 Some(until) => match timeout_at(until, consumer.recv()).await {
                     Ok(message) => message,
                     Err(_) => break,

@@ -4,7 +4,7 @@
 //! any more, or never had, because it was cut short or made anew.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,8 @@ enum Interrupt {
     Missing,
     /// The topic has another number of partitions than before.
     Repartitioned,
+    /// The brokers are reached in another way now.
+    Rotated,
     /// The bus is closed.
     Stop,
 }
@@ -64,6 +66,8 @@ pub fn follow(feed: &Feed, found: impl Fn()) {
                 tracing::warn!(topic = feed.topic, %error, "the feed was cut");
                 gap = true;
             }
+            // at once: the brokers were just found to answer
+            Err(Interrupt::Rotated) => continue,
             Err(Interrupt::Repartitioned) => tracing::info!(topic = feed.topic, "the topic has more partitions now"),
             Err(Interrupt::Missing) => report(&mut lost, feed, &"there is no such topic"),
             Err(Interrupt::Failed(error)) => report(&mut lost, feed, &error),
@@ -80,7 +84,8 @@ fn report(lost: &mut bool, feed: &Feed, error: &dyn std::fmt::Display) {
 }
 
 fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> Result<(), Interrupt> {
-    let consumer: BaseConsumer<Quiet> = config::consumer(&feed.options).create_with_context(Quiet)?;
+    let options = feed.options();
+    let consumer: BaseConsumer<Quiet> = config::consumer(&options).create_with_context(Quiet)?;
     let partitions = find(feed, &consumer)?;
     found();
     let position = join(feed, &consumer, partitions, gap)?;
@@ -90,6 +95,9 @@ fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> R
     }
     let mut checked = Instant::now();
     while !feed.stop.load(Ordering::Acquire) {
+        if !Arc::ptr_eq(&options, &feed.options()) {
+            return Err(Interrupt::Rotated);
+        }
         match consumer.poll(POLL) {
             Some(Ok(message)) => take(feed, &message),
             Some(Err(error)) => match Interrupt::from(error) {
@@ -99,7 +107,7 @@ fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> R
             },
             None => {}
         }
-        if checked.elapsed() > feed.options.check_interval {
+        if checked.elapsed() > options.check_interval {
             match topic::partitions(&consumer, &feed.topic) {
                 Ok(Some(count)) if count != partitions => return Err(Interrupt::Repartitioned),
                 Ok(Some(_)) if std::mem::take(lost) => tracing::info!(topic = feed.topic, "the feed goes on"),
@@ -119,7 +127,7 @@ fn find(feed: &Feed, consumer: &BaseConsumer<Quiet>) -> Result<usize, Interrupt>
     if let Some(partitions) = topic::partitions(consumer, &feed.topic)? {
         return Ok(partitions);
     }
-    topic::create(&config::client(&feed.options), &feed.topic)?;
+    topic::create(&config::client(&feed.options()), &feed.topic)?;
     topic::partitions(consumer, &feed.topic)?.ok_or(Interrupt::Missing)
 }
 
@@ -128,8 +136,8 @@ fn join(feed: &Feed, consumer: &BaseConsumer<Quiet>, partitions: usize, gap: &mu
     let bounds = topic::bounds(consumer, &feed.topic, partitions)?;
     let mut held = feed.ring.lock();
     let Some(ring) = held.as_mut() else {
-        let position: Vec<i64> = bounds.iter().map(|bounds| bounds.high).collect();
-        *held = Some(Ring::new(position.clone(), feed.options.ring_events, feed.options.ring_bytes));
+        let (options, position) = (feed.options(), bounds.iter().map(|bounds| bounds.high).collect::<Vec<i64>>());
+        *held = Some(Ring::new(position.clone(), options.ring_events, options.ring_bytes));
         drop(held);
         // state that was kept before this moment is not covered by the feed
         feed.gaps.send_modify(|gaps| *gaps += 1);

@@ -14,6 +14,7 @@ use rdkafka::{
     error::KafkaError,
     message::BorrowedMessage,
 };
+use tokio::sync::watch;
 
 use super::{BusError, config, config::KafkaOptions, unavailable};
 use crate::{
@@ -27,6 +28,9 @@ const POISON_MAX: usize = 100_000;
 /// A member of a group.
 pub struct GroupConsumer {
     consumer: Arc<StreamConsumer<Context>>,
+    /// How the brokers are reached, as it may change.
+    options: watch::Receiver<Arc<KafkaOptions>>,
+    group: String,
     entity: String,
     /// What the keys of the entity's records start with.
     prefix: String,
@@ -119,12 +123,18 @@ impl ConsumerContext for Context {
 
 impl GroupConsumer {
     /// Joins a group.
-    pub fn join(options: &KafkaOptions, group: &str, entity: &str) -> Result<Self, BusError> {
-        let context = Context::default();
-        let consumer: StreamConsumer<Context> =
-            settings(options, group).create_with_context(context).map_err(unavailable)?;
-        consumer.subscribe(&[&options.topic()]).map_err(unavailable)?;
-        Ok(Self { consumer: Arc::new(consumer), entity: entity.to_owned(), prefix: format!("{entity}/") })
+    pub fn join(mut options: watch::Receiver<Arc<KafkaOptions>>, group: &str, entity: &str) -> Result<Self, BusError> {
+        let consumer = member(&options.borrow_and_update(), group)?;
+        let (group, prefix) = (group.to_owned(), format!("{entity}/"));
+        Ok(Self { consumer, options, group, entity: entity.to_owned(), prefix })
+    }
+
+    /// Joins again by the options as they are now. What the former member has not seen to comes again: to it or to another.
+    fn rejoin(&mut self) -> Result<(), BusError> {
+        let next = member(&self.options.borrow_and_update(), &self.group)?;
+        // what is under way keeps the former member alive, which must not keep its partitions meanwhile
+        std::mem::replace(&mut self.consumer, next).unsubscribe();
+        Ok(())
     }
 
     fn delivery(&self, message: &BorrowedMessage<'_>, place: Place) -> Option<Delivery> {
@@ -151,17 +161,32 @@ impl GroupConsumer {
 impl Consumer for GroupConsumer {
     async fn next(&mut self) -> Result<Delivery, BusError> {
         loop {
-            let message = self.consumer.recv().await.map_err(unavailable)?;
-            let open = Context::clone(self.consumer.client().context());
+            let consumer = self.consumer.clone();
+            let message = tokio::select! {
+                message = consumer.recv() => Some(message.map_err(unavailable)?),
+                Ok(()) = self.options.changed() => None,
+            };
+            let Some(message) = message else {
+                self.rejoin()?;
+                continue;
+            };
+            let open = Context::clone(consumer.client().context());
             let (partition, offset) = (message.partition(), message.offset());
             let assignment = open.0.lock().take(partition, offset);
             let topic = message.topic().to_owned();
-            let place = Place { consumer: self.consumer.clone(), open, topic, partition, assignment, offset };
+            let place = Place { consumer: consumer.clone(), open, topic, partition, assignment, offset };
             if let Some(delivery) = self.delivery(&message, place) {
                 return Ok(delivery);
             }
         }
     }
+}
+
+fn member(options: &KafkaOptions, group: &str) -> Result<Arc<StreamConsumer<Context>>, BusError> {
+    let consumer: StreamConsumer<Context> =
+        settings(options, group).create_with_context(Context::default()).map_err(unavailable)?;
+    consumer.subscribe(&[&options.topic()]).map_err(unavailable)?;
+    Ok(Arc::new(consumer))
 }
 
 fn settings(options: &KafkaOptions, group: &str) -> ClientConfig {

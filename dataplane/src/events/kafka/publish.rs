@@ -19,11 +19,11 @@ use crate::domain::event::Envelope;
 /// A record that is larger goes without its data: brokers refuse more than a mebibyte unless told otherwise.
 const RECORD_BYTES_MAX: usize = 950_000;
 
-type Shared = FutureProducer<Quiet>;
+pub(super) type Shared = FutureProducer<Quiet>;
 
 /// Publishes to one topic.
 pub struct Publisher {
-    config: ClientConfig,
+    config: Mutex<ClientConfig>,
     topic: String,
     deadline: Duration,
     producer: Mutex<Option<Arc<Shared>>>,
@@ -32,7 +32,14 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher that connects when it is first used.
     pub fn new(config: ClientConfig, topic: String, deadline: Duration) -> Self {
-        Self { config, topic, deadline, producer: Mutex::new(None) }
+        Self { config: Mutex::new(config), topic, deadline, producer: Mutex::new(None) }
+    }
+
+    /// The next publish has a new producer, by another configuration. What is being published is finished by the former one.
+    pub fn reconfigure(&self, config: ClientConfig) -> Option<Arc<Shared>> {
+        let mut held = self.producer.lock();
+        *self.config.lock() = config;
+        held.take()
     }
 
     /// Lets the producer find the brokers and the topic now, which takes up to a second, so that the first event need not wait for it. Blocks.
@@ -61,7 +68,7 @@ impl Publisher {
         if let Some(producer) = held.as_ref() {
             return Ok(producer.clone());
         }
-        let producer: Arc<Shared> = Arc::new(self.config.create_with_context(Quiet).map_err(unavailable)?);
+        let producer: Arc<Shared> = Arc::new(self.config.lock().create_with_context(Quiet).map_err(unavailable)?);
         *held = Some(producer.clone());
         Ok(producer)
     }

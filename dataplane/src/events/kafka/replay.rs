@@ -133,7 +133,7 @@ fn try_read_partitions(
     let mut missing: Vec<bool> = from.iter().zip(to).map(|(from, to)| from < to).collect();
     let wanted = from.iter().copied().enumerate().filter(|(partition, _)| missing[*partition]);
     let assignment = topic::assignment(&feed.topic, wanted)?;
-    let mut config = config::consumer(&feed.options);
+    let mut config = config::consumer(&feed.options());
     // records that were compacted away or are not for readers leave the end of a partition without a record to stop at
     config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;

@@ -4,8 +4,12 @@
 //! repetition of an approved one, 402 `{reason}` is declined. `POST {url}/reversals` with `{order_id}` gives back; 404 says that nothing was charged.
 //! Both have `Idempotency-Key`, `traceparent`, and `Flyweight-Signature: t=<seconds>,v1=<hex>`: the HMAC-SHA256 of `<seconds>.<body>`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use hmac::{Hmac, Mac};
 use reqwest::{Client, Response, StatusCode};
@@ -22,11 +26,14 @@ use crate::{
 /// The most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// The key that calls are signed with, which may be replaced at any time; none where they are not signed.
+pub type SigningKey = Arc<ArcSwapOption<Vec<u8>>>;
+
 /// A provider at an address.
 pub struct HttpProvider {
     client: Client,
     url: String,
-    key: Option<Vec<u8>>,
+    key: SigningKey,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,7 +45,7 @@ struct Answer {
 
 impl HttpProvider {
     /// The provider at `url`; calls are signed where there is a key.
-    pub fn new(client: Client, url: &str, key: Option<Vec<u8>>) -> Self {
+    pub fn new(client: Client, url: &str, key: SigningKey) -> Self {
         Self { client, url: url.trim_end_matches('/').to_owned(), key }
     }
 
@@ -50,7 +57,7 @@ impl HttpProvider {
             .header("content-type", "application/json")
             .header("idempotency-key", charge.key.as_str())
             .header("traceparent", trace::parent(&charge.trace));
-        if let Some(key) = &self.key {
+        if let Some(key) = self.key.load().as_deref() {
             let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             request = request.header("flyweight-signature", signature(key, seconds, &body));
         }

@@ -56,7 +56,8 @@ async fn what_was_not_seen_to_comes_again_and_what_is_no_event_is_told() {
     let poison = FutureRecord::to(&topic).key("order/o4").payload("no event").partition(0);
     producer.send(poison, PATIENCE).await.unwrap();
 
-    let mut first = GroupConsumer::join(&options, "test", "order").unwrap();
+    let fixed = watch::channel(Arc::new(options.clone())).1;
+    let mut first = GroupConsumer::join(fixed.clone(), "test", "order").unwrap();
     let mut held = Vec::new();
     let mut seen = BTreeSet::new();
     while seen.len() < 4 {
@@ -72,7 +73,7 @@ async fn what_was_not_seen_to_comes_again_and_what_is_no_event_is_told() {
     // it loses its share with two in hand; what was seen to is committed when it leaves
     first.consumer.client().context().0.lock().partitions.clear();
     drop((held, first));
-    let mut second = GroupConsumer::join(&options, "test", "order").unwrap();
+    let mut second = GroupConsumer::join(fixed.clone(), "test", "order").unwrap();
     let mut again = BTreeSet::new();
     while !(again.contains("o2") && again.contains("poison")) {
         again.insert(name_of(&next(&mut second).await.content));

@@ -35,7 +35,7 @@ use crate::{
         stock,
         value::Value,
     },
-    service::{dead_letters::DeadLetters, orders::pricing, records::Records},
+    service::{dead_letters::DeadLetters, orders::pricing, payment::http::SigningKey, records::Records},
     store::{RecordStore, sql::SqlStore},
 };
 
@@ -111,7 +111,7 @@ impl Shop {
             payments: Some(payments.clone()),
             templates: None,
             letters: letters.clone(),
-            signing_key: Some(b"key".to_vec()),
+            signing_key: SigningKey::new(Some(Arc::new(b"key".to_vec())).into()),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
         };
         let bank = Bank::open().await;

@@ -1,0 +1,112 @@
+//! The keys of the security folder: what encrypts fields and what signs calls, taken over when they change.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context, bail};
+use crds::settings::SecuritySettings;
+
+use super::{
+    backends::Place,
+    rotation::{Folder, Mounted},
+};
+use crate::{
+    domain::seal::Sealer,
+    gateway::trust::Trust,
+    http::guard::Guard,
+    security::{encryption::FieldSealer, tls::Identity},
+    service::payment::http::SigningKey,
+};
+
+/// The kind of these folders.
+const KIND: &str = "security";
+
+/// Keys in use.
+pub struct Keys {
+    /// Encrypts fields.
+    pub sealer: Arc<dyn Sealer>,
+    /// Signs calls of the payment provider.
+    pub signing: SigningKey,
+    /// The Secrets that they come from.
+    pub mounted: Vec<Mounted>,
+}
+
+impl Keys {
+    /// Reads the keys that the settings name.
+    ///
+    /// # Errors
+    /// A key is not there or cannot be used.
+    pub fn read(dir: Option<&Path>, place: &Place, settings: &SecuritySettings) -> anyhow::Result<Self> {
+        let mut mounted = Vec::new();
+        let sealer = sealer(dir, place, settings.encryption_secret.as_deref(), &mut mounted)?;
+        let signing = SigningKey::default();
+        if settings.payments_secret.is_some() {
+            let dir = dir.context("calls of the payment provider are signed: give the key's folder with --security")?;
+            let (folder, path) = (Folder::of(KIND, dir, "payments"), dir.join("payments/key"));
+            let read = move || fs::read(&path).with_context(|| format!("{} cannot be read", path.display()));
+            signing.store(Some(Arc::new(read()?.trim_ascii().to_vec())));
+            let key = signing.clone();
+            mounted.push(folder.taken_by(move || {
+                let new = read().map_err(|error| format!("{error:#}"));
+                std::future::ready(new.map(|new| key.store(Some(Arc::new(new.trim_ascii().to_vec())))))
+            }));
+        }
+        Ok(Self { sealer, signing, mounted })
+    }
+}
+
+/// The keys that tokens are verified by.
+pub fn tokens(dir: Option<&Path>, settings: &SecuritySettings) -> Option<Folder> {
+    settings.jwt_secret.as_ref().and(dir).map(|dir| Folder::of(KIND, dir, "jwt"))
+}
+
+/// The guard takes them over.
+pub fn follow_tokens(folder: Folder, dir: &Path, guard: &Arc<Guard>) -> Mounted {
+    let (dir, guard) = (dir.to_owned(), guard.clone());
+    folder.taken_by(move || std::future::ready(guard.reload_keys(&dir).map_err(|error| error.to_string())))
+}
+
+/// The certificate of the API, and the Secret that it comes from; none where the API is served over plain HTTP. The gateway's `trust` in pods follows it.
+///
+/// # Errors
+/// It is not there or cannot be used.
+pub fn identity(
+    dir: Option<&Path>,
+    settings: &SecuritySettings,
+    trust: Option<&Arc<Trust>>,
+) -> anyhow::Result<Option<(Arc<Identity>, Mounted)>> {
+    let Some(secret) = &settings.tls_secret else { return Ok(None) };
+    let dir =
+        dir.with_context(|| format!("the API is served by the Secret {secret}: give its folder with --security"))?;
+    let (folder, dir) = (Folder::of(KIND, dir, "tls"), dir.join("tls"));
+    let (identity, trust) = (Identity::from_dir(&dir)?, trust.cloned());
+    let trusts = move |dir: &Path| trust.as_ref().map_or(Ok(()), |trust| trust.reload(dir));
+    trusts(&dir)?;
+    let own = identity.clone();
+    let take = move || trusts(&dir).and_then(|()| own.reload(&dir)).map_err(|error| error.to_string());
+    Ok(Some((identity, folder.taken_by(move || std::future::ready(take())))))
+}
+
+/// The key of encrypted fields: the mounted one, or one that is made in the data folder.
+fn sealer(
+    dir: Option<&Path>,
+    place: &Place,
+    secret: Option<&str>,
+    mounted: &mut Vec<Mounted>,
+) -> anyhow::Result<Arc<dyn Sealer>> {
+    Ok(Arc::new(match (dir, place, secret) {
+        (Some(dir), _, Some(_)) => {
+            let (folder, path) = (Folder::of(KIND, dir, "encryption"), dir.join("encryption/key"));
+            let sealer = Arc::new(FieldSealer::from_file(&path)?);
+            let own = sealer.clone();
+            mounted.push(
+                folder.taken_by(move || std::future::ready(own.reload(&path).map_err(|error| error.to_string()))),
+            );
+            return Ok(sealer);
+        }
+        (None, Place::Backends(_), Some(secret)) => {
+            bail!("fields are encrypted under the Secret {secret}: give its folder with --security")
+        }
+        (_, Place::Embedded(dir), _) => FieldSealer::from_file_or_new(&dir.join("encryption.key"))?,
+        (_, Place::Backends(_), None) => FieldSealer::ephemeral(),
+    }))
+}

@@ -10,7 +10,7 @@ cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . tests/tools/lib.sh
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 # What is asked for a thousand answers a second is what is shipped.
-readonly PROFILE=$([[ ${1:-} == traffic ]] && echo release || echo debug)
+readonly PROFILE=${PROFILE:-$([[ ${1:-} == traffic ]] && echo release || echo debug)}
 readonly BIN=$CARGO_TARGET_DIR/$PROFILE IMAGES=$CACHE/images NAMESPACE=shop
 # What the project promises of a cluster that has the images; another cluster may have to pull them first.
 readonly READY_WITHIN=$([[ -n ${KUBECONFIG:-} ]] && echo 300s || echo 30s)

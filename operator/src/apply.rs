@@ -122,7 +122,7 @@ impl Step<'_> {
             || live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&child.hash));
         let changed = before != object.resource_version();
         let object = Arc::new(object);
-        memory.wrote(&self.observed.uid, &child.reference, &child.hash, object.clone());
+        memory.wrote(&self.observed.uid, &child.reference, &child.hash, &object);
         if changed {
             let reason = match (repaired, before) {
                 (true, _) => "Repaired",

@@ -151,7 +151,7 @@ pub struct Live {
 impl Live {
     /// The object under its kind.
     pub fn new(kind: ChildKind, object: Arc<DynamicObject>) -> Self {
-        Self { reference: ChildRef { kind, name: object.name_any() }, object }
+        Self { reference: ChildRef { kind, name: object.name_any() }, object: unpacked(object) }
     }
 
     /// The value of an annotation.
@@ -160,7 +160,41 @@ impl Live {
     }
 }
 
+/// Turns what an object holds into one string, as caches keep it: as a tree it takes ten times the room.
+pub fn pack(object: &mut DynamicObject) {
+    if !object.data.is_string() {
+        object.data = Value::String(object.data.to_string());
+    }
+}
+
+fn unpacked(object: Arc<DynamicObject>) -> Arc<DynamicObject> {
+    match object.data.as_str().and_then(|text| serde_json::from_str(text).ok()) {
+        Some(data) => Arc::new(DynamicObject { types: object.types.clone(), metadata: object.metadata.clone(), data }),
+        None => object,
+    }
+}
+
 /// Whether the object has the owner with this uid.
 pub fn is_owned_by(object: &impl ResourceExt, uid: &str) -> bool {
     object.owner_references().iter().any(|owner| owner.uid == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_caches_keep_is_the_same_object() {
+        let body =
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop" }, "spec": { "ports": [80] } });
+        let whole: DynamicObject = serde_json::from_value(body).unwrap();
+        let mut packed = whole.clone();
+        pack(&mut packed);
+        pack(&mut packed);
+        assert!(packed.data.is_string());
+        assert_eq!(*Live::new(ChildKind::Service, Arc::new(packed)).object, whole);
+        assert_eq!(*Live::new(ChildKind::Service, Arc::new(whole.clone())).object, whole);
+    }
 }

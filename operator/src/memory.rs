@@ -10,7 +10,7 @@ use kube::{ResourceExt, api::DynamicObject};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::child::{ChildRef, Live};
+use crate::child::{ChildRef, Live, pack};
 
 /// How long a write may be ahead of the watch that shows it.
 const AHEAD_MAX: Duration = Duration::from_secs(3);
@@ -42,9 +42,11 @@ struct Written {
 
 impl Memory {
     /// Takes down that a child was written, with the API server's answer.
-    pub fn wrote(&self, owner: &str, child: &ChildRef, hash: &str, object: Arc<DynamicObject>) {
-        let version = version(&object);
-        let written = Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), object)) };
+    pub fn wrote(&self, owner: &str, child: &ChildRef, hash: &str, object: &DynamicObject) {
+        let version = version(object);
+        let mut answer = object.clone();
+        pack(&mut answer);
+        let written = Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), Arc::new(answer))) };
         self.written.lock().entry(owner.to_owned()).or_default().insert(child.clone(), written);
     }
 
@@ -159,7 +161,7 @@ mod tests {
         let memory = Memory::default();
         let watched = |version| vec![Live::new(ChildKind::Service, object(version))];
         let child = watched("9").remove(0).reference;
-        memory.wrote("uid", &child, "h", object("10"));
+        memory.wrote("uid", &child, "h", &object("10"));
         assert_eq!(versions(memory.newest("uid", watched("9"), Instant::now())), ["10"]);
         assert_eq!(versions(memory.newest("uid", vec![], Instant::now())), ["10"]);
         assert_eq!(versions(memory.newest("uid", watched("11"), Instant::now())), ["11"]);
@@ -172,7 +174,7 @@ mod tests {
     fn what_the_server_made_of_a_write_is_not_written_again() {
         let memory = Memory::default();
         let live = |version| Live::new(ChildKind::Service, object(version));
-        memory.wrote("uid", &live("10").reference, "h", object("10"));
+        memory.wrote("uid", &live("10").reference, "h", &object("10"));
         assert!(memory.is_answer("uid", &live("10"), "h"));
         assert!(!memory.is_answer("uid", &live("11"), "h") && !memory.is_answer("uid", &live("10"), "other"));
     }
@@ -181,7 +183,7 @@ mod tests {
     fn a_write_that_no_watch_ever_shows_is_let_go() {
         let memory = Memory::default();
         let child = Live::new(ChildKind::Service, object("1")).reference;
-        memory.wrote("uid", &child, "h", object("1"));
+        memory.wrote("uid", &child, "h", &object("1"));
         let later = Instant::now() + AHEAD_MAX + Duration::from_millis(1);
         assert!(memory.newest("uid", vec![], later).is_empty());
     }

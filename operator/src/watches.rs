@@ -33,7 +33,7 @@ use tokio::{
 
 use crate::{
     caches::{Caches, Feeds},
-    child::{APP, MANAGER, label},
+    child::{APP, MANAGER, label, pack},
     metrics::Metrics,
     watches::news::{Cache, News},
 };
@@ -251,6 +251,11 @@ impl Watched for Pod {
 }
 
 impl Watched for DynamicObject {
+    fn strip(&mut self) {
+        self.managed_fields_mut().clear();
+        pack(self);
+    }
+
     fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
         let namespace = self.namespace();
         let owners = self.owner_references().iter();

@@ -49,7 +49,8 @@ pub async fn run(proof: &Proof) {
     wait::until("all to be reconciled", GIVE_UP, async || {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The whole list is work for the API server: it is asked for once enough was said.
-        let said = operator.counted(r#"flyweight_operator_writes_total{kind="FlyweightService",verb="status"}"#).await?;
+        let said =
+            operator.counted(r#"flyweight_operator_writes_total{kind="FlyweightService",verb="status"}"#).await?;
         if said < SAID_MIN {
             return None;
         }

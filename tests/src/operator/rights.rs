@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Proof, api::folder, scenario::Stage, shop};
 use crate::root;
 
-/// Used only where pods run: the demo, with these very rights, shows a change of a running pod's settings.
-const ONLY_WITH_PODS: [&str; 1] = ["pods patch"];
+/// Used only where pods run: the demo, with these very rights, shows a change of a running pod's settings, and a canary that goes with its own.
+const ONLY_WITH_PODS: [&str; 2] = ["pods patch", "configmaps delete"];
 
 /// Lives a life in which everything is made and unmade once, and compares.
 pub async fn run(proof: &Proof) {

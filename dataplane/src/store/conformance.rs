@@ -28,6 +28,7 @@ mod model;
 mod outboxes;
 mod queries;
 mod records;
+mod rotation;
 mod sql;
 
 /// A store under test, with two collections: `users` as built in, and `things` as declared, with a field of every kind.
@@ -108,6 +109,7 @@ suite!(
     outboxes::one_owner_relays_a_key_at_a_time,
     outboxes::a_lease_that_ran_out_is_taken_over,
     outboxes::concurrent_writes_keep_the_order_of_each_key,
+    rotation::another_connection_takes_over_in_the_middle_of_relaying,
     holds::stock_is_never_oversold,
 );
 

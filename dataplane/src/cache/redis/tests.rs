@@ -175,6 +175,27 @@ async fn data_from_before_a_restart_is_not_trusted() {
     assert!(cache.trusted_since_ms() > 0);
 }
 
+#[tokio::test]
+async fn another_server_takes_over_once_it_answers_and_is_not_trusted_with_the_past() {
+    let Some(program) = redis_program() else { return };
+    let (first, second) =
+        (Server::start(&program, &[]).await, Server::start(&program, &["--requirepass", "hunter2"]).await);
+    let at = |url: &str| RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(url) };
+    let cache = cache(at(&first.url()));
+    tell(&cache, &[order("k", 1, Some("one"))]).await;
+    for wrong in [second.url(), "redis://127.0.0.1:1".to_owned(), "nothing".to_owned()] {
+        assert!(cache.rotate(at(&wrong)).await.is_err(), "{wrong}");
+        assert_eq!(value(&cache, "k").await, Some((1, "one".to_owned())), "the present one stays");
+    }
+    assert_eq!(cache.trusted_since_ms(), 0);
+    cache.rotate(at(&format!("redis://:hunter2@127.0.0.1:{}", second.port))).await.unwrap();
+    assert_eq!(value(&cache, "k").await, None);
+    assert!(cache.trusted_since_ms() > 0);
+    let since = cache.trusted_since_ms();
+    cache.rotate(at(&format!("redis://default:hunter2@127.0.0.1:{}", second.port))).await.unwrap();
+    assert_eq!(cache.trusted_since_ms(), since, "the same server by another account");
+}
+
 /// Whether this is the longer run: `SOAK` is set.
 fn soak() -> bool {
     std::env::var_os("SOAK").is_some()

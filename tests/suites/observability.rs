@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use harness::client::Api;
+use harness::{client::Api, dataplane::DataPlane, manifests};
 use serde_json::Value;
-
-use crate::stage::Stage;
 
 /// The name of every metric of the project starts with this.
 const PREFIX: &str = "flyweight_";
@@ -14,10 +12,15 @@ const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 #[tokio::test]
 async fn alerts_and_dashboards_ask_for_metrics_that_exist() {
-    let stage = Stage::embedded();
+    let dir = tempfile::tempdir().unwrap();
+    let [samples, data, security] = [manifests::samples(), dir.path().join("data"), dir.path().join("security")];
+    manifests::write_encryption_key(&security);
+    let [samples, data, security] = [samples, data, security].map(|path| path.display().to_string());
+    let data_plane =
+        DataPlane::start(&["serve", "--manifests", &samples, "--data-dir", &data, "--security", &security]);
     // A family with labels appears with its first sample.
-    assert_eq!(stage.api.get("/api/v1/products/none").await.status, 404);
-    let metrics = Api::at(&stage.data_plane.admin).get("/metrics").await;
+    assert_eq!(Api::at(&data_plane.url).get("/api/v1/products/none").await.status, 404);
+    let metrics = Api::at(&data_plane.admin).get("/metrics").await;
     assert_eq!(metrics.status, 200);
     let operator = fs::read_to_string(root().join("operator/src/metrics.rs")).unwrap();
     let mut asked = BTreeSet::new();

@@ -35,8 +35,11 @@ end
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
-  io.write(string.format(
-    "%-6s %9.0f /s   p50 %7.2f   p90 %7.2f   p99 %7.2f   p99.9 %7.2f   max %8.2f ms   %d requests, %d failed\n",
-    mix, summary.requests / (summary.duration / 1e6), latency:percentile(50) / 1000, latency:percentile(90) / 1000,
-    latency:percentile(99) / 1000, latency:percentile(99.9) / 1000, latency.max / 1000, summary.requests, failed))
+  local function ms(percent) return latency:percentile(percent) / 1000 end
+  io.write(string.format("%-8s%12.0f%10.2f%10.2f%10.2f%10.2f%10.2f%12d%9d\n", mix, summary.requests / (summary.duration / 1e6),
+    ms(50), ms(90), ms(99), ms(99.9), latency.max / 1000, summary.requests, failed))
+  if failed > 0 then
+    io.write(string.format("%-8s  failed: %d answered with 4xx or 5xx, %d not in time, %d not connected, %d broken off\n", mix,
+      errors.status, errors.timeout, errors.connect, errors.read + errors.write))
+  end
 end

@@ -16,12 +16,18 @@ main() {
     tests/tools/install.sh bench
     [[ -n $URL ]] || serve
     fill
-    printf '\n%s, %s connections, %s s each, %s products, %s cores\n\n' "$URL" "$CONNECTIONS" "$EACH" "$PRODUCTS" "$(nproc)"
+    cat <<TEXT
+
+$URL: $CONNECTIONS connections, $EACH s each, $PRODUCTS products, $(nproc) cores that the server shares with wrk
+read: a product by its key    page: 20 products at some offset    write: the stock of a product    mixed: 95 reads and 5 writes of 100
+
+TEXT
+    printf '%-8s%12s%10s%10s%10s%10s%10s%12s%9s\n' mix requests/s 'p50 ms' 'p90 ms' 'p99 ms' 'p99.9 ms' 'max ms' requests failed
     local mix
     for mix in read page write mixed; do
         MIX=$mix wrk --threads "$THREADS" --connections "$CONNECTIONS" --duration "${EACH}s" --timeout 10s \
             --script tests/load/mix.lua "$URL" >"$RUN/wrk"
-        grep -E ' failed$' "$RUN/wrk"
+        grep -E "^$mix  " "$RUN/wrk"
     done
     echo
 }
@@ -52,6 +58,8 @@ fill() {
         printf 'data = "{\\"id\\":\\"load-%d\\",\\"name\\":\\"Lamp %d\\",\\"price\\":\\"19.90\\",\\"description\\":\\"%s\\"}"\n' "$n" "$n" "$description"
     done >"$RUN/fill"
     curl --silent --show-error --config "$RUN/fill"
+    curl --silent --show-error --fail --output /dev/null "$URL/api/v1/products/load-$PRODUCTS" ||
+        { echo "the products cannot be made at $URL" >&2 && exit 1; }
 }
 
 finish() {

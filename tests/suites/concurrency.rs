@@ -1,9 +1,16 @@
 //! Many at once: one wins each version, one effect for each idempotency key, pages that hold still while records come.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::join_all, stream};
-use harness::{client::Api, wait};
+use harness::{
+    client::{Answer, Api},
+    wait,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -14,6 +21,8 @@ const REQUESTS: usize = 10_000;
 const KEYS: usize = 2_000;
 const WRITERS: usize = 64;
 const VERSIONS: u64 = 10;
+/// How long a client goes on trying.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn concurrency_is_safe_over_embedded_stores() {
@@ -32,7 +41,7 @@ async fn lists_of_another_replica(stage: &Stage) {
     let other = tokio::task::block_in_place(|| stage.replica());
     let other = Api::at(&other.url);
     for path in ["/api/v1/users", "/api/v1/products"] {
-        let mut slowest = std::time::Duration::ZERO;
+        let mut slowest = Duration::ZERO;
         for index in 0..20 {
             let id = format!("gone-{index}");
             let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "G" });
@@ -40,10 +49,10 @@ async fn lists_of_another_replica(stage: &Stage) {
             assert_eq!(stage.api.post(path, &body).await.status, 201);
             let list = format!("{path}/search?q=G&limit=1000");
             let shown = async || other.get(&list).await.text.contains(&format!("\"{id}\""));
-            let second = std::time::Duration::from_secs(5);
+            let second = Duration::from_secs(5);
             wait::until("the other replica lists it", second, async || shown().await.then_some(())).await;
             assert_eq!(stage.api.send(Method::DELETE, &format!("{path}/{id}"), &[], &Value::Null).await.status, 204);
-            let answered = std::time::Instant::now();
+            let answered = Instant::now();
             wait::until("the other replica lists it no more", second, async || (!shown().await).then_some(())).await;
             slowest = slowest.max(answered.elapsed());
         }
@@ -76,7 +85,7 @@ async fn one_writer_wins_each_version(api: &Api, path: &str, body: &Value) {
             let (api, one, tag) = (api.clone(), Arc::clone(&one), tag.clone());
             tokio::spawn(async move {
                 let patch = json!({ "name": format!("{version}-{writer}") });
-                api.send(Method::PATCH, &one, &[("if-match", &tag)], &patch).await
+                patiently(&api, Method::PATCH, &one, ("if-match", &tag), &patch).await
             })
         });
         let answers: Vec<_> = join_all(writes).await.into_iter().map(Result::unwrap).collect();
@@ -90,7 +99,20 @@ async fn one_writer_wins_each_version(api: &Api, path: &str, body: &Value) {
     }
 }
 
-fn statuses(answers: &[harness::client::Answer]) -> HashMap<u16, usize> {
+/// A client that is told to try again, because there is too much to do, does so: what was refused was not done.
+async fn patiently(api: &Api, method: Method, path: &str, header: (&str, &str), body: &Value) -> Answer {
+    let started = Instant::now();
+    loop {
+        let answer = api.send(method.clone(), path, &[header], body).await;
+        if answer.status != 503 {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "{path}: {}", answer.text);
+        tokio::time::sleep(Duration::from_millis(rand::random_range(5..50))).await;
+    }
+}
+
+fn statuses(answers: &[Answer]) -> HashMap<u16, usize> {
     answers.iter().fold(HashMap::new(), |mut counts, answer| {
         *counts.entry(answer.status).or_default() += 1;
         counts
@@ -101,7 +123,7 @@ fn statuses(answers: &[harness::client::Answer]) -> HashMap<u16, usize> {
 async fn one_effect_for_each_key(api: &Api, path: &str) {
     let run = rand::random::<u32>();
     let before = api.get(path).await.json()["total"].as_u64().unwrap();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let calls = (0..REQUESTS).map(|index| {
         // neighbours have the same key now, and later ones again
         let number = index / 2 % KEYS;
@@ -110,16 +132,7 @@ async fn one_effect_for_each_key(api: &Api, path: &str) {
             true => json!({ "email": format!("k{run}-{number}@example.com"), "name": "K" }),
             false => json!({ "name": format!("k{number}"), "price": 1 }),
         };
-        async move {
-            for _ in 0..20 {
-                let answer = api.send(Method::POST, path, &[("idempotency-key", &key)], &body).await;
-                // a client that is told to try again does so, with its key
-                if answer.status != 503 {
-                    return (number, answer);
-                }
-            }
-            panic!("{path}: 503 again and again");
-        }
+        async move { (number, patiently(&api, Method::POST, path, ("idempotency-key", &key), &body).await) }
     });
     let answers: Vec<_> = stream::iter(calls).buffer_unordered(48).collect().await;
     eprintln!("{path}: {REQUESTS} requests with {KEYS} keys in {:?}", started.elapsed());

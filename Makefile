@@ -37,11 +37,11 @@ bench: ## Measure everything beside its peers (ONLY="memory growth policies serv
 	@$(if $(MEASURED),cargo bench --quiet --workspace --bench engine -- $(MEASURED))
 	@$(if $(filter races,$(ONLY)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
 
-soak: ## Prove stores, crashes, overload, outages and the operator at full length, some hours (the operator's part needs root)
+soak: ## Prove stores, crashes, overload, outages and the operator at full length, some hours (ONLY="durability ingest" for some suites; the operator's part needs root)
 	@cargo build --workspace --bins
-	@FLYWEIGHT_SOAK=1 tests/tools/with.sh mysql mariadb mongo -- cargo test --workspace --lib -- --nocapture random_queries
-	@FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture durability failpoints ingest order outage overload staleness
-	@tests/operator.sh --soak
+	@$(if $(ONLY),true,FLYWEIGHT_SOAK=1 tests/tools/with.sh mysql mariadb mongo -- cargo test --workspace --lib -- --nocapture random_queries)
+	@FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture $(or $(ONLY),durability failpoints ingest order outage overload staleness)
+	@$(if $(ONLY),true,tests/operator.sh --soak)
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
 	@tests/demo.sh run

@@ -1,4 +1,5 @@
-//! A payment provider that suites control: it charges once for each key, and fails, hangs, declines or refuses as it is told.
+//! A payment provider that suites control: it charges once for each key, and fails, hangs, declines or refuses as it is told. It also takes
+//! the messages to customers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +43,8 @@ struct Books {
     /// By their keys: the order and the amount.
     charged: BTreeMap<String, (String, String)>,
     reversed: BTreeSet<String>,
+    /// The keys of the messages to customers.
+    told: BTreeSet<String>,
 }
 
 impl Bank {
@@ -54,7 +57,10 @@ impl Bank {
         let listener = listener.unwrap_or_else(|error| panic!("no port for the bank: {error}"));
         let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
         let bank = Self { url: format!("http://127.0.0.1:{port}"), books: Arc::default() };
-        let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
+        let routes = Router::new()
+            .route("/charges", post(charge))
+            .route("/reversals", post(reverse))
+            .route("/messages", post(tell));
         let routes = routes.with_state(bank.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         bank
@@ -81,6 +87,11 @@ impl Bank {
             }
         }
         paid
+    }
+
+    /// The keys of the messages that customers got: one of them twice is one message.
+    pub fn told(&self) -> BTreeSet<String> {
+        self.books().told.clone()
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -127,6 +138,14 @@ async fn reverse(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
     let found = books.charged.contains_key(&key);
     books.reversed.insert(key);
     if found { StatusCode::OK } else { StatusCode::NOT_FOUND }
+}
+
+/// Not a bank's business, but it is at hand: takes messages to customers.
+async fn tell(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
+    match bank.books().told.insert(key_of(&headers)) {
+        true => StatusCode::CREATED,
+        false => StatusCode::CONFLICT,
+    }
 }
 
 fn key_of(headers: &HeaderMap) -> String {

@@ -29,8 +29,11 @@ struct Ready {
     admin: String,
 }
 
-/// The folder with the built programs.
+/// The folder with the built programs: `FLYWEIGHT_BIN_DIR`, or where this one was built.
 pub fn bin_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("FLYWEIGHT_BIN_DIR") {
+        return dir.into();
+    }
     let exe = std::env::current_exe().unwrap_or_default();
     let dir = exe.parent().unwrap_or(Path::new("."));
     if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_path_buf() } else { dir.to_path_buf() }

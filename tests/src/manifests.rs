@@ -39,6 +39,17 @@ pub fn write_backends(dir: &Path, urls: &[(&str, String)]) {
     }
 }
 
+/// Gives a backend the files of a Secret, its address among them.
+///
+/// # Panics
+/// A file cannot be read or written.
+pub fn copy_secret(from: &Path, to: &Path) {
+    let copied = fs::read_dir(from).and_then(|mut files| {
+        files.try_for_each(|file| file.and_then(|file| fs::copy(file.path(), to.join(file.file_name()))).map(|_| ()))
+    });
+    copied.unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+}
+
 /// Writes a key for encrypted fields as a pod finds it: `<dir>/encryption/key`.
 ///
 /// # Panics

@@ -28,6 +28,7 @@ pub struct Server {
     kind: Kind,
     dir: tempfile::TempDir,
     port: u16,
+    settings: &'static [(&'static str, &'static str)],
     child: Child,
 }
 
@@ -64,12 +65,25 @@ impl Server {
     /// # Panics
     /// It does not come up.
     pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, &[])
+    }
+
+    /// The same, with settings in the environment of `serve.sh`.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn start_with(kind: Kind, settings: &'static [(&'static str, &'static str)]) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         let port = free_port();
-        let child = launch(kind, dir.path().to_path_buf(), port);
-        let server = Self { kind, dir, port, child };
+        let child = launch(kind, dir.path().to_path_buf(), port, settings);
+        let server = Self { kind, dir, port, settings, child };
         server.wait();
         server
+    }
+
+    /// The folder of what clients are given besides the address, for a server with `KAFKA_SECURE`.
+    pub fn secret(&self) -> PathBuf {
+        self.dir.path().join("secret")
     }
 
     /// Its address as clients write it.
@@ -87,7 +101,7 @@ impl Server {
 
     /// Starts it again on its data and waits until it answers.
     pub fn restart(&mut self) {
-        self.child = launch(self.kind, self.dir.path().to_path_buf(), self.port);
+        self.child = launch(self.kind, self.dir.path().to_path_buf(), self.port, self.settings);
         self.wait();
     }
 
@@ -128,9 +142,9 @@ pub fn free_port() -> u16 {
         .unwrap_or_else(|error| panic!("no free port: {error}"))
 }
 
-fn launch(kind: Kind, dir: PathBuf, port: u16) -> Child {
+fn launch(kind: Kind, dir: PathBuf, port: u16, settings: &[(&str, &str)]) -> Child {
     let mut command = Command::new(tool("serve.sh"));
-    command.arg(kind.name()).arg(dir).arg(port.to_string());
+    command.arg(kind.name()).arg(dir).arg(port.to_string()).envs(settings.iter().copied());
     process::spawn(&command).unwrap_or_else(|error| panic!("{} cannot be started: {error}", kind.name()))
 }
 

@@ -15,19 +15,25 @@ use serde_json::{Value, json};
 use crate::stage::Stage;
 
 const PRODUCTS: usize = 50;
+/// Events of one request.
+const LOT: usize = 500;
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepted_events_are_applied_in_embedded_stores() {
     let mut stage = Stage::embedded();
     contract(&stage.api).await;
+    poisoned(&stage.api).await;
     killed(&mut stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepted_events_are_applied_over_real_servers() {
-    let Some(mut stage) = Stage::real("ingestion over real servers").await else { return };
+    let Some(mut stage) = Stage::real_secured("ingestion over real servers, Kafka with TLS and SCRAM").await else {
+        return;
+    };
     contract(&stage.api).await;
+    poisoned(&stage.api).await;
     killed(&mut stage).await;
 }
 
@@ -96,6 +102,80 @@ async fn until_stock(api: &Api, id: &str, stock: i64) {
     .await;
 }
 
+/// Events of products that are not there, among others: each is one dead letter, the rest is applied, and a replay after the fix empties the list.
+async fn poisoned(api: &Api) {
+    let (events, poison) = (scale::of(5_000, 100_000), scale::of(50, 1_000));
+    let seed: u32 = rand::random();
+    let ids = |n: usize| format!("good-{seed}-{n}");
+    let missing: Vec<String> = (0..poison).map(|n| format!("missing-{seed}-{n}")).collect();
+    create(api, (0..PRODUCTS).map(ids)).await;
+    let begun = Instant::now();
+    for first in (0..events).step_by(LOT) {
+        let event = |n: usize| {
+            let product = match n % (events / poison) {
+                0 => missing[n / (events / poison)].clone(),
+                _ => ids(n % PRODUCTS),
+            };
+            let at = format!("2026-01-{:02}T{:02}:{:02}:{:02}Z", n / 86_400 + 1, n / 3_600 % 24, n / 60 % 60, n % 60);
+            json!({ "product_id": product, "price": 2, "stock": n, "at": at }).to_string()
+        };
+        let lines = (first..events.min(first + LOT)).map(event).collect::<Vec<_>>().join("\n");
+        wait::until("room for events", Duration::from_secs(60), async || {
+            let answer =
+                api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(lines.clone().into_bytes())).await.unwrap();
+            assert!(matches!(answer.status, 202 | 503), "{}: {}", answer.status, answer.text);
+            (answer.status == 202).then_some(())
+        })
+        .await;
+    }
+    let sent = begun.elapsed();
+    nothing_waits(api).await;
+    assert_eq!(letters(api).await, poison as u64);
+    let applied = begun.elapsed();
+    for product in 0..PRODUCTS {
+        let newest = (0..events).rev().find(|n| n % PRODUCTS == product && n % (events / poison) != 0);
+        until_stock(api, &ids(product), newest.unwrap_or_default() as i64).await;
+    }
+    create(api, missing.iter().cloned()).await;
+    loop {
+        let answer = api.post("/api/v1/dead-letters/replay", &json!({ "stage": "ingest" })).await;
+        assert_eq!((answer.status, &answer.json()["failed"]), (200, &json!(0)), "{}", answer.text);
+        if answer.json()["more"] != true {
+            break;
+        }
+    }
+    assert_eq!(letters(api).await, 0);
+    for (n, id) in missing.iter().enumerate() {
+        until_stock(api, id, (n * (events / poison)) as i64).await;
+    }
+    eprintln!(
+        "{events} events sent in {sent:?}, applied after {applied:?}; {poison} dead letters, none after the replay"
+    );
+}
+
+async fn letters(api: &Api) -> u64 {
+    api.get("/api/v1/dead-letters?stage=ingest&limit=1").await.json()["total"].as_u64().unwrap()
+}
+
+/// Creates products in batches.
+async fn create(api: &Api, ids: impl Iterator<Item = String>) {
+    let operations: Vec<Value> =
+        ids.map(|id| json!({ "op": "create", "data": { "id": id, "name": "P", "price": 1 } })).collect();
+    for lot in operations.chunks(50) {
+        let answer = api.post("/api/v1/products/batch", &json!({ "atomic": false, "operations": lot })).await;
+        assert_eq!(answer.status, 207, "{}", answer.text);
+        let results = answer.json()["results"].as_array().unwrap().clone();
+        assert!(results.iter().all(|result| result["status"] == 201), "{}", answer.text);
+    }
+}
+
+async fn nothing_waits(api: &Api) {
+    wait::until("nothing waits", Duration::from_secs(300), async || {
+        (api.get("/api/v1/health").await.json()["queues"]["ingest"]["events"] == 0).then_some(())
+    })
+    .await;
+}
+
 /// Sends events from several clients, and kills and restarts the data plane while they are at it.
 async fn killed(stage: &mut Stage) {
     let seed: u32 = rand::random();
@@ -143,10 +223,7 @@ async fn killed(stage: &mut Stage) {
     for (n, newest) in newest.into_iter().enumerate() {
         until_stock(&api, &format!("i-{seed}-{n}"), newest as i64).await;
     }
-    wait::until("nothing waits", Duration::from_secs(30), async || {
-        (api.get("/api/v1/health").await.json()["queues"]["ingest"]["events"] == 0).then_some(())
-    })
-    .await;
+    nothing_waits(&api).await;
 }
 
 /// Sends one event until it is accepted.

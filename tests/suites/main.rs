@@ -14,6 +14,7 @@ mod failpoints;
 mod faults;
 mod feed;
 mod gateway;
+mod group;
 mod ingest;
 mod injection;
 mod live;

@@ -1,4 +1,7 @@
-//! Many versions of many keys, written on two replicas whose relays die by turns: the feed has each version of each key, in order.
+//! Many versions of many keys, written on two replicas whose relays die by turns: the feed has each version of each key, in order, and so has a
+//! group of consumers whose members come and go.
+
+mod readers;
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +16,14 @@ use harness::{client::Api, scale, wait};
 use reqwest::Method;
 use serde_json::json;
 
+use self::readers::Readers;
 use crate::{feed, stage::Stage};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     let Some(mut stage) = Stage::real("order of each key").await else { return };
-    let (keys, versions, restarts) = (scale::of(50, 1_000), scale::of(40, 100), scale::of(4, 20));
+    let (keys, versions) = (scale::of(50, 1_000), scale::of(40, 100));
+    let (restarts, rebalances) = (scale::of(4, 20), scale::of(2, 10));
     let seed: u32 = rand::random();
     eprintln!("seed: {seed}, events: {}, keys: {keys}, relay restarts: {restarts}", keys * versions);
     let mut other = tokio::task::block_in_place(|| stage.replica());
@@ -38,9 +43,11 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
             })
         })
         .collect();
+    let kafka = &stage.servers.as_ref().unwrap().kafka;
+    let mut readers = ["user", "product"].map(|entity| Readers::join(kafka, entity, &format!("r-{seed}-")));
     for restart in 1..=restarts {
         let due = keys * versions * restart / (restarts + 1);
-        wait::until("enough writes", Duration::from_secs(600), async || {
+        wait::until("enough writes", Duration::from_secs(900), async || {
             (written.load(Ordering::Relaxed) >= due).then_some(())
         })
         .await;
@@ -49,6 +56,9 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
             replica.kill();
             replica.restart();
         });
+        if restart.is_multiple_of(restarts / rebalances) {
+            futures::future::join_all(readers.iter_mut().map(Readers::rebalance)).await;
+        }
     }
     for client in clients {
         client.await.unwrap();
@@ -56,6 +66,9 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     let newest: BTreeMap<String, u64> = (0..keys).map(|key| (format!("r-{seed}-{key}"), versions as u64)).collect();
     feed::assert_has(&apis[0], &since, &newest).await;
     feed::assert_has(&apis[1], &since, &newest).await;
+    let [users, products] = readers;
+    let (users, products) = tokio::join!(users.finish(keys.div_ceil(2), versions), products.finish(keys / 2, versions));
+    assert_eq!((users, products), (rebalances, rebalances), "times that a group was shared out anew");
 }
 
 /// Writes one version of one key, on one replica or the other.

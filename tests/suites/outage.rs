@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{client::Api, scale, wait};
+use harness::{client::Api, scale, server::run_sql, wait};
 use reqwest::Method;
 use serde_json::json;
 
@@ -22,6 +22,7 @@ async fn a_stopped_broker_fails_no_write_and_a_frozen_database_is_answered_for_i
     let Some(mut stage) = Stage::real("outages of Kafka and MySQL").await else { return };
     broker_stops(&mut stage).await;
     database_freezes(&mut stage).await;
+    connections_run_out(&mut stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,4 +135,39 @@ async fn database_freezes(stage: &mut Stage) {
     let slowest = *slowest.lock().unwrap();
     eprintln!("the slowest answer with MySQL frozen took {slowest:?}");
     assert!(slowest < DEADLINE, "{slowest:?}");
+}
+
+/// Without a free connection to MySQL a call is answered within `CONNECTION_TIMEOUT`, not when one becomes free.
+async fn connections_run_out(stage: &mut Stage) {
+    let api = stage.api.clone();
+    let id = format!("locked-{}", rand::random::<u32>());
+    let user = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" });
+    assert_eq!(api.post("/api/v1/users", &user).await.status, 201);
+    let few = [("MAX_CONNECTIONS", "2"), ("CONNECTION_TIMEOUT", "300ms")];
+    tokio::task::block_in_place(|| {
+        stage.data_plane.kill();
+        stage.data_plane.restart_with(&few);
+    });
+    let url = stage.servers.as_ref().unwrap().mysql.url();
+    let lock = format!("BEGIN; SELECT 1 FROM users WHERE id = '{id}' FOR UPDATE; SELECT SLEEP(4); ROLLBACK");
+    let locked = std::thread::spawn(move || run_sql(&url, &lock));
+    let writers: Vec<_> = (0..6)
+        .map(|_| {
+            let (api, path) = (api.clone(), format!("/api/v1/users/{id}"));
+            tokio::spawn(async move { api.send(Method::PATCH, &path, &[], &json!({ "name": "B" })).await.status })
+        })
+        .collect();
+    // all connections wait for the lock, two seconds each
+    let waited = wait::until("a refusal for want of a connection", Duration::from_secs(20), async || {
+        let begun = Instant::now();
+        let answer = api.get(&format!("/api/v1/users/none-{}", rand::random::<u64>())).await;
+        (answer.status == 503).then(|| begun.elapsed())
+    })
+    .await;
+    eprintln!("refused for want of a connection after {waited:?}");
+    assert!((Duration::from_millis(250)..Duration::from_millis(1_500)).contains(&waited), "{waited:?}");
+    for writer in writers {
+        assert!(matches!(writer.await.unwrap(), 200 | 503 | 504));
+    }
+    locked.join().unwrap();
 }

@@ -55,21 +55,37 @@ impl Stage {
         Self::real_with(test, |dir| manifests::write_samples_with(dir, "")).await
     }
 
+    /// The sample shop over real servers, with TLS and an account at Kafka.
+    pub async fn real_secured(test: &str) -> Option<Self> {
+        Self::start(test, &[("KAFKA_SECURE", "yes")], |dir| manifests::write_samples_with(dir, "")).await
+    }
+
     /// A shop over real servers, by the manifests that are written into a folder.
     pub async fn real_with(test: &str, write: impl FnOnce(&Path)) -> Option<Self> {
+        Self::start(test, &[], write).await
+    }
+
+    async fn start(
+        test: &str,
+        settings: &'static [(&'static str, &'static str)],
+        write: impl FnOnce(&Path),
+    ) -> Option<Self> {
         for kind in [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka] {
             if let Err(why) = kind.available() {
                 skipped(test, &why);
                 return None;
             }
         }
-        let start = |kind| std::thread::spawn(move || Server::start(kind));
+        let start = |kind| std::thread::spawn(move || Server::start_with(kind, settings));
         let started = [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka].map(start);
         let [mysql, mongo, redis, kafka] = started.map(|server| server.join().unwrap());
         let dir = tempdir();
         let (backends, security) = folders(&dir);
         let urls = [("mysql", mysql.url()), ("mongodb", mongo.url()), ("redis", redis.url()), ("kafka", kafka.url())];
         manifests::write_backends(&backends, &urls);
+        if !settings.is_empty() {
+            manifests::copy_secret(&kafka.secret(), &backends.join("kafka"));
+        }
         manifests::write_encryption_key(&security);
         declare_stores_table(&mysql);
         write(&dir.path().join("manifests"));

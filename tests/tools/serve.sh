@@ -44,6 +44,7 @@ Data, sockets and DIR/server.log are in DIR. Environment:
   REDIS_APPENDONLY  yes: redis keeps its data in an append-only file (no)
   REDIS_PASSWORD    redis: the password that clients must give (none)
   KAFKA_OPTS        kafka: more options for Java
+  KAFKA_SECURE      yes: kafka listens with TLS and SCRAM too, and DIR/secret has what a client is given for that (no)
 Accounts of mysql and mariadb: shop / shop-secret (database shop, and any shop_...), root / root-secret.
 TEXT
 }
@@ -116,13 +117,53 @@ serve_kafka() {
     # the controller listens on a loopback address that belongs to this port, so one port number is enough
     local controller=127.77.$((PORT / 256)).$((PORT % 256)):9093
     if [[ $PORT == 9093 ]]; then controller=${controller%:*}:9094; fi
-    no_data && die "$TOOL/fresh is missing: install kafka again"
-    kafka_properties "$controller" >"$DIR/server.properties"
+    if [[ ${KAFKA_SECURE:-} == yes ]]; then
+        secure_kafka "$controller" 127.78.$((PORT / 256)).$((PORT % 256))
+    else
+        no_data && die "$TOOL/fresh is missing: install kafka again"
+        kafka_properties "$controller" >"$DIR/server.properties"
+    fi
     local options=(-Xmx256m -Xms64m -XX:+UseSerialGC -Dlog4j2.configurationFile="$TOOLS_DIR/kafka/log4j2.properties")
     # shellcheck disable=SC2206  # several options in one variable
     options+=(${KAFKA_OPTS:-})
     if [[ -e $TOOL/kafka.jsa ]]; then options+=(-XX:SharedArchiveFile="$TOOL/kafka.jsa" -Xshare:auto); fi
     exec java "${options[@]}" -cp "$(class_path)" kafka.Kafka "$DIR/server.properties"
+}
+
+# A listener of its own with TLS and an account, on a loopback address that belongs to the port: secure_kafka CONTROLLER ADDRESS
+secure_kafka() {
+    local secret=$DIR/secret
+    { kafka_properties "$1" && secure_properties "$1" "$2:9095"; } >"$DIR/server.properties"
+    [[ ! -e $DIR/data ]] || return 0
+    mkdir -p "$secret"
+    key_pair() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "$@" 2>/dev/null; }
+    key_pair -x509 -days 30 -subj /CN=flyweight-test-ca -keyout "$DIR/ca.key" -out "$secret/ca.crt"
+    key_pair -subj /CN=kafka -keyout "$DIR/kafka.key" -out "$DIR/kafka.csr"
+    openssl x509 -req -days 30 -in "$DIR/kafka.csr" -CA "$secret/ca.crt" -CAkey "$DIR/ca.key" -CAcreateserial \
+        -extfile <(echo "subjectAltName=IP:$2") -out "$DIR/kafka.crt" 2>/dev/null
+    cat "$DIR/kafka.key" "$DIR/kafka.crt" >"$DIR/kafka.pem"
+    local password
+    password=$(openssl rand -hex 12)
+    printf %s "$2:9095" >"$secret/url"
+    printf %s shop >"$secret/username"
+    printf %s "$password" >"$secret/password"
+    sed "s|^log.dirs=.*|log.dirs=$DIR/data.new|" "$DIR/server.properties" >"$DIR/format.properties"
+    java -Xmx128m -cp "$(class_path)" kafka.tools.StorageTool format --cluster-id Rmx5d2VpZ2h0LXRlc3RzMQ \
+        --config "$DIR/format.properties" --add-scram "SCRAM-SHA-512=[name=shop,password=$password]"
+    mv -T -- "$DIR/data.new" "$DIR/data"
+}
+
+# The later of two lines of one name counts: secure_properties CONTROLLER LISTENER
+secure_properties() {
+    cat <<PROPERTIES
+listeners=PLAINTEXT://$BIND:$PORT,CONTROLLER://$1,SECURE://$2
+advertised.listeners=PLAINTEXT://${ADVERTISE:-$BIND}:$PORT,SECURE://$2
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location=$DIR/kafka.pem
+PROPERTIES
 }
 
 kafka_properties() {

@@ -105,7 +105,7 @@ pub struct Position {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// The records, in order.
     pub records: Vec<Record>,

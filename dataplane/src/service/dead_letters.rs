@@ -1,6 +1,10 @@
 //! Dead letters: what could not be done, kept with its error, listed, replayed or dropped.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
@@ -22,8 +26,10 @@ const ACTOR: &str = "pipeline";
 const ERROR_MAX: usize = 2_000;
 /// The most bytes of a payload; a longer one is kept as a note of its length.
 const PAYLOAD_MAX: usize = 900_000;
-/// Letters that are replayed by one call.
+/// Letters that are replayed by one call at most.
 const REPLAYED_MAX: u32 = 1_000;
+/// After this time a call begins no further replay, so that it is answered in time.
+const REPLAY_TIME: Duration = Duration::from_secs(5);
 
 /// Something that could not be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +95,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put(&self, letter: Letter) -> Result<Key, ServiceError> {
+    pub async fn put(&self, letter: Letter) -> Result<Record, ServiceError> {
         let Letter { stage, subject, failure, attempts, trace, payload } = letter;
         let key = derived_key(&format!("dead letter {stage} {subject}"));
         let mut payload = Json::from_value(&payload);
@@ -107,8 +113,7 @@ impl DeadLetters {
             ("trace", short(trace, 64)),
             ("payload", Value::Json(payload)),
         ]);
-        self.records.put(&key, values, ACTOR).await?;
-        Ok(key)
+        self.records.put(&key, values, ACTOR).await
     }
 
     /// Does again what a letter is about, and removes it.
@@ -133,7 +138,12 @@ impl DeadLetters {
         let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: REPLAYED_MAX, count: false };
         let page = self.records.find(&query).await?;
         let mut done = Replayed { more: page.next.is_some(), ..Replayed::default() };
+        let begun = Instant::now();
         for letter in &page.records {
+            if begun.elapsed() > REPLAY_TIME {
+                done.more = true;
+                break;
+            }
             match self.replay_one(letter).await {
                 Ok(()) | Err(ServiceError::NotFound) => done.replayed += 1,
                 Err(error) => {
@@ -185,7 +195,14 @@ impl DeadLetters {
             ServiceError::Conflict(format!("letters of {stage} cannot be replayed here: ask a group that serves it"))
         })?;
         source.replay(letter).await?;
-        // it may have failed again already: then a newer letter is in its place, and stays
+        self.take_back(letter).await
+    }
+
+    /// Removes a letter as it was read or put. A newer one in its place, of another failure or another worker, stays.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn take_back(&self, letter: &Record) -> Result<(), ServiceError> {
         let this = Precondition::OneOf(vec![letter.version]);
         match self.records.delete(&letter.key, &this, &Origin::of(ACTOR)).await {
             Err(ServiceError::NotFound | ServiceError::Stale { .. }) => Ok(()),

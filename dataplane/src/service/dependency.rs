@@ -18,10 +18,12 @@ use crate::breaker::Breaker;
 
 /// Repetitions that each first call allows.
 const RATIO: f64 = 0.2;
-/// Repetitions that are allowed in any second, so that the last failed ones are not stranded when nothing new comes.
-const PER_SECOND: f64 = 1.0;
 /// The most repetitions that are saved up.
-const SAVED_MAX: f64 = 100.0;
+const SAVED_MAX: f64 = 10.0;
+/// After so long without a first call the last failed ones are repeated all the same, one in such a time: nobody else would pay for them.
+const IDLE: Duration = Duration::from_secs(1);
+/// With each success in a row they go twice as fast, so often.
+const DOUBLED_MAX: u32 = 10;
 
 /// Something outside that steps call.
 pub struct Dependency {
@@ -34,11 +36,16 @@ pub struct Dependency {
     refused: AtomicU64,
 }
 
-/// What repetitions may still be made: a failing dependency sees at most 1.2 times the traffic, and one call a second beyond that.
-#[derive(Debug)]
+/// What repetitions may still be made: a failing dependency sees at most 1.2 times the traffic, and without any one call a second.
+#[derive(Debug, Default)]
 struct Budget {
     tokens: f64,
-    at: Instant,
+    /// The last first call.
+    first: Option<Instant>,
+    /// The last call.
+    last: Option<Instant>,
+    /// Successes in a row.
+    successes: u32,
 }
 
 impl Dependency {
@@ -47,7 +54,7 @@ impl Dependency {
         Self {
             name,
             breaker: ArcSwap::from_pointee(Breaker::new(threshold, open_for)),
-            budget: Mutex::new(Budget { tokens: 0.0, at: Instant::now() }),
+            budget: Mutex::default(),
             calls: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -81,15 +88,17 @@ impl Dependency {
         self.repeated.fetch_add(u64::from(again), Ordering::Relaxed);
         let late = || Failure::retryable(format!("{} did not answer within {deadline:?}", self.name));
         let outcome = timeout(deadline, work).await.unwrap_or_else(|_| Err(late()));
-        match &outcome {
-            Err(Failure { class: Class::Retryable, .. }) => {
+        let failed = matches!(&outcome, Err(Failure { class: Class::Retryable, .. }));
+        self.budget.lock().ended(failed);
+        match failed {
+            true => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 if permit.failure() {
                     tracing::warn!(dependency = self.name, "left alone for a while: it keeps failing");
                 }
             }
             // it answered, whatever it said
-            _ => permit.success(),
+            false => permit.success(),
         }
         outcome
     }
@@ -113,18 +122,28 @@ impl Dependency {
 impl Budget {
     /// Whether a call may be made now.
     fn take(&mut self, again: bool, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.tokens = (self.tokens + since * PER_SECOND).min(SAVED_MAX);
         if !again {
             self.tokens = (self.tokens + RATIO).min(SAVED_MAX);
-            return true;
-        }
-        let may = self.tokens >= 1.0;
-        if may {
+            self.first = Some(now);
+        } else if self.tokens >= 1.0 {
             self.tokens -= 1.0;
+        } else if self.is_idle(now) {
+            // what little traffic there is has paid for this one
+            self.tokens = 0.0;
+        } else {
+            return false;
         }
-        may
+        self.last = Some(now);
+        true
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        since(self.first) >= IDLE && since(self.last) >= IDLE / 2_u32.pow(self.successes)
+    }
+
+    fn ended(&mut self, failed: bool) {
+        self.successes = if failed { 0 } else { (self.successes + 1).min(DOUBLED_MAX) };
     }
 }
 
@@ -133,19 +152,51 @@ mod tests {
     use super::*;
     use crate::breaker::BreakerState;
 
-    #[test]
-    fn repetitions_are_a_fifth_of_the_calls_and_one_a_second() {
-        let start = Instant::now();
-        let mut budget = Budget { tokens: 0.0, at: start };
-        let mut repeated = 0;
-        for _ in 0..1_000 {
-            assert!(budget.take(false, start));
-            repeated += (0..5).filter(|_| budget.take(true, start)).count();
+    /// What a dependency sees in a time in which so many new calls come in a second, each of which would be repeated for ever, and all
+    /// calls fail or none does: new calls, and repetitions.
+    fn seen(budget: &mut Budget, per_second: f64, fails: bool, begun: Instant, time: Duration) -> (u32, u32) {
+        let (mut first, mut repeated) = (0, 0);
+        for ms in 0..u32::try_from(time.as_millis()).unwrap() {
+            let now = begun + Duration::from_millis(ms.into());
+            if f64::from(first) < f64::from(ms) * per_second / 1_000.0 {
+                assert!(budget.take(false, now));
+                budget.ended(fails);
+                first += 1;
+            }
+            if budget.take(true, now) {
+                budget.ended(fails);
+                repeated += 1;
+            }
         }
-        assert!((190..=200).contains(&repeated), "{repeated} repetitions of 1000 calls");
-        assert!(!budget.take(true, start));
-        assert!(budget.take(true, start + Duration::from_millis(1_001)));
-        assert!(!budget.take(true, start + Duration::from_millis(1_002)));
+        (first, repeated)
+    }
+
+    #[test]
+    fn a_failing_dependency_sees_at_most_a_fifth_more_or_one_call_a_second() {
+        let (begun, time) = (Instant::now(), Duration::from_secs(600));
+        for per_second in [1.5, 3.0, 10.0, 100.0, 900.0] {
+            let (first, repeated) = seen(&mut Budget::default(), per_second, true, begun, time);
+            assert!(f64::from(repeated) <= f64::from(first) * RATIO + 1.0, "{per_second}: {repeated} after {first}");
+            assert!(f64::from(repeated) >= f64::from(first) * RATIO - SAVED_MAX, "{per_second}: what it may is used");
+        }
+        for per_second in [0.0, 0.1, 0.5] {
+            let (first, repeated) = seen(&mut Budget::default(), per_second, true, begun, time);
+            assert!(first + repeated <= 601, "{per_second}: {repeated} after {first}");
+            assert!(repeated >= 290, "{per_second}: the last failed ones are not stranded: {repeated}");
+        }
+        // a time without failures saves up little
+        let mut budget = Budget::default();
+        for n in 0..1_000 {
+            assert!(budget.take(false, begun + time * n / 1_000));
+        }
+        let (first, repeated) = seen(&mut budget, 10.0, true, begun + time, time);
+        assert!(f64::from(repeated) <= f64::from(first) * RATIO + SAVED_MAX, "{repeated} after {first}");
+    }
+
+    #[test]
+    fn what_was_stranded_goes_faster_and_faster_once_the_dependency_is_well() {
+        let (first, repeated) = seen(&mut Budget::default(), 0.0, false, Instant::now() + IDLE, Duration::from_secs(5));
+        assert!(first == 0 && repeated > 1_000, "{repeated}");
     }
 
     #[tokio::test]

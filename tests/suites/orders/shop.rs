@@ -14,6 +14,8 @@ use crate::stage::Stage;
 
 /// What a piece costs.
 const PRICE: i64 = 3;
+/// How long it may take until nothing is left of an order that ended: its message, and a hold that only a sweep finds.
+const SWEPT: Duration = Duration::from_secs(120);
 /// The statuses in which an order ends.
 const FINAL: [&str; 3] = ["completed", "failed", "cancelled"];
 
@@ -23,11 +25,6 @@ pub struct Shop {
     pub bank: Bank,
     /// The acknowledged orders: the product and the quantity of each.
     orders: Mutex<BTreeMap<String, (String, i64)>>,
-}
-
-/// A number for an ordinary run, or for a long one (`FLYWEIGHT_SOAK`).
-pub fn scaled(ordinary: usize, soak: usize) -> usize {
-    if std::env::var_os("FLYWEIGHT_SOAK").is_some() { soak } else { ordinary }
 }
 
 impl Shop {
@@ -95,15 +92,8 @@ impl Shop {
         let last = Mutex::new(String::new());
         let ended = wait::until("all orders to end", within, async || {
             let set_aside = self.set_aside().await;
-            let open: Vec<String> = self
-                .records("orders")
-                .await
-                .into_iter()
-                .filter(|(id, order)| {
-                    !FINAL.contains(&order["status"].as_str().unwrap()) && !fine(set_aside.contains(id))
-                })
-                .map(|(id, _)| id)
-                .collect();
+            let open = self.open_ones().await.into_keys().filter(|id| !fine(set_aside.contains(id)));
+            let open: Vec<String> = open.collect();
             let first = open.first().cloned();
             if let Some(first) = first {
                 let path = format!("/api/v1/orders/{first}/timeline");
@@ -134,19 +124,24 @@ impl Shop {
         }
     }
 
-    /// Every acknowledged order is there; each completed one is paid once and in full, by one payment; no other is paid; what is gone from the
-    /// stock is what was sold, and nothing is held.
+    /// Every acknowledged order is there; each completed one is paid once and in full, by one payment; no other is paid; each customer is told
+    /// once; what is gone from the stock is what was sold, and nothing is held.
     pub async fn books_agree(&self, product: &str, initial: i64) {
         let (orders, payments) = (self.records("orders").await, self.records("payments").await);
+        let mut by_order: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for payment in payments.values() {
+            by_order.entry(payment["order_id"].as_str().unwrap()).or_default().push(payment);
+        }
         let paid = self.bank.paid();
-        let mut sold = 0;
+        let (mut sold, mut messages) = (0, BTreeSet::new());
         let known = self.orders.lock().unwrap().clone();
         for (id, (of, quantity)) in &known {
             let order = &orders[id];
-            let own: Vec<&Value> = payments.values().filter(|payment| payment["order_id"] == *id.as_str()).collect();
+            let own = by_order.remove(id.as_str()).unwrap_or_default();
             assert!(own.len() <= 1, "{id}: {own:?}");
             let total = (PRICE * quantity).to_string();
-            match order["status"].as_str().unwrap() {
+            let status = order["status"].as_str().unwrap();
+            match status {
                 "completed" => {
                     assert_eq!(paid.get(id), Some(&vec![total]), "{order}");
                     assert_eq!(own[0]["status"], "completed", "{own:?}");
@@ -158,10 +153,24 @@ impl Shop {
                 }
                 status => panic!("{id} is {status}"),
             }
+            messages.insert(format!("{id}-{status}"));
         }
+        assert!(by_order.is_empty(), "payments of no order: {by_order:?}");
         let strangers: BTreeSet<_> = paid.keys().filter(|id| !known.contains_key(*id)).collect();
         assert!(strangers.is_empty(), "{strangers:?}");
-        assert_eq!(self.stock(product).await, initial - sold, "{product}: nothing is held, nothing is lost");
+        // the message and the end of a hold that was left over come after an order's end
+        wait::until("all customers to be told", SWEPT, async || (self.bank.told() == messages).then_some(())).await;
+        let (stock, right) = (Mutex::new(0), initial - sold);
+        let swept = wait::until("every hold to end", SWEPT, async || {
+            *stock.lock().unwrap() = self.stock(product).await;
+            (*stock.lock().unwrap() == right).then_some(())
+        });
+        tokio::select! {
+            () = swept => (),
+            () = tokio::time::sleep(SWEPT - Duration::from_secs(1)) => {
+                panic!("{product}: {} in stock, {right} would be right", stock.lock().unwrap());
+            }
+        }
     }
 
     async fn set_aside(&self) -> BTreeSet<String> {
@@ -172,22 +181,47 @@ impl Shop {
             .collect()
     }
 
+    /// The orders that have not ended.
+    async fn open_ones(&self) -> BTreeMap<String, Value> {
+        let open = json!({ "field": "status", "op": "in", "value": ["pending", "processing", "paid"] });
+        self.all_of(|cursor| {
+            let body = json!({ "repository": "orders", "where": open, "limit": 1_000, "cursor": cursor });
+            (Method::POST, "/api/v1/repositories/query".to_owned(), Some(body.to_string().into_bytes()))
+        })
+        .await
+    }
+
     /// All records of a collection, by their ids.
     async fn records(&self, collection: &str) -> BTreeMap<String, Value> {
-        let mut all = BTreeMap::new();
-        let mut cursor = String::new();
+        self.all_of(|cursor| {
+            let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            (Method::GET, format!("/api/v1/{collection}?limit=1000{cursor}"), None)
+        })
+        .await
+    }
+
+    /// What all pages have together, by the ids.
+    async fn all_of(
+        &self,
+        request: impl Fn(Option<&str>) -> (Method, String, Option<Vec<u8>>),
+    ) -> BTreeMap<String, Value> {
+        let (mut all, mut cursor) = (BTreeMap::new(), None);
         loop {
-            let path = format!("/api/v1/{collection}?limit=1000{cursor}");
-            let page = self.stage.api.call(Method::GET, &path, &[], None).await;
-            let Some(page) = page.ok().filter(|page| page.status == 200).map(|page| page.json()) else {
+            let (method, path, body) = request(cursor.as_deref());
+            let page = self.stage.api.call(method, &path, &[], body).await;
+            let page = match page {
+                Ok(page) if page.status == 200 => page.json(),
+                Ok(page) if !matches!(page.status, 503 | 504) => panic!("{path}: {}", page.text),
                 // just started again
-                tokio::task::yield_now().await;
-                continue;
+                Ok(_) | Err(_) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
             };
             let items = page["items"].as_array().unwrap();
             all.extend(items.iter().map(|item| (item["id"].as_str().unwrap().to_owned(), item.clone())));
             match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
+                Some(next) => cursor = Some(next.to_owned()),
                 None => return all,
             }
         }
@@ -198,7 +232,7 @@ impl Shop {
 fn manifests(dir: &std::path::Path, bank: &Bank) {
     let pipeline = format!(
         "  pipeline:\n    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    breaker: {{ threshold: 20, timeout: 500ms }}\n    \
-         payments: {{ timeout: 500ms, http: {{ url: \"{}\" }} }}\n",
+         payments: {{ timeout: 500ms, http: {{ url: \"{0}\" }} }}\n    notifications: {{ webhookUrl: \"{0}/messages\" }}\n",
         bank.url
     );
     manifests::write_samples_with(dir, &pipeline);

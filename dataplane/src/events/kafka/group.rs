@@ -111,11 +111,11 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Revoke(gone) => {
+            // also what comes: a record of before that was on its way when the partition went is not one of this time
+            Rebalance::Revoke(moved) | Rebalance::Assign(moved) => {
                 let mut held = self.0.lock();
-                gone.elements().iter().for_each(|one| _ = held.partitions.remove(&one.partition()));
+                moved.elements().iter().for_each(|one| _ = held.partitions.remove(&one.partition()));
             }
-            Rebalance::Assign(_) => (),
             Rebalance::Error(error) => tracing::debug!(%error, "the group could not be shared out"),
         }
     }

@@ -1,7 +1,13 @@
 //! The four stages. Each can be done again, at any place where it was cut off, without a second effect.
+//!
+//! A product's holds are changed in three steps: the product is read, the order is looked at, the product is written if it is as it was read. A
+//! worker that stood still between any two of them for however long does nothing: had another worker gone on with the order meanwhile, it
+//! would have changed the product or the order. So an order that went on never gets a second hold, and what is held for one that ended
+//! or is gone is given back by whoever comes across it.
 
 use std::collections::BTreeMap;
 
+use futures::future::BoxFuture;
 use serde_json::{Value as Tree, json};
 
 use super::{ACTOR, Pipeline, due_later, work::Case};
@@ -19,18 +25,34 @@ use crate::{
         failure::Failure,
         notify::{Message, render},
         payment::{Charge, Charged, derived_key},
-        records::Records,
+        records::{
+            Records,
+            writes::{Adjusted, Still},
+        },
     },
 };
+
+/// What came of the wish to hold a product.
+enum Hold {
+    Held,
+    /// There is not enough, and why.
+    Short(String),
+    /// Somebody else went on with the order.
+    Moved,
+}
 
 impl Pipeline {
     /// Holds the stock of every item, or gives the order up where there is not enough.
     pub(super) async fn hold_stock(&self, case: &Case) -> Result<(), Failure> {
         let mut refused = None;
         for (product, quantity) in wanted(case) {
-            refused = self.hold(&product, &case.key, quantity).await?;
-            if refused.is_some() {
-                break;
+            match self.hold(case, &product, quantity).await? {
+                Hold::Held => (),
+                Hold::Short(reason) => {
+                    refused = Some(reason);
+                    break;
+                }
+                Hold::Moved => return self.give_back_strays(case).await,
             }
         }
         let moved = self.move_on(case, |progress| match &refused {
@@ -45,62 +67,83 @@ impl Pipeline {
             }
         });
         if moved.await?.is_none() {
-            self.give_back_stray(case).await?;
+            self.give_back_strays(case).await?;
         }
         Ok(())
     }
 
-    /// Holds pieces of one product; says why where that cannot be.
-    async fn hold(&self, product: &Key, order: &Key, quantity: i64) -> Result<Option<String>, Failure> {
-        let Some(products) = &self.parts.products else { return Ok(None) };
+    /// Holds pieces of one product for an order that is still where its case was read.
+    async fn hold(&self, case: &Case, product: &Key, quantity: i64) -> Result<Hold, Failure> {
+        let Some(products) = &self.parts.products else { return Ok(Hold::Held) };
         let schema = products.schema();
-        let held = products.adjust(product, ACTOR, |current| {
-            match stock::hold(schema, &current.values, order, quantity, Timestamp::now()) {
-                Held::Now(row) => Ok(Some(row)),
-                Held::Already => Ok(None),
-                Held::Short(left) => Err(ServiceError::Conflict(format!(
-                    "not enough stock of {product}: {quantity} are wanted, there are {left}"
-                ))),
-                Held::Crowded => Err(ServiceError::Contended),
-            }
-        });
-        match held.await {
-            Err(ServiceError::Conflict(reason)) => Ok(Some(reason)),
-            Err(ServiceError::NotFound) => Ok(Some(format!("there is no product {product}"))),
-            held => Ok(held.map(|_| None)?),
-        }
-    }
-
-    /// After a worker stood still: the order went on without it, so what it held just now may be nobody's.
-    async fn give_back_stray(&self, case: &Case) -> Result<(), Failure> {
-        let now = self.case(&case.key).await?;
-        let stray = match &now {
-            None => true,
-            Some(now) if now.progress.is_settled() || now.progress.ending.is_some() => true,
-            // its items were changed before it was taken up
-            Some(now) => now.progress.stage == Stage::Orders && wanted(now) != wanted(case),
+        let hold = |current: &Record| match stock::hold(schema, &current.values, &case.key, quantity, Timestamp::now())
+        {
+            Held::Now(row) => Ok(Some(row)),
+            Held::Already => Ok(None),
+            Held::Short(left) => Err(ServiceError::Conflict(format!(
+                "not enough stock of {product}: {quantity} are wanted, there are {left}"
+            ))),
+            Held::Crowded => Err(ServiceError::Contended),
         };
-        if stray { self.end_holds(case, Settling::Release).await } else { Ok(()) }
+        match products.adjust_while(product, ACTOR, hold, &|| Box::pin(self.is_unmoved(case))).await {
+            Ok(Adjusted::Changed(_) | Adjusted::Unchanged) => Ok(Hold::Held),
+            Ok(Adjusted::Refused) => Ok(Hold::Moved),
+            Err(ServiceError::Conflict(reason)) => Ok(Hold::Short(reason)),
+            Err(ServiceError::NotFound) => Ok(Hold::Short(format!("there is no product {product}"))),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Ends the order's holds, as far as there are any.
-    async fn end_holds(&self, case: &Case, settling: Settling) -> Result<(), Failure> {
+    /// After a worker stood still: the order ended or went on without it, so what it held just now may be nobody's.
+    async fn give_back_strays(&self, case: &Case) -> Result<(), Failure> {
         for product in wanted(case).into_keys() {
-            self.end_hold(&product, &case.key, settling).await?;
+            self.give_back_stray(&product, &case.key).await?;
         }
         Ok(())
     }
 
-    /// Ends an order's hold of a product, if there is one.
-    pub(super) async fn end_hold(&self, product: &Key, order: &Key, settling: Settling) -> Result<(), Failure> {
-        let Some(products) = &self.parts.products else { return Ok(()) };
+    /// Gives back what an order holds of a product if that is nobody's. Says whether it was.
+    pub(super) async fn give_back_stray(&self, product: &Key, order: &Key) -> Result<bool, Failure> {
+        let stray = || Box::pin(self.is_stray(product, order)) as BoxFuture<'_, _>;
+        Ok(matches!(self.end_hold(product, order, Settling::Release, &stray).await?, Adjusted::Changed(_)))
+    }
+
+    /// Whether what an order holds of a product is nobody's: the order has ended or is gone, or went on without this product. Once it is so it
+    /// stays so.
+    async fn is_stray(&self, product: &Key, order: &Key) -> Result<bool, ServiceError> {
+        Ok(self.case(order).await?.is_none_or(|case| {
+            let progress = &case.progress;
+            let dropped = progress.stage != Stage::Orders && !wanted(&case).contains_key(product);
+            dropped || progress.is_settled() || progress.ending.is_some()
+        }))
+    }
+
+    /// Ends the holds of an order that is still where its case was read, as far as there are any. False where it is elsewhere.
+    async fn end_holds(&self, case: &Case, settling: Settling) -> Result<bool, Failure> {
+        for product in wanted(case).into_keys() {
+            let unmoved = || Box::pin(self.is_unmoved(case)) as BoxFuture<'_, _>;
+            if self.end_hold(&product, &case.key, settling, &unmoved).await? == Adjusted::Refused {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends an order's hold of a product, if there is one and `still` says so.
+    async fn end_hold(
+        &self,
+        product: &Key,
+        order: &Key,
+        settling: Settling,
+        still: &Still<'_>,
+    ) -> Result<Adjusted, Failure> {
+        let Some(products) = &self.parts.products else { return Ok(Adjusted::Unchanged) };
         let schema = products.schema();
-        let ended =
-            products.adjust(product, ACTOR, |current| Ok(stock::settle(schema, &current.values, order, settling)));
-        match ended.await {
+        let settle = |current: &Record| Ok(stock::settle(schema, &current.values, order, settling));
+        match products.adjust_while(product, ACTOR, settle, still).await {
             // a product that was deleted took its holds with it
-            Err(ServiceError::NotFound) => Ok(()),
-            ended => Ok(ended.map(drop)?),
+            Err(ServiceError::NotFound) => Ok(Adjusted::Unchanged),
+            ended => Ok(ended?),
         }
     }
 
@@ -159,9 +202,25 @@ impl Pipeline {
         if let Some(ending) = case.progress.ending {
             return self.give_back(case, ending).await;
         }
-        let Some(sold) = self.sell(case).await? else { return Ok(()) };
-        self.end_holds(&sold, Settling::Commit).await?;
-        let moved = self.move_on(&sold, |progress| {
+        if case.progress.sold {
+            return self.commit_holds(case).await;
+        }
+        // decided first, so that the order cannot be called off while its holds are ended one by one
+        let decided = self.move_on(case, |progress| {
+            progress.sold = true;
+            (None, Some(due_later()))
+        });
+        match decided.await? {
+            Some(record) => self.commit_holds(&self.case_of(record)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit_holds(&self, sold: &Case) -> Result<(), Failure> {
+        if !self.end_holds(sold, Settling::Commit).await? {
+            return Ok(());
+        }
+        let moved = self.move_on(sold, |progress| {
             progress.note("stock_committed", None);
             progress.advance(Stage::Notifications);
             (Some("completed"), Some(due_later()))
@@ -169,23 +228,10 @@ impl Pipeline {
         moved.await.map(drop)
     }
 
-    /// Decides that the order is fulfilled, so that it cannot be called off while its holds are ended one by one.
-    async fn sell(&self, case: &Case) -> Result<Option<Case>, Failure> {
-        if case.progress.sold {
-            return self.case(&case.key).await;
-        }
-        let moved = self.move_on(case, |progress| {
-            progress.sold = true;
-            (None, Some(due_later()))
-        });
-        match moved.await? {
-            Some(_) => self.case(&case.key).await,
-            None => Ok(None),
-        }
-    }
-
     async fn give_back(&self, case: &Case, ending: Ending) -> Result<(), Failure> {
-        self.end_holds(case, Settling::Release).await?;
+        if !self.end_holds(case, Settling::Release).await? {
+            return Ok(());
+        }
         let charge = self.charge_of(case);
         let reversed = self.reverse(&charge).await?;
         let moved = self.move_on(case, |progress| {
@@ -198,13 +244,20 @@ impl Pipeline {
 
     /// Takes back what was charged, or may have been; false where no payment was ever begun.
     async fn reverse(&self, charge: &Charge) -> Result<bool, Failure> {
-        let Some(payments) = &self.parts.payments else { return Ok(false) };
+        let tools = self.tools.load_full();
+        let reversal = || self.bank.call(false, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
+        let Some(payments) = &self.parts.payments else {
+            // no record says whether anything was charged: the provider knows
+            if !charge.amount.is_zero() {
+                reversal().await?;
+            }
+            return Ok(!charge.amount.is_zero());
+        };
         let Some(payment) = payments.find_one(&charge.key).await? else { return Ok(false) };
         let status = status_of(payments, &payment);
         if matches!(status.as_str(), "pending" | "completed") {
-            let tools = self.tools.load_full();
             // the payment last: while it is open, whoever comes next reverses again
-            self.bank.call(false, tools.settings.payments.timeout.0, tools.provider.reverse(charge)).await?;
+            reversal().await?;
             let to = if status == "pending" { "cancelled" } else { "refunded" };
             if self.end_payment(&charge.key, to, None).await? == "completed" {
                 return Err(Failure::system("the payment was completed at the same moment"));
@@ -307,7 +360,8 @@ impl Pipeline {
             _ => 0.into(),
         };
         Charge {
-            key: derived_key(&format!("payment of order {}", case.key)),
+            // an order that was deleted and placed anew under the same key pays anew
+            key: derived_key(&format!("payment of order {} placed {}", case.key, case.record.created_at.0)),
             order: case.key.clone(),
             user: text("user_id"),
             amount,

@@ -6,9 +6,9 @@ use super::{Pipeline, STUCK_AFTER, after};
 use crate::{
     domain::{
         progress::{Ending, Progress, Stage},
-        query::{Comparison, Direction, FieldRef, Filter, Query, Start},
-        record::{Key, Record},
-        stock::{self, Settling},
+        query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
+        record::Record,
+        stock,
         value::{Timestamp, Value},
     },
     service::{error::ServiceError, failure::Failure, records::Records},
@@ -20,7 +20,7 @@ const ORDERS_EVERY: Duration = Duration::from_secs(2);
 const HOLDS_EVERY: u32 = 10;
 /// Holds that are older are looked at: by then an order is seldom still under way.
 const HOLDS_AFTER: Duration = Duration::from_secs(60);
-/// What one sweep finds at most.
+/// What one look finds at most.
 const FOUND_MAX: u32 = 500;
 
 impl Pipeline {
@@ -50,7 +50,7 @@ impl Pipeline {
     /// Takes up the orders that are due, or will be within a time.
     pub(super) async fn sweep_orders(&self, ahead: Duration) -> Result<(), Failure> {
         let orders = &self.parts.orders;
-        for record in due(orders, "due_at", after(ahead)).await? {
+        for record in due(orders, "due_at", after(ahead), Start::Offset(0)).await?.records {
             let progress = Progress::of(orders.schema(), &record.values);
             if progress.parked.is_none() {
                 self.hint(progress.stage, record.key);
@@ -65,19 +65,24 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that went on without it.
+    /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that ended without it.
     pub(super) async fn sweep_holds(&self, age: Duration) -> Result<(), Failure> {
         let Some(products) = &self.parts.products else { return Ok(()) };
         let before = Timestamp(Timestamp::now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        for product in due(products, "held_since", before).await? {
-            for order in stock::held_before(products.schema(), &product.values, before) {
-                if self.is_over(&order).await? {
-                    tracing::warn!(product = %product.key, %order, "a hold that was left over is given back");
-                    self.end_hold(&product.key, &order, Settling::Release).await?;
+        let mut start = Start::Offset(0);
+        loop {
+            let page = due(products, "held_since", before, start).await?;
+            for product in page.records {
+                for order in stock::held_before(products.schema(), &product.values, before) {
+                    if self.give_back_stray(&product.key, &order).await? {
+                        tracing::warn!(product = %product.key, %order, "a hold that was left over is given back");
+                    }
                 }
             }
+            // holds that are kept for good reason must not hide those behind them
+            let Some(next) = page.next else { return Ok(()) };
+            start = Start::After(next);
         }
-        Ok(())
     }
 
     /// Brings the metric of dead letters up to date; without an answer it stays as it was.
@@ -88,24 +93,20 @@ impl Pipeline {
             }
         }
     }
-
-    async fn is_over(&self, order: &Key) -> Result<bool, Failure> {
-        Ok(self.case(order).await?.is_none_or(|case| case.progress.is_settled()))
-    }
 }
 
 /// The records whose time is before another, the oldest first.
-async fn due(records: &Records, field: &str, before: Timestamp) -> Result<Vec<Record>, Failure> {
-    let Some(index) = records.schema().internal_index_of(field) else { return Ok(Vec::new()) };
+async fn due(records: &Records, field: &str, before: Timestamp, start: Start) -> Result<Page, Failure> {
+    let Some(index) = records.schema().internal_index_of(field) else { return Ok(Page::default()) };
     let field = FieldRef::Field(index);
     let query = Query {
         filter: Filter::Compare(field, Comparison::Lt, Value::Time(before)),
         order: vec![(field, Direction::Ascending)],
-        start: Start::Offset(0),
+        start,
         limit: FOUND_MAX,
         count: false,
     };
-    Ok(records.find(&query).await?.records)
+    Ok(records.find(&query).await?)
 }
 
 fn is_before(records: &Records, record: &Record, field: &str, time: Timestamp) -> bool {

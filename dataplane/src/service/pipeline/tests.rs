@@ -8,10 +8,13 @@ use serde_json::json;
 
 use self::support::{Mood, Shop, settings};
 use super::*;
-use crate::domain::{
-    change::Origin,
-    progress::Ending,
-    stock::{self, Held},
+use crate::{
+    domain::{
+        change::Origin,
+        progress::Ending,
+        stock::{self, Held},
+    },
+    service::records::writes::Adjusted,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +135,7 @@ async fn a_worker_that_stood_still_has_no_effect_later() {
     assert_eq!((shop.stock("lamp").await, shop.status(&order).await), (3, "completed".to_owned()));
     assert_eq!(shop.bank.charged(), 1);
 
-    // one dies between its hold and the look at the order
+    // one held for an order that was called off meanwhile, and died before it could give back
     let schema = shop.parts.products.as_ref().unwrap().schema().clone();
     let lamp = "lamp".parse().unwrap();
     let held = shop.parts.products.as_ref().unwrap().adjust(&lamp, "test", |current| {
@@ -146,6 +149,66 @@ async fn a_worker_that_stood_still_has_no_effect_later() {
     tokio::time::sleep(Duration::from_millis(2)).await;
     shop.pipeline.sweep_holds(Duration::ZERO).await.unwrap();
     assert_eq!(shop.stock("lamp").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothing() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let lamp = "lamp".parse().unwrap();
+    let products = shop.parts.products.clone().unwrap();
+    let schema = products.schema();
+    for (stage, left) in [(Stage::Orders, 3), (Stage::Inventory, 1)] {
+        let order = shop.order(&[("lamp", 2)]).await;
+        shop.drive_to(&order, stage).await;
+        let mut case = shop.pipeline.case(&order).await.unwrap().unwrap();
+        if stage == Stage::Inventory {
+            let sold = shop.pipeline.move_on(&case, |progress| {
+                progress.sold = true;
+                (None, None)
+            });
+            case = shop.pipeline.case_of(sold.await.unwrap().unwrap());
+        }
+        let change = |current: &Record| {
+            Ok(match stage {
+                Stage::Orders => match stock::hold(schema, &current.values, &order, 2, Timestamp::now()) {
+                    Held::Now(row) => Some(row),
+                    other => panic!("{other:?}"),
+                },
+                _ => stock::settle(schema, &current.values, &order, stock::Settling::Commit),
+            })
+        };
+        let look = async || {
+            let unmoved = shop.pipeline.is_unmoved(&case).await?;
+            // it is allowed to, and stands still: others go on
+            if unmoved {
+                shop.drive(&order).await;
+            }
+            Ok(unmoved)
+        };
+        let outcome = products.adjust_while(&lamp, "test", change, &|| Box::pin(look())).await.unwrap();
+        assert!(!matches!(outcome, Adjusted::Changed(_)), "{stage:?}: {outcome:?}");
+        assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("completed".to_owned(), left), "{stage:?}");
+    }
+    assert_eq!(shop.bank.charged(), 2);
+    assert!(
+        stock::held_before(schema, &products.find_one(&lamp).await.unwrap().unwrap().values, after(STUCK_AFTER))
+            .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_placed_anew_under_the_key_of_a_deleted_one_pays_anew() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    for round in 1..=2 {
+        let order = shop.order_named("again", &[("lamp", 2)]).await;
+        shop.drive(&order).await;
+        assert_eq!((shop.status(&order).await, shop.bank.charged()), ("completed".to_owned(), round));
+        let none = super::super::precondition::Precondition::None;
+        shop.parts.orders.delete(&order, &none, &Origin::of("test")).await.unwrap();
+    }
+    assert_eq!(shop.stock("lamp").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

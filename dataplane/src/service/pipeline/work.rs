@@ -154,12 +154,16 @@ impl Pipeline {
     }
 
     /// The order as it is; none where it is gone or its items cannot be read.
-    pub(super) async fn case(&self, order: &Key) -> Result<Option<Case>, Failure> {
-        let Some(record) = self.parts.orders.find_one(order).await? else { return Ok(None) };
+    pub(super) async fn case(&self, order: &Key) -> Result<Option<Case>, ServiceError> {
+        Ok(self.parts.orders.find_one(order).await?.map(|record| self.case_of(record)))
+    }
+
+    /// An order as it was read.
+    pub(super) fn case_of(&self, record: Record) -> Case {
         let schema = self.parts.orders.schema();
         let progress = Progress::of(schema, &record.values);
         let items = order::items(schema, &record.values).unwrap_or_default();
-        Ok(Some(Case { key: order.clone(), record, progress, items }))
+        Case { key: record.key.clone(), record, progress, items }
     }
 
     /// How long until the order's next attempt; none when it is time.
@@ -181,9 +185,7 @@ impl Pipeline {
         let schema = self.parts.orders.schema();
         let moved = self.parts.orders.adjust(&case.key, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
-            let here = |one: &Progress| (one.stage, one.ending, one.attempts, one.parked.clone(), one.sold);
-            let items = |record: &Record| schema.get(&record.values, "items").clone();
-            if here(&progress) != here(&case.progress) || items(current) != items(&case.record) {
+            if !self.is_at(case, current, &progress) {
                 return Ok(None);
             }
             let (status, due) = change(&mut progress);
@@ -193,6 +195,20 @@ impl Pipeline {
             Err(ServiceError::NotFound) => Ok(None),
             moved => Ok(moved?),
         }
+    }
+
+    /// Whether an order is still where its case was read.
+    pub(super) async fn is_unmoved(&self, case: &Case) -> Result<bool, ServiceError> {
+        let now = self.case(&case.key).await?;
+        Ok(now.is_some_and(|now| self.is_at(case, &now.record, &now.progress)))
+    }
+
+    fn is_at(&self, case: &Case, now: &Record, progress: &Progress) -> bool {
+        let schema = self.parts.orders.schema();
+        let here = |one: &Progress| (one.stage, one.ending, one.attempts, one.parked.clone(), one.sold);
+        // another order of the same key is another order
+        let what = |record: &Record| (record.created_at, schema.get(&record.values, "items").clone());
+        here(progress) == here(&case.progress) && what(now) == what(&case.record)
     }
 
     /// Notes a failed attempt: the order is tried again, or set aside as a dead letter.
@@ -217,16 +233,19 @@ impl Pipeline {
         let letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
         let set_aside = self.move_on(case, |progress| {
             progress.attempts = attempts;
-            progress.parked = Some(letter.to_string());
+            progress.parked = Some(letter.key.to_string());
             progress.note("dead_lettered", Some(failure.to_string()));
             let holds = matches!(stage, Stage::Orders | Stage::Payments);
             (None, holds.then(|| after(PARKED_MAX)))
         });
         if set_aside.await?.is_some() {
             self.lines.count(stage, "dead_lettered");
-        } else if self.case(&case.key).await?.is_none_or(|now| now.progress.parked.as_deref() != Some(letter.as_str()))
+        } else if self
+            .case(&case.key)
+            .await?
+            .is_none_or(|now| now.progress.parked.as_deref() != Some(letter.key.as_str()))
         {
-            self.parts.letters.remove(&letter).await?;
+            self.parts.letters.take_back(&letter).await?;
         }
         Ok(Next::Done)
     }

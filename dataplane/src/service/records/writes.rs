@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -20,6 +20,20 @@ use crate::{
 
 /// How often a change is tried again when others change the record at the same time.
 pub const ATTEMPTS_MAX: u32 = 12;
+
+/// Whether a change may still be made.
+pub type Still<'a> = dyn Fn() -> BoxFuture<'a, Result<bool, ServiceError>> + Sync + 'a;
+
+/// What came of a change that the server itself does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Adjusted {
+    /// The record is changed, and is so now.
+    Changed(Record),
+    /// There was nothing to change.
+    Unchanged,
+    /// There was something to change, but no permission any more.
+    Refused,
+}
 
 impl Records {
     /// Creates a record.
@@ -205,13 +219,34 @@ impl Records {
         actor: &str,
         change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
     ) -> Result<Option<Record>, ServiceError> {
+        Ok(match self.adjust_while(key, actor, change, &|| Box::pin(async { Ok(true) })).await? {
+            Adjusted::Changed(record) => Some(record),
+            Adjusted::Unchanged | Adjusted::Refused => None,
+        })
+    }
+
+    /// The same, as long as `still` says so, which is asked between each read of the record and the commit that is guarded by the version read.
+    /// So who stands still in between, for however long, changes nothing, where whatever ends the permission changes the record too.
+    ///
+    /// # Errors
+    /// What the functions say, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
+    pub async fn adjust_while(
+        &self,
+        key: &Key,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
+        still: &Still<'_>,
+    ) -> Result<Adjusted, ServiceError> {
         for attempt in 0..ATTEMPTS_MAX {
             let current = self.current(key).await?;
-            let Some(values) = change(&current)? else { return Ok(None) };
+            let Some(values) = change(&current)? else { return Ok(Adjusted::Unchanged) };
+            if !still().await? {
+                return Ok(Adjusted::Refused);
+            }
             let action = Action::Replace { guard: Guard::Exactly(current.version), values };
             match self.commit(key.clone(), action, &Origin::of(actor)).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return record_of(done?).map(Some),
+                done => return record_of(done?).map(Adjusted::Changed),
             }
         }
         Err(ServiceError::Contended)

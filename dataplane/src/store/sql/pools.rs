@@ -27,6 +27,8 @@ use super::{
 
 /// The most time of one call, from asking for a connection to the last answer.
 const CALL_TIME: Duration = Duration::from_secs(5);
+/// A connection that is idle for longer is closed, before the server does so.
+const IDLE_MAX: Duration = Duration::from_secs(8);
 /// The most time for making tables.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
 /// How many connections read a SQLite file.
@@ -137,6 +139,7 @@ impl Pools {
         let pool = MySqlPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(IDLE_MAX)
             .test_before_acquire(false)
             .before_acquire(move |connection, metadata: PoolConnectionMetadata| {
                 let trusted = metadata.idle_for < IDLE_TRUSTED && !known.any_within(metadata.idle_for);
@@ -230,11 +233,12 @@ pub fn call_deadline() -> Instant {
 /// What each connection to MySQL is told first. Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut
 /// long names.
 ///
-/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives the connection up: after 30 seconds.
-/// The pool notices a connection that was given up while it was idle.
+/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives the connection up: after 10 seconds
+/// without a statement, the time after which Kafka gives up a member of a group. No process that runs is cut off so: it ends each transaction within
+/// half of that, the time of a call, or closes the connection.
 const MYSQL_SETTINGS: [&str; 3] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION wait_timeout = 30",
+    "SET SESSION wait_timeout = 10",
     "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096",
 ];
 

@@ -128,11 +128,15 @@ impl Shop {
     }
 
     pub async fn order(&self, items: &[(&str, i64)]) -> Key {
+        self.order_named(Key::generate().as_str(), items).await
+    }
+
+    pub async fn order_named(&self, key: &str, items: &[(&str, i64)]) -> Key {
         let items: Vec<_> = items
             .iter()
             .map(|(product, quantity)| json!({ "product_id": product, "quantity": quantity, "price": "2" }))
             .collect();
-        let body = json!({ "user_id": "u1", "items": items }).to_string();
+        let body = json!({ "id": key, "user_id": "u1", "items": items }).to_string();
         let draft = parse_create(self.parts.orders.schema(), body.as_bytes()).unwrap();
         self.parts.orders.create(draft, &Origin::of("test")).await.unwrap().key
     }

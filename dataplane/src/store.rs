@@ -63,7 +63,7 @@ pub trait RecordStore: Send + Sync {
 }
 
 /// Why a store did not do what it was asked. Nothing was changed, but for `Unknown`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The record is not there.
     #[error("there is no such record")]

@@ -104,6 +104,7 @@ suite!(
     answers::of_many_equal_requests_one_is_done,
     answers::a_key_whose_request_failed_can_be_tried_again,
     answers::every_change_has_its_audit_entry,
+    answers::creates_at_the_same_time_are_none_of_each_others_business,
     answers::audit_entries_come_in_pages_by_filter,
     outboxes::events_are_claimed_in_order_and_confirmed,
     outboxes::one_owner_relays_a_key_at_a_time,

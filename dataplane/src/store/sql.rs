@@ -20,6 +20,7 @@ use crate::domain::{
 use commit::Unit;
 use dialect::{Dialect, Sql};
 use fault::Fault;
+use group::Group;
 use migrations::{IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
@@ -35,6 +36,7 @@ mod dialect;
 mod fault;
 mod filter;
 mod find;
+mod group;
 mod idempotency;
 mod migrations;
 mod outbox;
@@ -57,6 +59,7 @@ pub struct SqlStore {
     sealer: Arc<dyn Sealer>,
     outbox: Arc<SqlOutbox>,
     tables: RwLock<HashMap<String, Arc<Table>>>,
+    group: Arc<Group>,
 }
 
 impl SqlStore {
@@ -86,7 +89,8 @@ impl SqlStore {
     fn new(pools: Pools, sealer: Arc<dyn Sealer>) -> Self {
         let pools = Arc::new(pools);
         let outbox = Arc::new(SqlOutbox::new(pools.clone()));
-        Self { pools, sealer, outbox, tables: RwLock::default() }
+        let group = Arc::new(Group::new(pools.clone(), sealer.clone()));
+        Self { pools, sealer, outbox, tables: RwLock::default(), group }
     }
 
     async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
@@ -183,8 +187,12 @@ impl RecordStore for SqlStore {
         for change in &work.changes {
             tables.push(self.table(&change.collection).await?);
         }
-        let unit = Unit { work: &work, tables, sealer: self.sealer.as_ref() };
-        unit.commit(&self.pools).await
+        if Group::takes(&work)
+            && let (Some(change), Some(table)) = (work.changes.first(), tables.first())
+        {
+            return self.group.commit(change.clone(), table.clone(), work.actor).await;
+        }
+        Unit::of(&work, tables, self.sealer.as_ref()).commit(&self.pools).await
     }
 
     async fn recall(&self, collection: &Collection, key: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {

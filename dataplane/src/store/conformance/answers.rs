@@ -161,6 +161,34 @@ pub async fn every_change_has_its_audit_entry(target: &Target) {
     assert!(!stored.windows(6).any(|bytes| bytes == b"hidden"), "an encrypted value is readable at rest");
 }
 
+/// Creates that come at the same time may share a transaction: each hears of its own fault only, and is filed under its own name.
+pub async fn creates_at_the_same_time_are_none_of_each_others_business(target: &Target) {
+    const CREATES: usize = 60;
+    let creates = (0..CREATES).map(|index| {
+        // one of two in five is taken by another's email
+        let email = if index % 5 == 0 { format!("{}@example.com", index + 1) } else { format!("{index}@example.com") };
+        let action = Action::Create { values: person(&email, None), fresh_key: true };
+        let changes = vec![change(&target.users, &format!("u{index}"), action)];
+        let work = UnitOfWork { changes, actor: format!("actor{}", index % 3), idempotency: None };
+        target.store.commit(work)
+    });
+    let outcomes = join_all(creates).await;
+    for pair in outcomes.chunks(5) {
+        let done = pair[..2].iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(done, 1, "one of two with the same email: {pair:?}");
+        let refused = pair[..2].iter().find_map(|outcome| outcome.as_ref().err());
+        assert!(matches!(refused, Some(StoreError::Duplicate { field }) if field == "email"), "{refused:?}");
+        assert!(pair[2..].iter().all(Result::is_ok), "{pair:?}");
+    }
+    let entries = audit(target, AuditQuery::default()).await;
+    assert_eq!(entries.len(), outcomes.iter().filter(|outcome| outcome.is_ok()).count());
+    for entry in entries {
+        let index: usize = entry.key.trim_start_matches('u').parse().unwrap();
+        assert_eq!(entry.actor, format!("actor{}", index % 3), "{entry:?}");
+        assert!(matches!(target.lookup(&target.users, &format!("u{index}")).await, Lookup::Found(_)));
+    }
+}
+
 pub async fn audit_entries_come_in_pages_by_filter(target: &Target) {
     for index in 0..7 {
         let user = person(&format!("{index}@example.com"), None);

@@ -19,13 +19,13 @@ use crate::domain::{
 pub const COLUMNS: [&str; 9] =
     ["event_id", "at", "actor", "entity", "record_key", "action", "version", "before_json", "after_json"];
 
-/// The statement that adds the entries of some events, each with the record before it.
-pub fn insert(dialect: Dialect, actor: &str, events: &[(&Envelope, Option<String>)]) -> Result<Sql, StoreError> {
+/// The statement that adds the entries of some events, each with who did it and the record before it.
+pub fn insert(dialect: Dialect, events: &[(&str, &Envelope, Option<String>)]) -> Result<Sql, StoreError> {
     let mut insert = Query::insert();
     insert.into_table(Alias::new(AUDIT)).columns(COLUMNS.map(Alias::new));
-    for (event, before) in events {
+    for (actor, event, before) in events {
         let AuditEntry { id, at, actor, entity, key, action, version, before, after } =
-            AuditEntry::of_event((*event).clone(), actor.to_owned(), before.clone());
+            AuditEntry::of_event((*event).clone(), (*actor).to_owned(), before.clone());
         let json = |json: Option<Box<RawValue>>| SqlValue::String(json.map(|json| json.get().to_owned()));
         let cells: [SqlValue; 9] = [
             id.to_string().into(),

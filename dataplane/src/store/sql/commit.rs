@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Action, UnitOfWork, Written},
+        change::{Action, Change, Idempotency, UnitOfWork, Written},
         event::Envelope,
         record::{Key, Record, Version},
         seal::Sealer,
@@ -41,8 +41,12 @@ const VALUES_MAX: usize = 16_000;
 
 /// A unit of work with the tables that it touches.
 pub struct Unit<'a> {
-    /// The work.
-    pub work: &'a UnitOfWork,
+    /// The changes, in order.
+    pub changes: Vec<&'a Change>,
+    /// Who makes each change.
+    pub actors: Vec<&'a str>,
+    /// What tells a repeat of the same request.
+    pub idempotency: Option<&'a Idempotency>,
     /// The table of each change.
     pub tables: Vec<Arc<Table>>,
     /// Seals encrypted fields.
@@ -64,7 +68,14 @@ struct Slots {
     tables: Vec<(Arc<Table>, HashMap<Key, Slot>)>,
 }
 
-impl Unit<'_> {
+impl<'a> Unit<'a> {
+    /// A unit of work, whose changes touch these tables.
+    pub fn of(work: &'a UnitOfWork, tables: Vec<Arc<Table>>, sealer: &'a dyn Sealer) -> Self {
+        let UnitOfWork { changes, actor, idempotency } = work;
+        let actors = vec![actor.as_str(); changes.len()];
+        Self { changes: changes.iter().collect(), actors, idempotency: idempotency.as_ref(), tables, sealer }
+    }
+
     /// Commits, again from the start where that is safe.
     pub async fn commit(&self, pools: &Pools) -> Result<Vec<Written>, StoreError> {
         for table in &self.tables {
@@ -112,10 +123,10 @@ impl Unit<'_> {
         }
         let mut slots = self.load(session, again).await?;
         let now = Timestamp::now();
-        let mut written = Vec::with_capacity(self.work.changes.len());
-        let mut events = Vec::with_capacity(self.work.changes.len());
-        let mut befores = Vec::with_capacity(self.work.changes.len());
-        for (place, (change, table)) in self.work.changes.iter().zip(&self.tables).enumerate() {
+        let mut written = Vec::with_capacity(self.changes.len());
+        let mut events = Vec::with_capacity(self.changes.len());
+        let mut befores = Vec::with_capacity(self.changes.len());
+        for (place, (change, table)) in self.changes.iter().zip(&self.tables).enumerate() {
             let slot = slots.slot(table, &change.key);
             slot.place = place;
             let Applied { state, written: done, event, before } = apply(&slot.now, change, now)?;
@@ -129,24 +140,25 @@ impl Unit<'_> {
             self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault))?;
         }
         self.write_events(session, &events).await?;
-        let entries: Vec<_> = events.iter().map(|(_, event)| event).zip(befores).collect();
+        let entries = self.actors.iter().zip(&events).zip(befores);
+        let entries: Vec<_> = entries.map(|((actor, (_, event)), before)| (*actor, event, before)).collect();
         for part in entries.chunks(VALUES_MAX / audit::COLUMNS.len()) {
-            session.execute(audit::insert(session.dialect(), &self.work.actor, part)?).await?;
+            session.execute(audit::insert(session.dialect(), part)?).await?;
         }
         Ok(written)
     }
 
     /// The answer of an earlier unit with the same idempotency key.
     async fn known(&self, session: &mut Session) -> Result<Option<Vec<Written>>, Fault> {
-        let Some(key) = &self.work.idempotency else { return Ok(None) };
-        let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
+        let Some(key) = self.idempotency else { return Ok(None) };
+        let collections = self.changes.iter().map(|change| change.collection.as_ref());
         idempotency::recall(session, key, collections, self.sealer).await
     }
 
     /// Before anything is written: who comes second with a key waits here for the first, and then finds its answer.
     async fn keep_answer(&self, session: &mut Session, written: &[Written], now: Timestamp) -> Result<(), Fault> {
-        let Some(key) = &self.work.idempotency else { return Ok(()) };
-        let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
+        let Some(key) = self.idempotency else { return Ok(()) };
+        let collections = self.changes.iter().map(|change| change.collection.as_ref());
         let answer = answer::encode(written, collections, key, self.sealer)?;
         match session.execute(idempotency::insert(session.dialect(), key, &answer, now)).await {
             Err(Fault::Taken(_)) => Err(Fault::Conflict("the same request is done at the same time".to_owned())),
@@ -157,7 +169,7 @@ impl Unit<'_> {
     /// What is stored under each key, locked until the end of the transaction.
     async fn load(&self, session: &mut Session, again: bool) -> Result<Slots, Fault> {
         let mut slots = Slots { tables: Vec::new() };
-        for (change, table) in self.work.changes.iter().zip(&self.tables) {
+        for (change, table) in self.changes.iter().zip(&self.tables) {
             let fresh = !again && matches!(change.action, Action::Create { fresh_key: true, .. });
             slots.slot(table, &change.key).fresh |= fresh;
         }

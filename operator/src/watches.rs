@@ -42,6 +42,8 @@ mod news;
 
 /// Proxies and load balancers cut connections that are silent for a few minutes.
 const WATCH_SECONDS: u32 = 200;
+/// Objects of a list that are in memory as trees at once, before they are packed.
+const PAGE: u32 = 100;
 /// How often a list is read anew, so that a lost event is made good within half a minute.
 const ANEW_EVERY: Duration = Duration::from_secs(20);
 /// The same for each object that it holds, where that is more: reading must stay cheap.
@@ -102,7 +104,7 @@ impl Links {
     /// Starts all watches; they end with `tasks`.
     pub fn start(&self, feeds: Feeds, tasks: &mut JoinSet<()>) {
         let Feeds { services, pools, tiers, pods, secrets, children } = feeds;
-        let all = Config::default().timeout(WATCH_SECONDS);
+        let all = Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         let ours = all.clone().labels(&format!("{}={MANAGER}", label::MANAGED_BY));
         let ours_by_app = all.clone().labels(&format!("{}={APP}", label::NAME));
         tasks.spawn(self.clone().follow(self.api(), Cache::new(services, ()), all.clone(), "FlyweightService"));

@@ -230,8 +230,8 @@ async fn events(world: &World) -> Result<f64> {
     let (mut by_hand, mut single, mut accepted, mut applied) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         by_hand.push(inserts_by_hand(world).await?);
-        single.push(single_events(world, round).await?);
-        let (taken, done) = batches_of_events(world, round).await?;
+        single.push(single_events(world, 2 * round).await?);
+        let (taken, done) = batches_of_events(world, 2 * round + 1).await?;
         accepted.push(taken);
         applied.push(done);
     }
@@ -301,8 +301,7 @@ async fn batches_of_events(world: &World, round: usize) -> Result<(f64, f64)> {
     let client = async || {
         let mut connection = Connection::open(world.api).await?;
         while let Some(batch) = pieces.next() {
-            let lines =
-                (batch * EVENTS_OF_A_REQUEST..(batch + 1) * EVENTS_OF_A_REQUEST).map(|n| event(n, round + ROUNDS));
+            let lines = (batch * EVENTS_OF_A_REQUEST..(batch + 1) * EVENTS_OF_A_REQUEST).map(|n| event(n, round));
             let body = lines.collect::<Vec<_>>().join("\n");
             send_events(&mut connection, LINES, body.as_bytes()).await?;
         }

@@ -67,7 +67,7 @@ pub fn growth(picture: &Path) -> Result<()> {
                 vec![
                     Series { name: "any key", points: points(&uniform_us) },
                     Series { name: "Zipf 0.99", points: points(&|row| row.zipf_ns.unwrap_or(0.0) / 1e3) },
-                    Series { name: "HashMap, any key", points: of(&maps, &uniform_us) },
+                    Series { name: "HashMap", points: of(&maps, &uniform_us) },
                 ],
             ),
         ],

@@ -83,7 +83,7 @@ impl Plot {
                 );
                 text(out, (x(*n), HEIGHT - BOTTOM + 16.0), "middle", "#333", &short(*n));
             }
-            text(out, (from + LEFT + wide - 90.0 * index as f64, TOP - 22.0), "end", colour, line.name);
+            text(out, (from + LEFT + wide - 80.0 * index as f64, TOP - 22.0), "end", colour, line.name);
         }
     }
 }

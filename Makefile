@@ -34,8 +34,8 @@ test: ## Run all tests against real servers and a real Kubernetes, which are ins
 
 bench: ## Measure everything beside its peers (ONLY="memory growth policies serving overload messaging races")
 	@tests/tools/install.sh bench redis mysql kafka
-	@$(if $(MEASURED),cargo bench --quiet --workspace --bench engine -- $(MEASURED))
 	@$(if $(filter races,$(ONLY)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
+	@$(if $(MEASURED),cargo bench --quiet --workspace --bench engine -- $(MEASURED))
 
 soak: ## Prove stores, crashes, overload, outages and the operator at full length, some hours (ONLY="durability ingest" for some suites; the operator's part needs root)
 	@cargo build --workspace --bins

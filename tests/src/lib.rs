@@ -2,6 +2,7 @@
 
 pub mod bank;
 pub mod client;
+pub mod connection;
 pub mod dataplane;
 pub mod demo;
 pub mod kubectl;

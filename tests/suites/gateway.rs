@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use harness::{client::Api, dataplane::DataPlane, manifests, wait};
-use serde_json::json;
+use harness::{client::Api, connection::Connection, dataplane::DataPlane, manifests, wait};
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::stage::Stage;
 
@@ -65,7 +66,7 @@ async fn a_killed_replica_costs_no_read_and_its_changes_reach_the_other() {
 async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
     let mut seen = 0;
     for price in 2..12 {
-        let patched = writer.send(reqwest::Method::PATCH, path, &[], &json!({ "price": price })).await;
+        let patched = writer.send(Method::PATCH, path, &[], &json!({ "price": price })).await;
         assert_eq!(patched.status, 200, "{}", patched.text);
         let version = patched.json()["version"].as_u64().unwrap();
         wait::until("the change at the other replica", Duration::from_secs(5), async || {
@@ -80,16 +81,18 @@ async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
 
 /// Whichever replica answers: a delete is a write, and reads follow their connection's writes.
 async fn what_a_connection_deleted_is_gone(api: &Api) {
+    let mut connection = Connection::open(api.base()).await;
     for _ in 0..20 {
-        let created = api.post("/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
+        let created = connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
         let path = created.header("location").to_owned();
         for _ in 0..4 {
-            assert_eq!(api.get(&path).await.status, 200, "both replicas have it in memory");
+            let read = connection.call(Method::GET, &path, &Value::Null).await;
+            assert_eq!(read.status, 200, "both replicas have it in memory: {}", read.text);
         }
-        let deleted = api.send(reqwest::Method::DELETE, &path, &[], &serde_json::Value::Null).await;
-        assert_eq!(deleted.status, 204, "{}", deleted.text);
+        let deleted = connection.call(Method::DELETE, &path, &Value::Null).await;
+        assert_eq!((deleted.status, deleted.header("etag")), (204, "\"2\""), "{}", deleted.text);
         for _ in 0..4 {
-            let read = api.get(&path).await;
+            let read = connection.call(Method::GET, &path, &Value::Null).await;
             assert_eq!(read.status, 404, "{}", read.text);
         }
     }

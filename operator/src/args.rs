@@ -46,6 +46,12 @@ pub struct Run {
     /// How many services are reconciled at once.
     #[arg(long, env = "FLYWEIGHT_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+    /// How many requests a second the API server gets, on average; those for the Lease are not among them.
+    #[arg(long, env = "FLYWEIGHT_API_REQUESTS_PER_SECOND", default_value_t = 400, value_parser = clap::value_parser!(u16).range(10..=10_000))]
+    pub api_requests_per_second: u16,
+    /// How many requests it may get at once, after a rest.
+    #[arg(long, env = "FLYWEIGHT_API_BURST", default_value_t = 800, value_parser = clap::value_parser!(u16).range(10..=20_000))]
+    pub api_burst: u16,
     /// How log entries look; left out, text on a terminal and JSON elsewhere.
     #[arg(long, env = "LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn wrong_use_ends_with_2() {
-        for wrong in [&["op", "walk"][..], &["op", "run", "--lease-seconds", "1"], &["op", "run", "--admin-port", "x"]]
+        for wrong in [&["op", "walk"][..], &["op", "run", "--lease-seconds", "1"], &["op", "run", "--admin-port", "x"], &["op", "run", "--api-burst", "1"]]
         {
             assert_eq!(Args::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -4,6 +4,7 @@ mod admin;
 mod app;
 mod apply;
 mod args;
+mod budget;
 mod caches;
 mod child;
 mod context;

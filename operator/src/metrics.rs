@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Counter, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// The operator's counters. Clones count together.
@@ -16,6 +16,8 @@ pub struct Metrics {
     drift: IntCounterVec,
     watch_errors: IntCounterVec,
     polls: IntCounterVec,
+    throttled: IntCounter,
+    throttled_seconds: Counter,
     leader: IntGauge,
 }
 
@@ -40,15 +42,25 @@ impl Metrics {
             drift: counter("drift_repaired_total", "Children that somebody else had changed or deleted.", &["kind"])?,
             watch_errors: counter("watch_errors_total", "Interruptions of watches by kind.", &["kind"])?,
             polls: counter("polls_total", "Questions to data plane pods by result.", &["result"])?,
+            throttled: IntCounter::new(
+                "flyweight_operator_api_throttled_total",
+                "Requests to the API server that waited for the operator's own budget.",
+            )?,
+            throttled_seconds: Counter::new(
+                "flyweight_operator_api_throttled_seconds_total",
+                "How long requests to the API server waited for the operator's own budget, in all.",
+            )?,
             leader: IntGauge::new("flyweight_operator_leader", "1 while this replica holds the lease.")?,
         };
-        let all: [Box<dyn Collector>; 7] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(metrics.reconciles.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.writes.clone()),
             Box::new(metrics.drift.clone()),
             Box::new(metrics.watch_errors.clone()),
             Box::new(metrics.polls.clone()),
+            Box::new(metrics.throttled.clone()),
+            Box::new(metrics.throttled_seconds.clone()),
             Box::new(metrics.leader.clone()),
         ];
         all.into_iter().try_for_each(|collector| metrics.registry.register(collector))?;
@@ -80,6 +92,12 @@ impl Metrics {
     /// A data plane pod was asked for its status.
     pub fn polled(&self, answered: bool) {
         self.polls.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
+    }
+
+    /// A request to the API server waits so long for the operator's own budget.
+    pub fn throttled(&self, wait: Duration) {
+        self.throttled.inc();
+        self.throttled_seconds.inc_by(wait.as_secs_f64());
     }
 
     /// Whether this replica holds the lease.

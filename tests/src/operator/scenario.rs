@@ -89,11 +89,31 @@ impl Stage {
         .await;
     }
 
+    /// Whether every Deployment has been looked at, and has made its pods.
+    async fn caught_up(&self) -> bool {
+        let items = async |plural: &str| {
+            let list = self.proof.api.get(&folder(&self.namespace, plural)).await;
+            list["items"].as_array().cloned().unwrap_or_default()
+        };
+        let count = |value: &Value| value.as_u64().unwrap_or(0);
+        let deployments = items("deployments").await;
+        let seen = |one: &Value| {
+            one["status"]["observedGeneration"] == one["metadata"]["generation"]
+                && count(&one["status"]["replicas"]) >= count(&one["spec"]["replicas"])
+        };
+        let made: u64 = deployments.iter().map(|one| count(&one["status"]["replicas"])).sum();
+        deployments.iter().all(seen) && items("pods").await.len() as u64 == made
+    }
+
     /// Lives a life without faults.
     pub async fn calm(&self) -> Calm {
         let mut calm = Calm::default();
         for phase in PHASES {
             self.act(phase).await;
+            self.quiet().await;
+            // Not what it says while the cluster's own controllers are late: they would go on, and it would say something else.
+            wait::until("the cluster's controllers to be done", RECOVERY, async || self.caught_up().await.then_some(()))
+                .await;
             self.quiet().await;
             calm.states.push(self.state().await);
         }

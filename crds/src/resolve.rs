@@ -125,7 +125,7 @@ pub fn resolve(
             jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
             encryption_secret,
             payments_secret,
-            tls_secret: security.tls.map(|secret| secret.secret_ref.name),
+            tls_secret: security.tls.map(|tls| tls.secret_name(&service.name)),
             rate_limit: security.rate_limit,
             cors_allow_origins: security.cors.allow_origins,
         },

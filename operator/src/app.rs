@@ -89,7 +89,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let writer = Writer::new(leadership, metrics.clone());
     let lease_namespace = run.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let duration = Duration::from_secs(run.lease_seconds.into());
-    let mut elector = Elector::new(Client::try_from(config)?, &lease_namespace, &run.lease_name, &identity, duration, term);
+    let mut elector =
+        Elector::new(Client::try_from(config)?, &lease_namespace, &run.lease_name, &identity, duration, term);
     let shared = Shared {
         events: Arc::new(Events::new(client.clone(), &identity, writer.clone())),
         client,

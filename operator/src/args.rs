@@ -113,8 +113,12 @@ mod tests {
 
     #[test]
     fn wrong_use_ends_with_2() {
-        for wrong in [&["op", "walk"][..], &["op", "run", "--lease-seconds", "1"], &["op", "run", "--admin-port", "x"], &["op", "run", "--api-burst", "1"]]
-        {
+        for wrong in [
+            &["op", "walk"][..],
+            &["op", "run", "--lease-seconds", "1"],
+            &["op", "run", "--admin-port", "x"],
+            &["op", "run", "--api-burst", "1"],
+        ] {
             assert_eq!(Args::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
     }

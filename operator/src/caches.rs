@@ -1,6 +1,6 @@
 //! What the operator knows of the cluster: one cache per kind, filled by `watches`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use futures::future::join_all;
@@ -25,6 +25,8 @@ pub struct Caches {
     pub pods: Store<Pod>,
     /// All Secrets, by their metadata only.
     pub secrets: Store<PartialObjectMeta<Secret>>,
+    /// Whether cert-manager's Certificates can be asked for.
+    pub cert_manager: AtomicBool,
     children: Vec<(ChildKind, Store<DynamicObject>)>,
 }
 
@@ -61,6 +63,7 @@ impl Caches {
             tiers: feeds.tiers.as_reader(),
             pods: feeds.pods.as_reader(),
             secrets: feeds.secrets.as_reader(),
+            cert_manager: AtomicBool::new(false),
             children: feeds.children.iter().map(|(kind, writer)| (*kind, writer.as_reader())).collect(),
         };
         (caches, feeds)

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::Value;
 
@@ -66,6 +66,8 @@ pub mod annotation {
 pub enum ChildKind {
     /// Who the pods are.
     ServiceAccount,
+    /// What cert-manager makes the API's certificate by, where it is installed.
+    Certificate,
     /// The resolved settings.
     ConfigMap,
     /// What clients and the gateway connect to.
@@ -82,8 +84,9 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ServiceAccount,
+        Self::Certificate,
         Self::ConfigMap,
         Self::Service,
         Self::NetworkPolicy,
@@ -96,6 +99,7 @@ impl ChildKind {
     pub fn resource(self) -> ApiResource {
         match self {
             Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            Self::Certificate => ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate")),
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
@@ -109,6 +113,7 @@ impl ChildKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::ServiceAccount => "ServiceAccount",
+            Self::Certificate => "Certificate",
             Self::ConfigMap => "ConfigMap",
             Self::Service => "Service",
             Self::NetworkPolicy => "NetworkPolicy",

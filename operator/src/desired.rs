@@ -19,6 +19,7 @@ use crate::{
 
 mod autoscaler;
 pub mod canary;
+mod certificate;
 mod config_map;
 mod deployment;
 mod disruption_budget;
@@ -59,6 +60,8 @@ pub enum Held {
     Faults,
     /// The service is paused.
     Paused,
+    /// A certificate is to be issued, but cert-manager is not installed: pods and their settings stay as they are.
+    CertManager,
     /// A Secret is missing, and what should run next needs it: pods and their settings stay as they are.
     Secrets,
     /// One pod takes a change first: the others and their settings stay as they are.
@@ -82,9 +85,14 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
     }
     let target = Target { observed, validated };
     let same_pods = observed.running.as_ref().is_some_and(|running| running.rolling == validated.rolling);
-    let secrets = (!validated.missing.is_empty() && !same_pods).then_some(Held::Secrets);
-    let canary = if secrets.is_some() { None } else { canary::canary(&target) };
-    let held = secrets.or_else(|| match canary.as_ref()?.trial {
+    let waits = match (target.has_no_issuer(), validated.missing.is_empty()) {
+        _ if same_pods => None,
+        (true, _) => Some(Held::CertManager),
+        (false, false) => Some(Held::Secrets),
+        (false, true) => None,
+    };
+    let canary = if waits.is_some() { None } else { canary::canary(&target) };
+    let held = waits.or_else(|| match canary.as_ref()?.trial {
         Trial::Running(_) => Some(Held::Canary),
         Trial::Failed(_) => Some(Held::CanaryFailed),
         Trial::Passed(_) => None,
@@ -93,7 +101,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
     let (mut resize, mut trial) = (Vec::new(), None);
     if held.is_some() {
         resize = target.resize();
-        children.retain(|child| !matches!(child.reference.kind, ChildKind::ConfigMap | ChildKind::Deployment));
+        children.retain(|child| target.may_change(child, waits.is_some()));
     }
     if let Some(Canary { trial: found, children: own }) = canary {
         if held.is_some() {
@@ -148,6 +156,8 @@ fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec
 impl Target<'_> {
     fn children(&self) -> Vec<Child> {
         let mut children = vec![service_account::child(self), config_map::child(self), service::front(self)];
+        let issuer = self.validated.issuer.as_ref().filter(|_| self.observed.cert_manager);
+        children.extend(issuer.and_then(|issuer| certificate::child(self, issuer)));
         children.extend(self.validated.groups.iter().flat_map(|group| {
             [service::of_group(self, group), deployment::child(self, group), disruption_budget::of_group(self, group)]
         }));
@@ -158,6 +168,21 @@ impl Target<'_> {
         children.extend(self.validated.network_policy.then(|| network_policy::child(self)));
         children.sort_by(|a, b| a.reference.cmp(&b.reference));
         children
+    }
+
+    /// Whether a certificate is to be issued and nobody is there to do so.
+    fn has_no_issuer(&self) -> bool {
+        self.validated.issuer.is_some() && !self.observed.cert_manager
+    }
+
+    /// Whether the child may change while pods are left as they are. While they `wait`, the Services that lead to them stay, too: a change of the
+    /// port or the protocol belongs to pods that are not there yet.
+    fn may_change(&self, child: &Child, wait: bool) -> bool {
+        match child.reference.kind {
+            ChildKind::ConfigMap | ChildKind::Deployment => false,
+            ChildKind::Service => !wait || !self.observed.children.iter().any(|live| live.reference == child.reference),
+            _ => true,
+        }
     }
 
     /// Deployments of groups that have another number of pods than is wanted.

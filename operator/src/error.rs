@@ -50,6 +50,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the API server knows nothing of it.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 404))
+    }
+}
+
 /// The API server's own words, without the debug form of its answer.
 fn reason(error: &kube::Error) -> String {
     match error {

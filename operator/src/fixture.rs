@@ -77,6 +77,7 @@ pub fn observed_with(change: impl FnOnce(&mut Value)) -> Observed {
         secrets: ["shop-mysql", "shop-mongodb", "shop-redis", "shop-jwt"]
             .map(|name| (name.to_owned(), "1".to_owned()))
             .into(),
+        cert_manager: false,
         children: Vec::new(),
         pods: Vec::new(),
         running: None,

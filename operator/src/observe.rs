@@ -1,6 +1,9 @@
 //! The first step: what is there. Everything that a reconcile decides on, read once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crds::{pool::FlyweightPool, service::FlyweightService, settings::Settings, tier::CacheTier};
 use k8s_openapi::{
@@ -41,6 +44,8 @@ pub struct Observed {
     pub tiers: Vec<Arc<CacheTier>>,
     /// The namespace's Secrets: their names and resource versions. What is in them the operator never sees.
     pub secrets: BTreeMap<String, String>,
+    /// Whether cert-manager's Certificates can be asked for.
+    pub cert_manager: bool,
     /// The children of the service.
     pub children: Vec<Live>,
     /// The pods of the data plane and the gateway, by name.
@@ -137,6 +142,7 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
             .iter()
             .map(|secret| (secret.name_any(), secret.resource_version().unwrap_or_default()))
             .collect(),
+        cert_manager: caches.cert_manager.load(Ordering::Relaxed),
         service: service.clone(),
         at: Timestamp::now(),
         children,

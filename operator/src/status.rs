@@ -163,7 +163,12 @@ async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condi
         }
         (
             _,
-            reason @ ("InvalidConfiguration" | "SecretMissing" | "ApplyFailed" | "BackendUnreachable" | "CanaryFailed"),
+            reason @ ("InvalidConfiguration"
+            | "CertManagerMissing"
+            | "SecretMissing"
+            | "ApplyFailed"
+            | "BackendUnreachable"
+            | "CanaryFailed"),
         ) => {
             context.events.warning(&reference, reason, ready.message.clone()).await;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::{
     resolve::{Fault, Named, replicas_of, resolve},
-    service::{Autoscaling, ServiceSpec, groups::Resources},
+    service::{Autoscaling, ServiceSpec, groups::Resources, security::IssuerRef},
     settings::Settings,
 };
 use kube::ResourceExt;
@@ -38,6 +38,8 @@ pub struct Validated {
     pub max_unavailable: u32,
     /// Whether traffic is restricted.
     pub network_policy: bool,
+    /// Who issues the certificate of the API; none where the Secret is made by others.
+    pub issuer: Option<IssuerRef>,
     /// Whether children stay as they are.
     pub paused: bool,
     /// Identifies the content of all named Secrets by their resource versions; none while one is missing.
@@ -90,6 +92,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
     let total: u32 = replicas.values().sum();
     let unset = spec.replicas.is_none();
     let key_to_make = key_to_make(&spec, &settings, observed);
+    let issuer = spec.security.tls.and_then(|tls| tls.issuer_ref);
     let mut missing: Vec<MissingSecret> = named_secrets(&settings)
         .filter(|(name, _)| !observed.secrets.contains_key(*name) && key_to_make.as_deref() != Some(*name))
         .map(|(name, path)| MissingSecret { name: name.to_owned(), path })
@@ -122,6 +125,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
         autoscaling: spec.autoscaling,
         max_unavailable: spec.disruption.max_unavailable,
         network_policy: spec.network_policy,
+        issuer,
         paused: spec.paused,
         secrets,
         missing,
@@ -140,7 +144,7 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     let encryption = encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned()));
     let payments = settings.security.payments_secret.iter();
     let payments = payments.map(|name| (name.as_str(), "spec.pipeline.payments.http.secretRef".to_owned()));
-    let tls = settings.security.tls_secret.iter().map(|name| (name.as_str(), "spec.security.tls.secretRef".to_owned()));
+    let tls = settings.security.tls_secret.iter().map(|name| (name.as_str(), "spec.security.tls".to_owned()));
     backends.chain(jwt).chain(encryption).chain(payments).chain(tls)
 }
 

@@ -7,7 +7,11 @@ use std::{fmt::Debug, future::pending, hash::Hash, sync::Arc, time::Duration};
 
 use crds::{
     pool::FlyweightPool,
-    service::{FlyweightService, ServiceSpec, backends::Backend},
+    service::{
+        FlyweightService, ServiceSpec,
+        backends::Backend,
+        security::{TLS_SUFFIX, Tls},
+    },
     tier::CacheTier,
 };
 use futures::StreamExt;
@@ -33,11 +37,12 @@ use tokio::{
 
 use crate::{
     caches::{Caches, Feeds},
-    child::{APP, MANAGER, label, pack},
+    child::{APP, ChildKind, MANAGER, label, pack},
     metrics::Metrics,
     watches::news::{Cache, News},
 };
 
+mod defined;
 mod news;
 
 /// Proxies and load balancers cut connections that are silent for a few minutes.
@@ -118,7 +123,13 @@ impl Links {
                 Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
                 None => Api::all_with(self.client.clone(), &resource),
             };
-            tasks.spawn(self.clone().follow(api, Cache::new(writer, resource), ours.clone(), kind.name()));
+            let cache = Cache::new(writer, resource);
+            match kind {
+                ChildKind::Certificate => {
+                    tasks.spawn(self.clone().follow_where_defined(api, cache, ours.clone(), kind))
+                }
+                _ => tasks.spawn(self.clone().follow(api, cache, ours.clone(), kind.name())),
+            };
         }
     }
 
@@ -130,6 +141,14 @@ impl Links {
     }
 
     async fn follow<K>(self, api: Api<K>, mut cache: Cache<K>, config: Config, kind: &'static str)
+    where
+        K: Watched + Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Clone + Debug + Eq + Hash + Unpin + Send + Sync,
+    {
+        self.read(&api, &mut cache, &config, kind).await;
+    }
+
+    async fn read<K>(&self, api: &Api<K>, cache: &mut Cache<K>, config: &Config, kind: &'static str)
     where
         K: Watched + Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Unpin + Send + Sync,
@@ -281,7 +300,7 @@ fn services_where(
     services.map(|service| Request::Service(ObjectRef::from_obj(&*service)))
 }
 
-/// Whether the service may use the Secret. The Secret that the operator makes itself is found by its ending.
+/// Whether the service may use the Secret. Those that are called after the service are found by their endings.
 fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
     let backend = |backend: &Backend| {
         let Backend { name: _, mysql, mongodb, redis, kafka } = backend;
@@ -293,10 +312,15 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         ];
         secrets.into_iter().flatten().any(|secret| secret.name == name)
     };
-    let security = [&spec.security.jwt, &spec.security.encryption, &spec.security.tls];
+    let security = [&spec.security.jwt, &spec.security.encryption];
+    let tls = |tls: &Tls| match &tls.secret_ref {
+        Some(secret) => secret.name == name,
+        None => name.ends_with(TLS_SUFFIX),
+    };
     let payments = spec.pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     name.ends_with(crate::validate::ENCRYPTION_SUFFIX)
         || spec.backends.iter().any(backend)
         || payments.is_some_and(|secret| secret.name == name)
+        || spec.security.tls.as_ref().is_some_and(tls)
         || security.into_iter().flatten().any(|secret| secret.secret_ref.name == name)
 }

@@ -3,6 +3,7 @@
 //! A control plane without nodes is enough: what is looked at are the objects. `tests/operator.sh` brings one up.
 
 pub mod api;
+pub mod certificates;
 pub mod crash;
 pub mod faults;
 pub mod fields;

@@ -36,6 +36,10 @@ pub(super) fn check(service: &Named<ServiceSpec>, report: &mut Report<'_>) {
     scaling(spec, report);
     durations(spec, report);
     origins(spec, report);
+    if let Some(tls) = &spec.security.tls {
+        let named = tls.secret_ref.is_some() || tls.issuer_ref.is_some();
+        report.ensure(named, "spec.security.tls", "name secretRef, issuerRef or both");
+    }
     if let Some(rate) = &spec.security.rate_limit {
         report.ensure(rate.requests_per_second > 0, "spec.security.rateLimit.requestsPerSecond", "must be at least 1");
         report.ensure(rate.burst > 0, "spec.security.rateLimit.burst", "must be at least 1");

@@ -54,6 +54,8 @@ fn every_child_is_a_valid_object_of_its_kind() {
     for child in planned(&everything()).children {
         match child.reference.kind {
             ChildKind::ServiceAccount => survives::<ServiceAccount>(&child.body),
+            // The type is cert-manager's.
+            ChildKind::Certificate => assert!(child.body["spec"]["secretName"].is_string()),
             ChildKind::ConfigMap => survives::<ConfigMap>(&child.body),
             ChildKind::Service => survives::<Service>(&child.body),
             ChildKind::NetworkPolicy => survives::<NetworkPolicy>(&child.body),
@@ -385,4 +387,45 @@ fn over_tls_pods_and_gateway_have_the_certificate_and_clients_another_port() {
     let port = &find(&plan, ChildKind::Service, "shop")["spec"]["ports"][0];
     assert_eq!((&port["port"], &port["name"], &port["appProtocol"]), (&json!(443), &json!("https"), &json!("https")));
     assert_eq!(find(&plan, ChildKind::Service, "shop-main")["spec"]["ports"][0]["appProtocol"], "https");
+}
+
+#[test]
+fn a_certificate_is_asked_for_where_cert_manager_is_there() {
+    let tls = |spec: &mut Value| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } });
+    let mut observed = observed_with(tls);
+    observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
+    let plan = planned(&observed);
+    assert_eq!(plan.held, Some(Held::CertManager));
+    assert!(!names(&plan).iter().any(|name| name.starts_with("Certificate") || name.starts_with("Deployment")));
+    observed.cert_manager = true;
+    let plan = planned(&observed);
+    assert_eq!(plan.held, None);
+    let spec = &find(&plan, ChildKind::Certificate, "shop-tls")["spec"];
+    assert_eq!(spec["secretName"], "shop-tls");
+    assert_eq!(spec["issuerRef"], json!({ "group": "cert-manager.io", "kind": "Issuer", "name": "authority" }));
+    let wanted =
+        ["shop", "shop.web", "shop.web.svc.cluster.local", "shop.web.svc", "shop-main.web.svc", "shop-catalog.web.svc"];
+    assert_eq!(spec["dnsNames"], json!(wanted));
+}
+
+#[test]
+fn without_cert_manager_what_runs_runs_on_and_its_services_stay() {
+    let mut observed = observed();
+    settle(&mut observed);
+    let with_tls = observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
+    observed.service = with_tls.service;
+    let plan = planned(&observed);
+    assert_eq!((plan.held, plan.prune.len()), (Some(Held::CertManager), 0));
+    assert!(
+        !names(&plan).iter().any(|name| name.starts_with("Service ")),
+        "clients still find the port: {:?}",
+        names(&plan)
+    );
+    // A service that had its certificate before keeps it, and what is hot goes on.
+    observed.cert_manager = true;
+    observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
+    observed.pods.clear();
+    settle(&mut observed);
+    observed.cert_manager = false;
+    assert_eq!(planned(&observed).held, None);
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     resolve::Fault,
+    service::security::IssuerRef,
     settings::{BackendKind, Settings},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -28,6 +29,8 @@ const START_MAX: SignedDuration = SignedDuration::from_secs(60);
 pub struct Facts<'a> {
     /// What is wrong with the resources.
     pub faults: &'a [Fault],
+    /// The issuer of a certificate that is wanted, where cert-manager is not installed.
+    pub unissued: Option<&'a IssuerRef>,
     /// Secrets that are missing.
     pub missing: &'a [MissingSecret],
     /// Why children were left as they are.
@@ -100,6 +103,7 @@ pub fn gather<'a>(
     let (groups, gateway) = workloads(validated, &applied.children, &pods, observed.at);
     Facts {
         faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
+        unissued: validated.and_then(|validated| validated.issuer.as_ref()).filter(|_| !observed.cert_manager),
         missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
         held: plan.held,
         trial: plan.trial.as_ref(),

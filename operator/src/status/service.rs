@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crds::status::{ConfigurationCount, GroupStatus, ServiceStatus};
+use crds::{
+    service::security::IssuerRef,
+    status::{ConfigurationCount, GroupStatus, ServiceStatus},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
@@ -70,6 +73,9 @@ fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
     if let Some(refused) = &facts.refused {
         return Some(("ApplyFailed", refused.clone()));
     }
+    if let Some(issuer) = facts.unissued {
+        return Some(("CertManagerMissing", no_issuer(issuer)));
+    }
     if !facts.missing.is_empty() {
         let missing = facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
         return Some(("SecretMissing", format!("missing: {}", missing.collect::<Vec<_>>().join(", "))));
@@ -78,6 +84,14 @@ fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
         return Some(("CanaryFailed", format!("{how}; the others run on as before: {TRY_AGAIN}")));
     }
     None
+}
+
+fn no_issuer(issuer: &IssuerRef) -> String {
+    format!(
+        "spec.security.tls.issuerRef names {:?} \"{}\", and this cluster knows no Certificate of cert-manager.io/v1: install cert-manager, or \
+         name a Secret by secretRef alone",
+        issuer.kind, issuer.name
+    )
 }
 
 fn ready(facts: &Facts<'_>) -> Draft {
@@ -135,6 +149,7 @@ fn progressing(facts: &Facts<'_>) -> Draft {
         Some(Held::Faults) => {
             return holds(false, "InvalidConfiguration", "the last good configuration keeps running");
         }
+        Some(Held::CertManager) => return holds(false, "CertManagerMissing", "pods wait for cert-manager"),
         Some(Held::Secrets) => return holds(false, "SecretMissing", "pods wait for the missing Secret"),
         Some(Held::CanaryFailed) => {
             return holds(false, "CanaryFailed", "the change is held back: its canary did worse");
@@ -197,6 +212,9 @@ fn configuration(facts: &Facts<'_>) -> Draft {
     let Some(wanted) = facts.wanted else {
         return holds(Holds::No, "InvalidConfiguration", "the last good configuration keeps running".to_owned());
     };
+    if let Some(issuer) = facts.unissued {
+        return holds(Holds::No, "CertManagerMissing", no_issuer(issuer));
+    }
     match facts.trial {
         Some(Trial::Failed(how)) => return holds(Holds::No, "CanaryFailed", format!("{wanted} is held back: {how}")),
         Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
@@ -206,7 +224,9 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         let (reason, why) = match facts.held {
             Some(Held::Paused) => ("Paused", "the service is paused"),
             Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
-            Some(Held::Faults | Held::Canary | Held::CanaryFailed) | None => ("ApplyFailed", "it could not be written"),
+            Some(Held::Faults | Held::CertManager | Held::Canary | Held::CanaryFailed) | None => {
+                ("ApplyFailed", "it could not be written")
+            }
         };
         return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
     };

@@ -210,6 +210,21 @@ fn a_missing_secret_is_named() {
 }
 
 #[test]
+fn a_certificate_that_nobody_can_issue_is_told_with_what_to_do() {
+    let mut observed = settled();
+    let with_tls = observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
+    observed.service = with_tls.service;
+    let status = status_of(&observed);
+    assert_eq!(says(&status, "ConfigurationApplied"), "False/CertManagerMissing");
+    assert_eq!(says(&status, "Ready"), "False/CertManagerMissing");
+    assert_eq!(says(&status, "Available"), "True/PodsReady", "what ran runs on");
+    let message = &find(&status.conditions, "ConfigurationApplied").unwrap().message;
+    assert!(message.contains("Issuer \"authority\"") && message.contains("install cert-manager"), "{message}");
+    observed.cert_manager = true;
+    assert_eq!(says(&status_of(&observed), "ConfigurationApplied"), "False/SecretMissing", "until it is issued");
+}
+
+#[test]
 fn a_pause_matters_only_while_something_waits_for_its_end() {
     let pause = |spec: &mut Value| spec["paused"] = json!(true);
     let mut idle = observed_with(pause);

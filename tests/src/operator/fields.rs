@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Proof, api::folder, scenario::Stage, shop};
+use super::{Proof, api::folder, certificates, scenario::Stage, shop};
 use crate::{root, wait};
 
 const SEEN_WITHIN: Duration = Duration::from_secs(30);
@@ -24,6 +24,7 @@ enum Expect {
 /// Changes every field in turn.
 pub async fn run(proof: &Proof) {
     proof.step("Every field of every kind: changed, seen, changed back, seen");
+    certificates::define(&proof.api).await;
     let stage = Stage::new(proof, "fields").await;
     let objects = make(&stage).await;
     stage.quiet().await;
@@ -77,7 +78,7 @@ async fn make(stage: &Stage) -> Vec<(&'static str, &'static str, Value)> {
         "pipeline": { "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } } },
         "autoscaling": { "minReplicas": 2, "maxReplicas": 8 },
         "security": { "jwt": { "secretRef": { "name": "shop-jwt" } }, "encryption": { "secretRef": { "name": "shop-encryption" } },
-            "tls": { "secretRef": { "name": "shop-tls" } },
+            "tls": { "secretRef": { "name": "shop-tls" }, "issuerRef": { "name": "authority" } },
             "rateLimit": { "requestsPerSecond": 100, "burst": 200 }, "cors": { "allowOrigins": ["https://a.example"] } },
     });
     if let (Some(service), Some(extra)) = (service.as_object_mut(), extra.as_object()) {
@@ -191,6 +192,9 @@ fn alternative(plural: &str, pointer: &str, schema: &Value, spec: &Value) -> (Va
     }
     if last == "name" && pointer.contains("secretRef") {
         return (json!("shop-other"), Expect::Seen);
+    }
+    if last == "name" && pointer.contains("issuerRef") {
+        return (json!("another"), Expect::Seen);
     }
     if last == "name" && (pointer.contains("Ref/") || pointer.contains("Refs/")) {
         return (json!("nowhere"), Expect::Held);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Proof, api::folder, scenario::Stage, shop};
+use super::{Proof, api::folder, certificates, scenario::Stage, shop};
 use crate::root;
 
 /// Used only where pods run: the demo, with these very rights, shows a change of a running pod's settings, and a canary that goes with its own.
@@ -13,17 +13,22 @@ const ONLY_WITH_PODS: [&str; 2] = ["pods patch", "configmaps delete"];
 /// Lives a life in which everything is made and unmade once, and compares.
 pub async fn run(proof: &Proof) {
     proof.step("The chart's rights are those that are used, and no others");
+    certificates::define(&proof.api).await;
     let stage = Stage::new(proof, "rights").await;
     let (api, path) = (&proof.api, shop::service_path(&stage.namespace));
     shop::make(api, &stage.namespace).await;
+    let secret = json!({ "metadata": { "name": "shop-tls" }, "stringData": { "tls.crt": "c", "tls.key": "k" } });
+    api.create(&folder(&stage.namespace, "secrets"), &secret).await;
     let pool = format!("{}/products", folder(&stage.namespace, "flyweightpools"));
     let encrypted = json!({ "spec": { "fields": [{ "name": "description", "encrypt": true }] } });
     let more = json!({ "spec": {
         "replicaGroups": [{ "name": "main", "replicas": 1 }, { "name": "side", "replicas": 1 }],
         "autoscaling": { "minReplicas": 2, "maxReplicas": 4 }, "gateway": {},
+        "security": { "tls": { "issuerRef": { "name": "authority" } } },
     }});
     let less = json!({ "spec": {
         "replicaGroups": [{ "name": "main", "replicas": 1 }], "autoscaling": null, "gateway": null, "networkPolicy": false,
+        "security": { "tls": null },
     }});
     for (path, patch) in [(&pool, &encrypted), (&path, &more), (&path, &less)] {
         if let Err(refusal) = api.patch(path, patch).await {

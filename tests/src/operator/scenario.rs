@@ -112,8 +112,10 @@ impl Stage {
             self.act(phase).await;
             self.quiet().await;
             // Not what it says while the cluster's own controllers are late: they would go on, and it would say something else.
-            wait::until("the cluster's controllers to be done", RECOVERY, async || self.caught_up().await.then_some(()))
-                .await;
+            wait::until("the cluster's controllers to be done", RECOVERY, async || {
+                self.caught_up().await.then_some(())
+            })
+            .await;
             self.quiet().await;
             calm.states.push(self.state().await);
         }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::api::{Api, folder};
 
 /// The kinds of children.
-pub const CHILDREN: [&str; 7] = [
+pub const CHILDREN: [&str; 8] = [
     "serviceaccounts",
+    "certificates",
     "configmaps",
     "services",
     "networkpolicies",

@@ -31,7 +31,8 @@ main() {
             NODES=2
             up
             tests/tools/image.sh --name flyweight/faulty:0.1.0 --out "$IMAGES/faulty.tar" "$BIN/faulty-dataplane"
-            [[ -n $GIVEN ]] || tests/tools/cluster.sh import "$IMAGES/faulty.tar"
+            tests/tools/image.sh --name flyweight/dataplane:next --out "$IMAGES/next.tar" "$BIN/flyweight-dataplane"
+            [[ -n $GIVEN ]] || tests/tools/cluster.sh import "$IMAGES/faulty.tar" "$IMAGES/next.tar"
             step "traffic"
             "$BIN/demo" --namespace "$NAMESPACE" --traffic
             ;;

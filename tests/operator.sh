@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves the operator on a control plane of this machine without nodes: crashes, faults of the API server, random changes, every field.
 #
-# usage: operator.sh [--soak] [--seed NUMBER] [certificates|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...
+# usage: operator.sh [--soak] [--seed NUMBER] [certificates|migrations|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...
 #        operator.sh traffic     1,000 requests a second through everything that replaces pods, on a cluster of two nodes
 # With KUBECONFIG set, that cluster is used: no other operator may work in it.
 # The last three parts belong to --soak; scale measures the operator as it is shipped, in a release build.

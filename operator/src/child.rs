@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
+    batch::v1::Job,
     core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -25,7 +26,7 @@ pub mod label {
     pub const NAME: &str = "app.kubernetes.io/name";
     /// The name of the `FlyweightService`.
     pub const INSTANCE: &str = "app.kubernetes.io/instance";
-    /// `dataplane` or `gateway`.
+    /// `dataplane`, `gateway` or `migration`.
     pub const COMPONENT: &str = "app.kubernetes.io/component";
     /// Who looks after it.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -74,6 +75,8 @@ pub enum ChildKind {
     Service,
     /// Which traffic may pass.
     NetworkPolicy,
+    /// What brings the stores up to another image.
+    Job,
     /// The pods.
     Deployment,
     /// How many pods maintenance may take away.
@@ -84,12 +87,13 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ServiceAccount,
         Self::Certificate,
         Self::ConfigMap,
         Self::Service,
         Self::NetworkPolicy,
+        Self::Job,
         Self::Deployment,
         Self::PodDisruptionBudget,
         Self::HorizontalPodAutoscaler,
@@ -103,6 +107,7 @@ impl ChildKind {
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Job => ApiResource::erase::<Job>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
@@ -117,6 +122,7 @@ impl ChildKind {
             Self::ConfigMap => "ConfigMap",
             Self::Service => "Service",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::Job => "Job",
             Self::Deployment => "Deployment",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",

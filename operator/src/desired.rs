@@ -11,6 +11,7 @@ use crate::{
     child::{APP, Child, ChildKind, ChildRef, Live, MANAGER, annotation, label},
     desired::{
         canary::{Canary, Trial, is_canary},
+        migration::{Migrating, Migration, is_migration},
         telling::{Tell, lagging, unaware},
     },
     observe::Observed,
@@ -24,6 +25,7 @@ mod config_map;
 mod deployment;
 mod disruption_budget;
 mod gateway;
+pub mod migration;
 mod network_policy;
 mod pod;
 mod service;
@@ -49,6 +51,8 @@ pub struct Plan {
     pub tell: Vec<Tell>,
     /// How many pods Deployments should have that are otherwise left as they are.
     pub resize: Vec<(ChildRef, u32)>,
+    /// What has become of the stores' migration to another image.
+    pub migration: Option<Migration>,
     /// What has become of the change that replaces pods, where one takes it first.
     pub trial: Option<Trial>,
 }
@@ -64,6 +68,10 @@ pub enum Held {
     CertManager,
     /// A Secret is missing, and what should run next needs it: pods and their settings stay as they are.
     Secrets,
+    /// A Job brings the stores up to another image: pods and their settings stay as they are until it has.
+    Migration,
+    /// That Job failed: they stay so, and it is tried again.
+    MigrationFailed,
     /// One pod takes a change first: the others and their settings stay as they are.
     Canary,
     /// That pod did worse: they stay so until the resources change.
@@ -91,6 +99,12 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         (false, false) => Some(Held::Secrets),
         (false, true) => None,
     };
+    let migrating = if waits.is_some() { None } else { migration::migration(&target) };
+    let waits = waits.or_else(|| match migrating.as_ref()?.migration {
+        Migration::Running(_) => Some(Held::Migration),
+        Migration::Failed(_) => Some(Held::MigrationFailed),
+        Migration::Done => None,
+    });
     let canary = if waits.is_some() { None } else { canary::canary(&target) };
     let held = waits.or_else(|| match canary.as_ref()?.trial {
         Trial::Running(_) => Some(Held::Canary),
@@ -98,18 +112,20 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         Trial::Passed(_) => None,
     });
     let mut children = target.children();
-    let (mut resize, mut trial) = (Vec::new(), None);
+    let (mut resize, mut trial, mut migration) = (Vec::new(), None, None);
     if held.is_some() {
         resize = target.resize();
         children.retain(|child| target.may_change(child, waits.is_some()));
     }
+    if let Some(Migrating { migration: found, children: own }) = migrating {
+        children.extend(held.is_some().then_some(own).into_iter().flatten());
+        migration = Some(found);
+    }
     if let Some(Canary { trial: found, children: own }) = canary {
-        if held.is_some() {
-            children.extend(own);
-            children.sort_by(|a, b| a.reference.cmp(&b.reference));
-        }
+        children.extend(held.is_some().then_some(own).into_iter().flatten());
         trial = Some(found);
     }
+    children.sort_by(|a, b| a.reference.cmp(&b.reference));
     Plan {
         held,
         key_to_make: validated.key_to_make.clone(),
@@ -125,6 +141,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         },
         children,
         resize,
+        migration,
         trial,
     }
 }
@@ -134,13 +151,15 @@ pub fn settings_name(service: &str) -> String {
     format!("{service}-settings")
 }
 
-/// What nobody wants. While pods are left as they are so is everything that they may need; a canary of another change is not.
+/// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
 fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
     let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
     let may_go = |live: &Live| match held {
         None => true,
-        Some(Held::Canary | Held::CanaryFailed) => is_canary(live),
-        Some(_) => false,
+        Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
+            is_canary(live) || is_migration(live)
+        }
+        Some(Held::Faults | Held::Paused | Held::CertManager | Held::Secrets) => false,
     };
     let mut left: Vec<ChildRef> = observed
         .children
@@ -280,6 +299,8 @@ enum Component<'a> {
     Group(&'a str),
     /// The gateway.
     Gateway,
+    /// What prepares the stores for it.
+    Migration,
 }
 
 impl Component<'_> {
@@ -287,6 +308,7 @@ impl Component<'_> {
         match self {
             Self::Dataplane | Self::Group(_) => "dataplane",
             Self::Gateway => "gateway",
+            Self::Migration => "migration",
         }
     }
 }

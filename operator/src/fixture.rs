@@ -80,6 +80,7 @@ pub fn observed_with(change: impl FnOnce(&mut Value)) -> Observed {
         cert_manager: false,
         children: Vec::new(),
         pods: Vec::new(),
+        migrating: Vec::new(),
         running: None,
     }
 }

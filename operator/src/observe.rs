@@ -26,6 +26,9 @@ pub mod report;
 /// The key of the ConfigMap that holds the settings.
 pub const SETTINGS_KEY: &str = "settings.json";
 
+/// Names the Job that a pod is of; Kubernetes sets it.
+const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
+
 /// A service with everything around it.
 pub struct Observed {
     /// The service.
@@ -50,6 +53,8 @@ pub struct Observed {
     pub children: Vec<Live>,
     /// The pods of the data plane and the gateway, by name.
     pub pods: Vec<ObservedPod>,
+    /// The pods of migrations.
+    pub migrating: Vec<ObservedPod>,
     /// What the ConfigMap holds: the last settings without a fault.
     pub running: Option<Running>,
 }
@@ -76,6 +81,8 @@ pub struct ObservedPod {
     pub name: String,
     /// Its group; none for the gateway.
     pub group: Option<String>,
+    /// The Job that it is of, where it migrates.
+    pub job: Option<String>,
     /// The change that it tries, where it is a canary.
     pub canary: Option<String>,
     /// Whether it is ready.
@@ -131,6 +138,7 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
     let secrets = caches.secrets.state_filter(|secret| in_namespace(secret));
     let pods = caches.pods.state_filter(|pod| in_namespace(pod) && belongs(pod, &name));
     let children = context.memory.newest(&uid, caches.children_of(&namespace, &uid), Instant::now());
+    let (migrating, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.labels().contains_key(JOB_LABEL));
     let reports = context.poller.poll(&pods).await;
     let mut pods: Vec<ObservedPod> = pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report)).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
@@ -145,6 +153,7 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
         cert_manager: caches.cert_manager.load(Ordering::Relaxed),
         service: service.clone(),
         at: Timestamp::now(),
+        migrating: migrating.iter().map(|pod| observed_pod(pod, None)).collect(),
         children,
         pods,
         name,
@@ -190,6 +199,7 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
     ObservedPod {
         name: pod.name_any(),
         group: pod.labels().get(label::GROUP).cloned(),
+        job: pod.labels().get(JOB_LABEL).cloned(),
         canary: pod.annotations().get(annotation::CANARY).cloned(),
         ready: conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True"),
         terminating: pod.metadata.deletion_timestamp.is_some(),

@@ -168,6 +168,7 @@ async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condi
             | "SecretMissing"
             | "ApplyFailed"
             | "BackendUnreachable"
+            | "MigrationFailed"
             | "CanaryFailed"),
         ) => {
             context.events.warning(&reference, reason, ready.message.clone()).await;

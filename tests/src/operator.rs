@@ -9,6 +9,7 @@ pub mod faults;
 pub mod fields;
 pub mod lease;
 pub mod lost;
+pub mod migrations;
 pub mod process;
 pub mod proxy;
 pub mod rights;
@@ -17,6 +18,7 @@ pub mod scenario;
 pub mod shop;
 pub mod steady;
 pub mod transitions;
+pub mod worker;
 
 use self::api::Api;
 

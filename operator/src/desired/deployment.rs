@@ -8,7 +8,7 @@ use crate::{
     validate::Group,
 };
 
-const BACKENDS_FOLDER: &str = "/etc/flyweight/backends";
+pub(super) const BACKENDS_FOLDER: &str = "/etc/flyweight/backends";
 pub(super) const SECURITY_FOLDER: &str = "/etc/flyweight/security";
 
 const VOLUME_NAME_MAX: usize = 63;
@@ -46,7 +46,7 @@ pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Va
 }
 
 /// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`, `security/tls`.
-fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
+pub(super) fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
     let settings = target.settings();
     let backends = settings.backends.iter().map(|backend| {
         let name = &backend.name;

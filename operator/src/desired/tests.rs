@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
+        batch::v1::Job,
         core::v1::{ConfigMap, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -51,7 +52,12 @@ fn survives<K: DeserializeOwned + Serialize + Debug>(body: &Value) {
 
 #[test]
 fn every_child_is_a_valid_object_of_its_kind() {
-    for child in planned(&everything()).children {
+    let mut upgraded = everything();
+    settle(&mut upgraded);
+    upgraded.service = observed_with(|spec| spec["image"] = json!("flyweight/dataplane:2")).service;
+    let upgrade = planned(&upgraded).children;
+    assert!(upgrade.iter().any(|child| child.reference.kind == ChildKind::Job));
+    for child in planned(&everything()).children.into_iter().chain(upgrade) {
         match child.reference.kind {
             ChildKind::ServiceAccount => survives::<ServiceAccount>(&child.body),
             // The type is cert-manager's.
@@ -59,6 +65,7 @@ fn every_child_is_a_valid_object_of_its_kind() {
             ChildKind::ConfigMap => survives::<ConfigMap>(&child.body),
             ChildKind::Service => survives::<Service>(&child.body),
             ChildKind::NetworkPolicy => survives::<NetworkPolicy>(&child.body),
+            ChildKind::Job => survives::<Job>(&child.body),
             ChildKind::Deployment => survives::<Deployment>(&child.body),
             ChildKind::PodDisruptionBudget => survives::<PodDisruptionBudget>(&child.body),
             ChildKind::HorizontalPodAutoscaler => survives::<HorizontalPodAutoscaler>(&child.body),

@@ -92,7 +92,8 @@ impl Cluster {
     /// # Errors
     /// The API server refuses or fails.
     pub async fn pods(&self, service: &str) -> anyhow::Result<Vec<Pod>> {
-        self.all(&format!("app.kubernetes.io/name=flyweight-dataplane,app.kubernetes.io/instance={service}")).await
+        let ours = format!("app.kubernetes.io/name=flyweight-dataplane,app.kubernetes.io/instance={service}");
+        self.all(&format!("{ours},app.kubernetes.io/component!=migration")).await
     }
 
     /// Changes fields of a service.

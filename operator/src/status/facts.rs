@@ -16,6 +16,7 @@ use crate::{
     desired::{
         Held, Plan,
         canary::{Trial, is_canary},
+        migration::Migration,
         settings_name,
     },
     observe::{Observed, ObservedPod},
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub missing: &'a [MissingSecret],
     /// Why children were left as they are.
     pub held: Option<Held>,
+    /// What has become of the stores' migration to another image.
+    pub migration: Option<&'a Migration>,
     /// What has become of a change that one pod takes first.
     pub trial: Option<&'a Trial>,
     /// What the API server refused to take.
@@ -106,6 +109,7 @@ pub fn gather<'a>(
         unissued: validated.and_then(|validated| validated.issuer.as_ref()).filter(|_| !observed.cert_manager),
         missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
         held: plan.held,
+        migration: plan.migration.as_ref(),
         trial: plan.trial.as_ref(),
         refused: applied.outcome.as_ref().err().filter(|error| error.is_refusal()).map(ToString::to_string),
         groups,

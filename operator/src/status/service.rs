@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     child::label,
-    desired::{Held, canary::Trial},
+    desired::{Held, canary::Trial, migration::Migration},
     observe::Observed,
     status::{
         conditions::{Draft, Holds, settle},
@@ -80,6 +80,12 @@ fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
         let missing = facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
         return Some(("SecretMissing", format!("missing: {}", missing.collect::<Vec<_>>().join(", "))));
     }
+    if let Some(Migration::Failed(how)) = facts.migration {
+        return Some((
+            "MigrationFailed",
+            format!("{how}; the pods run on as before, and it is tried again: {TRY_AGAIN}"),
+        ));
+    }
     if let Some(Trial::Failed(how)) = facts.trial {
         return Some(("CanaryFailed", format!("{how}; the others run on as before: {TRY_AGAIN}")));
     }
@@ -102,6 +108,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     let applied = configuration(facts);
     if facts.held == Some(Held::Paused) && applied.holds != Holds::Yes {
         return not("Paused", applied.message);
+    }
+    if let Some(Migration::Running(what)) = facts.migration {
+        return not("Migrating", what.clone());
     }
     if let Some(Trial::Running(what)) = facts.trial {
         return not("Canary", what.clone());
@@ -154,7 +163,13 @@ fn progressing(facts: &Facts<'_>) -> Draft {
         Some(Held::CanaryFailed) => {
             return holds(false, "CanaryFailed", "the change is held back: its canary did worse");
         }
-        Some(Held::Canary) | None => (),
+        Some(Held::MigrationFailed) => {
+            return holds(false, "MigrationFailed", "the change is held back: the stores could not be prepared for it");
+        }
+        Some(Held::Migration | Held::Canary) | None => (),
+    }
+    if let Some(Migration::Running(what)) = facts.migration {
+        return holds(true, "Migrating", &format!("{what}; pods of the new image follow when it is done"));
     }
     if let Some(Trial::Running(what)) = facts.trial {
         return holds(true, "Canary", &format!("{what}; the others follow when it does no worse"));
@@ -215,6 +230,13 @@ fn configuration(facts: &Facts<'_>) -> Draft {
     if let Some(issuer) = facts.unissued {
         return holds(Holds::No, "CertManagerMissing", no_issuer(issuer));
     }
+    match facts.migration {
+        Some(Migration::Failed(how)) => {
+            return holds(Holds::No, "MigrationFailed", format!("{wanted} is held back: {how}"));
+        }
+        Some(Migration::Running(what)) => return holds(Holds::No, "Migrating", format!("{wanted} waits: {what}")),
+        Some(Migration::Done) | None => (),
+    }
     match facts.trial {
         Some(Trial::Failed(how)) => return holds(Holds::No, "CanaryFailed", format!("{wanted} is held back: {how}")),
         Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
@@ -224,9 +246,15 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         let (reason, why) = match facts.held {
             Some(Held::Paused) => ("Paused", "the service is paused"),
             Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
-            Some(Held::Faults | Held::CertManager | Held::Canary | Held::CanaryFailed) | None => {
-                ("ApplyFailed", "it could not be written")
-            }
+            Some(
+                Held::Faults
+                | Held::CertManager
+                | Held::Migration
+                | Held::MigrationFailed
+                | Held::Canary
+                | Held::CanaryFailed,
+            )
+            | None => ("ApplyFailed", "it could not be written"),
         };
         return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
     };

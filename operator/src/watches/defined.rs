@@ -17,7 +17,7 @@ use super::{Links, Request};
 use crate::{child::ChildKind, watches::news::Cache, writer::ask};
 
 /// How often it is looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same after no answer.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! A data plane as a bad release would be: it starts, says that it is ready, and fails every other request.
+//! A data plane as a bad release would be: it migrates nothing, starts, says that it is ready, and fails every other request.
 
 use std::{
     net::Ipv4Addr,
@@ -17,6 +17,9 @@ const ADMIN_PORT: u16 = 9090;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("migrate") {
+        return Ok(());
+    }
     let asked = Arc::new(AtomicU64::new(0));
     let count = asked.clone();
     let answer = async move || match count.fetch_add(1, Ordering::Relaxed) % 2 {

@@ -1,12 +1,12 @@
 //! Proves the operator on a control plane without nodes. `tests/operator.sh` brings it up.
 
 use harness::operator::{
-    Proof, api::Api, certificates, crash, faults, fields, lease, lost, rights, scale, scenario::Stage, steady,
-    transitions,
+    Proof, api::Api, certificates, crash, faults, fields, lease, lost, migrations, rights, scale, scenario::Stage,
+    steady, transitions,
 };
 
-const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [certificates|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...";
-const CI: [&str; 7] = ["certificates", "rights", "crash", "faults", "fields", "transitions", "lease"];
+const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [certificates|migrations|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...";
+const CI: [&str; 8] = ["certificates", "migrations", "rights", "crash", "faults", "fields", "transitions", "lease"];
 const SOAK: [&str; 3] = ["lost", "steady", "scale"];
 
 #[tokio::main]
@@ -28,9 +28,19 @@ async fn main() {
     println!("seed {seed}");
     let proof = Proof { api: Api::connect().await, seed, soak };
     let has = |part: &str| parts.iter().any(|one| one == part);
-    if has("certificates") {
-        certificates::run(&proof).await;
-    }
+    // Each of the two waits for controllers most of the time.
+    tokio::join!(
+        async {
+            if has("certificates") {
+                certificates::run(&proof).await;
+            }
+        },
+        async {
+            if has("migrations") {
+                migrations::run(&proof).await;
+            }
+        },
+    );
     if has("rights") {
         rights::run(&proof).await;
     }

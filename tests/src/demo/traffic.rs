@@ -35,6 +35,9 @@ pub async fn run(demo: &Demo) {
     let mut note = |failed: Option<String>| failures.extend(failed);
     note(measured(demo, &path, "nothing happens", async || tokio::time::sleep(Duration::from_secs(20)).await).await);
     note(measured(demo, &path, "a rolling change, by a canary first", async || rolling(demo, "LRU").await).await);
+    note(
+        measured(demo, &path, "another image, by a migration and a canary first", async || upgraded(demo).await).await,
+    );
     note(measured(demo, &path, "scaled from 2 to 4 and back", async || scaled(demo).await).await);
     note(measured(demo, &path, "a Secret rotated", async || rotated(demo).await).await);
     note(measured(demo, &path, "the operator replaced", async || operator_replaced(demo).await).await);
@@ -81,6 +84,25 @@ async fn measured(demo: &Demo, path: &str, what: &str, happens: impl AsyncFnOnce
         demo.show(failure);
     }
     Some(figures)
+}
+
+/// The same data plane under another name: a Job migrates, one pod takes it first, the others follow.
+async fn upgraded(demo: &Demo) {
+    let before = pods(demo);
+    set_image(demo, "flyweight/dataplane:next");
+    settled(demo, "every pod to be another", || pods(demo).is_disjoint(&before)).await;
+    let events = demo.kubectl.items(&["events", "--field-selector", "reason=Created"]);
+    let migrated = events.iter().any(|event| {
+        event["note"].as_str().or(event["message"].as_str()).is_some_and(|note| note.contains("Job shop-migrate"))
+    });
+    assert!(migrated, "nothing tells of a migration");
+    let jobs = demo.kubectl.items(&["jobs"]);
+    assert!(jobs.is_empty(), "a Job is left: {jobs:?}");
+}
+
+fn set_image(demo: &Demo, image: &str) {
+    let patch = json!({ "spec": { "image": image } }).to_string();
+    call(&demo.kubectl, &["patch", "fws", "shop", "--type=merge", "-p", &patch]);
 }
 
 async fn rolling(demo: &Demo, policy: &str) {
@@ -142,20 +164,18 @@ async fn drained(demo: &Demo) {
 
 /// A change that makes pods fail is tried by one pod, and goes no further.
 async fn bad_changes(demo: &Demo, path: &str) {
-    for (image, what) in [("flyweight/dataplane:nowhere", "cannot start"), ("flyweight/faulty:0.1.0", "fails requests")]
-    {
-        demo.step(&format!("An image that {what}: one pod takes it first, and it is held back"));
+    for (image, what, told) in [
+        ("flyweight/dataplane:nowhere", "cannot start: its migration does not", "MigrationFailed"),
+        ("flyweight/faulty:0.1.0", "fails requests: one pod takes it first", "CanaryFailed"),
+    ] {
+        demo.step(&format!("An image that {what}, and it is held back"));
         let before = pods(demo);
-        let good = demo.service()["spec"]["image"].clone();
-        let set = |image: &Value| {
-            let patch = json!({ "spec": { "image": image } }).to_string();
-            call(&demo.kubectl, &["patch", "fws", "shop", "--type=merge", "-p", &patch]);
-        };
+        let good = demo.service()["spec"]["image"].as_str().unwrap_or_default().to_owned();
         let (load, start) = (Load::at_rate(&demo.api, path, rate() / 2, READERS, 0), Instant::now());
-        set(&json!(image));
-        let message = wait::until("the canary to fail", WITHIN, async || {
+        set_image(demo, image);
+        let message = wait::until("it to be held back", WITHIN, async || {
             let (_, reason, message) = Demo::condition(&demo.service(), "ConfigurationApplied");
-            (reason == "CanaryFailed").then_some(message)
+            (reason == told).then_some(message)
         })
         .await;
         let took = start.elapsed();
@@ -167,7 +187,7 @@ async fn bad_changes(demo: &Demo, path: &str) {
         let outcome = load.stop().await;
         assert!(before.is_subset(&pods(demo)), "a pod was replaced");
         demo.show(&message);
-        let events = demo.kubectl.items(&["events", "--field-selector", "reason=CanaryFailed"]);
+        let events = demo.kubectl.items(&["events", "--field-selector", &format!("reason={told}")]);
         assert!(!events.is_empty(), "there is no event");
         demo.holds(&format!(
             "held back after {} s, told by an Event; the pods run on as before; {} of {} requests failed meanwhile",
@@ -175,7 +195,7 @@ async fn bad_changes(demo: &Demo, path: &str) {
             outcome.failures.len(),
             outcome.answered
         ));
-        set(&good);
+        set_image(demo, &good);
         settled(demo, "it to be taken back", || true).await;
         assert_eq!(pods(demo), before, "a pod was replaced");
         demo.holds("taken back, all is as it was: the same pods");

@@ -48,6 +48,7 @@ pub fn folder(namespace: &str, plural: &str) -> String {
     let group = match plural {
         "flyweightservices" | "flyweightpools" | "cachetiers" => "apis/flyweight.dev/v1alpha1",
         "deployments" => "apis/apps/v1",
+        "jobs" => "apis/batch/v1",
         "certificates" => "apis/cert-manager.io/v1",
         "networkpolicies" => "apis/networking.k8s.io/v1",
         "poddisruptionbudgets" => "apis/policy/v1",

@@ -25,6 +25,7 @@ pub async fn run(proof: &Proof) {
         "replicaGroups": [{ "name": "main", "replicas": 1 }, { "name": "side", "replicas": 1 }],
         "autoscaling": { "minReplicas": 2, "maxReplicas": 4 }, "gateway": {},
         "security": { "tls": { "issuerRef": { "name": "authority" } } },
+        "image": "flyweight/dataplane:next",
     }});
     let less = json!({ "spec": {
         "replicaGroups": [{ "name": "main", "replicas": 1 }], "autoscaling": null, "gateway": null, "networkPolicy": false,

@@ -13,6 +13,7 @@ use super::{
     process::{Operator, Options},
     proxy::{Proxy, Written},
     shop,
+    worker::{JOB_LABEL, Outcome, Worker},
 };
 use crate::wait;
 
@@ -42,6 +43,7 @@ pub struct Stage {
     pub proxy: Arc<Proxy>,
     /// The operator.
     pub operator: Operator,
+    worker: Worker,
 }
 
 /// What a life without faults led to.
@@ -63,7 +65,13 @@ impl Stage {
         let options = Options { base: &proxy.base, namespace: &namespace, identity: "operator", lease_seconds: 10 };
         let operator = Operator::start(&options);
         proxy.on_kill(operator.killer());
-        Self { proof: proof.clone(), namespace, proxy, operator }
+        let worker = Worker::start(&proof.api, &namespace);
+        Self { proof: proof.clone(), namespace, proxy, operator, worker }
+    }
+
+    /// What becomes of the pods of Jobs from now on.
+    pub fn jobs(&self, outcome: Outcome) {
+        self.worker.set(outcome);
     }
 
     /// The state of the namespace.
@@ -102,7 +110,9 @@ impl Stage {
                 && count(&one["status"]["replicas"]) >= count(&one["spec"]["replicas"])
         };
         let made: u64 = deployments.iter().map(|one| count(&one["status"]["replicas"])).sum();
-        deployments.iter().all(seen) && items("pods").await.len() as u64 == made
+        let pods = items("pods").await;
+        let lasting = pods.iter().filter(|pod| pod["metadata"]["labels"][JOB_LABEL].is_null()).count();
+        deployments.iter().all(seen) && lasting as u64 == made
     }
 
     /// Lives a life without faults.

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::api::{Api, folder};
 
 /// The kinds of children.
-pub const CHILDREN: [&str; 8] = [
+pub const CHILDREN: [&str; 9] = [
     "serviceaccounts",
     "certificates",
     "configmaps",
     "services",
     "networkpolicies",
+    "jobs",
     "deployments",
     "poddisruptionbudgets",
     "horizontalpodautoscalers",

@@ -1,0 +1,315 @@
+//! A migration: before pods of another image come, a Job of that image brings the stores' tables and indexes up to it, while the pods of the former
+//! image serve. Migrations only add, so the former image goes on with what they make; a lock in the store keeps two from running at once.
+//!
+//! A service without pods needs none: the data plane migrates when it starts, too, and finds it done where a Job was there before.
+
+use crds::settings::BackendKind;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{Component, Target, config_map, deployment, digest, pod};
+use crate::child::{Child, ChildKind, ChildRef, Live, label};
+
+/// How often the Job itself tries again after the first time, each time after a longer wait: for ten minutes in all.
+const TRIES: u32 = 6;
+/// After how long the operator makes a failed Job anew.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(300);
+/// How long its pod may look as if it could never start.
+const FAILING_MAX: SignedDuration = SignedDuration::from_secs(20);
+
+/// What has become of a migration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Migration {
+    /// Its Job starts, or is at work. Which one.
+    Running(String),
+    /// Its Job failed, or its pod does not start: which one, and why. It is tried again.
+    Failed(String),
+    /// The stores are ready for the image.
+    Done,
+}
+
+/// A migration that a change needs, and the children that it is made of.
+pub(super) struct Migrating {
+    pub migration: Migration,
+    pub children: Vec<Child>,
+}
+
+/// The migration of the change; none where the image stays, or no store has tables.
+pub(super) fn migration(target: &Target<'_>) -> Option<Migrating> {
+    if !is_needed(target) {
+        return None;
+    }
+    let job = job(target);
+    let live = target.observed.children.iter().find(|live| live.reference == job.reference);
+    let failed_at = live.and_then(|live| ended(live, "Failed")).map(|(at, _)| at);
+    let migration = state(target, &job.reference.name, live);
+    let mut children = vec![settings(target)];
+    // One that failed long ago is left out, and so taken away; the next look makes another.
+    if failed_at.is_none_or(|at| target.observed.at.duration_since(at) < AGAIN_AFTER) {
+        children.push(job);
+    }
+    Some(Migrating { migration, children })
+}
+
+/// Whether the object is part of a migration.
+pub(super) fn is_migration(live: &Live) -> bool {
+    live.object.labels().get(label::COMPONENT).is_some_and(|component| component == Component::Migration.name())
+}
+
+/// Whether pods of another image are there, and a store that has to know of the new one.
+fn is_needed(target: &Target<'_>) -> bool {
+    let has_tables = target
+        .settings()
+        .backends
+        .iter()
+        .any(|one| matches!(one.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }));
+    let other_image = |live: &Live| {
+        let image = live.object.data.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
+        image.is_some_and(|image| image != target.validated.image)
+    };
+    has_tables
+        && target.validated.groups.iter().any(|group| {
+            let reference = ChildRef { kind: ChildKind::Deployment, name: target.name_of(&group.name) };
+            target.observed.children.iter().any(|live| live.reference == reference && other_image(live))
+        })
+}
+
+fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
+    let Some(live) = live else { return Migration::Running(format!("Job {name} starts")) };
+    if ended(live, "Complete").is_some() {
+        return Migration::Done;
+    }
+    if let Some((_, why)) = ended(live, "Failed") {
+        return Migration::Failed(format!("Job {name} failed: {why}"));
+    }
+    let now = target.observed.at;
+    let stuck = target.observed.migrating.iter().find(|pod| {
+        pod.job.as_deref() == Some(name) && pod.is_failing() && now.duration_since(pod.created) > FAILING_MAX
+    });
+    if let Some(reason) = stuck.and_then(|pod| pod.waiting.as_deref()) {
+        return Migration::Failed(format!("Job {name} does not start: {reason}"));
+    }
+    match live.object.data.pointer("/status/failed").and_then(Value::as_u64) {
+        None | Some(0) => Migration::Running(format!("Job {name} is at work")),
+        Some(times) => {
+            Migration::Failed(format!("Job {name} failed {times} of {} tries; see kubectl logs job/{name}", TRIES + 1))
+        }
+    }
+}
+
+/// When the Job ended in this way, and with which message; none when it did not.
+fn ended(live: &Live, how: &str) -> Option<(Timestamp, String)> {
+    let conditions = live.object.data.pointer("/status/conditions")?.as_array()?;
+    let found = conditions.iter().find(|one| one["type"] == how && one["status"] == "True")?;
+    let at = found["lastTransitionTime"].as_str().and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+    Some((at, found["message"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn settings_name(target: &Target<'_>) -> String {
+    super::settings_name(&target.name_of("migrate"))
+}
+
+/// The settings that it runs by: those of the pods that are to come.
+fn settings(target: &Target<'_>) -> Child {
+    config_map::named(target, settings_name(target), &json!({ label::COMPONENT: Component::Migration.name() }), None)
+}
+
+/// The Job, named by what it runs: another image, other settings or a wish to try again make another.
+fn job(target: &Target<'_>) -> Child {
+    let args = ["migrate", "--config", &pod::settings_path(), "--backends", deployment::BACKENDS_FOLDER];
+    let args = args.into_iter().chain(["--security", deployment::SECURITY_FOLDER]).map(str::to_owned).collect();
+    let mut template = pod::template(
+        target,
+        pod::Pod {
+            component: Component::Migration,
+            settings: &settings_name(target),
+            container: "migrate",
+            args,
+            resources: json!({ "requests": { "cpu": "50m", "memory": "64Mi" } }),
+            labels: json!({}),
+            volumes: deployment::secrets(target),
+        },
+    );
+    // It serves nobody, and ends.
+    for (place, field) in [
+        ("/spec", "topologySpreadConstraints"),
+        ("/spec/containers/0", "ports"),
+        ("/spec/containers/0", "startupProbe"),
+        ("/spec/containers/0", "readinessProbe"),
+        ("/spec/containers/0", "livenessProbe"),
+    ] {
+        if let Some(Value::Object(map)) = template.pointer_mut(place) {
+            map.remove(field);
+        }
+    }
+    template["spec"]["restartPolicy"] = "Never".into();
+    let spec = json!({ "backoffLimit": TRIES, "completions": 1, "parallelism": 1, "template": template });
+    let name = target.name_of(&format!("migrate-{}", digest(&spec)));
+    target.child(ChildKind::Job, name, Component::Migration, json!({}), json!({ "spec": spec }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        desired::{Held, Plan, plan},
+        fixture::{live, now, observed, observed_with, settle},
+        observe::{Observed, ObservedPod},
+        validate::validate,
+    };
+
+    fn planned(observed: &Observed) -> Plan {
+        plan(observed, &validate(observed))
+    }
+
+    /// A settled service whose author names another image.
+    fn upgraded(image: &str) -> Observed {
+        let mut observed = observed();
+        settle(&mut observed);
+        observed.service = observed_with(|spec| spec["image"] = json!(image)).service;
+        observed
+    }
+
+    fn names(plan: &Plan) -> Vec<String> {
+        let pods = plan.children.iter().map(|child| &child.reference);
+        let pods = pods.filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment | ChildKind::Job));
+        pods.map(|one| format!("{} {}", one.kind.name(), one.name)).collect()
+    }
+
+    fn apply(observed: &mut Observed, plan: &Plan) {
+        for child in &plan.children {
+            observed.children.retain(|live| live.reference != child.reference);
+            observed.children.push(live(child));
+        }
+        observed.children.retain(|live| !plan.prune.contains(&live.reference));
+    }
+
+    /// Gives the Job a status; its name.
+    fn becomes(observed: &mut Observed, status: Value) -> String {
+        let job = observed.children.iter_mut().find(|live| live.reference.kind == ChildKind::Job).unwrap();
+        let mut object = (*job.object).clone();
+        object.data["status"] = status;
+        job.object = object.into();
+        job.reference.name.clone()
+    }
+
+    fn condition(kind: &str) -> Value {
+        json!({ "conditions": [{ "type": kind, "status": "True", "message": "why", "lastTransitionTime": now().to_string() }] })
+    }
+
+    #[test]
+    fn a_job_of_the_new_image_comes_before_its_pods() {
+        let mut observed = upgraded("flyweight/dataplane:2");
+        let plan = planned(&observed);
+        assert_eq!((plan.held, &plan.trial), (Some(Held::Migration), &None));
+        let [settings, job] = &names(&plan)[..] else { panic!("{:?}", names(&plan)) };
+        assert_eq!(settings, "ConfigMap shop-migrate-settings");
+        assert!(job.starts_with("Job shop-migrate-"), "{job}");
+        apply(&mut observed, &plan);
+        assert_eq!(planned(&observed).held, Some(Held::Migration), "it is waited for");
+        becomes(&mut observed, condition("Complete"));
+        let plan = planned(&observed);
+        assert_eq!(plan.held, Some(Held::Canary), "then one pod takes it first");
+        assert!(plan.prune.is_empty(), "what is done stays known until the roll is over: {:?}", plan.prune);
+        observed.pods.clear();
+        let plan = planned(&observed);
+        assert_eq!(plan.held, None);
+        assert_eq!(names(&plan), ["ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"]);
+        assert_eq!(plan.prune.len(), 2, "{:?}", plan.prune);
+        apply(&mut observed, &plan);
+        assert_eq!((planned(&observed).held, planned(&observed).prune.len()), (None, 0));
+    }
+
+    #[test]
+    fn its_pod_is_none_of_those_that_serve_and_has_few_rights() {
+        let plan = planned(&upgraded("flyweight/dataplane:2"));
+        let job = &plan.children.iter().find(|child| child.reference.kind == ChildKind::Job).unwrap().body;
+        let template = &job["spec"]["template"];
+        assert_eq!(template["metadata"]["labels"][label::COMPONENT], "migration");
+        assert!(template["metadata"]["labels"][label::GROUP].is_null());
+        let container = &template["spec"]["containers"][0];
+        assert_eq!(container["image"], "flyweight/dataplane:2");
+        assert_eq!(container["args"][0], "migrate");
+        assert!(container["ports"].is_null() && container["readinessProbe"].is_null());
+        assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(template["spec"]["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(template["spec"]["automountServiceAccountToken"], false);
+        let volumes = template["spec"]["volumes"].as_array().unwrap();
+        assert_eq!(volumes[0]["configMap"]["name"], "shop-migrate-settings");
+        assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "shop-mysql"));
+    }
+
+    #[test]
+    fn there_is_none_where_the_image_stays_or_nothing_runs_or_no_store_has_tables() {
+        let migration = |observed: &Observed| planned(observed).migration;
+        assert!(migration(&upgraded("flyweight/dataplane:2")).is_some());
+        assert_eq!(migration(&upgraded("flyweight/dataplane:0.1.0")), None);
+        assert_eq!(migration(&observed_with(|spec| spec["image"] = json!("flyweight/dataplane:2"))), None);
+        let mut changed = upgraded("flyweight/dataplane:0.1.0");
+        crate::fixture::change_tier(&mut changed, |spec| spec["memory"]["policy"] = json!("LRU"));
+        assert_eq!(migration(&changed), None);
+    }
+
+    #[test]
+    fn a_failure_leaves_what_runs_and_is_tried_again() {
+        let mut observed = upgraded("flyweight/dataplane:2");
+        let plan = planned(&observed);
+        apply(&mut observed, &plan);
+        let name = becomes(&mut observed, json!({ "failed": 2 }));
+        let plan = planned(&observed);
+        assert_eq!((plan.held, plan.prune.len()), (Some(Held::MigrationFailed), 0));
+        let told = format!("Job {name} failed 2 of 7 tries; see kubectl logs job/{name}");
+        assert_eq!(plan.migration, Some(Migration::Failed(told)));
+        assert_eq!(names(&plan).len(), 2, "the Job tries again by itself");
+        becomes(&mut observed, condition("Failed"));
+        assert_eq!(planned(&observed).migration, Some(Migration::Failed(format!("Job {name} failed: why"))));
+        observed.at = now() + AGAIN_AFTER;
+        let plan = planned(&observed);
+        assert_eq!(plan.held, Some(Held::MigrationFailed));
+        assert_eq!(plan.prune.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), [name]);
+        apply(&mut observed, &plan);
+        assert_eq!(planned(&observed).held, Some(Held::Migration), "and is made anew");
+        observed.service = observed_with(|_| ()).service;
+        let back = planned(&observed);
+        assert_eq!((back.held, back.prune.len()), (None, 1), "taken back, nothing is left of it");
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_is_told() {
+        let mut observed = upgraded("flyweight/dataplane:nowhere");
+        let plan = planned(&observed);
+        apply(&mut observed, &plan);
+        let name = becomes(&mut observed, json!({ "active": 1 }));
+        let pod = ObservedPod {
+            job: Some(name.clone()),
+            created: now(),
+            waiting: Some("ImagePullBackOff".to_owned()),
+            ..ObservedPod::default()
+        };
+        observed.migrating.push(pod);
+        assert_eq!(planned(&observed).held, Some(Held::Migration), "it may come");
+        observed.at += FAILING_MAX + SignedDuration::from_secs(1);
+        assert_eq!(
+            planned(&observed).migration,
+            Some(Migration::Failed(format!("Job {name} does not start: ImagePullBackOff")))
+        );
+    }
+
+    #[test]
+    fn another_change_meanwhile_makes_another_job() {
+        let mut observed = upgraded("flyweight/dataplane:2");
+        let first = planned(&observed);
+        apply(&mut observed, &first);
+        observed.service = observed_with(|spec| spec["image"] = json!("flyweight/dataplane:3")).service;
+        let plan = planned(&observed);
+        assert_eq!(plan.held, Some(Held::Migration));
+        assert_eq!(plan.prune.len(), 1);
+        assert!(
+            first
+                .children
+                .iter()
+                .any(|child| child.reference == plan.prune[0] && child.reference.kind == ChildKind::Job)
+        );
+    }
+}

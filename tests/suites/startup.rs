@@ -23,6 +23,25 @@ async fn the_sample_shop_is_ready_in_under_a_second() {
 }
 
 #[tokio::test]
+async fn migrating_prepares_the_stores_and_ends_as_often_as_it_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let output = Command::new(bin_dir().join("flyweight-dataplane"))
+            .args(["migrate", "--manifests"])
+            .arg(manifests::samples())
+            .arg("--data-dir")
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(dir.path().join("mysql.db").is_file(), "the store is there");
+    }
+    let data_plane = DataPlane::embedded(&manifests::samples(), dir.path());
+    let users = Api::at(&data_plane.url).get("/api/v1/users").await;
+    assert_eq!(users.status, 200, "{}", users.text);
+}
+
+#[tokio::test]
 async fn two_processes_do_not_share_a_data_folder() {
     let dir = tempfile::tempdir().unwrap();
     let _first = DataPlane::embedded(&manifests::samples(), dir.path());

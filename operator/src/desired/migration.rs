@@ -3,13 +3,16 @@
 //!
 //! A service without pods needs none: the data plane migrates when it starts, too, and finds it done where a Job was there before.
 
-use crds::settings::BackendKind;
+use crds::settings::{BackendKind, BackendSettings};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Component, Target, config_map, deployment, digest, pod};
-use crate::child::{Child, ChildKind, ChildRef, Live, label};
+use super::{Component, Target, canary, config_map, deployment, digest, pod};
+use crate::{
+    child::{Child, ChildKind, ChildRef, Live, annotation, label},
+    validate::Group,
+};
 
 /// How often the Job itself tries again after the first time, each time after a longer wait: for ten minutes in all.
 const TRIES: u32 = 6;
@@ -57,22 +60,25 @@ pub(super) fn is_migration(live: &Live) -> bool {
     live.object.labels().get(label::COMPONENT).is_some_and(|component| component == Component::Migration.name())
 }
 
-/// Whether pods of another image are there, and a store that has to know of the new one.
+/// Whether pods of another image are there, and a store that has to know of the new one. An image that somebody else set is no change: it is repaired.
 fn is_needed(target: &Target<'_>) -> bool {
-    let has_tables = target
-        .settings()
-        .backends
-        .iter()
-        .any(|one| matches!(one.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }));
-    let other_image = |live: &Live| {
-        let image = live.object.data.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
-        image.is_some_and(|image| image != target.validated.image)
-    };
-    has_tables
-        && target.validated.groups.iter().any(|group| {
-            let reference = ChildRef { kind: ChildKind::Deployment, name: target.name_of(&group.name) };
-            target.observed.children.iter().any(|live| live.reference == reference && other_image(live))
+    let has_tables =
+        |backend: &BackendSettings| matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
+    let settings = super::settings_name(target.name());
+    let changes = |group: &Group| {
+        let reference = ChildRef { kind: ChildKind::Deployment, name: target.name_of(&group.name) };
+        let live = target.observed.children.iter().find(|live| live.reference == reference);
+        let wanted = canary::identity(&deployment::template(target, group, &settings));
+        live.is_some_and(|live| {
+            runs_another(live, &target.validated.image) && live.annotation(annotation::TEMPLATE) != Some(&wanted)
         })
+    };
+    target.settings().backends.iter().any(has_tables) && target.validated.groups.iter().any(changes)
+}
+
+fn runs_another(live: &Live, wanted: &str) -> bool {
+    let image = live.object.data.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
+    image.is_some_and(|image| image != wanted)
 }
 
 fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
@@ -249,6 +255,21 @@ mod tests {
         let mut changed = upgraded("flyweight/dataplane:0.1.0");
         crate::fixture::change_tier(&mut changed, |spec| spec["memory"]["policy"] = json!("LRU"));
         assert_eq!(migration(&changed), None);
+    }
+
+    #[test]
+    fn an_image_that_somebody_else_set_is_repaired_at_once() {
+        let mut observed = upgraded("flyweight/dataplane:0.1.0");
+        let main = observed
+            .children
+            .iter_mut()
+            .find(|live| live.reference.name == "shop-main" && live.reference.kind == ChildKind::Deployment);
+        let main = main.unwrap();
+        let mut object = (*main.object).clone();
+        object.data["spec"]["template"]["spec"]["containers"][0]["image"] = json!("other");
+        main.object = object.into();
+        let plan = planned(&observed);
+        assert_eq!((plan.held, plan.migration), (None, None));
     }
 
     #[test]

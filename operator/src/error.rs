@@ -53,7 +53,18 @@ impl Error {
 impl Error {
     /// Whether the API server knows nothing of it.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 404))
+        self.code() == Some(404)
+    }
+
+    /// Whether something else changed it meanwhile.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The HTTP status of the API server's refusal.
+    fn code(&self) -> Option<u16> {
+        let Self::Api { source, .. } = self else { return None };
+        if let kube::Error::Api(status) = &**source { Some(status.code) } else { None }
     }
 }
 

@@ -44,7 +44,7 @@ pub enum Published {
     Written,
     /// It is said already, or what is new are figures that may wait.
     Said,
-    /// It says something new, but the last write is too recent: look again.
+    /// It says something new, but the last write is too recent, or the object changed meanwhile: look again.
     Later,
 }
 
@@ -130,11 +130,10 @@ where
             context.memory.reported(&uid);
             Ok(Published::Written)
         }
-        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404 || status.code == 409) =>
-        {
-            // Gone, or replaced by another of its name.
-            Ok(Published::Said)
-        }
+        // Gone: there is nobody to tell.
+        Err(error) if error.is_not_found() => Ok(Published::Said),
+        // Replaced by another of its name, or the API server was busy with it: the next look knows.
+        Err(error) if error.is_conflict() => Ok(Published::Later),
         Err(error) => Err(error),
     }
 }

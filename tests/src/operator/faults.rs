@@ -1,6 +1,6 @@
 //! An API server that conflicts, throttles, fails, lies, is slow, and whose watches lag and break: the end is the same, without a hot loop.
 
-use std::{sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -12,6 +12,8 @@ use super::{
 
 /// Writes to one object within one second.
 const BUSY_MAX: usize = 1;
+/// How many times in a row each status is in conflict in the first life: whoever does not try again is late.
+const CONFLICTS: usize = 3;
 const LIVES: u64 = 3;
 const LIVES_SOAK: u64 = 20;
 
@@ -19,12 +21,17 @@ const LIVES_SOAK: u64 = 20;
 pub async fn run(proof: &Proof, calm: &Calm) {
     proof.step("The API server conflicts, throttles, fails, lies and is slow; watches lag and break");
     let lives = if proof.soak { LIVES_SOAK } else { LIVES };
-    for seed in (0..lives).map(|life| proof.seed.wrapping_add(life)) {
+    for life in 0..lives {
+        let seed = proof.seed.wrapping_add(life);
         let stage = Stage::new(proof, "faults").await;
-        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        let state = Mutex::new((StdRng::seed_from_u64(seed), BTreeMap::new()));
         stage.proxy.rule(move |call| {
-            let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            verdict(call, &mut random)
+            let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (random, statuses) = &mut *state;
+            let told: &mut usize = statuses.entry(call.path.clone()).or_default();
+            *told += 1;
+            let stubborn = life == 0 && call.write.is_some() && call.path.ends_with("/status");
+            if stubborn && *told <= CONFLICTS { Verdict::Refuse(409) } else { verdict(call, random) }
         });
         let (busiest, what) = stage.like(calm, &format!("seed {seed}")).await;
         let written = stage.proxy.written();

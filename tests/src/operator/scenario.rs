@@ -120,13 +120,13 @@ impl Stage {
         let mut calm = Calm::default();
         for phase in PHASES {
             self.act(phase).await;
-            self.quiet().await;
             // Not what it says while the cluster's own controllers are late: they would go on, and it would say something else.
             wait::until("the cluster's controllers to be done", RECOVERY, async || {
-                self.caught_up().await.then_some(())
+                let before = self.caught_up().await;
+                self.quiet().await;
+                (before && self.caught_up().await).then_some(())
             })
             .await;
-            self.quiet().await;
             calm.states.push(self.state().await);
         }
         calm.writes = self.proxy.tried();

@@ -150,6 +150,16 @@ pub async fn a_value_given_up_is_free_in_the_same_unit(target: &Target) {
     target.commit(passed_on).await.unwrap();
     let (a, b) = (target.lookup(users, "a").await, target.lookup(users, "b").await);
     assert_eq!((found(a).version, found(b).version), (Version(3), Version(2)));
+
+    // of two replaced records too, in the order of the changes
+    let email = |key: &'static str, email: &str| replace(users, key, Guard::Any, person(email, None));
+    target.commit(vec![email("b", "z@example.com"), email("a", "y@example.com")]).await.unwrap();
+    target.one(create(users, "c", person("c@example.com", None))).await.unwrap();
+    let taken = target.commit(vec![email("b", "w@example.com"), email("a", "c@example.com")]).await;
+    assert!(matches!(&taken, Err(StoreError::Duplicate { field }) if field == "email"), "{taken:?}");
+    let (a, b) = (found(target.lookup(users, "a").await), found(target.lookup(users, "b").await));
+    assert_eq!((a.version, b.version), (Version(4), Version(3)));
+    assert_eq!((a.values, b.values), (person("y@example.com", None), person("z@example.com", None)));
 }
 
 pub async fn a_unit_of_a_thousand(target: &Target) {
@@ -159,6 +169,8 @@ pub async fn a_unit_of_a_thousand(target: &Target) {
     assert!(written.iter().zip(&keys).all(|(written, key)| written.key.as_str() == key && written.created));
     let changes = keys.iter().map(|key| replace(things, key, exactly(1), titled("new"))).collect();
     assert!(target.commit(changes).await.unwrap().iter().all(|written| written.version == Version(2)));
+    let last = found(target.lookup(things, "k999").await);
+    assert_eq!((last.version, last.values), (Version(2), titled("new")));
     target.commit(keys.iter().map(|key| delete(things, key, exactly(2))).collect()).await.unwrap();
     assert_eq!(target.lookup(things, "k999").await, Lookup::Deleted(Version(3)));
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 3000);

@@ -10,14 +10,14 @@ use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as Sq
 
 use super::{
     StoreError, audit,
-    dialect::{Dialect, padded},
+    dialect::{Dialect, padded, parts},
     fault::Fault,
     idempotency,
     migrations::TOMBSTONES,
     outbox,
     pools::{self, Pools},
     session::Session,
-    table::{KEYS_MAX, Table},
+    table::{KEYS_MAX, ROWS_MAX, Table},
 };
 use crate::{
     domain::{
@@ -36,8 +36,6 @@ use crate::{
 
 /// How often a unit is tried when another transaction is in the way or the connection is lost before the commit.
 const ATTEMPTS_MAX: u32 = 5;
-/// The most values in one statement: SQLite takes 32,766.
-const VALUES_MAX: usize = 16_000;
 
 /// A unit of work with the tables that it touches.
 pub struct Unit<'a> {
@@ -142,7 +140,7 @@ impl<'a> Unit<'a> {
         self.write_events(session, &events).await?;
         let entries = self.actors.iter().zip(&events).zip(befores);
         let entries: Vec<_> = entries.map(|((actor, (_, event)), before)| (*actor, event, before)).collect();
-        for part in entries.chunks(VALUES_MAX / audit::COLUMNS.len()) {
+        for part in parts(&entries, ROWS_MAX) {
             session.execute(audit::insert(session.dialect(), part)?).await?;
         }
         Ok(written)
@@ -208,7 +206,7 @@ impl<'a> Unit<'a> {
                 (before, now) if before == now => (),
                 (State::Present(_), State::Present(record)) => updated.push((slot.place, record)),
                 (State::Absent(before), State::Present(record)) => {
-                    created.push(record.clone());
+                    created.push(record);
                     if before.0 > 0 {
                         raised.push(key);
                     }
@@ -221,15 +219,12 @@ impl<'a> Unit<'a> {
                 }
             }
         }
-        created.sort_by(|a: &Record, b: &Record| a.key.cmp(&b.key));
+        created.sort_by(|a: &&Record, b: &&Record| a.key.cmp(&b.key));
         delete(session, table, &deleted).await?;
         bury(session, table, &buried, now).await?;
         updated.sort_by_key(|(place, _)| *place);
-        for (_, record) in updated {
-            if session.execute(table.update(record, self.sealer)?).await? != 1 {
-                return Err(Fault::Conflict("a locked record is gone".to_owned()));
-            }
-        }
+        let updated: Vec<&Record> = updated.into_iter().map(|(_, record)| record).collect();
+        update(session, table, &updated, self.sealer).await?;
         insert(session, table, &created, self.sealer).await?;
         raise(session, table, &raised).await?;
         if session.dialect() == Dialect::Mysql {
@@ -240,7 +235,7 @@ impl<'a> Unit<'a> {
     }
 
     async fn write_events(&self, session: &mut Session, events: &[(&str, Envelope)]) -> Result<(), Fault> {
-        for part in events.chunks(VALUES_MAX / outbox::COLUMNS.len()) {
+        for part in parts(events, ROWS_MAX) {
             session.execute(outbox::insert(session.dialect(), part)?).await?;
         }
         Ok(())
@@ -345,8 +340,24 @@ async fn delete(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(
     Ok(())
 }
 
-async fn insert(session: &mut Session, table: &Table, records: &[Record], sealer: &dyn Sealer) -> Result<(), Fault> {
-    for part in records.chunks((VALUES_MAX / (table.columns.len() + 4)).clamp(1, 256)) {
+/// In SQLite a statement is no round trip, and each costs little.
+async fn update(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
+    if session.dialect() == Dialect::Mysql && !table.collection.declared && records.len() > 1 {
+        for part in parts(records, table.rows_max()) {
+            session.execute(table.update_all(part, sealer)?).await?;
+        }
+        return Ok(());
+    }
+    for record in records {
+        if session.execute(table.update(record, sealer)?).await? != 1 {
+            return Err(Fault::Conflict("a locked record is gone".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+async fn insert(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
+    for part in parts(records, table.rows_max()) {
         session.execute(table.insert(part, sealer)?).await?;
     }
     Ok(())

@@ -97,10 +97,36 @@ pub fn padded_len(len: usize) -> usize {
     len.next_power_of_two()
 }
 
+/// Parts of a list, each as long as a power of two, `max` or less: rows cannot be padded, and few prepared statements are to serve lists of every length.
+pub fn parts<T>(mut list: &[T], max: usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let len = list.len().min(max).checked_ilog2().map(|log| 1 << log)?;
+        let (part, rest) = list.split_at(len);
+        list = rest;
+        Some(part)
+    })
+}
+
 /// A list padded with its last value to `padded_len`. Only where a repeated value changes nothing.
 pub fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
     if let Some(last) = list.last().cloned() {
         list.resize(padded_len(list.len()), last);
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_have_few_lengths_and_miss_nothing() {
+        let list: Vec<usize> = (0..1_000).collect();
+        for len in [0, 1, 2, 3, 63, 64, 65, 1_000] {
+            let cut: Vec<&[usize]> = parts(&list[..len], 64).collect();
+            assert!(cut.iter().all(|part| part.len().is_power_of_two() && part.len() <= 64));
+            assert_eq!(cut.concat(), list[..len]);
+        }
+        assert_eq!(parts(&list, 100).next().map(<[usize]>::len), Some(64));
+    }
 }

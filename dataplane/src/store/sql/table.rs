@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use sea_query::{Alias, Expr, ExprTrait, Func, Query, SelectStatement, SimpleExpr, UnionType, Value as SqlValue};
+use sea_query::{
+    Alias, Expr, ExprTrait, Func, InsertStatement, OnConflict, Query, SelectStatement, SimpleExpr, UnionType,
+    Value as SqlValue,
+};
 
 use super::{
     StoreError,
@@ -25,6 +28,10 @@ use crate::{
 
 /// The most keys in one statement.
 pub const KEYS_MAX: usize = 1024;
+/// The most rows that one statement writes.
+pub const ROWS_MAX: usize = 64;
+/// The most values in one statement: SQLite takes 32,766.
+const VALUES_MAX: usize = 16_000;
 
 /// A collection as a table.
 pub struct Table {
@@ -232,8 +239,27 @@ impl Table {
         Ok(Record { key, version, created_at, updated_at, values })
     }
 
+    /// The most records in one statement.
+    pub fn rows_max(&self) -> usize {
+        (VALUES_MAX / (self.columns.len() + 4)).clamp(1, ROWS_MAX)
+    }
+
     /// The statement that creates records.
-    pub fn insert(&self, records: &[Record], sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+    pub fn insert(&self, records: &[&Record], sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+        Ok(self.dialect.build(&self.insertion(records, sealer)?))
+    }
+
+    /// The statement that gives records, which are all there and locked, their new values. Only for tables of the store's own: a declared one may have
+    /// columns that an insertion has to give, or keep its key in a column that is not the primary key.
+    pub fn update_all(&self, records: &[&Record], sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+        let mut insert = self.insertion(records, sealer)?;
+        let columns = records.first().map(|record| self.written_cells(record, sealer)).unwrap_or_default();
+        let columns = columns.iter().map(|(name, _)| Alias::new(*name));
+        insert.on_conflict(OnConflict::column(self.key_alias()).update_columns(columns).to_owned());
+        Ok(self.dialect.build(&insert))
+    }
+
+    fn insertion(&self, records: &[&Record], sealer: &dyn Sealer) -> Result<InsertStatement, StoreError> {
         let mut insert = Query::insert();
         insert.into_table(self.alias());
         for (index, record) in records.iter().enumerate() {
@@ -244,7 +270,7 @@ impl Table {
             }
             insert.values_panic(cells.into_iter().map(|(_, value)| Expr::val(value)));
         }
-        Ok(self.dialect.build(&insert))
+        Ok(insert)
     }
 
     /// The statement that gives a record, which is locked, its new values.

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use self::{
     config::{KafkaOptions, Quiet},
     group::GroupConsumer,
-    publish::Publisher,
+    publish::{Publisher, Record},
     replay::Replay,
     ring::{Read, Ring},
 };
@@ -160,8 +160,9 @@ impl EventBus for KafkaBus {
             return Ok(());
         }
         // on a task of its own: a caller that gives up must not leave events behind that would be sent at any later time
-        let (publisher, events) = (self.publisher.clone(), events.to_vec());
-        tokio::spawn(async move { publisher.publish(&events).await }).await.map_err(unavailable)?
+        let records: Vec<Record> = events.iter().map(Record::of).collect::<Result<_, _>>()?;
+        let publisher = self.publisher.clone();
+        tokio::spawn(async move { publisher.publish(&records).await }).await.map_err(unavailable)?
     }
 
     fn live(&self) -> broadcast::Receiver<Arc<Envelope>> {

@@ -1,9 +1,11 @@
 //! The relay: moves committed events from one outbox to the bus, at least once, in order for each key.
 //!
 //! An event is claimed, published and only then confirmed, so a crash at any step repeats it and never loses it. Several relays may serve one
-//! outbox: its leases keep each key with one of them at a time. While the bus is away the backlog grows and writers are not held up.
+//! outbox: its leases keep each key with one of them at a time. While the bus is away the backlog grows and writers are not held up. While more
+//! waits than one batch, a batch is confirmed while the next is claimed and published: batches themselves are published one after the other.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +23,7 @@ use uuid::Uuid;
 
 use super::EventBus;
 use crate::{
-    domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
+    domain::event::{Backlog, Claimed, Outbox, OutboxError},
     failpoint,
 };
 
@@ -138,17 +140,16 @@ impl Relay {
     /// Runs until `shutdown`, then publishes what waits, as far as that is quick, and gives up its claims.
     pub async fn run(self, shutdown: CancellationToken) {
         tokio::join!(self.relay(&shutdown), self.measure(&shutdown));
-        self.drain().await;
         if let Err(error) = self.outbox.release(&self.owner).await {
             tracing::warn!(%error, "claims were not given up: they end with their lease");
         }
     }
 
     async fn relay(&self, shutdown: &CancellationToken) {
-        let (mut failed, mut blocked, mut holding) = (0, 0, false);
+        let (mut failed, mut blocked, mut holding, mut unconfirmed) = (0, 0, false, None);
         while !shutdown.is_cancelled() {
             let began = Instant::now();
-            match self.step().await {
+            match self.step(&mut unconfirmed).await {
                 Ok(Step { events, blocked: is_blocked }) => {
                     failed = 0;
                     holding |= events > 0;
@@ -178,13 +179,17 @@ impl Relay {
                 }
             }
         }
+        self.drain(unconfirmed).await;
     }
 
     /// Publishes batch after batch until nothing is left, or something fails: the next start, or another replica, goes on from there.
-    async fn drain(&self) {
+    async fn drain(&self, mut unconfirmed: Option<Published>) {
         // between two steps only: a publish that is under way keeps its claim
         let end = Instant::now() + self.options.drain;
-        while Instant::now() < end && matches!(self.step().await, Ok(Step { events: 1.., .. })) {}
+        while Instant::now() < end && matches!(self.step(&mut unconfirmed).await, Ok(Step { events: 1.., .. })) {}
+        if let Err(error) = self.settle(unconfirmed.as_ref()).await {
+            tracing::debug!(%error, "events that were published will be so once more");
+        }
     }
 
     /// Waits until it is poked, or for the time between two looks. Claims are given up soon: other replicas write the same keys, and they
@@ -213,37 +218,57 @@ impl Relay {
         doubled.min(self.options.poll)
     }
 
-    /// Claims, publishes and confirms one batch.
-    async fn step(&self) -> Result<Step, StepError> {
+    /// Claims and publishes one batch. It is confirmed then, but where more waits: while that is published.
+    async fn step(&self, unconfirmed: &mut Option<Published>) -> Result<Step, StepError> {
+        let before = unconfirmed.take();
+        let (confirmed, published) = tokio::join!(self.settle(before.as_ref()), self.publish(before.as_ref()));
+        if let Err(StepError::Bus(_)) = published {
+            // another relay may reach the bus; where the store is away too, the lease ends by itself
+            _ = self.outbox.release(&self.owner).await;
+        }
+        confirmed?;
+        let (published, blocked) = published?;
+        let events = published.ids.len();
+        let published = Some(published).filter(|_| events > 0);
+        match events == self.options.batch {
+            true => *unconfirmed = published,
+            false => self.settle(published.as_ref()).await?,
+        }
+        Ok(Step { events, blocked })
+    }
+
+    /// Claims and publishes one batch, but for the events of the one before, which are being confirmed; and whether another owner holds some.
+    async fn publish(&self, before: Option<&Published>) -> Result<(Published, bool), StepError> {
         let claimed_at = Instant::now();
-        let Claimed { events, blocked } =
-            self.outbox.claim(&self.owner, self.options.lease, self.options.batch).await?;
+        let known: HashSet<Uuid> = before.into_iter().flat_map(|before| &before.ids).copied().collect();
+        let limit = self.options.batch + known.len();
+        let Claimed { mut events, blocked } = self.outbox.claim(&self.owner, self.options.lease, limit).await?;
+        events.retain(|event| !known.contains(&event.id));
+        events.truncate(self.options.batch);
+        let published = Published { ids: events.iter().map(|event| event.id).collect(), claimed_at };
         if events.is_empty() {
-            return Ok(Step { events: 0, blocked });
+            return Ok((published, blocked));
         }
         // a process that stood still may have lost its claims meanwhile: what another published is not published after it
         if claimed_at.elapsed() > self.options.lease / 2 {
             return Err(StepError::Late);
         }
         failpoint::reach("relay.claimed");
-        if let Err(error) = self.bus.publish(&events).await {
-            // another relay may reach the bus; where the store is away too, the lease ends by itself
-            _ = self.outbox.release(&self.owner).await;
-            return Err(error.into());
-        }
+        self.bus.publish(&events).await?;
         failpoint::reach("relay.published");
         self.meter.published.fetch_add(events.len() as u64, Ordering::Relaxed);
-        self.confirm(&events, claimed_at).await?;
-        failpoint::reach("relay.confirmed");
-        Ok(Step { events: events.len(), blocked })
+        Ok((published, blocked))
     }
 
     /// Confirms published events, again and again while the claim lasts: until it is done they will be published once more.
-    async fn confirm(&self, events: &[Envelope], claimed_at: Instant) -> Result<(), OutboxError> {
-        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    async fn settle(&self, published: Option<&Published>) -> Result<(), OutboxError> {
+        let Some(Published { ids, claimed_at }) = published else { return Ok(()) };
         let mut failed = 0;
         loop {
-            let Err(error) = self.outbox.confirm(&self.owner, &ids).await else { return Ok(()) };
+            let Err(error) = self.outbox.confirm(&self.owner, ids).await else {
+                failpoint::reach("relay.confirmed");
+                return Ok(());
+            };
             failed += 1;
             let wait = self.backoff(failed);
             if claimed_at.elapsed() + wait > self.options.lease / 2 {
@@ -274,6 +299,13 @@ impl Relay {
 /// Between a half and the whole of a time, so that relays do not act in step.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+/// A batch that was published and is yet to be confirmed.
+struct Published {
+    ids: Vec<Uuid>,
+    /// When it was asked for.
+    claimed_at: Instant,
 }
 
 /// What one step did.

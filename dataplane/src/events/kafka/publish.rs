@@ -21,6 +21,12 @@ const RECORD_BYTES_MAX: usize = 950_000;
 
 pub(super) type Shared = FutureProducer<Quiet>;
 
+/// An event as it is sent.
+pub struct Record {
+    key: String,
+    payload: String,
+}
+
 /// Publishes to one topic.
 pub struct Publisher {
     config: Mutex<ClientConfig>,
@@ -50,10 +56,10 @@ impl Publisher {
         }
     }
 
-    /// Publishes all events or fails within the deadline; then any of them may have been published.
-    pub async fn publish(&self, events: &[Envelope]) -> Result<(), BusError> {
+    /// Publishes all records or fails within the deadline; then any of them may have been published.
+    pub async fn publish(&self, records: &[Record]) -> Result<(), BusError> {
         let producer = self.producer()?;
-        let outcome = match tokio::time::timeout(self.deadline, self.send(&producer, events)).await {
+        let outcome = match tokio::time::timeout(self.deadline, self.send(&producer, records)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(BusError::Unavailable(format!("not acknowledged within {:?}", self.deadline))),
         };
@@ -73,12 +79,10 @@ impl Publisher {
         Ok(producer)
     }
 
-    async fn send(&self, producer: &Shared, events: &[Envelope]) -> Result<(), BusError> {
-        let mut deliveries = Vec::with_capacity(events.len());
-        for event in events {
-            let key = format!("{}/{}", event.entity, event.key);
-            let payload = payload(event)?;
-            let record = FutureRecord::to(&self.topic).key(&key).payload(&payload);
+    async fn send(&self, producer: &Shared, records: &[Record]) -> Result<(), BusError> {
+        let mut deliveries = Vec::with_capacity(records.len());
+        for Record { key, payload } in records {
+            let record = FutureRecord::to(&self.topic).key(key).payload(payload);
             deliveries.push(producer.send_result(record).map_err(|(error, _)| unavailable(error))?);
         }
         let deliveries = deliveries.into_iter().map(|delivery| async move {
@@ -100,6 +104,16 @@ impl Publisher {
             drop(producer);
         });
         _ = purged.await;
+    }
+}
+
+impl Record {
+    /// The record of an event: those of one key go to one partition.
+    ///
+    /// # Errors
+    /// The event is no JSON.
+    pub fn of(event: &Envelope) -> Result<Self, BusError> {
+        Ok(Self { key: format!("{}/{}", event.entity, event.key), payload: payload(event)? })
     }
 }
 

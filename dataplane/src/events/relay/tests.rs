@@ -69,13 +69,14 @@ async fn a_crash_between_publish_and_confirm_repeats_and_loses_nothing() {
     let crashed = start(&outbox, &bus, quick());
     outbox.stuck.notified().await;
     crashed.task.abort();
-    assert_eq!(bus.log().len(), 10, "one batch was published");
+    let first = bus.log().len();
+    assert!([10, 20].contains(&first), "{first}: one batch, and perhaps the next, was published");
 
     outbox.stuck_at_confirm.store(false, Ordering::SeqCst);
     let _relay = start(&outbox, &bus, quick());
     until("the outbox is empty", || outbox.is_empty()).await;
     let log = bus.log();
-    assert_eq!(log.len(), 110, "the batch was published again");
+    assert_eq!(log.len(), first + 100, "what was not confirmed was published again");
     let once = without_repeats(&log);
     assert_eq!(once.len(), 100);
     assert_in_order(once);

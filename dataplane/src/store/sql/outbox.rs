@@ -4,10 +4,11 @@
 //! table is unpublished, and what is published is deleted. Events of one key are written under the lock of their record,
 //! so by their ids they have the order of their versions; one shard has one owner at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
+use parking_lot::Mutex;
+use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, SimpleExpr, Value as SqlValue};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -30,12 +31,16 @@ use crate::{
 /// The columns of the table, but for the one that counts.
 pub const COLUMNS: [&str; 5] = ["event_id", "shard", "record_key", "committed_at", "envelope"];
 /// The most ids in one statement.
-const IDS_MAX: usize = 1000;
+const IDS_MAX: usize = 1024;
+/// How many claimed events' places are known: without its place an event is confirmed too, but slower.
+const PLACES_MAX: usize = 100_000;
 
 /// The outbox of a SQL store.
 pub struct SqlOutbox {
     pools: Arc<Pools>,
     leases: Leases,
+    /// Where the claimed events are: their numbers.
+    places: Mutex<HashMap<Uuid, i64>>,
 }
 
 /// The statement that adds events, each with the name of its table.
@@ -60,7 +65,7 @@ pub fn insert(dialect: Dialect, events: &[(&str, Envelope)]) -> Result<Sql, Stor
 impl SqlOutbox {
     /// The outbox in this database.
     pub fn new(pools: Arc<Pools>) -> Self {
-        Self { pools, leases: Leases::default() }
+        Self { pools, leases: Leases::default(), places: Mutex::default() }
     }
 
     async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, Fault> {
@@ -79,8 +84,19 @@ impl SqlOutbox {
         let blocked = held.len() < pending.len();
         match held.is_empty() {
             true => Ok(Claimed { events: Vec::new(), blocked }),
-            false => Ok(Claimed { events: oldest(&mut session, &held, limit).await?, blocked }),
+            false => Ok(Claimed { events: self.noted(oldest(&mut session, &held, limit).await?), blocked }),
         }
+    }
+
+    /// Notes where the events are.
+    fn noted(&self, rows: Vec<(i64, Envelope)>) -> Vec<Envelope> {
+        let mut places = self.places.lock();
+        // those that another owner confirmed meanwhile are never asked for again
+        if places.len() > PLACES_MAX {
+            places.clear();
+        }
+        places.extend(rows.iter().map(|(seq, event)| (event.id, *seq)));
+        rows.into_iter().map(|(_, event)| event).collect()
     }
 
     /// Takes the leases of these shards that are free, run out, or the owner's own.
@@ -113,12 +129,19 @@ impl SqlOutbox {
 
     async fn confirmed(&self, ids: &[Uuid]) -> Result<(), Fault> {
         for part in ids.chunks(IDS_MAX) {
-            let mut delete = Query::delete();
-            delete.from_table(Alias::new(OUTBOX));
-            delete
-                .and_where(Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())));
+            let (mut places, mut strangers) = (Vec::with_capacity(part.len()), Vec::new());
+            {
+                let known = self.places.lock();
+                part.iter().for_each(|id| match known.get(id) {
+                    Some(seq) => places.push(*seq),
+                    None => strangers.push(id.to_string()),
+                });
+            }
             let mut session = self.pools.write().await?;
-            session.execute(self.pools.dialect().build(&delete)).await?;
+            delete(&mut session, "seq", places).await?;
+            delete(&mut session, "event_id", strangers).await?;
+            let mut known = self.places.lock();
+            part.iter().for_each(|id| _ = known.remove(id));
         }
         Ok(())
     }
@@ -171,6 +194,20 @@ impl Outbox for SqlOutbox {
 
 fn failed(fault: Fault) -> OutboxError {
     OutboxError(StoreError::from(fault).to_string())
+}
+
+/// Deletes the events of which a column has one of these values.
+async fn delete<T: Into<SimpleExpr> + Clone>(
+    session: &mut Session,
+    column: &'static str,
+    values: Vec<T>,
+) -> Result<(), Fault> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let mut delete = Query::delete();
+    delete.from_table(Alias::new(OUTBOX)).and_where(Expr::col(Alias::new(column)).is_in(padded(values)));
+    session.execute(session.dialect().build(&delete)).await.map(drop)
 }
 
 async fn pending_shards(session: &mut Session) -> Result<Vec<i64>, Fault> {
@@ -226,14 +263,15 @@ async fn take(
     rows.iter().map(|row| Ok(row.int(0)?.unwrap_or_default())).collect()
 }
 
-async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<Vec<Envelope>, Fault> {
+/// The oldest events of some shards, each with its number.
+async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<Vec<(i64, Envelope)>, Fault> {
     let mut select = Query::select();
-    select.column(Alias::new("envelope")).from(Alias::new(OUTBOX));
+    select.columns(["seq", "envelope"].map(Alias::new)).from(Alias::new(OUTBOX));
     select.and_where(Expr::col(Alias::new("shard")).is_in(shards.iter().copied()));
     select.order_by(Alias::new("seq"), Order::Asc).limit(limit as u64);
     let rows = session.rows(session.dialect().build(&select)).await?;
     let parse = |text: String| {
         serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("an event of the outbox: {error}")))
     };
-    rows.iter().map(|row| Ok(parse(row.text(0)?.unwrap_or_default())?)).collect()
+    rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?))).collect()
 }

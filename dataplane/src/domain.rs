@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod entities;
 pub mod event;
 pub mod field;
+pub mod ids;
 pub mod json;
 pub mod notification_template;
 pub mod order;

@@ -83,15 +83,16 @@ pub struct Breaker {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct Ingest {
-    /// Events that may wait; beyond it the answer is 503. Hot.
-    #[serde(default = "thousand")]
+    /// Events that may wait, in the log and not in memory; beyond it the answer is 503. Hot.
+    #[serde(default = "default_ingest_queue")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
     pub queue_size: u32,
     /// Workers that apply batches. Hot.
     #[serde(default = "three")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 256)))]
     pub workers: u32,
-    /// The most events in one batch. Hot.
+    /// Events that make a batch full, so that it is applied at once. Where more wait already a batch takes up to 16 times as many (and
+    /// no more than 16,000): of each product only the newest event is applied. Hot.
     #[serde(default = "thousand")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100_000)))]
     pub batch_size: u32,
@@ -138,7 +139,12 @@ impl Default for Breaker {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { queue_size: 1000, workers: 3, batch_size: 1000, batch_flush_interval: default_flush_interval() }
+        Self {
+            queue_size: default_ingest_queue(),
+            workers: 3,
+            batch_size: 1000,
+            batch_flush_interval: default_flush_interval(),
+        }
     }
 }
 
@@ -190,6 +196,10 @@ fn three() -> u32 {
 
 fn five() -> u32 {
     5
+}
+
+fn default_ingest_queue() -> u32 {
+    50_000
 }
 
 fn thousand() -> u32 {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
+    ids,
     record::{Key, Version},
     value::Timestamp,
 };
@@ -101,7 +102,7 @@ impl Envelope {
             Happening::Deleted => "deleted",
         };
         Self {
-            id: Uuid::now_v7(),
+            id: ids::next(),
             kind: format!("{entity}_{suffix}"),
             entity: entity.to_owned(),
             key: key.to_string(),

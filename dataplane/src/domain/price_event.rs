@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    ids,
     json::{BodyError, parse_create},
     record::{Key, Row},
     schema::{Field, FieldFault, Kind, Schema},
@@ -69,7 +70,7 @@ impl PriceEvent {
             Value::Time(at) => at.0,
             _ => now.0,
         };
-        Ok(Self { id: Uuid::now_v7(), product_id: product_id.clone(), price: *price, stock: *stock, at })
+        Ok(Self { id: ids::next(), product_id: product_id.clone(), price: *price, stock: *stock, at })
     }
 
     /// The product's key.

@@ -51,7 +51,7 @@ impl Key {
 
     /// A new key that sorts by its time of making: a UUIDv7.
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().to_string())
+        Self(super::ids::next().to_string())
     }
 
     /// The key as text.

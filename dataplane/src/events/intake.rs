@@ -14,6 +14,10 @@ use async_trait::async_trait;
 
 use crate::domain::price_event::PriceEvent;
 
+/// How much larger a batch may become while a queue stands, and up to how many events.
+const STANDING: usize = 16;
+const STANDING_MAX: usize = 16_000;
+
 /// Where accepted events wait.
 #[async_trait]
 pub trait Intake: Send + Sync {
@@ -30,11 +34,17 @@ pub trait Intake: Send + Sync {
 /// Takes events out of the log, batch by batch.
 #[async_trait]
 pub trait IntakeReader: Send {
-    /// The next events: waits for the first, and then until there are `max` or `flush` is over. Nothing is lost when this is dropped.
-    async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError>;
+    /// The next events: waits for the first, and then until there are `full` or `flush` is over. Of what waits already it takes up to 16 times as many
+    /// (`most`): only the newest event of a product is applied, so the longer the queue, the less work each event is. Nothing is lost when this is dropped.
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError>;
 
     /// What was taken last has had its effect, and is not given again.
     async fn done(&mut self) -> Result<(), IntakeError>;
+}
+
+/// The most events that are taken at once where `full` make a batch.
+fn most(full: usize) -> usize {
+    full.saturating_mul(STANDING).min(STANDING_MAX).max(full)
 }
 
 /// The log cannot be reached.

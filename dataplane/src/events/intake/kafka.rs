@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::{FutureExt, future::try_join_all};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Intake, IntakeError, IntakeReader};
+use super::{Intake, IntakeError, IntakeReader, most};
 use crate::{
     domain::price_event::PriceEvent,
     events::kafka::{
@@ -172,14 +172,18 @@ struct KafkaReader {
 
 #[async_trait]
 impl IntakeReader for KafkaReader {
-    async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
         let Self { consumer, clients, topic: _, received, positions } = self;
         let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
-        while received.len() < max {
+        while received.len() < most(full) {
             let message = match until {
                 None => tokio::select! {
                     message = consumer.recv() => message,
                     Ok(()) = clients.changed() => return Err(failed("the brokers are reached in another way now")),
+                },
+                Some(_) if received.len() >= full => match consumer.recv().now_or_never() {
+                    Some(message) => message,
+                    None => break,
                 },
                 Some(until) => match timeout_at(until, consumer.recv()).await {
                     Ok(message) => message,

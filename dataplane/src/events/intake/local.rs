@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Intake, IntakeError, IntakeReader};
+use super::{Intake, IntakeError, IntakeReader, most};
 use crate::domain::price_event::PriceEvent;
 
 /// Rows that one statement inserts.
@@ -206,11 +206,11 @@ impl LocalReader {
 
 #[async_trait]
 impl IntakeReader for LocalReader {
-    async fn take(&mut self, max: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
         loop {
             self.gather(1, None).await;
-            self.gather(max, Some(Instant::now() + flush)).await;
-            let events = self.next(max).await?;
+            self.gather(full, Some(Instant::now() + flush)).await;
+            let events = self.next(most(full)).await?;
             // another reader may have been faster
             if !events.is_empty() {
                 return Ok(events);
@@ -255,24 +255,24 @@ mod tests {
     async fn what_was_taken_and_not_done_is_given_again_also_after_a_restart() {
         let folder = Folder::new();
         let intake = LocalIntake::open(folder.path()).await.unwrap();
-        let all = events(25);
+        let all = events(400);
         intake.append(all.clone()).await.unwrap();
         let mut one = intake.reader().await.unwrap();
-        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[..10]);
+        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[..160], "a queue stands: 16 batches at once");
         one.done().await.unwrap();
-        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[10..20]);
+        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[160..320]);
         let mut two = intake.reader().await.unwrap();
-        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[20..], "readers share");
-        assert_eq!(intake.waiting().await.unwrap(), 15);
+        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[320..], "readers share");
+        assert_eq!(intake.waiting().await.unwrap(), 240);
         drop(one);
         two.done().await.unwrap();
-        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[10..20], "what another left");
+        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[160..320], "what another left");
         drop((two, intake));
 
         let intake = LocalIntake::open(folder.path()).await.unwrap();
-        assert_eq!(intake.waiting().await.unwrap(), 10);
+        assert_eq!(intake.waiting().await.unwrap(), 160);
         let mut reader = intake.reader().await.unwrap();
-        assert_eq!(reader.take(100, FLUSH).await.unwrap(), all[10..20]);
+        assert_eq!(reader.take(100, FLUSH).await.unwrap(), all[160..320]);
         reader.done().await.unwrap();
         intake.append(vec![event(99)]).await.unwrap();
         assert_eq!(reader.take(100, FLUSH).await.unwrap()[0].stock, 99);

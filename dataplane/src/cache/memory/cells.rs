@@ -15,7 +15,7 @@ pub struct Cells {
 }
 
 /// The bytes of a cell before its key.
-pub const HEADER: usize = 23;
+pub const HEADER: usize = 19;
 
 struct Class {
     chunks: Vec<Box<[u8]>>,
@@ -33,11 +33,10 @@ struct At;
 impl At {
     const NEWER: usize = 0;
     const OLDER: usize = 4;
-    const CHAIN: usize = 8;
-    const FRAME: usize = 12;
-    const LOADED: usize = 16;
-    const USED: usize = 20;
-    const MARK: usize = 22;
+    const FRAME: usize = 8;
+    const LOADED: usize = 12;
+    const USED: usize = 16;
+    const MARK: usize = 18;
     const KEY: usize = HEADER;
 }
 
@@ -199,16 +198,6 @@ impl Cells {
     /// Sets [`Self::older`].
     pub fn set_older(&mut self, slot: Slot, to: Slot) {
         self.write_u32(slot, At::OLDER, to.0);
-    }
-
-    /// The next cell of the same bucket of the index.
-    pub fn chain(&self, slot: Slot) -> Slot {
-        Slot(self.read_u32(slot, At::CHAIN))
-    }
-
-    /// Sets [`Self::chain`].
-    pub fn set_chain(&mut self, slot: Slot, to: Slot) {
-        self.write_u32(slot, At::CHAIN, to.0);
     }
 
     /// What the data is: see [`super::partition::Frame`].

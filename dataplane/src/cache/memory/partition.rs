@@ -197,7 +197,7 @@ impl Partition {
         if self.tick_ms() != before {
             let used = self.ticks(now_ms);
             let mut slots = Vec::with_capacity(self.cells.len());
-            self.index.walk(&self.cells, u32::MAX, u32::MAX, |slot| slots.push(slot));
+            self.index.walk(u32::MAX, u32::MAX, |slot| slots.push(slot));
             slots.into_iter().for_each(|slot| self.cells.set_used(slot, used));
         }
     }
@@ -212,7 +212,7 @@ impl Partition {
         self.cells.set_used(slot, used);
         self.policy.added(&mut self.cells, slot, hash);
         let seed = self.seed;
-        self.index.add(&mut self.cells, hash, slot, |key| xxh3_64_with_seed(key, seed));
+        self.index.add(&self.cells, hash, slot, |key| xxh3_64_with_seed(key, seed));
         self.counters.shared += u64::from(matches!(frame, Frame::Shared { .. }));
         true
     }
@@ -238,7 +238,7 @@ impl Partition {
         self.cells.set_frame(to, frame.to_bits());
         self.cells.set_loaded(to, loaded_ms as u32);
         if to != slot {
-            self.index.moved(&mut self.cells, hash, slot, to);
+            self.index.moved(hash, slot, to);
             self.policy.moved(&mut self.cells, slot, to);
             self.free(slot);
         }
@@ -251,7 +251,8 @@ impl Partition {
     pub fn remove(&mut self, hash: u64, slot: Slot) -> Frame {
         let frame = self.frame(slot);
         self.policy.removing(&mut self.cells, slot);
-        self.index.remove(&mut self.cells, hash, slot);
+        let seed = self.seed;
+        self.index.remove(&self.cells, hash, slot, |key| xxh3_64_with_seed(key, seed));
         self.free(slot);
         self.counters.shared -= u64::from(matches!(frame, Frame::Shared { .. }));
         frame
@@ -288,9 +289,9 @@ impl Partition {
         self.remove(hash, slot)
     }
 
-    /// The cells of all keys, bucket by bucket: see [`Index::walk`].
-    pub fn walk(&self, below: u32, buckets: u32, visit: impl FnMut(Slot)) -> Option<u32> {
-        self.index.walk(&self.cells, below, buckets, visit)
+    /// The cells of all keys, line by line: see [`Index::walk`].
+    pub fn walk(&self, below: u32, lines: u32, visit: impl FnMut(Slot)) -> Option<u32> {
+        self.index.walk(below, lines, visit)
     }
 
     /// So many cells, those that stay longest first.
@@ -303,7 +304,7 @@ impl Partition {
     fn free(&mut self, slot: Slot) {
         if let Some(from) = self.cells.free(slot) {
             let hash = self.hash_of(slot);
-            self.index.moved(&mut self.cells, hash, from, slot);
+            self.index.moved(hash, from, slot);
             self.policy.moved(&mut self.cells, from, slot);
         }
     }

@@ -80,8 +80,8 @@ struct Figures {
 /// A choice of roles beyond these is not followed any more.
 const SHAPES_MAX: usize = 64;
 const NO_SHADOWS: u32 = u32::MAX;
-/// Buckets of the index that a sweep goes through under one lock.
-const SWEEP: u32 = 512;
+/// Lines of the index that a sweep goes through under one lock.
+const SWEEP: u32 = 100;
 
 impl Pool {
     /// An empty pool.
@@ -282,10 +282,10 @@ impl Pool {
         let mut removed = 0;
         for index in 0..self.parts.len() {
             let mut below = Some(u32::MAX);
-            while let Some(bucket) = below {
+            while let Some(line) = below {
                 let dropped;
                 (dropped, below) =
-                    self.change_part(index, |part| self.sweep(part, bucket, idle_after_ms, now_ms, interner));
+                    self.change_part(index, |part| self.sweep(part, line, idle_after_ms, now_ms, interner));
                 removed += dropped.len() as u64;
                 dropped.into_iter().for_each(|frame| self.release(frame, interner));
             }
@@ -403,7 +403,7 @@ impl Pool {
         }
     }
 
-    /// Drops what is idle or no longer given out from some buckets below this one. Gives the frames, and the bucket to go on with.
+    /// Drops what is idle or no longer given out from some lines of the index below this one. Gives the frames, and the line to go on with.
     fn sweep(
         &self,
         part: &mut Partition,

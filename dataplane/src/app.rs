@@ -35,12 +35,20 @@ use crate::{
     telemetry,
 };
 
+/// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come fill its own queue; those whose writes the store has
+/// done are woken from the store's thread, and under overload must not stand behind all that are about to be refused.
+const TURNS_BETWEEN_OTHERS: u32 = 8;
+
 /// Does what the command line says. Exit code 0, or 1 when it failed; wrong use ends in 2 before this is called.
 ///
 /// # Errors
 /// Whatever kept it from being done, for a person to read.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .global_queue_interval(TURNS_BETWEEN_OTHERS)
+        .build()
+        .context("no threads")?;
     match args.command {
         Command::Check(check) => Ok(check::run(&check)),
         Command::Serve(serve) => runtime.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS),

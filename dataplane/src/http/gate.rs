@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::error::Problem;
@@ -22,6 +22,10 @@ const WAITING_MAX: usize = 1_024;
 const STANDING_MAX: usize = WRITES_MAX;
 /// How long a write may wait.
 const BURST: Duration = Duration::from_millis(500);
+/// How long a refusal is held back. Told at once, clients that ask again at once would take the processor from the writes that are served.
+const PAUSE: Duration = Duration::from_millis(400);
+/// Refusals that are held back at once; further ones are told at once.
+const PAUSED_MAX: usize = 8_192;
 
 /// Bounds the requests that are handled at once, over all pools.
 pub struct Gate {
@@ -42,6 +46,7 @@ struct Queue {
 pub struct WriteGate {
     places: Semaphore,
     waiting: AtomicUsize,
+    paused: AtomicUsize,
     queue: Mutex<Queue>,
 }
 
@@ -81,6 +86,7 @@ impl Default for WriteGate {
         Self {
             places: Semaphore::new(WRITES_MAX),
             waiting: AtomicUsize::new(0),
+            paused: AtomicUsize::new(0),
             queue: Mutex::new(Queue { since: Instant::now(), last: Instant::now() }),
         }
     }
@@ -96,11 +102,14 @@ impl WriteGate {
             return Ok(place);
         }
         let most = if self.queue.lock().stands(Instant::now()) { STANDING_MAX } else { WAITING_MAX };
-        let _waiting = Waiting::among(&self.waiting, most)?;
-        match timeout(BURST, self.places.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(overloaded("more writes come than can be done: try again")),
+        if let Some(_waiting) = Counted::among(&self.waiting, most) {
+            if let Ok(Ok(place)) = timeout(BURST, self.places.acquire()).await {
+                return Ok(place);
+            }
+        } else if let Some(_paused) = Counted::among(&self.paused, PAUSED_MAX) {
+            sleep(PAUSE).await;
         }
+        Err(overloaded("more writes come than can be done: try again"))
     }
 }
 
@@ -115,20 +124,18 @@ impl Queue {
     }
 }
 
-/// One of those that wait.
-struct Waiting<'a>(&'a AtomicUsize);
+/// One of those that are counted.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn among(count: &'a AtomicUsize, most: usize) -> Result<Self, Problem> {
-        let waiting = Self(count);
-        match count.fetch_add(1, Ordering::AcqRel) < most {
-            true => Ok(waiting),
-            false => Err(overloaded("more writes come than can be done: try again")),
-        }
+impl<'a> Counted<'a> {
+    /// One more, unless there are so many.
+    fn among(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let counted = Self(count);
+        (count.fetch_add(1, Ordering::AcqRel) < most).then_some(counted)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -162,7 +169,7 @@ mod tests {
             let start = Instant::now();
             match gate.enter().await {
                 Ok(_place) => {
-                    tokio::time::sleep(time).await;
+                    sleep(time).await;
                     true
                 }
                 Err(_) => {
@@ -177,21 +184,26 @@ mod tests {
         // writes that take long, and more of them all the time
         let held = join_all((0..WRITES_MAX).map(|_| work(Duration::from_secs(3))));
         let late = async |after: Duration| {
-            tokio::time::sleep(after).await;
+            sleep(after).await;
             assert!(!work(Duration::ZERO).await, "no place came free");
         };
         let too_late = async {
-            tokio::time::sleep(BURST + Duration::from_millis(50)).await;
+            sleep(BURST + Duration::from_millis(50)).await;
             // a queue that stands is joined by few, and the others are told at once
-            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Waiting::among(&gate.waiting, STANDING_MAX)).collect();
+            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Counted::among(&gate.waiting, STANDING_MAX)).collect();
+            let paused: Vec<_> = (0..PAUSED_MAX).map(|_| Counted::among(&gate.paused, PAUSED_MAX)).collect();
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
-            assert!(start.elapsed() < BURST, "a queue that stands is not joined: {:?}", start.elapsed());
+            assert!(start.elapsed() < PAUSE, "a queue that stands is not joined, and not too many are held back");
+            drop(paused);
+            let start = Instant::now();
+            assert!(!work(Duration::ZERO).await);
+            assert!(start.elapsed() >= PAUSE, "a refusal is held back: {:?}", start.elapsed());
             drop(waiting);
         };
         tokio::join!(held, late(Duration::from_millis(10)), late(BURST / 2), too_late);
         assert!(work(Duration::ZERO).await, "all is well again at once");
-        assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!((gate.waiting.load(Ordering::Relaxed), gate.paused.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]

@@ -133,7 +133,7 @@ impl Resource {
 
     /// A place for a request; for a change of a record also one among the pool's writes. Events only pass through to their log.
     async fn enter(&self, operation: Operation) -> Result<[Option<SemaphorePermit<'_>>; 2], Problem> {
-        let place = self.gate.enter()?;
+        // A write that waits, or whose refusal is held back, takes no place from others.
         let write = match operation {
             Operation::Get | Operation::List => None,
             Operation::Ingest => {
@@ -145,7 +145,7 @@ impl Resource {
                 Some(self.writes.enter().await?)
             }
         };
-        Ok([Some(place), write])
+        Ok([Some(self.gate.enter()?), write])
     }
 
     /// Refuses callers that may not read.

@@ -56,6 +56,9 @@ pub async fn one_owner_relays_a_key_at_a_time(target: &Target) {
     assert!(mine.claim("a", LONG, 10).await.unwrap().events.is_empty());
     theirs.confirm("b", &ids(&events)).await.unwrap();
     assert_eq!(mine.backlog().await.unwrap().events, 0);
+    target.one(upsert(&target.things, "k", Guard::Any, titled("later"))).await.unwrap();
+    mine.confirm("a", &ids(&events[..2])).await.unwrap();
+    assert_eq!(mine.backlog().await.unwrap().events, 1, "a late confirm is not of events that came since");
 }
 
 pub async fn a_lease_that_ran_out_is_taken_over(target: &Target) {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, SimpleExpr, Value as SqlValue};
+use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -129,19 +129,19 @@ impl SqlOutbox {
 
     async fn confirmed(&self, ids: &[Uuid]) -> Result<(), Fault> {
         for part in ids.chunks(IDS_MAX) {
-            let (mut places, mut strangers) = (Vec::with_capacity(part.len()), Vec::new());
-            {
-                let known = self.places.lock();
-                part.iter().for_each(|id| match known.get(id) {
-                    Some(seq) => places.push(*seq),
-                    None => strangers.push(id.to_string()),
-                });
+            let mut delete = Query::delete();
+            delete.from_table(Alias::new(OUTBOX));
+            delete
+                .and_where(Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())));
+            // SQLite gives the number of an event that is gone to another one: the id decides, the number only finds it quickly
+            let known: Option<Vec<i64>> = part.iter().map(|id| self.places.lock().get(id).copied()).collect();
+            if let Some(places) = known {
+                delete.and_where(Expr::col(Alias::new("seq")).is_in(padded(places)));
             }
             let mut session = self.pools.write().await?;
-            delete(&mut session, "seq", places).await?;
-            delete(&mut session, "event_id", strangers).await?;
-            let mut known = self.places.lock();
-            part.iter().for_each(|id| _ = known.remove(id));
+            session.execute(self.pools.dialect().build(&delete)).await?;
+            let mut places = self.places.lock();
+            part.iter().for_each(|id| _ = places.remove(id));
         }
         Ok(())
     }
@@ -194,20 +194,6 @@ impl Outbox for SqlOutbox {
 
 fn failed(fault: Fault) -> OutboxError {
     OutboxError(StoreError::from(fault).to_string())
-}
-
-/// Deletes the events of which a column has one of these values.
-async fn delete<T: Into<SimpleExpr> + Clone>(
-    session: &mut Session,
-    column: &'static str,
-    values: Vec<T>,
-) -> Result<(), Fault> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let mut delete = Query::delete();
-    delete.from_table(Alias::new(OUTBOX)).and_where(Expr::col(Alias::new(column)).is_in(padded(values)));
-    session.execute(session.dialect().build(&delete)).await.map(drop)
 }
 
 async fn pending_shards(session: &mut Session) -> Result<Vec<i64>, Fault> {

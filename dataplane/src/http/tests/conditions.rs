@@ -40,6 +40,27 @@ async fn writes_are_refused_when_the_record_is_another() {
 }
 
 #[tokio::test]
+async fn who_reads_again_after_a_refusal_gets_the_version_that_was_in_the_way() {
+    let folder = Folder::new();
+    let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&folder.0.join("data.db"), Arc::new(Plain)).unwrap());
+    let collections: Vec<_> = ENTITIES.into_iter().map(collection_of).collect();
+    store.prepare(&collections).await.unwrap();
+    // No bus is between them, as where a process is killed after its commit.
+    let (one, other) = (Server::over(&store, &collections).await, Server::over(&store, &collections).await);
+    one.post("/products", r#"{"id":"p","name":"Tea","price":1}"#).await.expect(201);
+    let json = ("content-type", "application/json");
+    for (method, body) in [(Method::PATCH, "{}"), (Method::PUT, r#"{"name":"x","price":2}"#), (Method::DELETE, "")] {
+        let known = one.get("/products/p").await.expect(200).header("etag").to_owned();
+        let stock = format!(r#"{{"stock":{}}}"#, known.len() + body.len());
+        let newer =
+            other.send(Method::PATCH, "/products/p", &[json], stock).await.expect(200).header("etag").to_owned();
+        assert_eq!(one.get("/products/p").await.header("etag"), known, "it was not told");
+        one.send(method, "/products/p", &[("if-match", &known), json], body).await.problem(412);
+        assert_eq!(one.get("/products/p").await.header("etag"), newer);
+    }
+}
+
+#[tokio::test]
 async fn a_key_can_be_put_only_where_nothing_is() {
     let server = Server::start().await;
     let only_new = [("if-none-match", "*"), ("content-type", "application/json")];

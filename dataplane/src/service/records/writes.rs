@@ -63,7 +63,7 @@ impl Records {
         body: Replacement,
         origin: &Origin,
     ) -> Result<Record, ServiceError> {
-        record_of(self.once(origin, self.try_replace(key, precondition, body, origin)).await?)
+        record_of(self.learn(key, self.once(origin, self.try_replace(key, precondition, body, origin)).await)?)
     }
 
     async fn try_replace(
@@ -110,7 +110,7 @@ impl Records {
         body: Replacement,
         origin: &Origin,
     ) -> Result<(Record, bool), ServiceError> {
-        let written = self.once(origin, self.try_upsert(key, precondition, body, origin)).await?;
+        let written = self.learn(key, self.once(origin, self.try_upsert(key, precondition, body, origin)).await)?;
         let created = written.created;
         Ok((record_of(written)?, created))
     }
@@ -153,7 +153,7 @@ impl Records {
         precondition: &Precondition,
         origin: &Origin,
     ) -> Result<Version, ServiceError> {
-        Ok(self.once(origin, self.try_delete(key, precondition, origin)).await?.version)
+        Ok(self.learn(key, self.once(origin, self.try_delete(key, precondition, origin)).await)?.version)
     }
 
     async fn try_delete(
@@ -264,7 +264,7 @@ impl Records {
         origin: &Origin,
         change: impl Fn(&Record) -> Result<Row, ServiceError>,
     ) -> Result<Record, ServiceError> {
-        record_of(self.once(origin, self.try_update(key, precondition, echo, origin, change)).await?)
+        record_of(self.learn(key, self.once(origin, self.try_update(key, precondition, echo, origin, change)).await)?)
     }
 
     async fn try_update(
@@ -308,6 +308,15 @@ impl Records {
     pub async fn end(&self, key: &Key) -> Result<bool, ServiceError> {
         let Some(keeper) = self.keeper.get() else { return Ok(false) };
         keeper.before_delete(key).await.map(|()| true)
+    }
+
+    /// A version that the caller did not expect may be news to the tiers as well: the process that committed it can have been killed before it told them, and
+    /// whoever reads again after a 412 must not get the old one again.
+    fn learn<T>(&self, key: &Key, done: Result<T, ServiceError>) -> Result<T, ServiceError> {
+        if let Err(ServiceError::Stale { current }) = &done {
+            self.tiered.invalidate(key, *current);
+        }
+        done
     }
 
     /// Where a change failed that the same request had made before, its answer then is the answer now.

@@ -38,8 +38,18 @@ pub fn uuid(n: u64) -> u128 {
     u128::from(mix(n + 1)) << 64 | u128::from(mix(n + 7))
 }
 
+/// The n-th key of 16 bytes that is no UUID.
+pub fn short_key(n: u64) -> Result<Key> {
+    format!("product-{n:08}").parse().map_err(anyhow::Error::msg)
+}
+
 /// The n-th of so many products.
 pub fn record(n: u64, products: u64) -> Result<Record> {
+    record_of(n, products, key(n)?)
+}
+
+/// The n-th of so many products, by this key.
+pub fn record_of(n: u64, products: u64, key: Key) -> Result<Record> {
     let state = mix(n) % products.div_ceil(OF_A_STATE);
     let name = format!("Wireless headphones, model {state:04}");
     let attributes = format!(r#"{{"colour":"black","driver":"40 mm","model":"{state:04}","weight":"250 g"}}"#);
@@ -58,7 +68,7 @@ pub fn record(n: u64, products: u64) -> Result<Record> {
     // Nothing in the fields that no client sees.
     values.resize(schema.fields.len(), Value::Null);
     let mut record = Record {
-        key: key(n)?,
+        key,
         version: Version(1 + mix(n + 4) % 6),
         created_at,
         updated_at: Timestamp(created_at.0 + (mix(n + 5) % 3_000_000_000) as i64),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 use tempfile::TempDir;
@@ -14,6 +14,8 @@ use super::{
 
 /// Products that are asked for in turn.
 const PRODUCTS: u64 = 1_000;
+/// Subjects before Flyweight's.
+const PEERS: usize = 2;
 const ROUNDS: usize = 3;
 const SECONDS: u64 = 5;
 const CONNECTIONS: u64 = 32;
@@ -21,6 +23,10 @@ const CONNECTIONS: u64 = 32;
 const PAUSE_MS: u64 = 1;
 /// Runs until the number of pausing connections is right.
 const FITTINGS: usize = 5;
+/// The aims: requests against nginx, processor time of a request, p99 at half load.
+const RATIO_MIN: f64 = 1.3;
+const CPU_US_MAX: f64 = 12.0;
+const P99_MS_MAX: f64 = 2.0;
 const SERVER_CORE: &str = "0";
 const CLIENT_CORE: &str = "1";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -115,12 +121,22 @@ fn print(client: &Client, subjects: &[Subject<'_>]) -> Result<()> {
     println!("| server | requests/s | against nginx | µs of CPU per request | p99 at half load |");
     println!("|---|---:|---:|---:|---:|");
     let nginx = median(&subjects[0].runs, |run| run.per_second);
-    for Subject { name, server, token, runs } in subjects {
+    let mut missed = Vec::new();
+    for (number, Subject { name, server, token, runs }) in subjects.iter().enumerate() {
         let (per_second, cpu_us) = (median(runs, |run| run.per_second), median(runs, |run| run.cpu_us));
         let half = at_half(client, server, *token, per_second / 2.0)?;
         let (p99, load) = (half.p99.as_secs_f64() * 1e3, half.per_second / per_second * 100.0);
-        println!("| {name} | {per_second:.0} | {:.2} | {cpu_us:.1} | {p99:.2} ms at {load:.0} % |", per_second / nginx);
+        let ratio = per_second / nginx;
+        println!("| {name} | {per_second:.0} | {ratio:.2} | {cpu_us:.1} | {p99:.2} ms at {load:.0} % |");
+        if number >= PEERS && (ratio < RATIO_MIN || cpu_us > CPU_US_MAX || p99 >= P99_MS_MAX) {
+            missed.push(*name);
+        }
     }
+    ensure!(
+        missed.is_empty(),
+        "not {RATIO_MIN} times nginx, {CPU_US_MAX} µs and {P99_MS_MAX} ms: {}",
+        missed.join("; ")
+    );
     Ok(())
 }
 

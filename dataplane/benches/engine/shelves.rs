@@ -32,6 +32,9 @@ pub trait Shelf {
     }
 }
 
+/// The shelf whose products have keys of 16 bytes, not UUIDs.
+pub const SHORT_KEYS: &str = "declared-16";
+
 /// A shelf by its name, and what the table calls it.
 pub fn shelf(name: &str) -> Result<(&'static str, Box<dyn Shelf>)> {
     Ok(match name {
@@ -40,6 +43,9 @@ pub fn shelf(name: &str) -> Result<(&'static str, Box<dyn Shelf>)> {
         "moka" => ("moka of JSON `Bytes`", Box::new(Texts(moka::sync::Cache::new(u64::MAX), schema(false)))),
         "quick_cache" => ("quick_cache of JSON `Bytes`", Box::new(Texts(QuickCache::new(1_100_000), schema(false)))),
         "declared" => ("**Flyweight's memory tier**, roles declared", Box::new(Flyweights::new(true)?)),
+        SHORT_KEYS => {
+            ("**Flyweight's memory tier**, roles declared, keys of 16 bytes", Box::new(Flyweights::new(true)?))
+        }
         "auto" => ("**Flyweight's memory tier**, roles measured", Box::new(Flyweights::new(false)?)),
         other => bail!("no shelf {other}"),
     })

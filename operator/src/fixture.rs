@@ -119,6 +119,15 @@ pub fn live(child: &Child) -> Live {
     Live::new(child.reference.kind, Arc::new(object))
 }
 
+/// Carries a plan out, as the cluster would.
+pub fn apply(observed: &mut Observed, plan: &Plan) {
+    for child in &plan.children {
+        observed.children.retain(|live| live.reference != child.reference);
+        observed.children.push(live(child));
+    }
+    observed.children.retain(|live| !plan.prune.contains(&live.reference));
+}
+
 /// As after a while: every child is there, every pod is ready and runs the wanted configuration.
 pub fn settle(observed: &mut Observed) {
     let validated = validated(observed);

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{
         desired::{Held, Plan, plan},
-        fixture::{live, now, observed, observed_with, settle},
+        fixture::{apply, now, observed, observed_with, settle},
         observe::{Observed, ObservedPod},
         validate::validate,
     };
@@ -181,14 +181,6 @@ mod tests {
         let pods = plan.children.iter().map(|child| &child.reference);
         let pods = pods.filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment | ChildKind::Job));
         pods.map(|one| format!("{} {}", one.kind.name(), one.name)).collect()
-    }
-
-    fn apply(observed: &mut Observed, plan: &Plan) {
-        for child in &plan.children {
-            observed.children.retain(|live| live.reference != child.reference);
-            observed.children.push(live(child));
-        }
-        observed.children.retain(|live| !plan.prune.contains(&live.reference));
     }
 
     /// Gives the Job a status; its name.

@@ -4,10 +4,9 @@
 //! table is unpublished, and what is published is deleted. Events of one key are written under the lock of their record,
 //! so by their ids they have the order of their versions; one shard has one owner at a time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -32,15 +31,11 @@ use crate::{
 pub const COLUMNS: [&str; 5] = ["event_id", "shard", "record_key", "committed_at", "envelope"];
 /// The most ids in one statement.
 const IDS_MAX: usize = 1024;
-/// How many claimed events' places are known: without its place an event is confirmed too, but slower.
-const PLACES_MAX: usize = 100_000;
 
 /// The outbox of a SQL store.
 pub struct SqlOutbox {
     pools: Arc<Pools>,
     leases: Leases,
-    /// Where the claimed events are: their numbers.
-    places: Mutex<HashMap<Uuid, i64>>,
 }
 
 /// The statement that adds events, each with the name of its table.
@@ -65,7 +60,7 @@ pub fn insert(dialect: Dialect, events: &[(&str, Envelope)]) -> Result<Sql, Stor
 impl SqlOutbox {
     /// The outbox in this database.
     pub fn new(pools: Arc<Pools>) -> Self {
-        Self { pools, leases: Leases::default(), places: Mutex::default() }
+        Self { pools, leases: Leases::default() }
     }
 
     async fn claimed(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, Fault> {
@@ -84,19 +79,8 @@ impl SqlOutbox {
         let blocked = held.len() < pending.len();
         match held.is_empty() {
             true => Ok(Claimed { events: Vec::new(), blocked }),
-            false => Ok(Claimed { events: self.noted(oldest(&mut session, &held, limit).await?), blocked }),
+            false => Ok(Claimed { events: oldest(&mut session, &held, limit).await?, blocked }),
         }
-    }
-
-    /// Notes where the events are.
-    fn noted(&self, rows: Vec<(i64, Envelope)>) -> Vec<Envelope> {
-        let mut places = self.places.lock();
-        // those that another owner confirmed meanwhile are never asked for again
-        if places.len() > PLACES_MAX {
-            places.clear();
-        }
-        places.extend(rows.iter().map(|(seq, event)| (event.id, *seq)));
-        rows.into_iter().map(|(_, event)| event).collect()
     }
 
     /// Takes the leases of these shards that are free, run out, or the owner's own.
@@ -133,15 +117,8 @@ impl SqlOutbox {
             delete.from_table(Alias::new(OUTBOX));
             delete
                 .and_where(Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())));
-            // SQLite gives the number of an event that is gone to another one: the id decides, the number only finds it quickly
-            let known: Option<Vec<i64>> = part.iter().map(|id| self.places.lock().get(id).copied()).collect();
-            if let Some(places) = known {
-                delete.and_where(Expr::col(Alias::new("seq")).is_in(padded(places)));
-            }
             let mut session = self.pools.write().await?;
             session.execute(self.pools.dialect().build(&delete)).await?;
-            let mut places = self.places.lock();
-            part.iter().for_each(|id| _ = places.remove(id));
         }
         Ok(())
     }
@@ -249,15 +226,14 @@ async fn take(
     rows.iter().map(|row| Ok(row.int(0)?.unwrap_or_default())).collect()
 }
 
-/// The oldest events of some shards, each with its number.
-async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<Vec<(i64, Envelope)>, Fault> {
+async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<Vec<Envelope>, Fault> {
     let mut select = Query::select();
-    select.columns(["seq", "envelope"].map(Alias::new)).from(Alias::new(OUTBOX));
+    select.column(Alias::new("envelope")).from(Alias::new(OUTBOX));
     select.and_where(Expr::col(Alias::new("shard")).is_in(shards.iter().copied()));
     select.order_by(Alias::new("seq"), Order::Asc).limit(limit as u64);
     let rows = session.rows(session.dialect().build(&select)).await?;
     let parse = |text: String| {
         serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("an event of the outbox: {error}")))
     };
-    rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?))).collect()
+    rows.iter().map(|row| Ok(parse(row.text(0)?.unwrap_or_default())?)).collect()
 }

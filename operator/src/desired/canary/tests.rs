@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     desired::{Held, Plan, plan},
-    fixture::{change_tier, live, now, observed, settle},
+    fixture::{apply, change_tier, now, observed, settle},
     observe::{Observed, report::PodReport},
     validate::validate,
 };
@@ -26,15 +26,6 @@ fn names(plan: &Plan) -> Vec<String> {
     let children = plan.children.iter().map(|child| &child.reference);
     let pods = children.filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment));
     pods.map(|one| format!("{} {}", one.kind.name(), one.name)).collect()
-}
-
-/// Carries the plan out, as the cluster would.
-fn apply(observed: &mut Observed, plan: &Plan) {
-    for child in &plan.children {
-        observed.children.retain(|live| live.reference != child.reference);
-        observed.children.push(live(child));
-    }
-    observed.children.retain(|live| !plan.prune.contains(&live.reference));
 }
 
 /// The canary of the plan as a pod, with what it answered.

@@ -21,14 +21,24 @@ pub struct IngestQueue {
     refused: AtomicU64,
 }
 
-/// How many events wait: what was measured, and what is known here of what came and went since then.
+/// How many events wait: what was measured, and what is known here of what came and went since then. Never fewer than those of this process: where it
+/// is not known whether a measurement has seen a change, what came is added, and what went is not taken away.
 #[derive(Default)]
 struct Waiting {
     measured: u64,
-    since: i64,
+    /// How often it was measured.
+    measurements: u64,
+    /// What came since the last measurement began.
+    came: u64,
+    /// What certainly went after the last measurement ended.
+    went: u64,
     /// On their way to the log.
     coming: u64,
 }
+
+/// The moment before events are taken off the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(u64);
 
 /// The queue at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,19 +122,21 @@ impl IngestQueue {
         Ok(Room { queue: self, events, stored: false })
     }
 
-    /// These events were applied by this process.
-    pub fn applied(&self, events: u64) {
-        self.waiting.lock().since -= events.cast_signed();
+    /// Now, before events that were applied are taken off the log.
+    pub fn moment(&self) -> Moment {
+        Moment(self.waiting.lock().measurements)
+    }
+
+    /// These events were applied by this process, and taken off the log after this moment.
+    pub fn applied(&self, events: u64, after: Moment) {
+        self.waiting.lock().go(events, after);
     }
 
     /// Measures how many events wait, over all replicas. An answer that does not come leaves the last one.
     pub async fn measure(&self) {
-        let before = self.waiting.lock().since;
+        let before = self.waiting.lock().came;
         if let Ok(measured) = self.intake.waiting().await {
-            let mut waiting = self.waiting.lock();
-            waiting.measured = measured;
-            // what came and went during the measurement may be in it already: that is less than what came between two of them
-            waiting.since -= before;
+            self.waiting.lock().set(measured, before);
         }
     }
 
@@ -138,7 +150,21 @@ impl IngestQueue {
 
 impl Waiting {
     fn now(&self) -> u64 {
-        self.measured.saturating_add_signed(self.since) + self.coming
+        (self.measured + self.came).saturating_sub(self.went) + self.coming
+    }
+
+    /// What was measured; `before` it began, so much had come.
+    fn set(&mut self, measured: u64, before: u64) {
+        (self.measured, self.went) = (measured, 0);
+        self.came -= before;
+        self.measurements += 1;
+    }
+
+    fn go(&mut self, events: u64, after: Moment) {
+        // a measurement in between may have found the log without them
+        if after.0 == self.measurements {
+            self.went += events;
+        }
     }
 }
 
@@ -147,7 +173,32 @@ impl Drop for Room<'_> {
         let mut waiting = self.queue.waiting.lock();
         waiting.coming -= self.events;
         if self.stored {
-            waiting.since += self.events.cast_signed();
+            waiting.came += self.events;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_never_said_to_be_gone() {
+        let mut waiting = Waiting { came: 1_000, ..Waiting::default() };
+        // taken off the log before it is measured, reported after: taken away once
+        let moment = Moment(waiting.measurements);
+        waiting.set(500, 1_000);
+        waiting.go(500, moment);
+        assert_eq!(waiting.now(), 500);
+        // known before the measurement ended, and perhaps in it
+        waiting.go(100, Moment(waiting.measurements));
+        assert_eq!(waiting.now(), 400);
+        let before = waiting.came;
+        waiting.came += 50;
+        waiting.set(400, before);
+        assert_eq!(waiting.now(), 450, "what came while it was measured is counted until the next time");
+        waiting.set(450, waiting.came);
+        waiting.go(450, Moment(waiting.measurements));
+        assert_eq!(waiting.now(), 0);
     }
 }

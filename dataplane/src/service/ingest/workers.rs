@@ -87,8 +87,9 @@ impl Workers {
             if !self.apply(&batch, stop, failed).await {
                 return Ok(());
             }
+            let moment = self.queue.moment();
             reader.done().await.map_err(|error| error.to_string())?;
-            self.queue.applied(batch.len() as u64);
+            self.queue.applied(batch.len() as u64, moment);
             *failed = 0;
         }
     }

@@ -11,8 +11,9 @@ PORT ?= 8080
 ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
-ONLY ?= memory growth policies serving overload messaging races
-MEASURED = $(filter-out races,$(ONLY))
+MEASURED = $(or $(ONLY),memory growth policies serving overload messaging races)
+# Failpoints are in debug builds only; everything else is proven on what is shipped.
+SOAKED = $(or $(ONLY),durability failpoints ingest order outage staleness)
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
@@ -34,13 +35,16 @@ test: ## Run all tests against real servers and a real Kubernetes, which are ins
 
 bench: ## Measure everything beside its peers (ONLY="memory growth policies serving overload messaging races")
 	@tests/tools/install.sh bench redis mysql kafka
-	@$(if $(filter races,$(ONLY)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
-	@$(if $(MEASURED),cargo bench --quiet --workspace --bench engine -- $(MEASURED))
+	@$(if $(filter races,$(MEASURED)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
+	@$(if $(filter-out races,$(MEASURED)),cargo bench --quiet --workspace --bench engine -- $(filter-out races,$(MEASURED)))
 
-soak: ## Prove stores, crashes, overload, outages and the operator at full length, some hours (ONLY="durability ingest" for some suites; the operator's part needs root)
+soak: ## Prove stores, crashes, outages and the operator at full length, some hours (ONLY="durability ingest" for some suites; the operator's part needs root)
 	@cargo build --workspace --bins
+	@cargo build --workspace --bins --release
 	@$(if $(ONLY),true,FLYWEIGHT_SOAK=1 tests/tools/with.sh mysql mariadb mongo -- cargo test --workspace --lib -- --nocapture random_queries)
-	@FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture $(or $(ONLY),durability failpoints ingest order outage overload staleness)
+	@$(if $(filter failpoints,$(SOAKED)),FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture failpoints)
+	@$(if $(filter-out failpoints,$(SOAKED)),FLYWEIGHT_SOAK=1 FLYWEIGHT_BIN_DIR=$(CARGO_TARGET_DIR)/release cargo test --workspace --test suites -- --test-threads=1 --nocapture $(filter-out failpoints,$(SOAKED)))
+	@$(if $(ONLY),true,$(MAKE) bench ONLY=overload)
 	@$(if $(ONLY),true,tests/operator.sh --soak)
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked

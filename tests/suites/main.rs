@@ -23,7 +23,6 @@ mod openapi;
 mod order;
 mod orders;
 mod outage;
-mod overload;
 mod rotation;
 mod stage;
 mod staleness;

@@ -39,6 +39,8 @@ enum Next {
     Done,
     /// It belongs to another stage.
     Elsewhere(Stage),
+    /// A step was done, and the order is at this stage now.
+    Onward(Stage),
     /// It is not its time yet.
     Later(Duration),
 }
@@ -88,8 +90,13 @@ impl Pipeline {
             self.step(stage, &job.place.order).await
         };
         match next {
-            Ok(Next::Done) => (),
+            Ok(Next::Done | Next::Onward(Stage::Done)) => (),
             Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
+            // with its place: an order that is half done must not wait for all that came after it. The event was seen to
+            Ok(Next::Onward(stage)) => {
+                job.ticket = None;
+                self.lines.send(stage, job);
+            }
             // one job that waits for its time is enough for an order
             Ok(Next::Later(_)) | Err(_) if job.place.count() > 1 => (),
             // the order itself says when: the event is seen to
@@ -143,7 +150,8 @@ impl Pipeline {
                 Ok(()) => {
                     self.lines.count(stage, "done");
                     info!("step done");
-                    Ok(Next::Done)
+                    let now = self.case(order).await.ok().flatten().map(|case| case.progress.stage);
+                    Ok(now.filter(|now| *now != stage).map_or(Next::Done, Next::Onward))
                 }
                 Err(failure) if failure.class == Class::System => Err(failure),
                 Err(failure) => self.failed(&case, failure).await,

@@ -13,17 +13,20 @@ use tokio::{
 
 use super::error::Problem;
 
-/// Writes of one pool that are under way at once: enough to keep a store busy, and few enough that each is done in a bounded time.
-const WRITES_MAX: usize = 64;
+/// Writes of one pool that are under way at once: enough that some are prepared while others are committed together, and few enough that each is done
+/// in a bounded time.
+const WRITES_MAX: usize = 128;
 /// Writes of one pool that wait in a burst.
 const WAITING_MAX: usize = 1_024;
-/// Writes of one pool that wait while there has been a queue for longer than a burst: that is overload, where waiting helps nobody. One more round, so
-/// that all places are taken again at once when a group commit makes all of them free.
-const STANDING_MAX: usize = WRITES_MAX;
+/// Writes of one pool that wait while there has been a queue for longer than a burst: that is overload, where waiting helps nobody. So many that places
+/// are taken again at once when a group commit makes them free.
+const STANDING_MAX: usize = 64;
 /// How long a write may wait.
 const BURST: Duration = Duration::from_millis(500);
-/// How long a refusal is held back. Told at once, clients that ask again at once would take the processor from the writes that are served.
+/// How long a refusal is held back at least. Told at once, clients that ask again at once would take the processor from the writes that are served.
 const PAUSE: Duration = Duration::from_millis(400);
+/// How much longer for each refusal that is held back already, so that no more than one over this are told, and asked again, a second: up to two seconds.
+const PAUSE_EACH: Duration = Duration::from_micros(250);
 /// Refusals that are held back at once; further ones are told at once.
 const PAUSED_MAX: usize = 8_192;
 
@@ -106,8 +109,8 @@ impl WriteGate {
             if let Ok(Ok(place)) = timeout(BURST, self.places.acquire()).await {
                 return Ok(place);
             }
-        } else if let Some(_paused) = Counted::among(&self.paused, PAUSED_MAX) {
-            sleep(PAUSE).await;
+        } else if let Some(paused) = Counted::among(&self.paused, PAUSED_MAX) {
+            sleep(PAUSE.max(PAUSE_EACH * paused.before as u32)).await;
         }
         Err(overloaded("more writes come than can be done: try again"))
     }
@@ -125,19 +128,23 @@ impl Queue {
 }
 
 /// One of those that are counted.
-struct Counted<'a>(&'a AtomicUsize);
+struct Counted<'a> {
+    count: &'a AtomicUsize,
+    /// How many there were before.
+    before: usize,
+}
 
 impl<'a> Counted<'a> {
     /// One more, unless there are so many.
     fn among(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let counted = Self(count);
-        (count.fetch_add(1, Ordering::AcqRel) < most).then_some(counted)
+        let counted = Self { count, before: count.fetch_add(1, Ordering::AcqRel) };
+        (counted.before < most).then_some(counted)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -190,7 +197,7 @@ mod tests {
         let too_late = async {
             sleep(BURST + Duration::from_millis(50)).await;
             // a queue that stands is joined by few, and the others are told at once
-            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Counted::among(&gate.waiting, STANDING_MAX)).collect();
+            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Counted::among(&gate.waiting, usize::MAX)).collect();
             let paused: Vec<_> = (0..PAUSED_MAX).map(|_| Counted::among(&gate.paused, PAUSED_MAX)).collect();
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
@@ -199,6 +206,11 @@ mod tests {
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
             assert!(start.elapsed() >= PAUSE, "a refusal is held back: {:?}", start.elapsed());
+            let paused: Vec<_> = (0..4_000).map(|_| Counted::among(&gate.paused, PAUSED_MAX)).collect();
+            let start = Instant::now();
+            assert!(!work(Duration::ZERO).await);
+            assert!(start.elapsed() >= 4_000 * PAUSE_EACH, "and longer beside many others: {:?}", start.elapsed());
+            drop(paused);
             drop(waiting);
         };
         tokio::join!(held, late(Duration::from_millis(10)), late(BURST / 2), too_late);

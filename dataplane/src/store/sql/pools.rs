@@ -33,6 +33,10 @@ const IDLE_MAX: Duration = Duration::from_secs(8);
 const PREPARE_TIME: Duration = Duration::from_secs(60);
 /// How many connections read a SQLite file.
 const READERS: u32 = 4;
+/// Memory for pages of a SQLite file, in KiB (negative by SQLite's convention), so that writes at any place of a large table need not read.
+const WRITER_CACHE: &str = "-16384";
+/// Pages in the log of a SQLite file (32 MiB) after which they are copied into the file: a page that changes often is copied once for many changes.
+const CHECKPOINT_PAGES: &str = "8000";
 /// A connection that was idle for longer is asked whether it still lives.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// The most prepared statements of one connection: a server has 16,382 for all of them.
@@ -124,7 +128,9 @@ impl Pools {
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", WRITER_CACHE)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
         let reader = options.create_if_missing(false).pragma("query_only", "ON");
         Self::Sqlite {
             writer: pool().max_connections(1).max_lifetime(None).connect_lazy_with(writer),

@@ -181,7 +181,6 @@ async fn every_entity(api: &Api) {
     let product_id = product.json()["id"].as_str().unwrap().to_owned();
     for (path, body) in [
         ("/api/v1/payments", json!({ "user_id": user_id, "amount": "12.34", "currency": "EUR" })),
-        ("/api/v1/orders", json!({ "user_id": user_id, "items": [{ "product_id": product_id, "quantity": 2 }] })),
         (
             "/api/v1/notifications/templates",
             json!({ "template": "welcome", "subject": "Hi", "body": "Hello {{ name }}" }),
@@ -195,6 +194,14 @@ async fn every_entity(api: &Api) {
     }
     let payments = api.get(&format!("/api/v1/users/{user_id}/payments")).await.json();
     assert_eq!(payments["total"], 1, "{payments}");
+    // last: the pipeline goes on with the order, and makes a payment of its own, while it is looked at
+    let order = json!({ "user_id": user_id, "items": [{ "product_id": product_id, "quantity": 2 }] });
+    let created = api.post("/api/v1/orders", &order).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let read = api.get(created.header("location")).await;
+    for field in ["id", "user_id", "items", "total", "created_at"] {
+        assert_eq!(read.json()[field], created.json()[field], "{field}: {}", read.text);
+    }
     let orders = api.get(&format!("/api/v1/orders/user/{user_id}")).await.json();
     assert_eq!(orders["total"], 1, "{orders}");
 }

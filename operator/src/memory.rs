@@ -15,7 +15,8 @@ use crate::child::{ChildRef, Live, pack};
 /// How long a write may be ahead of the watch that shows it.
 const AHEAD_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-const BACKOFF_LAST: Duration = Duration::from_secs(120);
+/// With the quarter that may be added this is less than the 30 s within which all is well again once the API server is.
+const BACKOFF_LAST: Duration = Duration::from_secs(20);
 
 /// What one replica remembers, by the uid of the resource that it is about.
 #[derive(Default)]
@@ -88,7 +89,7 @@ impl Memory {
         newest.into_values().collect()
     }
 
-    /// How long to wait after one more failure: doubling from 1 s to 2 min, with up to a quarter more so that objects spread out.
+    /// How long to wait after one more failure: doubling from 1 s to 20 s, with up to a quarter more so that objects spread out.
     pub fn backoff(&self, uid: &str) -> Duration {
         let now = Instant::now();
         let mut all = self.failures.lock();
@@ -194,7 +195,7 @@ mod tests {
         let waits: Vec<Duration> = (0..10).map(|_| memory.backoff("uid")).collect();
         assert!(waits[0] >= BACKOFF_FIRST && waits[0] <= BACKOFF_FIRST.mul_f64(1.25));
         assert!(waits[3] >= BACKOFF_FIRST.mul_f64(6.0));
-        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST.mul_f64(1.25)));
+        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST.mul_f64(1.25) && *wait < Duration::from_secs(30)));
         assert!(memory.rest("uid").is_some_and(|rest| rest <= BACKOFF_FIRST), "changes do not shorten the first wait");
         memory.succeeded("uid");
         assert_eq!(memory.rest("uid"), None);

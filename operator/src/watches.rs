@@ -25,7 +25,8 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::ObjectRef,
-        watcher::{Config, Event, watcher},
+        utils::Backoff,
+        watcher::{Config, DefaultBackoff, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -41,6 +42,10 @@ use crate::{
     metrics::Metrics,
     watches::news::{Cache, News},
 };
+
+/// The longest wait of a watch after an error. The library's own go up to half a minute, and an API server that breaks watches again and again brings
+/// them there; what changes meanwhile is seen that much later, and 30 s is what all of it may take.
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
 mod defined;
 mod news;
@@ -154,7 +159,7 @@ impl Links {
         K::DynamicType: Clone + Debug + Eq + Hash + Unpin + Send + Sync,
     {
         loop {
-            let events = watcher(api.clone(), config.clone()).default_backoff().modify(K::strip);
+            let events = watcher(api.clone(), config.clone()).backoff(Patience::default()).modify(K::strip);
             let mut events = std::pin::pin!(events);
             let mut anew = None;
             loop {
@@ -323,4 +328,22 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         || payments.is_some_and(|secret| secret.name == name)
         || spec.security.tls.as_ref().is_some_and(tls)
         || security.into_iter().flatten().any(|secret| secret.secret_ref.name == name)
+}
+
+/// The library's waits, up to the longest here.
+#[derive(Default)]
+struct Patience(DefaultBackoff);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(PATIENCE_MAX))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }

@@ -1,4 +1,5 @@
-//! Bounds what is handled at once, and refuses early: a request that would only wait in a queue that does not get shorter is told so at once.
+//! Bounds what is handled at once, and refuses early: a request that would only wait in a queue that does not get shorter is not let into it. A refused write
+//! is told so after a pause, so that clients that ask again at once leave the processor to the writes that are served.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,7 +26,8 @@ const STANDING_MAX: usize = 64;
 const BURST: Duration = Duration::from_millis(500);
 /// How long a refusal is held back at least. Told at once, clients that ask again at once would take the processor from the writes that are served.
 const PAUSE: Duration = Duration::from_millis(400);
-/// How much longer for each refusal that is held back already, so that no more than one over this are told, and asked again, a second: up to two seconds.
+/// The pause for each refusal that is held back already, where that is longer: at most 4,000 a second are told, and asked again. With the most that are held
+/// back it is two seconds.
 const PAUSE_EACH: Duration = Duration::from_micros(250);
 /// Refusals that are held back at once; further ones are told at once.
 const PAUSED_MAX: usize = 8_192;
@@ -99,7 +101,7 @@ impl WriteGate {
     /// A place for a write, after a short wait at most.
     ///
     /// # Errors
-    /// 503: too many wait, or for too long.
+    /// 503: too many wait, which is told after a pause, or it waited for too long.
     pub async fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);

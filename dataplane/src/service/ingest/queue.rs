@@ -185,12 +185,12 @@ mod tests {
     #[test]
     fn what_waits_is_never_said_to_be_gone() {
         let mut waiting = Waiting { came: 1_000, ..Waiting::default() };
-        // taken off the log before it is measured, reported after: taken away once
+        // perhaps off the log when it was measured, reported after: not taken away again
         let moment = Moment(waiting.measurements);
         waiting.set(500, 1_000);
         waiting.go(500, moment);
         assert_eq!(waiting.now(), 500);
-        // known before the measurement ended, and perhaps in it
+        // taken off the log after it was measured
         waiting.go(100, Moment(waiting.measurements));
         assert_eq!(waiting.now(), 400);
         let before = waiting.came;

@@ -39,6 +39,7 @@ mod find;
 mod group;
 mod idempotency;
 mod migrations;
+mod nodelay;
 mod outbox;
 mod pools;
 mod session;

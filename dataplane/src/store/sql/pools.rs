@@ -22,6 +22,7 @@ use super::{
     ddl::Server,
     dialect::{DECIMAL_COLLATION, Dialect, Sql},
     fault::Fault,
+    nodelay,
     session::{Connection, Session, deadline_in, within},
 };
 
@@ -41,12 +42,6 @@ const CHECKPOINT_PAGES: &str = "8000";
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// The most prepared statements of one connection: a server has 16,382 for all of them.
 const STATEMENTS_MAX: usize = 256;
-/// A connection that comes back with more of them gives all up, so that no statement in use has to make room for another.
-///
-/// The goodbye to a statement has no answer. Whatever is sent after it waits until the server's kernel acknowledges it (the driver leaves
-/// Nagle's algorithm on), and that takes its time: 40 ms. Here nobody waits for that: the pool pings what comes back, in a task of its own.
-const STATEMENTS_KEPT: usize = 192;
-
 /// How to reach a MySQL or MariaDB server.
 #[derive(Clone, Debug)]
 pub struct MysqlOptions {
@@ -156,16 +151,9 @@ impl Pools {
                     }
                 })
             })
-            .after_release(|connection, _| {
-                Box::pin(async move {
-                    if connection.cached_statements_size() > STATEMENTS_KEPT {
-                        connection.clear_cached_statements().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .after_connect(|connection, _| {
                 Box::pin(async move {
+                    _ = tokio::task::spawn_blocking(nodelay::everywhere).await;
                     for setting in MYSQL_SETTINGS {
                         connection.execute(setting).await?;
                     }

@@ -12,9 +12,12 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 # What is asked for a thousand answers a second is what is shipped.
 readonly PROFILE=${PROFILE:-$([[ ${1:-} == traffic ]] && echo release || echo debug)}
 readonly BIN=$CARGO_TARGET_DIR/$PROFILE IMAGES=$CACHE/images NAMESPACE=shop
+# Another cluster than the local one.
+GIVEN=${KUBECONFIG:-}
+if [[ $GIVEN == "$(tests/tools/cluster.sh kubeconfig 2>/dev/null)" ]]; then GIVEN=; fi
+readonly GIVEN
 # What the project promises of a cluster that has the images; another cluster may have to pull them first.
-readonly READY_WITHIN=$([[ -n ${KUBECONFIG:-} ]] && echo 300s || echo 30s)
-readonly GIVEN=${KUBECONFIG:-}
+readonly READY_WITHIN=$([[ -n $GIVEN ]] && echo 300s || echo 30s)
 
 main() {
     case ${1:-} in

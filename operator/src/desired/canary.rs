@@ -3,7 +3,7 @@
 //!
 //! What has been seen of it is kept in an annotation of its Deployment, so that the operator may die meanwhile.
 
-use crds::annotations::RESTARTED_AT;
+use crds::{annotations::RESTARTED_AT, settings::Settings};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,13 @@ pub(super) fn identity(template: &Value) -> String {
     digest(&template)
 }
 
-/// Whether the group's pods would be replaced by others, and one of them serves. A group that has the canary's name goes without.
+/// Whether the group's pods would be replaced by others, and one of them serves. A group that has the canary's name goes without, and so does a
+/// change to TLS or from it: clients speak to all pods in one way, so one of the other kind would fail its part of them.
 fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
+    let running = target.observed.running.as_ref().and_then(|running| running.settings.as_ref());
+    if running.is_some_and(|running| is_over_tls(running) != is_over_tls(target.settings())) {
+        return false;
+    }
     let name = target.name_of(&group.name);
     let live = target.observed.children.iter().find(|live| {
         live.reference.kind == ChildKind::Deployment
@@ -101,6 +106,10 @@ fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
     let serves = others(target, group).any(|pod| pod.ready);
     let taken = target.validated.groups.iter().any(|other| other.name == format!("{}-canary", group.name));
     changes && serves && !taken
+}
+
+fn is_over_tls(settings: &Settings) -> bool {
+    settings.security.tls_secret.is_some()
 }
 
 /// Identifies the change: of all groups' pods, and of the wish to try it again.

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::{
     Proof,
     proxy::{Call, Verdict},
-    scenario::{Calm, Stage},
+    scenario::{Calm, Lived, Stage},
 };
 
 /// Writes to one object within one second.
@@ -33,10 +33,19 @@ pub async fn run(proof: &Proof, calm: &Calm) {
             let stubborn = life == 0 && call.write.is_some() && call.path.ends_with("/status");
             if stubborn && *told <= CONFLICTS { Verdict::Refuse(409) } else { verdict(call, random) }
         });
-        let (busiest, what) = stage.like(calm, &format!("seed {seed}")).await;
-        let written = stage.proxy.written();
+        let Lived { busiest: (busiest, what), recoveries } = stage.like(calm, &format!("seed {seed}")).await;
+        let (written, faults) = (stage.proxy.written().len(), stage.proxy.faulted());
         assert!(busiest <= BUSY_MAX, "seed {seed}: {busiest} writes within a second: {what}");
-        proof.holds(&format!("seed {seed}: {} writes, at most {busiest} to one object within a second", written.len()));
+        assert!(faults > 0, "seed {seed}: nothing went wrong: the life shows nothing");
+        let recovered = match recoveries.iter().max() {
+            None => "each phase ended under faults".to_owned(),
+            Some(slowest) => {
+                format!("{} phases ended after them, within {:.1} s", recoveries.len(), slowest.as_secs_f64())
+            }
+        };
+        proof.holds(&format!(
+            "seed {seed}: {faults} faults, {written} writes, at most {busiest} to one object within a second; {recovered}"
+        ));
         stage.end().await;
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -83,6 +83,8 @@ struct Shared {
     upstream: String,
     client: Client,
     rule: Mutex<Rule>,
+    faults: AtomicBool,
+    faulted: AtomicUsize,
     writes: Mutex<usize>,
     rights: Mutex<BTreeSet<String>>,
     log: Mutex<Vec<Written>>,
@@ -110,6 +112,8 @@ impl Proxy {
             upstream: upstream.to_owned(),
             client,
             rule: Mutex::new(Box::new(|_| Verdict::Pass)),
+            faults: AtomicBool::new(true),
+            faulted: AtomicUsize::new(0),
             writes: Mutex::new(0),
             rights: Mutex::default(),
             log: Mutex::default(),
@@ -125,6 +129,16 @@ impl Proxy {
     /// Decides about every call from now on.
     pub fn rule(&self, rule: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
         *lock(&self.shared.rule) = Box::new(rule);
+    }
+
+    /// Whether the rule is kept from now on; without it every call passes.
+    pub fn faults(&self, go_on: bool) {
+        self.shared.faults.store(go_on, Ordering::Relaxed);
+    }
+
+    /// How many calls did not just pass.
+    pub fn faulted(&self) -> usize {
+        self.shared.faulted.load(Ordering::Relaxed)
     }
 
     /// What to do when the operator is to be killed.
@@ -169,7 +183,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let call = shared.call(&request);
-    let verdict = lock(&shared.rule)(&call);
+    let verdict = match shared.faults.load(Ordering::Relaxed) {
+        true => lock(&shared.rule)(&call),
+        false => Verdict::Pass,
+    };
+    if verdict != Verdict::Pass {
+        shared.faulted.fetch_add(1, Ordering::Relaxed);
+    }
     match verdict {
         Verdict::Pass => shared.forward(request, &call, None).await,
         Verdict::Refuse(status) => refusal(status),

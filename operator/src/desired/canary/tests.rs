@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     desired::{Held, Plan, plan},
-    fixture::{apply, change_tier, now, observed, settle},
+    fixture::{apply, change_tier, now, observed, observed_with, settle},
     observe::{Observed, report::PodReport},
     validate::validate,
 };
@@ -88,6 +88,18 @@ fn one_pod_takes_the_change_first() {
     assert_eq!(canary["selector"]["matchLabels"][label::CANARY], "true", "other pods are none of its own");
     apply(&mut observed, &plan);
     assert_eq!(planned(&observed), plan, "it is waited for");
+}
+
+#[test]
+fn a_change_to_tls_goes_without() {
+    let mut observed = observed();
+    settle(&mut observed);
+    let tls = |spec: &mut Value| spec["security"]["tls"] = json!({ "secretRef": { "name": "shop-tls" } });
+    observed.service = observed_with(tls).service;
+    observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
+    let plan = planned(&observed);
+    assert_eq!((plan.held, &plan.trial), (None, &None));
+    assert!(names(&plan).contains(&"Deployment shop-main".to_owned()), "pods and port change together");
 }
 
 #[test]

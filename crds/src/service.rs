@@ -124,6 +124,14 @@ pub struct Autoscaling {
     #[serde(default = "default_target_cpu")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100)))]
     pub target_cpu_percent: u32,
+    /// How much work may wait for each pod: accepted events that are not applied, and orders in the pipeline. While more waits there are more pods, and for five minutes after. Hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000_000)))]
+    pub target_queue_depth: Option<u32>,
+    /// How long a read that the cache answers may take in a pod, on average over a minute, in microseconds. While it takes longer there are more pods, and for five minutes after. Hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
+    pub target_hit_micros: Option<u32>,
 }
 
 /// How many pods may be away at once during maintenance.

@@ -7,6 +7,7 @@ mod feed;
 mod figures;
 mod hot;
 mod ingest;
+mod load;
 mod memory;
 mod monitor;
 mod orders;

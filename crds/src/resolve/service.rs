@@ -55,7 +55,12 @@ fn scaling(spec: &ServiceSpec, report: &mut Report<'_>) {
             format!("must be 0, or at least 1 for each replica group: there are {groups}"),
         );
     }
-    let Some(Autoscaling { min_replicas, max_replicas, target_cpu_percent }) = &spec.autoscaling else { return };
+    let Some(autoscaling) = &spec.autoscaling else { return };
+    let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth, target_hit_micros } =
+        autoscaling;
+    for (field, target) in [("targetQueueDepth", target_queue_depth), ("targetHitMicros", target_hit_micros)] {
+        report.ensure(*target != Some(0), format!("spec.autoscaling.{field}"), "must be at least 1");
+    }
     report.ensure(min_replicas <= max_replicas, "spec.autoscaling", "minReplicas must not exceed maxReplicas");
     report.ensure(
         u64::from(*min_replicas) >= groups.max(1),

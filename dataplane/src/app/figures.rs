@@ -6,7 +6,7 @@ use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{monitor::Checks, pools::ServedPool, rotation::Secrets};
+use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
@@ -30,6 +30,7 @@ pub struct Figures {
     settings: watch::Receiver<Arc<Loaded>>,
     group: Option<String>,
     secrets: Secrets,
+    load: Arc<Load>,
     gauges: Gauges,
 }
 
@@ -53,6 +54,8 @@ pub struct Parts {
     pub group: Option<String>,
     /// What became of the mounted Secrets.
     pub secrets: Secrets,
+    /// The load.
+    pub load: Arc<Load>,
 }
 
 struct Gauges {
@@ -76,9 +79,9 @@ impl Figures {
     /// # Errors
     /// Another family has the same name.
     pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
-        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets } = parts;
+        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets, load } = parts;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, secrets, gauges })
+        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, secrets, load, gauges })
     }
 
     /// All metric families, brought up to date.
@@ -126,6 +129,7 @@ impl Figures {
             "backends": backends,
             "requests": self.requests(),
             "secrets": self.secrets(),
+            "load": self.load.status(),
         })
     }
 

@@ -110,6 +110,11 @@ impl Orders {
         });
     }
 
+    /// Orders that are under way here, or wait for it.
+    pub fn waiting(&self) -> usize {
+        self.served.as_ref().map_or(0, |(_, pipeline)| pipeline.under_way())
+    }
+
     /// Takes new settings.
     pub fn apply(&self, settings: &Settings) {
         if let Some((_, pipeline)) = &self.served {

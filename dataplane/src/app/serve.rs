@@ -15,6 +15,7 @@ use super::{
     figures::{self, Figures},
     hot,
     ingest::Ingestion,
+    load::Load,
     memory,
     monitor::{self, Checks},
     orders::Orders,
@@ -85,6 +86,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let tls = identity.as_ref().map(|(identity, _)| identity.acceptor()).transpose()?;
     mounted.extend(identity.map(|(_, own)| own));
     let ingestion = Ingestion::of(&world, &settings.borrow().settings.ingest)?;
+    let queue = ingestion.as_ref().map(|ingestion| ingestion.queue.clone());
+    let load = Arc::new(Load::new(world.pools.clone(), world.orders.clone(), queue.clone()));
     let figures = Arc::new(Figures::new(figures::Parts {
         registry: world.registry.clone(),
         pools: world.pools.clone(),
@@ -95,7 +98,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         settings: settings.clone(),
         group,
         secrets: rotation::follow(mounted),
+        load: load.clone(),
     })?);
+    tokio::spawn(async move { load.follow().await });
     let closing = CancellationToken::new();
     let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
     let overview = Overview::new(OverviewParts {
@@ -105,7 +110,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         settings: settings.clone(),
         live: live.clone(),
     });
-    let queues = queues(relays.meters.clone(), ingestion.as_ref().map(|ingestion| ingestion.queue.clone()));
+    let queues = queues(relays.meters.clone(), queue);
     let health = Arc::new(health(checks, unready.clone(), figures.clone(), overview, queues));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {

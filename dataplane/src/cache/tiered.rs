@@ -97,6 +97,9 @@ pub enum Backing {
     Shared(Arc<dyn SharedCache>),
 }
 
+/// What answers where no tier does.
+pub const STORE: &str = "store";
+
 /// An answer to a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -164,7 +167,7 @@ impl Tiered {
                 }
             }
         }
-        let (store_name, counters) = ("store".into(), PoolCounters::default());
+        let (store_name, counters) = (STORE.into(), PoolCounters::default());
         let shared = Arc::new(Inner {
             pool,
             split: Split::declared(&schema),

@@ -1,6 +1,9 @@
 //! What requests cost: counters and times, resolved once for each route so that a request looks nothing up.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Metric};
@@ -52,6 +55,8 @@ pub struct HttpMetrics {
 /// The metrics of one pool.
 pub struct PoolMetrics {
     routes: Vec<RouteMetrics>,
+    hits: AtomicU64,
+    hit_nanos: AtomicU64,
 }
 
 struct RouteMetrics {
@@ -85,7 +90,7 @@ impl HttpMetrics {
             classes: CLASSES.iter().map(|class| self.requests.with_label_values(&[pool, operation, class])).collect(),
             seconds: self.seconds.with_label_values(&[pool, operation]),
         });
-        PoolMetrics { routes: routes.collect() }
+        PoolMetrics { routes: routes.collect(), hits: AtomicU64::new(0), hit_nanos: AtomicU64::new(0) }
     }
 }
 
@@ -113,7 +118,27 @@ pub struct RequestFigures {
     pub seconds: f64,
 }
 
+/// Reads of one record that a tier answered, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HitFigures {
+    /// How many.
+    pub hits: u64,
+    /// What they took in all, in nanoseconds.
+    pub nanos: u64,
+}
+
 impl PoolMetrics {
+    /// Counts a read that a tier answered.
+    pub fn hit(&self, took: Duration) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.hit_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The reads that a tier answered.
+    pub fn hits(&self) -> HitFigures {
+        HitFigures { hits: self.hits.load(Ordering::Relaxed), nanos: self.hit_nanos.load(Ordering::Relaxed) }
+    }
+
     /// The figures of every operation.
     pub fn figures(&self) -> Vec<OperationFigures> {
         let figures = |(route, (_, operation)): (&RouteMetrics, &(Operation, &'static str))| {

@@ -20,6 +20,7 @@ use super::{
     params::Params,
 };
 use crate::{
+    cache::tiered::STORE,
     domain::{
         change::{Idempotency, Origin},
         json::{parse_create, parse_patch, parse_replace},
@@ -239,6 +240,7 @@ impl Resource {
     }
 
     async fn read(&self, mut call: Call) -> Result<Response, Problem> {
+        let started = Instant::now();
         self.may_read(&call)?;
         let key = call.key(&self.records.schema().key)?;
         if call.uri.query().is_some() {
@@ -260,6 +262,9 @@ impl Resource {
         }
         if call.headers.get(EXPLAIN).is_some_and(|value| value == "1") {
             response.headers_mut().insert(EXPLAIN, explanation(&served));
+        }
+        if &*served.tier != STORE {
+            self.metrics.hit(started.elapsed());
         }
         Ok(response)
     }

@@ -168,6 +168,11 @@ impl Pipeline {
         self.stop.run_until_cancelled(work).await
     }
 
+    /// Orders that have a worker or wait for one.
+    pub fn under_way(&self) -> usize {
+        self.places.taken()
+    }
+
     /// The text that a dead letter keeps.
     pub fn letter_text(&self, letter: &Record) -> String {
         match self.parts.letters.records().schema().get(&letter.values, "payload") {
@@ -236,7 +241,7 @@ impl Pipeline {
         }
         Ok(json!({
             "stages": stages,
-            "under_way": self.places.taken(), "places": PLACES,
+            "under_way": self.under_way(), "places": PLACES,
             "dependencies": { "payments": self.bank.figures(), "notifications": self.messenger.figures() },
         }))
     }

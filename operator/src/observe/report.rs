@@ -19,6 +19,20 @@ pub struct PodReport {
     pub secrets: Vec<SecretReport>,
     /// The requests that it answered.
     pub requests: RequestsReport,
+    /// Its load.
+    pub load: LoadReport,
+}
+
+/// The load of one pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LoadReport {
+    /// Accepted events that wait to be applied, in the log that all pods share.
+    pub ingest_waiting: u64,
+    /// Orders that wait in this pod.
+    pub orders_waiting: u64,
+    /// The mean time of a read that the cache answered within the last minute, in microseconds; none where there were too few.
+    pub hit_micros: Option<f64>,
 }
 
 /// The requests that one pod answered since its start.

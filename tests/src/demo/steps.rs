@@ -23,6 +23,7 @@ pub async fn all(demo: &Demo) {
     figures(demo, &path).await;
     plugin::all(demo).await;
     scale(demo).await;
+    scale_by_load(demo, &path).await;
     hot_change(demo).await;
     killed_pod(demo, &path).await;
     changes::under_load(demo, &path).await;
@@ -121,6 +122,38 @@ async fn scale(demo: &Demo) {
         .await;
         demo.holds(&format!("{replicas} pods ready after {} s", start.elapsed().as_secs()));
     }
+}
+
+/// Events that wait bring a pod; without the autoscaler it goes again.
+async fn scale_by_load(demo: &Demo, path: &str) {
+    demo.step("Autoscaling by the depth of the queue: events that wait bring a third pod");
+    let patch = |spec: &Value| {
+        let patch = json!({ "spec": spec }).to_string();
+        demo.kubectl
+            .call(&["patch", "fws/shop", "--type=merge", "-p", &patch])
+            .unwrap_or_else(|error| panic!("{error}"));
+    };
+    let are_ready = |pods: usize| {
+        let service = demo.service();
+        (demo.pods().len() == pods && Demo::condition(&service, "Ready").0 == "True").then_some(())
+    };
+    // a batch that is not full is applied after half a minute, and waits until then
+    patch(&json!({
+        "autoscaling": { "minReplicas": 2, "maxReplicas": 3, "targetQueueDepth": 10 }, "ingest": { "batchFlushInterval": "30s" },
+    }));
+    let product = path.rsplit('/').next().unwrap_or_default();
+    let start = Instant::now();
+    wait::until("a third pod", STATUS * 3, async || {
+        let taken = demo.api.post("/api/v1/events", &json!({ "product_id": product, "price": 20, "stock": 5 })).await;
+        assert_eq!(taken.status, 202, "{}", taken.text);
+        are_ready(3)
+    })
+    .await;
+    let autoscaler = demo.kubectl.call(&["get", "hpa/shop"]).unwrap_or_else(|error| panic!("{error}"));
+    demo.show(&autoscaler);
+    demo.holds(&format!("3 pods ready after {} s", start.elapsed().as_secs()));
+    patch(&json!({ "autoscaling": null, "ingest": null, "replicas": 2 }));
+    wait::until("two pods again", STATUS * 2, async || are_ready(2)).await;
 }
 
 /// A tier's TTL changes in running pods.

@@ -148,7 +148,7 @@ async fn killed(shop: &mut Shop, count: usize, kills: usize) {
             shop.stage.data_plane.restart();
         });
     }
-    shop.all_end(END).await;
+    shop.all_end(END * (1 + count as u32 / 1_000)).await;
     shop.books_agree("cup", 1_000_000).await;
     assert_eq!(shop.letters().await, 0, "a crash is no failure of an order");
 }

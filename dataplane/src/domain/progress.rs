@@ -96,12 +96,14 @@ impl Stage {
         }
     }
 
-    /// Where an order of this status most likely is, as far as its event tells.
+    /// Where an order of this status most likely is, as far as its event tells. One that has ended is done: whoever ended it goes on to its message, and a
+    /// sweep finds it where that process was lost.
     pub fn of_status(status: &str) -> Self {
         match status {
             "pending" => Self::Orders,
             "processing" => Self::Payments,
             "paid" => Self::Inventory,
+            "completed" | "failed" | "cancelled" => Self::Done,
             _ => Self::Notifications,
         }
     }
@@ -188,5 +190,15 @@ mod tests {
         assert_eq!(row.0[schema.index_of("status").unwrap()].as_text(), Some("processing"));
         progress.advance(Stage::Payments);
         assert_eq!((progress.attempts, progress.stage.name()), (0, "payments"));
+    }
+
+    #[test]
+    fn an_event_tells_where_its_order_is() {
+        let open = ["pending", "processing", "paid"].map(Stage::of_status);
+        assert_eq!(open, [Stage::Orders, Stage::Payments, Stage::Inventory]);
+        for ending in [Ending::Failed, Ending::Cancelled] {
+            assert_eq!(Stage::of_status(ending.status()), Stage::Done, "nobody has to look at it");
+        }
+        assert_eq!(Stage::of_status("completed"), Stage::Done);
     }
 }

@@ -197,10 +197,14 @@ impl Pipeline {
         self.tools.store(Arc::new(Tools::of(settings, &self.parts)));
     }
 
-    /// Takes up an order that an event speaks of; waits while too many are under way. `status` is the order's, as the event has it.
+    /// Takes up an order that an event speaks of, unless it has ended; waits while too many are under way. `status` is the order's, as the event has it.
     pub async fn offer(&self, order: Key, status: &str, ticket: Ticket) {
+        let stage = Stage::of_status(status);
+        if stage == Stage::Done {
+            return;
+        }
         if let Some(place) = self.places.wait_for_one(order).await {
-            self.lines.send(Stage::of_status(status), Job { place, ticket: Some(ticket), failed: 0 });
+            self.lines.send(stage, Job { place, ticket: Some(ticket), failed: 0 });
         }
     }
 

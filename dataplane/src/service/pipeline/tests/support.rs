@@ -167,7 +167,7 @@ impl Shop {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "in vain: {progress:?}");
-            self.pipeline.offer(order.clone(), &self.status(order).await, Box::new(())).await;
+            self.pipeline.hint(progress.stage, order.clone());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -124,7 +124,7 @@ pub struct Autoscaling {
     #[serde(default = "default_target_cpu")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100)))]
     pub target_cpu_percent: u32,
-    /// How much work may wait for each pod: accepted events that are not applied, and orders in the pipeline. While more waits there are more pods, and for five minutes after. Hot.
+    /// How much work may wait for each pod: accepted events that are not applied, and orders in the pipeline, of which a pod takes up 4,096 at most. While more waits there are more pods, and for five minutes after. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000_000)))]
     pub target_queue_depth: Option<u32>,

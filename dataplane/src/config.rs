@@ -14,6 +14,9 @@ use tracing::{info, warn};
 /// How often the source is looked at.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How much of the memory that a container is given the process may take, where nothing else is said, in percent.
+const MEMORY_PERCENT: u64 = 85;
+
 /// The largest settings file, in bytes: the bound of a ConfigMap.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -47,7 +50,7 @@ pub struct Loaded {
 /// Limits of one process, which only the environment says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessLimits {
-    /// The most resident memory: `MAX_MEMORY_USAGE`.
+    /// The most resident memory: `MAX_MEMORY_USAGE`, or a part of `MEMORY_LIMIT`, which the operator sets to the limit of the container.
     pub memory_max: Option<Bytes>,
     /// How long a call waits for a connection to MySQL: `CONNECTION_TIMEOUT`.
     pub connection_timeout: Option<Span>,
@@ -196,8 +199,10 @@ pub fn apply_environment(settings: &mut Settings, get: impl Fn(&str) -> Option<S
 /// # Errors
 /// The first variable whose value has no sense.
 pub fn process_limits(get: impl Fn(&str) -> Option<String>) -> Result<ProcessLimits, ConfigError> {
+    // what the kernel gives the container: some is left for what is not counted as this process's own
+    let given = get("MEMORY_LIMIT").and_then(|text| text.parse::<u64>().ok()).filter(|bytes| *bytes > 0);
     let memory_max = match get("MAX_MEMORY_USAGE") {
-        None => None,
+        None => given.map(|bytes| Bytes(bytes / 100 * MEMORY_PERCENT)),
         Some(text) => match text.parse::<Bytes>() {
             Ok(bytes) if bytes.0 > 0 => Some(bytes),
             _ => return Err(fault("MAX_MEMORY_USAGE", &text, "write bytes, as in 512Mi")),

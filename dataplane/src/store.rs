@@ -12,6 +12,7 @@ use crate::domain::{
     record::{Key, Lookup, Version},
 };
 
+pub mod guarded;
 pub mod mongo;
 pub mod rotating;
 pub mod sql;

@@ -35,6 +35,7 @@ use crate::{
     service::write_behind::LOG_AGE_MAX,
     store::{
         RecordStore,
+        guarded::GuardedStore,
         mongo::{MongoOptions, MongoStore},
         rotating::RotatingStore,
         sql::{MysqlOptions, SqlStore},
@@ -210,7 +211,7 @@ async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Resu
             store.rotate(next).await.map_err(|error| error.to_string())
         }
     });
-    Ok((store, mounted))
+    Ok((Arc::new(GuardedStore::new(store)), mounted))
 }
 
 fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<dyn SharedCache>, Mounted)> {

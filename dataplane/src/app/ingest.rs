@@ -9,6 +9,7 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+use serde_json::{Value as Tree, json};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -17,6 +18,7 @@ use super::serve::World;
 use crate::{
     config::Loaded,
     domain::{price_event::PriceEvent, record::Record, value::Value},
+    events::intake::Unreadable,
     http::ingest::Ingress,
     service::{
         dead_letters::{DeadLetters, Letter, Source},
@@ -161,7 +163,38 @@ impl Rejects for Letters {
             trace: event.id.to_string(),
             payload: serde_json::to_value(event).map_err(|error| ServiceError::Internal(error.to_string()))?,
         };
+        // events come in no order: a late one must not take the place of a newer one
+        let newer = |held: &Record| {
+            event_of(&self.0, held).is_none_or(|held| event.id == held.id || event.is_newer_than(&held))
+        };
+        self.0.put_where(letter, newer).await
+    }
+
+    async fn put_unreadable(&self, record: &Unreadable) -> Result<(), ServiceError> {
+        let Unreadable { place, text, error } = record;
+        let letter = Letter {
+            stage: STAGE.to_owned(),
+            subject: place.clone(),
+            failure: Failure::new(Class::Validation, format!("it is no event: {error}")),
+            attempts: 1,
+            trace: String::new(),
+            payload: json!({ "text": text }),
+        };
         self.0.put(letter).await.map(drop)
+    }
+}
+
+/// The event of a letter; none where it never was one.
+fn event_of(letters: &DeadLetters, letter: &Record) -> Option<PriceEvent> {
+    match letters.records().schema().get(&letter.values, "payload") {
+        Value::Json(payload) => {
+            let payload: Tree = serde_json::from_str(payload.as_str()).ok()?;
+            match payload["text"].as_str() {
+                Some(text) => serde_json::from_str(text).ok(),
+                None => serde_json::from_value(payload).ok(),
+            }
+        }
+        _ => None,
     }
 }
 
@@ -174,11 +207,8 @@ struct Replays {
 #[async_trait]
 impl Source for Replays {
     async fn replay(&self, letter: &Record) -> Result<(), ServiceError> {
-        let unreadable = || ServiceError::Conflict("the letter has no event".to_owned());
-        let Value::Json(payload) = self.letters.records().schema().get(&letter.values, "payload") else {
-            return Err(unreadable());
-        };
-        let event: PriceEvent = serde_json::from_str(payload.as_str()).map_err(|_| unreadable())?;
+        let unreadable = || ServiceError::Conflict("what it holds is no event of price and stock".to_owned());
+        let event = event_of(&self.letters, letter).ok_or_else(unreadable)?;
         self.ingestor.replay(&event).await
     }
 

@@ -6,8 +6,8 @@ use crds::settings::TierKind;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::pools::ServedPool;
-use crate::{config::Loaded, http::gate::Gate};
+use super::pools::{Gates, ServedPool};
+use crate::config::Loaded;
 
 /// How often the memory is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ impl Plan {
 }
 
 /// Watches the memory until the process ends.
-pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<ServedPool>>, gate: Arc<Gate>) {
+pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<ServedPool>>, gates: Arc<Gates>) {
     let mut plan = Plan { share: 1.0, refuse: false };
     loop {
         tokio::time::sleep(TICK).await;
@@ -43,7 +43,7 @@ pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Ar
         let next = plan.next(resident, limit);
         if next.refuse != plan.refuse {
             warn!(resident, limit, refused = next.refuse, "writes for want of memory");
-            gate.set_out_of_memory(next.refuse);
+            gates.values().for_each(|gate| gate.set_out_of_memory(next.refuse));
         }
         if next.share < 1.0 || plan.share < 1.0 {
             resize(&settings.borrow().clone(), &pools, next.share);

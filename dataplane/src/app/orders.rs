@@ -15,6 +15,7 @@ use super::pools::{Builder, Letterbox, ServedPool};
 use crate::{
     domain::{
         event::Envelope,
+        progress::Stage,
         record::{Key, Record},
     },
     events::{
@@ -158,17 +159,21 @@ async fn feed(bus: &dyn EventBus, pipeline: &Pipeline, letters: &DeadLetters) {
     }
 }
 
-async fn take(Delivery { content, done }: Delivery, pipeline: &Pipeline, letters: &DeadLetters) {
+async fn take(Delivery { content, ticket }: Delivery, pipeline: &Pipeline, letters: &DeadLetters) {
     match content {
         Content::Event(event) => match event_of(&event) {
-            Ok(Some((order, status))) => pipeline.offer(order, &status, done).await,
-            Ok(None) => (),
+            Ok(Some((order, status))) => pipeline.offer(order, &status, ticket).await,
+            Ok(None) => ticket.seen_to(),
             Err(error) => {
                 let text = serde_json::to_string(&*event).unwrap_or_default();
                 set_aside(letters, event.id.to_string(), text, error).await;
+                ticket.seen_to();
             }
         },
-        Content::Poison { place, text, error } => set_aside(letters, place, text, error).await,
+        Content::Poison { place, text, error } => {
+            set_aside(letters, place, text, error).await;
+            ticket.seen_to();
+        }
     }
 }
 
@@ -214,7 +219,7 @@ impl Source for Unreadable {
         let event: Envelope = serde_json::from_str(&text)
             .map_err(|error| ServiceError::Conflict(format!("it is still no event: {error}")))?;
         if let Some((order, status)) = event_of(&event).map_err(ServiceError::Conflict)? {
-            self.0.offer(order, &status, Box::new(())).await;
+            self.0.hint(Stage::of_status(&status), order);
         }
         Ok(())
     }

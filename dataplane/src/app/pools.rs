@@ -47,7 +47,7 @@ pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a read waits for the version that it asks for.
 const NOT_YET_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Requests that are handled at once; more are answered with 503.
+/// Requests of one backend that are handled at once; more are answered with 503.
 const REQUESTS_MAX: usize = 4_096;
 
 /// How long the body of a request may take to arrive.
@@ -94,8 +94,11 @@ pub struct Builder<'a> {
     /// Where the metrics of requests are.
     pub metrics: &'a HttpMetrics,
     /// Bounds the requests that are handled at once.
-    pub gate: Arc<Gate>,
+    pub gates: &'a Gates,
 }
+
+/// The gates of a process, by the backends of what they guard: requests that wait for one take no places from others.
+pub type Gates = BTreeMap<String, Arc<Gate>>;
 
 /// Where dead letters are kept.
 pub struct Letterbox {
@@ -107,9 +110,9 @@ pub struct Letterbox {
     pub resource: Arc<Resource>,
 }
 
-/// The gate of a process.
-pub fn gate() -> Arc<Gate> {
-    Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE))
+/// Gates before these backends.
+pub fn gates<'a>(backends: impl Iterator<Item = &'a String>) -> Gates {
+    backends.map(|name| (name.clone(), Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE)))).collect()
 }
 
 /// The parts of a pool below its records.
@@ -128,7 +131,6 @@ impl Builder<'_> {
     /// The group is not one of the service, or a backend of a pool is not there.
     pub fn build(&self) -> anyhow::Result<Vec<ServedPool>> {
         let memory = memory_tiers(&self.settings.pools);
-        let gate = &self.gate;
         // Products first, wherever the service names them: orders take their prices from them.
         let mut served = self.served()?;
         served.sort_by_key(|pool| pool.entity != Entity::Product);
@@ -146,7 +148,8 @@ impl Builder<'_> {
             let policy = policy(pool);
             let path = path_of(pool.entity, &pool.name);
             let metrics = self.metrics.of_pool(&pool.name);
-            let resource = Resource::new(records, path, upserts(pool.entity), policy, gate.clone(), metrics);
+            let gate = self.gate(&pool.source.backend)?;
+            let resource = Resource::new(records, path, upserts(pool.entity), policy, gate, metrics);
             pools.push(ServedPool {
                 name: pool.name.clone(),
                 entity: pool.entity,
@@ -194,8 +197,13 @@ impl Builder<'_> {
         let Parts { collection, records, .. } = self.parts_of(&pool, schema, &BTreeMap::new())?;
         let metrics = self.metrics.of_pool("dead-letters");
         let path = format!("{BASE}/dead-letters");
-        let resource = Resource::new(Arc::new(records), path, false, policy(orders), self.gate.clone(), metrics);
+        let gate = self.gate(&pool.source.backend)?;
+        let resource = Resource::new(Arc::new(records), path, false, policy(orders), gate, metrics);
         Ok(Letterbox { backend: pool.source.backend, collection, resource: Arc::new(resource) })
+    }
+
+    fn gate(&self, backend: &str) -> anyhow::Result<Arc<Gate>> {
+        self.gates.get(backend).cloned().with_context(|| format!("{backend} is no store"))
     }
 
     fn repository(&self, backend: &str) -> &'static str {

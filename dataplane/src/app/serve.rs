@@ -20,7 +20,7 @@ use super::{
     monitor::{self, Checks},
     orders::Orders,
     overview::{Overview, OverviewParts},
-    pools::{Builder, ServedPool, gate},
+    pools::{Builder, Gates, ServedPool, gates},
     rotation::{self, Mounted},
     secrets::{self, Keys},
     upkeep, warm_up,
@@ -33,7 +33,6 @@ use crate::{
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
-        gate::Gate,
         guard::Guard,
         health::Health,
         live::{self, Live, catalogue::LiveEntity},
@@ -123,7 +122,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         ingestion.start(prepared.clone(), settings.clone());
     }
     if let Some(limit) = settings.borrow().limits.memory_max {
-        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), world.gate.clone()));
+        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), world.gates.clone()));
     }
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
     let orders = world.orders.clone();
@@ -191,7 +190,7 @@ pub struct World {
     /// Stores, caches, bus.
     pub backends: Backends,
     pokes: BTreeMap<String, Arc<Notify>>,
-    gate: Arc<Gate>,
+    gates: Arc<Gates>,
     /// Where metrics are.
     pub registry: prometheus::Registry,
     /// What is served.
@@ -215,7 +214,7 @@ impl World {
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
         let registry = prometheus::Registry::new();
         let metrics = HttpMetrics::new(&registry)?;
-        let gate = gate();
+        let gates = Arc::new(gates(backends.stores.keys()));
         let builder = Builder {
             settings,
             group: args.group.as_deref(),
@@ -224,7 +223,7 @@ impl World {
             sealer: &sealer,
             clock: &clock,
             metrics: &metrics,
-            gate: gate.clone(),
+            gates: &gates,
         };
         let pools = Arc::new(builder.build()?);
         let made = pools.iter().map(|pool| (pool.resource.records.clone(), pool.behind.clone()));
@@ -233,7 +232,7 @@ impl World {
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
         let orders = Arc::new(Orders::build(&builder, &pools, letterbox, signing, &registry)?);
-        Ok(Self { clock, backends, pokes, gate, registry, pools, factory, orders, collections, mounted })
+        Ok(Self { clock, backends, pokes, gates, registry, pools, factory, orders, collections, mounted })
     }
 }
 

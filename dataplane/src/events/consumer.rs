@@ -20,8 +20,26 @@ pub trait Consumer: Send {
 pub struct Delivery {
     /// The event, or what came in its place.
     pub content: Content,
-    /// Dropped when the event is seen to: only then does the group go on after it.
-    pub done: Box<dyn Send>,
+    /// To be told when the event is seen to: only then does the group go on after it.
+    pub ticket: Ticket,
+}
+
+/// The place of a delivery in the feed. Dropped without a word (at the end of the process, say), the event comes again.
+#[derive(Default)]
+pub struct Ticket(Option<Box<dyn FnOnce() + Send>>);
+
+impl Ticket {
+    /// A place that is given up by this.
+    pub fn new(give_up: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(give_up)))
+    }
+
+    /// The event is seen to, or somebody else has it to see to.
+    pub fn seen_to(self) {
+        if let Some(give_up) = self.0 {
+            give_up();
+        }
+    }
 }
 
 /// The content of a delivery.
@@ -59,7 +77,7 @@ impl Consumer for LiveConsumer {
         loop {
             match self.live.recv().await {
                 Ok(event) if event.entity == self.entity => {
-                    return Ok(Delivery { content: Content::Event(event), done: Box::new(()) });
+                    return Ok(Delivery { content: Content::Event(event), ticket: Ticket::default() });
                 }
                 Ok(_) => (),
                 Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "events came faster than they were taken"),

@@ -17,6 +17,8 @@ use crate::domain::price_event::PriceEvent;
 /// How much larger a batch may become while a queue stands, and up to how many events.
 const STANDING: usize = 16;
 const STANDING_MAX: usize = 16_000;
+/// The most characters that are kept of a record that is no event.
+const TEXT_MAX: usize = 100_000;
 
 /// Where accepted events wait.
 #[async_trait]
@@ -36,10 +38,53 @@ pub trait Intake: Send + Sync {
 pub trait IntakeReader: Send {
     /// The next events: waits for the first, and then until there are `full` or `flush` is over. Of what waits already it takes up to 16 times as many
     /// (`most`): only the newest event of a product is applied, so the longer the queue, the less work each event is. Nothing is lost when this is dropped.
-    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError>;
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Batch, IntakeError>;
 
     /// What was taken last has had its effect, and is not given again.
     async fn done(&mut self) -> Result<(), IntakeError>;
+}
+
+/// What was taken out of the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The events, in no order.
+    pub events: Vec<PriceEvent>,
+    /// What is no event: a record of another program, or of another version of this one.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A record that is no event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Where it stands, which names it.
+    pub place: String,
+    /// What it holds, as far as it is text.
+    pub text: String,
+    /// Why it is no event.
+    pub error: String,
+}
+
+impl Batch {
+    /// Adds a record as it stands in the log.
+    fn add(&mut self, record: &[u8], place: impl FnOnce() -> String) {
+        match serde_json::from_slice(record) {
+            Ok(event) => self.events.push(event),
+            Err(error) => {
+                let text = String::from_utf8_lossy(record).chars().take(TEXT_MAX).collect();
+                self.unreadable.push(Unreadable { place: place(), text, error: error.to_string() });
+            }
+        }
+    }
+
+    /// How many records it has.
+    pub fn len(&self) -> usize {
+        self.events.len() + self.unreadable.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// The most events that are taken at once where `full` make a batch.

@@ -126,7 +126,7 @@ async fn replay(State(state): State<Arc<Letters>>, call: Call) -> Response {
         .await
 }
 
-/// `POST /dead-letters/replay` with `{stage?, subject?}`
+/// `POST /dead-letters/replay` with `{stage?, subject?, cursor?}`
 async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
     let Letters { resource, letters } = &*state;
     resource
@@ -140,7 +140,10 @@ async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
                 return Err(Problem::field("id", "is no filter: replay one letter at its own path"));
             }
             let text = |name| schema.get(&draft.values, name).as_text();
-            let done = letters.replay_all(text("stage"), text("subject")).await;
+            let cursor = text("cursor").map(str::parse).transpose();
+            let cursor =
+                cursor.map_err(|why: String| Problem::field("cursor", format!("is none of ours: it {why}")))?;
+            let done = letters.replay_all(text("stage"), text("subject"), cursor).await;
             Ok(Json(done.map_err(|error| resource.problem(error))?).into_response())
         })
         .await
@@ -159,6 +162,7 @@ async fn give_up(State(state): State<Arc<Letters>>, call: Call) -> Response {
 }
 
 fn filter() -> Schema {
-    let fields = vec![Field::new("stage", Kind::text(64)), Field::new("subject", Kind::text(128))];
+    let text = |name, max| Field::new(name, Kind::text(max));
+    let fields = vec![text("stage", 64), text("subject", 128), text("cursor", 128)];
     Schema::new("filter", "filters", fields)
 }

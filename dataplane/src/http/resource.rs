@@ -12,7 +12,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     compress::{compressed, is_large},
-    conditions::{at_least, etag, is_known, precondition},
+    conditions::{IF_MIN_VERSION, at_least, etag, is_known, precondition},
     error::Problem,
     extract::{Call, IDEMPOTENCY_KEY},
     gate::{Gate, WriteGate},
@@ -263,7 +263,8 @@ impl Resource {
         if call.headers.get(EXPLAIN).is_some_and(|value| value == "1") {
             response.headers_mut().insert(EXPLAIN, explanation(&served));
         }
-        if &*served.tier != STORE {
+        // an answer that had to wait for the store, or for a version, tells nothing of what a hit costs
+        if &*served.tier != STORE && !served.stale && !call.headers.contains_key(IF_MIN_VERSION) {
             self.metrics.hit(started.elapsed());
         }
         Ok(response)

@@ -11,12 +11,16 @@ use parking_lot::RwLock;
 use serde_json::Value as Tree;
 
 use super::{
-    error::ServiceError, failure::Failure, payment::derived_key, precondition::Precondition, records::Records,
+    error::ServiceError,
+    failure::Failure,
+    payment::derived_key,
+    precondition::Precondition,
+    records::{Records, writes::ATTEMPTS_MAX},
 };
 use crate::domain::{
     change::Origin,
-    query::{Comparison, FieldRef, Filter, Query, Start},
-    record::{Key, Record},
+    query::{Comparison, FieldRef, Filter, Position, Query, Start},
+    record::{Key, Record, Row},
     value::{Json, Value},
 };
 
@@ -59,7 +63,7 @@ pub trait Source: Send + Sync {
 }
 
 /// What a replay by filter did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Replayed {
     /// Letters that are being done again.
     pub replayed: u32,
@@ -67,6 +71,9 @@ pub struct Replayed {
     pub failed: u32,
     /// Whether there may be more: one call replays so many and no more.
     pub more: bool,
+    /// Where the next call goes on, where there may be more: letters that failed are not met again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// All dead letters.
@@ -91,11 +98,36 @@ impl DeadLetters {
         self.sources.write().insert(stage.to_owned(), source);
     }
 
-    /// Keeps a letter: one for each stage and subject, the newest, however often it is put.
+    /// Keeps a letter: one for each stage and subject, the last, however often it is put.
     ///
     /// # Errors
     /// What the store says.
     pub async fn put(&self, letter: Letter) -> Result<Record, ServiceError> {
+        let (key, values) = self.row_of(letter);
+        self.records.put(&key, values, ACTOR).await
+    }
+
+    /// Keeps a letter unless there is one in its place that is not to be replaced.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn put_where(&self, letter: Letter, replaces: impl Fn(&Record) -> bool) -> Result<(), ServiceError> {
+        let (key, values) = self.row_of(letter);
+        for _ in 0..ATTEMPTS_MAX {
+            match self.records.insert(&key, values.clone(), ACTOR).await {
+                Err(ServiceError::Exists) => {}
+                kept => return kept.map(drop),
+            }
+            match self.records.adjust(&key, ACTOR, |held| Ok(replaces(held).then(|| values.clone()))).await {
+                // taken away in between
+                Err(ServiceError::NotFound) => {}
+                done => return done.map(drop),
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    fn row_of(&self, letter: Letter) -> (Key, Row) {
         let Letter { stage, subject, failure, attempts, trace, payload } = letter;
         let key = derived_key(&format!("dead letter {stage} {subject}"));
         let mut payload = Json::from_value(&payload);
@@ -113,7 +145,7 @@ impl DeadLetters {
             ("trace", short(trace, 64)),
             ("payload", Value::Json(payload)),
         ]);
-        self.records.put(&key, values, ACTOR).await
+        (key, values)
     }
 
     /// Does again what a letter is about, and removes it.
@@ -125,25 +157,32 @@ impl DeadLetters {
         self.replay_one(&letter).await
     }
 
-    /// Does again what the letters of a stage or about a subject are about; all where neither is given.
+    /// Does again what the letters of a stage or about a subject are about; all where neither is given. Goes by their keys, from after `cursor`.
     ///
     /// # Errors
     /// What the store says. A letter that cannot be replayed is counted and stays.
-    pub async fn replay_all(&self, stage: Option<&str>, subject: Option<&str>) -> Result<Replayed, ServiceError> {
+    pub async fn replay_all(
+        &self,
+        stage: Option<&str>,
+        subject: Option<&str>,
+        cursor: Option<Key>,
+    ) -> Result<Replayed, ServiceError> {
         let wanted = [("stage", stage), ("subject", subject)].into_iter().filter_map(|(field, text)| {
             let index = self.records.schema().index_of(field)?;
             Some(Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(text?.to_owned())))
         });
         let filter = Filter::And(wanted.collect());
-        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: REPLAYED_MAX, count: false };
+        let start = cursor.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key }));
+        let query = Query { filter, order: Vec::new(), start, limit: REPLAYED_MAX, count: false };
         let page = self.records.find(&query).await?;
         let mut done = Replayed { more: page.next.is_some(), ..Replayed::default() };
-        let begun = Instant::now();
+        let (begun, mut last) = (Instant::now(), None);
         for letter in &page.records {
             if begun.elapsed() > REPLAY_TIME {
                 done.more = true;
                 break;
             }
+            last = Some(&letter.key);
             match self.replay_one(letter).await {
                 Ok(()) | Err(ServiceError::NotFound) => done.replayed += 1,
                 Err(error) => {
@@ -152,6 +191,7 @@ impl DeadLetters {
                 }
             }
         }
+        done.next_cursor = last.filter(|_| done.more).map(ToString::to_string);
         Ok(done)
     }
 

@@ -21,10 +21,13 @@ use super::{
     error::ServiceError,
     records::{Records, writes::back_off},
 };
-use crate::domain::{
-    change::{Action, Change, Guard, Origin},
-    price_event::PriceEvent,
-    record::{Key, Lookup, Row, Version},
+use crate::{
+    domain::{
+        change::{Action, Change, Guard, Origin},
+        price_event::PriceEvent,
+        record::{Key, Lookup, Row, Version},
+    },
+    events::intake::{Batch, Unreadable},
 };
 
 /// Who changes products here, for the audit.
@@ -41,6 +44,9 @@ const ATTEMPTS_MAX: u32 = 8;
 pub trait Rejects: Send + Sync {
     /// Keeps an event with the reason, durably.
     async fn put(&self, event: &PriceEvent, why: String) -> Result<(), ServiceError>;
+
+    /// Keeps what is no event, durably.
+    async fn put_unreadable(&self, record: &Unreadable) -> Result<(), ServiceError>;
 }
 
 /// Applies events to products.
@@ -95,9 +101,17 @@ impl Ingestor {
     ///
     /// # Errors
     /// What the store says, when trying again may help.
-    pub async fn apply(&self, batch: &[PriceEvent]) -> Result<(), ServiceError> {
-        let newest = newest(batch);
-        self.count(&self.meter.outdated, batch.len() - newest.len());
+    pub async fn apply(&self, batch: &Batch) -> Result<(), ServiceError> {
+        for record in &batch.unreadable {
+            self.rejects.put_unreadable(record).await?;
+        }
+        self.count(&self.meter.rejected, batch.unreadable.len());
+        self.apply_events(&batch.events).await
+    }
+
+    async fn apply_events(&self, events: &[PriceEvent]) -> Result<(), ServiceError> {
+        let newest = newest(events);
+        self.count(&self.meter.outdated, events.len() - newest.len());
         let all: Vec<_> = newest.into_iter().collect();
         for part in all.chunks(CHANGES_MAX) {
             if let Err(error) = self.apply_part(part).await {
@@ -125,7 +139,7 @@ impl Ingestor {
     pub async fn replay(&self, event: &PriceEvent) -> Result<(), ServiceError> {
         let key = event.key().map_err(ServiceError::Conflict)?;
         match self.products.find_one(&key).await? {
-            Some(_) => self.apply(std::slice::from_ref(event)).await,
+            Some(_) => self.apply_events(std::slice::from_ref(event)).await,
             None => Err(ServiceError::Conflict(format!("there is still no product {key}"))),
         }
     }

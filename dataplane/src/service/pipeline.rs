@@ -33,14 +33,15 @@ use super::{
     },
     records::Records,
 };
-use crate::domain::{
-    progress::{Progress, Stage},
-    record::{Key, Record},
-    value::{Timestamp, Value},
+use crate::{
+    domain::{
+        progress::{Progress, Stage},
+        query::Position,
+        record::{Key, Record},
+        value::{Timestamp, Value},
+    },
+    events::consumer::Ticket,
 };
-
-/// Held by an order that is under way on behalf of an event; dropped when the event is seen to.
-pub type Ticket = Box<dyn Send>;
 
 /// Who changes records here.
 const ACTOR: &str = "pipeline";
@@ -77,6 +78,8 @@ pub struct Pipeline {
     /// Orders that a worker has at this moment.
     busy: Mutex<HashSet<Key>>,
     places: Places,
+    /// Where the next sweep over due orders goes on; at the oldest where there is none.
+    swept: Mutex<Option<Position>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -133,6 +136,7 @@ impl Pipeline {
             lines: Lines::new(&settings.workers, registry)?,
             busy: Mutex::default(),
             places: Places::new(PLACES),
+            swept: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             parts,
@@ -201,7 +205,7 @@ impl Pipeline {
     pub async fn offer(&self, order: Key, status: &str, ticket: Ticket) {
         let stage = Stage::of_status(status);
         if stage == Stage::Done {
-            return;
+            return ticket.seen_to();
         }
         if let Some(place) = self.places.wait_for_one(order).await {
             self.lines.send(stage, Job { place, ticket: Some(ticket), failed: 0 });
@@ -209,7 +213,7 @@ impl Pipeline {
     }
 
     /// Looks at an order soon, unless it is under way or there is no room; else a sweep does.
-    fn hint(&self, stage: Stage, order: Key) {
+    pub fn hint(&self, stage: Stage, order: Key) {
         if let Some(place) = self.places.take_one(order) {
             self.lines.send(stage, Job { place, ticket: None, failed: 0 });
         }

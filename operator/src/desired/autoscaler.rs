@@ -4,7 +4,7 @@
 //! be installed, and nobody but the autoscaler sets the number of pods. Fewer pods are let in only after a while, as the autoscaler does itself.
 
 use crds::{GROUP, VERSION, service::Autoscaling};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -25,16 +25,34 @@ const GROWTH_MAX: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Floor {
     pods: u32,
-    /// Since when fewer would do, in seconds.
+    /// Set while fewer would do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    since: Option<i64>,
+    less: Option<Less>,
+}
+
+/// A time in which fewer pods were enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Less {
+    /// Since when, in seconds.
+    since: i64,
+    /// The most that were needed in it.
+    most: u32,
+}
+
+/// What the pods say of their load.
+struct Need {
+    /// How many pods it asks for.
+    pods: u32,
+    /// Whether all pods that there should be serve and said something: otherwise it may be more, and nothing is let go.
+    whole: bool,
 }
 
 /// The autoscaler of the service.
 pub(super) fn child(target: &Target<'_>, autoscaling: &Autoscaling) -> Child {
-    let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth, target_hit_micros } =
+    let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth: _, target_hit_micros: _ } =
         autoscaling;
-    let floor = floor(target.observed, autoscaling, recorded(target));
+    let planned = target.validated.groups.iter().map(|group| group.replicas).sum();
+    let floor = floor(target.observed, autoscaling, planned, recorded(target));
     let min_replicas = floor.map_or(*min_replicas, |floor| floor.pods);
     let content = json!({ "spec": {
         "scaleTargetRef": { "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "FlyweightService", "name": target.name() },
@@ -46,10 +64,6 @@ pub(super) fn child(target: &Target<'_>, autoscaling: &Autoscaling) -> Child {
         }}],
     }});
     let mut annotations = json!({});
-    if target_queue_depth.is_some() || target_hit_micros.is_some() {
-        let targets = json!({ "queueDepth": target_queue_depth, "hitMicros": target_hit_micros });
-        annotations[annotation::TARGETS] = targets.to_string().into();
-    }
     if let Some(floor) = floor {
         annotations[annotation::FLOOR] = json!(floor).to_string().into();
     }
@@ -68,40 +82,44 @@ fn recorded(target: &Target<'_>) -> Option<Floor> {
     serde_json::from_str(live.annotation(annotation::FLOOR)?).ok()
 }
 
-/// The fewest pods from now on; none where those of the resource are enough. More at once, fewer when that has been so for long enough.
-fn floor(observed: &Observed, autoscaling: &Autoscaling, former: Option<Floor>) -> Option<Floor> {
+/// The fewest pods from now on; none where those of the resource are enough. More at once; fewer when that has been so for long enough, and not fewer
+/// than were needed meanwhile. `planned` is how many pods there should be now: a roll has some more or fewer for a while, which says nothing.
+fn floor(observed: &Observed, autoscaling: &Autoscaling, planned: u32, former: Option<Floor>) -> Option<Floor> {
     let (least, most) = (autoscaling.min_replicas, autoscaling.max_replicas);
     let held = former.map_or(least, |former| former.pods.clamp(least, most));
-    let needed = needed(observed, autoscaling).map_or(held, |needed| needed.clamp(least, most));
-    if needed >= held {
-        return (needed > least).then_some(Floor { pods: needed, since: None });
+    let of = |pods: u32, less| (pods > least).then_some(Floor { pods, less });
+    let Need { pods, whole } = need(observed, autoscaling, planned);
+    let needed = pods.min(held.max(planned.saturating_mul(GROWTH_MAX))).clamp(least, most);
+    if needed >= held || !whole {
+        return of(needed.max(held), None);
     }
-    let now = observed.at;
-    let since = former.and_then(|former| former.since).unwrap_or(now.as_second());
-    let waited = now.duration_since(Timestamp::from_second(since).unwrap_or(now));
-    match waited < KEPT {
-        true => Some(Floor { pods: held, since: Some(since) }),
-        false => (needed > least).then_some(Floor { pods: needed, since: None }),
+    let now = observed.at.as_second();
+    let less = former.and_then(|former| former.less).unwrap_or(Less { since: now, most: needed });
+    let less = Less { most: less.most.max(needed).min(held), ..less };
+    if SignedDuration::from_secs(now.saturating_sub(less.since)) < KEPT {
+        return of(held, Some(less));
     }
+    of(less.most, (needed < less.most).then_some(Less { since: now, most: needed }))
 }
 
-/// How many pods the load asks for; none where it is not known, since a pod that serves does not answer.
-fn needed(observed: &Observed, autoscaling: &Autoscaling) -> Option<u32> {
-    let serving = observed.pods.iter().filter(|pod| pod.group.is_some() && pod.canary.is_none() && pod.ready);
-    let reports: Option<Vec<LoadReport>> = serving.map(|pod| Some(pod.report.as_ref()?.load)).collect();
-    let reports = reports?;
-    let pods = u32::try_from(reports.len()).unwrap_or(u32::MAX);
+/// How many pods the load asks for, as far as those that serve say.
+fn need(observed: &Observed, autoscaling: &Autoscaling, planned: u32) -> Need {
+    let serving = || {
+        let pods = observed.pods.iter().filter(|pod| pod.group.is_some() && pod.canary.is_none());
+        pods.filter(|pod| pod.ready && !pod.terminating)
+    };
+    let loads: Vec<LoadReport> = serving().filter_map(|pod| Some(pod.report.as_ref()?.load)).collect();
     let by_queue = autoscaling.target_queue_depth.map(|target| {
-        let shared = reports.iter().map(|load| load.ingest_waiting).max().unwrap_or_default();
-        let waiting = shared + reports.iter().map(|load| load.orders_waiting).sum::<u64>();
+        let shared = loads.iter().map(|load| load.ingest_waiting).max().unwrap_or_default();
+        let waiting = shared + loads.iter().map(|load| load.orders_waiting).sum::<u64>();
         u32::try_from(waiting.div_ceil(u64::from(target.max(1)))).unwrap_or(u32::MAX)
     });
     let by_hits = autoscaling.target_hit_micros.map(|target| {
-        let costs: Vec<f64> = reports.iter().filter_map(|load| load.hit_micros).collect();
-        by_cost(&costs, f64::from(target.max(1)), pods)
+        let costs: Vec<f64> = loads.iter().filter_map(|load| load.hit_micros).collect();
+        by_cost(&costs, f64::from(target.max(1)), planned)
     });
-    let needed = by_queue.max(by_hits).unwrap_or_default();
-    Some(needed.min(pods.max(1).saturating_mul(GROWTH_MAX)))
+    let enough = loads.len() >= planned as usize && loads.len() == serving().count();
+    Need { pods: by_queue.max(by_hits).unwrap_or_default(), whole: enough && !loads.is_empty() }
 }
 
 /// The pods with which the mean cost would be the target, as the autoscaler computes it: in proportion.
@@ -119,6 +137,8 @@ fn by_cost(costs: &[f64], target: f64, pods: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     use super::*;
@@ -151,6 +171,13 @@ mod tests {
         apply(observed, &plan);
         let child = plan.children.iter().find(|child| child.reference.kind == ChildKind::HorizontalPodAutoscaler);
         child.unwrap().body["spec"]["minReplicas"].as_u64().unwrap()
+    }
+
+    /// So many pods, as the autoscaler asked for.
+    fn scale(observed: &mut Observed, pods: u32) {
+        Arc::make_mut(&mut observed.service).spec.replicas = Some(pods);
+        let pod = observed.pods.iter().find(|pod| pod.group.is_some()).unwrap().clone();
+        observed.pods.resize(pods as usize, pod);
     }
 
     fn load(observed: &mut Observed, load: LoadReport) {
@@ -197,10 +224,57 @@ mod tests {
     fn it_grows_step_by_step_and_not_beyond_the_most() {
         let mut observed = shop(&json!({ "targetQueueDepth": 1 }));
         load(&mut observed, waiting(1_000_000, 0));
-        assert_eq!(least(&mut observed), 6, "twice the three that serve");
-        let pod = observed.pods[0].clone();
-        observed.pods.resize(6, pod);
+        assert_eq!(least(&mut observed), 6, "twice the three that there are");
+        scale(&mut observed, 6);
         assert_eq!(least(&mut observed), 10);
+    }
+
+    #[test]
+    fn a_roll_moves_nothing() {
+        let mut observed = shop(&json!({ "targetHitMicros": 10 }));
+        load(&mut observed, hits(10.0));
+        assert_eq!(least(&mut observed), 3);
+        observed.pods.push(observed.pods[0].clone());
+        assert_eq!(least(&mut observed), 3, "one more for a while");
+        observed.pods[0].terminating = true;
+        assert_eq!(least(&mut observed), 3);
+    }
+
+    #[test]
+    fn pods_that_do_not_serve_let_nothing_go() {
+        let mut observed = shop(&json!({ "targetQueueDepth": 100 }));
+        load(&mut observed, waiting(600, 0));
+        assert_eq!(least(&mut observed), 6);
+        scale(&mut observed, 6);
+        load(&mut observed, waiting(10, 0));
+        for ready in [2, 0] {
+            for (n, pod) in observed.pods.iter_mut().enumerate() {
+                pod.ready = n < ready;
+            }
+            assert_eq!(least(&mut observed), 6, "{ready} serve");
+            observed.at += SignedDuration::from_secs(3_600);
+            assert_eq!(least(&mut observed), 6, "{ready} serve");
+        }
+        // what still asks for more is heard
+        observed.pods[0].ready = true;
+        load(&mut observed, waiting(900, 0));
+        assert_eq!(least(&mut observed), 9);
+    }
+
+    #[test]
+    fn what_was_needed_in_between_is_kept() {
+        let mut observed = shop(&json!({ "targetQueueDepth": 100 }));
+        scale(&mut observed, 5);
+        load(&mut observed, waiting(1_000, 0));
+        assert_eq!(least(&mut observed), 10);
+        for needed in [2, 9, 2, 8, 2] {
+            load(&mut observed, waiting(needed * 100, 0));
+            assert_eq!(least(&mut observed), 10);
+            observed.at += SignedDuration::from_secs(60);
+        }
+        assert_eq!(least(&mut observed), 9);
+        observed.at += SignedDuration::from_secs(300);
+        assert_eq!(least(&mut observed), 2);
     }
 
     #[test]
@@ -224,8 +298,9 @@ mod tests {
         observed.pods[1].report = None;
         observed.at = now() + SignedDuration::from_secs(3_600);
         assert_eq!(least(&mut observed), 5);
+        let report = observed.pods[0].report.clone();
         observed.pods.push(ObservedPod { canary: Some("x".to_owned()), ..observed.pods[1].clone() });
-        observed.pods.remove(1);
+        observed.pods[1].report = report;
         least(&mut observed);
         observed.at = now() + SignedDuration::from_secs(7_200);
         assert_eq!(least(&mut observed), 2, "a canary has no say");

@@ -12,7 +12,7 @@ pub(super) const CONFIG_FOLDER: &str = "/etc/flyweight/config";
 /// `nonroot` of the usual base images.
 const USER: u32 = 65532;
 /// Longer than the process needs to be taken out of service and to finish what it began.
-const GRACE_SECONDS: u32 = 45;
+const GRACE_SECONDS: u32 = 60;
 
 /// What differs between the two.
 pub(super) struct Pod<'a> {
@@ -69,7 +69,12 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
                 "name": container,
                 "image": target.validated.image,
                 "args": args,
-                "env": [field_env("POD_NAME", "metadata.name"), field_env("POD_NAMESPACE", "metadata.namespace")],
+                "env": [
+                    field_env("POD_NAME", "metadata.name"),
+                    field_env("POD_NAMESPACE", "metadata.namespace"),
+                    // in bytes; where there is no limit, what the node has
+                    { "name": "MEMORY_LIMIT", "valueFrom": { "resourceFieldRef": { "resource": "limits.memory", "divisor": "1" } } },
+                ],
                 "ports": [
                     { "name": "http", "containerPort": 8080, "protocol": "TCP" },
                     { "name": "admin", "containerPort": 9090, "protocol": "TCP" },

@@ -18,7 +18,7 @@ pub(super) fn front(target: &Target<'_>) -> Child {
         selector.insert(label::SERVES.to_owned(), "all".into());
         (Component::Dataplane, selector)
     };
-    let scheme = scheme(target);
+    let scheme = reached(target);
     let port = if scheme == "https" { 443 } else { 80 };
     let content = json!({ "spec": {
         "type": "ClusterIP",
@@ -35,14 +35,29 @@ fn is_awaited(target: &Target<'_>) -> bool {
         let selector = live.object.data.pointer("/spec/selector")?;
         Some(selector.get(label::COMPONENT)?.as_str()? == Component::Dataplane.name())
     };
-    let mut fronts = observed
-        .children
-        .iter()
-        .filter(|live| live.reference.kind == ChildKind::Service && live.reference.name == target.name());
-    let reaches_pods = fronts.next().and_then(selects).unwrap_or(false);
+    let reaches_pods = front_of(target).and_then(selects).unwrap_or(false);
     let serve =
         |gateway: bool| observed.pods.iter().any(|pod| pod.group.is_none() == gateway && pod.ready && !pod.terminating);
     reaches_pods && serve(false) && !serve(true)
+}
+
+/// How clients reach the API: as before a change to TLS or from it for as long as no pod of the change is ready, so that one which does not work
+/// takes nothing away.
+fn reached(target: &Target<'_>) -> &'static str {
+    let (wanted, observed) = (scheme(target), target.observed);
+    let former = front_of(target).and_then(|live| live.object.data.pointer("/spec/ports/0/name")?.as_str());
+    let former = ["http", "https"].into_iter().find(|scheme| former == Some(scheme));
+    let gateway = target.validated.gateway.is_some() && !is_awaited(target);
+    let is_served = observed.pods.iter().any(|pod| {
+        let new = pod.rolling.as_ref() == Some(&target.validated.rolling);
+        pod.group.is_none() == gateway && pod.job.is_none() && new && pod.ready && !pod.terminating
+    });
+    former.filter(|_| !is_served).unwrap_or(wanted)
+}
+
+fn front_of<'a>(target: &Target<'a>) -> Option<&'a Live> {
+    let mut children = target.observed.children.iter();
+    children.find(|live| live.reference.kind == ChildKind::Service && live.reference.name == target.name())
 }
 
 /// How the API is served.

@@ -123,7 +123,7 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
     assert_eq!(deployment["spec"]["replicas"], 2);
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
     assert_eq!(deployment["spec"]["revisionHistoryLimit"], 3);
-    assert_eq!(pod["terminationGracePeriodSeconds"], 45);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 60);
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);

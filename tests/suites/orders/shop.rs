@@ -158,7 +158,7 @@ impl Shop {
                 }
                 status => panic!("{id} is {status}"),
             }
-            messages.insert(format!("{id}-{status}"));
+            messages.insert(format!("{id}-{}-{status}", order["created_at"].as_str().unwrap()));
         }
         assert!(by_order.is_empty(), "payments of no order: {by_order:?}");
         let strangers: BTreeSet<_> = paid.keys().filter(|id| !known.contains_key(*id)).collect();

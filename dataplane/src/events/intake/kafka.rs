@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Intake, IntakeError, IntakeReader, most};
+use super::{Batch, Intake, IntakeError, IntakeReader, most};
 use crate::{
     domain::price_event::PriceEvent,
     events::kafka::{
@@ -129,7 +129,7 @@ impl Intake for KafkaIntake {
             consumer: Arc::new(consumer),
             clients,
             topic: self.topic.clone(),
-            received: Vec::new(),
+            received: Batch::default(),
             positions: BTreeMap::new(),
         }))
     }
@@ -165,14 +165,14 @@ struct KafkaReader {
     clients: watch::Receiver<Arc<Clients>>,
     topic: String,
     /// Received and not yet given.
-    received: Vec<PriceEvent>,
+    received: Batch,
     /// After what was received: the next offset of each partition.
     positions: BTreeMap<i32, i64>,
 }
 
 #[async_trait]
 impl IntakeReader for KafkaReader {
-    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Batch, IntakeError> {
         let Self { consumer, clients, topic: _, received, positions } = self;
         let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
         while received.len() < most(full) {
@@ -191,12 +191,8 @@ impl IntakeReader for KafkaReader {
                 },
             };
             let message = message.map_err(failed)?;
-            match serde_json::from_slice(message.payload().unwrap_or_default()) {
-                Ok(event) => received.push(event),
-                Err(error) => {
-                    tracing::warn!(partition = message.partition(), offset = message.offset(), %error, "a record is no event")
-                }
-            }
+            let place = || format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
+            received.add(message.payload().unwrap_or_default(), place);
             positions.insert(message.partition(), message.offset() + 1);
             until.get_or_insert_with(|| Instant::now() + flush);
         }

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Intake, IntakeError, IntakeReader, most};
+use super::{Batch, Intake, IntakeError, IntakeReader, most};
 use crate::domain::price_event::PriceEvent;
 
 /// Rows that one statement inserts.
@@ -162,7 +162,7 @@ struct LocalReader {
 
 impl LocalReader {
     /// The next rows that nobody has; none where there are none.
-    async fn next(&mut self, max: usize) -> Result<Vec<PriceEvent>, IntakeError> {
+    async fn next(&mut self, max: usize) -> Result<Batch, IntakeError> {
         let log = self.log.clone();
         let _turn = log.turn.lock().await;
         let returned = log.returned.lock().front().copied();
@@ -185,9 +185,12 @@ impl LocalReader {
         } else if let Some(last) = last {
             log.given.store(last, Ordering::Release);
         }
-        let Some(last) = last else { return Ok(Vec::new()) };
-        self.taken = Some((after, last, rows.len() as u64));
-        rows.into_iter().map(|(_, text)| serde_json::from_str(&text).map_err(failed)).collect()
+        let mut batch = Batch::default();
+        if let Some(last) = last {
+            self.taken = Some((after, last, rows.len() as u64));
+        }
+        rows.iter().for_each(|(seq, text)| batch.add(text.as_bytes(), || format!("intake/{seq}")));
+        Ok(batch)
     }
 
     /// Waits until there are `max` rows that nobody has, or until the time.
@@ -206,14 +209,14 @@ impl LocalReader {
 
 #[async_trait]
 impl IntakeReader for LocalReader {
-    async fn take(&mut self, full: usize, flush: Duration) -> Result<Vec<PriceEvent>, IntakeError> {
+    async fn take(&mut self, full: usize, flush: Duration) -> Result<Batch, IntakeError> {
         loop {
             self.gather(1, None).await;
             self.gather(full, Some(Instant::now() + flush)).await;
-            let events = self.next(most(full)).await?;
+            let batch = self.next(most(full)).await?;
             // another reader may have been faster
-            if !events.is_empty() {
-                return Ok(events);
+            if !batch.is_empty() {
+                return Ok(batch);
             }
         }
     }
@@ -258,24 +261,40 @@ mod tests {
         let all = events(400);
         intake.append(all.clone()).await.unwrap();
         let mut one = intake.reader().await.unwrap();
-        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[..160], "a queue stands: 16 batches at once");
+        assert_eq!(one.take(10, FLUSH).await.unwrap().events, all[..160], "a queue stands: 16 batches at once");
         one.done().await.unwrap();
-        assert_eq!(one.take(10, FLUSH).await.unwrap(), all[160..320]);
+        assert_eq!(one.take(10, FLUSH).await.unwrap().events, all[160..320]);
         let mut two = intake.reader().await.unwrap();
-        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[320..], "readers share");
+        assert_eq!(two.take(10, FLUSH).await.unwrap().events, all[320..], "readers share");
         assert_eq!(intake.waiting().await.unwrap(), 240);
         drop(one);
         two.done().await.unwrap();
-        assert_eq!(two.take(10, FLUSH).await.unwrap(), all[160..320], "what another left");
+        assert_eq!(two.take(10, FLUSH).await.unwrap().events, all[160..320], "what another left");
         drop((two, intake));
 
         let intake = LocalIntake::open(folder.path()).await.unwrap();
         assert_eq!(intake.waiting().await.unwrap(), 160);
         let mut reader = intake.reader().await.unwrap();
-        assert_eq!(reader.take(100, FLUSH).await.unwrap(), all[160..320]);
+        assert_eq!(reader.take(100, FLUSH).await.unwrap().events, all[160..320]);
         reader.done().await.unwrap();
         intake.append(vec![event(99)]).await.unwrap();
-        assert_eq!(reader.take(100, FLUSH).await.unwrap()[0].stock, 99);
+        assert_eq!(reader.take(100, FLUSH).await.unwrap().events[0].stock, 99);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_event_is_given_as_such_and_holds_up_nothing() {
+        let folder = Folder::new();
+        let intake = LocalIntake::open(folder.path()).await.unwrap();
+        intake.append(vec![event(1)]).await.unwrap();
+        sqlx::query("UPDATE intake SET event = 'no event'").execute(&intake.log.pool).await.unwrap();
+        intake.append(vec![event(2)]).await.unwrap();
+        let mut reader = intake.reader().await.unwrap();
+        let batch = reader.take(100, FLUSH).await.unwrap();
+        assert_eq!(batch.events.iter().map(|event| event.stock).collect::<Vec<_>>(), [2]);
+        assert_eq!(batch.unreadable[0].text, "no event");
+        assert!(batch.unreadable[0].place == "intake/1" && !batch.unreadable[0].error.is_empty());
+        reader.done().await.unwrap();
+        assert_eq!(intake.waiting().await.unwrap(), 0);
     }
 
     #[tokio::test]

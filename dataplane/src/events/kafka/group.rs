@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::{BusError, config, config::KafkaOptions, unavailable};
 use crate::{
     domain::event::Envelope,
-    events::consumer::{Consumer, Content, Delivery},
+    events::consumer::{Consumer, Content, Delivery, Ticket},
 };
 
 /// The most characters of a record that is no event.
@@ -85,8 +85,9 @@ impl Open {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
+impl Place {
+    /// The record is seen to.
+    fn give_up(self) {
         let mut held = self.open.0.lock();
         let Some(next) = held.done(self.partition, self.assignment, self.offset) else { return };
         let mut places = TopicPartitionList::new();
@@ -141,11 +142,15 @@ impl GroupConsumer {
         // the key tells the entity without a look into the record; a record without one may be anything
         let other = message.key().is_some_and(|key| !key.starts_with(self.prefix.as_bytes()));
         if other {
+            place.give_up();
             return None;
         }
         let payload = message.payload().unwrap_or_default();
         let content = match serde_json::from_slice::<Envelope>(payload) {
-            Ok(event) if event.entity != self.entity => return None,
+            Ok(event) if event.entity != self.entity => {
+                place.give_up();
+                return None;
+            }
             Ok(event) => Content::Event(Arc::new(event)),
             Err(error) => Content::Poison {
                 place: format!("{}/{}/{}", place.topic, place.partition, place.offset),
@@ -153,7 +158,7 @@ impl GroupConsumer {
                 error: error.to_string(),
             },
         };
-        Some(Delivery { content, done: Box::new(place) })
+        Some(Delivery { content, ticket: Ticket::new(move || place.give_up()) })
     }
 }
 

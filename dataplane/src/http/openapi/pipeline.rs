@@ -49,12 +49,13 @@ fn of_letters() -> Vec<Operation> {
         "additionalProperties": false,
         "properties": {
             "stage": { "type": ["string", "null"], "maxLength": 64 }, "subject": { "type": ["string", "null"], "maxLength": 128 },
+            "cursor": { "type": ["string", "null"], "maxLength": 128 },
         },
     });
     let replayed = json!({
         "type": "object",
         "required": ["replayed", "failed", "more"],
-        "properties": { "replayed": count(), "failed": count(), "more": { "type": "boolean" } },
+        "properties": { "replayed": count(), "failed": count(), "more": { "type": "boolean" }, "next_cursor": text() },
     });
     let one = |operation: Operation| changes(operation.in_path("id", key())).fails(&[404, 409]);
     vec![

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Ingestor, queue::IngestQueue};
-use crate::{domain::price_event::PriceEvent, events::intake::IntakeReader};
+use crate::events::intake::{Batch, IntakeReader};
 
 /// How often it is measured how many events wait.
 const MEASURE: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ impl Workers {
     }
 
     /// Applies a batch, again and again until it is done; whether it was done before `stop`.
-    async fn apply(&self, batch: &[PriceEvent], stop: &CancellationToken, failed: &mut u32) -> bool {
+    async fn apply(&self, batch: &Batch, stop: &CancellationToken, failed: &mut u32) -> bool {
         loop {
             let Err(error) = self.ingestor.apply(batch).await else { return true };
             if *failed == 0 {

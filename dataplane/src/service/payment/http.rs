@@ -2,6 +2,7 @@
 //!
 //! `POST {url}/charges` with `{order_id, user_id, amount, currency}`: 2xx `{transaction_id}` is approved, 409 with a `transaction_id` is a
 //! repetition of an approved one, 402 `{reason}` is declined. `POST {url}/reversals` with `{order_id}` gives back; 404 says that nothing was charged.
+//! Under one key nothing is charged twice, and nothing after a reversal: a provider that charges late all the same is told to give back once more.
 //! Both have `Idempotency-Key`, `traceparent`, and `Flyweight-Signature: t=<seconds>,v1=<hex>`: the HMAC-SHA256 of `<seconds>.<body>`.
 
 use std::{

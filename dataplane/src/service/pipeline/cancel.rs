@@ -26,17 +26,24 @@ impl Pipeline {
     /// # Errors
     /// `NotFound`, `Conflict` where it is fulfilled already or failed, or what the store says.
     pub async fn cancel(&self, order: &Key, reason: &str) -> Result<Record, ServiceError> {
-        self.end_order(order, Ending::Cancelled, reason).await
+        self.end_order(order, Ending::Cancelled, reason, None).await
     }
 
-    /// Ends an order that is under way, and frees it of its dead letter.
-    pub(super) async fn end_order(&self, order: &Key, ending: Ending, reason: &str) -> Result<Record, ServiceError> {
+    /// Ends an order that is under way, and frees it of its dead letter; with `only` a letter, only where that stands for the order.
+    pub(super) async fn end_order(
+        &self,
+        order: &Key,
+        ending: Ending,
+        reason: &str,
+        only: Option<&Key>,
+    ) -> Result<Record, ServiceError> {
         let orders = &self.parts.orders;
         let schema = orders.schema();
         let letter = parking_lot::Mutex::new(None);
         let ended = orders.adjust(order, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
-            if progress.ending == Some(ending) {
+            let other = only.is_some_and(|only| progress.parked.as_deref() != Some(only.as_str()));
+            if other || progress.ending == Some(ending) {
                 return Ok(None);
             }
             if progress.ending.is_some() || progress.sold || progress.is_settled() {
@@ -60,7 +67,7 @@ impl Pipeline {
     }
 
     /// Lets an order that was set aside as this letter go on.
-    async fn resume(&self, order: &Key, letter: &Key) -> Result<(), ServiceError> {
+    pub(super) async fn resume(&self, order: &Key, letter: &Key) -> Result<(), ServiceError> {
         let orders = &self.parts.orders;
         let schema = orders.schema();
         let resumed = orders.adjust(order, ACTOR, |current| {
@@ -95,10 +102,11 @@ impl Source for Pipeline {
         self.resume(&self.subject(letter)?, &letter.key).await
     }
 
-    /// The order that it stands for is ended as failed; where it has ended already, only its message is given up.
+    /// The order that it stands for is ended as failed; where it has ended already, only its message is given up. What is to be given back must be.
     async fn dropped(&self, letter: &Record) -> Result<(), ServiceError> {
         let order = self.subject(letter)?;
-        match self.end_order(&order, Ending::Failed, "its dead letter was dropped").await {
+        // a letter that does not stand for its order any more says nothing of it
+        match self.end_order(&order, Ending::Failed, "its dead letter was dropped", Some(&letter.key)).await {
             Ok(_) | Err(ServiceError::NotFound) => Ok(()),
             Err(ServiceError::Conflict(why)) => match self.parts.letters.text(letter, "stage") {
                 "notifications" => Ok(()),

@@ -14,13 +14,16 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use serde_json::{Value as Tree, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{Pipeline, Ticket};
-use crate::domain::{progress::Stage, record::Key};
+use super::Pipeline;
+use crate::{
+    domain::{progress::Stage, record::Key},
+    events::consumer::Ticket,
+};
 
 /// What can come of a step.
 pub const OUTCOMES: [&str; 4] = ["done", "retried", "postponed", "dead_lettered"];
 
-/// An order that is under way.
+/// An order that is under way. Dropped before it is seen to, its event comes again.
 pub struct Job {
     /// Its place among those that may be under way at once, with its key.
     pub place: Place,
@@ -36,6 +39,15 @@ pub struct Places {
     count: usize,
     /// The orders that have places, and how many each.
     orders: Arc<Mutex<HashMap<Key, usize>>>,
+}
+
+impl Job {
+    /// Its event is seen to: what is left to do is in the order itself.
+    pub fn see_to_event(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.seen_to();
+        }
+    }
 }
 
 /// One place, with the order that has it.
@@ -55,6 +67,11 @@ impl Places {
     /// How many are taken.
     pub fn taken(&self) -> usize {
         self.count.saturating_sub(self.free.available_permits())
+    }
+
+    /// Whether more than half are taken.
+    pub fn is_crowded(&self) -> bool {
+        self.taken() > self.count / 2
     }
 
     /// A place, once there is one.
@@ -264,10 +281,10 @@ mod tests {
         let first = places.take_one(order.clone()).unwrap();
         assert!(places.take_one(order.clone()).is_none(), "it is under way");
         let second = places.wait_for_one(order.clone()).await.unwrap();
-        assert_eq!((first.count(), places.taken()), (2, 2));
+        assert_eq!((first.count(), places.taken(), places.is_crowded()), (2, 2, true));
         assert!(places.take_one("o2".parse().unwrap()).is_none(), "there is no room");
         drop(first);
-        assert_eq!(second.count(), 1);
+        assert!(second.count() == 1 && !places.is_crowded(), "half of them are free");
         drop(second);
         assert!(places.take_one(order).is_some());
     }

@@ -1,4 +1,5 @@
-//! The four stages. Each can be done again, at any place where it was cut off, without a second effect.
+//! The four stages. Each can be done again, at any place where it was cut off, without a second effect, and gives the order as it is after its
+//! last change; none where somebody else went on with it.
 //!
 //! A product's holds are changed in three steps: the product is read, the order is looked at, the product is written if it is as it was read. A
 //! worker that stood still between any two of them for however long does nothing: had another worker gone on with the order meanwhile, it
@@ -14,7 +15,7 @@ use super::{ACTOR, Pipeline, due_later, work::Case};
 use crate::{
     domain::{
         payment::may_become,
-        progress::{Ending, Stage},
+        progress::{Ending, Progress, Stage},
         query::{Comparison, FieldRef, Filter, Query, Start},
         record::{Key, Record},
         stock::{self, Held, Settling},
@@ -43,7 +44,7 @@ enum Hold {
 
 impl Pipeline {
     /// Holds the stock of every item, or gives the order up where there is not enough.
-    pub(super) async fn hold_stock(&self, case: &Case) -> Result<(), Failure> {
+    pub(super) async fn hold_stock(&self, case: &Case) -> Result<Option<Record>, Failure> {
         let mut refused = None;
         for (product, quantity) in wanted(case) {
             match self.hold(case, &product, quantity).await? {
@@ -52,7 +53,7 @@ impl Pipeline {
                     refused = Some(reason);
                     break;
                 }
-                Hold::Moved => return self.give_back_strays(case).await,
+                Hold::Moved => return self.give_back_strays(case).await.map(|()| None),
             }
         }
         let moved = self.move_on(case, |progress| match &refused {
@@ -66,10 +67,11 @@ impl Pipeline {
                 (Some("processing"), Some(due_later()))
             }
         });
-        if moved.await?.is_none() {
+        let moved = moved.await?;
+        if moved.is_none() {
             self.give_back_strays(case).await?;
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Holds pieces of one product for an order that is still where its case was read.
@@ -148,7 +150,7 @@ impl Pipeline {
     }
 
     /// Charges the customer, once.
-    pub(super) async fn charge(&self, case: &Case) -> Result<(), Failure> {
+    pub(super) async fn charge(&self, case: &Case) -> Result<Option<Record>, Failure> {
         let charge = self.charge_of(case);
         if charge.amount.is_zero() {
             return self.paid(case, &charge, "nothing to pay").await;
@@ -160,6 +162,11 @@ impl Pipeline {
             "pending" => (),
             ended => return self.unpaid(case, &format!("its payment is {ended}")).await,
         }
+        // who ends the order from here on finds the payment; who ended it before found none
+        if !self.is_unmoved(case).await? {
+            self.end_payment(&charge.key, "cancelled", None).await?;
+            return Ok(None);
+        }
         let deadline = tools.settings.payments.timeout.0;
         match self.bank.call(case.again(), deadline, tools.provider.charge(&charge)).await? {
             Charged::Declined { reason } => {
@@ -170,35 +177,36 @@ impl Pipeline {
                 if self.end_payment(&charge.key, "completed", Some(&transaction)).await? == "completed" {
                     return self.paid(case, &charge, &transaction).await;
                 }
-                // called off while the provider was asked
-                self.bank.call(false, deadline, tools.provider.reverse(&charge)).await
+                // called off while the provider was asked: it may have charged after it was told to give back
+                self.give_back_again(case, &charge).await.map(|()| None)
             }
         }
     }
 
-    async fn paid(&self, case: &Case, charge: &Charge, how: &str) -> Result<(), Failure> {
+    async fn paid(&self, case: &Case, charge: &Charge, how: &str) -> Result<Option<Record>, Failure> {
         let moved = self.move_on(case, |progress| {
             progress.note("charged", Some(how.to_owned()));
             progress.advance(Stage::Inventory);
             (Some("paid"), Some(due_later()))
         });
-        if moved.await?.is_none() && self.case(&case.key).await?.is_none() {
+        let moved = moved.await?;
+        if moved.is_none() && self.case(&case.key).await?.is_none() {
             // deleted meanwhile
-            self.reverse(charge).await?;
+            self.reverse(charge, case.again()).await?;
         }
-        Ok(())
+        Ok(moved)
     }
 
-    async fn unpaid(&self, case: &Case, reason: &str) -> Result<(), Failure> {
+    async fn unpaid(&self, case: &Case, reason: &str) -> Result<Option<Record>, Failure> {
         let moved = self.move_on(case, |progress| {
             progress.end(Ending::Failed, reason);
             (None, Some(due_later()))
         });
-        moved.await.map(drop)
+        moved.await
     }
 
     /// Makes the holds sales, or gives back everything that was taken.
-    pub(super) async fn settle(&self, case: &Case) -> Result<(), Failure> {
+    pub(super) async fn settle(&self, case: &Case) -> Result<Option<Record>, Failure> {
         if let Some(ending) = case.progress.ending {
             return self.give_back(case, ending).await;
         }
@@ -212,40 +220,63 @@ impl Pipeline {
         });
         match decided.await? {
             Some(record) => self.commit_holds(&self.case_of(record)).await,
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
-    async fn commit_holds(&self, sold: &Case) -> Result<(), Failure> {
+    async fn commit_holds(&self, sold: &Case) -> Result<Option<Record>, Failure> {
         if !self.end_holds(sold, Settling::Commit).await? {
-            return Ok(());
+            return Ok(None);
         }
         let moved = self.move_on(sold, |progress| {
             progress.note("stock_committed", None);
             progress.advance(Stage::Notifications);
             (Some("completed"), Some(due_later()))
         });
-        moved.await.map(drop)
+        moved.await
     }
 
-    async fn give_back(&self, case: &Case, ending: Ending) -> Result<(), Failure> {
+    async fn give_back(&self, case: &Case, ending: Ending) -> Result<Option<Record>, Failure> {
         if !self.end_holds(case, Settling::Release).await? {
-            return Ok(());
+            return Ok(None);
         }
         let charge = self.charge_of(case);
-        let reversed = self.reverse(&charge).await?;
+        let reversed = self.reverse(&charge, case.again()).await?;
         let moved = self.move_on(case, |progress| {
             progress.note("given_back", reversed.then(|| "stock and payment".to_owned()));
             progress.advance(Stage::Notifications);
             (Some(ending.status()), Some(due_later()))
         });
-        moved.await.map(drop)
+        moved.await
     }
 
-    /// Takes back what was charged, or may have been; false where no payment was ever begun.
-    async fn reverse(&self, charge: &Charge) -> Result<bool, Failure> {
+    /// Sends an order that has ended back to the stage that gives back, which tries until it is done. One that is gone gets its money at once, or never.
+    async fn give_back_again(&self, case: &Case, charge: &Charge) -> Result<(), Failure> {
+        let schema = self.parts.orders.schema();
+        let sent = self.parts.orders.adjust(&case.key, ACTOR, |current| {
+            let mut progress = Progress::of(schema, &current.values);
+            if progress.ending.is_none() || (progress.parked.is_some() && progress.stage == Stage::Inventory) {
+                return Ok(None);
+            }
+            progress.note("charged_late", None);
+            match progress.stage {
+                // who is about to give back may have asked the provider already, and must not go on as if that were all
+                Stage::Inventory => progress.attempts += 1,
+                _ => progress.advance(Stage::Inventory),
+            }
+            Ok(Some(progress.write(schema, &current.values, Some(due_later()), None)))
+        });
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(ServiceError::NotFound) => self.reverse(charge, false).await.map(drop),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes back what was charged, or may have been; false where no payment was ever begun. `again` says that it was tried before.
+    async fn reverse(&self, charge: &Charge, again: bool) -> Result<bool, Failure> {
         let tools = self.tools.load_full();
-        let reversal = || self.bank.call(false, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
+        let reversal = || self.bank.call(again, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
         let Some(payments) = &self.parts.payments else {
             // no record says whether anything was charged: the provider knows
             if !charge.amount.is_zero() {
@@ -255,9 +286,13 @@ impl Pipeline {
         };
         let Some(payment) = payments.find_one(&charge.key).await? else { return Ok(false) };
         let status = status_of(payments, &payment);
-        if matches!(status.as_str(), "pending" | "completed") {
+        // one that was cancelled may have been charged at the same moment
+        if matches!(status.as_str(), "pending" | "completed" | "cancelled") {
             // the payment last: while it is open, whoever comes next reverses again
             reversal().await?;
+            if status == "cancelled" {
+                return Ok(true);
+            }
             let to = if status == "pending" { "cancelled" } else { "refunded" };
             if self.end_payment(&charge.key, to, None).await? == "completed" {
                 return Err(Failure::system("the payment was completed at the same moment"));
@@ -314,7 +349,7 @@ impl Pipeline {
     }
 
     /// Tells the customer what became of the order.
-    pub(super) async fn notify(&self, case: &Case) -> Result<(), Failure> {
+    pub(super) async fn notify(&self, case: &Case) -> Result<Option<Record>, Failure> {
         let message = self.message(case).await?;
         let (tools, deadline) = (self.tools.load_full(), self.tools.load().settings.payments.timeout.0);
         self.messenger.call(case.again(), deadline, tools.notifier.send(&message)).await?;
@@ -323,7 +358,7 @@ impl Pipeline {
             progress.advance(Stage::Done);
             (None, None)
         });
-        moved.await.map(drop)
+        moved.await
     }
 
     /// The message: by the template `order_completed`, `order_failed` or `order_cancelled`, or in our own words.
@@ -338,7 +373,9 @@ impl Pipeline {
             None => (format!("Your order {}", case.key), format!("Your order {} is {status}.", case.key)),
         };
         let to = schema.get(&case.record.values, "user_id").as_text().unwrap_or_default().to_owned();
-        Ok(Message { key: format!("{}-{status}", case.key), to, subject, body, trace: case.trace() })
+        // as with charges: an order that was deleted and placed anew under the same key is another one
+        let key = format!("{}-{}-{status}", case.key, case.record.created_at);
+        Ok(Message { key, to, subject, body, trace: case.trace() })
     }
 
     async fn template(&self, name: &str) -> Result<Option<(String, String)>, Failure> {

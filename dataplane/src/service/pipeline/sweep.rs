@@ -7,7 +7,7 @@ use crate::{
     domain::{
         progress::{Ending, Progress, Stage},
         query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
-        record::Record,
+        record::{Key, Record},
         stock,
         value::{Timestamp, Value},
     },
@@ -50,19 +50,35 @@ impl Pipeline {
     /// Takes up the orders that are due, or will be within a time.
     pub(super) async fn sweep_orders(&self, ahead: Duration) -> Result<(), Failure> {
         let orders = &self.parts.orders;
-        for record in due(orders, "due_at", after(ahead), Start::Offset(0)).await?.records {
+        // each sweep goes on after the last: orders that are due and cannot go on must not hide those behind them
+        let start = self.swept.lock().take().map_or(Start::Offset(0), Start::After);
+        let page = due(orders, "due_at", after(ahead), start).await?;
+        for record in page.records {
             let progress = Progress::of(orders.schema(), &record.values);
-            if progress.parked.is_none() {
-                self.hint(progress.stage, record.key);
-            } else if is_before(orders, &record, "due_at", Timestamp::now()) {
-                let why = "it was set aside, and nobody attended to it";
-                match self.end_order(&record.key, Ending::Failed, why).await {
-                    Ok(_) | Err(ServiceError::NotFound | ServiceError::Conflict(_)) => (),
-                    Err(error) => return Err(error.into()),
+            match progress.parked {
+                None => self.hint(progress.stage, record.key),
+                Some(letter) if is_before(orders, &record, "due_at", Timestamp::now()) => {
+                    match self.attend_to(&record.key, progress.stage, &letter).await {
+                        Ok(()) | Err(ServiceError::NotFound | ServiceError::Conflict(_)) => (),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
+                Some(_) => (),
             }
         }
+        *self.swept.lock() = page.next;
         Ok(())
+    }
+
+    /// Sees to an order that was set aside for as long as it may be: one that owes something tries again, any other is given up.
+    pub(super) async fn attend_to(&self, order: &Key, stage: Stage, letter: &str) -> Result<(), ServiceError> {
+        let letter: Key = letter.parse().map_err(ServiceError::Internal)?;
+        if stage != Stage::Inventory {
+            let why = "it was set aside, and nobody attended to it";
+            return self.end_order(order, Ending::Failed, why, Some(&letter)).await.map(drop);
+        }
+        self.resume(order, &letter).await?;
+        self.parts.letters.remove(&letter).await
     }
 
     /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that ended without it.

@@ -14,7 +14,7 @@ use crate::{
         progress::Ending,
         stock::{self, Held},
     },
-    service::records::writes::Adjusted,
+    service::{dead_letters::Letter, failure::Failure, records::writes::Adjusted},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +115,7 @@ async fn what_is_refused_as_wrong_is_set_aside_at_once_and_can_be_dropped() {
     shop.drive(&order).await;
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
     assert!(shop.letters().await.is_empty());
-    let replayed = shop.parts.letters.replay_all(Some("payments"), None).await.unwrap();
+    let replayed = shop.parts.letters.replay_all(Some("payments"), None, None).await.unwrap();
     assert_eq!(replayed.replayed, 0);
 }
 
@@ -149,6 +149,82 @@ async fn a_worker_that_stood_still_has_no_effect_later() {
     tokio::time::sleep(Duration::from_millis(2)).await;
     shop.pipeline.sweep_holds(Duration::ZERO).await.unwrap();
     assert_eq!(shop.stock("lamp").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_was_called_off_while_its_worker_stood_still_is_not_charged() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!(shop.pipeline.charge(&charging).await.unwrap(), None);
+    assert_eq!((shop.bank.charged(), shop.stock("lamp").await), (0, 5));
+    assert_eq!(shop.payments().await, [(order.to_string(), "cancelled".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_comes_after_its_reversal_is_given_back_until_it_is_done() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    shop.bank.set(Mood::Late(2));
+    let called_off = async {
+        while shop.payments().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+        shop.drive(&order).await;
+    };
+    let (charged, ()) = tokio::join!(shop.pipeline.charge(&charging), called_off);
+    assert_eq!(charged.unwrap(), None);
+    shop.drive(&order).await;
+    assert_eq!((shop.bank.charged(), shop.bank.given_back()), (1, 1));
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("cancelled".to_owned(), 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_does_not_stand_for_its_order_any_more_ends_nothing_when_it_is_dropped() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    // its worker died after the letter was kept and before the order was set aside
+    let letter = Letter {
+        stage: "payments".to_owned(),
+        subject: order.to_string(),
+        failure: Failure::retryable("no answer"),
+        attempts: 3,
+        trace: String::new(),
+        payload: json!({}),
+    };
+    let letter = shop.parts.letters.put(letter).await.unwrap();
+    shop.parts.letters.give_up(&letter.key).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!(shop.status(&order).await, "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_owes_something_tries_again_without_anybodys_word() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_to(&order, Stage::Inventory).await;
+    shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+    shop.bank.set(Mood::Late(9));
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    shop.bank.set(Mood::Approve);
+    let [(letter, _)] = &shop.letters().await[..] else { panic!() };
+    let dropped = shop.parts.letters.give_up(letter).await;
+    assert!(matches!(dropped, Err(ServiceError::Conflict(_))), "it owes something: {dropped:?}");
+    shop.pipeline.attend_to(&order, Stage::Inventory, letter.as_str()).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!((shop.bank.given_back(), shop.letters().await.len()), (1, 0));
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("cancelled".to_owned(), 5));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,7 +304,7 @@ async fn a_sweep_finds_what_no_event_spoke_of() {
     shop.bank.set(Mood::Refuse);
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_until(&order, |progress| progress.parked.is_some()).await;
-    shop.pipeline.end_order(&order, Ending::Failed, "nobody attended to it").await.unwrap();
+    shop.pipeline.end_order(&order, Ending::Failed, "nobody attended to it", None).await.unwrap();
     shop.bank.set(Mood::Approve);
     shop.drive(&order).await;
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 4));

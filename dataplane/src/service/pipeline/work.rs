@@ -24,6 +24,8 @@ use crate::{
 const BUSY_WAIT: Duration = Duration::from_millis(20);
 /// How long an order may be set aside while it holds stock, before it is ended as failed.
 pub(super) const PARKED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an order whose stock is to be sold or given back is set aside: it cannot be given up, so it is tried again without anybody's word.
+const OWING_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// An order in a worker's hands, as it was read.
 pub(super) struct Case {
@@ -82,27 +84,34 @@ impl Pipeline {
         let next = {
             let Some(_claim) = Claim::on(self, &job.place.order) else {
                 // the worker has one of the places, this job another: a third one waits already
-                if job.place.count() <= 2 {
-                    self.later(stage, job, BUSY_WAIT);
+                match job.place.count() <= 2 {
+                    true => self.later(stage, job, BUSY_WAIT),
+                    false => job.see_to_event(),
                 }
                 return;
             };
             self.step(stage, &job.place.order).await
         };
         match next {
-            Ok(Next::Done | Next::Onward(Stage::Done)) => (),
+            Ok(Next::Done | Next::Onward(Stage::Done)) => job.see_to_event(),
             Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
             // with its place: an order that is half done must not wait for all that came after it. The event was seen to
             Ok(Next::Onward(stage)) => {
-                job.ticket = None;
+                job.see_to_event();
                 self.lines.send(stage, job);
             }
             // one job that waits for its time is enough for an order
-            Ok(Next::Later(_)) | Err(_) if job.place.count() > 1 => (),
+            Ok(Next::Later(_)) | Err(_) if job.place.count() > 1 => job.see_to_event(),
             // the order itself says when: the event is seen to
             Ok(Next::Later(wait)) => {
-                job.ticket = None;
+                job.see_to_event();
                 self.later(stage, job, wait);
+            }
+            Err(failure) if self.places.is_crowded() => {
+                // orders that nothing hinders need the places: a sweep finds this one when it is due
+                self.lines.count(stage, "postponed");
+                debug!(order = %job.place.order, stage = stage.name(), %failure, "left to a sweep");
+                job.see_to_event();
             }
             Err(failure) => {
                 self.lines.count(stage, "postponed");
@@ -144,13 +153,18 @@ impl Pipeline {
                 Stage::Payments => self.charge(&case).await,
                 Stage::Inventory => self.settle(&case).await,
                 Stage::Notifications => self.notify(&case).await,
-                Stage::Done => Ok(()),
+                Stage::Done => Ok(None),
             };
             match outcome {
-                Ok(()) => {
+                Ok(moved) => {
                     self.lines.count(stage, "done");
                     info!("step done");
-                    let now = self.case(order).await.ok().flatten().map(|case| case.progress.stage);
+                    let now = match moved {
+                        Some(record) => Some(self.case_of(record)),
+                        // somebody else went on with it, or called it off
+                        None => self.case(order).await.ok().flatten(),
+                    };
+                    let now = now.map(|case| case.progress.stage);
                     Ok(now.filter(|now| *now != stage).map_or(Next::Done, Next::Onward))
                 }
                 Err(failure) if failure.class == Class::System => Err(failure),
@@ -191,7 +205,7 @@ impl Pipeline {
         change: impl Fn(&mut Progress) -> (Option<&'static str>, Option<Timestamp>),
     ) -> Result<Option<Record>, Failure> {
         let schema = self.parts.orders.schema();
-        let moved = self.parts.orders.adjust(&case.key, ACTOR, |current| {
+        let moved = self.parts.orders.adjust_seen(&case.record, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
             if !self.is_at(case, current, &progress) {
                 return Ok(None);
@@ -243,8 +257,12 @@ impl Pipeline {
             progress.attempts = attempts;
             progress.parked = Some(letter.key.to_string());
             progress.note("dead_lettered", Some(failure.to_string()));
-            let holds = matches!(stage, Stage::Orders | Stage::Payments);
-            (None, holds.then(|| after(PARKED_MAX)))
+            let due = match stage {
+                Stage::Orders | Stage::Payments => Some(after(PARKED_MAX)),
+                Stage::Inventory => Some(after(OWING_MAX)),
+                Stage::Notifications | Stage::Done => None,
+            };
+            (None, due)
         });
         if set_aside.await?.is_some() {
             self.lines.count(stage, "dead_lettered");

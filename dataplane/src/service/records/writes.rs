@@ -35,6 +35,16 @@ pub enum Adjusted {
     Refused,
 }
 
+impl Adjusted {
+    /// The record, where it was changed.
+    fn changed(self) -> Option<Record> {
+        match self {
+            Self::Changed(record) => Some(record),
+            Self::Unchanged | Self::Refused => None,
+        }
+    }
+}
+
 impl Records {
     /// Creates a record.
     ///
@@ -219,10 +229,21 @@ impl Records {
         actor: &str,
         change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
     ) -> Result<Option<Record>, ServiceError> {
-        Ok(match self.adjust_while(key, actor, change, &|| Box::pin(async { Ok(true) })).await? {
-            Adjusted::Changed(record) => Some(record),
-            Adjusted::Unchanged | Adjusted::Refused => None,
-        })
+        Ok(self.adjust_from(key, None, actor, change, &|| Box::pin(async { Ok(true) })).await?.changed())
+    }
+
+    /// The same for a record that was read just now: it is read again only where it changed since.
+    ///
+    /// # Errors
+    /// As `adjust`.
+    pub async fn adjust_seen(
+        &self,
+        seen: &Record,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
+    ) -> Result<Option<Record>, ServiceError> {
+        let always = || Box::pin(async { Ok(true) }) as BoxFuture<'_, _>;
+        Ok(self.adjust_from(&seen.key, Some(seen.clone()), actor, change, &always).await?.changed())
     }
 
     /// The same, as long as `still` says so, which is asked between each read of the record and the commit that is guarded by the version read.
@@ -237,8 +258,22 @@ impl Records {
         change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
         still: &Still<'_>,
     ) -> Result<Adjusted, ServiceError> {
+        self.adjust_from(key, None, actor, change, still).await
+    }
+
+    async fn adjust_from(
+        &self,
+        key: &Key,
+        mut seen: Option<Record>,
+        actor: &str,
+        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
+        still: &Still<'_>,
+    ) -> Result<Adjusted, ServiceError> {
         for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key).await?;
+            let current = match seen.take() {
+                Some(seen) => seen,
+                None => self.current(key).await?,
+            };
             let Some(values) = change(&current)? else { return Ok(Adjusted::Unchanged) };
             if !still().await? {
                 return Ok(Adjusted::Refused);

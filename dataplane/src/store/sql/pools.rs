@@ -42,6 +42,9 @@ const CHECKPOINT_PAGES: &str = "8000";
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// The most prepared statements of one connection: a server has 16,382 for all of them.
 const STATEMENTS_MAX: usize = 256;
+/// What one process takes of those at most, so that there is room for others.
+const STATEMENTS_ALL: usize = 8_000;
+
 /// How to reach a MySQL or MariaDB server.
 #[derive(Clone, Debug)]
 pub struct MysqlOptions {
@@ -81,6 +84,11 @@ pub enum Pools {
 #[derive(Clone, Default)]
 pub struct Losses(Arc<Mutex<Option<Instant>>>);
 
+/// How many prepared statements each of so many connections may keep.
+fn statements_max(connections: u32) -> usize {
+    (STATEMENTS_ALL / connections.max(1) as usize).clamp(16, STATEMENTS_MAX)
+}
+
 impl MysqlOptions {
     /// A server without TLS files, at most 20 connections, 2 seconds.
     pub fn new(url: impl Into<String>) -> Self {
@@ -92,7 +100,8 @@ impl MysqlOptions {
         // the parser's own error can show the password
         let url: MySqlConnectOptions =
             self.url.parse().map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
-        let mut options = url.disable_statement_logging().statement_cache_capacity(STATEMENTS_MAX);
+        let mut options =
+            url.disable_statement_logging().statement_cache_capacity(statements_max(self.max_connections));
         if let Some(ca) = &self.ca {
             options = options.ssl_ca(ca).ssl_mode(MySqlSslMode::VerifyIdentity);
         }

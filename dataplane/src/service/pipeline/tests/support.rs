@@ -58,6 +58,8 @@ pub enum Mood {
     /// Fails so often, then approves.
     Fail(u32),
     Refuse,
+    /// Charges only once it was told to give back, and fails to give back so often after that.
+    Late(u32),
 }
 
 /// A bank on a free port.
@@ -69,6 +71,8 @@ struct Books {
     mood: Mood,
     charged: HashMap<String, String>,
     reversed: Vec<String>,
+    /// Reversals of what was charged by then.
+    given_back: usize,
 }
 
 struct Plain;
@@ -155,7 +159,7 @@ impl Shop {
                 Stage::Orders => self.pipeline.hold_stock(&case).await.unwrap(),
                 Stage::Payments => self.pipeline.charge(&case).await.unwrap(),
                 other => panic!("it is at {other:?}"),
-            }
+            };
         }
     }
 
@@ -228,7 +232,7 @@ impl Bank {
     async fn open() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let books = Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new() };
+        let books = Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new(), given_back: 0 };
         let bank = Self(Arc::new(Mutex::new(books)));
         let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
         let routes = routes.with_state(bank.clone());
@@ -250,6 +254,11 @@ impl Bank {
         self.0.lock().charged.values().cloned().collect()
     }
 
+    /// How many reversals there were of what was charged by then.
+    pub fn given_back(&self) -> usize {
+        self.0.lock().given_back
+    }
+
     /// How many of the charges were reversed.
     pub fn reversed(&self) -> usize {
         let books = self.0.lock();
@@ -261,6 +270,10 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoRespon
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap();
     let (key, trace) = (header("idempotency-key"), header("traceparent"));
     assert!(header("flyweight-signature").starts_with("t="));
+    let too_early = |books: &Books| matches!(books.mood, Mood::Late(_)) && !books.reversed.contains(&key);
+    while too_early(&bank.0.lock()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let mut books = bank.0.lock();
     match books.mood {
         Mood::Decline => return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))),
@@ -269,7 +282,7 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoRespon
             books.mood = Mood::Fail(left - 1);
             return (StatusCode::BAD_GATEWAY, Json(json!({})));
         }
-        Mood::Fail(_) | Mood::Approve => (),
+        Mood::Fail(_) | Mood::Approve | Mood::Late(_) => (),
     }
     let answer = Json(json!({ "transaction_id": format!("t-{key}") }));
     let trace = trace.split('-').nth(1).unwrap().to_owned();
@@ -281,7 +294,14 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoRespon
 
 async fn reverse(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
     let key = headers.get("idempotency-key").unwrap().to_str().unwrap().to_owned();
-    bank.0.lock().reversed.push(key);
+    let mut books = bank.0.lock();
+    if let (Mood::Late(left @ 1..), true) = (books.mood, books.charged.contains_key(&key)) {
+        books.mood = Mood::Late(left - 1);
+        return StatusCode::BAD_GATEWAY;
+    }
+    let charged = books.charged.contains_key(&key);
+    books.given_back += usize::from(charged);
+    books.reversed.push(key);
     StatusCode::OK
 }
 

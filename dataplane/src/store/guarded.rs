@@ -1,0 +1,142 @@
+//! A store behind a breaker: while it does not answer, calls are refused at once instead of waiting for their deadlines, so that what waits for a frozen
+//! store takes no places from what it has no part in.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use super::{RecordStore, StoreError};
+use crate::{
+    breaker::Breaker,
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup},
+    },
+};
+
+/// Failures in a row, with no call in between that was answered, after which a store is left alone.
+const THRESHOLD: u32 = 10;
+/// For how long; then one call at a time finds out whether it is back.
+const OPEN_FOR: Duration = Duration::from_secs(1);
+/// A call that takes longer counts as failed, also while somebody waits for it: below the deadlines of those who call.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// A store that is left alone for a while after failures.
+pub struct GuardedStore {
+    store: Arc<dyn RecordStore>,
+    guard: Guard,
+}
+
+struct Guard {
+    breaker: Breaker,
+    slow: Duration,
+}
+
+impl GuardedStore {
+    /// A guard around a store.
+    pub fn new(store: Arc<dyn RecordStore>) -> Self {
+        Self { store, guard: Guard::default() }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { breaker: Breaker::new(THRESHOLD, OPEN_FOR), slow: SLOW }
+    }
+}
+
+impl Guard {
+    async fn call<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let Some(permit) = self.breaker.try_acquire() else {
+            return Err(StoreError::Unavailable("it does not answer, and is left alone for a moment".to_owned()));
+        };
+        let mut work = std::pin::pin!(work);
+        let Ok(outcome) = timeout(self.slow, &mut work).await else {
+            if permit.failure() {
+                tracing::debug!("a store does not answer: calls are refused at once for a moment");
+            }
+            return work.await;
+        };
+        match &outcome {
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => _ = permit.failure(),
+            // it answered, whatever it said
+            Ok(_) | Err(_) => permit.success(),
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl RecordStore for GuardedStore {
+    async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        self.store.prepare(collections).await
+    }
+
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        self.guard.call(self.store.read(collection, keys)).await
+    }
+
+    async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {
+        self.guard.call(self.store.find(collection, query)).await
+    }
+
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        self.guard.call(self.store.commit(work)).await
+    }
+
+    async fn recall(
+        &self,
+        collection: &Collection,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
+        self.guard.call(self.store.recall(collection, idempotency)).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.guard.call(self.store.audit(query)).await
+    }
+
+    // asked to find out whether it answers
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+
+    async fn prune(&self) -> Result<u64, StoreError> {
+        self.store.prune().await
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        self.store.outbox()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_left_alone() {
+        let slow = Duration::from_millis(10);
+        let guard = Guard { slow, ..Guard::default() };
+        let asked = AtomicU32::new(0);
+        let hangs = async || {
+            let call = guard.call(async {
+                asked.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<Result<(), StoreError>>().await
+            });
+            timeout(slow * 2, call).await
+        };
+        let answers = async || guard.call(async { Err::<(), _>(StoreError::NotFound) }).await;
+        assert!(matches!(answers().await, Err(StoreError::NotFound)));
+        let all = futures::future::join_all((0..THRESHOLD).map(|_| hangs())).await;
+        assert!(all.iter().all(Result::is_err), "their own deadlines end them");
+        assert!(matches!(answers().await, Err(StoreError::Unavailable(_))));
+        assert_eq!(asked.load(Ordering::Relaxed), THRESHOLD, "it was not asked");
+    }
+}

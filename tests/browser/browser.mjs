@@ -16,10 +16,11 @@ export function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 }
 
-/** A page of its own context. `faults` collects requests to other hosts, errors, and answers that are none. */
-export async function open(browser, url, { size = SIZES[1], scheme = "light" } = {}) {
+/** A page of its own context, which `prepare` sees first. `faults` collects requests to other hosts, errors, and answers that are none. */
+export async function open(browser, url, { size = SIZES[1], scheme = "light" } = {}, prepare = async () => {}) {
   const viewport = { width: size.width, height: size.height };
   const context = await browser.newContext({ viewport, colorScheme: scheme, reducedMotion: "reduce" });
+  await prepare(context);
   const page = await context.newPage();
   const faults = [];
   const own = new URL(url).host;

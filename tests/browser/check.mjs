@@ -1,16 +1,18 @@
 // usage: check.mjs URL
-// The pages in a real browser: they ask no other host, show what is there, follow a change within a second, fit every width.
+// The pages in a real browser: they ask no other host, show what is there, follow a change within a second, fit every width,
+// and let dead letters be handled.
 import assert from "node:assert/strict";
 
 import { SCHEMES, SIZES, launch, open, send } from "./browser.mjs";
+import { handlesLetters, makeLetters, tellsTheTruthOfLetters } from "./letters.mjs";
 
 const CHANGE_MS_MAX = 1000;
 const [url] = process.argv.slice(2);
 const browser = await launch();
 
 /** The dashboard, once it shows something. */
-async function dashboard(options) {
-  const opened = await open(browser, `${url}/`, options);
+async function dashboard(options, prepare) {
+  const opened = await open(browser, `${url}/`, options, prepare);
   await opened.page.locator('.pill[data-status="healthy"]').waitFor();
   await opened.page.locator('[data-connected="true"]').waitFor();
   await opened.page.locator('article[data-pool="products"]').waitFor();
@@ -47,6 +49,7 @@ async function fitsEveryWidth() {
   for (const size of SIZES) {
     for (const scheme of SCHEMES) {
       const { page, faults, close } = await dashboard({ size, scheme });
+      await page.getByRole("button", { name: /^Inspect/ }).first().click();
       const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(over <= 0, `${size.name}: ${over} pixels too wide`);
       const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -74,7 +77,10 @@ async function describesTheApi() {
 }
 
 try {
+  const subjects = await makeLetters(url);
   await followsChanges();
+  await handlesLetters(url, dashboard, subjects);
+  await tellsTheTruthOfLetters(dashboard);
   await fitsEveryWidth();
   await describesTheApi();
   console.log("the pages are as they should be");

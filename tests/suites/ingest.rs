@@ -68,6 +68,12 @@ async fn contract(api: &Api) {
         page["items"][0]["id"].as_str().map(str::to_owned)
     })
     .await;
+    // an older one that comes later does not take its place
+    let older = json!({ "product_id": missing, "price": 9, "stock": 9, "at": "2026-01-01T00:00:00Z" });
+    assert_eq!(post(api, &older).await.0, 202);
+    nothing_waits(api).await;
+    let held = api.get(&format!("/api/v1/dead-letters/{letter}")).await.json();
+    assert_eq!(held["payload"]["stock"], 4, "{held}");
     let replay = format!("/api/v1/dead-letters/{letter}/replay");
     assert_eq!(api.send(Method::POST, &replay, &[], &Value::Null).await.status, 409, "there is still no product");
     assert_eq!(api.post("/api/v1/products", &json!({ "id": missing, "name": "P", "price": 1 })).await.status, 201);

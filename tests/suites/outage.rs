@@ -97,9 +97,10 @@ async fn broker_stops(stage: &mut Stage) {
 async fn database_freezes(stage: &mut Stage) {
     let api = stage.api.clone();
     let (stop, slowest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Duration::ZERO)));
+    let refused = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..8)
         .map(|client| {
-            let (api, stop, slowest) = (api.clone(), stop.clone(), slowest.clone());
+            let (api, stop, slowest, refused) = (api.clone(), stop.clone(), slowest.clone(), refused.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let tag = format!("f-{client}-{}", rand::random::<u64>());
@@ -111,6 +112,7 @@ async fn database_freezes(stage: &mut Stage) {
                     };
                     let answer = answer.unwrap();
                     assert!(matches!(answer.status, 201 | 404 | 503 | 504), "{}: {}", answer.status, answer.text);
+                    refused.fetch_add(usize::from(answer.status >= 500), Ordering::Relaxed);
                     let mut slowest = slowest.lock().unwrap();
                     *slowest = start.elapsed().max(*slowest);
                 }
@@ -133,8 +135,10 @@ async fn database_freezes(stage: &mut Stage) {
         client.await.unwrap();
     }
     let slowest = *slowest.lock().unwrap();
-    eprintln!("the slowest answer with MySQL frozen took {slowest:?}");
+    let refused = refused.load(Ordering::Relaxed);
+    eprintln!("the slowest answer with MySQL frozen took {slowest:?}; {refused} were refused");
     assert!(slowest < DEADLINE, "{slowest:?}");
+    assert!(refused > 0 && slowest > Duration::from_secs(1), "the freeze was felt: {refused}, {slowest:?}");
 }
 
 /// Without a free connection to MySQL a call is answered within `CONNECTION_TIMEOUT`, not when one becomes free.

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     domain::{
         progress::{Progress, Stage},
-        query::Position,
+        query::{FieldRef, Filter, Position},
         record::{Key, Record},
         value::{Timestamp, Value},
     },
@@ -236,6 +236,13 @@ impl Pipeline {
         }))
     }
 
+    /// How many products have stock that is held for orders.
+    async fn holding(&self) -> Result<u64, ServiceError> {
+        let Some(products) = &self.parts.products else { return Ok(0) };
+        let Some(index) = products.schema().internal_index_of("held_since") else { return Ok(0) };
+        products.count(Filter::Not(Box::new(Filter::IsNull(FieldRef::Field(index))))).await
+    }
+
     /// What the pipeline did and does, as the API shows it.
     ///
     /// # Errors
@@ -249,7 +256,7 @@ impl Pipeline {
         }
         Ok(json!({
             "stages": stages,
-            "under_way": self.under_way(), "places": PLACES,
+            "under_way": self.under_way(), "places": PLACES, "holding": self.holding().await?,
             "dependencies": { "payments": self.bank.figures(), "notifications": self.messenger.figures() },
         }))
     }

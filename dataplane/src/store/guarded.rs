@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// Failures in a row, with no call in between that was answered, after which a store is left alone.
+/// Calls that were not answered in time, with none in between that was, after which a store is left alone.
 const THRESHOLD: u32 = 10;
 /// For how long; then one call at a time finds out whether it is back.
 const OPEN_FOR: Duration = Duration::from_secs(1);
-/// A call that takes longer counts as failed, also while somebody waits for it: below the deadlines of those who call.
+/// A call that takes longer was not answered in time, also while somebody waits for it: below the deadlines of those who call.
 const SLOW: Duration = Duration::from_secs(3);
 
 /// A store that is left alone for a while after failures.
@@ -62,7 +62,8 @@ impl Guard {
             return work.await;
         };
         match &outcome {
-            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => _ = permit.failure(),
+            // said soon: it costs nobody a place, and says nothing of those that wait
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => drop(permit),
             // it answered, whatever it said
             Ok(_) | Err(_) => permit.success(),
         }

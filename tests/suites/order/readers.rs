@@ -167,12 +167,12 @@ fn name_of(entity: &str) -> String {
 
 /// Each event takes effect, and then its place is given up.
 fn see_to(hand: &mut Vec<Delivery>, effects: &Mutex<Effects>, member: usize, prefix: &str) {
-    for Delivery { content, done } in hand.drain(..) {
+    for Delivery { content, ticket } in hand.drain(..) {
         match content {
             Content::Event(event) if event.key.starts_with(prefix) => effects.lock().unwrap().take(member, &event),
             Content::Event(_) => (),
             Content::Poison { place, error, .. } => panic!("{place}: {error}"),
         }
-        drop(done);
+        ticket.seen_to();
     }
 }

@@ -176,6 +176,10 @@ impl Shop {
                 panic!("{product}: {} in stock, {right} would be right", stock.lock().unwrap());
             }
         }
+        wait::until("no hold to be left", SWEPT, async || {
+            (self.stage.api.get("/api/v1/pipeline").await.json()["holding"] == 0).then_some(())
+        })
+        .await;
     }
 
     async fn set_aside(&self) -> BTreeSet<String> {

@@ -83,9 +83,9 @@ fn of_orders() -> Vec<Operation> {
     });
     let figures = json!({
         "type": "object",
-        "required": ["stages", "under_way", "places", "dependencies"],
+        "required": ["stages", "under_way", "places", "holding", "dependencies"],
         "properties": {
-            "stages": { "type": "array", "items": stage }, "under_way": count(), "places": count(),
+            "stages": { "type": "array", "items": stage }, "under_way": count(), "places": count(), "holding": count(),
             "dependencies": { "type": "object", "additionalProperties": { "type": "object" } },
         },
     });

@@ -243,3 +243,71 @@ fn list(faults: &[Fault]) -> String {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn sample() -> Settings {
+        crds::manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/samples"), None).unwrap()
+    }
+
+    /// Only this variable is set.
+    fn only(name: &'static str, value: &'static str) -> impl Fn(&str) -> Option<String> {
+        move |asked| (asked == name).then(|| value.to_owned())
+    }
+
+    #[test]
+    fn each_variable_changes_its_setting_and_nothing_else() {
+        type Set = fn(&mut Settings);
+        let variables: [(&str, &str, Set); 13] = [
+            ("WORKERS", "7", |settings| settings.ingest.workers = 7),
+            ("QUEUE_SIZE", "7", |settings| settings.ingest.queue_size = 7),
+            ("BATCH_SIZE", "7", |settings| settings.ingest.batch_size = 7),
+            ("BATCH_FLUSH_INTERVAL", "7s", |settings| settings.ingest.batch_flush_interval = Span::from_secs(7)),
+            ("MAX_CONNECTIONS", "7", |settings| {
+                for backend in &mut settings.backends {
+                    if let BackendKind::Mysql { max_connections } = &mut backend.kind {
+                        *max_connections = 7;
+                    }
+                }
+            }),
+            ("MAX_RETRY_ATTEMPTS", "7", |settings| settings.pipeline.retry.max_attempts = 7),
+            ("INITIAL_RETRY_DELAY", "7s", |settings| settings.pipeline.retry.initial_delay = Span::from_secs(7)),
+            ("MAX_RETRY_DELAY", "7s", |settings| settings.pipeline.retry.max_delay = Span::from_secs(7)),
+            ("CIRCUIT_BREAKER_THRESHOLD", "7", |settings| settings.pipeline.breaker.threshold = 7),
+            ("CIRCUIT_BREAKER_TIMEOUT", "7s", |settings| settings.pipeline.breaker.timeout = Span::from_secs(7)),
+            ("CLEANUP_THRESHOLD", "7s", |settings| {
+                settings.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = Span::from_secs(7));
+            }),
+            ("GC_INTERVAL", "7s", |settings| {
+                settings.pools.iter_mut().for_each(|pool| pool.cleanup.interval = Span::from_secs(7));
+            }),
+            ("LOG_LEVEL", "TRACE", |settings| {
+                settings.observability.log_level = serde_json::from_value("trace".into()).unwrap();
+            }),
+        ];
+        for (name, value, set) in variables {
+            let (mut told, mut wanted) = (sample(), sample());
+            apply_environment(&mut told, only(name, value)).unwrap();
+            set(&mut wanted);
+            assert_eq!(told.hash(), wanted.hash(), "{name}");
+            assert_ne!(told.hash(), sample().hash(), "{name} changes something");
+            let refused = apply_environment(&mut sample(), only(name, "-1 of them")).unwrap_err().to_string();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_bound_of_memory_is_told_or_a_part_of_the_containers() {
+        let bound = |name, value| process_limits(only(name, value)).unwrap().memory_max;
+        assert_eq!(bound("MAX_MEMORY_USAGE", "512Mi"), Some(Bytes(512 << 20)));
+        assert_eq!(bound("MEMORY_LIMIT", "1000"), Some(Bytes(850)));
+        assert_eq!(bound("CONNECTION_TIMEOUT", "1s"), None);
+        let both = |name: &str| ["MAX_MEMORY_USAGE", "MEMORY_LIMIT"].contains(&name).then(|| "1000".to_owned());
+        assert_eq!(process_limits(both).unwrap().memory_max, Some(Bytes(1_000)));
+        assert!(process_limits(only("MAX_MEMORY_USAGE", "much")).is_err());
+    }
+}

@@ -31,9 +31,11 @@ export interface Figures {
 }
 export interface FeedEvent { id: string; type: string; entity: string; key: string; version: number; cursor?: string; at: string }
 export interface Stage { stage: string; workers: number; queued: number; in_flight: number; done: number; retried: number; dead_letters: number }
-export interface DeadLetter { id: string; stage: string; subject: string | null; class: string | null; error: string | null; attempts: number | null }
 
 const TOKEN = "flyweight-token";
+const READ_MS = 5000;
+/** What changes something is told what it did, also when that took a while. */
+const WRITE_MS = 30_000;
 
 /** The token that the person gave, kept as long as the tab. */
 export function token(): string | null {
@@ -51,22 +53,45 @@ export class Refused extends Error {
   }
 }
 
-export async function ask<T>(path: string, method = "GET"): Promise<T> {
+export async function ask<T>(path: string, method = "GET", body?: object): Promise<T> {
+  const text = await askText(path, method, body);
+  return (text ? JSON.parse(text) : null) as T;
+}
+
+/** What is answered as it came. */
+export async function askText(path: string, method = "GET", body?: object): Promise<string> {
   const headers: Record<string, string> = {};
   const known = token();
   if (known) headers["authorization"] = `Bearer ${known}`;
-  const response = await fetch(path, { method, headers, signal: AbortSignal.timeout(5000) });
+  if (body) headers["content-type"] = "application/json";
+  const signal = AbortSignal.timeout(method === "GET" ? READ_MS : WRITE_MS);
+  const response = await fetch(path, { method, headers, signal, ...(body && { body: JSON.stringify(body) }) });
   const text = await response.text();
-  if (!response.ok) {
-    let detail = `${response.status} ${response.statusText}`;
-    try {
-      detail = (JSON.parse(text) as { detail?: string }).detail ?? detail;
-    } catch {
-      // not a problem document: the status says enough
-    }
-    throw new Refused(response.status, detail);
+  if (response.ok) return text;
+  let detail = `${response.status} ${response.statusText}`;
+  try {
+    detail = (JSON.parse(text) as { detail?: string }).detail ?? detail;
+  } catch {
+    // not a problem document: the status says enough
   }
-  return (text ? JSON.parse(text) : null) as T;
+  throw new Refused(response.status, detail);
+}
+
+/** The answer, or null where this service has nothing of the kind, or not for this person. */
+export async function optional<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof Refused && (error.status === 404 || error.status === 403)) return null;
+    throw error;
+  }
+}
+
+/** Why something was not done, for a person. */
+export function why(error: unknown): string {
+  if (error instanceof Refused) return error.message.replace(/\.$/, "");
+  const late = error instanceof DOMException && error.name === "TimeoutError";
+  return late ? "there was no answer in time, so it may have been done or not" : "the service does not answer";
 }
 
 /** Follows the live feed for ever: each event, and whether the feed is connected. */

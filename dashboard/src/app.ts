@@ -5,6 +5,7 @@ import { Chart, powers, ratio, type Series, Tile } from "./chart";
 import { bytes, count, duration, el, milliseconds, percent, perSecond, put } from "./dom";
 import { History, total } from "./history";
 import { Feed } from "./view/feed";
+import { Letters } from "./view/letters";
 import { Pipeline } from "./view/pipeline";
 import { Pools } from "./view/pools";
 import { Stores } from "./view/stores";
@@ -39,6 +40,7 @@ const pools = new Pools(colourOf);
 const stores = new Stores();
 const feed = new Feed();
 const pipeline = new Pipeline();
+const letters = new Letters();
 
 const state = el("span", "pill");
 const about = el("span", "about");
@@ -54,7 +56,7 @@ function layout(): void {
   const lines = el("div", "charts", ...Object.values(charts).map((chart) => chart.element));
   const sides = el("div", "sides", stores.element, feed.element);
   const app = document.getElementById("app");
-  app?.replaceChildren(top, trouble, figures, lines, pools.element, sides, pipeline.element);
+  app?.replaceChildren(top, trouble, figures, lines, pools.element, sides, pipeline.element, letters.element);
 }
 
 function link(path: string, text: string): HTMLElement {
@@ -165,7 +167,7 @@ themes();
 layout();
 feed.connected(false);
 void forever(refresh, STEP_MS);
-void forever(() => pipeline.refresh(), PIPELINE_MS);
+void forever(async () => letters.refresh(await pipeline.refresh()), PIPELINE_MS);
 setInterval(step, STEP_MS);
 follow(
   (event) => {

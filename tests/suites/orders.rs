@@ -82,9 +82,14 @@ async fn a_kill_in_the_middle_of_orders_leaves_none_open_in_embedded_stores() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_over_real_servers() {
-    let Some(mut shop) = Shop::real("orders over real servers").await else { return };
+async fn nothing_is_oversold_over_real_servers() {
+    let Some(shop) = Shop::real("buyers over real servers").await else { return };
     oversold(&shop, scale::of(60, 1_000), scale::of(180, 100_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_and_poison_over_real_servers() {
+    let Some(mut shop) = Shop::real("orders over real servers").await else { return };
     killed(&mut shop, scale::of(60, 5_000), scale::of(3, 50)).await;
     poisoned(&shop, scale::of(60, 100_000), scale::of(5, 1_000)).await;
 }
@@ -109,8 +114,14 @@ async fn oversold(shop: &Shop, units: usize, attempts: usize) {
             shop.order(&format!("rare-{n}"), "u", "rare", 1).await;
         }
     });
+    let begun = Instant::now();
     futures::future::join_all(buyers).await;
+    let answered = begun.elapsed();
     shop.all_end(END * (1 + attempts as u32 / 1_000)).await;
+    eprintln!(
+        "{attempts} attempts of 64 buyers at {units} units: answered in {answered:?}, all ended after {:?}",
+        begun.elapsed()
+    );
     let statuses = shop.statuses().await;
     assert_eq!((statuses["completed"], statuses["failed"]), (units, attempts - units));
     assert_eq!(shop.stock("rare").await, 0);

@@ -1,63 +1,26 @@
-// The stages that orders go through, and the messages that ended as dead letters, which can be replayed from here.
+// The stages that orders go through.
 
-import { ask, type DeadLetter, Refused, type Stage } from "../api";
+import { ask, optional, type Stage } from "../api";
 import { count, el, percent } from "../dom";
 
-const BASE = "/api/v1";
-/** How long the answer to a replay stays. */
-const SAID_MS = 5000;
+const PIPELINE = "/api/v1/pipeline";
 
 export class Pipeline {
   readonly element = el("section", "card wide");
   private readonly stages = el("div", "stages");
-  private readonly letters = el("ol", "letters");
-  private readonly said = el("p", "said");
-  private readonly all = el("button", "", "Replay all");
-  private saidUntil = 0;
 
   constructor() {
-    const dead = el("header", "", el("h3", "", "Dead letters"), this.all);
-    this.element.append(el("header", "", el("h2", "", "Order pipeline")), this.stages, dead, this.said, this.letters);
+    this.element.append(el("header", "", el("h2", "", "Order pipeline")), this.stages);
     this.element.hidden = true;
-    this.all.onclick = () => this.replay(this.all, `${BASE}/dead-letters/replay`, "All are on their way again.");
   }
 
-  /** Asks for both; where this service has neither, nothing is shown. */
-  async refresh(): Promise<void> {
-    const [pipeline, letters] = await Promise.all([
-      optional<{ stages: Stage[] }>(`${BASE}/pipeline`),
-      optional<{ items: DeadLetter[]; total: number }>(`${BASE}/dead-letters?limit=20`),
-    ]);
-    this.element.hidden = pipeline === null && letters === null;
-    const list = letters?.items ?? [];
-    this.stages.replaceChildren(...(pipeline?.stages ?? []).map(card));
-    this.letters.replaceChildren(...list.map((letter) => this.row(letter)));
-    this.all.hidden = list.length === 0;
-    if (performance.now() < this.saidUntil) return;
-    const shown = list.length < (letters?.total ?? 0) ? `The first ${list.length} of ${count(letters?.total ?? 0)}.` : "";
-    this.said.textContent = list.length === 0 ? "None: every message was handled." : shown;
-  }
-
-  private row(letter: DeadLetter): HTMLElement {
-    const replay = el("button", "", "Replay");
-    const path = `${BASE}/dead-letters/${encodeURIComponent(letter.id)}/replay`;
-    replay.onclick = () => this.replay(replay, path, `${letter.subject ?? letter.id} is on its way again.`);
-    const about = el("div", "", el("b", "", letter.stage), el("code", "", letter.subject ?? letter.id));
-    const tried = [letter.class?.replaceAll("_", " "), `${letter.attempts ?? 0} attempts`].filter(Boolean).join(", ");
-    return el("li", "", about, el("span", "why", letter.error ?? ""), el("small", "", tried), replay);
-  }
-
-  private async replay(button: HTMLButtonElement, path: string, done: string): Promise<void> {
-    button.disabled = true;
-    try {
-      await ask(path, "POST");
-      this.said.textContent = done;
-    } catch (error) {
-      this.said.textContent = error instanceof Error ? error.message : String(error);
-    }
-    this.saidUntil = performance.now() + SAID_MS;
-    button.disabled = false;
-    await this.refresh();
+  /** Asks for the figures, and says which stages there are: none where this service has no pipeline. */
+  async refresh(): Promise<string[]> {
+    const pipeline = await optional(ask<{ stages: Stage[] }>(PIPELINE));
+    this.element.hidden = pipeline === null;
+    const stages = pipeline?.stages ?? [];
+    this.stages.replaceChildren(...stages.map(card));
+    return stages.map((stage) => stage.stage);
   }
 }
 
@@ -79,13 +42,4 @@ function card(stage: Stage): HTMLElement {
     el("small", "", now),
     el("small", "", trouble),
   );
-}
-
-async function optional<T>(path: string): Promise<T | null> {
-  try {
-    return await ask<T>(path);
-  } catch (error) {
-    if (error instanceof Refused && (error.status === 404 || error.status === 403)) return null;
-    throw error;
-  }
 }

@@ -8,6 +8,7 @@ mod cancel;
 mod lines;
 mod stages;
 mod sweep;
+mod texts;
 mod work;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -20,7 +21,10 @@ use reqwest::Client;
 use serde_json::{Value as Tree, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::lines::{Job, Lines, Places};
+use self::{
+    lines::{Job, Lines, Places},
+    texts::Texts,
+};
 use super::{
     dead_letters::DeadLetters,
     dependency::Dependency,
@@ -78,6 +82,7 @@ pub struct Pipeline {
     /// Orders that a worker has at this moment.
     busy: Mutex<HashSet<Key>>,
     places: Places,
+    texts: Texts,
     /// Where the next sweep over due orders goes on; at the oldest where there is none.
     swept: Mutex<Option<Position>>,
     tasks: TaskTracker,
@@ -136,6 +141,7 @@ impl Pipeline {
             lines: Lines::new(&settings.workers, registry)?,
             busy: Mutex::default(),
             places: Places::new(PLACES),
+            texts: Texts::default(),
             swept: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -208,14 +214,14 @@ impl Pipeline {
             return ticket.seen_to();
         }
         if let Some(place) = self.places.wait_for_one(order).await {
-            self.lines.send(stage, Job { place, ticket: Some(ticket), failed: 0 });
+            self.lines.send(stage, Job { place, ticket: Some(ticket), failed: 0, seen: None });
         }
     }
 
     /// Looks at an order soon, unless it is under way or there is no room; else a sweep does.
     pub fn hint(&self, stage: Stage, order: Key) {
         if let Some(place) = self.places.take_one(order) {
-            self.lines.send(stage, Job { place, ticket: None, failed: 0 });
+            self.lines.send(stage, Job { place, ticket: None, failed: 0, seen: None });
         }
     }
 

@@ -16,7 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Pipeline;
 use crate::{
-    domain::{progress::Stage, record::Key},
+    domain::{
+        progress::Stage,
+        record::{Key, Record},
+    },
     events::consumer::Ticket,
 };
 
@@ -31,6 +34,8 @@ pub struct Job {
     pub ticket: Option<Ticket>,
     /// How often it was postponed for what it has no part in.
     pub failed: u32,
+    /// The order as the worker of the stage before left it: whoever changed it since is found out by its version.
+    pub seen: Option<Record>,
 }
 
 /// The places of orders that may be under way at once.

@@ -16,7 +16,6 @@ use crate::{
     domain::{
         payment::may_become,
         progress::{Ending, Progress, Stage},
-        query::{Comparison, FieldRef, Filter, Query, Start},
         record::{Key, Record},
         stock::{self, Held, Settling},
         value::{Timestamp, Value},
@@ -368,7 +367,11 @@ impl Pipeline {
         let order: Tree = serde_json::from_str(&case.record.to_masked_json(schema)).unwrap_or(Tree::Null);
         let variables = json!({ "order": order, "status": status, "reason": case.progress.reason });
         let name = format!("order_{status}");
-        let (subject, body) = match self.template(&name).await? {
+        let text = match &self.parts.templates {
+            Some(templates) => self.texts.get(templates, &name).await?,
+            None => None,
+        };
+        let (subject, body) = match text {
             Some((subject, body)) => (render(&subject, &variables)?, render(&body, &variables)?),
             None => (format!("Your order {}", case.key), format!("Your order {} is {status}.", case.key)),
         };
@@ -376,17 +379,6 @@ impl Pipeline {
         // as with charges: an order that was deleted and placed anew under the same key is another one
         let key = format!("{}-{}-{status}", case.key, case.record.created_at);
         Ok(Message { key, to, subject, body, trace: case.trace() })
-    }
-
-    async fn template(&self, name: &str) -> Result<Option<(String, String)>, Failure> {
-        let Some(templates) = &self.parts.templates else { return Ok(None) };
-        let schema = templates.schema();
-        let Some(index) = schema.index_of("template") else { return Ok(None) };
-        let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(name.to_owned()));
-        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: false };
-        let page = templates.find(&query).await?;
-        let text = |record: &Record, field| schema.get(&record.values, field).as_text().unwrap_or_default().to_owned();
-        Ok(page.records.first().map(|record| (text(record, "subject"), text(record, "body"))))
     }
 
     fn charge_of(&self, case: &Case) -> Charge {

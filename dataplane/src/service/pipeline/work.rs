@@ -41,8 +41,8 @@ enum Next {
     Done,
     /// It belongs to another stage.
     Elsewhere(Stage),
-    /// A step was done, and the order is at this stage now.
-    Onward(Stage),
+    /// A step was done, and the order is at this stage now, as far as it is known.
+    Onward(Stage, Option<Record>),
     /// It is not its time yet.
     Later(Duration),
 }
@@ -90,14 +90,15 @@ impl Pipeline {
                 }
                 return;
             };
-            self.step(stage, &job.place.order).await
+            self.step(stage, &job.place.order, job.seen.take()).await
         };
         match next {
-            Ok(Next::Done | Next::Onward(Stage::Done)) => job.see_to_event(),
+            Ok(Next::Done | Next::Onward(Stage::Done, _)) => job.see_to_event(),
             Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
             // with its place: an order that is half done must not wait for all that came after it. The event was seen to
-            Ok(Next::Onward(stage)) => {
+            Ok(Next::Onward(stage, seen)) => {
                 job.see_to_event();
+                job.seen = seen;
                 self.lines.send(stage, job);
             }
             // one job that waits for its time is enough for an order
@@ -134,8 +135,12 @@ impl Pipeline {
     }
 
     /// Does the order's next step, if it is one of this stage. Only failures that the order has no part in are errors.
-    async fn step(&self, stage: Stage, order: &Key) -> Result<Next, Failure> {
-        let Some(case) = self.case(order).await? else { return Ok(Next::Done) };
+    async fn step(&self, stage: Stage, order: &Key, seen: Option<Record>) -> Result<Next, Failure> {
+        let case = match seen {
+            Some(seen) => Some(self.case_of(seen)),
+            None => self.case(order).await?,
+        };
+        let Some(case) = case else { return Ok(Next::Done) };
         let Progress { stage: at, parked, attempts, .. } = &case.progress;
         if *at == Stage::Done || parked.is_some() {
             return Ok(Next::Done);
@@ -160,12 +165,13 @@ impl Pipeline {
                     self.lines.count(stage, "done");
                     info!("step done");
                     let now = match moved {
-                        Some(record) => Some(self.case_of(record)),
+                        Some(record) => Some(record),
                         // somebody else went on with it, or called it off
-                        None => self.case(order).await.ok().flatten(),
+                        None => self.parts.orders.find_one(order).await.ok().flatten(),
                     };
-                    let now = now.map(|case| case.progress.stage);
-                    Ok(now.filter(|now| *now != stage).map_or(Next::Done, Next::Onward))
+                    let Some(now) = now else { return Ok(Next::Done) };
+                    let at = Progress::of(self.parts.orders.schema(), &now.values).stage;
+                    Ok(if at == stage { Next::Done } else { Next::Onward(at, Some(now)) })
                 }
                 Err(failure) if failure.class == Class::System => Err(failure),
                 Err(failure) => self.failed(&case, failure).await,

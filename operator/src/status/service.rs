@@ -153,6 +153,9 @@ fn available(facts: &Facts<'_>) -> Draft {
 
 fn progressing(facts: &Facts<'_>) -> Draft {
     let holds = |holds: bool, reason: &str, message: &str| Draft::new("Progressing", holds.into(), reason, message);
+    if let Some(failed) = &facts.failed {
+        return holds(true, "Applying", &format!("{failed}; it is tried again"));
+    }
     match facts.held {
         Some(Held::Paused) => return holds(false, "Paused", "spec.paused is true: children stay as they are"),
         Some(Held::Faults) => {
@@ -242,21 +245,9 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
         Some(Trial::Passed(_)) | None => (),
     }
-    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted) else {
-        let (reason, why) = match facts.held {
-            Some(Held::Paused) => ("Paused", "the service is paused"),
-            Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
-            Some(
-                Held::Faults
-                | Held::CertManager
-                | Held::Migration
-                | Held::MigrationFailed
-                | Held::Canary
-                | Held::CanaryFailed,
-            )
-            | None => ("ApplyFailed", "it could not be written"),
-        };
-        return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
+    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted && facts.behind.is_empty()) else {
+        let (reason, message) = unapplied(facts, wanted);
+        return holds(Holds::No, reason, message);
     };
     if facts.pods.is_empty() {
         return holds(Holds::Unknown, "NoPods", format!("no pod runs configuration {applied}"));
@@ -273,6 +264,22 @@ fn configuration(facts: &Facts<'_>) -> Draft {
             holds(Holds::Unknown, "PodsNotReporting", "some ready pods do not say what they run".to_owned())
         }
     }
+}
+
+/// What of the wanted configuration is not written, and why.
+fn unapplied(facts: &Facts<'_>, wanted: &str) -> (&'static str, String) {
+    let what = match facts.applied.as_deref() == Some(wanted) {
+        true => format!("Deployment {} of configuration {wanted}", facts.behind.join(", ")),
+        false => format!("configuration {wanted}"),
+    };
+    let (reason, why) = match (facts.held, &facts.refused, &facts.failed) {
+        (Some(Held::Paused), ..) => ("Paused", "the service is paused"),
+        (Some(Held::Secrets), ..) => ("SecretMissing", "a Secret is missing"),
+        (_, Some(why), _) => ("ApplyFailed", why.as_str()),
+        (_, None, Some(why)) => ("Applying", why.as_str()),
+        (_, None, None) => ("Applying", "it is being written"),
+    };
+    (reason, format!("{what} is not applied: {why}"))
 }
 
 fn backends(facts: &Facts<'_>) -> Draft {

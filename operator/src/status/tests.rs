@@ -272,8 +272,57 @@ fn pods_that_will_not_start_by_waiting_are_degraded() {
 fn a_refusal_of_the_api_server_is_a_condition_and_an_outage_is_not() {
     let refused = Err(Error::Foreign { object: "Service shop".to_owned() });
     assert_eq!(says(&status_after(&settled(), refused), "Ready"), "False/ApplyFailed");
-    let outage = Err(Error::Timeout { verb: "apply", object: "Service shop".to_owned(), seconds: 5 });
-    assert_eq!(says(&status_after(&settled(), outage), "Ready"), "True/Serving");
+    let status = status_after(&settled(), outage());
+    assert_eq!((says(&status, "Ready"), says(&status, "Progressing")), said("True/Serving", "True/Applying"));
+    assert_eq!(
+        find(&status.conditions, "Progressing").unwrap().message,
+        "cannot apply Service shop: no answer within 5 s; it is tried again"
+    );
+}
+
+fn outage() -> Result<(), Error> {
+    Err(Error::Timeout { verb: "apply", object: "Service shop".to_owned(), seconds: 5 })
+}
+
+fn said(one: &str, other: &str) -> (String, String) {
+    (one.to_owned(), other.to_owned())
+}
+
+#[test]
+fn what_could_not_be_written_is_not_settled() {
+    let mut observed = settled();
+    observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(5)).service;
+    let status = status_after(&observed, outage());
+    assert_eq!((says(&status, "Ready"), says(&status, "Progressing")), said("False/PodsNotReady", "True/Applying"));
+    assert_eq!(status.pods_ready.as_deref(), Some("3/6"));
+    assert_eq!(says(&status, "ConfigurationApplied"), "False/Applying");
+    let message = &find(&status.conditions, "ConfigurationApplied").unwrap().message;
+    assert!(message.contains("Deployment shop-main of configuration") && message.contains("no answer"), "{message}");
+    // Fewer pods than there are: enough are ready, but it is not what is wanted.
+    observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(1)).service;
+    assert_eq!(says(&status_after(&observed, outage()), "Ready"), "False/Applying");
+}
+
+#[test]
+fn whatever_waits_for_the_end_of_a_pause_is_told() {
+    let changes: [(&str, fn(&mut Value)); 4] = [
+        ("an image", |spec| spec["image"] = json!("flyweight/dataplane:2")),
+        ("replicas", |spec| spec["replicaGroups"][0]["replicas"] = json!(5)),
+        ("resources", |spec| spec["replicaGroups"][0]["resources"]["requests"]["cpu"] = json!("2")),
+        ("a gateway", |spec| spec["gateway"] = json!({ "replicas": 2 })),
+    ];
+    for (what, change) in changes {
+        let mut observed = settled();
+        let paused = observed_with(|spec| {
+            spec["paused"] = json!(true);
+            change(spec);
+        });
+        observed.service = paused.service;
+        let status = status_of(&observed);
+        assert_eq!(says(&status, "ConfigurationApplied"), "False/Paused", "{what}");
+        assert_eq!(says(&status, "Ready"), "False/Paused", "{what}");
+        assert_eq!(status.pods_ready.as_deref(), Some("3/3"), "{what}: they stay as they are");
+    }
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct ObservedPod {
     pub canary: Option<String>,
     /// Whether it is ready.
     pub ready: bool,
+    /// Whether one of its containers runs, or has run.
+    pub started: bool,
     /// Whether it was told to end.
     pub terminating: bool,
     /// The rolling hash that it was started with.
@@ -202,6 +204,7 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         job: pod.labels().get(JOB_LABEL).cloned(),
         canary: pod.annotations().get(annotation::CANARY).cloned(),
         ready: conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True"),
+        started: status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         rolling: pod.annotations().get(annotation::ROLLING).cloned(),
         told: annotation(annotation::CONFIGURATION).map(|hash| Told::parse(hash, annotation(annotation::TELLING))),

@@ -26,7 +26,7 @@ use judge::Figures;
 const WATCHED: SignedDuration = SignedDuration::from_secs(15);
 /// How much longer it may take where the pod is not ready at the end of that.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
-/// How long it may take to start: longer than a warm-up.
+/// How long it may take to start, its pod being made included: longer than a warm-up.
 const START_MAX: SignedDuration = SignedDuration::from_secs(150);
 /// How long it may look as if it could never start.
 const FAILING_MAX: SignedDuration = SignedDuration::from_secs(20);
@@ -52,6 +52,9 @@ pub(super) struct Canary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Record {
+    /// When it was asked for, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<i64>,
     /// Since when it is watched, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<i64>,
@@ -69,7 +72,8 @@ pub(super) fn canary(target: &Target<'_>) -> Option<Canary> {
     let key = key(target);
     let live = target.observed.children.iter().find(|live| live.reference == reference);
     let former = live.filter(|live| live.annotation(annotation::CANARY) == Some(&key)).map(record).unwrap_or_default();
-    let (record, trial) = step(target, group, &key, former);
+    let former = Record { asked: former.asked.or(Some(target.observed.at.as_second())), ..former };
+    let (record, trial) = step(target, group, &key, former, live);
     let children = vec![settings(target, group), pods(target, group, &key, &record)];
     Some(Canary { trial, children })
 }
@@ -154,7 +158,7 @@ fn figures<'a>(pods: impl Iterator<Item = &'a ObservedPod>) -> Figures {
 }
 
 /// What the canary shows now, after what was seen before.
-fn step(target: &Target<'_>, group: &Group, key: &str, former: Record) -> (Record, Trial) {
+fn step(target: &Target<'_>, group: &Group, key: &str, former: Record, live: Option<&Live>) -> (Record, Trial) {
     let (now, name) = (target.observed.at, &group.name);
     let mine = |pod: &&ObservedPod| pod.canary.as_deref() == Some(key) && !pod.terminating;
     let pod = target.observed.pods.iter().find(mine);
@@ -166,17 +170,17 @@ fn step(target: &Target<'_>, group: &Group, key: &str, former: Record) -> (Recor
         return fail(former, why);
     }
     let ready = pod.filter(|pod| pod.ready && pod.report.is_some());
-    let Some(since) = former.since else {
-        return match (ready, pod.and_then(|pod| hopeless(pod, now))) {
+    if former.since.is_none() {
+        return match (ready, hopeless(pod, live, passed(former.asked, now), now)) {
             (Some(_), _) => {
                 let others = figures(others(target, group));
-                running(Record { since: Some(now.as_second()), others, failed: None }, "is watched")
+                running(Record { since: Some(now.as_second()), others, ..former }, "is watched")
             }
             (None, Some(why)) => fail(former, why),
             (None, None) => running(former, "starts"),
         };
-    };
-    let watched = now.duration_since(Timestamp::from_second(since).unwrap_or(now));
+    }
+    let watched = passed(former.since, now);
     let Some(pod) = ready else {
         let late = watched > WATCHED + PATIENCE;
         return if late { fail(former, "did not stay ready".to_owned()) } else { running(former, "is watched") };
@@ -192,14 +196,31 @@ fn step(target: &Target<'_>, group: &Group, key: &str, former: Record) -> (Recor
     }
 }
 
-/// Why waiting longer would not help; none where it may.
-fn hopeless(pod: &ObservedPod, now: Timestamp) -> Option<String> {
-    let age = now.duration_since(pod.created);
-    match &pod.waiting {
-        Some(reason) if age > FAILING_MAX && pod.is_failing() => Some(format!("does not start: {reason}")),
-        _ if age > START_MAX => Some(format!("was not ready within {} s", START_MAX.as_secs())),
-        _ => None,
+/// The time since then.
+fn passed(since: Option<i64>, now: Timestamp) -> SignedDuration {
+    now.duration_since(since.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(now))
+}
+
+/// Why waiting longer would not help; none where it may. Its pod may be one that nobody has a place for, or not even be made, for want of quota.
+fn hopeless(pod: Option<&ObservedPod>, live: Option<&Live>, waited: SignedDuration, now: Timestamp) -> Option<String> {
+    let failing = pod.filter(|pod| now.duration_since(pod.created) > FAILING_MAX && pod.is_failing());
+    if let Some(reason) = failing.and_then(|pod| pod.waiting.as_ref()) {
+        return Some(format!("does not start: {reason}"));
     }
+    let late = waited > START_MAX || pod.is_some_and(|pod| now.duration_since(pod.created) > START_MAX);
+    let why = || match (pod, live.and_then(unmade)) {
+        (None, Some(why)) => format!(": {why}"),
+        (None, None) => ": it has no pod".to_owned(),
+        (Some(_), _) => String::new(),
+    };
+    late.then(|| format!("was not ready within {} s{}", START_MAX.as_secs(), why()))
+}
+
+/// Why the Deployment cannot make its pods.
+fn unmade(live: &Live) -> Option<&str> {
+    let conditions = live.object.data.pointer("/status/conditions")?.as_array()?;
+    let failure = conditions.iter().find(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")?;
+    failure["message"].as_str()
 }
 
 fn reference(target: &Target<'_>, group: &Group) -> ChildRef {

@@ -179,6 +179,30 @@ fn a_canary_that_never_gets_ready_fails() {
 }
 
 #[test]
+fn a_canary_whose_pod_is_never_made_fails() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    later(&mut observed, 150);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 1);
+    let told = |observed: &Observed| match planned(observed).trial {
+        Some(Trial::Failed(how)) => how,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(&observed), "the canary of group main was not ready within 150 s: it has no pod");
+    let canary = observed
+        .children
+        .iter_mut()
+        .find(|live| live.reference.name == "shop-main-canary" && live.reference.kind == ChildKind::Deployment);
+    let mut object = (*canary.as_ref().unwrap().object).clone();
+    object.data["status"]["conditions"] =
+        json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
+    canary.unwrap().object = object.into();
+    assert!(told(&observed).ends_with("within 150 s: exceeded quota: pods"));
+}
+
+#[test]
 fn a_canary_that_falls_over_while_it_is_watched_fails() {
     let mut observed = watched();
     let pod = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();

@@ -99,6 +99,8 @@ pub struct ObservedPod {
     pub told_secrets: Option<Told>,
     /// When it was created.
     pub created: Timestamp,
+    /// How often its containers were started again after they had ended.
+    pub restarts: u32,
     /// Why its container does not run: `ImagePullBackOff`.
     pub waiting: Option<String>,
     /// What it says of itself; none when it does not answer.
@@ -211,6 +213,7 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         told_secrets: annotation(annotation::SECRETS)
             .map(|version| Told::parse(version, annotation(annotation::SECRETS_TELLING))),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        restarts: containers.iter().filter_map(|one| u32::try_from(one.restart_count).ok()).sum(),
         waiting,
         report,
     }

@@ -20,6 +20,7 @@ use crate::{
     observe::report::PodReport,
 };
 
+mod failures;
 pub mod poll;
 pub mod report;
 

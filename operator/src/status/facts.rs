@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
+    pool::Entity,
     resolve::Fault,
     service::security::IssuerRef,
-    settings::{BackendKind, Settings},
+    settings::{BackendKind, PoolSettings, Settings},
+    tier::WriteStrategy,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -256,11 +258,25 @@ impl Facts<'_> {
         secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
     }
 
-    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay.
+    /// Pods that fail most of their requests.
+    pub fn failing(&self) -> Vec<&str> {
+        let failing = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.failing);
+        self.pods.iter().filter(failing).map(|pod| pod.name.as_str()).collect()
+    }
+
+    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay, but for what is accepted into it.
     pub fn is_vital(&self, backend: &str) -> bool {
-        let backends = self.settings.map(|settings| settings.backends.as_slice()).unwrap_or_default();
-        backends.iter().any(|one| {
-            one.name == backend && matches!(one.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. })
+        let Some(settings) = self.settings else { return false };
+        settings.backends.iter().filter(|one| one.name == backend).any(|one| match one.kind {
+            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => true,
+            BackendKind::Kafka { .. } => settings.pools.iter().any(is_accepted_by_broker),
+            BackendKind::Redis {} => false,
         })
     }
+}
+
+/// Whether something of the pool is acknowledged as soon as the broker has it: events from outside, or writes that the store gets later.
+fn is_accepted_by_broker(pool: &PoolSettings) -> bool {
+    let takes_events = pool.entity == Entity::Product && pool.source.version.is_some();
+    takes_events || pool.tiers.iter().any(|tier| tier.write == WriteStrategy::WriteBehind)
 }

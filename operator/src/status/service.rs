@@ -131,6 +131,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
     }
+    if let Some(message) = failing_requests(facts) {
+        return not("RequestsFailing", message);
+    }
     let (ready, wanted) = ready_of(facts);
     Draft::new("Ready", Holds::Yes, "Serving", format!("{ready} of {wanted} pods are ready"))
 }
@@ -222,6 +225,9 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     if !unreachable.is_empty() {
         return yes("BackendUnreachable", format!("pods cannot reach {}", unreachable.join(", ")));
     }
+    if let Some(message) = failing_requests(facts) {
+        return yes("RequestsFailing", message);
+    }
     Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
 }
 
@@ -295,6 +301,12 @@ fn backends(facts: &Facts<'_>) -> Draft {
         return holds(Holds::Yes, "Reachable", "pods reach every backend");
     }
     holds(Holds::No, "BackendUnreachable", &format!("pods cannot reach {}", unreachable.join(", ")))
+}
+
+/// Which pods fail most of their requests. How many is left out: a status that changes at each look would be written each time.
+fn failing_requests(facts: &Facts<'_>) -> Option<String> {
+    let pods = facts.failing();
+    (!pods.is_empty()).then(|| format!("more than half of the requests fail (5xx) in {}", pods.join(", ")))
 }
 
 /// Which groups have too few ready pods.

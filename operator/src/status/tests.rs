@@ -132,6 +132,11 @@ fn ready_is_false_whenever_something_is_missing() {
         ("the SQL store is away", vital("mysql"), "False/BackendUnreachable"),
         ("the cache is away", vital("redis"), "True/Serving"),
         (
+            "one pod fails its requests",
+            with_pods(|i, pod| pod.report.as_mut().unwrap().failing = i == 0),
+            "False/RequestsFailing",
+        ),
+        (
             "stopped",
             {
                 let mut o = observed_with(|spec| spec["replicas"] = json!(0));
@@ -364,4 +369,33 @@ fn a_secret_that_cannot_be_used_is_said_while_requests_are_served() {
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "SecretNotApplied"));
     assert!(degraded.message.contains("backends/mysql (the store is unavailable)"), "{}", degraded.message);
     assert_eq!(says(&status, "Ready"), "True/Serving");
+}
+
+#[test]
+fn a_broker_that_is_away_matters_where_it_accepts_what_the_store_has_not() {
+    // Writes that the store gets later, and events for products that can be written.
+    let cases: [(&str, &str, &str, &str); 3] = [
+        ("Configuration", "WriteThrough", "True/Serving", "their events come late"),
+        ("Configuration", "WriteBehind", "False/BackendUnreachable", "writes fail"),
+        ("Product", "WriteThrough", "False/BackendUnreachable", "events from outside are refused"),
+    ];
+    for (entity, write, expected, why) in cases {
+        let mut observed = observed_with(|spec| {
+            spec["poolRefs"] = json!([{ "name": "users" }]);
+            spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]);
+            let kafka = json!({ "name": "kafka", "kafka": { "secretRef": { "name": "shop-kafka" } } });
+            spec["backends"].as_array_mut().unwrap().push(kafka);
+        });
+        observed.secrets.insert("shop-kafka".to_owned(), "1".to_owned());
+        let pool = observed.pools.iter().position(|pool| pool.metadata.name.as_deref() == Some("users")).unwrap();
+        crate::fixture::change_pool(&mut observed, pool, |spec| spec["entity"] = json!(entity));
+        change_tier(&mut observed, |spec| spec["write"] = json!(write));
+        settle(&mut observed);
+        assert_eq!(says(&status_of(&observed), "Ready"), "True/Serving", "{why}: not while it is there");
+        for pod in &mut observed.pods {
+            let backends = &mut pod.report.as_mut().unwrap().backends;
+            backends.iter_mut().filter(|one| one.name == "kafka").for_each(|one| one.reachable = false);
+        }
+        assert_eq!(says(&status_of(&observed), "Ready"), expected, "{why}");
+    }
 }

@@ -16,7 +16,7 @@ use futures::{FutureExt, future::join_all};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
-use kube::{Client, Config};
+use kube::Config;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,7 @@ use crate::{
     admin::{self, Readiness},
     args::{Crds, Output, Probe, Run},
     budget::Budget,
+    connection,
     controller::{self, Shared},
     events::Events,
     lease::{Elector, Leadership},
@@ -81,16 +82,16 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let config = Config::infer().await.context("no cluster: set KUBECONFIG or run in a pod")?;
     let metrics = Metrics::new()?;
     let budget = Budget::new(run.api_requests_per_second, run.api_burst, metrics.clone());
-    let client = budget.client(config.clone())?;
+    let (term, leadership) = Leadership::new();
+    let client = connection::for_work(&config, &budget, leadership.clone())?;
     let readiness = Readiness::default();
     let listener = admin::bind(run.admin_port).await.with_context(|| format!("admin port {}", run.admin_port))?;
     let identity = run.identity.clone().unwrap_or_else(|| format!("flyweight-operator-{:08x}", rand::random::<u32>()));
-    let (term, leadership) = Leadership::new();
     let writer = Writer::new(leadership, metrics.clone());
     let lease_namespace = run.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let duration = Duration::from_secs(run.lease_seconds.into());
     let mut elector =
-        Elector::new(Client::try_from(config)?, &lease_namespace, &run.lease_name, &identity, duration, term);
+        Elector::new(connection::for_the_lease(&config)?, &lease_namespace, &run.lease_name, &identity, duration, term);
     let shared = Shared {
         events: Arc::new(Events::new(client.clone(), &identity, writer.clone())),
         client,

@@ -1,5 +1,4 @@
-//! How many requests the API server gets: a bucket of tokens that every request passes, in the order in which they come. Those for the Lease have a
-//! connection of their own: a busy operator must not lose its office for want of tokens.
+//! How many requests the API server gets: a bucket of tokens that every request passes, in the order in which they come, but for those of the Lease.
 
 use std::{
     pin::Pin,
@@ -7,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service};
 
@@ -25,14 +23,6 @@ impl Budget {
     pub fn new(per_second: u16, burst: u16, metrics: Metrics) -> Self {
         let interval = Duration::from_secs(1) / u32::from(per_second.max(1));
         Self { bucket: Bucket { interval, burst: burst.max(1).into(), full_at: Instant::now() }, metrics }
-    }
-
-    /// A connection whose requests pass the budget.
-    ///
-    /// # Errors
-    /// The configuration makes no connection.
-    pub fn client(&self, config: Config) -> kube::Result<Client> {
-        Ok(ClientBuilder::try_from(config)?.with_layer(self).build())
     }
 }
 

@@ -136,7 +136,7 @@ impl Elector {
     /// Lets another replica lead at once.
     pub async fn release(&mut self) {
         self.term.end();
-        match self.api.get_opt(&self.name).await {
+        match ask("get", "Lease", &self.name, self.api.get_opt(&self.name)).await {
             Ok(Some(mut lease)) if self.holds(&lease) => {
                 let spec = lease.spec.get_or_insert_default();
                 spec.holder_identity = None;
@@ -301,5 +301,14 @@ mod tests {
         // What a process that was paused for long finds when it goes on.
         term.until(now);
         assert!(!leadership.is_valid() && term.is_over());
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_does_not_keep_a_replica_from_ending() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let mut elector = Elector::new(client, "default", "lease", "me", Duration::from_secs(15), Leadership::new().0);
+        assert!(tokio::time::timeout(REQUEST_TIMEOUT * 2, elector.release()).await.is_ok());
     }
 }

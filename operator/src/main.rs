@@ -7,6 +7,7 @@ mod args;
 mod budget;
 mod caches;
 mod child;
+mod connection;
 mod context;
 mod controller;
 mod deletion;

@@ -20,6 +20,7 @@ use crate::{
     observe::report::PodReport,
 };
 
+mod failures;
 pub mod poll;
 pub mod report;
 
@@ -87,6 +88,8 @@ pub struct ObservedPod {
     pub canary: Option<String>,
     /// Whether it is ready.
     pub ready: bool,
+    /// Whether one of its containers runs, or has run.
+    pub started: bool,
     /// Whether it was told to end.
     pub terminating: bool,
     /// The rolling hash that it was started with.
@@ -97,6 +100,8 @@ pub struct ObservedPod {
     pub told_secrets: Option<Told>,
     /// When it was created.
     pub created: Timestamp,
+    /// How often its containers were started again after they had ended.
+    pub restarts: u32,
     /// Why its container does not run: `ImagePullBackOff`.
     pub waiting: Option<String>,
     /// What it says of itself; none when it does not answer.
@@ -202,12 +207,14 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         job: pod.labels().get(JOB_LABEL).cloned(),
         canary: pod.annotations().get(annotation::CANARY).cloned(),
         ready: conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True"),
+        started: status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         rolling: pod.annotations().get(annotation::ROLLING).cloned(),
         told: annotation(annotation::CONFIGURATION).map(|hash| Told::parse(hash, annotation(annotation::TELLING))),
         told_secrets: annotation(annotation::SECRETS)
             .map(|version| Told::parse(version, annotation(annotation::SECRETS_TELLING))),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        restarts: containers.iter().filter_map(|one| u32::try_from(one.restart_count).ok()).sum(),
         waiting,
         report,
     }

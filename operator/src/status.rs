@@ -167,6 +167,7 @@ async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condi
             | "SecretMissing"
             | "ApplyFailed"
             | "BackendUnreachable"
+            | "RequestsFailing"
             | "MigrationFailed"
             | "CanaryFailed"),
         ) => {

@@ -3,7 +3,7 @@
 //! A watch may lose an event without anybody noticing. So each list is read anew from time to time, which finds out and costs no reconcile
 //! where nothing differs.
 
-use std::{fmt::Debug, future::pending, hash::Hash, sync::Arc, time::Duration};
+use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use crds::{
     pool::FlyweightPool,
@@ -54,6 +54,8 @@ mod news;
 const WATCH_SECONDS: u32 = 200;
 /// Objects of a list that are in memory as trees at once, before they are packed.
 const PAGE: u32 = 100;
+/// How long a list that is being read may stand still. The library gives up silent watches, but waits for ever for a page of a list.
+const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// How often a list is read anew, so that a lost event is made good within half a minute.
 const ANEW_EVERY: Duration = Duration::from_secs(20);
 /// The same for each object that it holds, where that is more: reading must stay cheap.
@@ -161,20 +163,22 @@ impl Links {
         loop {
             let events = watcher(api.clone(), config.clone()).backoff(Patience::default()).modify(K::strip);
             let mut events = std::pin::pin!(events);
-            let mut anew = None;
+            let mut patience = Patient::Reading(Instant::now() + STANDSTILL_MAX);
             loop {
                 let event = tokio::select! {
                     event = events.next() => event,
-                    () = reached(anew) => break,
+                    () = sleep_until(patience.end()) => {
+                        if matches!(patience, Patient::Reading(_)) {
+                            self.metrics.watch_failed(kind);
+                            tracing::warn!(kind, "a list came to a standstill: it is read anew");
+                        }
+                        break;
+                    }
                 };
                 match event {
                     Some(Ok(event)) => {
                         let found = cache.take(&event);
-                        match event {
-                            Event::Init => anew = None,
-                            Event::InitDone => anew = Some(Instant::now() + until_anew(cache.len())),
-                            Event::Apply(_) | Event::Delete(_) | Event::InitApply(_) => (),
-                        }
+                        patience.after(&event, cache.len());
                         self.pass_on(&found).await;
                     }
                     Some(Err(error)) => {
@@ -196,10 +200,28 @@ impl Links {
     }
 }
 
-async fn reached(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
+/// What is waited for, and until when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Patient {
+    /// The list, or its next page.
+    Reading(Instant),
+    /// Changes; then the list is read anew.
+    Following(Instant),
+}
+
+impl Patient {
+    fn end(self) -> Instant {
+        let (Self::Reading(end) | Self::Following(end)) = self;
+        end
+    }
+
+    /// What is waited for after this event, with so many objects known.
+    fn after<K>(&mut self, event: &Event<K>, objects: usize) {
+        match event {
+            Event::Init | Event::InitApply(_) => *self = Self::Reading(Instant::now() + STANDSTILL_MAX),
+            Event::InitDone => *self = Self::Following(Instant::now() + until_anew(objects)),
+            Event::Apply(_) | Event::Delete(_) => (),
+        }
     }
 }
 
@@ -345,5 +367,25 @@ impl Iterator for Patience {
 impl Backoff for Patience {
     fn reset(&mut self) {
         self.0.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_stands_still_has_an_end_and_each_of_its_objects_moves_it_on() {
+        let mut patience = Patient::Following(Instant::now());
+        for event in [Event::Init, Event::InitApply(()), Event::InitApply(())] {
+            let before = Instant::now();
+            patience.after(&event, 0);
+            assert!(matches!(patience, Patient::Reading(end) if end >= before + STANDSTILL_MAX), "{event:?}");
+        }
+        patience.after(&Event::<()>::InitDone, 0);
+        assert!(matches!(patience, Patient::Following(_)));
+        let before = patience;
+        patience.after(&Event::Apply(()), 1);
+        assert_eq!(patience, before, "changes do not put off that the list is read anew");
     }
 }

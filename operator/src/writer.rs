@@ -65,6 +65,10 @@ async fn ask_within<T>(
     let object = || format!("{kind} {name}");
     match timeout(limit, request).await {
         Ok(Ok(answer)) => Ok(answer),
+        // The connection's own refusal: the term ended while the request waited to be sent.
+        Ok(Err(kube::Error::Service(error))) if matches!(error.downcast_ref(), Some(Error::NotLeader)) => {
+            Err(Error::NotLeader)
+        }
         Ok(Err(source)) => Err(Error::Api { verb, object: object(), source: Box::new(source) }),
         Err(_) => Err(Error::Timeout { verb, object: object(), seconds: limit.as_secs() }),
     }

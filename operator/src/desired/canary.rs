@@ -4,32 +4,22 @@
 //! What has been seen of it is kept in an annotation of its Deployment, so that the operator may die meanwhile.
 
 use crds::{annotations::RESTARTED_AT, settings::Settings};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Component, Target, config_map, deployment, digest};
+use super::{Component, Target, config_map, deployment, digest, gateway};
 use crate::{
     child::{Child, ChildKind, ChildRef, Live, annotation, label},
-    observe::{ObservedPod, report::RequestsReport},
-    validate::Group,
+    observe::{Observed, ObservedPod},
+    validate::{Group, Validated},
 };
 
 mod judge;
 #[cfg(test)]
 mod tests;
+mod watch;
 
-use judge::Figures;
-
-/// For how long a canary is watched once it is ready.
-const WATCHED: SignedDuration = SignedDuration::from_secs(15);
-/// How much longer it may take where the pod is not ready at the end of that.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
-/// How long it may take to start: longer than a warm-up.
-const START_MAX: SignedDuration = SignedDuration::from_secs(150);
-/// How long it may look as if it could never start.
-const FAILING_MAX: SignedDuration = SignedDuration::from_secs(20);
+use watch::Record;
 
 /// What a change that replaces pods has come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,35 +38,38 @@ pub(super) struct Canary {
     pub children: Vec<Child>,
 }
 
-/// What has been seen of a canary.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Record {
-    /// Since when it is watched, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<i64>,
-    /// What the others had counted then.
-    others: Figures,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<String>,
-}
-
-/// The canary of the change; none where no pod that serves would be replaced.
+/// The canary of the change; none where no pod that serves would be replaced. Each group that it would replace pods of has its own, one after the other.
 pub(super) fn canary(target: &Target<'_>) -> Option<Canary> {
-    let group = target.validated.groups.iter().find(|group| needs_canary(target, group))?;
-    let reference = reference(target, group);
     let key = key(target);
-    let live = target.observed.children.iter().find(|live| live.reference == reference);
-    let former = live.filter(|live| live.annotation(annotation::CANARY) == Some(&key)).map(record).unwrap_or_default();
-    let (record, trial) = step(target, group, &key, former);
-    let children = vec![settings(target, group), pods(target, group, &key, &record)];
-    Some(Canary { trial, children })
+    let (mut children, mut passed) = (Vec::new(), Vec::new());
+    for group in target.validated.groups.iter().filter(|group| needs_canary(target, group)) {
+        let reference = reference(target, group);
+        let live = target.observed.children.iter().find(|live| live.reference == reference);
+        let (record, trial) = watch::step(target, group, &key, live);
+        children.extend([settings(target, group), pods(target, group, &key, &record)]);
+        match trial {
+            Trial::Passed(what) => passed.push(what),
+            trial => return Some(Canary { trial, children }),
+        }
+    }
+    (!passed.is_empty()).then(|| Canary { trial: Trial::Passed(passed.join("; ")), children })
 }
 
 /// Whether the object is part of a canary.
 pub fn is_canary(live: &Live) -> bool {
     live.object.labels().contains_key(label::CANARY)
+}
+
+/// The Deployments that are not yet as they should be, among the children as they are now. Whatever holds them back, the author waits for them.
+pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> Vec<String> {
+    let target = Target { observed, validated };
+    let groups = validated.groups.iter().map(|group| deployment::child(&target, group));
+    let gateway = validated.gateway.map(|replicas| gateway::child(&target, replicas));
+    let is_there = |wanted: &Child| {
+        let live = children.iter().find(|live| live.reference == wanted.reference);
+        live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&wanted.hash))
+    };
+    groups.chain(gateway).filter(|wanted| !is_there(wanted)).map(|wanted| wanted.reference.name).collect()
 }
 
 /// Identifies the pods of a Deployment: a change of it replaces them. A wish to restart them is no change of what they run.
@@ -121,73 +114,11 @@ fn key(target: &Target<'_>) -> String {
     digest(&json!([templates.collect::<Vec<_>>(), again]))
 }
 
-fn record(live: &Live) -> Record {
-    live.annotation(annotation::CANARY_RECORD).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
 /// The pods of the group that run on.
 fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<Item = &'a ObservedPod> {
     let name = group.name.clone();
     let pods = target.observed.pods.iter();
     pods.filter(move |pod| pod.group.as_ref() == Some(&name) && pod.canary.is_none() && !pod.terminating)
-}
-
-fn figures<'a>(pods: impl Iterator<Item = &'a ObservedPod>) -> Figures {
-    let reports = pods.filter_map(|pod| Some(pod.report.as_ref()?.requests));
-    reports.fold(Figures::default(), |sum, RequestsReport { total, errors, seconds }| Figures {
-        requests: sum.requests + total,
-        errors: sum.errors + errors,
-        seconds: sum.seconds + seconds,
-    })
-}
-
-/// What the canary shows now, after what was seen before.
-fn step(target: &Target<'_>, group: &Group, key: &str, former: Record) -> (Record, Trial) {
-    let (now, name) = (target.observed.at, &group.name);
-    let mine = |pod: &&ObservedPod| pod.canary.as_deref() == Some(key) && !pod.terminating;
-    let pod = target.observed.pods.iter().find(mine);
-    let fail = |record: Record, why: String| {
-        (Record { failed: Some(why.clone()), ..record }, Trial::Failed(format!("the canary of group {name} {why}")))
-    };
-    let running = |record: Record, what: &str| (record, Trial::Running(format!("the canary of group {name} {what}")));
-    if let Some(why) = former.failed.clone() {
-        return fail(former, why);
-    }
-    let ready = pod.filter(|pod| pod.ready && pod.report.is_some());
-    let Some(since) = former.since else {
-        return match (ready, pod.and_then(|pod| hopeless(pod, now))) {
-            (Some(_), _) => {
-                let others = figures(others(target, group));
-                running(Record { since: Some(now.as_second()), others, failed: None }, "is watched")
-            }
-            (None, Some(why)) => fail(former, why),
-            (None, None) => running(former, "starts"),
-        };
-    };
-    let watched = now.duration_since(Timestamp::from_second(since).unwrap_or(now));
-    let Some(pod) = ready else {
-        let late = watched > WATCHED + PATIENCE;
-        return if late { fail(former, "did not stay ready".to_owned()) } else { running(former, "is watched") };
-    };
-    let (mine, theirs) = (figures([pod].into_iter()), figures(others(target, group)).since(&former.others));
-    match judge::worse(&mine, &theirs) {
-        Some(how) => fail(former, how),
-        None if watched < WATCHED => running(former, "is watched"),
-        None => {
-            let passed = format!("the canary of group {name} answered {}", mine.told());
-            (former, Trial::Passed(passed))
-        }
-    }
-}
-
-/// Why waiting longer would not help; none where it may.
-fn hopeless(pod: &ObservedPod, now: Timestamp) -> Option<String> {
-    let age = now.duration_since(pod.created);
-    match &pod.waiting {
-        Some(reason) if age > FAILING_MAX && pod.is_failing() => Some(format!("does not start: {reason}")),
-        _ if age > START_MAX => Some(format!("was not ready within {} s", START_MAX.as_secs())),
-        _ => None,
-    }
 }
 
 fn reference(target: &Target<'_>, group: &Group) -> ChildRef {
@@ -204,7 +135,7 @@ fn settings(target: &Target<'_>, group: &Group) -> Child {
     config_map::named(target, settings_name(target, group), &labels, None)
 }
 
-/// One pod like those that the change would lead to; none once it has failed.
+/// One pod like those that the change would lead to; none once it has passed or failed.
 fn pods(target: &Target<'_>, group: &Group, key: &str, record: &Record) -> Child {
     let component = Component::Group(&group.name);
     let mut selector = target.selector(component);
@@ -213,7 +144,7 @@ fn pods(target: &Target<'_>, group: &Group, key: &str, record: &Record) -> Child
     template["metadata"]["labels"][label::CANARY] = "true".into();
     template["metadata"]["annotations"][annotation::CANARY] = key.into();
     let content = json!({ "spec": {
-        "replicas": u32::from(record.failed.is_none()),
+        "replicas": u32::from(!record.is_over()),
         "revisionHistoryLimit": 0,
         "selector": { "matchLabels": selector },
         "strategy": { "type": "Recreate" },

@@ -18,6 +18,10 @@ use crate::{
 const TRIES: u32 = 6;
 /// After how long the operator makes a failed Job anew.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(300);
+/// How long it may take at most. Indexes of large tables take their time, but not for ever.
+const WORK_MAX_S: u32 = 6 * 60 * 60;
+/// How long it may take until it is at work, its pod being made and placed included.
+const START_MAX: SignedDuration = SignedDuration::from_secs(150);
 /// How long its pod may look as if it could never start.
 const FAILING_MAX: SignedDuration = SignedDuration::from_secs(20);
 
@@ -90,11 +94,20 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
         return Migration::Failed(format!("Job {name} failed: {why}"));
     }
     let now = target.observed.at;
-    let stuck = target.observed.migrating.iter().find(|pod| {
-        pod.job.as_deref() == Some(name) && pod.is_failing() && now.duration_since(pod.created) > FAILING_MAX
-    });
+    let mut pods = target.observed.migrating.iter().filter(|pod| pod.job.as_deref() == Some(name));
+    let stuck = pods.clone().find(|pod| pod.is_failing() && now.duration_since(pod.created) > FAILING_MAX);
     if let Some(reason) = stuck.and_then(|pod| pod.waiting.as_deref()) {
         return Migration::Failed(format!("Job {name} does not start: {reason}"));
+    }
+    // Whatever keeps it from starting: no node has a place for its pod, a volume does not come, a quota leaves it without one.
+    let waited = live.object.creation_timestamp().map(|created| now.duration_since(created.0));
+    let begun = pods.clone().any(|pod| pod.started) || live.object.data.pointer("/status/failed").is_some();
+    if !begun && waited.is_some_and(|waited| waited > START_MAX) {
+        let why = match pods.next() {
+            Some(pod) => pod.waiting.as_deref().unwrap_or("its pod has no place"),
+            None => "it has no pod",
+        };
+        return Migration::Failed(format!("Job {name} did not start within {} s: {why}", START_MAX.as_secs()));
     }
     match live.object.data.pointer("/status/failed").and_then(Value::as_u64) {
         None | Some(0) => Migration::Running(format!("Job {name} is at work")),
@@ -150,13 +163,17 @@ fn job(target: &Target<'_>) -> Child {
         }
     }
     template["spec"]["restartPolicy"] = "Never".into();
-    let spec = json!({ "backoffLimit": TRIES, "completions": 1, "parallelism": 1, "template": template });
+    let spec = json!({
+        "activeDeadlineSeconds": WORK_MAX_S, "backoffLimit": TRIES, "completions": 1, "parallelism": 1, "template": template,
+    });
     let name = target.name_of(&format!("migrate-{}", digest(&spec)));
     target.child(ChildKind::Job, name, Component::Migration, json!({}), json!({ "spec": spec }))
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
     use crate::{
         desired::{Held, Plan, plan},
@@ -307,6 +324,32 @@ mod tests {
             planned(&observed).migration,
             Some(Migration::Failed(format!("Job {name} does not start: ImagePullBackOff")))
         );
+    }
+
+    #[test]
+    fn a_job_that_does_not_get_to_work_is_told_whatever_keeps_it() {
+        let mut observed = upgraded("flyweight/dataplane:2");
+        let plan = planned(&observed);
+        apply(&mut observed, &plan);
+        let name = becomes(&mut observed, json!({ "active": 1 }));
+        let job = observed.children.iter_mut().find(|live| live.reference.kind == ChildKind::Job).unwrap();
+        let mut object = (*job.object).clone();
+        object.metadata.creation_timestamp = Some(Time(now()));
+        job.object = object.into();
+        observed.at += START_MAX;
+        assert_eq!(planned(&observed).held, Some(Held::Migration), "it may come");
+        observed.at += SignedDuration::from_secs(1);
+        let told = |why| Some(Migration::Failed(format!("Job {name} did not start within 150 s: {why}")));
+        assert_eq!(planned(&observed).migration, told("it has no pod"));
+        observed.migrating.push(ObservedPod { job: Some(name.clone()), created: now(), ..ObservedPod::default() });
+        assert_eq!(planned(&observed).migration, told("its pod has no place"));
+        observed.migrating[0].waiting = Some("ContainerCreating".to_owned());
+        assert_eq!(planned(&observed).migration, told("ContainerCreating"));
+        observed.migrating[0] = ObservedPod { started: true, waiting: None, ..observed.migrating[0].clone() };
+        observed.at += SignedDuration::from_secs(3600);
+        assert_eq!(planned(&observed).held, Some(Held::Migration), "its work may take longer");
+        let job = plan.children.iter().find(|child| child.reference.kind == ChildKind::Job).unwrap();
+        assert_eq!(job.body["spec"]["activeDeadlineSeconds"], WORK_MAX_S, "but not for ever");
     }
 
     #[test]

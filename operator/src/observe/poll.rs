@@ -14,7 +14,10 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::{metrics::Metrics, observe::report::PodReport};
+use crate::{
+    metrics::Metrics,
+    observe::{failures::Failures, report::PodReport},
+};
 
 const ADMIN_PORT: u16 = 9090;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
@@ -39,6 +42,7 @@ struct Answer {
     at: Instant,
     asked: Instant,
     report: Option<PodReport>,
+    failures: Failures,
 }
 
 impl Poller {
@@ -64,14 +68,19 @@ impl Poller {
         let asked = Instant::now();
         let answer = timeout(ANSWER_TIMEOUT, self.ask(address)).await.ok().flatten();
         self.metrics.polled(answer.is_some());
+        let mut failures = last.as_ref().map(|last| last.failures).unwrap_or_default();
         let answer = match answer {
-            Some(report) => Answer { at: asked, asked, report: Some(report) },
+            Some(mut report) => {
+                report.failing = failures.look(asked, report.requests);
+                Answer { at: asked, asked, report: Some(report), failures }
+            }
             None => {
                 let last = last.filter(|last| last.at.elapsed() < STALE_MAX);
                 Answer {
                     at: last.as_ref().map_or(asked, |last| last.at),
                     asked,
                     report: last.and_then(|last| last.report),
+                    failures,
                 }
             }
         };

@@ -19,6 +19,9 @@ pub struct PodReport {
     pub secrets: Vec<SecretReport>,
     /// The requests that it answered.
     pub requests: RequestsReport,
+    /// Whether most of the latest of them failed. It does not say so itself: what it counted at two looks does.
+    #[serde(skip)]
+    pub failing: bool,
     /// Its load.
     pub load: LoadReport,
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
+    pool::Entity,
     resolve::Fault,
     service::security::IssuerRef,
-    settings::{BackendKind, Settings},
+    settings::{BackendKind, PoolSettings, Settings},
+    tier::WriteStrategy,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -15,7 +17,7 @@ use crate::{
     child::{ChildKind, Live, annotation, label},
     desired::{
         Held, Plan,
-        canary::{Trial, is_canary},
+        canary::{Trial, behind, is_canary},
         migration::Migration,
         settings_name,
     },
@@ -42,6 +44,10 @@ pub struct Facts<'a> {
     pub trial: Option<&'a Trial>,
     /// What the API server refused to take.
     pub refused: Option<String>,
+    /// What could not be done otherwise: it is tried again.
+    pub failed: Option<String>,
+    /// Deployments that are not yet as they should be.
+    pub behind: Vec<String>,
     /// The groups of pods.
     pub groups: Vec<Workload>,
     /// The gateway's pods.
@@ -103,7 +109,13 @@ pub fn gather<'a>(
     let hash = map.and_then(|live| live.annotation(annotation::CONFIGURATION)).map(str::to_owned);
     let current = validated.filter(|validated| hash.as_ref() == Some(&validated.hash)).map(|one| &one.settings);
     let before = observed.running.as_ref().and_then(|running| running.settings.as_deref());
-    let (groups, gateway) = workloads(validated, &applied.children, &pods, observed.at);
+    let wanted = validated.filter(|_| plan.held != Some(Held::Paused));
+    let (groups, gateway) = workloads(wanted, &applied.children, &pods, observed.at);
+    let (refused, failed) = match &applied.outcome {
+        Ok(()) => (None, None),
+        Err(error) if error.is_refusal() => (Some(error.to_string()), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     Facts {
         faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
         unissued: validated.and_then(|validated| validated.issuer.as_ref()).filter(|_| !observed.cert_manager),
@@ -111,7 +123,9 @@ pub fn gather<'a>(
         held: plan.held,
         migration: plan.migration.as_ref(),
         trial: plan.trial.as_ref(),
-        refused: applied.outcome.as_ref().err().filter(|error| error.is_refusal()).map(ToString::to_string),
+        refused,
+        failed,
+        behind: validated.map(|validated| behind(observed, validated, &applied.children)).unwrap_or_default(),
         groups,
         gateway,
         pods: pods.into_iter().filter(|pod| pod.group.is_some()).collect(),
@@ -122,6 +136,8 @@ pub fn gather<'a>(
     }
 }
 
+/// What is wanted is what the author wants, also where it could not be written. Of other Deployments it is what they say: of those that nobody
+/// wants any more, and of all while there is no `validated` service or they stay as they are.
 fn workloads(
     validated: Option<&Validated>,
     children: &[Live],
@@ -152,7 +168,11 @@ fn workloads(
             }
             None => gateway.get_or_insert_with(|| blank("gateway", 0, gateway_pods())),
         };
-        rollout(workload, &live.object.data, live.object.metadata.generation);
+        let is_wanted = match group {
+            Some(name) => validated.is_some_and(|validated| validated.groups.iter().any(|one| one.name == *name)),
+            None => wanted_gateway.is_some(),
+        };
+        rollout(workload, &live.object.data, live.object.metadata.generation, is_wanted);
     }
     (groups.into_values().collect(), gateway)
 }
@@ -177,11 +197,13 @@ fn failure(pod: &ObservedPod, now: Timestamp) -> Option<String> {
     }
 }
 
-/// Reads the Deployment's own view of its rollout.
-fn rollout(workload: &mut Workload, deployment: &Value, generation: Option<i64>) {
+/// Reads the Deployment's own view of its rollout, and how many pods it should have unless that is known to be wanted otherwise.
+fn rollout(workload: &mut Workload, deployment: &Value, generation: Option<i64>, is_wanted: bool) {
     let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    workload.wanted = u32::try_from(number("/spec/replicas")).unwrap_or(0);
-    let wanted = i64::from(workload.wanted);
+    let wanted = number("/spec/replicas");
+    if !is_wanted {
+        workload.wanted = u32::try_from(wanted).unwrap_or(0);
+    }
     workload.rolled_out = number("/status/observedGeneration") >= generation.unwrap_or(0)
         && number("/status/updatedReplicas") == wanted
         && number("/status/replicas") == wanted;
@@ -236,11 +258,25 @@ impl Facts<'_> {
         secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
     }
 
-    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay.
+    /// Pods that fail most of their requests.
+    pub fn failing(&self) -> Vec<&str> {
+        let failing = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.failing);
+        self.pods.iter().filter(failing).map(|pod| pod.name.as_str()).collect()
+    }
+
+    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay, but for what is accepted into it.
     pub fn is_vital(&self, backend: &str) -> bool {
-        let backends = self.settings.map(|settings| settings.backends.as_slice()).unwrap_or_default();
-        backends.iter().any(|one| {
-            one.name == backend && matches!(one.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. })
+        let Some(settings) = self.settings else { return false };
+        settings.backends.iter().filter(|one| one.name == backend).any(|one| match one.kind {
+            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => true,
+            BackendKind::Kafka { .. } => settings.pools.iter().any(is_accepted_by_broker),
+            BackendKind::Redis {} => false,
         })
     }
+}
+
+/// Whether something of the pool is acknowledged as soon as the broker has it: events from outside, or writes that the store gets later.
+fn is_accepted_by_broker(pool: &PoolSettings) -> bool {
+    let takes_events = pool.entity == Entity::Product && pool.source.version.is_some();
+    takes_events || pool.tiers.iter().any(|tier| tier.write == WriteStrategy::WriteBehind)
 }

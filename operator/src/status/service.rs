@@ -131,6 +131,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
     }
+    if let Some(message) = failing_requests(facts) {
+        return not("RequestsFailing", message);
+    }
     let (ready, wanted) = ready_of(facts);
     Draft::new("Ready", Holds::Yes, "Serving", format!("{ready} of {wanted} pods are ready"))
 }
@@ -153,6 +156,9 @@ fn available(facts: &Facts<'_>) -> Draft {
 
 fn progressing(facts: &Facts<'_>) -> Draft {
     let holds = |holds: bool, reason: &str, message: &str| Draft::new("Progressing", holds.into(), reason, message);
+    if let Some(failed) = &facts.failed {
+        return holds(true, "Applying", &format!("{failed}; it is tried again"));
+    }
     match facts.held {
         Some(Held::Paused) => return holds(false, "Paused", "spec.paused is true: children stay as they are"),
         Some(Held::Faults) => {
@@ -219,6 +225,9 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     if !unreachable.is_empty() {
         return yes("BackendUnreachable", format!("pods cannot reach {}", unreachable.join(", ")));
     }
+    if let Some(message) = failing_requests(facts) {
+        return yes("RequestsFailing", message);
+    }
     Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
 }
 
@@ -242,21 +251,9 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
         Some(Trial::Passed(_)) | None => (),
     }
-    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted) else {
-        let (reason, why) = match facts.held {
-            Some(Held::Paused) => ("Paused", "the service is paused"),
-            Some(Held::Secrets) => ("SecretMissing", "a Secret is missing"),
-            Some(
-                Held::Faults
-                | Held::CertManager
-                | Held::Migration
-                | Held::MigrationFailed
-                | Held::Canary
-                | Held::CanaryFailed,
-            )
-            | None => ("ApplyFailed", "it could not be written"),
-        };
-        return holds(Holds::No, reason, format!("configuration {wanted} is not applied: {why}"));
+    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted && facts.behind.is_empty()) else {
+        let (reason, message) = unapplied(facts, wanted);
+        return holds(Holds::No, reason, message);
     };
     if facts.pods.is_empty() {
         return holds(Holds::Unknown, "NoPods", format!("no pod runs configuration {applied}"));
@@ -275,6 +272,22 @@ fn configuration(facts: &Facts<'_>) -> Draft {
     }
 }
 
+/// What of the wanted configuration is not written, and why.
+fn unapplied(facts: &Facts<'_>, wanted: &str) -> (&'static str, String) {
+    let what = match facts.applied.as_deref() == Some(wanted) {
+        true => format!("Deployment {} of configuration {wanted}", facts.behind.join(", ")),
+        false => format!("configuration {wanted}"),
+    };
+    let (reason, why) = match (facts.held, &facts.refused, &facts.failed) {
+        (Some(Held::Paused), ..) => ("Paused", "the service is paused"),
+        (Some(Held::Secrets), ..) => ("SecretMissing", "a Secret is missing"),
+        (_, Some(why), _) => ("ApplyFailed", why.as_str()),
+        (_, None, Some(why)) => ("Applying", why.as_str()),
+        (_, None, None) => ("Applying", "it is being written"),
+    };
+    (reason, format!("{what} is not applied: {why}"))
+}
+
 fn backends(facts: &Facts<'_>) -> Draft {
     let holds = |holds, reason: &str, message: &str| Draft::new("BackendsReachable", holds, reason, message);
     if facts.settings.is_some_and(|settings| settings.backends.is_empty()) {
@@ -288,6 +301,12 @@ fn backends(facts: &Facts<'_>) -> Draft {
         return holds(Holds::Yes, "Reachable", "pods reach every backend");
     }
     holds(Holds::No, "BackendUnreachable", &format!("pods cannot reach {}", unreachable.join(", ")))
+}
+
+/// Which pods fail most of their requests. How many is left out: a status that changes at each look would be written each time.
+fn failing_requests(facts: &Facts<'_>) -> Option<String> {
+    let pods = facts.failing();
+    (!pods.is_empty()).then(|| format!("more than half of the requests fail (5xx) in {}", pods.join(", ")))
 }
 
 /// Which groups have too few ready pods.

@@ -132,6 +132,11 @@ fn ready_is_false_whenever_something_is_missing() {
         ("the SQL store is away", vital("mysql"), "False/BackendUnreachable"),
         ("the cache is away", vital("redis"), "True/Serving"),
         (
+            "one pod fails its requests",
+            with_pods(|i, pod| pod.report.as_mut().unwrap().failing = i == 0),
+            "False/RequestsFailing",
+        ),
+        (
             "stopped",
             {
                 let mut o = observed_with(|spec| spec["replicas"] = json!(0));
@@ -272,8 +277,57 @@ fn pods_that_will_not_start_by_waiting_are_degraded() {
 fn a_refusal_of_the_api_server_is_a_condition_and_an_outage_is_not() {
     let refused = Err(Error::Foreign { object: "Service shop".to_owned() });
     assert_eq!(says(&status_after(&settled(), refused), "Ready"), "False/ApplyFailed");
-    let outage = Err(Error::Timeout { verb: "apply", object: "Service shop".to_owned(), seconds: 5 });
-    assert_eq!(says(&status_after(&settled(), outage), "Ready"), "True/Serving");
+    let status = status_after(&settled(), outage());
+    assert_eq!((says(&status, "Ready"), says(&status, "Progressing")), said("True/Serving", "True/Applying"));
+    assert_eq!(
+        find(&status.conditions, "Progressing").unwrap().message,
+        "cannot apply Service shop: no answer within 5 s; it is tried again"
+    );
+}
+
+fn outage() -> Result<(), Error> {
+    Err(Error::Timeout { verb: "apply", object: "Service shop".to_owned(), seconds: 5 })
+}
+
+fn said(one: &str, other: &str) -> (String, String) {
+    (one.to_owned(), other.to_owned())
+}
+
+#[test]
+fn what_could_not_be_written_is_not_settled() {
+    let mut observed = settled();
+    observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(5)).service;
+    let status = status_after(&observed, outage());
+    assert_eq!((says(&status, "Ready"), says(&status, "Progressing")), said("False/PodsNotReady", "True/Applying"));
+    assert_eq!(status.pods_ready.as_deref(), Some("3/6"));
+    assert_eq!(says(&status, "ConfigurationApplied"), "False/Applying");
+    let message = &find(&status.conditions, "ConfigurationApplied").unwrap().message;
+    assert!(message.contains("Deployment shop-main of configuration") && message.contains("no answer"), "{message}");
+    // Fewer pods than there are: enough are ready, but it is not what is wanted.
+    observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(1)).service;
+    assert_eq!(says(&status_after(&observed, outage()), "Ready"), "False/Applying");
+}
+
+#[test]
+fn whatever_waits_for_the_end_of_a_pause_is_told() {
+    let changes: [(&str, fn(&mut Value)); 4] = [
+        ("an image", |spec| spec["image"] = json!("flyweight/dataplane:2")),
+        ("replicas", |spec| spec["replicaGroups"][0]["replicas"] = json!(5)),
+        ("resources", |spec| spec["replicaGroups"][0]["resources"]["requests"]["cpu"] = json!("2")),
+        ("a gateway", |spec| spec["gateway"] = json!({ "replicas": 2 })),
+    ];
+    for (what, change) in changes {
+        let mut observed = settled();
+        let paused = observed_with(|spec| {
+            spec["paused"] = json!(true);
+            change(spec);
+        });
+        observed.service = paused.service;
+        let status = status_of(&observed);
+        assert_eq!(says(&status, "ConfigurationApplied"), "False/Paused", "{what}");
+        assert_eq!(says(&status, "Ready"), "False/Paused", "{what}");
+        assert_eq!(status.pods_ready.as_deref(), Some("3/3"), "{what}: they stay as they are");
+    }
 }
 
 #[test]
@@ -315,4 +369,33 @@ fn a_secret_that_cannot_be_used_is_said_while_requests_are_served() {
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "SecretNotApplied"));
     assert!(degraded.message.contains("backends/mysql (the store is unavailable)"), "{}", degraded.message);
     assert_eq!(says(&status, "Ready"), "True/Serving");
+}
+
+#[test]
+fn a_broker_that_is_away_matters_where_it_accepts_what_the_store_has_not() {
+    // Writes that the store gets later, and events for products that can be written.
+    let cases: [(&str, &str, &str, &str); 3] = [
+        ("Configuration", "WriteThrough", "True/Serving", "their events come late"),
+        ("Configuration", "WriteBehind", "False/BackendUnreachable", "writes fail"),
+        ("Product", "WriteThrough", "False/BackendUnreachable", "events from outside are refused"),
+    ];
+    for (entity, write, expected, why) in cases {
+        let mut observed = observed_with(|spec| {
+            spec["poolRefs"] = json!([{ "name": "users" }]);
+            spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]);
+            let kafka = json!({ "name": "kafka", "kafka": { "secretRef": { "name": "shop-kafka" } } });
+            spec["backends"].as_array_mut().unwrap().push(kafka);
+        });
+        observed.secrets.insert("shop-kafka".to_owned(), "1".to_owned());
+        let pool = observed.pools.iter().position(|pool| pool.metadata.name.as_deref() == Some("users")).unwrap();
+        crate::fixture::change_pool(&mut observed, pool, |spec| spec["entity"] = json!(entity));
+        change_tier(&mut observed, |spec| spec["write"] = json!(write));
+        settle(&mut observed);
+        assert_eq!(says(&status_of(&observed), "Ready"), "True/Serving", "{why}: not while it is there");
+        for pod in &mut observed.pods {
+            let backends = &mut pod.report.as_mut().unwrap().backends;
+            backends.iter_mut().filter(|one| one.name == "kafka").for_each(|one| one.reachable = false);
+        }
+        assert_eq!(says(&status_of(&observed), "Ready"), expected, "{why}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Whether a canary does worse than the others. A few requests prove nothing, and a pod that has just started is a little slower.
+//! Whether a canary does worse than the others. A few requests prove little, and a pod that has just started is a little slower.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 const FAILURES_FROM: u64 = 20;
 /// How many of a hundred may fail more than of the others.
 const FAILURES_MORE: f64 = 0.05;
+/// Fewer requests tell only where nearly all of them fail, and few of the others do.
+const FEW_FROM: u64 = 5;
+const NEARLY_ALL: f64 = 0.8;
+const FEW_OF_OTHERS: f64 = 0.2;
 /// Requests of either side from which on times are compared.
 const TIMES_FROM: u64 = 50;
 /// How many times as long an answer may take, on average, and how much longer besides: caches are cold at first.
@@ -24,16 +28,19 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// What came on top of an earlier count. A pod that started anew counts from zero: then there is nothing to say.
-    pub fn since(&self, earlier: &Self) -> Self {
-        if self.requests < earlier.requests || self.errors < earlier.errors {
-            return Self::default();
-        }
-        Self {
-            requests: self.requests - earlier.requests,
-            errors: self.errors - earlier.errors,
+    /// What came on top of an earlier count; none where it is that of a pod that has started anew since, and counts from zero.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Self {
+            requests: self.requests.checked_sub(earlier.requests)?,
+            errors: self.errors.checked_sub(earlier.errors)?,
             seconds: (self.seconds - earlier.seconds).max(0.0),
-        }
+        })
+    }
+
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        let Self { requests, errors, seconds } = other;
+        Self { requests: self.requests + requests, errors: self.errors + errors, seconds: self.seconds + seconds }
     }
 
     /// `120 requests, 3 of them failed, in 4.1 ms each`.
@@ -60,17 +67,30 @@ impl Figures {
     }
 }
 
-/// How the canary does worse than the others; none where it does not.
-pub(super) fn worse(canary: &Figures, others: &Figures) -> Option<String> {
-    let against = || format!("{}; the others {}", canary.told(), others.told());
-    if canary.requests >= FAILURES_FROM && canary.failing() > others.failing() + FAILURES_MORE {
-        return Some(format!("fails more requests: {}", against()));
+/// What the figures say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// It does as well as the others.
+    NoWorse,
+    /// It fails requests, but too few, or the others fail as many.
+    Unclear,
+    /// It does worse. How.
+    Worse(String),
+}
+
+/// How the canary does beside the others.
+pub(super) fn judge(canary: &Figures, others: &Figures) -> Verdict {
+    let worse = |how: &str| Verdict::Worse(format!("{how}: {}; the others {}", canary.told(), others.told()));
+    let many = canary.requests >= FAILURES_FROM && canary.failing() > others.failing() + FAILURES_MORE;
+    let few = canary.requests >= FEW_FROM && canary.failing() >= NEARLY_ALL && others.failing() < FEW_OF_OTHERS;
+    if many || few {
+        return worse("fails more requests");
     }
     let comparable = canary.requests >= TIMES_FROM && others.requests >= TIMES_FROM;
     if comparable && canary.mean() > others.mean() * TIMES_FACTOR + TIMES_SLACK_S {
-        return Some(format!("answers more slowly: {}", against()));
+        return worse("answers more slowly");
     }
-    None
+    if canary.failing() > FAILURES_MORE { Verdict::Unclear } else { Verdict::NoWorse }
 }
 
 #[cfg(test)]
@@ -81,14 +101,35 @@ mod tests {
         Figures { requests, errors, seconds }
     }
 
+    fn worse(canary: &Figures, others: &Figures) -> Option<String> {
+        match judge(canary, others) {
+            Verdict::Worse(how) => Some(how),
+            Verdict::NoWorse | Verdict::Unclear => None,
+        }
+    }
+
     #[test]
     fn failures_are_compared_with_those_of_the_others() {
         let others = figures(1000, 100, 1.0);
-        assert_eq!(worse(&figures(100, 14, 0.1), &others), None);
+        assert_eq!(judge(&figures(100, 14, 0.1), &others), Verdict::Unclear, "the others fail as many");
+        assert_eq!(judge(&figures(100, 5, 0.1), &others), Verdict::NoWorse);
         let told = worse(&figures(100, 16, 0.1), &others).unwrap();
         assert!(told.starts_with("fails more requests: 100 requests, 16 of them failed"), "{told}");
-        assert_eq!(worse(&figures(19, 19, 0.1), &others), None, "too few to say");
         assert!(worse(&figures(20, 20, 0.1), &Figures::default()).is_some(), "even where the others get none");
+    }
+
+    #[test]
+    fn a_few_requests_tell_where_nearly_all_of_them_fail_and_the_others_do_not() {
+        let others = figures(1000, 100, 1.0);
+        assert!(worse(&figures(19, 19, 0.1), &others).is_some());
+        assert!(worse(&figures(5, 4, 0.1), &others).is_some());
+        assert_eq!(judge(&figures(4, 4, 0.1), &others), Verdict::Unclear, "too few to say");
+        assert_eq!(judge(&figures(19, 14, 0.1), &others), Verdict::Unclear, "not nearly all");
+        assert_eq!(
+            judge(&figures(19, 19, 0.1), &figures(1000, 200, 1.0)),
+            Verdict::Unclear,
+            "nor is it well elsewhere"
+        );
     }
 
     #[test]
@@ -102,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_starts_anew_makes_no_comparison() {
-        assert_eq!(figures(10, 0, 1.0).since(&figures(20, 0, 2.0)), Figures::default());
-        assert_eq!(figures(30, 2, 3.0).since(&figures(20, 1, 2.0)), figures(10, 1, 1.0));
+        assert_eq!(figures(10, 0, 1.0).since(&figures(20, 0, 2.0)), None);
+        assert_eq!(figures(30, 2, 3.0).since(&figures(20, 1, 2.0)), Some(figures(10, 1, 1.0)));
     }
 }

@@ -1,12 +1,16 @@
 //! What becomes of a change, from the first pod to the last.
 
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
 use crate::{
     desired::{Held, Plan, plan},
     fixture::{apply, change_tier, now, observed, observed_with, settle},
-    observe::{Observed, report::PodReport},
+    observe::{
+        Observed,
+        report::{PodReport, RequestsReport},
+    },
     validate::validate,
 };
 
@@ -30,13 +34,18 @@ fn names(plan: &Plan) -> Vec<String> {
 
 /// The canary of the plan as a pod, with what it answered.
 fn pod(plan: &Plan, ready: bool, requests: RequestsReport) -> ObservedPod {
+    pod_of(plan, "main", ready, requests)
+}
+
+fn pod_of(plan: &Plan, group: &str, ready: bool, requests: RequestsReport) -> ObservedPod {
+    let name = format!("shop-{group}-canary");
     let canary = plan
         .children
         .iter()
-        .find(|child| child.reference.name == "shop-main-canary" && child.reference.kind == ChildKind::Deployment);
+        .find(|child| child.reference.name == name && child.reference.kind == ChildKind::Deployment);
     let template = &canary.unwrap().body["spec"]["template"]["metadata"];
     ObservedPod {
-        name: "shop-main-canary-1".to_owned(),
+        name: format!("{name}-1"),
         group: template["labels"][label::GROUP].as_str().map(str::to_owned),
         canary: template["annotations"][annotation::CANARY].as_str().map(str::to_owned),
         ready,
@@ -109,15 +118,31 @@ fn a_canary_that_does_no_worse_lets_the_others_follow() {
     later(&mut observed, 14);
     assert_eq!(planned(&observed).held, Some(Held::Canary));
     later(&mut observed, 1);
+    // The other group's pods would be others, too: then it is its turn.
     let plan = planned(&observed);
-    assert!(
-        matches!(&plan.trial, Some(Trial::Passed(what)) if what.contains("500 requests, 1 of them failed")),
-        "{:?}",
-        plan.trial
-    );
+    assert_eq!(plan.trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
+    let replicas = |name: &str| {
+        let canary =
+            plan.children.iter().find(|one| one.reference.name == name && one.reference.kind == ChildKind::Deployment);
+        canary.unwrap().body["spec"]["replicas"].clone()
+    };
+    assert_eq!((replicas("shop-main-canary"), replicas("shop-catalog-canary")), (json!(0), json!(1)));
+    apply(&mut observed, &plan);
+    observed.pods.retain(|pod| pod.canary.is_none());
+    observed.pods.push(pod_of(&plan, "catalog", true, answered(0, 0)));
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    answers(&mut observed, answered(300, 0));
+    later(&mut observed, 15);
+    let plan = planned(&observed);
+    let Some(Trial::Passed(what)) = &plan.trial else { panic!("{:?}", plan.trial) };
+    assert!(what.contains("main answered 500 requests, 1 of them failed") && what.contains("catalog"), "{what}");
     assert_eq!(names(&plan), ["ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"]);
     let pruned: Vec<&str> = plan.prune.iter().map(|one| one.name.as_str()).collect();
-    assert_eq!(pruned, ["shop-main-canary-settings", "shop-main-canary"]);
+    assert_eq!(
+        pruned,
+        ["shop-catalog-canary-settings", "shop-main-canary-settings", "shop-catalog-canary", "shop-main-canary"]
+    );
     apply(&mut observed, &plan);
     assert_eq!(planned(&observed).trial, None);
 }
@@ -154,10 +179,74 @@ fn the_figures_of_the_others_count_from_when_the_canary_was_ready() {
     observed.pods.push(pod(&first, true, answered(0, 0)));
     let plan = planned(&observed);
     apply(&mut observed, &plan);
-    // A store is away, for all: the canary is no worse.
+    // A store is away, for all: the canary is no worse, and it is not sure that it is well either.
     answers(&mut observed, answered(100, 100));
     others(&mut observed, answered(1_000_100, 100));
+    later(&mut observed, 60);
     assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 45);
+    assert_eq!(planned(&observed).trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
+}
+
+#[test]
+fn a_pod_that_ends_or_is_silent_meanwhile_makes_no_canary_fail() {
+    let mut observed = changed();
+    let others = |observed: &mut Observed, index: usize, requests| {
+        observed.pods[index].report.as_mut().unwrap().requests = requests;
+    };
+    others(&mut observed, 0, answered(1_000_000, 0));
+    others(&mut observed, 1, answered(1_000, 0));
+    let first = planned(&observed);
+    apply(&mut observed, &first);
+    observed.pods.push(pod(&first, true, answered(7, 7)));
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    // A store is away for all, and the pod that had answered most is silent.
+    answers(&mut observed, answered(107, 107));
+    let report = observed.pods[0].report.take();
+    others(&mut observed, 1, answered(1_100, 100));
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    // With the other gone, too, there is nobody to compare with, until one is back.
+    others(&mut observed, 1, answered(0, 0));
+    let plan = planned(&observed);
+    assert_eq!(plan.held, Some(Held::Canary));
+    apply(&mut observed, &plan);
+    observed.pods[0].report = report;
+    others(&mut observed, 0, answered(1_000_100, 0));
+    others(&mut observed, 1, answered(100, 0));
+    answers(&mut observed, answered(207, 107));
+    later(&mut observed, 15);
+    assert_eq!(
+        planned(&observed).trial,
+        Some(Trial::Running("the canary of group catalog starts".to_owned())),
+        "what it failed before does not count against those who were not there"
+    );
+}
+
+#[test]
+fn a_canary_with_nobody_beside_it_is_judged_at_last() {
+    let mut observed = watched();
+    answers(&mut observed, answered(40, 40));
+    observed
+        .pods
+        .iter_mut()
+        .filter(|pod| pod.canary.is_none() && pod.name != "shop-catalog-0")
+        .for_each(|pod| pod.report = None);
+    later(&mut observed, 104);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 1);
+    assert_eq!(planned(&observed).held, Some(Held::CanaryFailed));
+}
+
+#[test]
+fn a_canary_whose_container_is_started_again_fails() {
+    let mut observed = watched();
+    let canary = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();
+    canary.restarts = 1;
+    later(&mut observed, 15);
+    let plan = planned(&observed);
+    let told = "the canary of group main ended, and was started again";
+    assert_eq!(plan.trial, Some(Trial::Failed(told.to_owned())), "although it is ready when it is looked at");
 }
 
 #[test]
@@ -176,6 +265,30 @@ fn a_canary_that_never_gets_ready_fails() {
     observed.pods.push(hopeless);
     observed.at = now() + SignedDuration::from_secs(21);
     assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("ImagePullBackOff")));
+}
+
+#[test]
+fn a_canary_whose_pod_is_never_made_fails() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    later(&mut observed, 150);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 1);
+    let told = |observed: &Observed| match planned(observed).trial {
+        Some(Trial::Failed(how)) => how,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(&observed), "the canary of group main was not ready within 150 s: it has no pod");
+    let canary = observed
+        .children
+        .iter_mut()
+        .find(|live| live.reference.name == "shop-main-canary" && live.reference.kind == ChildKind::Deployment);
+    let mut object = (*canary.as_ref().unwrap().object).clone();
+    object.data["status"]["conditions"] =
+        json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
+    canary.unwrap().object = object.into();
+    assert!(told(&observed).ends_with("within 150 s: exceeded quota: pods"));
 }
 
 #[test]

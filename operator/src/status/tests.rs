@@ -310,7 +310,8 @@ fn what_could_not_be_written_is_not_settled() {
 
 #[test]
 fn whatever_waits_for_the_end_of_a_pause_is_told() {
-    let changes: [(&str, fn(&mut Value)); 4] = [
+    type Alter = fn(&mut Value);
+    let changes: [(&str, Alter); 4] = [
         ("an image", |spec| spec["image"] = json!("flyweight/dataplane:2")),
         ("replicas", |spec| spec["replicaGroups"][0]["replicas"] = json!(5)),
         ("resources", |spec| spec["replicaGroups"][0]["resources"]["requests"]["cpu"] = json!("2")),

@@ -56,6 +56,8 @@ impl Pipeline {
         for record in page.records {
             let progress = Progress::of(orders.schema(), &record.values);
             match progress.parked {
+                // a message can wait for a later sweep, an order that has not ended goes first
+                None if progress.stage == Stage::Notifications && self.places.is_crowded() => (),
                 None => self.hint(progress.stage, record.key),
                 Some(letter) if is_before(orders, &record, "due_at", Timestamp::now()) => {
                     match self.attend_to(&record.key, progress.stage, &letter).await {

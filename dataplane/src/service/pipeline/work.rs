@@ -95,6 +95,8 @@ impl Pipeline {
         match next {
             Ok(Next::Done | Next::Onward(Stage::Done, _)) => job.see_to_event(),
             Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
+            // it has ended: those that have not need the places, and a sweep finds it for its message
+            Ok(Next::Onward(Stage::Notifications, _)) if self.places.is_crowded() => job.see_to_event(),
             // with its place: an order that is half done must not wait for all that came after it. The event was seen to
             Ok(Next::Onward(stage, seen)) => {
                 job.see_to_event();

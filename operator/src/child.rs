@@ -58,6 +58,8 @@ pub mod annotation {
     pub const CANARY: &str = "flyweight.dev/canary";
     /// Of a canary, what has been seen of it.
     pub const CANARY_RECORD: &str = "flyweight.dev/canary-record";
+    /// Of an autoscaler, the targets by which its fewest pods are moved, for whoever looks at it.
+    pub const TARGETS: &str = "flyweight.dev/targets";
     /// Of an autoscaler, the fewest pods by the pods' own load, and since when fewer would do.
     pub const FLOOR: &str = "flyweight.dev/floor";
     /// The hash of the object as it was applied.

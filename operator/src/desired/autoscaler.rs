@@ -49,7 +49,7 @@ struct Need {
 
 /// The autoscaler of the service.
 pub(super) fn child(target: &Target<'_>, autoscaling: &Autoscaling) -> Child {
-    let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth: _, target_hit_micros: _ } =
+    let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth, target_hit_micros } =
         autoscaling;
     let planned = target.validated.groups.iter().map(|group| group.replicas).sum();
     let floor = floor(target.observed, autoscaling, planned, recorded(target));
@@ -64,6 +64,10 @@ pub(super) fn child(target: &Target<'_>, autoscaling: &Autoscaling) -> Child {
         }}],
     }});
     let mut annotations = json!({});
+    if target_queue_depth.is_some() || target_hit_micros.is_some() {
+        let targets = json!({ "queueDepth": target_queue_depth, "hitMicros": target_hit_micros });
+        annotations[annotation::TARGETS] = targets.to_string().into();
+    }
     if let Some(floor) = floor {
         annotations[annotation::FLOOR] = json!(floor).to_string().into();
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::{resolve::Fault, settings::Settings};
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -130,7 +130,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: superfluous(&target, &children, held),
+        prune: superfluous(observed, &children, held),
         tell: match held {
             Some(_) => Vec::new(),
             None => {
@@ -152,8 +152,7 @@ pub fn settings_name(service: &str) -> String {
 }
 
 /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
-fn superfluous(target: &Target<'_>, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
-    let observed = target.observed;
+fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
     let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
     let may_go = |live: &Live| match held {
         None => true,
@@ -166,7 +165,7 @@ fn superfluous(target: &Target<'_>, wanted: &[Child], held: Option<Held>) -> Vec
         .children
         .iter()
         .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
-        .filter(|live| may_go(live) && !target.is_relied_on(live))
+        .filter(|live| may_go(live))
         .map(|live| live.reference.clone())
         .collect();
     left.sort();
@@ -188,19 +187,6 @@ impl Target<'_> {
         children.extend(self.validated.network_policy.then(|| network_policy::child(self)));
         children.sort_by(|a, b| a.reference.cmp(&b.reference));
         children
-    }
-
-    /// Whether an object is of a group that nobody wants any more while pods of it serve and those of a wanted group do not yet: a group that gets another
-    /// name must not leave clients without pods.
-    fn is_relied_on(&self, live: &Live) -> bool {
-        let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else { return false };
-        let serves = |name: &str| {
-            let mut pods = self.observed.pods.iter().filter(|pod| pod.group.as_deref() == Some(name));
-            pods.any(|pod| pod.ready && !pod.terminating && pod.canary.is_none())
-        };
-        let groups = &self.validated.groups;
-        let is_wanted = groups.iter().any(|one| one.name == *group);
-        !is_wanted && serves(group) && groups.iter().any(|one| one.replicas > 0 && !serves(&one.name))
     }
 
     /// Whether a certificate is to be issued and nobody is there to do so.

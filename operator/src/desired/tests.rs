@@ -20,7 +20,6 @@ use super::*;
 use crate::{
     desired::telling::Of,
     fixture::{change_pool, change_tier, now, observed, observed_with, settle, validated},
-    observe::ObservedPod,
 };
 
 fn planned(observed: &Observed) -> Plan {
@@ -236,34 +235,6 @@ fn only_pods_that_lag_behind_are_told_and_only_once() {
     // Pods that are about to be replaced are not told.
     change_tier(&mut observed, |spec| spec["memory"]["policy"] = json!("LRU"));
     assert!(planned(&observed).tell.is_empty());
-}
-
-#[test]
-fn a_group_that_gets_another_name_serves_until_the_other_does() {
-    let mut observed = observed_with(|spec| _ = spec["replicaGroups"].as_array_mut().unwrap().pop());
-    settle(&mut observed);
-    let mut renamed = observed_with(|spec| {
-        spec["replicaGroups"].as_array_mut().unwrap().pop();
-        spec["replicaGroups"][0]["name"] = json!("web");
-    });
-    (renamed.children, renamed.pods) = (observed.children.clone(), observed.pods.clone());
-    let of_main = |observed: &Observed| {
-        let prune = planned(observed).prune;
-        prune.into_iter().filter(|one| one.name == "shop-main").count()
-    };
-    assert_eq!(of_main(&renamed), 0, "its pods are all that serves");
-    let pod = observed.pods.iter().find(|pod| pod.group.as_deref() == Some("main")).unwrap();
-    renamed.pods.push(ObservedPod {
-        name: "web".to_owned(),
-        group: Some("web".to_owned()),
-        ready: false,
-        ..pod.clone()
-    });
-    assert_eq!(of_main(&renamed), 0);
-    renamed.pods.last_mut().unwrap().ready = true;
-    assert_eq!(of_main(&renamed), 3, "the Deployment, its Service and its budget");
-    renamed.pods.iter_mut().for_each(|pod| pod.ready = false);
-    assert_eq!(of_main(&renamed), 3, "nothing serves that could be kept");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::{resolve::Fault, settings::Settings};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ use crate::{
         telling::{Tell, lagging, unaware},
     },
     observe::Observed,
-    validate::Validated,
+    validate::{Group, Validated},
 };
 
 mod autoscaler;
@@ -130,7 +130,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: superfluous(observed, &children, held),
+        prune: target.superfluous(&children, held),
         tell: match held {
             Some(_) => Vec::new(),
             None => {
@@ -149,27 +149,6 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
 /// The name of the ConfigMap with the settings.
 pub fn settings_name(service: &str) -> String {
     format!("{service}-settings")
-}
-
-/// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
-fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
-    let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
-    let may_go = |live: &Live| match held {
-        None => true,
-        Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
-            is_canary(live) || is_migration(live)
-        }
-        Some(Held::Faults | Held::Paused | Held::CertManager | Held::Secrets) => false,
-    };
-    let mut left: Vec<ChildRef> = observed
-        .children
-        .iter()
-        .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
-        .filter(|live| may_go(live))
-        .map(|live| live.reference.clone())
-        .collect();
-    left.sort();
-    left
 }
 
 impl Target<'_> {
@@ -214,6 +193,38 @@ impl Target<'_> {
             (replicas != Some(group.replicas.into())).then_some((reference, group.replicas))
         });
         wrong.collect()
+    }
+
+    /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
+    /// The pods of a group that is gone serve until there are others.
+    fn superfluous(&self, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
+        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
+        let lacks_pods = self.lacks_pods();
+        let may_go = |live: &Live| match held {
+            None => !lacks_pods || is_canary(live) || !live.object.labels().contains_key(label::GROUP),
+            Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
+                is_canary(live) || is_migration(live)
+            }
+            Some(Held::Faults | Held::Paused | Held::CertManager | Held::Secrets) => false,
+        };
+        let children = self.observed.children.iter();
+        let mut left: Vec<ChildRef> = children
+            .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
+            .filter(|live| may_go(live))
+            .map(|live| live.reference.clone())
+            .collect();
+        left.sort();
+        left
+    }
+
+    /// Whether a group that should serve has no pod that does.
+    fn lacks_pods(&self) -> bool {
+        self.validated.groups.iter().any(|group| group.replicas > 0 && !self.serves(group))
+    }
+
+    /// Whether a pod of the group serves.
+    fn serves(&self, group: &Group) -> bool {
+        canary::others(self, group).any(|pod| pod.ready)
     }
 
     fn name(&self) -> &str {

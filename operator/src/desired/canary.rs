@@ -103,9 +103,8 @@ fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
     });
     let wanted = identity(&deployment::template(target, group, &super::settings_name(target.name())));
     let changes = live.is_some_and(|live| live.annotation(annotation::TEMPLATE) != Some(&wanted));
-    let serves = others(target, group).any(|pod| pod.ready);
     let taken = target.validated.groups.iter().any(|other| other.name == format!("{}-canary", group.name));
-    changes && serves && !taken
+    changes && target.serves(group) && !taken
 }
 
 fn is_over_tls(settings: &Settings) -> bool {
@@ -126,7 +125,7 @@ fn record(live: &Live) -> Record {
 }
 
 /// The pods of the group that run on.
-fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<Item = &'a ObservedPod> {
+pub(super) fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<Item = &'a ObservedPod> {
     let name = group.name.clone();
     let pods = target.observed.pods.iter();
     pods.filter(move |pod| pod.group.as_ref() == Some(&name) && pod.canary.is_none() && !pod.terminating)

@@ -122,7 +122,10 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
     let container = &pod["containers"][0];
     assert_eq!(deployment["spec"]["replicas"], 2);
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
-    assert_eq!(deployment["spec"]["revisionHistoryLimit"], 3);
+    assert_eq!(
+        (&deployment["spec"]["revisionHistoryLimit"], &deployment["spec"]["paused"]),
+        (&json!(3), &json!(false))
+    );
     assert_eq!(pod["terminationGracePeriodSeconds"], 60);
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -245,10 +248,37 @@ fn what_nobody_wants_any_more_is_pruned() {
     let mut fewer = observed_with(|spec| {
         spec["replicaGroups"].as_array_mut().unwrap().truncate(1);
     });
-    fewer.children = observed.children;
+    settle(&mut fewer);
+    fewer.children.extend(observed.children.into_iter().filter(|live| live.reference.name == "shop-catalog"));
     let pruned: Vec<String> =
         planned(&fewer).prune.iter().map(|child| format!("{} {}", child.kind.name(), child.name)).collect();
     assert_eq!(pruned, ["Service shop-catalog", "Deployment shop-catalog", "PodDisruptionBudget shop-catalog"]);
+}
+
+#[test]
+fn a_group_that_is_gone_serves_until_its_successor_does() {
+    let mut before = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]));
+    settle(&mut before);
+    let mut observed = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "web", "replicas": 2 }]));
+    (observed.children, observed.pods, observed.running) = (before.children, before.pods, before.running);
+    let plan = planned(&observed);
+    assert_eq!((plan.held, &plan.trial, plan.prune.len()), (None, &None, 0), "nobody else serves yet");
+    assert!(names(&plan).contains(&"Deployment shop-web".to_owned()));
+    crate::fixture::apply(&mut observed, &plan);
+    let mut pod = observed.pods[0].clone();
+    (pod.group, pod.ready) = (Some("web".to_owned()), false);
+    observed.pods.push(pod);
+    assert!(planned(&observed).prune.is_empty(), "its pod only starts");
+    observed.pods[2].ready = true;
+    let pruned: Vec<String> = planned(&observed).prune.iter().map(|one| one.kind.name().to_owned()).collect();
+    assert_eq!(pruned, ["Service", "Deployment", "PodDisruptionBudget"]);
+    observed.pods.clear();
+    let mut none = observed_with(|spec| {
+        spec["replicaGroups"] = json!([{ "name": "web" }]);
+        spec["replicas"] = json!(0);
+    });
+    none.children = observed.children;
+    assert_eq!(planned(&none).prune.len(), 3, "where none is wanted none is waited for");
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Step<'_> {
         if let Some(replicas) = plan.replicas_to_seed {
             self.seed(replicas).await?;
         }
-        for child in &plan.children {
+        for child in plan.restore.iter().chain(&plan.children) {
             let live = children.get(&child.reference);
             if let Some(live) = live.filter(|live| self.is_current(child, live)) {
                 tracing::trace!(child = ?live.reference, "is as it should be");

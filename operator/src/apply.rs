@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
-    apply::compare::is_covered,
+    apply::compare::{excess, is_covered},
     child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_owned_by, label},
     context::Context,
     desired::{
@@ -67,7 +67,7 @@ impl Step<'_> {
         if let Some(replicas) = plan.replicas_to_seed {
             self.seed(replicas).await?;
         }
-        for child in &plan.children {
+        for child in plan.restore.iter().chain(&plan.children) {
             let live = children.get(&child.reference);
             if let Some(live) = live.filter(|live| self.is_current(child, live)) {
                 tracing::trace!(child = ?live.reference, "is as it should be");
@@ -116,6 +116,12 @@ impl Step<'_> {
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
+        if let Some(patch) = serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object)) {
+            // An apply leaves alone what another manager added to a map.
+            let (parameters, patch) = (managed(), Patch::Merge(&patch));
+            let request = api.patch(name, &parameters, &patch);
+            object = self.context.writer.write("patch", kind.name(), name, request).await?;
+        }
         object.managed_fields_mut().clear();
         let memory = &self.context.memory;
         let repaired = memory.has_written(&self.observed.uid, &child.reference, &child.hash)
@@ -171,7 +177,7 @@ impl Step<'_> {
     async fn resize(&self, reference: &ChildRef, replicas: u32) -> Result<(), Error> {
         let ChildRef { kind, name } = reference;
         let patch = json!({ "spec": { "replicas": replicas } });
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = managed();
         let api = self.api(reference);
         let patch = Patch::Merge(&patch);
         let request = api.patch(name, &parameters, &patch);
@@ -191,7 +197,7 @@ impl Step<'_> {
             Of::Secrets => (annotation::SECRETS, annotation::SECRETS_TELLING),
         };
         let patch = json!({ "metadata": { "annotations": { edition: told.edition, telling: told.telling() } } });
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = managed();
         let patch = Patch::Merge(&patch);
         let request = api.patch_metadata(pod, &parameters, &patch);
         match self.context.writer.write("patch", "Pod", pod, request).await {
@@ -233,7 +239,7 @@ impl Step<'_> {
         // Not over a total that somebody has set since.
         let version = self.observed.service.resource_version();
         let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = managed();
         let patch = Patch::Merge(&patch);
         let request = api.patch(name, &parameters, &patch);
         self.context.writer.write("patch", "FlyweightService", name, request).await.map(drop)
@@ -252,6 +258,11 @@ impl Step<'_> {
             self.context.events.normal(&self.observed.reference(), reason, note).await;
         }
     }
+}
+
+/// Of a patch in the operator's name.
+fn managed() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn is_gone(error: &kube::Error) -> bool {

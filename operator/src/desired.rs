@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::{resolve::Fault, settings::Settings};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ use crate::{
         telling::{Tell, lagging, unaware},
     },
     observe::Observed,
-    validate::Validated,
+    validate::{Group, Validated},
 };
 
 mod autoscaler;
@@ -25,6 +25,7 @@ mod config_map;
 mod deployment;
 mod disruption_budget;
 mod gateway;
+mod last_good;
 pub mod migration;
 mod network_policy;
 mod pod;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub replicas_to_seed: Option<u32>,
     /// Children in the order of their application.
     pub children: Vec<Child>,
+    /// While something is held back, the last good children in the place of those that it would change: they are applied first.
+    pub restore: Vec<Child>,
     /// Children that nobody wants any more.
     pub prune: Vec<ChildRef>,
     /// Pods whose mounted settings lag behind.
@@ -87,7 +90,10 @@ struct Target<'a> {
 
 /// What to do to the cluster for this verdict.
 pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Plan {
-    let Ok(validated) = verdict else { return Plan { held: Some(Held::Faults), ..Plan::default() } };
+    let Ok(validated) = verdict else {
+        let restore = if observed.service.spec.paused { Vec::new() } else { last_good::children(observed) };
+        return Plan { held: Some(Held::Faults), restore, ..Plan::default() };
+    };
     if validated.paused {
         return Plan { held: Some(Held::Paused), ..Plan::default() };
     }
@@ -112,10 +118,14 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         Trial::Passed(_) => None,
     });
     let mut children = target.children();
-    let (mut resize, mut trial, mut migration) = (Vec::new(), None, None);
+    let (mut restore, mut resize, mut trial, mut migration) = (Vec::new(), Vec::new(), None, None);
     if held.is_some() {
-        resize = target.resize();
-        children.retain(|child| target.may_change(child, waits.is_some()));
+        restore = last_good::scaled(&target);
+        children.retain(|child| target.may_change(child, waits.is_some(), &restore));
+        restore.retain(|child| !is_among(&child.reference, &children));
+        resize = target.resize(&restore);
+    } else {
+        children.extend(last_good::child(&target, &children));
     }
     if let Some(Migrating { migration: found, children: own }) = migrating {
         children.extend(held.is_some().then_some(own).into_iter().flatten());
@@ -130,7 +140,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: superfluous(observed, &children, held),
+        prune: target.superfluous(&children, held),
         tell: match held {
             Some(_) => Vec::new(),
             None => {
@@ -140,6 +150,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
             }
         },
         children,
+        restore,
         resize,
         migration,
         trial,
@@ -149,27 +160,6 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
 /// The name of the ConfigMap with the settings.
 pub fn settings_name(service: &str) -> String {
     format!("{service}-settings")
-}
-
-/// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
-fn superfluous(observed: &Observed, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
-    let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
-    let may_go = |live: &Live| match held {
-        None => true,
-        Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
-            is_canary(live) || is_migration(live)
-        }
-        Some(Held::Faults | Held::Paused | Held::CertManager | Held::Secrets) => false,
-    };
-    let mut left: Vec<ChildRef> = observed
-        .children
-        .iter()
-        .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
-        .filter(|live| may_go(live))
-        .map(|live| live.reference.clone())
-        .collect();
-    left.sort();
-    left
 }
 
 impl Target<'_> {
@@ -196,24 +186,66 @@ impl Target<'_> {
 
     /// Whether the child may change while pods are left as they are. While they `wait`, the Services that lead to them stay, too: a change of the
     /// port or the protocol belongs to pods that are not there yet.
-    fn may_change(&self, child: &Child, wait: bool) -> bool {
+    fn may_change(&self, child: &Child, wait: bool, last_good: &[Child]) -> bool {
+        let mut live = self.observed.children.iter();
         match child.reference.kind {
             ChildKind::ConfigMap | ChildKind::Deployment => false,
-            ChildKind::Service => !wait || !self.observed.children.iter().any(|live| live.reference == child.reference),
+            ChildKind::Service => {
+                !wait || !(is_among(&child.reference, last_good) || live.any(|live| live.reference == child.reference))
+            }
             _ => true,
         }
     }
 
-    /// Deployments of groups that have another number of pods than is wanted.
-    fn resize(&self) -> Vec<(ChildRef, u32)> {
+    /// Deployments of groups that have another number of pods than is wanted, and are not restored.
+    fn resize(&self, restored: &[Child]) -> Vec<(ChildRef, u32)> {
         let groups = self.validated.groups.iter();
         let wrong = groups.filter_map(|group| {
             let reference = ChildRef { kind: ChildKind::Deployment, name: self.name_of(&group.name) };
             let live = self.observed.children.iter().find(|live| live.reference == reference)?;
             let replicas = live.object.data.pointer("/spec/replicas").and_then(Value::as_u64);
-            (replicas != Some(group.replicas.into())).then_some((reference, group.replicas))
+            let is_wrong = replicas != Some(group.replicas.into());
+            (is_wrong && !is_among(&reference, restored)).then_some((reference, group.replicas))
         });
         wrong.collect()
+    }
+
+    /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
+    /// The pods of a group that is gone serve until there are others.
+    fn superfluous(&self, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
+        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
+        let may_go = |live: &Live| match held {
+            None => !self.is_relied_on(live),
+            Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
+                is_canary(live) || is_migration(live)
+            }
+            Some(Held::Faults | Held::Paused | Held::CertManager | Held::Secrets) => false,
+        };
+        let children = self.observed.children.iter();
+        let mut left: Vec<ChildRef> = children
+            .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
+            .filter(|live| may_go(live))
+            .map(|live| live.reference.clone())
+            .collect();
+        left.sort();
+        left
+    }
+
+    /// Whether an object is of a group that nobody wants any more while pods of it serve and those of a wanted group do not yet: a group that gets another
+    /// name must not leave clients without pods.
+    fn is_relied_on(&self, live: &Live) -> bool {
+        let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else { return false };
+        let mut pods = self.observed.pods.iter().filter(|pod| pod.group.as_ref() == Some(group));
+        let serves = pods.any(|pod| pod.ready && !pod.terminating && pod.canary.is_none());
+        let groups = &self.validated.groups;
+        serves
+            && groups.iter().all(|one| one.name != *group)
+            && groups.iter().any(|one| one.replicas > 0 && !self.serves(one))
+    }
+
+    /// Whether a pod of the group serves.
+    fn serves(&self, group: &Group) -> bool {
+        canary::others(self, group).any(|pod| pod.ready)
     }
 
     fn name(&self) -> &str {
@@ -284,9 +316,7 @@ impl Target<'_> {
             },
         });
         merge(&mut body, content);
-        let hash = digest(&body);
-        body["metadata"]["annotations"][annotation::APPLIED] = hash.clone().into();
-        Child { reference: ChildRef { kind, name }, body, hash }
+        seal(ChildRef { kind, name }, body)
     }
 }
 
@@ -311,6 +341,20 @@ impl Component<'_> {
             Self::Migration => "migration",
         }
     }
+}
+
+/// The child with its hash, instead of another that it may carry.
+fn seal(reference: ChildRef, mut body: Value) -> Child {
+    if let Some(annotations) = body.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(annotation::APPLIED);
+    }
+    let hash = digest(&body);
+    body["metadata"]["annotations"][annotation::APPLIED] = hash.clone().into();
+    Child { reference, body, hash }
+}
+
+fn is_among(reference: &ChildRef, children: &[Child]) -> bool {
+    children.iter().any(|child| child.reference == *reference)
 }
 
 fn merge(body: &mut Value, content: Value) {

@@ -121,7 +121,7 @@ pub fn live(child: &Child) -> Live {
 
 /// Carries a plan out, as the cluster would.
 pub fn apply(observed: &mut Observed, plan: &Plan) {
-    for child in &plan.children {
+    for child in plan.restore.iter().chain(&plan.children) {
         observed.children.retain(|live| live.reference != child.reference);
         observed.children.push(live(child));
     }

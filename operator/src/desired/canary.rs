@@ -7,7 +7,7 @@ use crds::{annotations::RESTARTED_AT, settings::Settings};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Component, Target, config_map, deployment, digest, gateway};
+use super::{Component, Target, config_map, deployment, digest, gateway, last_good::Former};
 use crate::{
     child::{Child, ChildKind, ChildRef, Live, annotation, label},
     observe::{Observed, ObservedPod},
@@ -81,24 +81,26 @@ pub(super) fn identity(template: &Value) -> String {
     digest(&template)
 }
 
-/// Whether the group's pods would be replaced by others, and one of them serves. A group that has the canary's name goes without, and so does a
-/// change to TLS or from it: clients speak to all pods in one way, so one of the other kind would fail its part of them.
+/// Whether the group's pods would be replaced by others, and one of them serves, or would if somebody had not taken their Deployment away; what has been
+/// tried stays so whatever becomes of them. A group that has the canary's name goes without, and so does a change to TLS or from it: clients speak to all
+/// pods in one way, so one of the other kind would fail its part of them.
 fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
     let running = target.observed.running.as_ref().and_then(|running| running.settings.as_ref());
     if running.is_some_and(|running| is_over_tls(running) != is_over_tls(target.settings())) {
         return false;
     }
-    let name = target.name_of(&group.name);
-    let live = target.observed.children.iter().find(|live| {
-        live.reference.kind == ChildKind::Deployment
-            && live.reference.name == name
-            && live.annotation(annotation::TEMPLATE).is_some()
-    });
-    let wanted = identity(&deployment::template(target, group, &super::settings_name(target.name())));
-    let changes = live.is_some_and(|live| live.annotation(annotation::TEMPLATE) != Some(&wanted));
-    let serves = others(target, group).any(|pod| pod.ready);
+    let Some(former) = Former::of(target, group) else { return false };
+    let changes = former.identity.is_some() && former.differs(target, group);
     let taken = target.validated.groups.iter().any(|other| other.name == format!("{}-canary", group.name));
-    changes && serves && !taken
+    let counts = || target.serves(group) || former.is_gone || tried(target, group, &key(target)).is_some();
+    changes && !taken && counts()
+}
+
+/// The canary's Deployment, where it is there for this change.
+fn tried<'a>(target: &Target<'a>, group: &Group, key: &str) -> Option<&'a Live> {
+    let reference = reference(target, group);
+    let live = target.observed.children.iter().find(|live| live.reference == reference)?;
+    (live.annotation(annotation::CANARY) == Some(key)).then_some(live)
 }
 
 fn is_over_tls(settings: &Settings) -> bool {
@@ -115,7 +117,7 @@ fn key(target: &Target<'_>) -> String {
 }
 
 /// The pods of the group that run on.
-fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<Item = &'a ObservedPod> {
+pub(super) fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<Item = &'a ObservedPod> {
     let name = group.name.clone();
     let pods = target.observed.pods.iter();
     pods.filter(move |pod| pod.group.as_ref() == Some(&name) && pod.canary.is_none() && !pod.terminating)

@@ -8,9 +8,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Component, Target, canary, config_map, deployment, digest, pod};
+use super::{Component, Target, config_map, deployment, digest, last_good::Former, pod};
 use crate::{
-    child::{Child, ChildKind, ChildRef, Live, annotation, label},
+    child::{Child, ChildKind, Live, label},
     validate::Group,
 };
 
@@ -64,25 +64,18 @@ pub(super) fn is_migration(live: &Live) -> bool {
     live.object.labels().get(label::COMPONENT).is_some_and(|component| component == Component::Migration.name())
 }
 
-/// Whether pods of another image are there, and a store that has to know of the new one. An image that somebody else set is no change: it is repaired.
+/// Whether pods of another image are there, or were before somebody took their Deployment away, and a store that has to know of the new one. An image that
+/// somebody else set is no change: it is repaired.
 fn is_needed(target: &Target<'_>) -> bool {
     let has_tables =
         |backend: &BackendSettings| matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
-    let settings = super::settings_name(target.name());
     let changes = |group: &Group| {
-        let reference = ChildRef { kind: ChildKind::Deployment, name: target.name_of(&group.name) };
-        let live = target.observed.children.iter().find(|live| live.reference == reference);
-        let wanted = canary::identity(&deployment::template(target, group, &settings));
-        live.is_some_and(|live| {
-            runs_another(live, &target.validated.image) && live.annotation(annotation::TEMPLATE) != Some(&wanted)
+        Former::of(target, group).is_some_and(|former| {
+            let another = former.image.as_ref().is_some_and(|image| *image != target.validated.image);
+            another && former.differs(target, group)
         })
     };
     target.settings().backends.iter().any(has_tables) && target.validated.groups.iter().any(changes)
-}
-
-fn runs_another(live: &Live, wanted: &str) -> bool {
-    let image = live.object.data.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
-    image.is_some_and(|image| image != wanted)
 }
 
 fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
@@ -230,7 +223,9 @@ mod tests {
         observed.pods.clear();
         let plan = planned(&observed);
         assert_eq!(plan.held, None);
-        assert_eq!(names(&plan), ["ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"]);
+        let after =
+            ["ConfigMap shop-last-good", "ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"];
+        assert_eq!(names(&plan), after);
         assert_eq!(plan.prune.len(), 2, "{:?}", plan.prune);
         apply(&mut observed, &plan);
         assert_eq!((planned(&observed).held, planned(&observed).prune.len()), (None, 0));

@@ -100,6 +100,8 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
 pub(super) fn deployment_spec(target: &Target<'_>, component: Component<'_>, replicas: u32, template: Value) -> Value {
     json!({ "spec": {
         "replicas": replicas,
+        // said, so that a rollout that somebody paused goes on
+        "paused": false,
         "revisionHistoryLimit": 3,
         "selector": { "matchLabels": target.selector(component) },
         "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },

@@ -79,6 +79,7 @@ fn a_service_has_these_children_in_this_order() {
         names(&planned(&everything())),
         [
             "ServiceAccount shop",
+            "ConfigMap shop-last-good",
             "ConfigMap shop-settings",
             "Service shop",
             "Service shop-catalog",
@@ -122,7 +123,10 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
     let container = &pod["containers"][0];
     assert_eq!(deployment["spec"]["replicas"], 2);
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
-    assert_eq!(deployment["spec"]["revisionHistoryLimit"], 3);
+    assert_eq!(
+        (&deployment["spec"]["revisionHistoryLimit"], &deployment["spec"]["paused"]),
+        (&json!(3), &json!(false))
+    );
     assert_eq!(pod["terminationGracePeriodSeconds"], 60);
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -245,10 +249,37 @@ fn what_nobody_wants_any_more_is_pruned() {
     let mut fewer = observed_with(|spec| {
         spec["replicaGroups"].as_array_mut().unwrap().truncate(1);
     });
-    fewer.children = observed.children;
+    settle(&mut fewer);
+    fewer.children.extend(observed.children.into_iter().filter(|live| live.reference.name == "shop-catalog"));
     let pruned: Vec<String> =
         planned(&fewer).prune.iter().map(|child| format!("{} {}", child.kind.name(), child.name)).collect();
     assert_eq!(pruned, ["Service shop-catalog", "Deployment shop-catalog", "PodDisruptionBudget shop-catalog"]);
+}
+
+#[test]
+fn a_group_that_is_gone_serves_until_its_successor_does() {
+    let mut before = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]));
+    settle(&mut before);
+    let mut observed = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "web", "replicas": 2 }]));
+    (observed.children, observed.pods, observed.running) = (before.children, before.pods, before.running);
+    let plan = planned(&observed);
+    assert_eq!((plan.held, &plan.trial, plan.prune.len()), (None, &None, 0), "nobody else serves yet");
+    assert!(names(&plan).contains(&"Deployment shop-web".to_owned()));
+    crate::fixture::apply(&mut observed, &plan);
+    let mut pod = observed.pods[0].clone();
+    (pod.group, pod.ready) = (Some("web".to_owned()), false);
+    observed.pods.push(pod);
+    assert!(planned(&observed).prune.is_empty(), "its pod only starts");
+    observed.pods[2].ready = true;
+    let pruned: Vec<String> = planned(&observed).prune.iter().map(|one| one.kind.name().to_owned()).collect();
+    assert_eq!(pruned, ["Service", "Deployment", "PodDisruptionBudget"]);
+    observed.pods.clear();
+    let mut none = observed_with(|spec| {
+        spec["replicaGroups"] = json!([{ "name": "web" }]);
+        spec["replicas"] = json!(0);
+    });
+    none.children = observed.children;
+    assert_eq!(planned(&none).prune.len(), 3, "where none is wanted none is waited for");
 }
 
 #[test]
@@ -256,6 +287,7 @@ fn faults_and_a_pause_leave_everything_as_it_is() {
     let mut faulty = observed();
     settle(&mut faulty);
     faulty.pools.clear();
+    faulty.children.retain(|live| live.reference.name != "shop-last-good");
     assert_eq!(planned(&faulty), Plan { held: Some(Held::Faults), ..Plan::default() });
     let paused = observed_with(|spec| spec["paused"] = json!(true));
     assert_eq!(planned(&paused), Plan { held: Some(Held::Paused), ..Plan::default() });
@@ -336,8 +368,9 @@ fn a_request_to_restart_changes_every_pod_and_nothing_else() {
     observed.service = service.into();
     let after = planned(&observed);
     for (before, after) in before.children.iter().zip(&after.children) {
-        let is_deployment = before.reference.kind == ChildKind::Deployment;
-        assert_eq!(before.hash != after.hash, is_deployment, "{:?}", before.reference);
+        let ChildRef { kind, name } = &before.reference;
+        let follows = *kind == ChildKind::Deployment || name == "shop-last-good";
+        assert_eq!(before.hash != after.hash, follows, "{kind:?} {name}");
     }
 }
 
@@ -351,7 +384,7 @@ fn a_changed_secret_is_told_to_the_pods_that_were_there_and_replaces_none() {
     observed.secrets.insert("shop-mysql".to_owned(), "2".to_owned());
     let rotated = planned(&observed);
     for (before, after) in before.children.iter().zip(&rotated.children) {
-        let notes = before.reference.kind == ChildKind::ConfigMap;
+        let notes = before.reference.name == "shop-settings";
         assert_eq!(before.hash != after.hash, notes, "{:?}", before.reference);
     }
     // Once it is written down, with a pod that came later.

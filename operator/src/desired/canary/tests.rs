@@ -137,7 +137,9 @@ fn a_canary_that_does_no_worse_lets_the_others_follow() {
     let plan = planned(&observed);
     let Some(Trial::Passed(what)) = &plan.trial else { panic!("{:?}", plan.trial) };
     assert!(what.contains("main answered 500 requests, 1 of them failed") && what.contains("catalog"), "{what}");
-    assert_eq!(names(&plan), ["ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"]);
+    let after =
+        ["ConfigMap shop-last-good", "ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"];
+    assert_eq!(names(&plan), after);
     let pruned: Vec<&str> = plan.prune.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(
         pruned,
@@ -309,8 +311,15 @@ fn scaling_goes_on_meanwhile() {
     service.spec.replicas = Some(6);
     observed.service = service.into();
     let plan = planned(&observed);
+    let deployments = plan.restore.iter().filter(|child| child.reference.kind == ChildKind::Deployment);
+    let pods = deployments.map(|child| (child.reference.name.as_str(), child.body["spec"]["replicas"].as_u64()));
+    assert_eq!(pods.collect::<Vec<_>>(), [("shop-catalog", Some(2)), ("shop-main", Some(4))]);
+    assert_eq!(plan.resize, []);
+    // where nothing is kept, their number alone is changed
+    observed.children.retain(|live| live.reference.name != "shop-last-good");
+    let plan = planned(&observed);
     let resized: Vec<(&str, u32)> = plan.resize.iter().map(|(one, replicas)| (one.name.as_str(), *replicas)).collect();
-    assert_eq!(resized, [("shop-main", 4), ("shop-catalog", 2)]);
+    assert_eq!((resized, plan.restore), (vec![("shop-main", 4), ("shop-catalog", 2)], vec![]));
 }
 
 #[test]

@@ -75,10 +75,10 @@ pub enum ChildKind {
     Certificate,
     /// The resolved settings.
     ConfigMap,
+    /// Which traffic may pass: before clients are led another way.
+    NetworkPolicy,
     /// What clients and the gateway connect to.
     Service,
-    /// Which traffic may pass.
-    NetworkPolicy,
     /// What brings the stores up to another image.
     Job,
     /// The pods.
@@ -95,8 +95,8 @@ impl ChildKind {
         Self::ServiceAccount,
         Self::Certificate,
         Self::ConfigMap,
-        Self::Service,
         Self::NetworkPolicy,
+        Self::Service,
         Self::Job,
         Self::Deployment,
         Self::PodDisruptionBudget,

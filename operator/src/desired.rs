@@ -174,7 +174,7 @@ impl Target<'_> {
             children.extend([gateway::child(self, replicas), disruption_budget::of_gateway(self)]);
         }
         children.extend(self.validated.autoscaling.as_ref().map(|auto| autoscaler::child(self, auto)));
-        children.extend(self.validated.network_policy.then(|| network_policy::child(self)));
+        children.extend(self.validated.network_policy.then(|| network_policy::children(self)).into_iter().flatten());
         children.sort_by(|a, b| a.reference.cmp(&b.reference));
         children
     }

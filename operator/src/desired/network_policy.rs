@@ -1,20 +1,20 @@
-//! NetworkPolicy: only the needed traffic. Clients of the namespace reach the API; whoever scrapes reaches the admin port, which holds no data.
-//! Stores are named in Secrets that the operator never reads, so the way out stays open for TCP, and for DNS.
+//! NetworkPolicy: only the needed traffic. Clients of the namespace reach the API, through the gateway alone where there is one; whoever scrapes reaches the
+//! admin port, which holds no data. Stores are named in Secrets that the operator never reads, so the way out stays open for TCP, and for DNS.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Component, Target};
-use crate::child::{Child, ChildKind, label};
+use super::{Component, Target, service};
+use crate::child::{Child, ChildKind, ChildRef, label};
 
-/// The policy of all pods of the service, the gateway's included.
-pub(super) fn child(target: &Target<'_>) -> Child {
+/// The policy of all pods of the service, the gateway's included, and the one that lets clients reach the gateway. What several policies allow adds up.
+pub(super) fn children(target: &Target<'_>) -> Vec<Child> {
     let mut pods = target.selector(Component::Dataplane);
     pods.remove(label::COMPONENT);
     let content = json!({ "spec": {
         "podSelector": { "matchLabels": pods },
         "policyTypes": ["Egress", "Ingress"],
         "ingress": [
-            { "from": [{ "podSelector": {} }], "ports": [{ "port": 8080, "protocol": "TCP" }] },
+            api(if is_closed(target) { json!({ "matchLabels": target.selector(Component::Gateway) }) } else { json!({}) }),
             { "ports": [{ "port": 9090, "protocol": "TCP" }] },
         ],
         "egress": [
@@ -22,5 +22,120 @@ pub(super) fn child(target: &Target<'_>) -> Child {
             { "ports": [{ "port": 1, "endPort": 65535, "protocol": "TCP" }] },
         ],
     }});
-    target.child(ChildKind::NetworkPolicy, target.name().to_owned(), Component::Dataplane, json!({}), content)
+    let all =
+        target.child(ChildKind::NetworkPolicy, target.name().to_owned(), Component::Dataplane, json!({}), content);
+    let gateway = target.validated.gateway.map(|_| {
+        let content = json!({ "spec": {
+            "podSelector": { "matchLabels": target.selector(Component::Gateway) },
+            "policyTypes": ["Ingress"],
+            "ingress": [api(json!({}))],
+        }});
+        target.child(ChildKind::NetworkPolicy, gateway_name(target), Component::Gateway, json!({}), content)
+    });
+    [all].into_iter().chain(gateway).collect()
+}
+
+/// From these pods of the namespace to the API.
+fn api(from: Value) -> Value {
+    json!({ "from": [{ "podSelector": from }], "ports": [{ "port": 8080, "protocol": "TCP" }] })
+}
+
+fn gateway_name(target: &Target<'_>) -> String {
+    target.name_of("gateway")
+}
+
+/// Whether only the gateway may reach the pods: once clients are led to it, and may reach it.
+fn is_closed(target: &Target<'_>) -> bool {
+    let reference = ChildRef { kind: ChildKind::NetworkPolicy, name: gateway_name(target) };
+    let is_open = target.observed.children.iter().any(|live| live.reference == reference);
+    target.validated.gateway.is_some() && is_open && !service::reaches_pods(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        desired::{Plan, plan},
+        fixture::{apply, observed_with, settle},
+        observe::{Observed, ObservedPod},
+        validate::validate,
+    };
+
+    fn shop(gateway: &Value) -> Observed {
+        observed_with(|spec| {
+            spec["networkPolicy"] = json!(true);
+            spec["gateway"] = gateway.clone();
+        })
+    }
+
+    fn look(observed: &mut Observed) -> Plan {
+        let plan = plan(observed, &validate(observed));
+        apply(observed, &plan);
+        plan
+    }
+
+    /// Who may reach port 8080 of the policy's pods.
+    fn from(plan: &Plan, name: &str) -> Option<Value> {
+        let mut policies = plan.children.iter().filter(|child| child.reference.kind == ChildKind::NetworkPolicy);
+        let policy = policies.find(|child| child.reference.name == name)?;
+        let rule = &policy.body["spec"]["ingress"][0];
+        assert_eq!(rule["ports"][0]["port"], 8080);
+        Some(rule["from"][0]["podSelector"].clone())
+    }
+
+    #[test]
+    fn without_a_gateway_the_namespace_reaches_the_pods() {
+        let mut observed = shop(&Value::Null);
+        for _ in 0..2 {
+            let plan = look(&mut observed);
+            assert_eq!((from(&plan, "shop"), from(&plan, "shop-gateway")), (Some(json!({})), None));
+        }
+    }
+
+    #[test]
+    fn behind_a_gateway_only_the_gateway_reaches_the_pods() {
+        let mut observed = shop(&json!({}));
+        assert_eq!(from(&look(&mut observed), "shop"), Some(json!({})), "until they may reach the gateway");
+        let plan = look(&mut observed);
+        assert_eq!(from(&plan, "shop-gateway"), Some(json!({})), "clients reach the gateway");
+        let gateway = plan
+            .children
+            .iter()
+            .find(|child| child.reference == ChildRef { kind: ChildKind::Deployment, name: "shop-gateway".to_owned() });
+        let labels = &gateway.unwrap().body["spec"]["template"]["metadata"]["labels"];
+        let selector = from(&plan, "shop").unwrap()["matchLabels"].clone();
+        assert!(selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value), "{selector}");
+        assert_eq!(selector[label::COMPONENT], "gateway");
+        let policy = plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
+        let admin = &policy.body["spec"]["ingress"][1];
+        assert_eq!(
+            (&admin["ports"][0]["port"], admin.get("from")),
+            (&json!(9090), None),
+            "the operator asks pods there"
+        );
+        assert_eq!(look(&mut observed), plan, "and so it stays");
+    }
+
+    #[test]
+    fn the_pods_close_after_clients_have_gone_over_and_open_before_they_come_back() {
+        let mut observed = shop(&Value::Null);
+        settle(&mut observed);
+        observed.service = shop(&json!({})).service;
+        // No canary takes the change first where it is not known what ran before.
+        let is_known = |name: &str| ["shop-main", "shop-catalog", "shop-last-good"].contains(&name);
+        observed.children.retain(|live| live.reference.kind == ChildKind::Service || !is_known(&live.reference.name));
+        for _ in 0..2 {
+            let plan = look(&mut observed);
+            assert_eq!(from(&plan, "shop"), Some(json!({})), "nobody could take over yet");
+        }
+        observed.pods.push(ObservedPod { name: "shop-gateway-0".to_owned(), ready: true, ..ObservedPod::default() });
+        assert_eq!(from(&look(&mut observed), "shop"), Some(json!({})), "clients go over first");
+        let plan = look(&mut observed);
+        assert_ne!(from(&plan, "shop"), Some(json!({})));
+        observed.service = shop(&Value::Null).service;
+        let plan = look(&mut observed);
+        assert_eq!((from(&plan, "shop"), from(&plan, "shop-gateway")), (Some(json!({})), None));
+        let place = |kind| plan.children.iter().position(|child| child.reference.kind == kind);
+        assert!(place(ChildKind::NetworkPolicy) < place(ChildKind::Service));
+    }
 }

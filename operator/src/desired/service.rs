@@ -31,14 +31,15 @@ pub(super) fn front(target: &Target<'_>) -> Child {
 /// Whether clients still reach the pods and no gateway could take over.
 fn is_awaited(target: &Target<'_>) -> bool {
     let observed = target.observed;
-    let selects = |live: &Live| {
-        let selector = live.object.data.pointer("/spec/selector")?;
-        Some(selector.get(label::COMPONENT)?.as_str()? == Component::Dataplane.name())
-    };
-    let reaches_pods = front_of(target).and_then(selects).unwrap_or(false);
     let serve =
         |gateway: bool| observed.pods.iter().any(|pod| pod.group.is_none() == gateway && pod.ready && !pod.terminating);
-    reaches_pods && serve(false) && !serve(true)
+    reaches_pods(target) && serve(false) && !serve(true)
+}
+
+/// Whether clients reach the pods themselves until now.
+pub(super) fn reaches_pods(target: &Target<'_>) -> bool {
+    let selector = front_of(target).and_then(|live| live.object.data.pointer("/spec/selector"));
+    selector.is_some_and(|selector| selector[label::COMPONENT] == Component::Dataplane.name())
 }
 
 /// How clients reach the API: as before a change to TLS or from it for as long as no pod of the change is ready, so that one which does not work
@@ -75,4 +76,55 @@ pub(super) fn of_group(target: &Target<'_>, group: &Group) -> Child {
         "ports": [{ "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "appProtocol": scheme(target) }],
     }});
     target.child(ChildKind::Service, target.name_of(&group.name), component, json!({}), content)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        desired::{Plan, plan},
+        fixture::{apply, observed, observed_with, settle, validated},
+        observe::Observed,
+        validate::validate,
+    };
+
+    fn planned(observed: &Observed) -> Plan {
+        plan(observed, &validate(observed))
+    }
+
+    /// The port that clients call, and how.
+    fn front(plan: &Plan) -> (Value, Value) {
+        let mut children = plan.children.iter();
+        let front = children.find(|child| child.reference.kind == ChildKind::Service && child.reference.name == "shop");
+        let port = &front.unwrap().body["spec"]["ports"][0];
+        (port["port"].clone(), port["appProtocol"].clone())
+    }
+
+    #[test]
+    fn a_change_to_tls_moves_the_port_once_a_pod_of_it_is_ready() {
+        let (plain, over_tls) = ((json!(80), json!("http")), (json!(443), json!("https")));
+        let mut observed = observed();
+        settle(&mut observed);
+        let tls = |spec: &mut Value| spec["security"]["tls"] = json!({ "secretRef": { "name": "shop-tls" } });
+        observed.service = observed_with(tls).service;
+        observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
+        let plan = planned(&observed);
+        assert_eq!((plan.held, front(&plan)), (None, plain.clone()));
+        apply(&mut observed, &plan);
+        let mut new = observed.pods[0].clone();
+        (new.rolling, new.ready) = (Some(validated(&observed).rolling), false);
+        observed.pods.push(new);
+        assert_eq!(front(&planned(&observed)), plain, "it only starts");
+        let new = observed.pods.last_mut().unwrap();
+        (new.ready, new.terminating) = (true, true);
+        assert_eq!(front(&planned(&observed)), plain, "it ends again");
+        observed.pods.last_mut().unwrap().terminating = false;
+        let plan = planned(&observed);
+        assert_eq!(front(&plan), over_tls);
+        apply(&mut observed, &plan);
+        observed.pods.pop();
+        assert_eq!(front(&planned(&observed)), over_tls, "it does not go back");
+    }
 }

@@ -20,10 +20,29 @@ for values in charts/flyweight/ci/*.yaml; do
     "$helm" lint --strict charts/flyweight --values "$values"
     "$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --namespace flyweight-system --values "$values" >/dev/null
 done
+render() { "$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" "$@"; }
+fail() {
+    echo "$*" >&2
+    exit 1
+}
 # what is off by default is there when it is asked for, and the chart of the version before can still be read
-everything=$("$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --values charts/flyweight/ci/everything.yaml)
+everything=$(render --values charts/flyweight/ci/everything.yaml)
 for kind in ServiceMonitor PodMonitor PodDisruptionBudget Role; do
-    grep -qx "kind: $kind" <<<"$everything" || { echo "the chart has no $kind" >&2 && exit 1; }
+    grep -qx "kind: $kind" <<<"$everything" || fail "the chart has no $kind"
+done
+# monitors: only where they are enabled, and where the cluster knows their kind or they are forced
+for monitor in serviceMonitor podMonitor; do
+    kind=${monitor^}
+    known=(--api-versions "monitoring.coreos.com/v1/$kind")
+    on=(--set "metrics.$monitor.enabled=true")
+    grep -qx "kind: $kind" < <(render "${on[@]}" "${known[@]}") || fail "no $kind where the cluster knows it"
+    grep -qx "kind: $kind" < <(render "${on[@]}" --set "metrics.$monitor.force=true") || fail "no $kind where it is forced"
+    ! grep -qx "kind: $kind" < <(render "${on[@]}") || fail "a $kind that the cluster does not know: the install would fail"
+    ! grep -qx "kind: $kind" < <(render "${known[@]}" --set "metrics.$monitor.force=true") || fail "a $kind that nobody enabled"
+done
+# the notes say what keeps a service from being deleted once there is no operator; `helm template` does not print them
+for part in flyweight.dev/drain '"finalizers":null' "delete fws --all"; do
+    grep -qF -- "$part" charts/flyweight/templates/NOTES.txt || fail "NOTES.txt does not say: $part"
 done
 if grep -qx "kind: ClusterRole" < <("$helm" template flyweight charts/flyweight --kube-version "$KUBE_VERSION" --values charts/flyweight/ci/everything.yaml --set rbac.aggregate=false); then
     echo "named namespaces must not need rights in the whole cluster" >&2

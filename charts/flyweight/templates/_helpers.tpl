@@ -40,6 +40,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* "true" where a monitor is wanted and the cluster knows its kind, or where it is forced: (list . KIND VALUES). */}}
+{{- define "flyweight.monitor" -}}
+{{- $root := index . 0 }}{{ $kind := index . 1 }}{{ $values := index . 2 }}
+{{- $known := $root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" $kind) }}
+{{- if and $values.enabled (or $known $values.force) }}true{{ end }}
+{{- end }}
+
 {{- define "flyweight.image" -}}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest }}

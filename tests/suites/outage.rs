@@ -146,7 +146,8 @@ async fn connections_run_out(stage: &mut Stage) {
     let api = stage.api.clone();
     let id = format!("locked-{}", rand::random::<u32>());
     let user = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" });
-    assert_eq!(api.post("/api/v1/users", &user).await.status, 201);
+    let created = api.post("/api/v1/users", &user).await;
+    assert_eq!(created.status, 201, "{}", created.text);
     let few = [("MAX_CONNECTIONS", "2"), ("CONNECTION_TIMEOUT", "300ms")];
     tokio::task::block_in_place(|| {
         stage.data_plane.kill();

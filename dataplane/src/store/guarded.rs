@@ -1,7 +1,13 @@
 //! A store behind a breaker: while it does not answer, calls are refused at once instead of waiting for their deadlines, so that what waits for a frozen
 //! store takes no places from what it has no part in.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::timeout;
@@ -34,6 +40,8 @@ pub struct GuardedStore {
 struct Guard {
     breaker: Breaker,
     slow: Duration,
+    /// Calls that were answered so far.
+    answers: AtomicU64,
 }
 
 impl GuardedStore {
@@ -45,7 +53,7 @@ impl GuardedStore {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { breaker: Breaker::new(THRESHOLD, OPEN_FOR), slow: SLOW }
+        Self { breaker: Breaker::new(THRESHOLD, OPEN_FOR), slow: SLOW, answers: AtomicU64::new(0) }
     }
 }
 
@@ -54,9 +62,14 @@ impl Guard {
         let Some(permit) = self.breaker.try_acquire() else {
             return Err(StoreError::Unavailable("it does not answer, and is left alone for a moment".to_owned()));
         };
+        let before = self.answers.load(Ordering::Relaxed);
         let mut work = std::pin::pin!(work);
         let Ok(outcome) = timeout(self.slow, &mut work).await else {
-            if permit.failure() {
+            // a store that has answered others meanwhile is there: this call waits for something else, or for a store that has just come back
+            let is_silent = self.answers.load(Ordering::Relaxed) == before;
+            if !is_silent {
+                drop(permit);
+            } else if permit.failure() {
                 tracing::debug!("a store does not answer: calls are refused at once for a moment");
             }
             return work.await;
@@ -65,7 +78,10 @@ impl Guard {
             // said soon: it costs nobody a place, and says nothing of those that wait
             Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => drop(permit),
             // it answered, whatever it said
-            Ok(_) | Err(_) => permit.success(),
+            Ok(_) | Err(_) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                permit.success();
+            }
         }
         outcome
     }
@@ -117,7 +133,7 @@ impl RecordStore for GuardedStore {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -139,5 +155,19 @@ mod tests {
         assert!(all.iter().all(Result::is_err), "their own deadlines end them");
         assert!(matches!(answers().await, Err(StoreError::Unavailable(_))));
         assert_eq!(asked.load(Ordering::Relaxed), THRESHOLD, "it was not asked");
+    }
+
+    #[tokio::test]
+    async fn one_that_answers_others_meanwhile_is_not() {
+        let slow = Duration::from_millis(10);
+        let guard = Guard { slow, ..Guard::default() };
+        let hangs = || timeout(slow * 4, guard.call(std::future::pending::<Result<(), StoreError>>()));
+        let answers = async || guard.call(async { Ok::<_, StoreError>(()) }).await;
+        let all = futures::future::join_all((0..THRESHOLD * 2).map(|_| hangs()));
+        let (all, ()) = tokio::join!(all, async {
+            answers().await.unwrap();
+        });
+        assert!(all.iter().all(Result::is_err));
+        answers().await.unwrap();
     }
 }

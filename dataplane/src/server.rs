@@ -1,4 +1,4 @@
-//! Takes connections for a service: bounded in number, no slow headers, a graceful end.
+//! Takes connections for a service: bounded in number and in silence, a graceful end.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,8 +36,10 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may stand until the head of its next request is whole. Clients and load balancers keep connections for 60 or 90 s of silence: the
+/// server must not be the first to end them, or a request is lost that was sent at the same moment. A head that comes slowly holds no more than a
+/// connection without one, so both have the same time.
+const SILENCE_MAX: Duration = Duration::from_secs(100);
 
 /// How long requests under way may take to end once the listener is closed.
 const GRACE: Duration = Duration::from_secs(25);
@@ -61,9 +63,9 @@ where
         connections.spawn(async move {
             let client = ClientConnection { peer, memory: Arc::default() };
             match tls {
-                None => converse(stream, client, service, closing).await,
+                None => converse(stream, client, service, closing, SILENCE_MAX).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, client, service, closing).await,
+                    Ok(Ok(stream)) => converse(stream, client, service, closing, SILENCE_MAX).await,
                     Ok(Err(error)) => debug!(%peer, %error, "TLS could not be agreed on"),
                     Err(_) => debug!(%peer, "TLS was not agreed on in time"),
                 },
@@ -80,8 +82,13 @@ where
 }
 
 /// Answers the requests of one connection.
-async fn converse<S, I>(stream: I, client: ClientConnection, answers: S, closing: CancellationToken)
-where
+async fn converse<S, I>(
+    stream: I,
+    client: ClientConnection,
+    answers: S,
+    closing: CancellationToken,
+    silence_max: Duration,
+) where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -94,7 +101,7 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(silence_max)
         .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -123,6 +130,42 @@ async fn accept(
             warn!(%error, "a connection could not be taken");
             tokio::time::sleep(Duration::from_millis(50)).await;
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// The longest that clients in use keep a connection that they do not use: Go's `http.Transport` and reqwest.
+    const KEPT_BY_CLIENTS: Duration = Duration::from_secs(90);
+
+    #[tokio::test]
+    async fn a_connection_ends_once_it_was_silent_for_its_time_and_no_sooner() {
+        // otherwise a request is lost that a client sends over a connection that it keeps
+        const { assert!(SILENCE_MAX.as_secs() > KEPT_BY_CLIENTS.as_secs()) };
+        let silence = Duration::from_millis(200);
+        for half_a_head in ["", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+            let (mut stream, theirs) = duplex(4096);
+            let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+            let answers = tower::service_fn(async |_: Request| Ok(Response::new(Body::from("answered"))));
+            tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), silence));
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = [0; 4096];
+            let length = stream.read(&mut answer).await.unwrap();
+            let answered = Instant::now();
+            assert!(answer[..length].ends_with(b"answered"));
+            stream.write_all(half_a_head.as_bytes()).await.unwrap();
+            let mut rest = Vec::new();
+            // it ends with an answer of 408 or with none
+            stream.read_to_end(&mut rest).await.unwrap();
+            let silent = answered.elapsed();
+            assert!(silent >= silence.mul_f64(0.9), "{half_a_head:?}: ended after {silent:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod lines;
 mod stages;
 mod sweep;
 mod texts;
+mod turns;
 mod work;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     lines::{Job, Lines, Places},
     texts::Texts,
+    turns::Turns,
 };
 use super::{
     dead_letters::DeadLetters,
@@ -82,6 +84,7 @@ pub struct Pipeline {
     /// Orders that a worker has at this moment.
     busy: Mutex<HashSet<Key>>,
     places: Places,
+    turns: Turns,
     texts: Texts,
     /// Where the next sweep over due orders goes on; at the oldest where there is none.
     swept: Mutex<Option<Position>>,
@@ -141,6 +144,7 @@ impl Pipeline {
             lines: Lines::new(&settings.workers, registry)?,
             busy: Mutex::default(),
             places: Places::new(PLACES),
+            turns: Turns::default(),
             texts: Texts::default(),
             swept: Mutex::default(),
             tasks: TaskTracker::new(),

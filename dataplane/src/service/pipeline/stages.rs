@@ -86,6 +86,7 @@ impl Pipeline {
             ))),
             Held::Crowded => Err(ServiceError::Contended),
         };
+        let _turn = self.turns.at(product).await;
         match products.adjust_while(product, ACTOR, hold, &|| Box::pin(self.is_unmoved(case))).await {
             Ok(Adjusted::Changed(_) | Adjusted::Unchanged) => Ok(Hold::Held),
             Ok(Adjusted::Refused) => Ok(Hold::Moved),
@@ -141,6 +142,7 @@ impl Pipeline {
         let Some(products) = &self.parts.products else { return Ok(Adjusted::Unchanged) };
         let schema = products.schema();
         let settle = |current: &Record| Ok(stock::settle(schema, &current.values, order, settling));
+        let _turn = self.turns.at(product).await;
         match products.adjust_while(product, ACTOR, settle, still).await {
             // a product that was deleted took its holds with it
             Err(ServiceError::NotFound) => Ok(Adjusted::Unchanged),

@@ -274,6 +274,28 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_change_a_product_one_after_the_other() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let lamp = "lamp".parse().unwrap();
+    let place_of = |product: &str| shop.pipeline.turns.place_of(&product.parse().unwrap());
+    let other = (0..).map(|n| format!("vase{n}")).find(|name| place_of(name) != place_of("lamp")).unwrap();
+    shop.product(&other, 5).await;
+    let waits = shop.order(&[("lamp", 1)]).await;
+    let turn = shop.pipeline.turns.at(&lamp).await;
+    let goes_on = async {
+        for _ in 0..5 {
+            let order = shop.order(&[(&other, 1)]).await;
+            shop.drive(&order).await;
+        }
+        assert_eq!(shop.stock("lamp").await, 5, "it is another's turn");
+        drop(turn);
+    };
+    tokio::join!(shop.drive(&waits), goes_on);
+    assert_eq!((shop.status(&waits).await, shop.stock("lamp").await), ("completed".to_owned(), 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_placed_anew_under_the_key_of_a_deleted_one_pays_anew() {
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;

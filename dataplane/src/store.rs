@@ -1,8 +1,9 @@
 //! Where records live: one trait, kept by SQL (MySQL, MariaDB, SQLite) and documents (MongoDB), each to one conformance suite.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
@@ -61,6 +62,18 @@ pub trait RecordStore: Send + Sync {
 
     /// The committed events that are not yet published.
     fn outbox(&self) -> Arc<dyn Outbox>;
+}
+
+/// By when a unit must be done: its own deadline, or `call` from now.
+///
+/// # Errors
+/// `Unavailable` where that is over already: nothing was begun.
+fn due(deadline: Option<std::time::Instant>, call: Duration) -> Result<Instant, StoreError> {
+    let (now, deadline) = (Instant::now(), deadline.map(Instant::from_std));
+    match deadline.is_some_and(|deadline| deadline <= now) {
+        true => Err(StoreError::Unavailable("the time for this change was over before it was begun".to_owned())),
+        false => Ok(deadline.map_or(now + call, |deadline| deadline.min(now + call))),
+    }
 }
 
 /// Why a store did not do what it was asked. Nothing was changed, but for `Unknown`.

@@ -25,6 +25,8 @@ pub struct Mood {
     pub hang_percent: u32,
     /// Whether charges of users whose id starts with `poison` are refused as wrong.
     pub refuse_poison: bool,
+    /// How long each charge takes.
+    pub delay: Duration,
 }
 
 /// A bank on a free port. Users whose id starts with `poor` are declined.
@@ -39,6 +41,9 @@ pub struct Bank {
 struct Books {
     mood: Mood,
     calls: u64,
+    /// Charges that are being made, and the most at the same time since that was asked.
+    under_way: usize,
+    most: usize,
     keys: BTreeSet<String>,
     /// By their keys: the order and the amount.
     charged: BTreeMap<String, (String, String)>,
@@ -77,6 +82,14 @@ impl Bank {
         (books.calls, books.keys.len() as u64)
     }
 
+    /// The most charges that were being made at the same time since this was asked.
+    pub fn most_at_once(&self) -> usize {
+        let mut books = self.books();
+        let most = books.most;
+        books.most = books.under_way;
+        most
+    }
+
     /// What customers have paid and not got back: for each order the amounts.
     pub fn paid(&self) -> BTreeMap<String, Vec<String>> {
         let books = self.books();
@@ -102,6 +115,14 @@ impl Bank {
 async fn charge(State(bank): State<Bank>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
     let (key, user) = (key_of(&headers), text("user_id"));
+    let delay = {
+        let mut books = bank.books();
+        books.under_way += 1;
+        books.most = books.most.max(books.under_way);
+        books.mood.delay
+    };
+    tokio::time::sleep(delay).await;
+    bank.books().under_way -= 1;
     let answer = {
         let mut books = bank.books();
         books.calls += 1;

@@ -10,6 +10,7 @@ pub mod manifests;
 pub mod operator;
 pub mod process;
 pub mod scale;
+pub mod seed;
 pub mod server;
 pub mod wait;
 

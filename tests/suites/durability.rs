@@ -1,4 +1,4 @@
-//! What was acknowledged is there after `kill -9`, has happened once, and is in the feed once: over SQLite, and over MySQL, MongoDB and Kafka.
+//! What was acknowledged is there after `kill -9`, has happened once, and is once in the feed and in the audit: over SQLite, and over MySQL, MongoDB and Kafka.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{client::Api, scale, wait};
+use futures::{StreamExt, stream};
+use harness::{client::Api, scale, seed, wait};
+use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -32,8 +34,9 @@ async fn a_kill_loses_and_repeats_nothing_over_real_servers() {
 /// Creates and changes users and products from several clients, and kills and restarts the data plane while they are at it.
 async fn killed(mut stage: Stage) {
     let (records, kills) = (scale::of(500, 5_000), scale::of(5, 50));
-    let seed: u32 = rand::random();
-    eprintln!("stage: {}, seed: {seed}, acknowledged writes: {}, kills: {kills}", stage.name, 2 * records);
+    let seed = seed::of("durability");
+    let mut choices = seed::choices(seed);
+    eprintln!("stage: {}, acknowledged writes: {}, kills: {kills}", stage.name, 2 * records);
     let api = stage.api.clone();
     let since = feed::place(&api).await;
     let (next, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::<String>::new())));
@@ -53,7 +56,7 @@ async fn killed(mut stage: Stage) {
         })
         .collect();
     for kill in 1..=kills {
-        let due = records * kill / (kills + 1);
+        let due = records * kill / (kills + 1) + choices.random_range(0..records / (kills + 1) / 2);
         wait::until("enough writes", Duration::from_secs(120), async || {
             (done.lock().unwrap().len() >= due).then_some(())
         })
@@ -71,7 +74,7 @@ async fn killed(mut stage: Stage) {
     check(&api, &since, &done).await;
 }
 
-/// Each record is there at version 2, no more and no less, and so the feed says.
+/// Each record is there at version 2, no more and no less, and so say the feed and the audit.
 pub async fn check(api: &Api, since: &str, paths: &[String]) {
     let mut newest = BTreeMap::new();
     for path in paths {
@@ -85,9 +88,24 @@ pub async fn check(api: &Api, since: &str, paths: &[String]) {
         newest.insert(path.rsplit('/').next().unwrap().to_owned(), 2);
     }
     feed::assert_has(api, since, &newest).await;
+    stream::iter(paths).for_each_concurrent(CLIENTS, |path| assert_audited(api, path)).await;
+    eprintln!("{} audit entries, each change once", 2 * paths.len());
 }
 
-/// Creates a user or a product, and changes it once. What is not answered is tried again, and may turn out to have happened.
+/// Each change of a record has one entry in the audit.
+async fn assert_audited(api: &Api, path: &str) {
+    let mut parts = path.rsplit('/');
+    let (id, collection) = (parts.next().unwrap(), parts.next().unwrap());
+    let page = api.get(&format!("/api/v1/audit?entity={collection}&id={id}")).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let page = page.json();
+    let entry = |entry: &Value| (entry["action"].as_str().unwrap().to_owned(), entry["version"].as_u64().unwrap());
+    let entries: Vec<_> = page["items"].as_array().unwrap().iter().map(entry).collect();
+    assert_eq!(entries, [("created".to_owned(), 1), ("updated".to_owned(), 2)], "{path}: {page}");
+}
+
+/// Creates a user or a product, and changes it once. What is not answered is tried again, and may turn out to have happened: half of the creates have a key
+/// by which the repeat is told, and gets the first answer.
 pub async fn write(api: &Api, seed: u32, n: usize) -> String {
     let id = format!("d-{seed}-{n}");
     let (collection, body) = match n % 2 {
@@ -95,9 +113,19 @@ pub async fn write(api: &Api, seed: u32, n: usize) -> String {
         _ => ("products", json!({ "id": id, "name": "A", "price": 1 })),
     };
     let path = format!("/api/v1/{collection}/{id}");
-    insist(api, Method::POST, &format!("/api/v1/{collection}"), &[], &body, &[201, 409]).await;
+    let posted = format!("/api/v1/{collection}");
+    match n % 4 {
+        0 | 1 => insist(api, Method::POST, &posted, &[("idempotency-key", &id)], &body, &[201]).await,
+        _ => insist(api, Method::POST, &posted, &[], &body, &[201, 409]).await,
+    }
     insist(api, Method::PATCH, &path, &[("if-match", "\"1\"")], &json!({ "name": "B" }), &[200, 412]).await;
     path
+}
+
+/// Places an order of one piece.
+pub async fn order(api: &Api, id: &str, product: &str) {
+    let body = json!({ "id": id, "user_id": "u", "items": [{ "product_id": product, "quantity": 1, "price": 1 }] });
+    insist(api, Method::POST, "/api/v1/orders", &[], &body, &[201, 409]).await;
 }
 
 async fn insist(api: &Api, method: Method, path: &str, headers: &[(&str, &str)], body: &Value, wanted: &[u16]) {

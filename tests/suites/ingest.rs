@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{client::Api, scale, wait};
+use harness::{client::Api, scale, seed, wait};
+use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -35,6 +36,35 @@ async fn accepted_events_are_applied_over_real_servers() {
     contract(&stage.api).await;
     poisoned(&stage.api).await;
     killed(&mut stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_full_says_when_to_come_again() {
+    let mut stage = Stage::embedded();
+    let api = stage.api.clone();
+    create(&api, ["lamp".to_owned()].into_iter()).await;
+    // a batch is applied when it is full, which it never is, or after a while: so long the events wait
+    let few = [("QUEUE_SIZE", "10"), ("BATCH_SIZE", "1000"), ("BATCH_FLUSH_INTERVAL", "3s"), ("WORKERS", "1")];
+    tokio::task::block_in_place(|| {
+        stage.data_plane.kill();
+        stage.data_plane.restart_with(&few);
+    });
+    let send = async |events: usize, stock: usize| {
+        let event = json!({ "product_id": "lamp", "price": 2, "stock": stock }).to_string();
+        let lines = vec![event; events].join("\n").into_bytes();
+        api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(lines)).await.unwrap()
+    };
+    assert_eq!(send(11, 0).await.status, 413, "more than ever may wait");
+    assert_eq!(send(10, 1).await.status, 202);
+    let refused = send(1, 2).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert_eq!(refused.json()["type"], "urn:flyweight:problem:queue-full");
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    // what needs no place in the queue is served
+    assert_eq!(api.get("/api/v1/products/lamp").await.status, 200);
+    wait::until("room", Duration::from_secs(30), async || (send(1, 3).await.status == 202).then_some(())).await;
+    until_stock(&api, "lamp", 3).await;
 }
 
 async fn contract(api: &Api) {
@@ -111,7 +141,7 @@ async fn until_stock(api: &Api, id: &str, stock: i64) {
 /// Events of products that are not there, among others: each is one dead letter, the rest is applied, and a replay after the fix empties the list.
 async fn poisoned(api: &Api) {
     let (events, poison) = (scale::of(5_000, 100_000), scale::of(50, 1_000));
-    let seed: u32 = rand::random();
+    let seed = seed::of("ingest");
     let ids = |n: usize| format!("good-{seed}-{n}");
     let missing: Vec<String> = (0..poison).map(|n| format!("missing-{seed}-{n}")).collect();
     create(api, (0..PRODUCTS).map(ids)).await;
@@ -184,9 +214,10 @@ async fn nothing_waits(api: &Api) {
 
 /// Sends events from several clients, and kills and restarts the data plane while they are at it.
 async fn killed(stage: &mut Stage) {
-    let seed: u32 = rand::random();
+    let seed = seed::of("ingest");
+    let mut choices = seed::choices(seed);
     let (events, kills) = (scale::of(2_000, 20_000), scale::of(4, 20));
-    eprintln!("stage: {}, seed: {seed}, events: {events}, kills: {kills}", stage.name);
+    eprintln!("stage: {}, events: {events}, kills: {kills}", stage.name);
     let api = stage.api.clone();
     for n in 0..PRODUCTS {
         let body = json!({ "id": format!("i-{seed}-{n}"), "name": "P", "price": 1 });
@@ -212,7 +243,7 @@ async fn killed(stage: &mut Stage) {
         })
         .collect();
     for kill in 1..=kills {
-        let due = events * kill / (kills + 1);
+        let due = events * kill / (kills + 1) + choices.random_range(0..events / (kills + 1) / 2);
         wait::until("enough events", Duration::from_secs(60), async || {
             (accepted.load(Ordering::Relaxed) >= due).then_some(())
         })

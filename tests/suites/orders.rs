@@ -8,12 +8,13 @@ use std::{
 };
 
 use futures::StreamExt;
-use harness::{bank::Mood, dataplane::DataPlane, scale, wait};
+use harness::{bank::Mood, dataplane::DataPlane, manifests, scale, seed, wait};
+use rand::Rng;
 use reqwest::Method;
 use serde_json::json;
 
 use self::shop::Shop;
-use crate::group::Group;
+use crate::{group::Group, stage::Stage};
 
 /// How long orders may take to end once nothing hinders them.
 const END: Duration = Duration::from_secs(120);
@@ -28,7 +29,7 @@ async fn nothing_is_oversold_in_embedded_stores() {
 async fn a_provider_that_fails_hangs_and_declines_charges_once() {
     let shop = Shop::embedded().await;
     shop.product("lamp", 1_000_000).await;
-    shop.bank.set(Mood { fail_percent: 20, hang_percent: 5, refuse_poison: false });
+    shop.bank.set(Mood { fail_percent: 20, hang_percent: 5, ..Mood::default() });
     let count = scale::of(150, 2_000);
     for n in 0..count {
         let user = if n % 5 == 0 { "poor" } else { "rich" };
@@ -73,6 +74,57 @@ async fn a_cancelled_order_gives_everything_back() {
     assert_eq!(shop.stock("lamp").await, 100);
     let deleted = shop.stage.api.send(Method::DELETE, "/api/v1/orders/o1", &[], &json!(null)).await;
     assert_eq!(deleted.status, 204, "{}", deleted.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_comes_twice_is_one_payment() {
+    let pipeline = "  pipeline:\n    retry: { initialDelay: 10ms, maxDelay: 50ms }\n    payments: { simulator: { duplicatePercent: 100 } }\n";
+    let stage = Stage::embedded_with(|dir| manifests::write_samples_with(dir, pipeline));
+    let api = &stage.api;
+    let product = json!({ "id": "lamp", "name": "Lamp", "price": 3, "stock": 10 });
+    assert_eq!(api.post("/api/v1/products", &product).await.status, 201);
+    for n in 0..3 {
+        let order =
+            json!({ "id": format!("o{n}"), "user_id": "u", "items": [{ "product_id": "lamp", "quantity": 1 }] });
+        assert_eq!(api.post("/api/v1/orders", &order).await.status, 201);
+    }
+    wait::until("all orders to end", END, async || {
+        let orders = api.get("/api/v1/orders").await.json();
+        orders["items"].as_array()?.iter().all(|order| order["status"] == "completed").then_some(())
+    })
+    .await;
+    let bank = api.get("/api/v1/pipeline").await.json()["dependencies"]["payments"].clone();
+    assert_eq!((&bank["calls"], &bank["repeated"]), (&json!(6), &json!(3)), "each came twice");
+    let payments = api.get("/api/v1/payments").await.json();
+    let mut paid: Vec<_> = payments["items"].as_array().unwrap().iter().collect();
+    paid.sort_by_key(|payment| payment["order_id"].as_str().unwrap().to_owned());
+    let paid: Vec<_> = paid.iter().map(|payment| (&payment["order_id"], &payment["status"])).collect();
+    assert_eq!(
+        paid,
+        [(&json!("o0"), &json!("completed")), (&json!("o1"), &json!("completed")), (&json!("o2"), &json!("completed"))]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_come_and_go_while_orders_are_charged() {
+    let shop = Shop::embedded().await;
+    shop.product("lamp", 1_000_000).await;
+    // all that can be asked at the same time is: a worker asks for one order, and waits
+    shop.bank.set(Mood { delay: Duration::from_millis(300), ..Mood::default() });
+    for (round, workers) in [1, 6, 2].into_iter().enumerate() {
+        shop.employ(workers);
+        wait::until(&format!("{workers} workers"), END, async || {
+            let pipeline = shop.stage.api.get("/api/v1/pipeline").await.json();
+            (pipeline["stages"][1]["workers"] == workers).then_some(())
+        })
+        .await;
+        shop.bank.most_at_once();
+        let orders: Vec<String> = (0..4 * workers).map(|n| format!("o{round}-{n}")).collect();
+        futures::future::join_all(orders.iter().map(|order| shop.order(order, "u", "lamp", 1))).await;
+        shop.all_end(END).await;
+        assert_eq!(shop.bank.most_at_once(), workers, "calls at the same time");
+    }
+    shop.books_agree("lamp", 1_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,14 +202,20 @@ async fn poisoned(shop: &Shop, count: usize, poison: usize) {
 /// Kills the data plane again and again while orders come.
 async fn killed(shop: &mut Shop, count: usize, kills: usize) {
     shop.product("cup", 1_000_000).await;
+    let mut choices = seed::choices(seed::of("orders"));
     for kill in 0..kills {
-        for n in 0..count / kills {
+        let each = count / kills;
+        let before = choices.random_range(each / 2..each);
+        for n in 0..each {
+            if n == before {
+                // what came last is under way
+                tokio::task::block_in_place(|| {
+                    shop.stage.data_plane.kill();
+                    shop.stage.data_plane.restart();
+                });
+            }
             shop.order(&format!("cup-{kill}-{n}"), "u", "cup", 1).await;
         }
-        tokio::task::block_in_place(|| {
-            shop.stage.data_plane.kill();
-            shop.stage.data_plane.restart();
-        });
     }
     shop.all_end(END * (1 + count as u32 / 1_000)).await;
     shop.books_agree("cup", 1_000_000).await;
@@ -168,12 +226,13 @@ async fn killed(shop: &mut Shop, count: usize, kills: usize) {
 async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
     shop.product("bowl", 1_000_000).await;
     let group = Group::of(&shop.stage.servers.as_ref().unwrap().kafka, "orders");
+    let mut choices = seed::choices(seed::of("orders"));
     for time in 0..times {
         group.has(2).await;
         let orders = futures::stream::iter(0..60).for_each_concurrent(8, |n| async move {
             shop.order(&format!("bowl-{time}-{n}"), "u", "bowl", 1).await;
         });
-        let moment = Duration::from_millis(rand::random_range(20..200));
+        let moment = Duration::from_millis(choices.random_range(20..200));
         futures::join!(orders, async {
             tokio::time::sleep(moment).await;
             replica.freeze();

@@ -8,12 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{client::Api, scale, server::run_sql, wait};
+use harness::{client::Api, scale, seed, server::run_sql, wait};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{durability, feed, stage::Stage};
 
+/// Records and orders that are written while the data plane is asked to stop, so often.
+const WRITES: usize = 60;
+const STOPS: usize = 3;
+/// What a relay that did not give up its claims would keep from others.
+const LEASE: Duration = Duration::from_secs(10);
 /// The longest that a call of a store may take, with what the machine adds.
 const DEADLINE: Duration = Duration::from_secs(8);
 
@@ -27,21 +32,39 @@ async fn a_stopped_broker_fails_no_write_and_a_frozen_database_is_answered_for_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_finishes_what_is_under_way_and_the_next_start_does_the_rest() {
-    let mut stage = Stage::embedded();
-    let (api, seed): (Api, u32) = (stage.api.clone(), rand::random());
+    stopped(Stage::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_over_real_servers_hands_over_what_it_had() {
+    let Some(stage) = Stage::real("a stop over real servers").await else { return };
+    stopped(stage).await;
+}
+
+/// A data plane is asked to stop, again and again, while users, products and orders are written.
+async fn stopped(mut stage: Stage) {
+    let (api, seed) = (stage.api.clone(), seed::of("outage"));
+    let product = json!({ "id": format!("s-{seed}"), "name": "P", "price": 1, "stock": WRITES });
+    assert_eq!(api.post("/api/v1/products", &product).await.status, 201);
     let since = feed::place(&api).await;
+    let done = Arc::new(AtomicUsize::new(0));
     let writing = tokio::spawn({
-        let api = api.clone();
+        let (api, written) = (api.clone(), done.clone());
         async move {
             let mut paths = Vec::new();
-            for n in 0..60 {
+            for n in 0..WRITES {
                 paths.push(durability::write(&api, seed, n).await);
+                durability::order(&api, &format!("s-{seed}-{n}"), &format!("s-{seed}")).await;
+                written.fetch_add(1, Ordering::Relaxed);
             }
             paths
         }
     });
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    for stop in 1..=STOPS {
+        wait::until("enough writes", Duration::from_secs(60), async || {
+            (done.load(Ordering::Relaxed) >= WRITES * stop / (STOPS + 1)).then_some(())
+        })
+        .await;
         tokio::task::block_in_place(|| {
             let start = Instant::now();
             let status = stage.data_plane.terminate();
@@ -49,9 +72,66 @@ async fn a_stop_finishes_what_is_under_way_and_the_next_start_does_the_rest() {
             assert!(start.elapsed() < Duration::from_secs(20), "the stop took {:?}", start.elapsed());
             stage.data_plane.restart();
         });
+        let back = Instant::now();
+        feed::place(&api).await;
+        assert!(back.elapsed() < LEASE, "the relay that stopped gave its claims up: {:?}", back.elapsed());
     }
     let paths = writing.await.unwrap();
     durability::check(&api, &since, &paths).await;
+    let path = format!("/api/v1/products/s-{seed}");
+    wait::until("every order to be sold, once", Duration::from_secs(120), async || {
+        let orders = api.get("/api/v1/orders?limit=1000").await.json();
+        let sold = orders["items"].as_array()?.iter().filter(|order| order["status"] == "completed").count();
+        (sold == WRITES && api.get(&path).await.json()["stock"] == 0).then_some(())
+    })
+    .await;
+    let payments = api.get("/api/v1/payments?limit=1000").await.json();
+    assert_eq!(payments["total"], WRITES, "one payment for each order");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_limit_of_memory_writes_are_refused_and_the_rest_goes_on() {
+    let mut stage = Stage::embedded();
+    let (api, admin) = (stage.api.clone(), Api::at(&stage.data_plane.admin));
+    let user = |name: &str| json!({ "id": name, "email": format!("{name}@example.com"), "name": name });
+    assert_eq!(api.post("/api/v1/users", &user("before")).await.status, 201);
+    tokio::task::block_in_place(|| {
+        stage.data_plane.kill();
+        stage.data_plane.restart_with(&[("MAX_MEMORY_USAGE", "8Mi")]);
+    });
+    assert!(stage.data_plane.resident_bytes() > 8 << 20, "the process needs more than that");
+    let refused = wait::until("writes to be refused", Duration::from_secs(30), async || {
+        let answer = api.post("/api/v1/users", &user(&format!("u{}", rand::random::<u64>()))).await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.json()["type"], "urn:flyweight:problem:memory", "{}", refused.text);
+    assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
+    let event = json!({ "product_id": "p", "price": 1, "stock": 1 });
+    let batch = json!({ "atomic": true, "operations": [{ "op": "delete", "id": "before" }] });
+    let changes = [
+        (Method::PATCH, "/api/v1/users/before", json!({ "name": "B" })),
+        (Method::DELETE, "/api/v1/users/before", json!(null)),
+        (Method::POST, "/api/v1/users/batch", batch),
+        (Method::POST, "/api/v1/events", event),
+        (Method::POST, "/api/v1/orders", json!({ "user_id": "u", "items": [] })),
+    ];
+    for (method, path, body) in changes {
+        let answer = api.send(method.clone(), path, &[], &body).await;
+        assert_eq!(answer.status, 503, "{method} {path}: {}", answer.text);
+    }
+    for path in ["/api/v1/users/before", "/api/v1/users", "/api/v1/health", "/livez", "/readyz", "/api/v1/pipeline"] {
+        let answer = api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    }
+    for path in ["/livez", "/readyz", "/metrics", "/status"] {
+        assert_eq!(admin.get(path).await.status, 200, "{path} at the admin port");
+    }
+    tokio::task::block_in_place(|| {
+        stage.data_plane.kill();
+        stage.data_plane.restart();
+    });
+    assert_eq!(api.post("/api/v1/users", &user("after")).await.status, 201);
 }
 
 /// Kafka is away while users are created at a steady rate.
@@ -60,7 +140,7 @@ async fn broker_stops(stage: &mut Stage) {
     let api = stage.api.clone();
     let since = feed::place(&api).await;
     tokio::task::block_in_place(|| stage.servers.as_mut().unwrap().kafka.kill());
-    let (failed, seed) = (Arc::new(AtomicUsize::new(0)), rand::random::<u32>());
+    let (failed, seed) = (Arc::new(AtomicUsize::new(0)), seed::of("outage"));
     let created = Arc::new(Mutex::new(Vec::new()));
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
     let mut calls = tokio::task::JoinSet::new();

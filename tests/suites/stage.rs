@@ -99,6 +99,11 @@ impl Stage {
         manifests::write_backends(&folders(&self.dir).0, &[(backend, url.to_owned())]);
     }
 
+    /// Writes the manifests anew, while they are served.
+    pub fn rewrite(&self, write: impl FnOnce(&Path)) {
+        write(&self.dir.path().join("manifests"));
+    }
+
     /// Another replica over the same servers.
     pub fn replica(&self) -> DataPlane {
         let (backends, security) = folders(&self.dir);

@@ -37,7 +37,7 @@ pub struct Simulator {
     #[serde(default)]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 100)))]
     pub failure_percent: u32,
-    /// How many of a hundred calls are answered as repetitions of an earlier one. Hot.
+    /// How many of a hundred charges come twice, under the same key: the first is made, and its answer lost. Hot.
     #[serde(default)]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 100)))]
     pub duplicate_percent: u32,

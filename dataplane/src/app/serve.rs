@@ -249,7 +249,8 @@ impl Relays {
         let (mut meters, stop, tasks) = (BTreeMap::new(), CancellationToken::new(), TaskTracker::new());
         for (name, store) in &world.backends.stores {
             let poke = world.pokes.get(name).cloned().unwrap_or_default();
-            let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, options.clone());
+            let options = RelayOptions { name: name.clone(), ..options.clone() };
+            let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, options);
             meters.insert(name.clone(), relay.meter());
             let (stop, mut prepared) = (stop.clone(), prepared.clone());
             tasks.spawn(async move {

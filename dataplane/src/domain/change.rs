@@ -1,6 +1,9 @@
 //! A unit of work is a value: changes that a store commits all or none, each with its event in the same transaction.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     record::{Key, Record, Row, Version},
@@ -34,15 +37,19 @@ pub struct UnitOfWork {
     pub actor: String,
     /// What tells a repeat of the same request; none where the caller gave no key.
     pub idempotency: Option<Idempotency>,
+    /// By when it is to be done: then no attempt is begun any more. None leaves a store the time of one call.
+    pub deadline: Option<Instant>,
 }
 
-/// Who asks for changes, and how a repeat of the same request is told.
+/// Who asks for changes, how a repeat of the same request is told, and how long whoever asks will wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The token's subject, or `anonymous`.
     pub actor: String,
     /// What tells a repeat; none where the caller gave no key.
     pub idempotency: Option<Idempotency>,
+    /// By when all attempts must have ended; none where only the time of one change bounds them.
+    pub deadline: Option<Instant>,
 }
 
 /// What tells a repeat of a request: the same key with the same request is done once, with another request it is refused.
@@ -130,7 +137,8 @@ pub struct Written {
 impl UnitOfWork {
     /// Changes of one origin.
     pub fn new(changes: Vec<Change>, origin: &Origin) -> Self {
-        Self { changes, actor: origin.actor.clone(), idempotency: origin.idempotency.clone() }
+        let Origin { actor, idempotency, deadline } = origin.clone();
+        Self { changes, actor, idempotency, deadline }
     }
 }
 
@@ -140,6 +148,13 @@ impl Origin {
 
     /// An origin whose requests are not told from each other.
     pub fn of(actor: &str) -> Self {
-        Self { actor: actor.chars().take(Self::ACTOR_MAX).collect(), idempotency: None }
+        Self { actor: actor.chars().take(Self::ACTOR_MAX).collect(), idempotency: None, deadline: None }
+    }
+
+    /// The same, with `time` from now at most.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Self {
+        let latest = Instant::now() + time;
+        Self { deadline: Some(self.deadline.map_or(latest, |deadline| deadline.min(latest))), ..self.clone() }
     }
 }

@@ -13,6 +13,14 @@ use super::{
     value::Timestamp,
 };
 
+/// The version of the form that events have, and records in them: another one breaks who reads them.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Names the schema of a type of event: the path at which it is served.
+pub fn schema_id(kind: &str) -> String {
+    format!("/schemas/{kind}/{SCHEMA_VERSION}")
+}
+
 /// One event. Versions order the events of one key; the cursor is the place in the whole feed, known once it is published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
@@ -23,7 +31,7 @@ pub struct Envelope {
     pub kind: String,
     /// The entity: `product`.
     pub entity: String,
-    /// The record's key; empty for `health_check`.
+    /// The record's key; the replica for `health_check`.
     pub key: String,
     /// The version of the record that the change made; 0 for `health_check`.
     pub version: u64,

@@ -33,6 +33,8 @@ const BLOCKED_SHORT: u32 = 8;
 /// How a relay works.
 #[derive(Clone, Debug)]
 pub struct RelayOptions {
+    /// Whose outbox it is: the name of the backend.
+    pub name: String,
     /// Events claimed at once.
     pub batch: usize,
     /// How long a claim lasts. Longer than a publish can take, so that a slow one is not overtaken by another relay.
@@ -60,6 +62,7 @@ pub struct RelayOptions {
 impl Default for RelayOptions {
     fn default() -> Self {
         Self {
+            name: String::new(),
             batch: 1_000,
             lease: Duration::from_secs(15),
             poll: Duration::from_millis(500),
@@ -253,9 +256,9 @@ impl Relay {
         if claimed_at.elapsed() > self.options.lease / 2 {
             return Err(StepError::Late);
         }
-        failpoint::reach("relay.claimed");
+        failpoint::reach(&self.options.name, "relay.claimed");
         self.bus.publish(&events).await?;
-        failpoint::reach("relay.published");
+        failpoint::reach(&self.options.name, "relay.published");
         self.meter.published.fetch_add(events.len() as u64, Ordering::Relaxed);
         Ok((published, blocked))
     }
@@ -266,7 +269,7 @@ impl Relay {
         let mut failed = 0;
         loop {
             let Err(error) = self.outbox.confirm(&self.owner, ids).await else {
-                failpoint::reach("relay.confirmed");
+                failpoint::reach(&self.options.name, "relay.confirmed");
                 return Ok(());
             };
             failed += 1;

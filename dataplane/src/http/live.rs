@@ -7,6 +7,7 @@
 //! - `client_id`: a label for the log.
 //!
 //! `health_check` comes every 30 seconds and whenever a part of the service begins or ceases to answer; its `data` says which.
+//! The bus carries it too, of each replica, for those who read the topic: `key` is the replica. A client of the feed gets that of the replica that serves it.
 //!
 //! A client that falls behind by more than its queue gets `{"type":"resync","cursor":…}`: it has everything up to the cursor, and what comes
 //! next starts anew. With `since` and that cursor on another connection it gets what it missed. If that happens twice within a ping interval the
@@ -14,7 +15,7 @@
 
 pub mod catalogue;
 mod client;
-mod frame;
+pub mod frame;
 mod hub;
 mod socket;
 mod stream;

@@ -1,6 +1,6 @@
 //! Batches: up to 1,000 operations on one collection, each by itself, or all as one unit of work.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use futures::{StreamExt, stream};
 
@@ -23,6 +23,9 @@ use crate::domain::{
 
 /// How many operations of one batch are under way at once.
 const CONCURRENCY: usize = 16;
+
+/// How long a batch may take. Operations that were not done by then are told so, each by itself; a gateway waits for longer.
+const TIME: Duration = Duration::from_secs(20);
 
 /// What became of one operation.
 pub type Outcome = Result<Done, ServiceError>;
@@ -69,6 +72,7 @@ enum Job {
 /// Does each operation by itself, those on one record in their order, and says what became of each. With an idempotency key, each
 /// operation is told from its repeats by its place.
 pub async fn run(records: &Records, upserts: bool, operations: &[Operation<'_>], origin: &Origin) -> Vec<Outcome> {
+    let origin = &origin.within(TIME);
     let mut groups: Vec<Vec<(usize, Result<Job, ServiceError>)>> = Vec::new();
     let mut of_key: HashMap<Key, usize> = HashMap::new();
     for (index, operation) in operations.iter().enumerate() {
@@ -118,9 +122,10 @@ pub async fn run_atomic(
     operations: &[Operation<'_>],
     origin: &Origin,
 ) -> Result<Vec<Done>, Undone> {
+    let origin = &records.in_its_time(origin);
     let mut attempt = 0;
     loop {
-        let undone = match unit(records, upserts, operations).await {
+        let undone = match unit(records, upserts, operations, origin).await {
             Err(undone) => undone,
             Ok(changes) => match records.commit_all(changes, origin).await {
                 Ok(written) => return Ok(written.iter().map(done).collect()),
@@ -209,11 +214,16 @@ fn at_place(origin: &Origin, index: usize) -> Origin {
         // a key has room for its place
         Idempotency { key: format!("{key}.{index}"), request: request.clone() }
     });
-    Origin { actor: origin.actor.clone(), idempotency }
+    Origin { actor: origin.actor.clone(), idempotency, deadline: origin.deadline }
 }
 
 /// The changes of a unit of work, by what the store has now.
-async fn unit(records: &Records, upserts: bool, operations: &[Operation<'_>]) -> Result<Vec<Change>, Undone> {
+async fn unit(
+    records: &Records,
+    upserts: bool,
+    operations: &[Operation<'_>],
+    origin: &Origin,
+) -> Result<Vec<Change>, Undone> {
     let mut jobs = Vec::with_capacity(operations.len());
     for (index, operation) in operations.iter().enumerate() {
         jobs.push(job(records, operation).map_err(|error| Undone { index: Some(index), error })?);
@@ -221,8 +231,8 @@ async fn unit(records: &Records, upserts: bool, operations: &[Operation<'_>]) ->
     let mut keys: Vec<Key> = jobs.iter().filter_map(Job::key).cloned().collect();
     keys.sort();
     keys.dedup();
-    let found = records.look_up_all(&keys).await.map_err(|error| Undone { index: None, error })?;
-    let mut draft = Unit { records, upserts, states: keys.into_iter().zip(found).collect() };
+    let found = records.look_up_for(origin, &keys).await.map_err(|error| Undone { index: None, error })?;
+    let mut draft = Unit { records, upserts, origin, states: keys.into_iter().zip(found).collect() };
     let mut changes = Vec::with_capacity(jobs.len());
     for (index, job) in jobs.into_iter().enumerate() {
         let (key, action) = draft.add(job).await.map_err(|error| Undone { index: Some(index), error })?;
@@ -235,6 +245,7 @@ async fn unit(records: &Records, upserts: bool, operations: &[Operation<'_>]) ->
 struct Unit<'a> {
     records: &'a Records,
     upserts: bool,
+    origin: &'a Origin,
     states: HashMap<Key, Lookup>,
 }
 
@@ -248,14 +259,14 @@ impl Unit<'_> {
                 if matches!(self.states.get(&key), Some(Lookup::Found(_))) {
                     return Err(ServiceError::Exists);
                 }
-                let values = self.records.settle(values).await?;
+                let values = self.records.settle(values, self.origin).await?;
                 self.becomes(&key, Some(values.clone()));
                 Ok((key, Action::Create { values, fresh_key }))
             }
             Job::Update(key, asked, Replacement { echo, values }) => {
                 let current = match self.current(&key, &asked, &echo) {
                     Err(ServiceError::NotFound) if self.upserts && asked == Precondition::None => {
-                        let values = self.records.settle(values).await?;
+                        let values = self.records.settle(values, self.origin).await?;
                         self.becomes(&key, Some(values.clone()));
                         return Ok((key, Action::Create { values, fresh_key: false }));
                     }
@@ -271,7 +282,8 @@ impl Unit<'_> {
             }
             Job::Delete(key, asked) => {
                 let version = self.current(&key, &asked, &Echo::default())?.version;
-                let guard = if self.records.end(&key).await? { Guard::Any } else { Guard::Exactly(version) };
+                let guard =
+                    if self.records.end(&key, self.origin).await? { Guard::Any } else { Guard::Exactly(version) };
                 self.becomes(&key, None);
                 Ok((key, Action::Delete { guard }))
             }
@@ -279,7 +291,7 @@ impl Unit<'_> {
     }
 
     async fn replaced(&mut self, key: Key, current: &Record, values: Row) -> Result<(Key, Action), ServiceError> {
-        let values = self.records.settle(values).await?;
+        let values = self.records.settle(values, self.origin).await?;
         self.records.judge(current, &values)?;
         self.becomes(&key, Some(values.clone()));
         Ok((key, Action::Replace { guard: Guard::Exactly(current.version), values }))

@@ -119,7 +119,7 @@ impl Tools {
         let payments = &settings.payments;
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
             Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),
-            None => Arc::new(Simulator(payments.simulator.clone())),
+            None => Arc::new(Simulator::new(payments.simulator.clone())),
         };
         let notifier: Arc<dyn Notifier> = match &settings.notifications.webhook_url {
             Some(url) => Arc::new(Webhook { client: parts.client.clone(), url: url.clone() }),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use crate::{
     },
     domain::{
         audit::{AuditEntry, AuditQuery},
-        change::Collection,
+        change::{Collection, Origin},
         query::{Filter, Page, Query, Start},
         record::{Key, Lookup, Record, Row, Version},
         schema::Schema,
@@ -70,7 +70,7 @@ pub struct Served {
 }
 
 impl Records {
-    /// The records of a collection, read through tiers. `deadline` bounds each call of the store; `wake` is called after each commit.
+    /// The records of a collection, read through tiers. `deadline` bounds each read of the store, and all attempts of each change; `wake` is called after each commit.
     pub fn new(
         collection: Arc<Collection>,
         store: Arc<dyn RecordStore>,
@@ -207,9 +207,10 @@ impl Records {
         self.in_time(self.store.find(&self.collection, query)).await
     }
 
-    /// The record as the store has it.
-    async fn current(&self, key: &Key) -> Result<Record, ServiceError> {
-        match self.look_up(key).await? {
+    /// The record as the store has it, for a change of this origin.
+    async fn current(&self, key: &Key, origin: &Origin) -> Result<Record, ServiceError> {
+        let found = self.look_up_for(origin, std::slice::from_ref(key)).await?;
+        match found.into_iter().next().ok_or_else(no_answer)? {
             Lookup::Found(record) => Ok(record),
             Lookup::Deleted(_) | Lookup::Missing => Err(ServiceError::NotFound),
         }
@@ -217,12 +218,37 @@ impl Records {
 
     async fn look_up(&self, key: &Key) -> Result<Lookup, ServiceError> {
         let found = self.look_up_all(std::slice::from_ref(key)).await?;
-        found.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no key".to_owned()))
+        found.into_iter().next().ok_or_else(no_answer)
+    }
+
+    /// What the store knows of several keys, for a change of this origin.
+    ///
+    /// # Errors
+    /// What the store says, or `Timeout`.
+    pub async fn look_up_for(&self, origin: &Origin, keys: &[Key]) -> Result<Vec<Lookup>, ServiceError> {
+        self.in_time_of(origin, self.store.read(&self.collection, keys)).await
+    }
+
+    /// How long a change of this origin may still take.
+    fn time_left(&self, origin: &Origin) -> Duration {
+        origin.deadline.map_or(self.deadline, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    async fn in_time_of<T>(
+        &self,
+        origin: &Origin,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, ServiceError> {
+        Ok(timeout(self.time_left(origin), call).await.map_err(|_| ServiceError::Timeout)??)
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
         Ok(timeout(self.deadline, call).await.map_err(|_| ServiceError::Timeout)??)
     }
+}
+
+fn no_answer() -> ServiceError {
+    ServiceError::Internal("the store answered for no key".to_owned())
 }
 
 /// What reads the records of a collection from its store.

@@ -211,7 +211,7 @@ impl RecordStore for WriteBehind {
 
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         self.ready()?;
-        let UnitOfWork { changes, actor, idempotency } = work;
+        let UnitOfWork { changes, actor, idempotency, deadline: _ } = work;
         if idempotency.is_some() {
             let why = "a pool with write-behind keeps no idempotency keys: leave the key out and use If-Match";
             return Err(StoreError::Unsupported(why.to_owned()));

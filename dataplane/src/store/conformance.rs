@@ -94,6 +94,7 @@ suite!(
     records::one_of_many_writers_wins_each_version,
     records::of_many_creators_one_wins,
     records::a_row_of_another_width_is_refused,
+    records::a_unit_whose_time_is_over_is_not_begun,
     queries::comparisons_have_two_values,
     queries::patterns_match_alike,
     queries::parts_are_found_in_either_case,

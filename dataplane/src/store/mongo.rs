@@ -41,6 +41,8 @@ mod ledger;
 mod outbox;
 mod values;
 
+/// What failpoints call this kind of store.
+const NAME: &str = "mongodb";
 /// The most time of one call.
 const CALL_TIME: Duration = Duration::from_secs(5);
 /// The most time for making indexes.
@@ -238,11 +240,11 @@ impl RecordStore for MongoStore {
 
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
-        let deadline = call_deadline();
+        let deadline = super::due(work.deadline, CALL_TIME)?;
         let documents = self.documents(&first.collection, deadline).await?;
-        failpoint::reach("commit.before");
+        failpoint::reach(NAME, "commit.before");
         let written = commit::commit(&documents, &self.ledger, &work, deadline).await?;
-        failpoint::reach("commit.after");
+        failpoint::reach(NAME, "commit.after");
         Ok(written)
     }
 

@@ -191,7 +191,7 @@ impl RecordStore for SqlStore {
         if Group::takes(&work)
             && let (Some(change), Some(table)) = (work.changes.first(), tables.first())
         {
-            return self.group.commit(change.clone(), table.clone(), work.actor).await;
+            return self.group.commit(change.clone(), table.clone(), work.actor, work.deadline).await;
         }
         Unit::of(&work, tables, self.sealer.as_ref()).commit(&self.pools).await
     }

@@ -15,7 +15,9 @@ use dataplane::{
         kafka::{KafkaBus, config::KafkaOptions},
     },
 };
-use harness::{server::Server, wait};
+use harness::{client::Api, seed, server::Server, wait};
+use rand::Rng;
+use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::group::Group;
@@ -38,6 +40,15 @@ struct Effects {
     had: [u64; 2],
 }
 
+/// What became of a group.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How often it was shared out anew.
+    pub rebalances: usize,
+    /// Events that came again.
+    pub repeats: u64,
+}
+
 /// A group of one or two members.
 pub struct Readers {
     entity: &'static str,
@@ -48,6 +59,7 @@ pub struct Readers {
     first: Member,
     second: Option<Member>,
     rebalances: usize,
+    seed: u32,
 }
 
 struct Member {
@@ -56,8 +68,7 @@ struct Member {
 }
 
 impl Effects {
-    fn take(&mut self, member: usize, event: &Envelope) {
-        self.had[member] += 1;
+    fn take(&mut self, event: &Envelope) {
         if !self.inbox.insert(event.id.to_string()) {
             self.repeats += 1;
             return;
@@ -71,18 +82,20 @@ impl Effects {
 
 impl Readers {
     /// A group with one member, of the events of an entity whose keys begin so.
-    pub fn join(kafka: &Server, entity: &'static str, prefix: &str) -> Self {
+    pub fn join(kafka: &Server, entity: &'static str, prefix: &str, seed: u32) -> Self {
         let bus = Arc::new(KafkaBus::start(KafkaOptions::new(kafka.url(), "shop.")).unwrap());
         let (effects, group) = (Arc::default(), Group::of(kafka, &name_of(entity)));
-        let first = member(&bus, &effects, 0, entity, prefix);
-        Self { entity, prefix: prefix.to_owned(), bus, group, effects, first, second: None, rebalances: 0 }
+        let first = member(&bus, &effects, 0, entity, prefix, seed);
+        Self { entity, prefix: prefix.to_owned(), bus, group, effects, first, second: None, rebalances: 0, seed }
     }
 
-    /// A member comes, or goes, and the group is shared out anew.
-    pub async fn rebalance(&mut self) {
+    /// A member comes, or goes, and the group is shared out anew: every member has events before and after it.
+    pub async fn rebalance(&mut self, api: &Api) {
+        self.each_has_events(api).await;
         match self.second.take() {
             None => {
-                self.second = Some(member(&self.bus, &self.effects, 1, self.entity, &self.prefix));
+                let seed = self.seed.wrapping_add(self.rebalances as u32 + 1);
+                self.second = Some(member(&self.bus, &self.effects, 1, self.entity, &self.prefix, seed));
                 self.group.has(2).await;
             }
             Some(second) => {
@@ -90,11 +103,36 @@ impl Readers {
                 self.group.has(1).await;
             }
         }
+        self.each_has_events(api).await;
         self.rebalances += 1;
     }
 
-    /// Waits until each of so many keys is at this version, and says how often the group was shared out anew.
-    pub async fn finish(self, keys: usize, version: usize) -> usize {
+    /// Waits until each member has had an event from now on. The writers may be through by now, so there are some more, of records of their own.
+    async fn each_has_events(&self, api: &Api) {
+        let (before, members) = (self.effects.lock().unwrap().had, if self.second.is_some() { 2 } else { 1 });
+        wait::until("events for each member", PATIENCE, async || {
+            let (path, body) = self.another();
+            // one replica or the other may be away
+            _ = api.call(reqwest::Method::POST, path, &[], Some(body.to_string().into_bytes())).await;
+            let had = self.effects.lock().unwrap().had;
+            (0..members).all(|member| had[member] > before[member]).then_some(())
+        })
+        .await;
+    }
+
+    /// A new record that no effect is wanted of.
+    fn another(&self) -> (&'static str, Value) {
+        match self.entity {
+            "user" => {
+                let email = format!("{}@example.com", rand::random::<u64>());
+                ("/api/v1/users", json!({ "email": email, "name": "one more" }))
+            }
+            _ => ("/api/v1/products", json!({ "name": "one more", "price": 1 })),
+        }
+    }
+
+    /// Waits until each of so many keys is at this version, and says what became of the group.
+    pub async fn finish(self, keys: usize, version: usize) -> Outcome {
         let all = || {
             let effects = self.effects.lock().unwrap();
             effects.versions.len() == keys && effects.versions.values().all(|at| *at == version as u64)
@@ -120,7 +158,7 @@ impl Readers {
             self.rebalances,
             effects.had
         );
-        self.rebalances
+        Outcome { rebalances: self.rebalances, repeats: effects.repeats }
     }
 }
 
@@ -138,8 +176,10 @@ fn member(
     number: usize,
     entity: &'static str,
     prefix: &str,
+    seed: u32,
 ) -> Member {
     let (bus, effects, prefix) = (bus.clone(), effects.clone(), prefix.to_owned());
+    let mut choices = seed::choices(seed);
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(async move {
         let mut consumer = bus.consume(&name_of(entity), entity).await.unwrap();
@@ -152,7 +192,7 @@ fn member(
             hand.extend(next.ok().and_then(Result::ok));
             if waited || hand.len() >= full {
                 see_to(&mut hand, &effects, number, &prefix);
-                full = rand::random_range(1..=HAND);
+                full = choices.random_range(1..=HAND);
             }
         }
         see_to(&mut hand, &effects, number, &prefix);
@@ -168,8 +208,10 @@ fn name_of(entity: &str) -> String {
 /// Each event takes effect, and then its place is given up.
 fn see_to(hand: &mut Vec<Delivery>, effects: &Mutex<Effects>, member: usize, prefix: &str) {
     for Delivery { content, ticket } in hand.drain(..) {
+        let mut effects = effects.lock().unwrap();
+        effects.had[member] += 1;
         match content {
-            Content::Event(event) if event.key.starts_with(prefix) => effects.lock().unwrap().take(member, &event),
+            Content::Event(event) if event.key.starts_with(prefix) => effects.take(&event),
             Content::Event(_) => (),
             Content::Poison { place, error, .. } => panic!("{place}: {error}"),
         }

@@ -31,14 +31,19 @@ pub struct Shop {
 impl Shop {
     pub async fn embedded() -> Self {
         let bank = Bank::open().await;
-        let stage = Stage::embedded_with(|dir| manifests(dir, &bank));
+        let stage = Stage::embedded_with(|dir| manifests(dir, &bank, None));
         Self { stage, bank, orders: Mutex::default() }
     }
 
     pub async fn real(test: &str) -> Option<Self> {
         let bank = Bank::open().await;
-        let stage = Stage::real_with(test, |dir| manifests(dir, &bank)).await?;
+        let stage = Stage::real_with(test, |dir| manifests(dir, &bank, None)).await?;
         Some(Self { stage, bank, orders: Mutex::default() })
+    }
+
+    /// Changes how many workers charge, in the manifests.
+    pub fn employ(&self, payments: usize) {
+        self.stage.rewrite(|dir| manifests(dir, &self.bank, Some(payments)));
     }
 
     pub async fn product(&self, id: &str, stock: i64) {
@@ -238,9 +243,10 @@ impl Shop {
 }
 
 /// The samples with this bank, and with waits that suit a test.
-fn manifests(dir: &std::path::Path, bank: &Bank) {
+fn manifests(dir: &std::path::Path, bank: &Bank, workers: Option<usize>) {
+    let workers = workers.map(|payments| format!("    workers: {{ payments: {payments} }}\n")).unwrap_or_default();
     let pipeline = format!(
-        "  pipeline:\n    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    breaker: {{ threshold: 20, timeout: 500ms }}\n    \
+        "  pipeline:\n{workers}    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    breaker: {{ threshold: 20, timeout: 500ms }}\n    \
          payments: {{ timeout: 500ms, http: {{ url: \"{0}\" }} }}\n    notifications: {{ webhookUrl: \"{0}/messages\" }}\n",
         bank.url
     );

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
+    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
 };
 
 use super::{BusError, config::Quiet, unavailable};
-use crate::domain::event::Envelope;
+use crate::domain::event::{Envelope, schema_id};
 
 /// A record that is larger goes without its data: brokers refuse more than a mebibyte unless told otherwise.
 const RECORD_BYTES_MAX: usize = 950_000;
@@ -25,7 +26,12 @@ pub(super) type Shared = FutureProducer<Quiet>;
 pub struct Record {
     key: String,
     payload: String,
+    /// The schema of the payload.
+    schema: String,
 }
+
+/// The header of a record that names its schema.
+const SCHEMA: &str = "schema";
 
 /// Publishes to one topic.
 pub struct Publisher {
@@ -81,8 +87,9 @@ impl Publisher {
 
     async fn send(&self, producer: &Shared, records: &[Record]) -> Result<(), BusError> {
         let mut deliveries = Vec::with_capacity(records.len());
-        for Record { key, payload } in records {
-            let record = FutureRecord::to(&self.topic).key(key).payload(payload);
+        for Record { key, payload, schema } in records {
+            let headers = OwnedHeaders::new().insert(Header { key: SCHEMA, value: Some(schema) });
+            let record = FutureRecord::to(&self.topic).key(key).payload(payload).headers(headers);
             deliveries.push(producer.send_result(record).map_err(|(error, _)| unavailable(error))?);
         }
         let deliveries = deliveries.into_iter().map(|delivery| async move {
@@ -113,7 +120,8 @@ impl Record {
     /// # Errors
     /// The event is no JSON.
     pub fn of(event: &Envelope) -> Result<Self, BusError> {
-        Ok(Self { key: format!("{}/{}", event.entity, event.key), payload: payload(event)? })
+        let key = format!("{}/{}", event.entity, event.key);
+        Ok(Self { key, payload: payload(event)?, schema: schema_id(&event.kind) })
     }
 }
 

@@ -8,6 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::{
+    consumer::Consumer as _,
+    message::{Headers, Message},
+};
+
 use super::{
     config::{KafkaOptions, Quiet},
     *,
@@ -106,6 +111,15 @@ async fn publish(bus: &KafkaBus, events: &[Envelope]) {
     }
 }
 
+/// The schema that the first record of a partition names.
+fn schema_of_first(options: &KafkaOptions) -> String {
+    let consumer: BaseConsumer<Quiet> = config::consumer(options).create_with_context(Quiet).unwrap();
+    consumer.assign(&topic::assignment(&options.topic(), [(0, 0)]).unwrap()).unwrap();
+    let message = consumer.poll(WAIT).unwrap().unwrap();
+    let header = message.headers().unwrap().iter().find(|header| header.key == "schema").unwrap();
+    String::from_utf8(header.value.unwrap().to_vec()).unwrap()
+}
+
 fn ids<'a>(events: impl IntoIterator<Item = &'a Envelope>) -> HashSet<uuid::Uuid> {
     events.into_iter().map(|event| event.id).collect()
 }
@@ -127,6 +141,12 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     // partitions come in any order: the event that was published seventh may be seen at any place
     let seventh = seen_one.iter().find(|event| event.id == published[7].id).unwrap();
     assert_eq!(seventh.data.as_ref().unwrap().get(), published[7].data.as_ref().unwrap().get());
+
+    let options = broker.options();
+    assert_eq!(
+        tokio::task::spawn_blocking(move || schema_of_first(&options)).await.unwrap(),
+        "/schemas/product_created/1"
+    );
 
     // a cursor of one replica, taken to the other, which had the partitions in another order
     for at in [0, 1, 999, 1_998] {

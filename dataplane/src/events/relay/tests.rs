@@ -14,6 +14,7 @@ struct Running {
 
 fn quick() -> RelayOptions {
     RelayOptions {
+        name: String::new(),
         batch: 10,
         lease: Duration::from_millis(200),
         poll: Duration::from_millis(20),

@@ -72,18 +72,8 @@ impl Frame {
     }
 
     /// A frame that says that the feed is alive, how far the client has it, and how the service does.
-    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue, state: &State) -> Option<Arc<Self>> {
-        let event = Envelope {
-            id: Uuid::now_v7(),
-            kind: HEALTH_CHECK.to_owned(),
-            entity: HEALTH_CHECK.to_owned(),
-            key: String::new(),
-            version: 0,
-            cursor,
-            at: Timestamp::now().to_string(),
-            data: serde_json::value::to_raw_value(state).ok(),
-        };
-        Self::new(&event, catalogue.health_check(), Concern::All)
+    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue, event: &Envelope) -> Option<Arc<Self>> {
+        Self::new(&Envelope { cursor, ..event.clone() }, catalogue.health_check(), Concern::All)
     }
 
     fn new(event: &Envelope, topic: usize, concern: Concern) -> Option<Arc<Self>> {
@@ -127,6 +117,20 @@ impl Filter {
             (Some(_), Concern::Everybody | Concern::Somebody) => self.asked,
         };
         concerned && self.topics.contains(frame.topic)
+    }
+}
+
+/// The event that says how a replica does.
+pub fn health_check(replica: &str, state: &State) -> Envelope {
+    Envelope {
+        id: Uuid::now_v7(),
+        kind: HEALTH_CHECK.to_owned(),
+        entity: HEALTH_CHECK.to_owned(),
+        key: replica.to_owned(),
+        version: 0,
+        cursor: None,
+        at: Timestamp::now().to_string(),
+        data: serde_json::value::to_raw_value(state).ok(),
     }
 }
 
@@ -176,7 +180,8 @@ mod tests {
         let gone = frame("order", "deleted", "o2", None);
         let me = frame("user", "updated", "ann", Some("{}"));
         let product = frame("product", "updated", "p", Some(r#"{"user_id":"ann"}"#));
-        let alive = Frame::health_check(None, &catalogue(), &State::of(&BTreeMap::new())).unwrap();
+        let alive = health_check("", &State::of(&BTreeMap::new()));
+        let alive = Frame::health_check(None, &catalogue(), &alive).unwrap();
         let all = [&mine, &other, &gone, &me, &product, &alive];
         let seen = |filter: Filter| all.map(|frame| filter.wants(frame));
         assert_eq!(seen(filter(None, None)), [true; 6]);

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     catalogue::Catalogue,
-    frame::{Filter, Frame, State},
+    frame::{self, Filter, Frame, State},
 };
-use crate::{events::EventBus, http::health::Check};
+use crate::{domain::event::Envelope, events::EventBus, http::health::Check};
 
 /// Frames kept for clients that join after one of them.
 const KEPT: usize = 4_096;
@@ -94,7 +94,8 @@ impl Hub {
         // the bus must live as long as its feed is read
         let bus = bus.clone();
         async move {
-            let _bus = bus;
+            // a pod knows its name by this
+            let replica = std::env::var("HOSTNAME").unwrap_or_default();
             let mut health = interval_at(Instant::now() + HEALTH_CHECK_INTERVAL, HEALTH_CHECK_INTERVAL);
             let mut state = State::of(&checks.borrow_and_update());
             loop {
@@ -120,14 +121,26 @@ impl Hub {
                         let now = State::of(&checks.borrow_and_update());
                         if now != state {
                             state = now;
-                            hub.table.lock().send_health_check(&catalogue, &state);
+                            hub.tell(&bus, &catalogue, frame::health_check(&replica, &state));
                         }
                     }
-                    _ = health.tick() => hub.table.lock().send_health_check(&catalogue, &state),
+                    _ = health.tick() => hub.tell(&bus, &catalogue, frame::health_check(&replica, &state)),
                 }
             }
             hub.table.lock().close();
         }
+    }
+
+    /// Tells the clients how this replica does, and whoever else reads the bus. The clients of other replicas are told of theirs.
+    fn tell(&self, bus: &Arc<dyn EventBus>, catalogue: &Catalogue, event: Envelope) {
+        self.table.lock().send_health_check(catalogue, &event);
+        let bus = bus.clone();
+        tokio::spawn(async move {
+            // a bus that is away is what such events tell of: the next one comes soon
+            if let Err(error) = bus.publish(&[event]).await {
+                tracing::debug!(%error, "how the service does was not published");
+            }
+        });
     }
 
     /// Lets a client in, with a queue of so many frames: from now on, or just after the frame with a cursor. None when that frame is not kept, or
@@ -212,8 +225,8 @@ impl Table {
     }
 
     /// One frame more or less does not matter here, so a full queue is left alone.
-    fn send_health_check(&self, catalogue: &Catalogue, state: &State) {
-        let Some(frame) = Frame::health_check(self.cursor.clone(), catalogue, state) else { return };
+    fn send_health_check(&self, catalogue: &Catalogue, event: &Envelope) {
+        let Some(frame) = Frame::health_check(self.cursor.clone(), catalogue, event) else { return };
         let narrow = self.by_user.values().flatten().filter(|(_, slot)| !slot.filter.asked);
         for (_, slot) in self.broad.iter().chain(narrow).filter(|(_, slot)| slot.filter.wants(&frame)) {
             _ = slot.queue.try_send(frame.clone());

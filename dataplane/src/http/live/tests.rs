@@ -300,6 +300,7 @@ async fn a_gap_in_the_feed_is_told() {
 async fn a_change_of_the_service_s_state_is_told() {
     let service = start(options()).await;
     let mut socket = service.connect("topics=health_check").await;
+    let mut bus = service.bus.live();
     let mut state = async || loop {
         let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
         let frame: Value = serde_json::from_str(&text).unwrap();
@@ -314,6 +315,10 @@ async fn a_change_of_the_service_s_state_is_told() {
     tell("redis", check(Condition::Unhealthy, 1.0));
     let degraded = serde_json::json!({ "status": "degraded", "checks": { "redis": "unhealthy" } });
     while state().await != degraded {}
+    // and so it is told to those who read the bus
+    let told = tokio::time::timeout(WAIT, bus.recv()).await.unwrap().unwrap();
+    assert_eq!((told.kind.as_str(), told.entity.as_str(), told.version), ("health_check", "health_check", 0));
+    assert_eq!(serde_json::from_str::<Value>(told.data.as_ref().unwrap().get()).unwrap(), degraded);
     // another latency is no news; the hub has looked at it when it tells an event that came later
     tell("redis", check(Condition::Unhealthy, 2.0));
     let mut watcher = service.connect("topics=product").await;

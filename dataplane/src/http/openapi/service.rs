@@ -66,17 +66,22 @@ fn page(page: &Page) -> Operation {
         .gives_nothing(304, "The client has it.")
 }
 
-fn event_schemas() -> [Operation; 2] {
+fn event_schemas() -> [Operation; 3] {
     let list = json!({
         "type": "object", "required": ["schemas"],
         "properties": { "schemas": { "type": "array", "items": { "type": "string" } } },
     });
+    let schema = |path: &'static str, name: &'static str, what: &'static str| {
+        Operation::get(path, name, what)
+            .in_path("kind", json!({ "type": "string", "pattern": "^[a-z_]+$" }))
+            .gives(200, "It; its version is the end of its `$id`.", json!({ "type": "object" }))
+            .fails(&[404])
+    };
     [
         Operation::get("/schemas", "listEventSchemas", "The paths of the schemas of events").gives(200, "They.", list),
-        Operation::get("/schemas/{kind}", "eventSchema", "The JSON Schema of a type of event")
-            .in_path("kind", json!({ "type": "string", "pattern": "^[a-z_]+$" }))
-            .gives(200, "It.", json!({ "type": "object" }))
-            .fails(&[404]),
+        schema("/schemas/{kind}", "eventSchema", "The newest JSON Schema of a type of event"),
+        schema("/schemas/{kind}/{version}", "eventSchemaVersion", "One version of the JSON Schema of a type of event")
+            .in_path("version", json!({ "type": "string", "pattern": "^[0-9]+$" })),
     ]
 }
 
@@ -164,11 +169,11 @@ fn health() -> Json {
 fn event() -> Json {
     json!({
         "type": "object",
-        "description": "One event of the feed, in WebSocket frames, event streams and Kafka alike.",
+        "description": "One event of the feed, in WebSocket frames, event streams and Kafka alike. Each type has its schema at `/schemas/{type}`.",
         "required": ["id", "type", "entity", "key", "version", "at", "data"],
         "properties": {
             "id": { "type": "string", "format": "uuid" },
-            "type": { "type": "string", "description": "product_created, product_updated, product_deleted, …, health_check" },
+            "type": { "type": "string", "description": "product_created, product_updated, product_deleted, …, health_check; in Kafka also dead_letter_created and the like" },
             "entity": { "type": "string" },
             "key": { "type": "string" },
             "version": { "type": "integer", "minimum": 0 },

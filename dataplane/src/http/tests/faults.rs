@@ -8,8 +8,10 @@ use crate::{
         audit::{AuditEntry, AuditQuery},
         change::{Idempotency, UnitOfWork, Written},
         event::Outbox,
+        json::parse_create,
         query::{Page, Query},
-        record::{Key, Lookup, Version},
+        record::{Key, Lookup, Record, Version},
+        value::Timestamp,
     },
     store::StoreError,
 };
@@ -82,6 +84,59 @@ impl RecordStore for Silent {
     }
 }
 
+/// A store in which another writer is always first: each read and each commit takes a while, and then the record has another version.
+#[derive(Default)]
+struct Busy {
+    /// The deadline of each commit.
+    deadlines: parking_lot::Mutex<Vec<Option<std::time::Instant>>>,
+}
+
+/// How long a call of the busy store takes.
+const BUSY: Duration = Duration::from_millis(150);
+
+#[async_trait]
+impl RecordStore for Busy {
+    async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        tokio::time::sleep(BUSY).await;
+        let values = parse_create(&collection.schema, CREATE.as_bytes()).unwrap().values;
+        let at = Timestamp::now();
+        let record = |key: &Key| Record {
+            key: key.clone(),
+            version: Version(1),
+            created_at: at,
+            updated_at: at,
+            values: values.clone(),
+        };
+        Ok(keys.iter().map(|key| Lookup::Found(record(key))).collect())
+    }
+    async fn find(&self, _: &Collection, _: &Query) -> Result<Page, StoreError> {
+        unreachable!("nothing is searched")
+    }
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        self.deadlines.lock().push(work.deadline);
+        tokio::time::sleep(BUSY).await;
+        Err(StoreError::Stale { current: Version(2) })
+    }
+    async fn prune(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+    async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+        std::future::pending().await
+    }
+    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        unreachable!("the API asks no outbox")
+    }
+}
+
 /// Makes an error that a store gives.
 type Fault = fn() -> StoreError;
 
@@ -130,6 +185,33 @@ async fn a_silent_store_is_answered_for_within_the_deadline() {
     read.problem(503);
     write.problem(504);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn all_attempts_of_a_change_have_one_deadline() {
+    let busy = Arc::new(Busy::default());
+    let store: Arc<dyn RecordStore> = busy.clone();
+    let server = Server::over(&store, &[collection_of(Entity::Product)]).await;
+    let batch = r#"{"atomic":true,"operations":[{"op":"patch","id":"p","data":{"name":"B"}}]}"#;
+    for change in 0..3 {
+        let started = std::time::Instant::now();
+        let answer = match change {
+            0 => server.patch("/products/p", r#"{"name":"B"}"#).await,
+            1 => server.delete("/products/p").await,
+            _ => server.send(Method::POST, "/products/batch", &[("idempotency-key", "k")], batch).await,
+        };
+        let took = started.elapsed();
+        let deadlines = std::mem::take(&mut *busy.deadlines.lock());
+        assert!(
+            answer.text.contains("not answer in time") || answer.text.contains("did not confirm"),
+            "{}",
+            answer.text
+        );
+        // twelve attempts would take 3.6 s, and the look for an earlier answer for ever
+        assert!((Duration::from_millis(900)..Duration::from_millis(1_900)).contains(&took), "{change}: {took:?}");
+        assert!(deadlines.len() > 1 && deadlines[0].is_some(), "it was tried again: {deadlines:?}");
+        assert!(deadlines.iter().all(|deadline| *deadline == deadlines[0]), "one for all: {deadlines:?}");
+    }
 }
 
 #[tokio::test]

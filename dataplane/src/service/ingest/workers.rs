@@ -114,3 +114,137 @@ fn backoff(failed: u32) -> Duration {
     let most = BACKOFF_MIN.saturating_mul(1 << failed.min(16)).min(BACKOFF_MAX);
     most.mul_f64(rand::random_range(0.1..1.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        cache::{
+            clock::Clock,
+            tiered::{Tiered, TieredConfig},
+        },
+        domain::{
+            change::Collection,
+            price_event::PriceEvent,
+            product,
+            seal::{SealError, Sealer},
+        },
+        events::intake::{Intake, IntakeError, Unreadable},
+        service::{error::ServiceError, ingest::Rejects, records::Records},
+        store::sql::SqlStore,
+    };
+
+    /// A log that is empty, and counts who reads it.
+    #[derive(Default)]
+    struct Counting(Arc<AtomicUsize>);
+
+    struct Reader(Arc<AtomicUsize>);
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Intake for Counting {
+        async fn append(&self, _: Vec<PriceEvent>) -> Result<(), IntakeError> {
+            Ok(())
+        }
+
+        async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Reader(self.0.clone())))
+        }
+
+        async fn waiting(&self) -> Result<u64, IntakeError> {
+            Ok(0)
+        }
+    }
+
+    #[async_trait]
+    impl IntakeReader for Reader {
+        async fn take(&mut self, _: usize, _: Duration) -> Result<Batch, IntakeError> {
+            std::future::pending().await
+        }
+
+        async fn done(&mut self) -> Result<(), IntakeError> {
+            Ok(())
+        }
+    }
+
+    impl Drop for Reader {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Rejects for Nothing {
+        async fn put(&self, _: &PriceEvent, _: String) -> Result<(), ServiceError> {
+            Ok(())
+        }
+
+        async fn put_unreadable(&self, _: &Unreadable) -> Result<(), ServiceError> {
+            Ok(())
+        }
+    }
+
+    impl Sealer for Nothing {
+        fn seal(&self, plain: &[u8], _: &str) -> String {
+            String::from_utf8_lossy(plain).into_owned()
+        }
+
+        fn open(&self, sealed: &str, _: &str) -> Result<Vec<u8>, SealError> {
+            Ok(sealed.as_bytes().to_vec())
+        }
+    }
+
+    fn products(folder: &tempfile::TempDir) -> Records {
+        let schema = Arc::new(product::schema());
+        let collection = Arc::new(Collection {
+            pool: "products".to_owned(),
+            schema: schema.clone(),
+            name: "products".to_owned(),
+            key_column: "id".to_owned(),
+            version_column: Some("version".to_owned()),
+            declared: false,
+        });
+        let tiered = Tiered::new(TieredConfig {
+            pool: "products".to_owned(),
+            schema,
+            tiers: Vec::new(),
+            sealer: None,
+            clock: Clock::system(),
+            load_deadline: Duration::from_secs(1),
+            not_yet_deadline: Duration::from_secs(1),
+        });
+        let store = SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(Nothing)).unwrap();
+        Records::new(collection, Arc::new(store), Arc::new(tiered), Duration::from_secs(1), Arc::new(|| ()))
+    }
+
+    #[tokio::test]
+    async fn workers_come_and_go_as_the_settings_say() {
+        let (folder, readers) = (tempfile::tempdir().unwrap(), Arc::<AtomicUsize>::default());
+        let queue = Arc::new(IngestQueue::new(Arc::new(Counting(readers.clone())), 10));
+        let (sender, settings) = watch::channel(Ingest::default());
+        let stop = CancellationToken::new();
+        let ingestor = Arc::new(Ingestor::new(Arc::new(products(&folder)), Arc::new(Nothing)));
+        let running = tokio::spawn(Workers { queue, ingestor, settings }.run(stop.clone()));
+        let until = async |count: usize| {
+            let there = async {
+                while readers.load(Ordering::SeqCst) != count {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), there).await.unwrap_or_else(|_| panic!("{count} workers"));
+        };
+        for count in [1, 5, 2, 3] {
+            sender.send_modify(|settings| settings.workers = count);
+            until(count as usize).await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(readers.load(Ordering::SeqCst), 0, "each has left the log");
+    }
+}

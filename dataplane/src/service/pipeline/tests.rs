@@ -40,6 +40,25 @@ async fn an_order_is_held_charged_committed_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_is_delivered_twice_is_one_payment() {
+    let shop = Shop::open(settings()).await;
+    let mut twice = settings();
+    twice.payments.simulator.duplicate_percent = 100;
+    shop.pipeline.apply(&twice);
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive(&order).await;
+    let bank = &shop.pipeline.figures().await.unwrap()["dependencies"]["payments"];
+    assert_eq!((&bank["calls"], &bank["repeated"]), (&json!(2), &json!(1)));
+    assert_eq!(shop.payments().await, [(order.to_string(), "completed".to_owned())]);
+    let timeline = shop.pipeline.timeline(&order).await.unwrap();
+    let steps: Vec<&str> =
+        timeline["steps"].as_array().unwrap().iter().map(|step| step["event"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["placed", "stock_held", "attempt_failed", "charged", "stock_committed", "notified"]);
+    assert_eq!(shop.stock("lamp").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_fulfilled_fails_and_gives_everything_back() {
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;

@@ -51,13 +51,14 @@ impl Records {
     /// # Errors
     /// `Exists`, `Duplicate`, `Invalid`, `KeyReused`, or what the store says.
     pub async fn create(&self, draft: Draft, origin: &Origin) -> Result<Record, ServiceError> {
+        let origin = &self.in_its_time(origin);
         record_of(self.once(origin, self.try_create(draft, origin)).await?)
     }
 
     async fn try_create(&self, draft: Draft, origin: &Origin) -> Result<Written, ServiceError> {
         let Draft { key, values } = draft;
         let fresh_key = key.is_none();
-        let values = self.settle(values).await?;
+        let values = self.settle(values, origin).await?;
         let key = key.unwrap_or_else(Key::generate);
         self.commit(key, Action::Create { values, fresh_key }, origin).await
     }
@@ -73,6 +74,7 @@ impl Records {
         body: Replacement,
         origin: &Origin,
     ) -> Result<Record, ServiceError> {
+        let origin = &self.in_its_time(origin);
         record_of(self.learn(key, self.once(origin, self.try_replace(key, precondition, body, origin)).await)?)
     }
 
@@ -85,7 +87,7 @@ impl Records {
     ) -> Result<Written, ServiceError> {
         let Replacement { echo, values } = body;
         self.check_key(&echo, key)?;
-        let values = self.settle(values).await?;
+        let values = self.settle(values, origin).await?;
         if let (Some(guard), false) = (self.blind_guard(precondition, &echo), self.schema().has_read_only()) {
             return self.commit(key.clone(), Action::Replace { guard, values }, origin).await;
         }
@@ -120,6 +122,7 @@ impl Records {
         body: Replacement,
         origin: &Origin,
     ) -> Result<(Record, bool), ServiceError> {
+        let origin = &self.in_its_time(origin);
         let written = self.learn(key, self.once(origin, self.try_upsert(key, precondition, body, origin)).await)?;
         let created = written.created;
         Ok((record_of(written)?, created))
@@ -140,14 +143,14 @@ impl Records {
                 replaced => replaced,
             };
         }
-        let values = self.settle(body.values).await?;
+        let values = self.settle(body.values, origin).await?;
         let action = match precondition {
             Precondition::Absent => Action::Create { values, fresh_key: false },
             _ => Action::Upsert { guard: Guard::Any, values },
         };
         match self.commit(key.clone(), action, origin).await {
             Err(ServiceError::Exists) if *precondition == Precondition::Absent => {
-                Err(ServiceError::Stale { current: self.current(key).await?.version })
+                Err(ServiceError::Stale { current: self.current(key, origin).await?.version })
             }
             done => done,
         }
@@ -156,13 +159,14 @@ impl Records {
     /// Deletes a record, and gives the version of the delete.
     ///
     /// # Errors
-    /// `NotFound`, `Stale`, `Contended`, `KeyReused`, or what the store says.
+    /// `NotFound`, `Stale`, `Contended`, `KeyReused`, `Timeout`, or what the store says.
     pub async fn delete(
         &self,
         key: &Key,
         precondition: &Precondition,
         origin: &Origin,
     ) -> Result<Version, ServiceError> {
+        let origin = &self.in_its_time(origin);
         Ok(self.learn(key, self.once(origin, self.try_delete(key, precondition, origin)).await)?.version)
     }
 
@@ -173,15 +177,15 @@ impl Records {
         origin: &Origin,
     ) -> Result<Written, ServiceError> {
         if self.keeper.get().is_some() {
-            precondition.check(self.current(key).await?.version)?;
-            self.end(key).await?;
+            precondition.check(self.current(key, origin).await?.version)?;
+            self.end(key, origin).await?;
             return self.commit(key.clone(), Action::Delete { guard: Guard::Any }, origin).await;
         }
         if let Some(guard) = precondition.guard() {
             return self.commit(key.clone(), Action::Delete { guard }, origin).await;
         }
         for attempt in 0..ATTEMPTS_MAX {
-            let version = self.current(key).await?.version;
+            let version = self.current(key, origin).await?.version;
             precondition.check(version)?;
             match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, origin).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
@@ -269,17 +273,18 @@ impl Records {
         change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
         still: &Still<'_>,
     ) -> Result<Adjusted, ServiceError> {
+        let origin = &self.in_its_time(&Origin::of(actor));
         for attempt in 0..ATTEMPTS_MAX {
             let current = match seen.take() {
                 Some(seen) => seen,
-                None => self.current(key).await?,
+                None => self.current(key, origin).await?,
             };
             let Some(values) = change(&current)? else { return Ok(Adjusted::Unchanged) };
             if !still().await? {
                 return Ok(Adjusted::Refused);
             }
             let action = Action::Replace { guard: Guard::Exactly(current.version), values };
-            match self.commit(key.clone(), action, &Origin::of(actor)).await {
+            match self.commit(key.clone(), action, origin).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
                 done => return record_of(done?).map(Adjusted::Changed),
             }
@@ -299,6 +304,7 @@ impl Records {
         origin: &Origin,
         change: impl Fn(&Record) -> Result<Row, ServiceError>,
     ) -> Result<Record, ServiceError> {
+        let origin = &self.in_its_time(origin);
         record_of(self.learn(key, self.once(origin, self.try_update(key, precondition, echo, origin, change)).await)?)
     }
 
@@ -311,13 +317,13 @@ impl Records {
         change: impl Fn(&Record) -> Result<Row, ServiceError>,
     ) -> Result<Written, ServiceError> {
         for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key).await?;
+            let current = self.current(key, origin).await?;
             precondition.check(current.version)?;
             if echo.version.is_some_and(|seen| seen != current.version) {
                 return Err(ServiceError::Stale { current: current.version });
             }
             echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
-            let values = self.settle(change(&current)?).await?;
+            let values = self.settle(change(&current)?, origin).await?;
             self.judge(&current, &values)?;
             let action = Action::Replace { guard: Guard::Exactly(current.version), values };
             match self.commit(key.clone(), action, origin).await {
@@ -340,9 +346,15 @@ impl Records {
     ///
     /// # Errors
     /// What the keeper says.
-    pub async fn end(&self, key: &Key) -> Result<bool, ServiceError> {
+    pub async fn end(&self, key: &Key, origin: &Origin) -> Result<bool, ServiceError> {
         let Some(keeper) = self.keeper.get() else { return Ok(false) };
-        keeper.before_delete(key).await.map(|()| true)
+        let ended = timeout(self.time_left(origin), keeper.before_delete(key)).await;
+        ended.map_err(|_| ServiceError::Timeout)?.map(|()| true)
+    }
+
+    /// The origin of a change that begins now: all its attempts, with every read between them, end within the time of one call of the store.
+    pub fn in_its_time(&self, origin: &Origin) -> Origin {
+        origin.within(self.deadline)
     }
 
     /// A version that the caller did not expect may be news to the tiers as well: the process that committed it can have been killed before it told them, and
@@ -377,7 +389,7 @@ impl Records {
     /// `KeyReused`, or what the store says.
     pub async fn recall(&self, origin: &Origin) -> Result<Option<Vec<Written>>, ServiceError> {
         match &origin.idempotency {
-            Some(key) => self.in_time(self.store.recall(&self.collection, key)).await,
+            Some(key) => self.in_time_of(origin, self.store.recall(&self.collection, key)).await,
             None => Ok(None),
         }
     }
@@ -402,11 +414,12 @@ impl Records {
     ///
     /// # Errors
     /// `Invalid`, or what the completion says.
-    pub async fn settle(&self, values: Row) -> Result<Row, ServiceError> {
+    pub async fn settle(&self, values: Row, origin: &Origin) -> Result<Row, ServiceError> {
         let mut values = match &self.completion {
             None => values,
             Some(complete) => {
-                let values = complete(values).await?;
+                let completed = timeout(self.time_left(origin), complete(values)).await;
+                let values = completed.map_err(|_| ServiceError::Timeout)??;
                 let faults = self.schema().faults_of(&values);
                 if !faults.is_empty() {
                     return Err(ServiceError::Invalid(faults));
@@ -439,6 +452,12 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn commit_all(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
+        let origin = &self.in_its_time(origin);
+        let time_left = self.time_left(origin);
+        if time_left.is_zero() {
+            // nothing was changed, and that is known
+            return Err(ServiceError::Timeout);
+        }
         let work = UnitOfWork::new(changes, origin);
         let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
         let task = tokio::spawn(async move {
@@ -453,7 +472,7 @@ impl Records {
             Ok::<_, StoreError>(written)
         });
         let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
-        let done = timeout(self.deadline, task).await.map_err(|_| late())?;
+        let done = timeout(time_left, task).await.map_err(|_| late())?;
         Ok(done.map_err(|error| ServiceError::Internal(error.to_string()))??)
     }
 }

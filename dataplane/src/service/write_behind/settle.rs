@@ -126,7 +126,7 @@ async fn commit(store: &dyn RecordStore, collection: &Arc<Collection>, due: &[Du
         Change { collection: collection.clone(), key: key.clone(), action: Action::Settle { version, record } }
     };
     let actor = due.first().map(|due| due.actor.clone()).unwrap_or_default();
-    let work = UnitOfWork { changes: due.iter().map(change).collect(), actor, idempotency: None };
+    let work = UnitOfWork { changes: due.iter().map(change).collect(), actor, idempotency: None, deadline: None };
     match timeout(DEADLINE, store.commit(work)).await {
         Ok(done) => done.map(drop),
         Err(_) => Err(StoreError::Unavailable("it did not answer in time".to_owned())),

@@ -141,8 +141,9 @@ impl World {
 
     async fn write(&self, behind: &WriteBehind, key: &str, action: Action) -> Result<Written, StoreError> {
         let change = Change { collection: self.collection.clone(), key: key.parse().unwrap(), action };
-        let written =
-            behind.commit(UnitOfWork { changes: vec![change], actor: "me".to_owned(), idempotency: None }).await?;
+        let written = behind
+            .commit(UnitOfWork { changes: vec![change], actor: "me".to_owned(), idempotency: None, deadline: None })
+            .await?;
         Ok(written.into_iter().next().unwrap())
     }
 
@@ -267,7 +268,8 @@ async fn a_full_log_refuses_new_keys_only() {
         key: key.parse().unwrap(),
         action: Action::Delete { guard: Guard::Any },
     };
-    let two = UnitOfWork { changes: vec![change("a"), change("b")], actor: String::new(), idempotency: None };
+    let two =
+        UnitOfWork { changes: vec![change("a"), change("b")], actor: String::new(), idempotency: None, deadline: None };
     assert!(matches!(behind.commit(two).await, Err(StoreError::Unsupported(_))));
     world.inner.away.store(false, SeqCst);
     until("there is room again", async || world.put(&behind, "d", Guard::Any, "x").await.is_ok()).await;

@@ -169,7 +169,7 @@ pub async fn creates_at_the_same_time_are_none_of_each_others_business(target: &
         let email = if index % 5 == 0 { format!("{}@example.com", index + 1) } else { format!("{index}@example.com") };
         let action = Action::Create { values: person(&email, None), fresh_key: true };
         let changes = vec![change(&target.users, &format!("u{index}"), action)];
-        let work = UnitOfWork { changes, actor: format!("actor{}", index % 3), idempotency: None };
+        let work = UnitOfWork { changes, actor: format!("actor{}", index % 3), idempotency: None, deadline: None };
         target.store.commit(work)
     });
     let outcomes = join_all(creates).await;

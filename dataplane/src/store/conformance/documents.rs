@@ -55,6 +55,31 @@ async fn documents_are_queryable_by_people() {
 }
 
 #[tokio::test]
+async fn marks_that_a_crash_left_keep_no_later_event_back() {
+    let Some(target) = Target::mongo().await else { return };
+    let (outbox, lease) = (target.store.outbox(), std::time::Duration::from_secs(10));
+    let things = database(options(&target)).await.collection::<Document>("things");
+    for key in ["a", "b", "c"] {
+        target.one(create(&target.things, key, titled("x"))).await.unwrap();
+    }
+    // as a relay leaves it that dies after it took the events out: as many documents as it looks at at once, each older than what comes now
+    let taken = doc! { "$set": { "_pending": [], "_pending_at": bson::DateTime::from_millis(1) } };
+    let taken = things.update_many(doc! { "_pending": { "$exists": true } }, taken).await.unwrap();
+    assert_eq!(taken.modified_count, 3);
+    target.one(create(&target.things, "later", titled("y"))).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(outbox.claim("o", lease, 2).await.unwrap().events);
+    }
+    assert_eq!(seen.first().map(|event| event.key.as_str()), Some("later"));
+    outbox.confirm("o", &[seen[0].id]).await.unwrap();
+    assert_eq!(outbox.backlog().await.unwrap(), crate::domain::event::Backlog::default());
+    let left = things.count_documents(doc! { "_pending_at": { "$exists": true } }).await.unwrap();
+    assert_eq!(left, 0);
+    target.remove().await;
+}
+
+#[tokio::test]
 async fn documents_of_other_programs_are_served() {
     let Some(target) = Target::mongo().await else { return };
     let things = database(options(&target)).await.collection::<Document>("things");

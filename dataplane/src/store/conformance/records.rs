@@ -245,3 +245,18 @@ pub async fn a_row_of_another_width_is_refused(target: &Target) {
     assert!(matches!(result, Err(StoreError::Unsupported(_))), "{result:?}");
     assert_eq!(target.lookup(&target.things, "w").await, Lookup::Missing);
 }
+
+pub async fn a_unit_whose_time_is_over_is_not_begun(target: &Target) {
+    let (users, over) = (&target.users, Origin::of("late").within(Duration::ZERO));
+    let person = || person("late@example.com", None);
+    let fresh = change(users, "fresh", Action::Create { values: person(), fresh_key: true });
+    for late in [fresh, create(users, "named", person()), upsert(users, "any", Guard::Any, person())] {
+        let key = late.key.clone();
+        let refused = target.store.commit(UnitOfWork::new(vec![late], &over)).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{key}: {refused:?}");
+        assert_eq!(target.lookup(users, key.as_str()).await, Lookup::Missing);
+    }
+    let in_time = Origin::of("early").within(Duration::from_secs(5));
+    target.store.commit(UnitOfWork::new(vec![create(users, "named", person())], &in_time)).await.unwrap();
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 1);
+}

@@ -12,12 +12,15 @@ use mongodb::{
 use tokio::time::Instant;
 
 use super::{
-    StoreError,
+    NAME, StoreError,
     audit::{document_of, entry_of},
     document::PENDING,
     fault::{Fault, read},
 };
-use crate::domain::{change::Idempotency, event::Envelope, record::Key, value::Timestamp};
+use crate::{
+    domain::{change::Idempotency, event::Envelope, record::Key, value::Timestamp},
+    failpoint,
+};
 
 /// Who changed what and when.
 const AUDIT: &str = "flyweight_audit";
@@ -109,6 +112,7 @@ impl Ledger {
         for part in answers.chunks(ANSWERS_AT_ONCE) {
             try_join_all(part.iter().map(|(key, answer)| self.file_answer(key, answer, deadline))).await?;
         }
+        failpoint::reach(NAME, "outbox.answered");
         if entries.is_empty() {
             return Ok(());
         }

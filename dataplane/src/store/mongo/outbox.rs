@@ -18,15 +18,18 @@ use uuid::Uuid;
 
 use super::{
     super::leases::Leases,
-    StoreError, call_deadline,
+    NAME, StoreError, call_deadline,
     commit::envelope_of,
     document::{Documents, PENDING, PENDING_AT, SHARD},
     fault::{Fault, read},
     ledger::Ledger,
 };
-use crate::domain::{
-    event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
-    value::Timestamp,
+use crate::{
+    domain::{
+        event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
+        value::Timestamp,
+    },
+    failpoint,
 };
 
 /// The collection of leases.
@@ -247,7 +250,7 @@ async fn oldest(
         .projection(doc! { PENDING: 1, PENDING_AT: 1 });
     let cursor = read(deadline, find).await?;
     let documents = read(deadline, cursor.try_collect::<Vec<Document>>()).await?;
-    let mut all = Vec::with_capacity(documents.len());
+    let (mut all, mut bare) = (Vec::with_capacity(documents.len()), Vec::new());
     for document in documents {
         let id = document.get("_id").cloned().unwrap_or(Bson::Null);
         let at = document.get_datetime(PENDING_AT).map_or(0, |time| time.timestamp_millis());
@@ -258,7 +261,14 @@ async fn oldest(
                 .map_err(|error| StoreError::Corrupt(format!("an event in {}: {error}", handle.name())))?;
             events.push((event, handle.name().to_owned(), id.clone()));
         }
-        all.push(Waiting { at, events });
+        match events.is_empty() {
+            true => bare.push(id),
+            false => all.push(Waiting { at, events }),
+        }
+    }
+    if !bare.is_empty() {
+        // who took their events out died before the marks: they would be found again for ever, before all that came later
+        unmark(handle, doc! { "_id": { "$in": bare } }, deadline).await?;
     }
     Ok(all)
 }
@@ -268,10 +278,16 @@ async fn pull(handle: &Handle<Document>, ledger: &Ledger, of: Document, ids: &[U
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     let deadline = call_deadline();
     ledger.file(handle, &of, &ids, deadline).await?;
+    failpoint::reach(NAME, "outbox.filed");
     let events = doc! { "$pull": { PENDING: { "id": { "$in": ids } } } };
     read(deadline, handle.update_many(of.clone(), events)).await?;
-    let mut empty = of;
-    empty.insert(PENDING, doc! { "$size": 0 });
+    failpoint::reach(NAME, "outbox.pulled");
+    unmark(handle, of, deadline).await
+}
+
+/// Takes the marks off documents in which no event waits.
+async fn unmark(handle: &Handle<Document>, mut of: Document, deadline: Instant) -> Result<(), Fault> {
+    of.insert(PENDING, doc! { "$size": 0 });
     let marks = doc! { "$unset": { PENDING: "", PENDING_AT: "", SHARD: "" } };
-    read(deadline, handle.update_many(empty, marks)).await.map(|_| ())
+    read(deadline, handle.update_many(of, marks)).await.map(|_| ())
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as SqlValue};
@@ -49,6 +49,8 @@ pub struct Unit<'a> {
     pub tables: Vec<Arc<Table>>,
     /// Seals encrypted fields.
     pub sealer: &'a dyn Sealer,
+    /// By when all attempts must have ended.
+    pub deadline: Option<Instant>,
 }
 
 /// One key that a unit touches.
@@ -69,9 +71,10 @@ struct Slots {
 impl<'a> Unit<'a> {
     /// A unit of work, whose changes touch these tables.
     pub fn of(work: &'a UnitOfWork, tables: Vec<Arc<Table>>, sealer: &'a dyn Sealer) -> Self {
-        let UnitOfWork { changes, actor, idempotency } = work;
+        let UnitOfWork { changes, actor, idempotency, deadline } = work;
+        let (idempotency, deadline) = (idempotency.as_ref(), *deadline);
         let actors = vec![actor.as_str(); changes.len()];
-        Self { changes: changes.iter().collect(), actors, idempotency: idempotency.as_ref(), tables, sealer }
+        Self { changes: changes.iter().collect(), actors, idempotency, tables, sealer, deadline }
     }
 
     /// Commits, again from the start where that is safe.
@@ -81,16 +84,16 @@ impl<'a> Unit<'a> {
                 return Err(StoreError::ReadOnly(why.clone()));
             }
         }
-        let deadline = pools::call_deadline();
+        let deadline = pools::deadline_of(self.deadline)?;
         let mut attempt = 1;
         loop {
             let mut session = pools.write_until(deadline).await?;
             let fault = match self.write(&mut session, attempt > 1).await {
                 // from here on nothing is tried again: the commit may have happened
                 Ok(written) => {
-                    failpoint::reach("commit.before");
+                    failpoint::reach(pools.dialect().name(), "commit.before");
                     session.commit().await?;
-                    failpoint::reach("commit.after");
+                    failpoint::reach(pools.dialect().name(), "commit.after");
                     return Ok(written);
                 }
                 Err(fault) => fault,

@@ -30,6 +30,14 @@ pub struct Sql {
 pub const DECIMAL_COLLATION: &str = "flyweight_decimal";
 
 impl Dialect {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Mysql => "mysql",
+        }
+    }
+
     /// The text and values of a statement.
     pub fn build(self, statement: &impl SqlxBinder) -> Sql {
         let (text, values) = match self {

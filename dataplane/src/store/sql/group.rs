@@ -3,7 +3,7 @@
 //! A lane commits what waits as one unit, then what came meanwhile; a create that finds a free lane goes at once. Where the common unit is
 //! refused each create is done by itself, so that nobody hears of another's fault.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -38,6 +38,7 @@ struct Waiting {
     change: Change,
     table: Arc<Table>,
     actor: String,
+    deadline: Option<Instant>,
     answer: oneshot::Sender<Result<Vec<Written>, StoreError>>,
 }
 
@@ -58,7 +59,7 @@ impl Group {
     }
 
     /// Whether a unit can share its transaction: it touches nothing that is there, and no repeat of it has to be told.
-    pub fn takes(UnitOfWork { changes, actor: _, idempotency }: &UnitOfWork) -> bool {
+    pub fn takes(UnitOfWork { changes, actor: _, idempotency, deadline: _ }: &UnitOfWork) -> bool {
         let [Change { action: Action::Create { fresh_key: true, .. }, .. }] = changes.as_slice() else { return false };
         idempotency.is_none()
     }
@@ -69,11 +70,12 @@ impl Group {
         change: Change,
         table: Arc<Table>,
         actor: String,
+        deadline: Option<Instant>,
     ) -> Result<Vec<Written>, StoreError> {
         let (answer, done) = oneshot::channel();
         let starts = {
             let mut inner = self.inner.lock();
-            inner.waiting.push_back(Waiting { change, table, actor, answer });
+            inner.waiting.push_back(Waiting { change, table, actor, deadline, answer });
             let starts = inner.lanes < self.lanes_max;
             inner.lanes += usize::from(starts);
             starts
@@ -86,6 +88,14 @@ impl Group {
     }
 
     async fn settle(&self, creates: Vec<Waiting>) {
+        let now = Instant::now();
+        let is_late = |create: &Waiting| create.deadline.is_some_and(|deadline| deadline <= now);
+        let (late, creates): (Vec<_>, Vec<_>) = creates.into_iter().partition(is_late);
+        for create in late {
+            _ = create
+                .answer
+                .send(Err(StoreError::Unavailable("it waited for others until its time was over".to_owned())));
+        }
         if creates.len() > 1 {
             match self.unit(&creates).await {
                 Ok(written) => {
@@ -108,7 +118,10 @@ impl Group {
         let changes: Vec<&Change> = creates.iter().map(|create| &create.change).collect();
         let tables = creates.iter().map(|create| create.table.clone()).collect();
         let actors = creates.iter().map(|create| create.actor.as_str()).collect();
-        let unit = Unit { changes, actors, idempotency: None, tables, sealer: self.sealer.as_ref() };
+        // one that is done for others too is done as long as one of them waits
+        let deadlines: Option<Vec<Instant>> = creates.iter().map(|create| create.deadline).collect();
+        let deadline = deadlines.and_then(|all| all.into_iter().max());
+        let unit = Unit { changes, actors, idempotency: None, tables, sealer: self.sealer.as_ref(), deadline };
         unit.commit(&self.pools).await
     }
 }

@@ -233,6 +233,14 @@ pub fn call_deadline() -> Instant {
     deadline_in(CALL_TIME)
 }
 
+/// The time by which a unit with this deadline must be done.
+///
+/// # Errors
+/// `Unavailable` where that is over already.
+pub fn deadline_of(unit: Option<std::time::Instant>) -> Result<Instant, StoreError> {
+    super::super::due(unit, CALL_TIME)
+}
+
 /// What each connection to MySQL is told first. Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut
 /// long names.
 ///

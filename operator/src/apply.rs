@@ -14,10 +14,10 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
 };
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    apply::compare::{excess, is_covered},
+    apply::compare::is_covered,
     child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_owned_by, label},
     context::Context,
     desired::{
@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod compare;
+pub mod foreign;
 
 const KEY_BYTES: usize = 32;
 
@@ -98,7 +99,10 @@ impl Step<'_> {
     /// Whether a write would change nothing: the object was applied with this content, and nobody has changed it since.
     fn is_current(&self, child: &Child, live: &Live) -> bool {
         let object = &live.object;
-        let covers = || serde_json::to_value(&**object).is_ok_and(|live| is_covered(&child.body, &live));
+        let covers = || {
+            let live = serde_json::to_value(&**object);
+            live.is_ok_and(|live| is_covered(&child.body, &live) && foreign::additions(&child.body, &live).is_none())
+        };
         object.metadata.deletion_timestamp.is_none()
             && live.annotation(annotation::APPLIED) == Some(&child.hash)
             && (self.context.memory.is_answer(&self.observed.uid, live, &child.hash) || covers())
@@ -117,12 +121,12 @@ impl Step<'_> {
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
         if let Some(patch) = serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object)) {
-            // An apply leaves alone what another manager added to a map.
+            // An apply leaves alone what another manager added.
             let (parameters, patch) = (managed(), Patch::Merge(&patch));
             let request = api.patch(name, &parameters, &patch);
             object = self.context.writer.write("patch", kind.name(), name, request).await?;
         }
-        object.managed_fields_mut().clear();
+        foreign::keep(object.managed_fields_mut());
         let memory = &self.context.memory;
         let repaired = memory.has_written(&self.observed.uid, &child.reference, &child.hash)
             || live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&child.hash));
@@ -257,6 +261,18 @@ impl Step<'_> {
             let note = format!("{reason} {}", objects.join(", "));
             self.context.events.normal(&self.observed.reference(), reason, note).await;
         }
+    }
+}
+
+/// A merge patch that takes away what is there too much.
+fn excess(wanted: &Value, live: &Value) -> Option<Value> {
+    let (more, added) = (compare::excess(wanted, live), foreign::additions(wanted, live));
+    match (more, added) {
+        (Some(mut more), Some(added)) => {
+            foreign::join(&mut more, added);
+            Some(more)
+        }
+        (more, added) => more.or(added),
     }
 }
 

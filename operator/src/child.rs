@@ -159,7 +159,7 @@ pub struct Child {
 pub struct Live {
     /// Kind and name.
     pub reference: ChildRef,
-    /// The object, without its managed fields.
+    /// The object, with those of its managed fields only that may be what others added.
     pub object: Arc<DynamicObject>,
 }
 

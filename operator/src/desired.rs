@@ -22,7 +22,7 @@ mod autoscaler;
 pub mod canary;
 mod certificate;
 mod config_map;
-mod deployment;
+pub mod deployment;
 mod disruption_budget;
 mod gateway;
 mod last_good;

@@ -168,6 +168,7 @@ async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condi
             | "ApplyFailed"
             | "BackendUnreachable"
             | "RequestsFailing"
+            | "Overloaded"
             | "MigrationFailed"
             | "CanaryFailed"),
         ) => {

@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{
+    apply::foreign::keep,
     caches::{Caches, Feeds},
     child::{APP, ChildKind, MANAGER, label, pack},
     metrics::Metrics,
@@ -300,7 +301,7 @@ impl Watched for Pod {
 
 impl Watched for DynamicObject {
     fn strip(&mut self) {
-        self.managed_fields_mut().clear();
+        keep(self.managed_fields_mut());
         pack(self);
     }
 

@@ -1,6 +1,6 @@
 //! Calls `kubectl` against the cluster of `KUBECONFIG`.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -46,6 +46,20 @@ impl Kubectl {
     /// The items of a list.
     pub fn items(&self, args: &[&str]) -> Vec<Value> {
         self.json(args)["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Calls `kubectl flyweight`, built with this program: what it prints, and whether it says that all is well.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn flyweight(&self, args: &[&str], env: &[(&str, &str)]) -> (String, bool) {
+        let exe = std::env::current_exe().unwrap_or_default();
+        let program = exe.parent().unwrap_or(Path::new(".")).join("kubectl-flyweight");
+        let mut command = Command::new(&program);
+        command.args(["--namespace", &self.namespace]).args(args).envs(env.iter().copied());
+        let output = command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout) + &text(&output.stderr), output.status.success())
     }
 
     fn call_with_input(&self, args: &[&str], input: Option<&str>) -> Result<String, String> {

@@ -138,6 +138,7 @@ impl Figures {
         pools.fold(RequestFigures::default(), |sum, pool| RequestFigures {
             total: sum.total + pool.total,
             errors: sum.errors + pool.errors,
+            refused: sum.refused + pool.refused,
             seconds: sum.seconds + pool.seconds,
         })
     }

@@ -18,6 +18,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldFault>,
     retry_after_s: Option<u32>,
+    is_overload: bool,
 }
 
 #[derive(Serialize)]
@@ -40,7 +41,7 @@ struct Fault<'a> {
 impl Problem {
     /// A problem of a kind: a short word that names it for programs.
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+        Self { status, kind, title, detail: detail.into(), errors: Vec::new(), retry_after_s: None, is_overload: false }
     }
 
     /// 400: fields, parameters or headers are wrong.
@@ -84,6 +85,16 @@ impl Problem {
             retry_after_s: Some(1),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "The service cannot do this now", detail)
         }
+    }
+
+    /// 503: more comes in than can be done. That is no failure of this side, and is counted apart.
+    pub fn overload(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { is_overload: true, ..Self::unavailable(kind, detail) }
+    }
+
+    /// Whether the request was refused for overload.
+    pub fn is_overload(&self) -> bool {
+        self.is_overload
     }
 
     /// The status.

@@ -80,7 +80,7 @@ impl Gate {
     /// 503: there is not.
     pub fn check_memory(&self) -> Result<(), Problem> {
         match self.out_of_memory.load(Ordering::Relaxed) {
-            true => Err(Problem::unavailable("memory", "the process is at its limit of memory: try again")),
+            true => Err(Problem::overload("memory", "the process is at its limit of memory: try again")),
             false => Ok(()),
         }
     }
@@ -151,7 +151,7 @@ impl Drop for Counted<'_> {
 }
 
 fn overloaded(detail: &str) -> Problem {
-    Problem::unavailable("overloaded", detail)
+    Problem::overload("overloaded", detail)
 }
 
 #[cfg(test)]

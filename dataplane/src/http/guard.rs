@@ -15,7 +15,7 @@ use axum::{
 };
 use crds::settings::Settings;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::RwLock;
 use tower::Service;
 
@@ -29,6 +29,8 @@ use crate::{
     shutdown::Shutdown,
 };
 
+/// Stands for `Authorization` where something on the way takes that for itself, as the API server of Kubernetes does when it hands a request on.
+const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-authorization");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, idempotency-key, if-match, if-none-match, if-min-version, flyweight-explain",
@@ -209,9 +211,10 @@ fn is_guarded(path: &str) -> bool {
     of_api || path == "/ws"
 }
 
-/// The token: from the header or, for WebSockets, which browsers open without headers, from the query.
+/// The token: from a header or, for WebSockets, which browsers open without headers, from the query.
 fn bearer(request: &Request) -> Option<&str> {
-    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+    let headers = request.headers();
+    if let Some(value) = headers.get(header::AUTHORIZATION).or_else(|| headers.get(PROXIED_AUTHORIZATION)) {
         let text = value.to_str().ok()?;
         return text.strip_prefix("Bearer ").map(str::trim);
     }
@@ -224,4 +227,31 @@ fn bearer(request: &Request) -> Option<&str> {
 
 fn now_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn the_token_is_where_its_header_or_a_websocket_says() {
+        let (plain, proxied) = (("authorization", "Bearer a.b.c"), ("flyweight-authorization", "Bearer d.e.f"));
+        let upgrade = ("upgrade", "websocket");
+        for (headers, uri, token) in [
+            (&[plain][..], "/", Some("a.b.c")),
+            (&[proxied], "/", Some("d.e.f")),
+            (&[plain, proxied], "/", Some("a.b.c")),
+            (&[("authorization", "Basic x"), proxied], "/", None),
+            (&[upgrade], "/ws?topics=user&access_token=g.h.i", Some("g.h.i")),
+            (&[], "/ws?access_token=g.h.i", None),
+            (&[], "/", None),
+        ] {
+            let builder = headers
+                .iter()
+                .fold(Request::builder().uri(uri), |builder, (name, value)| builder.header(*name, *value));
+            assert_eq!(bearer(&builder.body(Body::empty()).unwrap()), token, "{headers:?} {uri}");
+        }
+    }
 }

@@ -104,7 +104,7 @@ fn too_many(most: u64) -> Problem {
 fn refusal(error: NotAccepted) -> Problem {
     match error {
         NotAccepted::TooMany(most) => too_many(most),
-        NotAccepted::Full(_) => Problem::unavailable("queue-full", error.to_string()),
+        NotAccepted::Full(_) => Problem::overload("queue-full", error.to_string()),
         NotAccepted::Log(error) => {
             tracing::warn!(%error, "events were not accepted");
             let detail = "the log of events cannot be reached, and the events may be applied or not: send them again";

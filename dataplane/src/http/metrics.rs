@@ -49,6 +49,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The families of request metrics.
 pub struct HttpMetrics {
     requests: IntCounterVec,
+    refused: IntCounterVec,
     seconds: HistogramVec,
 }
 
@@ -57,10 +58,12 @@ pub struct PoolMetrics {
     routes: Vec<RouteMetrics>,
     hits: AtomicU64,
     hit_nanos: AtomicU64,
+    refused_nanos: AtomicU64,
 }
 
 struct RouteMetrics {
     classes: Vec<IntCounter>,
+    refused: IntCounter,
     seconds: Histogram,
 }
 
@@ -74,23 +77,37 @@ impl HttpMetrics {
             Opts::new("flyweight_http_requests_total", "Requests answered, by pool, operation and class of status."),
             &["pool", "operation", "class"],
         )?;
+        let refused = IntCounterVec::new(
+            Opts::new(
+                "flyweight_http_refused_total",
+                "Requests refused for overload: those of class 5xx that are no failures.",
+            ),
+            &["pool", "operation"],
+        )?;
         let seconds = HistogramVec::new(
             HistogramOpts::new("flyweight_http_request_seconds", "Time from a request's head to its answer.")
                 .buckets(BOUNDS_S.to_vec()),
             &["pool", "operation"],
         )?;
         registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { requests, seconds })
+        Ok(Self { requests, refused, seconds })
     }
 
     /// The metrics of one pool, resolved.
     pub fn of_pool(&self, pool: &str) -> PoolMetrics {
         let routes = OPERATIONS.iter().map(|(_, operation)| RouteMetrics {
             classes: CLASSES.iter().map(|class| self.requests.with_label_values(&[pool, operation, class])).collect(),
+            refused: self.refused.with_label_values(&[pool, operation]),
             seconds: self.seconds.with_label_values(&[pool, operation]),
         });
-        PoolMetrics { routes: routes.collect(), hits: AtomicU64::new(0), hit_nanos: AtomicU64::new(0) }
+        PoolMetrics {
+            routes: routes.collect(),
+            hits: AtomicU64::new(0),
+            hit_nanos: AtomicU64::new(0),
+            refused_nanos: AtomicU64::new(0),
+        }
     }
 }
 
@@ -114,7 +131,9 @@ pub struct RequestFigures {
     pub total: u64,
     /// Those that this side failed.
     pub errors: u64,
-    /// What they took in all, in seconds.
+    /// Those that it refused for overload, which are no errors.
+    pub refused: u64,
+    /// What the others took in all, in seconds: refusals are held back.
     pub seconds: f64,
 }
 
@@ -154,11 +173,26 @@ impl PoolMetrics {
 
     /// What all operations were asked.
     pub fn total(&self) -> RequestFigures {
-        self.routes.iter().fold(RequestFigures::default(), |sum, route| RequestFigures {
+        let all = self.routes.iter().fold(RequestFigures::default(), |sum, route| RequestFigures {
             total: sum.total + route.seconds.get_sample_count(),
             errors: sum.errors + route.classes.last().map_or(0, IntCounter::get),
+            refused: sum.refused + route.refused.get(),
             seconds: sum.seconds + route.seconds.get_sample_sum(),
-        })
+        });
+        let held_back = Duration::from_nanos(self.refused_nanos.load(Ordering::Relaxed)).as_secs_f64();
+        // While a refusal is being counted it may be among the one and not yet among the other.
+        RequestFigures {
+            errors: all.errors.saturating_sub(all.refused),
+            seconds: (all.seconds - held_back).max(0.0),
+            ..all
+        }
+    }
+
+    /// Counts an answer, beside [`Self::observe`], as a refusal for overload.
+    pub fn refused(&self, operation: Operation, took: Duration) {
+        let Some(route) = self.routes.get(operation as usize) else { return };
+        route.refused.inc();
+        self.refused_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Counts one answer.
@@ -185,9 +219,28 @@ mod tests {
         assert_eq!((lists.requests, lists.errors, lists.buckets.len()), (2, 1, BOUNDS_S.len() + 1));
         assert_eq!(lists.buckets[4..7], [0, 1, 1]);
         assert_eq!(lists.buckets.last(), Some(&2));
-        let RequestFigures { total, errors, seconds } = metrics.total();
-        assert_eq!((total, errors), (2, 1));
+        let RequestFigures { total, errors, refused, seconds } = metrics.total();
+        assert_eq!((total, errors, refused), (2, 1, 0));
         assert!((seconds - 20.002).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_refusal_for_overload_is_no_error_and_takes_no_time() {
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(&registry).unwrap().of_pool("users");
+        metrics.observe(Operation::Create, StatusCode::CREATED, Duration::from_millis(2));
+        metrics.observe(Operation::Create, StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(4));
+        metrics.observe(Operation::Create, StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(2));
+        metrics.refused(Operation::Create, Duration::from_secs(2));
+        let RequestFigures { total, errors, refused, seconds } = metrics.total();
+        assert_eq!((total, errors, refused), (3, 1, 1));
+        assert!((seconds - 0.006).abs() < 1e-9, "{seconds}");
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(text.contains(r#"flyweight_http_refused_total{operation="create",pool="users"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"flyweight_http_requests_total{class="5xx",operation="create",pool="users"} 2"#),
+            "{text}"
+        );
     }
 
     #[test]

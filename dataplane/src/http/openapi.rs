@@ -67,7 +67,12 @@ pub fn document(pools: &[Pool]) -> Json {
         "components": {
             "schemas": schemas,
             "responses": operation::problem_responses(),
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "securitySchemes": { "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "Behind a proxy that takes `Authorization` for itself, the same in `Flyweight-Authorization`.",
+            } },
         },
     })
 }

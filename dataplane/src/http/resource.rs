@@ -123,12 +123,17 @@ impl Resource {
             Ok(_places) => trace::scope(trace::of_headers(&call.headers), work(call)).await,
             Err(problem) => Err(problem),
         };
+        let refused = response.as_ref().is_err_and(Problem::is_overload);
         let response = response.unwrap_or_else(|problem| problem.respond(&uri));
         let response = match accepted {
             Some(accepted) if is_large(&response) => compressed(accepted, response).await,
             _ => response,
         };
-        self.metrics.observe(operation, response.status(), started.elapsed());
+        let took = started.elapsed();
+        self.metrics.observe(operation, response.status(), took);
+        if refused {
+            self.metrics.refused(operation, took);
+        }
         response
     }
 

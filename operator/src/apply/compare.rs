@@ -1,6 +1,6 @@
 //! Whether an object is already as it should be: as server-side apply sees it, without asking the server.
 //!
-//! Fields that only the live object has are defaults of the server or belong to others. Lists with a key (containers by name, owners by uid) are
+//! Fields that only the live object has are defaults of the server, or others have set them, which is looked for apart. Lists with a key (containers by name, owners by uid) are
 //! compared entry by entry, other lists as a whole. Quantities are compared as numbers, because the server writes `1000m` as `1`. What selects pods or
 //! restricts traffic is compared as a whole: one label more, and it is about other pods.
 
@@ -56,7 +56,7 @@ pub fn excess(wanted: &Value, live: &Value) -> Option<Value> {
 }
 
 /// The server drops what is empty.
-fn is_empty(value: &Value) -> bool {
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(list) => list.is_empty(),

@@ -7,11 +7,11 @@ use crds::{annotations::RESTARTED_AT, settings::Settings};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Component, Target, config_map, deployment, digest, gateway, last_good::Former};
+use super::{Component, Target, config_map, deployment, digest, last_good::Former};
 use crate::{
     child::{Child, ChildKind, ChildRef, Live, annotation, label},
-    observe::{Observed, ObservedPod},
-    validate::{Group, Validated},
+    observe::ObservedPod,
+    validate::Group,
 };
 
 mod judge;
@@ -58,18 +58,6 @@ pub(super) fn canary(target: &Target<'_>) -> Option<Canary> {
 /// Whether the object is part of a canary.
 pub fn is_canary(live: &Live) -> bool {
     live.object.labels().contains_key(label::CANARY)
-}
-
-/// The Deployments that are not yet as they should be, among the children as they are now. Whatever holds them back, the author waits for them.
-pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> Vec<String> {
-    let target = Target { observed, validated };
-    let groups = validated.groups.iter().map(|group| deployment::child(&target, group));
-    let gateway = validated.gateway.map(|replicas| gateway::child(&target, replicas));
-    let is_there = |wanted: &Child| {
-        let live = children.iter().find(|live| live.reference == wanted.reference);
-        live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&wanted.hash))
-    };
-    groups.chain(gateway).filter(|wanted| !is_there(wanted)).map(|wanted| wanted.reference.name).collect()
 }
 
 /// Identifies the pods of a Deployment: a change of it replaces them. A wish to restart them is no change of what they run.

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Component, Target, canary, digest, pod, settings_name};
+use super::{Component, Target, canary, digest, gateway, pod, settings_name};
 use crate::{
-    child::{Child, ChildKind, annotation, label},
-    validate::Group,
+    child::{Child, ChildKind, Live, annotation, label},
+    observe::Observed,
+    validate::{Group, Validated},
 };
 
 pub(super) const BACKENDS_FOLDER: &str = "/etc/flyweight/backends";
@@ -20,6 +21,18 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
     let annotations = json!({ annotation::TEMPLATE: canary::identity(&template) });
     let content = pod::deployment_spec(target, component, group.replicas, template);
     target.child(ChildKind::Deployment, target.name_of(&group.name), component, annotations, content)
+}
+
+/// The Deployments that are not yet as they should be, among the children as they are now. Whatever holds them back, the author waits for them.
+pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> Vec<String> {
+    let target = Target { observed, validated };
+    let groups = validated.groups.iter().map(|group| child(&target, group));
+    let gateway = validated.gateway.map(|replicas| gateway::child(&target, replicas));
+    let is_there = |wanted: &Child| {
+        let live = children.iter().find(|live| live.reference == wanted.reference);
+        live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&wanted.hash))
+    };
+    groups.chain(gateway).filter(|wanted| !is_there(wanted)).map(|wanted| wanted.reference.name).collect()
 }
 
 /// A pod of the group, which runs by the settings in this ConfigMap.

@@ -116,6 +116,9 @@ pub struct DeadLetters {
     /// Drop this one for good.
     #[arg(long, value_name = "ID")]
     pub delete: Option<String>,
+    /// A file with the token that the service's API asks for, `-` for standard input. Left out, it is what `FLYWEIGHT_TOKEN` holds.
+    #[arg(long, value_name = "PATH", env = "FLYWEIGHT_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What to take away.

@@ -4,17 +4,24 @@ use std::fmt::Debug;
 
 use anyhow::{Context, bail};
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
+use http::StatusCode;
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{EvictParams, ListParams, Patch, PatchParams},
+    client::Body,
     config::KubeConfigOptions,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::args::Target;
+use crate::{
+    args::Target,
+    token::{Token, VARIABLE},
+};
 
+/// The API server takes `Authorization` for itself, so the token for the service has a header of its own.
+const TOKEN_HEADER: &str = "flyweight-authorization";
 const MANAGER: &str = "kubectl-flyweight";
 
 /// A connection to one namespace.
@@ -30,15 +37,22 @@ impl Cluster {
     /// # Errors
     /// There is no such context, or no configuration at all.
     pub async fn connect(target: &Target) -> anyhow::Result<Self> {
-        let config = match &target.context {
+        let mut config = match &target.context {
             Some(context) => {
                 let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
                 Config::from_kubeconfig(&options).await?
             }
             None => Config::infer().await?,
         };
+        // Whoever asks sees the answer and may ask again; a replay must not be sent twice.
+        config.default_retry = false;
         let namespace = target.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace })
+        Ok(Self::of(Client::try_from(config)?, namespace))
+    }
+
+    /// One namespace behind this connection.
+    pub fn of(client: Client, namespace: impl Into<String>) -> Self {
+        Self { client, namespace: namespace.into() }
     }
 
     fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
@@ -120,22 +134,40 @@ impl Cluster {
     /// The pod does not answer, or the caller may not use `pods/proxy`.
     pub async fn report(&self, pod: &str) -> anyhow::Result<Value> {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}:9090/proxy/status", self.namespace);
-        Ok(serde_json::from_str(&self.request("GET", &path).await?)?)
+        Ok(serde_json::from_str(&self.request("GET", &path, None).await?)?)
     }
 
     /// Calls the API of a service through the API server; the text of the answer.
     ///
     /// # Errors
     /// The service answers with an error, or the caller may not use `services/proxy`.
-    pub async fn call(&self, service: &str, method: &str, path: &str) -> anyhow::Result<String> {
+    pub async fn call(&self, service: &str, method: &str, path: &str, token: Option<&Token>) -> anyhow::Result<String> {
         let over_tls = self.api::<FlyweightService>().get(service).await?.spec.security.tls.is_some();
         let place = if over_tls { format!("https:{service}:https") } else { format!("{service}:http") };
         let path = format!("/api/v1/namespaces/{}/services/{place}/proxy/api/v1{path}", self.namespace);
-        self.request(method, &path).await
+        self.request(method, &path, token).await
     }
 
-    async fn request(&self, method: &str, path: &str) -> anyhow::Result<String> {
-        let request = http::Request::builder().method(method).uri(path).body(Vec::new())?;
-        Ok(self.client.request_text(request).await?)
+    async fn request(&self, method: &str, path: &str, token: Option<&Token>) -> anyhow::Result<String> {
+        let mut request = http::Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header(TOKEN_HEADER, token.header());
+        }
+        let response = self.client.send(request.body(Body::empty())?).await?;
+        let status = response.status();
+        let text = String::from_utf8_lossy(&response.into_body().collect_bytes().await?).into_owned();
+        if status.is_success() {
+            return Ok(text);
+        }
+        bail!("{}", refusal(status, &text))
     }
+}
+
+/// Why a call was refused: by the service, which says so in `detail`, or by the API server, in `message`.
+fn refusal(status: StatusCode, text: &str) -> String {
+    let answer: Value = serde_json::from_str(text).unwrap_or_default();
+    let why = answer["detail"].as_str().or(answer["message"].as_str()).unwrap_or(text.trim());
+    let asks = status == StatusCode::UNAUTHORIZED && answer["detail"].is_string();
+    let hint = if asks { format!(" (--token-file, or {VARIABLE} in the environment)") } else { String::new() };
+    format!("{status}: {why}{hint}")
 }

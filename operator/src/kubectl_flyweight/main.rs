@@ -6,11 +6,15 @@ mod check;
 mod cluster;
 mod complete;
 mod diff;
+mod done;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod letters;
 mod manifests;
 mod paint;
 mod status;
+mod token;
 mod top;
 mod tree;
 
@@ -65,10 +69,10 @@ async fn run(args: Args) -> anyhow::Result<Answer> {
         Command::Explain { pool } => explain::run(&cluster, &pool, output).await?,
         Command::Top { service } => top::run(&cluster, service.as_deref(), output).await?,
         Command::DeadLetters(letters) => letters::run(&cluster, &letters, output).await?,
-        Command::Pause { service } => act::pause(&cluster, &service, true).await?,
-        Command::Resume { service } => act::resume(&cluster, &service).await?,
-        Command::Restart { service } => act::restart(&cluster, &service).await?,
-        Command::Drain(drain) => act::drain(&cluster, &drain).await?,
+        Command::Pause { service } => act::pause(&cluster, &service).await?.show(output),
+        Command::Resume { service } => act::resume(&cluster, &service).await?.show(output),
+        Command::Restart { service } => act::restart(&cluster, &service).await?.show(output),
+        Command::Drain(drain) => act::drain(&cluster, &drain).await?.show(output),
         Command::Complete { words } => complete::candidates(&cluster, &words).await,
         Command::Check(_) | Command::Completion { .. } => String::new(),
     };

@@ -1,11 +1,11 @@
-//! Whether a pod fails most of its requests. It counts from its start on, so what it has counted at two looks is compared: some seconds apart, or few
-//! requests would make it change its mind again and again. A refusal for overload is among the failures: pods do not tell them apart.
+//! Whether most requests to a pod come to nothing, and why. It counts from its start on, so what it has counted at two looks is compared: some seconds
+//! apart, or few requests would make it change its mind again and again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::observe::report::RequestsReport;
+use crate::observe::report::{RequestsReport, Trouble};
 
 /// How far apart the looks are; a little less than the pause between two reconciles of a service where nothing is under way.
 const APART: Duration = Duration::from_secs(9);
@@ -17,31 +17,39 @@ const REQUESTS_FROM: u64 = 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failures {
     before: Option<(Instant, RequestsReport)>,
-    failing: bool,
+    trouble: Option<Trouble>,
 }
 
 impl Failures {
-    /// Takes in what the pod has counted by now. More than half of its requests make it one that fails, less than a quarter one that does not.
-    pub fn look(&mut self, at: Instant, now: RequestsReport) -> bool {
+    /// Takes in what the pod has counted by now. Trouble is where more than half of its requests come to nothing; it ends with less than a quarter. It
+    /// fails where that is so without those that it refuses.
+    pub fn look(&mut self, at: Instant, now: RequestsReport) -> Option<Trouble> {
         let counted = |(since, before): (Instant, RequestsReport)| {
-            let (total, errors) = (now.total.checked_sub(before.total)?, now.errors.checked_sub(before.errors)?);
-            Some((at.duration_since(since), total, errors))
+            let total = now.total.checked_sub(before.total)?;
+            let (errors, refused) = (now.errors.checked_sub(before.errors)?, now.refused.checked_sub(before.refused)?);
+            Some((at.duration_since(since), total, errors, refused))
         };
         let Some(before) = self.before else {
             self.before = Some((at, now));
-            return self.failing;
+            return self.trouble;
         };
         // Its process is another since: it has all of its life before it.
-        let Some((apart, total, errors)) = counted(before) else {
-            *self = Self { before: Some((at, now)), failing: false };
-            return false;
+        let Some((apart, total, errors, refused)) = counted(before) else {
+            *self = Self { before: Some((at, now)), trouble: None };
+            return None;
         };
-        let tells = total >= REQUESTS_FROM || errors == 0 || apart >= APART_MAX;
+        let lost = errors + refused;
+        let tells = total >= REQUESTS_FROM || lost == 0 || apart >= APART_MAX;
         if apart >= APART && tells {
-            let part = if self.failing { total / 4 } else { total / 2 };
-            *self = Self { before: Some((at, now)), failing: total >= REQUESTS_FROM && errors > part };
+            let part = |of: u64| if self.trouble.is_some() { of / 4 } else { of / 2 };
+            let trouble = match total >= REQUESTS_FROM && lost > part(total) {
+                true if errors > part(total - refused.min(total)) => Some(Trouble::Failing),
+                true => Some(Trouble::Overloaded),
+                false => None,
+            };
+            *self = Self { before: Some((at, now)), trouble };
         }
-        self.failing
+        self.trouble
     }
 }
 
@@ -49,14 +57,35 @@ impl Failures {
 mod tests {
     use super::*;
 
-    /// Looks this many seconds after the start, at totals and errors; what is said of each.
-    fn said(looks: &[(u64, u64, u64)]) -> Vec<bool> {
+    /// Looks this many seconds after the start, at totals, errors and refusals; what is said of each.
+    fn told(looks: &[(u64, u64, u64, u64)]) -> Vec<Option<Trouble>> {
         let (start, mut failures) = (Instant::now(), Failures::default());
-        let look = |(second, total, errors): &(u64, u64, u64)| {
-            let report = RequestsReport { total: *total, errors: *errors, seconds: 0.0 };
-            failures.look(start + Duration::from_secs(*second), report)
+        let look = |&(second, total, errors, refused): &(u64, u64, u64, u64)| {
+            failures.look(start + Duration::from_secs(second), RequestsReport { total, errors, refused, seconds: 0.0 })
         };
         looks.iter().map(look).collect()
+    }
+
+    /// The same without refusals: whether it fails.
+    fn said(looks: &[(u64, u64, u64)]) -> Vec<bool> {
+        let looks: Vec<_> = looks.iter().map(|&(second, total, errors)| (second, total, errors, 0)).collect();
+        told(&looks).into_iter().map(|trouble| trouble == Some(Trouble::Failing)).collect()
+    }
+
+    #[test]
+    fn what_it_refuses_is_told_apart_from_what_it_fails() {
+        let (failing, overloaded) = (Some(Trouble::Failing), Some(Trouble::Overloaded));
+        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 0, 51)]), [None, overloaded]);
+        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 0, 50)]), [None, None], "half are not enough");
+        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 10, 50)]), [None, overloaded], "a few of those that it took failed");
+        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 26, 50)]), [None, failing], "most of those that it took failed");
+        let ends = [(0, 0, 0, 0), (10, 100, 0, 80), (20, 200, 0, 110), (30, 300, 0, 130)];
+        assert_eq!(told(&ends), [None, overloaded, overloaded, None]);
+        assert_eq!(
+            told(&[(0, 0, 0, 0), (10, 100, 0, 80), (20, 10, 0, 0)]),
+            [None, overloaded, None],
+            "another process"
+        );
     }
 
     #[test]

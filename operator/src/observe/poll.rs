@@ -71,7 +71,7 @@ impl Poller {
         let mut failures = last.as_ref().map(|last| last.failures).unwrap_or_default();
         let answer = match answer {
             Some(mut report) => {
-                report.failing = failures.look(asked, report.requests);
+                report.trouble = failures.look(asked, report.requests);
                 Answer { at: asked, asked, report: Some(report), failures }
             }
             None => {

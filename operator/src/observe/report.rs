@@ -19,11 +19,20 @@ pub struct PodReport {
     pub secrets: Vec<SecretReport>,
     /// The requests that it answered.
     pub requests: RequestsReport,
-    /// Whether most of the latest of them failed. It does not say so itself: what it counted at two looks does.
+    /// Why most of the latest of them came to nothing, if so. It does not say so itself: what it counted at two looks does.
     #[serde(skip)]
-    pub failing: bool,
+    pub trouble: Option<Trouble>,
     /// Its load.
     pub load: LoadReport,
+}
+
+/// Why most requests to a pod come to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It fails them.
+    Failing,
+    /// It refuses them, because more come than it can take.
+    Overloaded,
 }
 
 /// The load of one pod.
@@ -44,9 +53,11 @@ pub struct LoadReport {
 pub struct RequestsReport {
     /// How many.
     pub total: u64,
-    /// Those that it failed: answered with 5xx.
+    /// Those that it failed: answered with 5xx, but for those that it refused.
     pub errors: u64,
-    /// What they took in all, in seconds.
+    /// Those that it refused for overload. A former version counts them among the errors.
+    pub refused: u64,
+    /// What the others took in all, in seconds.
     pub seconds: f64,
 }
 

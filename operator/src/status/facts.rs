@@ -17,11 +17,12 @@ use crate::{
     child::{ChildKind, Live, annotation, label},
     desired::{
         Held, Plan,
-        canary::{Trial, behind, is_canary},
+        canary::{Trial, is_canary},
+        deployment::behind,
         migration::Migration,
         settings_name,
     },
-    observe::{Observed, ObservedPod},
+    observe::{Observed, ObservedPod, report::Trouble},
     validate::{MissingSecret, Validated},
 };
 
@@ -258,10 +259,10 @@ impl Facts<'_> {
         secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
     }
 
-    /// Pods that fail most of their requests.
-    pub fn failing(&self) -> Vec<&str> {
-        let failing = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.failing);
-        self.pods.iter().filter(failing).map(|pod| pod.name.as_str()).collect()
+    /// Pods most of whose requests come to nothing in this way.
+    pub fn in_trouble(&self, trouble: Trouble) -> Vec<&str> {
+        let is_in = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.trouble == Some(trouble));
+        self.pods.iter().filter(is_in).map(|pod| pod.name.as_str()).collect()
     }
 
     /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay, but for what is accepted into it.

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::{
     child::label,
     desired::{Held, canary::Trial, migration::Migration},
-    observe::Observed,
+    observe::{Observed, report::Trouble},
     status::{
         conditions::{Draft, Holds, settle},
         facts::{Facts, Spread, Workload},
@@ -131,8 +131,8 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
     }
-    if let Some(message) = failing_requests(facts) {
-        return not("RequestsFailing", message);
+    if let Some((reason, message)) = lost_requests(facts) {
+        return not(reason, message);
     }
     let (ready, wanted) = ready_of(facts);
     Draft::new("Ready", Holds::Yes, "Serving", format!("{ready} of {wanted} pods are ready"))
@@ -225,8 +225,8 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     if !unreachable.is_empty() {
         return yes("BackendUnreachable", format!("pods cannot reach {}", unreachable.join(", ")));
     }
-    if let Some(message) = failing_requests(facts) {
-        return yes("RequestsFailing", message);
+    if let Some((reason, message)) = lost_requests(facts) {
+        return yes(reason, message);
     }
     Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
 }
@@ -303,10 +303,20 @@ fn backends(facts: &Facts<'_>) -> Draft {
     holds(Holds::No, "BackendUnreachable", &format!("pods cannot reach {}", unreachable.join(", ")))
 }
 
-/// Which pods fail most of their requests. How many is left out: a status that changes at each look would be written each time.
-fn failing_requests(facts: &Facts<'_>) -> Option<String> {
-    let pods = facts.failing();
-    (!pods.is_empty()).then(|| format!("more than half of the requests fail (5xx) in {}", pods.join(", ")))
+/// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each look would be written each time.
+fn lost_requests(facts: &Facts<'_>) -> Option<(&'static str, String)> {
+    let told = [
+        (Trouble::Failing, "RequestsFailing", "more than half of the requests fail (5xx) in"),
+        (
+            Trouble::Overloaded,
+            "Overloaded",
+            "more than half of the requests are refused, because more come than can be done, in",
+        ),
+    ];
+    told.into_iter().find_map(|(trouble, reason, what)| {
+        let pods = facts.in_trouble(trouble);
+        (!pods.is_empty()).then(|| (reason, format!("{what} {}", pods.join(", "))))
+    })
 }
 
 /// Which groups have too few ready pods.

@@ -11,7 +11,7 @@ use crate::{
     fixture::{change_tier, live, now, observed, observed_with, settle},
     observe::{
         ObservedPod,
-        report::{PoolReport, SecretReport},
+        report::{PoolReport, SecretReport, Trouble},
     },
     validate::validate,
 };
@@ -133,8 +133,13 @@ fn ready_is_false_whenever_something_is_missing() {
         ("the cache is away", vital("redis"), "True/Serving"),
         (
             "one pod fails its requests",
-            with_pods(|i, pod| pod.report.as_mut().unwrap().failing = i == 0),
+            with_pods(|i, pod| pod.report.as_mut().unwrap().trouble = (i == 0).then_some(Trouble::Failing)),
             "False/RequestsFailing",
+        ),
+        (
+            "one pod refuses its requests",
+            with_pods(|i, pod| pod.report.as_mut().unwrap().trouble = (i == 0).then_some(Trouble::Overloaded)),
+            "False/Overloaded",
         ),
         (
             "stopped",

@@ -1,11 +1,11 @@
-//! What changes under load: a restart, a rotated Secret, scaling, another operator. No request fails, no acknowledged write is lost.
+//! What changes under load: a restart, a drained pod, a rotated Secret, scaling, another operator. No request fails, no acknowledged write is lost.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-use super::{Demo, load::Load};
+use super::{Demo, load::Load, plugin};
 use crate::{client::Api, kubectl::Kubectl, wait};
 
 /// Two pods and a gateway, one after the other, on a busy machine.
@@ -13,10 +13,10 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(180);
 
 /// Goes through all of them.
 pub async fn under_load(demo: &Demo, path: &str) {
-    demo.step("Restart, rotate a Secret, scale and replace the operator under load: no failed request");
-    let restart = ["annotate", "fws", "shop", "--overwrite", "flyweight.dev/restarted-at=now"];
+    demo.step("Restart, drain a pod, rotate a Secret, scale and replace the operator under load: no failed request");
     let rotate = ["patch", "secret", "shop-redis", "--type=merge", "-p", r#"{"stringData":{"rotated":"yes"}}"#];
-    measured(demo, path, "every pod restarted", async || replaced(demo, &restart).await).await;
+    measured(demo, path, "every pod restarted", async || replaced(demo).await).await;
+    measured(demo, path, "a pod drained", async || drained(demo).await).await;
     measured(demo, path, "a Secret rotated, the same pods", async || rotated(demo, &rotate).await).await;
     measured(demo, path, "scaled up and down", async || {
         for replicas in [4, 2] {
@@ -55,11 +55,21 @@ async fn measured(demo: &Demo, path: &str, what: &str, happens: impl AsyncFnOnce
     ));
 }
 
-/// Does something that replaces every pod of the data plane.
-async fn replaced(demo: &Demo, args: &[&str]) {
+/// Replaces every pod of the data plane.
+async fn replaced(demo: &Demo) {
     let before = uids(demo);
-    call(&demo.kubectl, args);
+    assert!(plugin::json(demo, &["restart", "shop"])["restartedAt"].is_string());
     settled(demo, "every pod to be another", || uids(demo).is_disjoint(&before)).await;
+}
+
+/// Takes one pod away; another comes in its place.
+async fn drained(demo: &Demo) {
+    let pods = demo.pods();
+    let name = pods[0]["metadata"]["name"].as_str().unwrap_or_default();
+    assert_eq!(plugin::json(demo, &["drain", "shop", name])["pod"], name);
+    let is_gone = || demo.pods().iter().all(|pod| pod["metadata"]["name"] != name);
+    assert!(is_gone(), "it said that {name} had ended");
+    settled(demo, "another pod in its place", || demo.pods().len() == pods.len()).await;
 }
 
 /// Rotates a Secret: every pod takes it over, and none is replaced.

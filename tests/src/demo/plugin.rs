@@ -1,8 +1,8 @@
 //! `kubectl flyweight` against a cluster in which a shop runs.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Demo;
 use crate::{manifests, wait};
@@ -41,18 +41,71 @@ pub async fn all(demo: &Demo) {
     demo.holds("paused and resumed, as the status says");
 }
 
+/// What could not be done is replayed or dropped; all pods are ended and brought back. [`super::changes`] restarts and drains under load.
+///
+/// # Panics
+/// An answer, or what becomes of the pods, is not as it should be.
+pub async fn acts(demo: &Demo) {
+    demo.step("kubectl flyweight: replay and drop a dead letter; drain the whole service, and bring it back");
+    letters(demo).await;
+    let before = demo.pods().len();
+    assert_eq!(json(demo, &["drain", "shop"])["action"], "drain");
+    assert_eq!(demo.pods().len(), 0, "it said that all had ended");
+    assert_eq!(json(demo, &["resume", "shop"])["drained"], true);
+    wait::until("the pods to be back", STATUS * 2, async || {
+        let service = demo.service();
+        let is = |kind: &str, status: &str| Demo::condition(&service, kind).0 == status;
+        (demo.pods().len() == before && is("Ready", "True") && is("Progressing", "False")).then_some(())
+    })
+    .await;
+    demo.holds(&format!("all drained, and {before} pods brought back"));
+}
+
+/// Two events for products that are not there: one is handed in again when its product is, one is dropped.
+async fn letters(demo: &Demo) {
+    let [mended, dropped] = ["mended", "dropped"].map(|name| format!("{name}-{:x}", rand::random::<u32>()));
+    for product in [&mended, &dropped] {
+        let taken = demo.api.post("/api/v1/events", &json!({ "product_id": product, "price": 3, "stock": 4 })).await;
+        assert_eq!(taken.status, 202, "{}", taken.text);
+    }
+    let of = |subject: &str| {
+        let list = json(demo, &["dead-letters", "shop"]);
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let letter = items.into_iter().find(|letter| letter["subject"] == subject)?;
+        Some(letter["id"].as_str()?.to_owned())
+    };
+    let find = async |subject: &str| wait::until("a dead letter", STATUS, async || of(subject)).await;
+    let (again, never) = (find(&mended).await, find(&dropped).await);
+    let (refusal, replayed) = plugin(demo, &["dead-letters", "shop", "--replay", &again]);
+    assert!(!replayed && refusal.contains("409"), "there is still no such product: {refusal}");
+    let product = json!({ "id": mended, "name": "P", "price": 1 });
+    assert_eq!(demo.api.post("/api/v1/products", &product).await.status, 201);
+    assert_eq!(json(demo, &["dead-letters", "shop", "--replay", &again])["id"], again.as_str());
+    let path = format!("/api/v1/products/{mended}");
+    wait::until("the event to be applied", STATUS, async || {
+        (demo.api.get(&path).await.json()["stock"] == 4).then_some(())
+    })
+    .await;
+    assert_eq!(json(demo, &["dead-letters", "shop", "--delete", &never])["action"], "delete");
+    assert_eq!((of(&mended), of(&dropped)), (None, None));
+    demo.holds("a dead letter applied by a replay, and one dropped");
+}
+
+/// What it says to programs.
+///
+/// # Panics
+/// It fails, or says something else than JSON.
+pub fn json(demo: &Demo, args: &[&str]) -> Value {
+    let text = well(demo, &[args, &["-o", "json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("kubectl flyweight {args:?}: {error}: {text}"))
+}
+
 fn well(demo: &Demo, args: &[&str]) -> String {
     let (text, well) = plugin(demo, args);
     assert!(well, "kubectl flyweight {args:?}: {text}");
     text
 }
 
-/// What it prints, and whether it says that all is well.
 fn plugin(demo: &Demo, args: &[&str]) -> (String, bool) {
-    let exe = std::env::current_exe().unwrap_or_default();
-    let program = exe.parent().unwrap_or(Path::new(".")).join("kubectl-flyweight");
-    let output = Command::new(&program).args(["--namespace", demo.kubectl.namespace()]).args(args).output();
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout) + &text(&output.stderr), output.status.success())
+    demo.kubectl.flyweight(args, &[])
 }

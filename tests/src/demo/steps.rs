@@ -22,6 +22,7 @@ pub async fn all(demo: &Demo) {
     live_feed(demo, &path).await;
     figures(demo, &path).await;
     plugin::all(demo).await;
+    plugin::acts(demo).await;
     scale(demo).await;
     scale_by_load(demo, &path).await;
     hot_change(demo).await;

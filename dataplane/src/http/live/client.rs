@@ -179,7 +179,7 @@ impl Admission {
         });
         if admitted.is_err() {
             live.meter.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Problem::unavailable("too-many-connections", "there are too many live connections: try again"));
+            return Err(Problem::overload("too-many-connections", "there are too many live connections: try again"));
         }
         Ok(Self(live.clone()))
     }

@@ -231,6 +231,8 @@ async fn too_many_requests_at_once_are_refused_early() {
         shed += usize::from(call.await.unwrap().ends_with(":overloaded"));
     }
     assert_eq!(shed, 80 - 64);
+    let figures = server.resource("products").metrics().total();
+    assert_eq!((figures.total, figures.errors, figures.refused), (80, 64, 80 - 64), "a refusal is no failure");
     // Probes do not wait at the gate.
     server.get("//livez").await.expect(200);
 }

@@ -1,4 +1,5 @@
-//! Whether a canary does worse than the others. A few requests prove little, and a pod that has just started is a little slower.
+//! Whether a canary does worse than the others. A few requests prove little, and a pod that has just started is a little slower. What a pod refuses because
+//! more comes than it can take says little of what it runs: only where it refuses far more than the others is it the change that takes less.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ const FAILURES_MORE: f64 = 0.05;
 const FEW_FROM: u64 = 5;
 const NEARLY_ALL: f64 = 0.8;
 const FEW_OF_OTHERS: f64 = 0.2;
+/// How much larger the part that is refused may be than that of the others.
+const REFUSALS_MORE: f64 = 0.5;
 /// Requests of either side from which on times are compared.
 const TIMES_FROM: u64 = 50;
 /// How many times as long an answer may take, on average, and how much longer besides: caches are cold at first.
@@ -23,7 +26,9 @@ pub(super) struct Figures {
     pub requests: u64,
     /// Those that the pods failed.
     pub errors: u64,
-    /// What they took in all.
+    /// Those that they refused for overload.
+    pub refused: u64,
+    /// What the others took in all.
     pub seconds: f64,
 }
 
@@ -33,23 +38,35 @@ impl Figures {
         Some(Self {
             requests: self.requests.checked_sub(earlier.requests)?,
             errors: self.errors.checked_sub(earlier.errors)?,
+            refused: self.refused.checked_sub(earlier.refused)?,
             seconds: (self.seconds - earlier.seconds).max(0.0),
         })
     }
 
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
-        let Self { requests, errors, seconds } = other;
-        Self { requests: self.requests + requests, errors: self.errors + errors, seconds: self.seconds + seconds }
+        let Self { requests, errors, refused, seconds } = other;
+        Self {
+            requests: self.requests + requests,
+            errors: self.errors + errors,
+            refused: self.refused + refused,
+            seconds: self.seconds + seconds,
+        }
     }
 
-    /// `120 requests, 3 of them failed, in 4.1 ms each`.
+    /// `120 requests, 3 of them failed, in 4.1 ms each, and refused 7`.
     pub fn told(&self) -> String {
-        let Self { requests, errors, .. } = self;
-        if *requests == 0 {
-            return "no request".to_owned();
-        }
-        format!("{requests} requests, {errors} of them failed, in {:.1} ms each", self.mean() * 1000.0)
+        let (taken, Self { errors, refused, .. }) = (self.taken(), self);
+        let answered = match taken {
+            0 => "no request".to_owned(),
+            _ => format!("{taken} requests, {errors} of them failed, in {:.1} ms each", self.mean() * 1000.0),
+        };
+        if *refused == 0 { answered } else { format!("{answered}, and refused {refused}") }
+    }
+
+    /// Those that were not refused.
+    fn taken(&self) -> u64 {
+        self.requests.saturating_sub(self.refused)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
@@ -59,11 +76,16 @@ impl Figures {
 
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
     fn failing(&self) -> f64 {
-        Self::share(self.errors as f64, self.requests)
+        Self::share(self.errors as f64, self.taken())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
+    fn refusing(&self) -> f64 {
+        Self::share(self.refused as f64, self.requests)
     }
 
     fn mean(&self) -> f64 {
-        Self::share(self.seconds, self.requests)
+        Self::share(self.seconds, self.taken())
     }
 }
 
@@ -72,7 +94,7 @@ impl Figures {
 pub(super) enum Verdict {
     /// It does as well as the others.
     NoWorse,
-    /// It fails requests, but too few, or the others fail as many.
+    /// It fails or refuses requests, but too few, or the others do so, too.
     Unclear,
     /// It does worse. How.
     Worse(String),
@@ -81,16 +103,20 @@ pub(super) enum Verdict {
 /// How the canary does beside the others.
 pub(super) fn judge(canary: &Figures, others: &Figures) -> Verdict {
     let worse = |how: &str| Verdict::Worse(format!("{how}: {}; the others {}", canary.told(), others.told()));
-    let many = canary.requests >= FAILURES_FROM && canary.failing() > others.failing() + FAILURES_MORE;
-    let few = canary.requests >= FEW_FROM && canary.failing() >= NEARLY_ALL && others.failing() < FEW_OF_OTHERS;
+    let many = canary.taken() >= FAILURES_FROM && canary.failing() > others.failing() + FAILURES_MORE;
+    let few = canary.taken() >= FEW_FROM && canary.failing() >= NEARLY_ALL && others.failing() < FEW_OF_OTHERS;
     if many || few {
         return worse("fails more requests");
     }
-    let comparable = canary.requests >= TIMES_FROM && others.requests >= TIMES_FROM;
+    if canary.requests >= FAILURES_FROM && canary.refusing() > others.refusing() + REFUSALS_MORE {
+        return worse("refuses more requests");
+    }
+    let comparable = canary.taken() >= TIMES_FROM && others.taken() >= TIMES_FROM;
     if comparable && canary.mean() > others.mean() * TIMES_FACTOR + TIMES_SLACK_S {
         return worse("answers more slowly");
     }
-    if canary.failing() > FAILURES_MORE { Verdict::Unclear } else { Verdict::NoWorse }
+    let is_unclear = canary.failing() > FAILURES_MORE || canary.refusing() > REFUSALS_MORE;
+    if is_unclear { Verdict::Unclear } else { Verdict::NoWorse }
 }
 
 #[cfg(test)]
@@ -98,7 +124,12 @@ mod tests {
     use super::*;
 
     fn figures(requests: u64, errors: u64, seconds: f64) -> Figures {
-        Figures { requests, errors, seconds }
+        Figures { requests, errors, seconds, refused: 0 }
+    }
+
+    /// The same with refusals beside the requests.
+    fn refusing(refused: u64, figures: Figures) -> Figures {
+        Figures { refused, requests: figures.requests + refused, ..figures }
     }
 
     fn worse(canary: &Figures, others: &Figures) -> Option<String> {
@@ -139,6 +170,21 @@ mod tests {
         assert!(worse(&figures(100, 0, 8.1), &others).is_some_and(|how| how.starts_with("answers more slowly")));
         assert_eq!(worse(&figures(49, 0, 49.0), &others), None);
         assert_eq!(worse(&figures(100, 0, 100.0), &figures(49, 0, 0.1)), None);
+    }
+
+    #[test]
+    fn overload_is_no_failure_unless_the_canary_has_far_more_of_it() {
+        let (busy, calm) = (refusing(60, figures(100, 0, 1.0)), figures(100, 0, 1.0));
+        assert_eq!(judge(&busy, &calm), Verdict::NoWorse, "it is cold, and the load is high");
+        assert_eq!(judge(&refusing(150, calm), &refusing(60, calm)), Verdict::Unclear, "most are refused");
+        let told = worse(&refusing(150, calm), &calm).unwrap();
+        let expected =
+            "refuses more requests: 100 requests, 0 of them failed, in 10.0 ms each, and refused 150; the others";
+        assert!(told.starts_with(expected), "{told}");
+        assert!(worse(&refusing(20, figures(0, 0, 0.0)), &calm).unwrap().contains("no request, and refused 20"));
+        assert_eq!(judge(&refusing(19, figures(0, 0, 0.0)), &calm), Verdict::Unclear, "too few to say");
+        let failing = refusing(300, figures(20, 2, 0.1));
+        assert!(worse(&failing, &refusing(300, calm)).unwrap().starts_with("fails more"), "of those that it took");
     }
 
     #[test]

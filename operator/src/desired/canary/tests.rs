@@ -56,7 +56,7 @@ fn pod_of(plan: &Plan, group: &str, ready: bool, requests: RequestsReport) -> Ob
 }
 
 fn answered(total: u64, errors: u64) -> RequestsReport {
-    RequestsReport { total, errors, seconds: 0.0 }
+    RequestsReport { total, errors, ..RequestsReport::default() }
 }
 
 fn later(observed: &mut Observed, seconds: i64) {
@@ -166,6 +166,16 @@ fn a_canary_that_does_worse_is_taken_away_and_the_change_held_back() {
     change_tier(&mut observed, |spec| spec["memory"] = json!({}));
     let back = planned(&observed);
     assert_eq!((back.held, back.trial, back.prune.len()), (None, None, 2));
+}
+
+#[test]
+fn overload_makes_no_canary_fail() {
+    let mut observed = watched();
+    let busy = RequestsReport { total: 100, errors: 1, refused: 45, seconds: 0.4 };
+    answers(&mut observed, busy);
+    observed.pods[0].report.as_mut().unwrap().requests = RequestsReport { refused: 30, ..busy };
+    later(&mut observed, 15);
+    assert_eq!(planned(&observed).trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
 }
 
 #[test]

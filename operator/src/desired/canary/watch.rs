@@ -139,8 +139,8 @@ fn pass(record: Record, name: &str, its: &Figures) -> (Record, Trial) {
 }
 
 fn figures(pod: &ObservedPod) -> Option<Figures> {
-    let RequestsReport { total, errors, seconds } = pod.report.as_ref()?.requests;
-    Some(Figures { requests: total, errors, seconds })
+    let RequestsReport { total, errors, refused, seconds } = pod.report.as_ref()?.requests;
+    Some(Figures { requests: total, errors, refused, seconds })
 }
 
 /// The time since then.

@@ -20,7 +20,6 @@ pub mod scenario;
 pub mod shop;
 pub mod steady;
 pub mod transitions;
-pub mod upgrade;
 pub mod worker;
 
 use self::api::Api;

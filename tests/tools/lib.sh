@@ -65,6 +65,3 @@ tool_dir() {
         *) return 1 ;;
     esac
 }
-
-# the newest packed chart: that of the version before
-former_chart() { find tests/charts -name '*.tgz' | sort -V | tail -1; }

@@ -2,23 +2,12 @@
 
 use harness::operator::{
     Proof, api::Api, certificates, crash, drift, faults, fields, lease, lost, migrations, plugin, rights, scale,
-    scenario::Stage, steady, transitions, upgrade,
+    scenario::Stage, steady, transitions,
 };
 
-const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|upgrade|crash|faults|fields|transitions|lease|lost|steady|scale]...";
-const CI: [&str; 11] = [
-    "plugin",
-    "certificates",
-    "migrations",
-    "rights",
-    "drift",
-    "upgrade",
-    "crash",
-    "faults",
-    "fields",
-    "transitions",
-    "lease",
-];
+const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|lost|steady|scale]...";
+const CI: [&str; 10] =
+    ["plugin", "certificates", "migrations", "rights", "drift", "crash", "faults", "fields", "transitions", "lease"];
 const SOAK: [&str; 3] = ["lost", "steady", "scale"];
 
 #[tokio::main]
@@ -61,9 +50,6 @@ async fn main() {
     }
     if has("drift") {
         drift::run(&proof).await;
-    }
-    if has("upgrade") {
-        upgrade::run(&proof).await;
     }
     if has("fields") {
         fields::run(&proof).await;

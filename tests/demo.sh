@@ -112,7 +112,8 @@ images() {
     tests/tools/image.sh --name flyweight/operator:0.1.0 --out "$IMAGES/operator.tar" "$BIN/flyweight-operator"
 }
 
-# The newest packed chart.
+# The newest packed chart. Covered is what Helm does: objects, rights and definitions of the version before become this one's. Not covered is the operator
+# of the version before, for no program of it is kept: both charts run this version's.
 former_chart() { find tests/charts -name '*.tgz' | sort -V | tail -1; }
 
 helm() { "$(tool_dir helm)/helm" "$@"; }

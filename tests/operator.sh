@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves the operator on a control plane of this machine without nodes: crashes, faults of the API server, random changes, every field.
 #
-# usage: operator.sh [--soak] [--seed NUMBER] [certificates|migrations|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...
+# usage: operator.sh [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|lost|steady|scale]...
 #        operator.sh traffic     1,000 requests a second through everything that replaces pods, on a cluster of two nodes
 # With KUBECONFIG set, that cluster is used: no other operator may work in it.
 # The last three parts belong to --soak; scale measures the operator as it is shipped, in a release build.
@@ -24,6 +24,8 @@ if [[ -z ${KUBECONFIG:-} ]]; then
     KUBECONFIG=$(tests/tools/cluster.sh kubeconfig)
     export KUBECONFIG
 fi
+tests/tools/install.sh helm
+PATH=$(tool_dir helm):$PATH
 kubectl apply --server-side -f crds/generated
 kubectl wait --for=condition=Established --timeout=60s -f crds/generated
 "$CARGO_TARGET_DIR/debug/prove-operator" "$@"

@@ -5,11 +5,13 @@
 pub mod api;
 pub mod certificates;
 pub mod crash;
+pub mod drift;
 pub mod faults;
 pub mod fields;
 pub mod lease;
 pub mod lost;
 pub mod migrations;
+pub mod plugin;
 pub mod process;
 pub mod proxy;
 pub mod rights;

@@ -25,7 +25,7 @@ pub fn keep(managers: &mut Vec<ManagedFieldsEntry>) {
         let ours = entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply");
         let of =
             |root: &&str| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get(format!("f:{root}")).is_some());
-        !ours && entry.subresource.is_none() && OF_SPEC.iter().chain(&OF_DATA).any(|root| of(root))
+        !ours && entry.subresource.is_none() && OF_SPEC.iter().chain(&OF_DATA).any(of)
     });
 }
 

@@ -1,12 +1,13 @@
 //! Proves the operator on a control plane without nodes. `tests/operator.sh` brings it up.
 
 use harness::operator::{
-    Proof, api::Api, certificates, crash, faults, fields, lease, lost, migrations, rights, scale, scenario::Stage,
-    steady, transitions,
+    Proof, api::Api, certificates, crash, drift, faults, fields, lease, lost, migrations, plugin, rights, scale,
+    scenario::Stage, steady, transitions,
 };
 
-const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [certificates|migrations|rights|crash|faults|fields|transitions|lease|lost|steady|scale]...";
-const CI: [&str; 8] = ["certificates", "migrations", "rights", "crash", "faults", "fields", "transitions", "lease"];
+const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|lost|steady|scale]...";
+const CI: [&str; 10] =
+    ["plugin", "certificates", "migrations", "rights", "drift", "crash", "faults", "fields", "transitions", "lease"];
 const SOAK: [&str; 3] = ["lost", "steady", "scale"];
 
 #[tokio::main]
@@ -28,6 +29,9 @@ async fn main() {
     println!("seed {seed}");
     let proof = Proof { api: Api::connect().await, seed, soak };
     let has = |part: &str| parts.iter().any(|one| one == part);
+    if has("plugin") {
+        plugin::run(&proof).await;
+    }
     // Each of the two waits for controllers most of the time.
     tokio::join!(
         async {
@@ -43,6 +47,9 @@ async fn main() {
     );
     if has("rights") {
         rights::run(&proof).await;
+    }
+    if has("drift") {
+        drift::run(&proof).await;
     }
     if has("fields") {
         fields::run(&proof).await;

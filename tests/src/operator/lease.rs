@@ -24,7 +24,7 @@ pub async fn run(proof: &Proof) {
     shop::make(&proof.api, &first.namespace).await;
     first.quiet().await;
     let proxy = Proxy::start(&proof.api.base).await;
-    let options = Options { base: &proxy.base, namespace: &first.namespace, identity: "second", lease_seconds: 10 };
+    let options = Options::new(&proxy.base, &first.namespace, "second");
     let second = Operator::start(&options);
     first.operator.signal("STOP");
     let slept = Instant::now();

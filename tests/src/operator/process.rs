@@ -1,6 +1,7 @@
 //! The operator as a process that is started again when it dies, as kubelet would.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -15,6 +16,7 @@ use super::api::http_client;
 use crate::{process, server::free_port};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOG_LINES: usize = 200;
 
 /// A running operator.
 pub struct Operator {
@@ -28,7 +30,11 @@ struct State {
     child: Mutex<Child>,
     ended: AtomicBool,
     deaths: AtomicUsize,
+    log: Log,
 }
+
+/// The latest lines of its log, at most [`LOG_LINES`].
+type Log = Arc<Mutex<VecDeque<String>>>;
 
 /// How an operator is started.
 pub struct Options<'a> {
@@ -40,6 +46,17 @@ pub struct Options<'a> {
     pub identity: &'a str,
     /// The seconds of its Lease.
     pub lease_seconds: u16,
+    /// The token of its account; none where whoever starts it has all rights.
+    pub token: Option<&'a str>,
+    /// The program; none for the one that is built with this.
+    pub program: Option<&'a Path>,
+}
+
+impl<'a> Options<'a> {
+    /// As most are started.
+    pub fn new(base: &'a str, namespace: &'a str, identity: &'a str) -> Self {
+        Self { base, namespace, identity, lease_seconds: 10, token: None, program: None }
+    }
 }
 
 impl Operator {
@@ -49,21 +66,24 @@ impl Operator {
     /// It cannot be started.
     pub fn start(options: &Options<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        let kubeconfig = write_kubeconfig(dir.path(), options.base);
+        let kubeconfig = write_kubeconfig(dir.path(), options.base, options.token);
         let Options { namespace, identity, lease_seconds, .. } = options;
+        let program = options.program.map_or_else(program, Path::to_path_buf);
         let (namespace, identity, seconds) =
             ((*namespace).to_owned(), (*identity).to_owned(), lease_seconds.to_string());
         let admin_port = Arc::new(AtomicU16::new(0));
         let port = admin_port.clone();
+        let log = Log::default();
+        let lines = log.clone();
         let start = move || {
             port.store(free_port(), Ordering::Relaxed);
-            let mut command = Command::new(program());
+            let mut command = Command::new(&program);
             command
                 .env("KUBECONFIG", &kubeconfig)
                 .args(["run", "--log-level", "warn", "--lease-seconds", &seconds, "--identity", &identity])
                 .args(["--namespace", &namespace, "--lease-namespace", &namespace])
                 .args(["--admin-port", &port.load(Ordering::Relaxed).to_string()]);
-            launch(&command)
+            launch(&command, lines.clone())
         };
         let child = Mutex::new(start());
         let state = State {
@@ -72,6 +92,7 @@ impl Operator {
             child,
             ended: AtomicBool::new(false),
             deaths: AtomicUsize::new(0),
+            log,
         };
         let state = Arc::new(state);
         let watched = state.clone();
@@ -88,6 +109,11 @@ impl Operator {
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         process::signal(&lock(&self.state.child), name);
+    }
+
+    /// Whether its log has a line with this text.
+    pub fn has_said(&self, text: &str) -> bool {
+        lock(&self.state.log).iter().any(|line| line.contains(text))
     }
 
     /// How often it died.
@@ -148,7 +174,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn launch(command: &Command) -> Child {
+fn launch(command: &Command, log: Log) -> Child {
     let mut child = process::spawn(command).unwrap_or_else(|error| panic!("the operator cannot be started: {error}"));
     let stderr = child.stderr.take();
     std::thread::spawn(move || {
@@ -157,15 +183,21 @@ fn launch(command: &Command) -> Child {
             if std::env::var_os("FLYWEIGHT_TEST_LOGS").is_some() {
                 eprintln!("{line}");
             }
+            let mut log = lock(&log);
+            log.push_back(line);
+            if log.len() > LOG_LINES {
+                log.pop_front();
+            }
         }
     });
     child
 }
 
-fn write_kubeconfig(dir: &Path, base: &str) -> PathBuf {
+fn write_kubeconfig(dir: &Path, base: &str, token: Option<&str>) -> PathBuf {
     let path = dir.join("kubeconfig");
+    let user = token.map(|token| format!(" token: \"{token}\" ")).unwrap_or_default();
     let text = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{ name: c, cluster: {{ server: \"{base}\" }} }}]\nusers: [{{ name: u, user: {{}} }}]\n\
+        "apiVersion: v1\nkind: Config\nclusters: [{{ name: c, cluster: {{ server: \"{base}\" }} }}]\nusers: [{{ name: u, user: {{{user}}} }}]\n\
          contexts: [{{ name: x, context: {{ cluster: c, user: u }} }}]\ncurrent-context: x\n"
     );
     std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

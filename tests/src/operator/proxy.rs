@@ -54,6 +54,8 @@ pub struct Call {
     pub is_watch: bool,
     /// The number of this write since the start, from 0; none for reads and for the Lease.
     pub write: Option<usize>,
+    /// What the API server asks its authorizer about it: `apps deployments patch`.
+    pub rights: Vec<String>,
 }
 
 /// A write that the API server took.
@@ -87,6 +89,7 @@ struct Shared {
     faulted: AtomicUsize,
     writes: Mutex<usize>,
     rights: Mutex<BTreeSet<String>>,
+    forbidden: Mutex<BTreeSet<String>>,
     log: Mutex<Vec<Written>>,
     leases: AtomicUsize,
     lose: Mutex<Option<String>>,
@@ -105,9 +108,16 @@ impl Proxy {
     /// # Panics
     /// No port is free.
     pub async fn start(upstream: &str) -> Self {
+        Self::over(upstream, http_client(Client::builder())).await
+    }
+
+    /// The same before an API server that this client reaches.
+    ///
+    /// # Panics
+    /// No port is free.
+    pub async fn over(upstream: &str, client: Client) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap_or_else(|error| panic!("no port: {error}"));
         let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
-        let client = http_client(Client::builder());
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
             client,
@@ -116,6 +126,7 @@ impl Proxy {
             faulted: AtomicUsize::new(0),
             writes: Mutex::new(0),
             rights: Mutex::default(),
+            forbidden: Mutex::default(),
             log: Mutex::default(),
             leases: AtomicUsize::new(0),
             lose: Mutex::new(None),
@@ -154,6 +165,11 @@ impl Proxy {
     /// The rights that the operator made use of: `apps deployments patch`.
     pub fn rights(&self) -> BTreeSet<String> {
         lock(&self.shared.rights).clone()
+    }
+
+    /// The rights of what the API server refused for want of them; of a call that takes two rights, both.
+    pub fn forbidden(&self) -> BTreeSet<String> {
+        lock(&self.shared.forbidden).clone()
     }
 
     /// How many writes were tried, the Lease's left out.
@@ -222,10 +238,10 @@ impl Shared {
             *writes += 1;
             *writes - 1
         });
-        let query = request.uri().query().unwrap_or_default();
-        lock(&self.rights).extend(rights_of(&method, &path, query));
+        let rights = rights_of(&method, &path, request.uri().query().unwrap_or_default());
+        lock(&self.rights).extend(rights.iter().cloned());
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        Call { method, path, is_watch, write }
+        Call { method, path, is_watch, write, rights }
     }
 
     async fn forward(self: &Arc<Self>, request: Request, call: &Call, cut: Option<Duration>) -> Response {
@@ -239,6 +255,9 @@ impl Shared {
         let sent = self.client.request(method, format!("{}{target}", self.upstream)).headers(headers).body(body).send();
         let Ok(answer) = sent.await else { return refusal(502) };
         let status = answer.status();
+        if status == reqwest::StatusCode::FORBIDDEN {
+            lock(&self.forbidden).extend(call.rights.iter().cloned());
+        }
         if call.write.is_some() && status.is_success() {
             let (method, path) = (call.method.clone(), call.path.clone());
             lock(&self.log).push(Written { at, method, path, status: status.as_u16() });

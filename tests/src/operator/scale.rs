@@ -44,7 +44,7 @@ pub async fn run(proof: &Proof) {
         async move { api.create(&services, &body).await }
     };
     stream::iter(0..SERVICES).map(create).buffer_unordered(CREATE_AT_ONCE).collect::<Vec<()>>().await;
-    let options = Options { base: &api.base, namespace: &namespace, identity: "operator", lease_seconds: 15 };
+    let options = Options { lease_seconds: 15, ..Options::new(&api.base, &namespace, "operator") };
     let (start, operator) = (Instant::now(), Operator::start(&options));
     wait::until("all to be reconciled", GIVE_UP, async || {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,6 +1,7 @@
 //! One life of a service: made, changed in both ways, scaled, deleted. What stands after each phase must not depend on what went wrong on the way.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -71,15 +72,33 @@ pub struct Lived {
 impl Stage {
     /// Makes a namespace with the Secrets, and starts an operator in it.
     pub async fn new(proof: &Proof, name: &str) -> Self {
+        Self::by(proof, name, None).await
+    }
+
+    /// The same with another program than the one that is built with this.
+    pub async fn by(proof: &Proof, name: &str, program: Option<&Path>) -> Self {
         let namespace = format!("{name}-{:x}", rand::random::<u32>());
         proof.api.make_namespace(&namespace).await;
         shop::make_secrets(&proof.api, &namespace).await;
-        let proxy = Arc::new(Proxy::start(&proof.api.base).await);
-        let options = Options { base: &proxy.base, namespace: &namespace, identity: "operator", lease_seconds: 10 };
-        let operator = Operator::start(&options);
+        let proxy = Proxy::start(&proof.api.base).await;
+        let base = proxy.base.clone();
+        Self::start(proof, &Options { program, ..Options::new(&base, &namespace, "operator") }, proxy)
+    }
+
+    /// Starts an operator behind a proxy, in a namespace that is there.
+    pub fn start(proof: &Proof, options: &Options<'_>, proxy: Proxy) -> Self {
+        let proxy = Arc::new(proxy);
+        let operator = Operator::start(options);
         proxy.on_kill(operator.killer());
+        let namespace = options.namespace.to_owned();
         let worker = Worker::start(&proof.api, &namespace);
         Self { proof: proof.clone(), namespace, proxy, operator, worker }
+    }
+
+    /// The objects of one kind.
+    pub async fn items(&self, plural: &str) -> Vec<Value> {
+        let list = self.proof.api.get(&folder(&self.namespace, plural)).await;
+        list["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// What becomes of the pods of Jobs from now on.
@@ -112,18 +131,14 @@ impl Stage {
 
     /// Whether every Deployment has been looked at, and has made its pods.
     async fn caught_up(&self) -> bool {
-        let items = async |plural: &str| {
-            let list = self.proof.api.get(&folder(&self.namespace, plural)).await;
-            list["items"].as_array().cloned().unwrap_or_default()
-        };
         let count = |value: &Value| value.as_u64().unwrap_or(0);
-        let deployments = items("deployments").await;
+        let deployments = self.items("deployments").await;
         let seen = |one: &Value| {
             one["status"]["observedGeneration"] == one["metadata"]["generation"]
                 && count(&one["status"]["replicas"]) >= count(&one["spec"]["replicas"])
         };
         let made: u64 = deployments.iter().map(|one| count(&one["status"]["replicas"])).sum();
-        let pods = items("pods").await;
+        let pods = self.items("pods").await;
         let lasting = pods.iter().filter(|pod| pod["metadata"]["labels"][JOB_LABEL].is_null()).count();
         deployments.iter().all(seen) && lasting as u64 == made
     }

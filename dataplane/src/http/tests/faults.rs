@@ -193,11 +193,10 @@ async fn all_attempts_of_a_change_have_one_deadline() {
     let store: Arc<dyn RecordStore> = busy.clone();
     let server = Server::over(&store, &[collection_of(Entity::Product)]).await;
     let batch = r#"{"atomic":true,"operations":[{"op":"patch","id":"p","data":{"name":"B"}}]}"#;
-    for change in 0..3 {
+    for change in ["patch", "batch"] {
         let started = std::time::Instant::now();
         let answer = match change {
-            0 => server.patch("/products/p", r#"{"name":"B"}"#).await,
-            1 => server.delete("/products/p").await,
+            "patch" => server.patch("/products/p", r#"{"name":"B"}"#).await,
             _ => server.send(Method::POST, "/products/batch", &[("idempotency-key", "k")], batch).await,
         };
         let took = started.elapsed();

@@ -34,7 +34,10 @@ pub async fn all(api: &Api) {
     let health = api.get("/api/v1/health").await.json();
     assert!(health["version"].is_string() && health["factory"].is_object(), "{health}");
     for schema in api.get("/schemas").await.json()["schemas"].as_array().unwrap() {
-        assert_eq!(api.get(schema.as_str().unwrap()).await.status, 200, "{schema}");
+        let newest = api.get(schema.as_str().unwrap()).await;
+        assert_eq!(newest.status, 200, "{schema}");
+        let newest = newest.json();
+        assert_eq!(api.get(newest["$id"].as_str().unwrap()).await.json(), newest, "{schema}");
     }
 }
 

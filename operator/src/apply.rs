@@ -15,6 +15,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     apply::compare::is_covered,
@@ -38,8 +39,9 @@ const KEY_BYTES: usize = 32;
 pub struct Applied {
     /// The children as they are now.
     pub children: Vec<Live>,
-    /// Whether all of it succeeded; the steps after a failure were not tried.
-    pub outcome: Result<(), Error>,
+    /// Whether all of it succeeded; the steps after a failure were not tried. Says whether to look again soon: something looks as if what was just done to
+    /// it had not been.
+    pub outcome: Result<bool, Error>,
 }
 
 /// Carries out the plan, step by step, up to the first failure.
@@ -60,10 +62,14 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<(), Error> {
+    async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<bool, Error> {
+        let just_did =
+            |child: &ChildRef, hash| self.context.memory.just_did(&self.observed.uid, child, hash, Instant::now());
+        let mut again = false;
         if let Some(name) = &plan.key_to_make {
             // The pods need it, and its version: both are known as soon as the watch shows it, which wakes the next reconcile.
-            return self.make_key(name).await;
+            self.make_key(name).await?;
+            return Ok(again);
         }
         if let Some(replicas) = plan.replicas_to_seed {
             self.seed(replicas).await?;
@@ -74,6 +80,10 @@ impl Step<'_> {
                 tracing::trace!(child = ?live.reference, "is as it should be");
                 continue;
             }
+            if just_did(&child.reference, Some(&child.hash)) {
+                again = true;
+                continue;
+            }
             let live = self.put(child, live).await?;
             children.insert(live.reference.clone(), live);
         }
@@ -81,15 +91,21 @@ impl Step<'_> {
             self.resize(reference, *replicas).await?;
         }
         for reference in &plan.prune {
-            if let Some(live) = children.get(reference) {
+            if just_did(reference, None) {
+                again = true;
+            } else if let Some(live) = children.get(reference) {
                 self.prune(live).await?;
             }
             children.remove(reference);
         }
         for tell in &plan.tell {
-            self.tell_pod(tell).await?;
+            if self.context.memory.just_told(&self.observed.uid, &tell.pod, Instant::now()) {
+                again = true;
+            } else {
+                self.tell_pod(tell).await?;
+            }
         }
-        Ok(())
+        Ok(again)
     }
 
     fn api(&self, reference: &ChildRef) -> Api<DynamicObject> {
@@ -204,7 +220,9 @@ impl Step<'_> {
         let parameters = managed();
         let patch = Patch::Merge(&patch);
         let request = api.patch_metadata(pod, &parameters, &patch);
-        match self.context.writer.write("patch", "Pod", pod, request).await {
+        let written = self.context.writer.write("patch", "Pod", pod, request).await;
+        self.context.memory.told(&self.observed.uid, pod);
+        match written {
             Ok(_) => Ok(()),
             Err(Error::Api { source, .. }) if is_gone(&source) => Ok(()),
             Err(error) => Err(error),
@@ -282,7 +300,7 @@ fn managed() -> PatchParams {
 }
 
 fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

@@ -24,6 +24,7 @@ use crate::{
     observe::{Observed, observe},
     reconcile::UNDER_WAY,
     status::{
+        ANYTHING_EVERY,
         conditions::{Draft, Holds, settle},
         publish,
     },
@@ -106,20 +107,26 @@ fn step(observed: &Observed) -> Step {
     }
 }
 
-/// Not over a change that somebody else made since: then the next look decides.
+/// Not over a change that somebody else made since: that is a failure, and the next look, after its pause, decides.
 async fn set_finalizers(service: &FlyweightService, all: &[String], context: &Context) -> Result<Action, Error> {
     let name = service.name_any();
+    let uid = service.uid().unwrap_or_default();
+    // A view that lags behind shows it without what was just written.
+    let what = format!("{uid} finalizers");
+    if let Some(rest) = context.memory.until_report(&what, ANYTHING_EVERY) {
+        return Ok(Action::requeue(rest));
+    }
     let api: Api<FlyweightService> = Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
     let version = service.resource_version();
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": version, "uid": service.uid() } });
+    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": version, "uid": uid } });
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(&patch);
     let request = api.patch_metadata(&name, &parameters, &patch);
-    match context.writer.write("patch", "FlyweightService", &name, request).await {
+    let written = context.writer.write("patch", "FlyweightService", &name, request).await;
+    context.memory.reported(&what);
+    match written {
         Ok(_) => Ok(Action::await_change()),
-        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if matches!(status.code, 404 | 409)) => {
-            Ok(Action::requeue(UNDER_WAY))
-        }
+        Err(error) if error.is_not_found() => Ok(Action::await_change()),
         Err(error) => Err(error),
     }
 }

@@ -14,6 +14,9 @@ use crate::child::{ChildRef, Live, pack};
 
 /// How long a write may be ahead of the watch that shows it.
 const AHEAD_MAX: Duration = Duration::from_secs(3);
+/// How long nothing is done to a child that was done to it just before: where it looks as if it had not been, a view lags behind, or somebody undoes it at
+/// once, and trying again would be a hot loop.
+const JUST: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// With the quarter that may be added this is less than the 30 s within which all is well again once the API server is.
 const BACKOFF_LAST: Duration = Duration::from_secs(20);
@@ -22,6 +25,9 @@ const BACKOFF_LAST: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub struct Memory {
     written: Mutex<HashMap<String, HashMap<ChildRef, Written>>>,
+    done: Mutex<HashMap<(String, ChildRef), Done>>,
+    /// When a pod was last told what changed.
+    told: Mutex<HashMap<(String, String), Instant>>,
     failures: Mutex<HashMap<String, Failures>>,
     reported: Mutex<HashMap<String, Instant>>,
 }
@@ -30,6 +36,13 @@ pub struct Memory {
 struct Failures {
     count: u32,
     last: Instant,
+}
+
+/// What was last done to a child.
+struct Done {
+    at: Instant,
+    /// What it was written with; none where it was deleted.
+    hash: Option<String>,
 }
 
 /// A child as it was last written by this replica.
@@ -48,14 +61,43 @@ impl Memory {
         let mut answer = object.clone();
         pack(&mut answer);
         let written = Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), Arc::new(answer))) };
+        self.did(owner, child, Some(hash));
         self.written.lock().entry(owner.to_owned()).or_default().insert(child.clone(), written);
     }
 
     /// Takes down that a child was deleted.
     pub fn deleted(&self, owner: &str, child: &ChildRef) {
+        self.did(owner, child, None);
         if let Some(children) = self.written.lock().get_mut(owner) {
             children.remove(child);
         }
+    }
+
+    fn did(&self, owner: &str, child: &ChildRef, hash: Option<&str>) {
+        let mut done = self.done.lock();
+        done.retain(|_, done| done.at.elapsed() < JUST);
+        let now = Done { at: Instant::now(), hash: hash.map(str::to_owned) };
+        done.insert((owner.to_owned(), child.clone()), now);
+    }
+
+    /// Whether the child was written with this hash, or deleted where there is none, only just.
+    pub fn just_did(&self, owner: &str, child: &ChildRef, hash: Option<&str>, now: Instant) -> bool {
+        let done = self.done.lock();
+        let last = done.get(&(owner.to_owned(), child.clone()));
+        last.is_some_and(|last| now.duration_since(last.at) < JUST && last.hash.as_deref() == hash)
+    }
+
+    /// Takes down that a pod was told what changed.
+    pub fn told(&self, owner: &str, pod: &str) {
+        let mut told = self.told.lock();
+        told.retain(|_, at| at.elapsed() < JUST);
+        told.insert((owner.to_owned(), pod.to_owned()), Instant::now());
+    }
+
+    /// Whether the pod was told what changed only just.
+    pub fn just_told(&self, owner: &str, pod: &str, now: Instant) -> bool {
+        let told = self.told.lock();
+        told.get(&(owner.to_owned(), pod.to_owned())).is_some_and(|at| now.duration_since(*at) < JUST)
     }
 
     /// Whether the child is exactly what the API server made of this content: writing it again would change nothing.
@@ -110,7 +152,7 @@ impl Memory {
         self.failures.lock().remove(uid);
     }
 
-    /// Whether figures may be written again: their last write is at least this long ago.
+    /// Whether what is said of an object (its status by its uid alone) may be written again: the last write is at least this long ago.
     pub fn may_report(&self, uid: &str, every: Duration) -> bool {
         self.until_report(uid, every).is_none()
     }
@@ -120,7 +162,7 @@ impl Memory {
         every.checked_sub(self.reported.lock().get(uid)?.elapsed()).filter(|rest| !rest.is_zero())
     }
 
-    /// Takes down that a status was written.
+    /// Takes down that a status was written, or tried to be.
     pub fn reported(&self, uid: &str) {
         self.reported.lock().insert(uid.to_owned(), Instant::now());
     }
@@ -129,7 +171,7 @@ impl Memory {
     pub fn retain(&self, living: &HashSet<String>) {
         self.written.lock().retain(|uid, _| living.contains(uid));
         self.failures.lock().retain(|uid, _| living.contains(uid));
-        self.reported.lock().retain(|uid, _| living.contains(uid));
+        self.reported.lock().retain(|what, _| what.split(' ').next().is_some_and(|uid| living.contains(uid)));
     }
 }
 
@@ -169,6 +211,23 @@ mod tests {
         // Seen once, a deletion is a deletion.
         assert!(memory.newest("uid", vec![], Instant::now()).is_empty());
         assert!(memory.has_written("uid", &child, "h") && !memory.has_written("uid", &child, "other"));
+    }
+
+    #[test]
+    fn nothing_is_done_twice_at_once() {
+        let memory = Memory::default();
+        let child = Live::new(ChildKind::Service, object("1")).reference;
+        memory.wrote("uid", &child, "h", &object("1"));
+        let just = |owner, hash| memory.just_did(owner, &child, hash, Instant::now());
+        assert!(
+            just("uid", Some("h")) && !just("uid", Some("other")) && !just("uid", None) && !just("other", Some("h"))
+        );
+        memory.deleted("uid", &child);
+        assert!(just("uid", None) && !just("uid", Some("h")));
+        assert!(!memory.just_did("uid", &child, None, Instant::now() + JUST));
+        memory.told("uid", "a");
+        assert!(memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now()));
+        assert!(!memory.just_told("uid", "a", Instant::now() + JUST));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub mod service;
 mod tests;
 
 const FIGURES_EVERY: Duration = Duration::from_secs(30);
-/// How often a status may be written.
+/// How often a status may be written, or tried to be.
 pub const ANYTHING_EVERY: Duration = Duration::from_secs(1);
 
 /// What became of a status.
@@ -132,8 +132,11 @@ where
         }
         // Gone: there is nobody to tell.
         Err(error) if error.is_not_found() => Ok(Published::Said),
-        // Replaced by another of its name, or the API server was busy with it: the next look knows.
-        Err(error) if error.is_conflict() => Ok(Published::Later),
+        // Replaced by another of its name, or the API server was busy with it: the next look knows, and is no sooner than after a write.
+        Err(error) if error.is_conflict() => {
+            context.memory.reported(&uid);
+            Ok(Published::Later)
+        }
         Err(error) => Err(error),
     }
 }

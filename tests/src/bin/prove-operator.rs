@@ -32,7 +32,7 @@ async fn main() {
     if has("plugin") {
         plugin::run(&proof).await;
     }
-    // Each of the two waits for controllers most of the time.
+    // Each of two waits for controllers, or for the Lease, most of the time.
     tokio::join!(
         async {
             if has("certificates") {
@@ -54,12 +54,18 @@ async fn main() {
     if has("fields") {
         fields::run(&proof).await;
     }
-    if has("transitions") {
-        transitions::run(&proof).await;
-    }
-    if has("lease") {
-        lease::run(&proof).await;
-    }
+    tokio::join!(
+        async {
+            if has("transitions") {
+                transitions::run(&proof).await;
+            }
+        },
+        async {
+            if has("lease") {
+                lease::run(&proof).await;
+            }
+        },
+    );
     if has("crash") || has("faults") {
         faults_and_crashes(&proof, has("crash"), has("faults")).await;
     }

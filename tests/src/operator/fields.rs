@@ -58,7 +58,7 @@ fn counted(changes: &[Change]) -> BTreeMap<&'static str, String> {
         let missing: Vec<&String> =
             all.iter().filter(|field| !seen.contains(*field) && !refused.contains(*field)).collect();
         assert!(missing.is_empty(), "{plural}: new fields? Say in fields/changes.rs how they are seen: {missing:?}");
-        format!("{} fields: {} seen, {} fixed: refused", all.len(), seen.len(), refused.len())
+        format!("of {} fields {} seen, {} fixed and refused", all.len(), seen.len(), refused.len())
     };
     KINDS.into_iter().map(|plural| (plural, count(plural))).collect()
 }

@@ -100,10 +100,10 @@ impl Operator {
         Self { state, _dir: dir }
     }
 
-    /// A way to kill it from elsewhere.
-    pub fn killer(&self) -> impl Fn() + Send + Sync + 'static {
+    /// A way to send it a signal from elsewhere.
+    pub fn signaller(&self, name: &'static str) -> impl Fn() + Send + Sync + 'static {
         let state = self.state.clone();
-        move || process::signal(&lock(&state.child), "KILL")
+        move || process::signal(&lock(&state.child), name)
     }
 
     /// Sends it a signal.

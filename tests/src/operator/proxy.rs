@@ -1,7 +1,7 @@
 //! A proxy between an operator and its API server: takes down what the operator writes, and lets calls fail as it is told.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,6 +23,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::api::http_client;
 
 const BODY_MAX: usize = 4 << 20;
+/// Parts of a watch that are on their way at once where all of them are late.
+const LATE_MAX: usize = 10_000;
 
 /// What the proxy does to a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,10 @@ pub enum Verdict {
     Slow(Duration),
     /// Hands a watch on, swallowing what comes after this time, and cuts it a moment later.
     Cut(Duration),
+    /// Hands a watch on, everything that comes this much later.
+    Late(Duration),
+    /// Answers a list as it was answered before, as a replica of the API server does that lags behind. The first time it is handed on.
+    Stale,
     /// Kills the operator, without handing the call on.
     KillBefore,
     /// Hands the call on, and kills the operator before it gets the answer.
@@ -56,19 +62,34 @@ pub struct Call {
     pub write: Option<usize>,
     /// What the API server asks its authorizer about it: `apps deployments patch`.
     pub rights: Vec<String>,
+    /// Whether it is a list, or its first page.
+    pub is_list: bool,
+    /// The path with its query.
+    target: String,
 }
 
-/// A write that the API server took.
+impl Call {
+    /// Whether it reads or writes the Lease.
+    pub fn is_lease(&self) -> bool {
+        is_lease(&self.path)
+    }
+}
+
+fn is_lease(path: &str) -> bool {
+    path.contains("/leases")
+}
+
+/// A write that the operator tried.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct Attempt {
     /// When it was sent.
     pub at: Instant,
     /// `PATCH`.
     pub method: String,
     /// The object.
     pub path: String,
-    /// The answer.
-    pub status: u16,
+    /// When the API server had taken it; none where it did not.
+    pub taken: Option<Instant>,
 }
 
 type Rule = Box<dyn Fn(&Call) -> Verdict + Send + Sync>;
@@ -86,11 +107,11 @@ struct Shared {
     client: Client,
     rule: Mutex<Rule>,
     faults: AtomicBool,
-    faulted: AtomicUsize,
-    writes: Mutex<usize>,
+    faulted: Mutex<BTreeMap<&'static str, usize>>,
     rights: Mutex<BTreeSet<String>>,
     forbidden: Mutex<BTreeSet<String>>,
-    log: Mutex<Vec<Written>>,
+    attempts: Mutex<Vec<Attempt>>,
+    lists: Mutex<BTreeMap<String, Bytes>>,
     leases: AtomicUsize,
     lose: Mutex<Option<String>>,
     kill: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
@@ -123,11 +144,11 @@ impl Proxy {
             client,
             rule: Mutex::new(Box::new(|_| Verdict::Pass)),
             faults: AtomicBool::new(true),
-            faulted: AtomicUsize::new(0),
-            writes: Mutex::new(0),
+            faulted: Mutex::default(),
             rights: Mutex::default(),
             forbidden: Mutex::default(),
-            log: Mutex::default(),
+            attempts: Mutex::default(),
+            lists: Mutex::default(),
             leases: AtomicUsize::new(0),
             lose: Mutex::new(None),
             kill: Mutex::new(None),
@@ -147,9 +168,9 @@ impl Proxy {
         self.shared.faults.store(go_on, Ordering::Relaxed);
     }
 
-    /// How many calls did not just pass.
-    pub fn faulted(&self) -> usize {
-        self.shared.faulted.load(Ordering::Relaxed)
+    /// How many calls did not just pass, by what became of them.
+    pub fn faulted(&self) -> BTreeMap<&'static str, usize> {
+        lock(&self.shared.faulted).clone()
     }
 
     /// What to do when the operator is to be killed.
@@ -157,9 +178,14 @@ impl Proxy {
         *lock(&self.shared.kill) = Some(Box::new(kill));
     }
 
-    /// The writes that the API server took, the Lease's left out.
-    pub fn written(&self) -> Vec<Written> {
-        lock(&self.shared.log).clone()
+    /// The writes that were tried, the Lease's left out.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        lock(&self.shared.attempts).clone()
+    }
+
+    /// Those that the API server took.
+    pub fn written(&self) -> Vec<Attempt> {
+        self.attempts().into_iter().filter(|attempt| attempt.taken.is_some()).collect()
     }
 
     /// The rights that the operator made use of: `apps deployments patch`.
@@ -174,7 +200,7 @@ impl Proxy {
 
     /// How many writes were tried, the Lease's left out.
     pub fn tried(&self) -> usize {
-        *lock(&self.shared.writes)
+        lock(&self.shared.attempts).len()
     }
 
     /// How often the Lease was asked for or written.
@@ -203,25 +229,48 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         true => lock(&shared.rule)(&call),
         false => Verdict::Pass,
     };
-    if verdict != Verdict::Pass {
-        shared.faulted.fetch_add(1, Ordering::Relaxed);
+    let former = lock(&shared.lists).get(&call.target).cloned();
+    if let Some(fault) = verdict.fault(&call, former.is_some()) {
+        *lock(&shared.faulted).entry(fault).or_default() += 1;
     }
-    match verdict {
-        Verdict::Pass => shared.forward(request, &call, None).await,
-        Verdict::Refuse(status) => refusal(status),
-        Verdict::Lie(status) => {
-            _ = shared.forward(request, &call, None).await;
+    match (verdict, former) {
+        (Verdict::Refuse(status), _) => refusal(status),
+        (Verdict::Lie(status), _) => {
+            _ = shared.forward(request, &call, &Verdict::Pass).await;
             refusal(status)
         }
-        Verdict::Slow(pause) => {
+        (Verdict::Slow(pause), _) => {
             tokio::time::sleep(pause).await;
-            shared.forward(request, &call, None).await
+            shared.forward(request, &call, &Verdict::Pass).await
         }
-        Verdict::Cut(after) => shared.forward(request, &call, Some(after)).await,
-        Verdict::KillBefore => shared.die(),
-        Verdict::KillAfter => {
-            _ = shared.forward(request, &call, None).await;
+        (Verdict::Stale, Some(former)) => ([("content-type", "application/json")], former).into_response(),
+        (Verdict::KillBefore, _) => shared.die(),
+        (Verdict::KillAfter, _) => {
+            _ = shared.forward(request, &call, &Verdict::Pass).await;
             shared.die()
+        }
+        (verdict @ (Verdict::Pass | Verdict::Cut(_) | Verdict::Late(_) | Verdict::Stale), _) => {
+            shared.forward(request, &call, &verdict).await
+        }
+    }
+}
+
+impl Verdict {
+    /// What people call it; none where nothing is wrong. Only a list that was read before can be stale.
+    fn fault(&self, call: &Call, is_known: bool) -> Option<&'static str> {
+        match self {
+            Self::Pass => None,
+            Self::Refuse(_) if call.is_list => Some("failed list"),
+            Self::Refuse(409) => Some("409"),
+            Self::Refuse(410) => Some("410"),
+            Self::Refuse(429) => Some("429"),
+            Self::Refuse(_) => Some("500"),
+            Self::Lie(_) => Some("lost answer"),
+            Self::Slow(_) => Some("slow answer"),
+            Self::Cut(_) => Some("dropped watch"),
+            Self::Late(_) => Some("stale watch"),
+            Self::Stale => is_known.then_some("stale list"),
+            Self::KillBefore | Self::KillAfter => Some("death"),
         }
     }
 }
@@ -229,24 +278,26 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 impl Shared {
     fn call(&self, request: &Request) -> Call {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
-        if path.contains("/leases") {
+        if is_lease(&path) {
             self.leases.fetch_add(1, Ordering::Relaxed);
         }
-        let is_write = method != "GET" && !path.contains("/leases");
+        let is_write = method != "GET" && !is_lease(&path);
         let write = is_write.then(|| {
-            let mut writes = lock(&self.writes);
-            *writes += 1;
-            *writes - 1
+            let mut attempts = lock(&self.attempts);
+            attempts.push(Attempt { at: Instant::now(), method: method.clone(), path: path.clone(), taken: None });
+            attempts.len() - 1
         });
-        let rights = rights_of(&method, &path, request.uri().query().unwrap_or_default());
+        let query = request.uri().query().unwrap_or_default();
+        let rights = rights_of(&method, &path, query);
+        let is_watch = query.contains("watch=true");
+        let is_list = rights.iter().any(|right| right.ends_with(" list")) && !query.contains("continue=");
         lock(&self.rights).extend(rights.iter().cloned());
-        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        Call { method, path, is_watch, write, rights }
+        let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        Call { method, path, is_watch, write, rights, is_list, target }
     }
 
-    async fn forward(self: &Arc<Self>, request: Request, call: &Call, cut: Option<Duration>) -> Response {
-        let at = Instant::now();
-        let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    async fn forward(self: &Arc<Self>, request: Request, call: &Call, verdict: &Verdict) -> Response {
+        let target = &call.target;
         let (method, mut headers) = (request.method().clone(), request.headers().clone());
         headers.remove("host");
         headers.remove("content-length");
@@ -258,16 +309,23 @@ impl Shared {
         if status == reqwest::StatusCode::FORBIDDEN {
             lock(&self.forbidden).extend(call.rights.iter().cloned());
         }
-        if call.write.is_some() && status.is_success() {
-            let (method, path) = (call.method.clone(), call.path.clone());
-            lock(&self.log).push(Written { at, method, path, status: status.as_u16() });
+        if let Some(number) = call.write.filter(|_| status.is_success())
+            && let Some(attempt) = lock(&self.attempts).get_mut(number)
+        {
+            attempt.taken = Some(Instant::now());
         }
         let kind = answer.headers().get("content-type").cloned();
+        if call.is_list && status.is_success() {
+            let Ok(body) = answer.bytes().await else { return refusal(502) };
+            lock(&self.lists).insert(target.clone(), body.clone());
+            return ([("content-type", "application/json")], body).into_response();
+        }
         let bytes = answer.bytes_stream();
-        let body = match cut {
-            None if call.is_watch => Body::from_stream(without_lost(bytes, self.clone(), call.path.clone())),
-            None => Body::from_stream(bytes),
-            Some(after) => Body::from_stream(cut_after(bytes, after)),
+        let body = match verdict {
+            Verdict::Cut(after) => Body::from_stream(cut_after(bytes, *after)),
+            Verdict::Late(pause) => Body::from_stream(late_by(bytes, *pause)),
+            _ if call.is_watch => Body::from_stream(without_lost(bytes, self.clone(), call.path.clone())),
+            _ => Body::from_stream(bytes),
         };
         let mut response = Response::builder().status(status);
         if let Some(kind) = kind {
@@ -353,6 +411,18 @@ fn cut_after(
         Err(std::io::Error::other("cut"))
     };
     bytes.map(|one| one.map_err(std::io::Error::other)).take_until(end).chain(stream::once(lost))
+}
+
+/// The stream, each part of it this much later.
+fn late_by(
+    bytes: impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+    pause: Duration,
+) -> impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static {
+    let later = move |one| async move {
+        tokio::time::sleep(pause).await;
+        one
+    };
+    bytes.map(later).buffered(LATE_MAX)
 }
 
 fn refusal(status: u16) -> Response {

@@ -12,7 +12,7 @@ use super::{
     Proof,
     api::folder,
     process::{Operator, Options},
-    proxy::{Proxy, Written},
+    proxy::{Attempt, Proxy},
     shop,
     worker::{JOB_LABEL, Outcome, Worker},
 };
@@ -20,8 +20,8 @@ use crate::wait;
 
 /// How long nothing may be written before a phase counts as over.
 const QUIET: Duration = Duration::from_secs(4);
-/// How long faults go on in one phase.
-const FAULTS: Duration = Duration::from_secs(30);
+/// How long faults go on in one phase at most.
+pub const FAULTS: Duration = Duration::from_secs(30);
 /// What the project promises: how long the operator takes to be done once faults are over.
 const RECOVERY: Duration = Duration::from_secs(30);
 /// How long a life without faults may take in one phase.
@@ -56,14 +56,14 @@ pub struct Stage {
 pub struct Calm {
     /// The state after each phase.
     pub states: Vec<Value>,
-    /// The writes that it took.
-    pub writes: usize,
+    /// The writes that were tried in it.
+    pub writes: Vec<String>,
 }
 
 /// How a life under faults went.
 #[derive(Clone, Debug, Default)]
 pub struct Lived {
-    /// The most writes to one object within a second, and which object.
+    /// The most attempts to write one object within a second, and which object.
     pub busiest: (usize, String),
     /// Phases that ended only when faults were over: how long after.
     pub recoveries: Vec<Duration>,
@@ -89,7 +89,7 @@ impl Stage {
     pub fn start(proof: &Proof, options: &Options<'_>, proxy: Proxy) -> Self {
         let proxy = Arc::new(proxy);
         let operator = Operator::start(options);
-        proxy.on_kill(operator.killer());
+        proxy.on_kill(operator.signaller("KILL"));
         let namespace = options.namespace.to_owned();
         let worker = Worker::start(&proof.api, &namespace);
         Self { proof: proof.clone(), namespace, proxy, operator, worker }
@@ -148,40 +148,60 @@ impl Stage {
         let mut calm = Calm::default();
         for phase in PHASES {
             self.act(phase).await;
-            // Not what it says while the cluster's own controllers are late: they would go on, and it would say something else.
-            wait::until("the cluster's controllers to be done", CALM, async || {
-                let before = self.caught_up().await;
-                self.quiet().await;
-                (before && self.caught_up().await).then_some(())
-            })
-            .await;
+            self.settled().await;
             calm.states.push(self.state().await);
         }
-        calm.writes = self.proxy.tried();
+        let name = self.namer();
+        calm.writes = self.proxy.attempts().iter().map(|one| name(&one.method, &one.path)).collect();
         calm
     }
 
-    /// Lives a life that must lead to the same states: each phase while faults go on, or within [`RECOVERY`] once they are over.
-    pub async fn like(&self, calm: &Calm, what: &str) -> Lived {
+    /// Waits until the operator has nothing to write, and will not have: what it says while the cluster's own controllers are late is not its last word.
+    async fn settled(&self) {
+        wait::until("the cluster's controllers to be done", CALM, async || {
+            let before = self.caught_up().await;
+            self.quiet().await;
+            (before && self.caught_up().await).then_some(())
+        })
+        .await;
+    }
+
+    /// What a write is called whatever the namespace: `PATCH deployments/shop-main`.
+    pub fn namer(&self) -> impl Fn(&str, &str) -> String + Send + Sync + use<> {
+        let namespace = format!("/{}/", self.namespace);
+        move |method, path| format!("{method} {}", path.split_once(&namespace).map_or(path, |(_, below)| below))
+    }
+
+    /// Lives a life that must lead to the same states: each phase while faults go on, or within [`RECOVERY`] once they are over. Until the operator has
+    /// died the life is not hurried if that is `due`: what is written late in a phase is written as it was in the calm life.
+    pub async fn like(&self, calm: &Calm, what: &str, faults: Duration, due: bool) -> Lived {
         let mut lived = Lived::default();
         for (phase, expected) in PHASES.into_iter().zip(&calm.states) {
-            let before = self.proxy.written().len();
+            let before = self.proxy.tried();
             self.proxy.faults(true);
             self.act(phase).await;
-            if self.differs(expected, FAULTS).await.is_some() {
-                self.proxy.faults(false);
-                let since = Instant::now();
-                if let Some(differences) = self.differs(expected, RECOVERY).await {
-                    panic!("{what}: {phase:?} is not as without faults {RECOVERY:?} after them:\n{differences}");
-                }
-                lived.recoveries.push(since.elapsed());
+            if self.differs(expected, faults).await.is_some() {
+                lived.recoveries.push(self.recovery(expected, &format!("{what}: {phase:?}")).await);
+            } else if due && self.operator.deaths() == 0 {
+                self.settled().await;
+                self.recovery(expected, &format!("{what}: the end of {phase:?}")).await;
             }
-            let (writes, path) = busiest(self.proxy.written().get(before..).unwrap_or_default());
+            let (writes, path) = busiest(self.proxy.attempts().get(before..).unwrap_or_default());
             if writes > lived.busiest.0 {
                 lived.busiest = (writes, path);
             }
         }
         lived
+    }
+
+    /// Waits until the state is as without faults, now that they are over. Returns how long that took.
+    async fn recovery(&self, expected: &Value, what: &str) -> Duration {
+        self.proxy.faults(false);
+        let since = Instant::now();
+        if let Some(differences) = self.differs(expected, RECOVERY).await {
+            panic!("{what} is not as without faults {RECOVERY:?} after them:\n{differences}");
+        }
+        since.elapsed()
     }
 
     /// Waits until the state is this one; what is different when the time is over.
@@ -222,11 +242,11 @@ impl Stage {
     }
 }
 
-/// The most writes to one object within one second. Each event is an object of its own.
-fn busiest(written: &[Written]) -> (usize, String) {
+/// The most attempts to write one object within one second, in one way. Each event is an object of its own, and is tried once.
+fn busiest(attempts: &[Attempt]) -> (usize, String) {
     let mut worst = (0, String::new());
-    for one in written.iter().filter(|one| !one.path.ends_with("/events")) {
-        let same = written.iter().filter(|other| other.path == one.path && other.method == one.method);
+    for one in attempts.iter().filter(|one| !one.path.ends_with("/events")) {
+        let same = attempts.iter().filter(|other| other.path == one.path && other.method == one.method);
         let count = same.filter(|other| other.at >= one.at && other.at < one.at + Duration::from_secs(1)).count();
         if count > worst.0 {
             worst = (count, format!("{} {}", one.method, one.path));
@@ -282,11 +302,11 @@ mod tests {
     #[test]
     fn the_busiest_second_is_found() {
         let start = Instant::now();
-        let write = |ms: u64, path: &str| Written {
+        let write = |ms: u64, path: &str| Attempt {
             at: start + Duration::from_millis(ms),
             method: "PATCH".to_owned(),
             path: path.to_owned(),
-            status: 200,
+            taken: None,
         };
         let writes = [write(0, "/a"), write(900, "/a"), write(1500, "/a"), write(1600, "/b"), write(1800, "/a")];
         assert_eq!(busiest(&writes), (3, "PATCH /a".to_owned()));

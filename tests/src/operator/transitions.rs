@@ -1,14 +1,14 @@
 //! Random valid and invalid changes: after each, the world is as the last sound resources say, and the status says the truth.
 
-use std::time::{Duration, Instant};
-
-use crds::{
-    resolve::{Fault, Named, replicas_of, resolve},
-    settings::Settings,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
 };
+
+use crds::resolve::{Fault, Named, replicas_of, resolve};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Proof,
@@ -19,6 +19,7 @@ use super::{
 
 /// What the project promises.
 const TRUE_WITHIN: Duration = Duration::from_secs(30);
+const COMPONENT: &str = "app.kubernetes.io/component";
 const CHANGES: usize = 40;
 const CHANGES_SOAK: usize = 200;
 
@@ -39,7 +40,8 @@ pub async fn run(proof: &Proof) {
     let mut random = StdRng::seed_from_u64(proof.seed);
     let changes = if proof.soak { CHANGES_SOAK } else { CHANGES };
     let (mut refused, mut held, mut slowest) = (0, 0, Duration::ZERO);
-    let (mut good, mut undo) = (None, Vec::new());
+    let (mut good, mut undo) = (Value::Null, Vec::new());
+    truth(&stage, &Shop::read(&stage).await.looks(), &mut good, "as it was made").await;
     for number in 0..changes {
         let shop = Shop::read(&stage).await;
         // Broken changes are mostly taken back, the last one first, so that sound ones have their turn; sometimes faults pile up.
@@ -54,7 +56,7 @@ pub async fn run(proof: &Proof) {
             continue;
         }
         let start = Instant::now();
-        let verdict = Shop::read(&stage).await.resolved();
+        let verdict = Shop::read(&stage).await.looks();
         if verdict.is_ok() {
             undo.clear();
         } else {
@@ -75,7 +77,7 @@ pub async fn run(proof: &Proof) {
         let path = format!("{}/{name}", folder(&stage.namespace, plural));
         proof.api.replace_spec(&path, &spec).await.unwrap_or_else(|refusal| panic!("{plural} back: {refusal}"));
     }
-    let verdict = Shop::read(&stage).await.resolved();
+    let verdict = Shop::read(&stage).await.looks();
     truth(&stage, &verdict, &mut good, "everything back").await;
     assert!((held + refused) * 3 < changes * 2, "too few sound changes to show anything: {held} held back");
     proof.holds(&format!(
@@ -85,31 +87,22 @@ pub async fn run(proof: &Proof) {
     stage.end().await;
 }
 
-/// Waits until the cluster is as the verdict says.
-async fn truth(stage: &Stage, verdict: &Result<(Settings, u32), Vec<Fault>>, good: &mut Option<Value>, what: &str) {
+/// Waits until the cluster is as the resources say, or, where they have faults, as it last was without.
+async fn truth(stage: &Stage, verdict: &Result<Value, Vec<Fault>>, good: &mut Value, what: &str) {
     let start = Instant::now();
     loop {
-        let found = looks(stage).await;
-        let expected = match verdict {
-            Ok((settings, replicas)) => json!({
-                "settings": settings,
-                "replicas": replicas,
-                "invalid": false,
-                "faults": [],
-            }),
-            // The last good configuration stays.
-            Err(faults) => {
-                let mut expected = good.clone().unwrap_or_else(|| found.clone());
-                expected["invalid"] = true.into();
-                let told = shop::condition(&stage.service().await, "Ready").2;
-                let missing = faults.iter().map(ToString::to_string).filter(|fault| !told.contains(fault.as_str()));
-                expected["faults"] = missing.collect();
-                expected
-            }
-        };
+        let service = stage.service().await;
+        let found = looks(stage, &service).await;
+        let mut expected = verdict.as_ref().unwrap_or(good).clone();
+        if let Err(faults) = verdict {
+            let told = shop::condition(&service, "Ready").2;
+            let missing = faults.iter().map(ToString::to_string).filter(|fault| !told.contains(fault.as_str()));
+            expected["invalid"] = true.into();
+            expected["untold"] = missing.collect();
+        }
         if expected == found {
             if verdict.is_ok() {
-                *good = Some(found);
+                *good = found;
             }
             return;
         }
@@ -123,24 +116,32 @@ async fn truth(stage: &Stage, verdict: &Result<(Settings, u32), Vec<Fault>>, goo
 }
 
 /// What runs, and what the status says of it.
-async fn looks(stage: &Stage) -> Value {
-    let (api, namespace) = (&stage.proof.api, &stage.namespace);
-    let map = api.get(&format!("{}/shop-settings", folder(namespace, "configmaps"))).await;
-    let settings: Value =
-        serde_json::from_str(map["data"]["settings.json"].as_str().unwrap_or("null")).unwrap_or_default();
-    let deployments = api.get(&folder(namespace, "deployments")).await;
-    let items = deployments["items"].as_array().cloned().unwrap_or_default();
-    // The gateway's is not the service's.
-    let groups = items.iter().filter(|one| !one["metadata"]["labels"]["flyweight.dev/group"].is_null());
-    let replicas: u64 = groups.filter_map(|one| one["spec"]["replicas"].as_u64()).sum();
-    let service = stage.service().await;
-    let (_, reason, _) = shop::condition(&service, "Ready");
-    let seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
-    json!({ "settings": settings, "replicas": replicas, "invalid": reason == "InvalidConfiguration", "faults": [], "seen": seen })
-        .as_object()
-        .map(|map| map.iter().filter(|(name, value)| *name != "seen" || **value == json!(false)).map(|(n, v)| (n.clone(), v.clone())).collect())
-        .map(Value::Object)
-        .unwrap_or_default()
+async fn looks(stage: &Stage, service: &Value) -> Value {
+    let children = shop::children(&stage.proof.api, &stage.namespace).await;
+    let of = |plural: &'static str| {
+        let own = children.iter().filter(move |one| one["plural"] == plural);
+        own.map(|one| (one["metadata"]["name"].as_str().unwrap_or_default().to_owned(), one))
+    };
+    let deployments: BTreeMap<_, _> = of("deployments").collect();
+    let image = |one: &Value| one["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let groups = deployments.values().filter(|one| !one["metadata"]["labels"]["flyweight.dev/group"].is_null());
+    let map = of("configmaps").find(|(name, _)| name == "shop-settings");
+    let settings = map.and_then(|(_, map)| serde_json::from_str(map["data"]["settings.json"].as_str()?).ok());
+    let front = of("services").find(|(name, _)| name == "shop");
+    let reached_from =
+        |policy: &Value| policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"][COMPONENT].clone();
+    json!({
+        "settings": settings.unwrap_or(Value::Null),
+        "replicas": groups.filter_map(|one| one["spec"]["replicas"].as_u64()).sum::<u64>(),
+        "images": deployments.iter().map(|(name, one)| (name.clone(), image(one))).collect::<Map<_, _>>(),
+        "gateway": deployments.get("shop-gateway").map(|one| &one["spec"]["replicas"]),
+        "front": front.map(|(_, one)| &one["spec"]["selector"][COMPONENT]),
+        "policies": of("networkpolicies").map(|(name, one)| (name, reached_from(one))).collect::<Map<_, _>>(),
+        "budgets": of("poddisruptionbudgets").map(|(name, _)| name).collect::<Vec<_>>(),
+        "invalid": shop::condition(service, "Ready").1 == "InvalidConfiguration",
+        "untold": [],
+        "seen": service["status"]["observedGeneration"] == service["metadata"]["generation"],
+    })
 }
 
 impl Shop {
@@ -166,13 +167,35 @@ impl Shop {
         .clone()
     }
 
-    fn resolved(&self) -> Result<(Settings, u32), Vec<Fault>> {
+    /// What these resources lead to.
+    fn looks(&self) -> Result<Value, Vec<Fault>> {
         let service = Named { name: "shop".to_owned(), spec: typed(&self.service) };
         let pool = |name: &str, spec: &Value| Named { name: name.to_owned(), spec: typed(spec) };
         let pools = [pool("products", &self.products), pool("users", &self.users)];
         let tiers = [Named { name: "hot".to_owned(), spec: typed(&self.tier) }];
         let settings = resolve(&service, &pools, &tiers)?;
-        Ok((settings, replicas_of(&service.spec).values().sum()))
+        let gateway = service.spec.gateway.as_ref();
+        let deployments = ["shop-main"].into_iter().chain(gateway.map(|_| "shop-gateway"));
+        let images: Map<_, _> = deployments.clone().map(|name| (name.to_owned(), json!(service.spec.image))).collect();
+        let front = if gateway.is_some() { "gateway" } else { "dataplane" };
+        let policies = match (service.spec.network_policy, gateway) {
+            (false, _) => json!({}),
+            (true, None) => json!({ "shop": null }),
+            // Only the gateway reaches the pods, and everybody the gateway.
+            (true, Some(_)) => json!({ "shop": "gateway", "shop-gateway": null }),
+        };
+        Ok(json!({
+            "settings": settings,
+            "replicas": replicas_of(&service.spec).values().sum::<u32>(),
+            "images": images,
+            "gateway": gateway.map(|gateway| gateway.replicas),
+            "front": front,
+            "policies": policies,
+            "budgets": deployments.collect::<BTreeSet<_>>(),
+            "invalid": false,
+            "untold": [],
+            "seen": true,
+        }))
     }
 
     /// One resource with one change.
@@ -193,7 +216,8 @@ impl Shop {
             6 => set(&mut service, "networkPolicy", json!(number % 2 == 0)),
             7 => set(&mut service, "poolRefs", json!([{ "name": "users" }, { "name": "nowhere" }])),
             8 | 9 => set(&mut service, "poolRefs", json!([{ "name": "users" }, { "name": "products" }])),
-            10 => set(&mut service, "gateway", json!({ "replicas": number % 3 + 1 })),
+            10 if number % 3 == 0 => set(&mut service, "gateway", Value::Null),
+            10 => set(&mut service, "gateway", json!({ "replicas": number % 3 })),
             11 => set(&mut pool, "tierRefs", json!([{ "name": "cold" }])),
             12 => set(&mut pool, "tierRefs", json!([{ "name": "hot" }])),
             13 => set(&mut pool, "capacity", json!(number)),

@@ -136,7 +136,13 @@ async fn scale_by_load(demo: &Demo, path: &str) {
     };
     let are_ready = |pods: usize| {
         let service = demo.service();
-        (demo.pods().len() == pods && Demo::condition(&service, "Ready").0 == "True").then_some(())
+        let is_seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
+        let is_calm = ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
+        (is_seen
+            && is_calm
+            && demo.pods().iter().filter(|pod| is_ready(pod)).count() == pods
+            && demo.pods().len() == pods)
+            .then_some(())
     };
     // a batch that is not full is applied after half a minute, and waits until then
     patch(&json!({
@@ -153,7 +159,11 @@ async fn scale_by_load(demo: &Demo, path: &str) {
     let autoscaler = demo.kubectl.call(&["get", "hpa/shop"]).unwrap_or_else(|error| panic!("{error}"));
     demo.show(&autoscaler);
     demo.holds(&format!("3 pods ready after {} s", start.elapsed().as_secs()));
-    patch(&json!({ "autoscaling": null, "ingest": null, "replicas": 2 }));
+    // An autoscaler that looks once more before it is gone would set its minimum over the new total.
+    patch(&json!({ "autoscaling": null, "ingest": null }));
+    wait::until("the autoscaler to be gone", STATUS, async || demo.kubectl.items(&["hpa"]).is_empty().then_some(()))
+        .await;
+    patch(&json!({ "replicas": 2 }));
     wait::until("two pods again", STATUS * 2, async || are_ready(2)).await;
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     apply::compare::is_covered,
-    child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_owned_by, label},
+    child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_child_of, label},
     context::Context,
     desired::{
         Plan,
@@ -167,7 +167,7 @@ impl Step<'_> {
     async fn not_foreign(&self, api: &Api<DynamicObject>, child: &ChildRef) -> Result<Option<String>, Error> {
         let found = ask("get", child.kind.name(), &child.name, api.get_metadata_opt(&child.name)).await?;
         match found {
-            Some(found) if !is_owned_by(&found, &self.observed.uid) => {
+            Some(found) if !is_child_of(&found, &self.observed.uid, &self.observed.name) => {
                 Err(Error::Foreign { object: format!("{} {}", child.kind.name(), child.name) })
             }
             found => Ok(found.and_then(|found| found.resource_version())),

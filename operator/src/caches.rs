@@ -11,7 +11,7 @@ use kube::{
     runtime::reflector::{Store, store::Writer},
 };
 
-use crate::child::{ChildKind, Live, is_owned_by};
+use crate::child::{ChildKind, Live, is_child_of};
 
 /// The resources of one namespace, or of all.
 pub struct Caches {
@@ -82,9 +82,9 @@ impl Caches {
     }
 
     /// The children of one service.
-    pub fn children_of(&self, namespace: &str, uid: &str) -> Vec<Live> {
+    pub fn children_of(&self, namespace: &str, uid: &str, name: &str) -> Vec<Live> {
         let ours = |object: &DynamicObject| {
-            object.metadata.namespace.as_deref() == Some(namespace) && is_owned_by(object, uid)
+            object.metadata.namespace.as_deref() == Some(namespace) && is_child_of(object, uid, name)
         };
         self.children
             .iter()

@@ -189,9 +189,18 @@ fn unpacked(object: Arc<DynamicObject>) -> Arc<DynamicObject> {
     }
 }
 
-/// Whether the object has the owner with this uid.
-pub fn is_owned_by(object: &impl ResourceExt, uid: &str) -> bool {
-    object.owner_references().iter().any(|owner| owner.uid == uid)
+/// Whether the object belongs to the service with this uid and name: it says so, or it is an orphan. That is what the operator made for a service of this
+/// name, and whose owner somebody took away, as `kubectl delete --cascade=orphan` does: the next apply gives it its owner back.
+pub fn is_child_of(object: &impl ResourceExt, uid: &str, name: &str) -> bool {
+    object.owner_references().iter().any(|owner| owner.uid == uid) || orphan_of(object) == Some(name)
+}
+
+/// The name of the service that the object was made for, where it has no owner that looks after it any more.
+pub fn orphan_of(object: &impl ResourceExt) -> Option<&str> {
+    let has_controller = object.owner_references().iter().any(|owner| owner.controller == Some(true));
+    let made = object.labels().get(label::MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+        && object.annotations().contains_key(annotation::APPLIED);
+    object.labels().get(label::INSTANCE).filter(|_| made && !has_controller).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -199,6 +208,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_orphan_belongs_to_the_service_of_its_name() {
+        let object = |edit: Value| {
+            let mut body = json!({ "apiVersion": "v1", "kind": "Service", "metadata": {
+                "name": "shop",
+                "labels": { label::MANAGED_BY: MANAGER, label::INSTANCE: "shop" },
+                "annotations": { annotation::APPLIED: "h" },
+            } });
+            json_patch(&mut body["metadata"], edit);
+            serde_json::from_value::<DynamicObject>(body).unwrap()
+        };
+        let owner = |uid: &str, controller: bool| json!({ "ownerReferences": [{ "apiVersion": "v1", "kind": "K", "name": "n", "uid": uid, "controller": controller }] });
+        for ours in [json!({}), owner("u", true), owner("other", false)] {
+            assert!(is_child_of(&object(ours.clone()), "u", "shop"), "{ours}");
+        }
+        for foreign in [
+            owner("other", true),
+            json!({ "annotations": {} }),
+            json!({ "labels": { label::INSTANCE: "shop" } }),
+            json!({ "labels": { label::MANAGED_BY: MANAGER, label::INSTANCE: "else" } }),
+        ] {
+            assert!(!is_child_of(&object(foreign.clone()), "u", "shop"), "{foreign}");
+        }
+    }
+
+    fn json_patch(target: &mut Value, edit: Value) {
+        for (name, value) in edit.as_object().into_iter().flatten() {
+            target[name] = value.clone();
+        }
+    }
 
     #[test]
     fn what_caches_keep_is_the_same_object() {

@@ -142,7 +142,7 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
     let in_namespace = |object: &dyn NamespacedName| object.is_in(&namespace);
     let secrets = caches.secrets.state_filter(|secret| in_namespace(secret));
     let pods = caches.pods.state_filter(|pod| in_namespace(pod) && belongs(pod, &name));
-    let children = context.memory.newest(&uid, caches.children_of(&namespace, &uid), Instant::now());
+    let children = context.memory.newest(&uid, caches.children_of(&namespace, &uid, &name), Instant::now());
     let (migrating, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.labels().contains_key(JOB_LABEL));
     let reports = context.poller.poll(&pods).await;
     let mut pods: Vec<ObservedPod> = pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report)).collect();

@@ -39,7 +39,7 @@ use tokio::{
 use crate::{
     apply::foreign::keep,
     caches::{Caches, Feeds},
-    child::{APP, ChildKind, MANAGER, label, pack},
+    child::{APP, ChildKind, MANAGER, label, orphan_of, pack},
     metrics::Metrics,
     watches::news::{Cache, News},
 };
@@ -306,12 +306,11 @@ impl Watched for DynamicObject {
     }
 
     fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
-        let namespace = self.namespace();
+        let namespace = self.namespace().unwrap_or_default();
         let owners = self.owner_references().iter();
-        owners
-            .filter_map(|owner| ObjectRef::from_owner_ref(namespace.as_deref(), owner, ()))
-            .map(Request::Service)
-            .collect()
+        let owners = owners.filter_map(|owner| ObjectRef::from_owner_ref(Some(&namespace), owner, ()));
+        let orphan = orphan_of(self).map(|service| ObjectRef::new(service).within(&namespace));
+        owners.chain(orphan).map(Request::Service).collect()
     }
 }
 

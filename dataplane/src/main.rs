@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dataplane::{app, args::Args};
+use mimalloc::MiMalloc;
+
+// A request makes some hundred short allocations, ended on another thread as often as not. The C library's allocator took a fifth of all time for them.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -17,6 +17,11 @@ mod shelves;
 use std::{env, path::Path};
 
 use anyhow::{Result, bail, ensure};
+use mimalloc::MiMalloc;
+
+// What is measured in this process, its peers too, has the allocator of the data plane.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const PARTS: &str = "memory growth policies serving overload messaging";
 

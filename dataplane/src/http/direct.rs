@@ -1,4 +1,5 @@
-//! The direct way to one record by its key, which is what most requests ask for: the handler that the router would find, without its tables and boxes.
+//! The direct way to one record by its key, and to a new one, which is what most requests ask for: the handler that the router would find, without its
+//! tables and boxes. A write that is refused costs little, too.
 
 use std::{
     collections::HashMap,
@@ -35,18 +36,25 @@ impl Routes {
 
     /// Answers a request.
     pub async fn answer(self, request: Request) -> Response {
-        if let Some((resource, key)) = self.record_of(&request) {
-            return resource.get(Call::new(request, Some(key))).await;
+        match *request.method() {
+            Method::GET => {
+                if let Some((resource, key)) = self.record_of(request.uri().path()) {
+                    return resource.get(Call::new(request, Some(key))).await;
+                }
+            }
+            Method::POST => {
+                if let Some(resource) = self.collections.get(request.uri().path()).filter(|one| one.is_writable()) {
+                    return resource.post(Call::new(request, None)).await;
+                }
+            }
+            _ => (),
         }
         self.router.oneshot(request).await.unwrap_or_else(|error| match error {})
     }
 
-    /// The pool and the key of a record, where a request is a read of one. What is anything else, or in doubt, is the router's.
-    fn record_of(&self, request: &Request) -> Option<(&Arc<Resource>, String)> {
-        if request.method() != Method::GET {
-            return None;
-        }
-        let (collection, key) = request.uri().path().rsplit_once('/')?;
+    /// The pool and the key of a record with this path. What is anything else, or in doubt, is the router's.
+    fn record_of(&self, path: &str) -> Option<(&Arc<Resource>, String)> {
+        let (collection, key) = path.rsplit_once('/')?;
         // A route with a fixed name in the place of a key, such as `/users/search`, has no digit in it; nearly every key has one.
         if !key.bytes().any(|byte| byte.is_ascii_digit()) || key.contains('%') {
             return None;

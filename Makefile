@@ -12,8 +12,9 @@ ADMIN_PORT ?= 9090
 DATA ?= data
 MANIFESTS ?= configs/samples
 MEASURED = $(or $(ONLY),memory growth policies serving overload messaging races)
-# Failpoints are in debug builds only; everything else is proven on what is shipped.
-SOAKED = $(or $(ONLY),durability failpoints ingest order outage staleness)
+# Those that crash at a failpoint, which only debug builds have; everything else is proven on what is shipped.
+CRASHED = failpoints order
+SOAKED = $(or $(ONLY),durability $(CRASHED) ingest orders outage staleness)
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
@@ -42,8 +43,8 @@ soak: ## Prove stores, crashes, outages and the operator at full length, some ho
 	@cargo build --workspace --bins
 	@cargo build --workspace --bins --release
 	@$(if $(ONLY),true,FLYWEIGHT_SOAK=1 tests/tools/with.sh mysql mariadb mongo -- cargo test --workspace --lib -- --nocapture random_queries)
-	@$(if $(filter failpoints,$(SOAKED)),FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture failpoints)
-	@$(if $(filter-out failpoints,$(SOAKED)),FLYWEIGHT_SOAK=1 FLYWEIGHT_BIN_DIR=$(CARGO_TARGET_DIR)/release cargo test --workspace --test suites -- --test-threads=1 --nocapture $(filter-out failpoints,$(SOAKED)))
+	@$(if $(filter $(CRASHED),$(SOAKED)),FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture $(addsuffix ::,$(filter $(CRASHED),$(SOAKED))))
+	@$(if $(filter-out $(CRASHED),$(SOAKED)),FLYWEIGHT_SOAK=1 FLYWEIGHT_BIN_DIR=$(CARGO_TARGET_DIR)/release cargo test --workspace --test suites -- --test-threads=1 --nocapture $(addsuffix ::,$(filter-out $(CRASHED),$(SOAKED))))
 	@$(if $(ONLY),true,$(MAKE) bench ONLY=overload)
 	@$(if $(ONLY),true,tests/operator.sh --soak)
 

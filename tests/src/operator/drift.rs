@@ -36,11 +36,12 @@ pub async fn run(proof: &Proof) {
         }
         slowest = slowest.max(mended(&stage, &calm, &format!("{plural}/{name} {patch}")).await);
         // The operator counts a repair once the API server has answered, which is after others see it.
-        counted = wait::until(&format!("{plural}/{name} {patch}: its repair to be counted"), COUNTED_WITHIN, async || {
-            let now = repairs(&stage).await;
-            (now > counted).then_some(now)
-        })
-        .await;
+        counted =
+            wait::until(&format!("{plural}/{name} {patch}: its repair to be counted"), COUNTED_WITHIN, async || {
+                let now = repairs(&stage).await;
+                (now > counted).then_some(now)
+            })
+            .await;
     }
     proof.holds(&format!(
         "{} changes and additions, each taken back within {:.1} s",

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
@@ -54,9 +55,35 @@ pub async fn run(proof: &Proof) {
     }
     let took = mended(&stage, &calm, "everything deleted").await;
     proof.holds(&format!("{} children deleted at once, and back after {:.1} s", calm.len(), took.as_secs_f64()));
+    let took = orphaned(&stage, &calm).await;
+    proof.holds(&format!("children that their service left behind are a new one's after {:.1} s", took.as_secs_f64()));
     stage.quiet().await;
     proof.holds("and then nothing is written");
     stage.end().await;
+}
+
+/// Deletes the service without its children, and makes it again. Returns how long the new one took to make them its own.
+async fn orphaned(stage: &Stage, calm: &[Value]) -> Duration {
+    let (api, namespace) = (&stage.proof.api, &stage.namespace);
+    let path = shop::service_path(namespace);
+    let spec = stage.service().await["spec"].clone();
+    let uids = async || -> Vec<Value> {
+        let deployments = api.get(&folder(namespace, "deployments")).await;
+        deployments["items"].as_array().into_iter().flatten().map(|one| one["metadata"]["uid"].clone()).collect()
+    };
+    let before = uids().await;
+    let orphan = json!({ "propagationPolicy": "Orphan" });
+    if let Err(error) = api.call(Method::DELETE, &path, Some(("application/json", &orphan))).await {
+        panic!("DELETE {path}: {error}");
+    }
+    wait::until("the service to be gone", MENDED_WITHIN, async || api.get(&path).await.is_null().then_some(())).await;
+    let left = shop::children(api, namespace).await;
+    let has_owner = |child: &&Value| !child["metadata"]["ownerReferences"].is_null();
+    assert_eq!((left.len(), left.iter().filter(has_owner).count()), (calm.len(), 0), "all are left, without an owner");
+    api.create(&folder(namespace, "flyweightservices"), &shop::resource("FlyweightService", "shop", spec)).await;
+    let took = mended(stage, calm, "left behind by a former service").await;
+    assert_eq!(uids().await, before, "they are the same objects");
+    took
 }
 
 /// What people do by hand: to a value, and beside what there is.

@@ -129,7 +129,7 @@ impl Stage {
         .await;
     }
 
-    /// Whether every Deployment has been looked at, and has made its pods.
+    /// Whether every Deployment has been looked at and has made its pods, and nothing of a deleted service is left.
     async fn caught_up(&self) -> bool {
         let count = |value: &Value| value.as_u64().unwrap_or(0);
         let deployments = self.items("deployments").await;
@@ -140,7 +140,10 @@ impl Stage {
         let made: u64 = deployments.iter().map(|one| count(&one["status"]["replicas"])).sum();
         let pods = self.items("pods").await;
         let lasting = pods.iter().filter(|pod| pod["metadata"]["labels"][JOB_LABEL].is_null()).count();
-        deployments.iter().all(seen) && lasting as u64 == made
+        // What a deleted service leaves behind is collected in the controllers' own time.
+        let collected =
+            !self.service().await.is_null() || shop::children(&self.proof.api, &self.namespace).await.is_empty();
+        deployments.iter().all(seen) && lasting as u64 == made && collected
     }
 
     /// Lives a life without faults.

@@ -17,6 +17,8 @@ use crate::stage::Stage;
 const PRICE: i64 = 3;
 /// How long it may take until nothing is left of an order that ended: its message, and a hold that only a sweep finds.
 const SWEPT: Duration = Duration::from_secs(120);
+/// How long one message may take where all of them wait for one worker, as thousands do once their orders have ended.
+const TOLD_EACH: Duration = Duration::from_millis(10);
 /// The statuses in which an order ends.
 const FINAL: [&str; 3] = ["completed", "failed", "cancelled"];
 
@@ -169,7 +171,8 @@ impl Shop {
         let strangers: BTreeSet<_> = paid.keys().filter(|id| !known.contains_key(*id)).collect();
         assert!(strangers.is_empty(), "{strangers:?}");
         // the message and the end of a hold that was left over come after an order's end
-        wait::until("all customers to be told", SWEPT, async || (self.bank.told() == messages).then_some(())).await;
+        let told = SWEPT + TOLD_EACH * messages.len() as u32;
+        wait::until("all customers to be told", told, async || (self.bank.told() == messages).then_some(())).await;
         let (stock, right) = (Mutex::new(0), initial - sold);
         let swept = wait::until("every hold to end", SWEPT, async || {
             *stock.lock().unwrap() = self.stock(product).await;

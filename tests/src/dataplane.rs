@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::mpsc,
@@ -12,6 +13,8 @@ use crate::process;
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
+/// The signal by which a process ends that aborts.
+const ABORTED: i32 = 6;
 
 /// A running data plane.
 pub struct DataPlane {
@@ -64,8 +67,10 @@ impl DataPlane {
     /// It does not become ready; the message holds what it printed.
     pub fn start(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let (child, Ready { url, admin }) = launch(&args, &[], "0", "0");
-        Self { url, admin, args, child }
+        match launch(&args, &[], "0", "0") {
+            (child, Ok(Ready { url, admin })) => Self { url, admin, args, child },
+            (_, Err(printed)) => panic!("the data plane did not become ready:\n{printed}"),
+        }
     }
 
     /// Kills it: SIGKILL, nothing is flushed.
@@ -96,10 +101,31 @@ impl DataPlane {
     }
 
     /// Starts it again with these variables in its environment.
+    ///
+    /// # Panics
+    /// It does not become ready; the message holds what it printed.
     pub fn restart_with(&mut self, environment: &[(&str, &str)]) {
+        if let Err(printed) = self.try_restart(environment) {
+            panic!("the data plane did not become ready:\n{printed}");
+        }
+    }
+
+    /// Starts it again, to crash at a failpoint: once it is ready, or before where what it finds leads there at once.
+    ///
+    /// # Panics
+    /// It neither becomes ready nor crashes; the message holds what it printed.
+    pub fn restart_to_crash(&mut self, point: &str) {
+        if let Err(printed) = self.try_restart(&[("FLYWEIGHT_CRASH_AT", point)]) {
+            let status = self.child.wait().unwrap_or_default();
+            assert_eq!(status.signal(), Some(ABORTED), "{point}: neither ready nor crashed:\n{printed}");
+        }
+    }
+
+    fn try_restart(&mut self, environment: &[(&str, &str)]) -> Result<(), String> {
         let port = |url: &str| url.rsplit(':').next().unwrap_or("0").to_owned();
-        let (child, _) = launch(&self.args, environment, &port(&self.url), &port(&self.admin));
+        let (child, ready) = launch(&self.args, environment, &port(&self.url), &port(&self.admin));
         self.child = child;
+        ready.map(drop)
     }
 
     /// Whether it has ended by itself.
@@ -120,7 +146,13 @@ impl Drop for DataPlane {
     }
 }
 
-fn launch(args: &[String], environment: &[(&str, &str)], port: &str, admin_port: &str) -> (Child, Ready) {
+/// Starts the program; where it says that it listens, or what it printed instead before it ended, or was ended when its time was over.
+fn launch(
+    args: &[String],
+    environment: &[(&str, &str)],
+    port: &str,
+    admin_port: &str,
+) -> (Child, Result<Ready, String>) {
     let mut command = Command::new(bin_dir().join("flyweight-dataplane"));
     command.args(args).args([
         "--port",
@@ -149,13 +181,13 @@ fn launch(args: &[String], environment: &[(&str, &str)], port: &str, admin_port:
     let deadline = std::time::Instant::now() + START;
     while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
         if let Some(ready) = ready(&line) {
-            return (child, ready);
+            return (child, Ok(ready));
         }
         printed.push(line);
     }
     _ = child.kill();
     _ = child.wait();
-    panic!("the data plane did not become ready:\n{}", printed.join("\n"));
+    (child, Err(printed.join("\n")))
 }
 
 /// The line in which the data plane says where it listens.

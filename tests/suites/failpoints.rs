@@ -59,7 +59,7 @@ async fn crashed(mut stage: Stage, points: &[&str]) {
         feed::drained(&api, Duration::from_secs(60)).await;
         tokio::task::block_in_place(|| {
             stage.data_plane.kill();
-            stage.data_plane.restart_with(&[("FLYWEIGHT_CRASH_AT", point)]);
+            stage.data_plane.restart_to_crash(point);
         });
         let writing = tokio::spawn({
             let api = api.clone();

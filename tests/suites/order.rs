@@ -93,7 +93,7 @@ async fn die_after_publishing(backend: &str, one: &mut DataPlane, two: &mut Data
     let point = format!("{backend}.relay.published:1");
     tokio::task::block_in_place(|| {
         one.kill();
-        one.restart_with(&[("FLYWEIGHT_CRASH_AT", &point)]);
+        one.restart_to_crash(&point);
         two.kill();
     });
     // in a debug build; what the other had claimed is free once its lease ends

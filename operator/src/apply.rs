@@ -132,12 +132,14 @@ impl Step<'_> {
             Some(live) => live.object.resource_version(),
             None => self.not_foreign(&api, &child.reference).await?,
         };
+        self.pace(&child.reference).await;
         let parameters = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
         if let Some(patch) = serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object)) {
             // An apply leaves alone what another manager added.
+            self.pace(&child.reference).await;
             let (parameters, patch) = (managed(), Patch::Merge(&patch));
             let request = api.patch(name, &parameters, &patch);
             object = self.context.writer.write("patch", kind.name(), name, request).await?;
@@ -174,6 +176,11 @@ impl Step<'_> {
         }
     }
 
+    /// Waits until a second has passed since the last attempt to change a child: whatever the reason is, an object is not changed more often.
+    async fn pace(&self, child: &ChildRef) {
+        tokio::time::sleep(self.context.memory.next_try(&self.observed.uid, child, Instant::now())).await;
+    }
+
     async fn prune(&self, live: &Live) -> Result<(), Error> {
         let ChildRef { kind, name } = &live.reference;
         // Exactly the object that was looked at, not a newer one of the same name.
@@ -195,6 +202,7 @@ impl Step<'_> {
 
     /// Changes the number of pods of a Deployment, and nothing else of it.
     async fn resize(&self, reference: &ChildRef, replicas: u32) -> Result<(), Error> {
+        self.pace(reference).await;
         let ChildRef { kind, name } = reference;
         let patch = json!({ "spec": { "replicas": replicas } });
         let parameters = managed();

@@ -26,6 +26,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(20);
 pub struct Memory {
     written: Mutex<HashMap<String, HashMap<ChildRef, Written>>>,
     done: Mutex<HashMap<(String, ChildRef), Done>>,
+    /// When a child was last tried to be changed.
+    tried: Mutex<HashMap<(String, ChildRef), Instant>>,
     /// When a pod was last told what changed.
     told: Mutex<HashMap<(String, String), Instant>>,
     failures: Mutex<HashMap<String, Failures>>,
@@ -85,6 +87,16 @@ impl Memory {
         let done = self.done.lock();
         let last = done.get(&(owner.to_owned(), child.clone()));
         last.is_some_and(|last| now.duration_since(last.at) < JUST && last.hash.as_deref() == hash)
+    }
+
+    /// Takes down that a child is tried to be changed once the time that is returned is over: a second after the attempt before.
+    pub fn next_try(&self, owner: &str, child: &ChildRef, now: Instant) -> Duration {
+        let mut tried = self.tried.lock();
+        tried.retain(|_, at| now.duration_since(*at) < JUST);
+        let key = (owner.to_owned(), child.clone());
+        let wait = tried.get(&key).map_or(Duration::ZERO, |last| (*last + JUST).saturating_duration_since(now));
+        tried.insert(key, now + wait);
+        wait
     }
 
     /// Takes down that a pod was told what changed.
@@ -225,6 +237,13 @@ mod tests {
         memory.deleted("uid", &child);
         assert!(just("uid", None) && !just("uid", Some("h")));
         assert!(!memory.just_did("uid", &child, None, Instant::now() + JUST));
+        let wait = |later| memory.next_try("uid", &child, Instant::now() + later);
+        assert_eq!(wait(Duration::ZERO), Duration::ZERO);
+        assert!(
+            wait(JUST / 2) <= JUST / 2 && wait(JUST / 2) > JUST,
+            "the second waits for the first, the third for both"
+        );
+        assert_eq!(wait(JUST * 4), Duration::ZERO);
         memory.told("uid", "a");
         assert!(memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now()));
         assert!(!memory.just_told("uid", "a", Instant::now() + JUST));

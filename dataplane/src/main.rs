@@ -6,7 +6,7 @@ use clap::Parser;
 use dataplane::{app, args::Args};
 use mimalloc::MiMalloc;
 
-// A request makes some hundred short allocations, ended on another thread as often as not. The C library's allocator took a fifth of all time for them.
+// Requests make many short allocations, some of them ended on another thread. In a profile of overload the C library's allocator took a fifth of all time.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

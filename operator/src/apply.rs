@@ -39,9 +39,10 @@ const KEY_BYTES: usize = 32;
 pub struct Applied {
     /// The children as they are now.
     pub children: Vec<Live>,
-    /// Whether all of it succeeded; the steps after a failure were not tried. Says whether to look again soon: something looks as if what was just done to
-    /// it had not been.
-    pub outcome: Result<bool, Error>,
+    /// Whether all of it succeeded; the steps after a failure were not tried.
+    pub outcome: Result<(), Error>,
+    /// Whether to look again soon: something looks as if what was just done to it had not been.
+    pub again: bool,
 }
 
 /// Carries out the plan, step by step, up to the first failure.
@@ -49,9 +50,12 @@ pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Appli
     let mut children: BTreeMap<ChildRef, Live> =
         observed.children.iter().map(|live| (live.reference.clone(), live.clone())).collect();
     let step = Step { observed, context, done: Mutex::default() };
-    let outcome = step.all(plan, &mut children).await;
+    let (outcome, again) = match step.all(plan, &mut children).await {
+        Ok(again) => (Ok(()), again),
+        Err(error) => (Err(error), false),
+    };
     step.announce().await;
-    Applied { children: children.into_values().collect(), outcome }
+    Applied { children: children.into_values().collect(), outcome, again }
 }
 
 struct Step<'a> {
@@ -62,6 +66,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// All steps; whether to look again soon.
     async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<bool, Error> {
         let just_did =
             |child: &ChildRef, hash| self.context.memory.just_did(&self.observed.uid, child, hash, Instant::now());

@@ -197,10 +197,13 @@ pub fn is_child_of(object: &impl ResourceExt, uid: &str, name: &str) -> bool {
 
 /// The name of the service that the object was made for, where it has no owner that looks after it any more.
 pub fn orphan_of(object: &impl ResourceExt) -> Option<&str> {
-    let has_controller = object.owner_references().iter().any(|owner| owner.controller == Some(true));
+    // first, since it is so for nearly all: every reconcile asks it of every object of the namespace
+    if object.owner_references().iter().any(|owner| owner.controller == Some(true)) {
+        return None;
+    }
     let made = object.labels().get(label::MANAGED_BY).is_some_and(|manager| manager == MANAGER)
         && object.annotations().contains_key(annotation::APPLIED);
-    object.labels().get(label::INSTANCE).filter(|_| made && !has_controller).map(String::as_str)
+    object.labels().get(label::INSTANCE).filter(|_| made).map(String::as_str)
 }
 
 #[cfg(test)]

@@ -32,13 +32,12 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
     let applied = apply::apply(&plan, &observed, &context).instrument(debug_span!("apply")).await;
     let report = status::report(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
     let settled = report.await?;
-    applied.outcome.map(|again| {
-        Action::requeue(match settled && !again {
-            true if observed.pods.is_empty() => IDLE,
-            true => SETTLED,
-            false => UNDER_WAY,
-        })
-    })
+    let pause = match settled && !applied.again {
+        true if observed.pods.is_empty() => IDLE,
+        true => SETTLED,
+        false => UNDER_WAY,
+    };
+    applied.outcome.map(|()| Action::requeue(pause))
 }
 
 /// Says whether the pool is served, and with which figures.

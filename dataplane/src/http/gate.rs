@@ -26,7 +26,7 @@ const STANDING_MAX: usize = 64;
 const BURST: Duration = Duration::from_millis(500);
 /// How long a refusal is held back at least. Told at once, clients that ask again at once would take the processor from the writes that are served.
 const PAUSE: Duration = Duration::from_millis(400);
-/// The pause for each refusal that is held back already, where that is longer: at most 2,000 a second are told, and asked again, which costs less than a
+/// The pause for each refusal that is held back already, where that is longer: at most 2,000 a second are told, and asked again, which costs about a
 /// tenth of one processor. With the most that are held back it is four seconds.
 const PAUSE_EACH: Duration = Duration::from_micros(500);
 /// Refusals that are held back at once; further ones are told at once.

@@ -113,7 +113,7 @@ pub fn gather<'a>(
     let wanted = validated.filter(|_| plan.held != Some(Held::Paused));
     let (groups, gateway) = workloads(wanted, &applied.children, &pods, observed.at);
     let (refused, failed) = match &applied.outcome {
-        Ok(_) => (None, None),
+        Ok(()) => (None, None),
         Err(error) if error.is_refusal() => (Some(error.to_string()), None),
         Err(error) => (None, Some(error.to_string())),
     };

@@ -34,16 +34,8 @@ async fn main() {
     }
     // Each of two waits for controllers, or for the Lease, most of the time.
     tokio::join!(
-        async {
-            if has("certificates") {
-                certificates::run(&proof).await;
-            }
-        },
-        async {
-            if has("migrations") {
-                migrations::run(&proof).await;
-            }
-        },
+        part(has("certificates"), certificates::run(&proof)),
+        part(has("migrations"), migrations::run(&proof))
     );
     if has("rights") {
         rights::run(&proof).await;
@@ -54,18 +46,7 @@ async fn main() {
     if has("fields") {
         fields::run(&proof).await;
     }
-    tokio::join!(
-        async {
-            if has("transitions") {
-                transitions::run(&proof).await;
-            }
-        },
-        async {
-            if has("lease") {
-                lease::run(&proof).await;
-            }
-        },
-    );
+    tokio::join!(part(has("transitions"), transitions::run(&proof)), part(has("lease"), lease::run(&proof)));
     if has("crash") || has("faults") {
         faults_and_crashes(&proof, has("crash"), has("faults")).await;
     }
@@ -77,6 +58,13 @@ async fn main() {
     }
     if has("scale") {
         scale::run(&proof).await;
+    }
+}
+
+/// Runs a part of the proof where it is asked for.
+async fn part(is_asked_for: bool, run: impl Future<Output = ()>) {
+    if is_asked_for {
+        run.await;
     }
 }
 

@@ -44,6 +44,7 @@ Data, sockets and DIR/server.log are in DIR. Environment:
   REDIS_APPENDONLY  yes: redis keeps its data in an append-only file (no)
   REDIS_PASSWORD    redis: the password that clients must give (none)
   KAFKA_OPTS        kafka: more options for Java
+  MYSQL_OPTS        mysql: more options of the server
   KAFKA_SECURE      yes: kafka listens with TLS and SCRAM too, and DIR/secret has what a client is given for that (no)
 Accounts of mysql and mariadb: shop / shop-secret (database shop, and any shop_...), root / root-secret.
 TEXT
@@ -63,6 +64,8 @@ serve_mysql() {
     fi
     # a killed server leaves a lock with its process id, which another process may have by now
     rm -f -- "$(socket_path)" "$(socket_path).lock"
+    # shellcheck disable=SC2206  # several options in one variable
+    program+=(${MYSQL_OPTS:-})
     exec "${program[@]}" --datadir="$DIR/data" --socket="$(socket_path)" --pid-file="$DIR/server.pid" \
         --port="$PORT" --bind-address="$BIND" --skip-name-resolve --max-connections=500 --table-open-cache=400 \
         --innodb-flush-log-at-trx-commit=1

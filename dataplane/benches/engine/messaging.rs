@@ -23,6 +23,7 @@ use super::{
 
 /// Clients at the same time, by hand and through the API.
 const CLIENTS: usize = 32;
+/// Rounds that count. One more comes before them: a broker that has just started spends a third of the processors on compiling itself.
 const ROUNDS: usize = 3;
 /// What one round does.
 const USERS: usize = 4_000;
@@ -35,7 +36,7 @@ const PRODUCTS: usize = 1_000;
 /// Products of which each has one event, so that none is spared.
 const PRODUCTS_MANY: usize = 20_000;
 /// What waits for the relay when it begins.
-const BACKLOG: usize = 200_000;
+const BACKLOG: usize = 100_000;
 const BATCH: usize = 1_000;
 /// What must hold.
 const EVENTS_MIN: f64 = 10.0;
@@ -124,8 +125,10 @@ impl World {
 
     /// Waits until the relay has published everything.
     async fn until_published(&self) -> Result<()> {
-        // not how many there are: counting them takes the server as long as publishing some hundred
-        while sqlx::query("SELECT 1 FROM flyweight_outbox LIMIT 1").fetch_optional(&self.mysql).await?.is_some() {
+        // the newest, which goes last. To count them, or to look for the oldest, takes the server as long as publishing some hundred: it
+        // goes over those that were deleted a moment ago
+        let newest = "SELECT seq FROM flyweight_outbox ORDER BY seq DESC LIMIT 1";
+        while sqlx::query(newest).fetch_optional(&self.mysql).await?.is_some() {
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -154,7 +157,9 @@ fn rate(count: usize, since: Instant) -> f64 {
     count as f64 / since.elapsed().as_secs_f64()
 }
 
+/// The median of all rounds but the first.
 fn median(mut figures: Vec<f64>) -> f64 {
+    let mut figures = figures.split_off(1);
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
@@ -162,7 +167,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// Creating users: the API, and its transaction by hand. Gives their ratio.
 async fn users(world: &World) -> Result<f64> {
     let (mut by_hand, mut by_api) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..=ROUNDS {
         by_hand.push(users_by_hand(world).await?);
         by_api.push(users_by_api(world).await?);
         world.until_published().await?;
@@ -233,7 +238,7 @@ async fn events(world: &World) -> Result<f64> {
     world.until_published().await?;
     let (mut alone, mut by_hand) = (Vec::new(), Vec::new());
     let (mut single, mut accepted, mut applied) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    for round in 0..=ROUNDS {
         alone.push(inserts_by_hand(world, 1).await?);
         by_hand.push(inserts_by_hand(world, CLIENTS).await?);
         single.push(single_events(world, 2 * round).await?);
@@ -243,7 +248,7 @@ async fn events(world: &World) -> Result<f64> {
     }
     fill(world, "products", PRODUCTS_MANY - PRODUCTS, |n| product(n + PRODUCTS)).await?;
     world.until_published().await?;
-    let (_, spared_none) = batches_of_events(world, 2 * ROUNDS, PRODUCTS_MANY, PRODUCTS_MANY).await?;
+    let (_, spared_none) = batches_of_events(world, 2 * ROUNDS + 2, PRODUCTS_MANY, PRODUCTS_MANY).await?;
     let (alone, by_hand) = (median(alone), median(by_hand));
     let (single, accepted, applied) = (median(single), median(accepted), median(applied));
     println!("| taking events of price and stock | events/s | ratio |");
@@ -344,6 +349,18 @@ async fn until_applied(world: &World, events: usize, products: usize) -> Result<
 
 /// Publishing what waits: the backlog that grew while Kafka was away. Gives events a second.
 async fn relay(world: &World) -> Result<f64> {
+    let mut published = Vec::new();
+    for _ in 0..=ROUNDS {
+        published.push(backlog(world).await?);
+    }
+    let published = median(published);
+    println!("| relay from MySQL to Kafka | events/s |");
+    println!("|---|---:|");
+    println!("| {BACKLOG} events that waited while Kafka was away | {published:.0} |");
+    Ok(published)
+}
+
+async fn backlog(world: &World) -> Result<f64> {
     world.until_published().await?;
     world.kafka.freeze(true)?;
     fill(world, "users", BACKLOG, |n| json!({ "email": format!("{n}-{}@example.com", Uuid::now_v7()), "name": "Ada" }))
@@ -359,11 +376,7 @@ async fn relay(world: &World) -> Result<f64> {
     }
     let (start, first) = (Instant::now(), left);
     world.until_published().await?;
-    let published = rate(first as usize, start);
-    println!("| relay from MySQL to Kafka | events/s |");
-    println!("|---|---:|");
-    println!("| {BACKLOG} events that waited while Kafka was away | {published:.0} |");
-    Ok(published)
+    Ok(rate(first as usize, start))
 }
 
 /// Creates records in batches.

@@ -24,6 +24,9 @@ pub struct Server {
 
 /// How long a server may take to come up.
 const START: Duration = Duration::from_secs(30);
+/// Tests give servers little memory; here they have what one that serves has at least: neither side shall wait for a cache that is too small.
+const ROOMY: [(&str, &str); 2] =
+    [("MYSQL_OPTS", "--innodb-buffer-pool-size=1G --innodb-redo-log-capacity=1G"), ("KAFKA_OPTS", "-Xms1g -Xmx1g")];
 /// Clock ticks in a second, in `/proc/PID/stat`: `USER_HZ`, the same on every Linux of today.
 const TICKS: f64 = 100.0;
 
@@ -33,6 +36,7 @@ impl Server {
         let (dir, addr) = (tempfile::tempdir()?, free_addr()?);
         let mut command = Command::new(tool("serve.sh"));
         command.arg(kind).arg(dir.path()).arg(addr.port().to_string());
+        command.envs(ROOMY);
         let server = Self::start(command, addr, dir)?;
         let port = addr.port().to_string();
         let up = Command::new(tool("wait.sh")).args([kind, "127.0.0.1", &port, "60"]).status()?;

@@ -30,6 +30,9 @@ use crate::{
 /// How often a relay waits only shortly for another's claim to end.
 const BLOCKED_SHORT: u32 = 8;
 
+/// The backlog is counted for one in so many parts of the time at most.
+const MEASURED_PART: u32 = 10;
+
 /// How a relay works.
 #[derive(Clone, Debug)]
 pub struct RelayOptions {
@@ -284,11 +287,14 @@ impl Relay {
 
     async fn measure(&self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
+            let began = Instant::now();
             // a store that does not answer leaves the last figures; the relay itself reports it
             if let Ok(backlog) = self.outbox.backlog().await {
                 self.meter.measured(backlog);
             }
-            shutdown.run_until_cancelled(tokio::time::sleep(self.options.measure)).await;
+            // to count millions takes the store a while, in which it has other things to do
+            let wait = self.options.measure.max(began.elapsed() * MEASURED_PART);
+            shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
     }
 

@@ -86,6 +86,9 @@ pub struct FakeOutbox {
     rows: Mutex<Vec<(Envelope, Option<Claim>)>>,
     pub stuck_at_confirm: AtomicBool,
     pub stuck: Notify,
+    /// How long it takes to count the events, and how often they were counted.
+    pub counting: Mutex<Duration>,
+    pub counted: AtomicUsize,
 }
 
 struct Claim {
@@ -144,6 +147,11 @@ impl Outbox for FakeOutbox {
     }
 
     async fn backlog(&self) -> Result<Backlog, OutboxError> {
+        self.counted.fetch_add(1, Ordering::SeqCst);
+        let time = *self.counting.lock();
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
         Ok(Backlog { events: self.rows.lock().len() as u64, oldest_ms: 0 })
     }
 }

@@ -123,10 +123,18 @@ impl Operator {
 
     /// The sum of one of its counters over all labels; none while it does not answer.
     pub async fn counted(&self, name: &str) -> Option<f64> {
+        Some(self.counters(name).await?.into_iter().map(|(_, value)| value).sum())
+    }
+
+    /// The counters whose lines begin so, each with what follows.
+    pub async fn counters(&self, name: &str) -> Option<Vec<(String, f64)>> {
         let url = format!("http://127.0.0.1:{}/metrics", self.state.admin_port.load(Ordering::Relaxed));
         let text = http_client(reqwest::Client::builder()).get(url).send().await.ok()?.text().await.ok()?;
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        Some(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        let counter = |line: &str| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            Some((labels.to_owned(), value.parse().ok()?))
+        };
+        Some(text.lines().filter_map(counter).collect())
     }
 
     /// Its resident memory, in bytes.

@@ -62,6 +62,9 @@ pub async fn run(proof: &Proof) {
     .await;
     let took = start.elapsed();
     let memory = told(&operator, &format!("reconciled in {} s", took.as_secs())).await;
+    for (labels, writes) in operator.counters(WRITES).await.unwrap_or_default() {
+        println!("     {writes} {labels}");
+    }
     assert!(memory < MEMORY_MAX, "{} MiB", memory >> 20);
     assert!(took < WITHIN, "it took {} s", took.as_secs());
     proof.holds("all reconciled within 120 s and 150 MiB");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::{FutureExt, future::try_join_all};
+use futures::FutureExt;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
@@ -110,14 +110,18 @@ impl Intake for KafkaIntake {
             let record = FutureRecord::to(&self.topic).key(&event.product_id).payload(&payload);
             deliveries.push(clients.producer.send_result(record).map_err(|(error, _)| failed(error))?);
         }
-        let acknowledged = deliveries.into_iter().map(|delivery| async move {
-            match delivery.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(failed(error)),
-                Err(_) => Err(failed("the producer ended")),
+        let acknowledged = async {
+            // one after the other: they come in any order, but all must be there
+            for delivery in deliveries {
+                match delivery.await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err((error, _))) => return Err(failed(error)),
+                    Err(_) => return Err(failed("the producer ended")),
+                }
             }
-        });
-        timeout(self.deadline, try_join_all(acknowledged)).await.map_err(failed)?.map(drop)
+            Ok(())
+        };
+        timeout(self.deadline, acknowledged).await.map_err(failed)?
     }
 
     async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
@@ -176,16 +180,16 @@ impl IntakeReader for KafkaReader {
         let Self { consumer, clients, topic: _, received, positions } = self;
         let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
         while received.len() < most(full) {
-            let message = match until {
-                None => tokio::select! {
+            // what is there needs no timer, but others want the thread too
+            tokio::task::consume_budget().await;
+            let message = match (consumer.recv().now_or_never(), until) {
+                (Some(message), _) => message,
+                (None, None) => tokio::select! {
                     message = consumer.recv() => message,
                     Ok(()) = clients.changed() => return Err(failed("the brokers are reached in another way now")),
                 },
-                Some(_) if received.len() >= full => match consumer.recv().now_or_never() {
-                    Some(message) => message,
-                    None => break,
-                },
-                Some(until) => match timeout_at(until, consumer.recv()).await {
+                (None, Some(_)) if received.len() >= full => break,
+                (None, Some(until)) => match timeout_at(until, consumer.recv()).await {
                     Ok(message) => message,
                     Err(_) => break,
                 },

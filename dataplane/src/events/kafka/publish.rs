@@ -5,7 +5,6 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use futures::future::try_join_all;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig,
@@ -92,14 +91,15 @@ impl Publisher {
             let record = FutureRecord::to(&self.topic).key(key).payload(payload).headers(headers);
             deliveries.push(producer.send_result(record).map_err(|(error, _)| unavailable(error))?);
         }
-        let deliveries = deliveries.into_iter().map(|delivery| async move {
+        // one after the other: they come in any order, but all must be there
+        for delivery in deliveries {
             match delivery.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(unavailable(error)),
-                Err(_) => Err(unavailable(KafkaError::Canceled)),
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(unavailable(error)),
+                Err(_) => return Err(unavailable(KafkaError::Canceled)),
             }
-        });
-        try_join_all(deliveries).await.map(drop)
+        }
+        Ok(())
     }
 
     /// Makes sure that nothing more of a producer's queue is sent.

@@ -159,3 +159,14 @@ async fn a_relay_without_work_gives_its_keys_to_the_other_at_once() {
         assert_eq!(bus.log().len(), (round + 1) * 5);
     }
 }
+
+#[tokio::test]
+async fn a_backlog_that_takes_long_to_count_is_counted_seldom() {
+    const EACH: Duration = Duration::from_millis(20);
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    *outbox.counting.lock() = EACH;
+    let began = Instant::now();
+    let _relay = start(&outbox, &bus, quick());
+    until("it was counted twice", || outbox.counted.load(Ordering::SeqCst) > 2).await;
+    assert!(began.elapsed() >= 2 * 11 * EACH, "the third time after {:?}", began.elapsed());
+}

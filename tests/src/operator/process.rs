@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub identity: &'a str,
     /// The seconds of its Lease.
     pub lease_seconds: u16,
+    /// Whether it goes to the cluster of `KUBECONFIG` without a stop at `base`, as one that is deployed.
+    pub direct: bool,
     /// The token of its account; none where whoever starts it has all rights.
     pub token: Option<&'a str>,
     /// The program; none for the one that is built with this.
@@ -55,7 +57,7 @@ pub struct Options<'a> {
 impl<'a> Options<'a> {
     /// As most are started.
     pub fn new(base: &'a str, namespace: &'a str, identity: &'a str) -> Self {
-        Self { base, namespace, identity, lease_seconds: 10, token: None, program: None }
+        Self { base, namespace, identity, lease_seconds: 10, direct: false, token: None, program: None }
     }
 }
 
@@ -66,7 +68,7 @@ impl Operator {
     /// It cannot be started.
     pub fn start(options: &Options<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        let kubeconfig = write_kubeconfig(dir.path(), options.base, options.token);
+        let kubeconfig = (!options.direct).then(|| write_kubeconfig(dir.path(), options.base, options.token));
         let Options { namespace, identity, lease_seconds, .. } = options;
         let program = options.program.map_or_else(program, Path::to_path_buf);
         let (namespace, identity, seconds) =
@@ -79,7 +81,7 @@ impl Operator {
             port.store(free_port(), Ordering::Relaxed);
             let mut command = Command::new(&program);
             command
-                .env("KUBECONFIG", &kubeconfig)
+                .envs(kubeconfig.iter().map(|path| ("KUBECONFIG", path)))
                 .args(["run", "--log-level", "warn", "--lease-seconds", &seconds, "--identity", &identity])
                 .args(["--namespace", &namespace, "--lease-namespace", &namespace])
                 .args(["--admin-port", &port.load(Ordering::Relaxed).to_string()]);

@@ -21,7 +21,7 @@ use crate::{
     child::MANAGER,
     context::Context,
     error::Error,
-    observe::{Observed, observe},
+    observe::{Observed, observe, report::PodReport},
     reconcile::UNDER_WAY,
     status::{
         ANYTHING_EVERY,
@@ -97,7 +97,8 @@ fn step(observed: &Observed) -> Step {
     let reports = pods.iter().filter_map(|pod| pod.report.as_ref());
     // An outbox is shared: every pod reports all of it.
     let backlog = reports.map(|report| report.pools.iter().map(|pool| pool.backlog).sum::<u64>()).max().unwrap_or(0);
-    let silent = pods.iter().any(|pod| pod.ready && pod.report.is_none());
+    let knows = |report: &PodReport| report.pools.iter().all(|pool| !pool.backlog_unknown);
+    let silent = pods.iter().any(|pod| pod.ready && !pod.report.as_ref().is_some_and(knows));
     let late = force || waited.is_some_and(|waited| waited >= WAIT_MAX);
     match (backlog, silent, late) {
         (0, false, _) | (0, true, true) => Step::LetGo,
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
     use crate::{
         fixture::{now, observed, settle as settled},
-        observe::report::{PodReport, PoolReport},
+        observe::report::PoolReport,
     };
 
     /// A service that was deleted so many seconds ago, with so many events to publish.
@@ -161,6 +162,12 @@ mod tests {
         assert_eq!(deleted(1, 0, |_| ()), Step::LetGo);
         assert!(matches!(deleted(1, 7, |_| ()), Step::Wait(_)));
         assert!(matches!(deleted(1, 0, |observed| observed.pods[0].report = None), Step::Wait(_)));
+        let unknown = |observed: &mut Observed| {
+            let report = observed.pods[0].report.get_or_insert_default();
+            report.pools.iter_mut().for_each(|pool| pool.backlog_unknown = true);
+        };
+        assert!(matches!(deleted(1, 0, unknown), Step::Wait(_)), "it has not looked yet");
+        assert_eq!(deleted(60, 0, unknown), Step::LetGo);
     }
 
     #[test]

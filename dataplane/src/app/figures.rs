@@ -10,6 +10,7 @@ use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
+    domain::event::Backlog,
     events::relay::RelayMeter,
     http::{health::Condition, metrics::RequestFigures},
     service::{
@@ -176,7 +177,8 @@ impl Figures {
         let misses = tiers.last().map_or(0, |(_, figures)| figures.misses);
         // The outbox is the store's: its backlog is shown with the first pool of that store, so that sums are right.
         let first = self.pools.iter().find(|other| other.backend == pool.backend);
-        let outbox = self.relays.get(&pool.backend).map(|meter| meter.figures().backlog);
+        let relay = self.relays.get(&pool.backend);
+        let outbox = relay.and_then(|meter| meter.figures().backlog);
         let backlog = match &outbox {
             Some(outbox) if first.is_some_and(|first| first.name == pool.name) => outbox.events,
             _ => 0,
@@ -196,6 +198,7 @@ impl Figures {
             "hits": hits,
             "misses": misses,
             "backlog": backlog,
+            "backlogUnknown": relay.is_some() && outbox.is_none(),
             "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms).max(staleness.last_ms),
             "stalenessBoundMs": staleness.bound_ms,
             "warmUp": managed.map(FactoryPool::warmed),
@@ -318,8 +321,11 @@ impl Gauges {
 
     fn set_relay(&self, backend: &str, meter: &RelayMeter) {
         let figures = meter.figures();
-        self.backlog.with_label_values(&[backend]).set(figures.backlog.events as i64);
-        self.oldest_ms.with_label_values(&[backend]).set(figures.backlog.oldest_ms as i64);
+        // until it is known there is no such figure: zero would be a claim
+        if let Some(Backlog { events, oldest_ms }) = figures.backlog {
+            self.backlog.with_label_values(&[backend]).set(events as i64);
+            self.oldest_ms.with_label_values(&[backend]).set(oldest_ms as i64);
+        }
         self.published.with_label_values(&[backend]).set(figures.published as i64);
         self.relay_failures.with_label_values(&[backend]).set(figures.failures as i64);
     }

@@ -144,8 +144,11 @@ impl Collector for IngestMetrics {
         for (outcome, events) in outcomes {
             self.events.with_label_values(&[outcome]).set(events as i64);
         }
-        self.waiting.set(waiting as i64);
-        self.events.collect().into_iter().chain(self.waiting.collect()).collect()
+        let waiting = waiting.map(|waiting| {
+            self.waiting.set(waiting as i64);
+            self.waiting.collect()
+        });
+        self.events.collect().into_iter().chain(waiting.into_iter().flatten()).collect()
     }
 }
 

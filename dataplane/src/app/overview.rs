@@ -49,8 +49,9 @@ impl Overview {
         let OverviewParts { pools, relays, checks, settings, live } = &self.parts;
         let outbox = |(backend, meter): (&String, &Arc<RelayMeter>)| {
             let figures = meter.figures();
+            let backlog = figures.backlog.unwrap_or_default();
             json!({
-                "backend": backend, "backlog": figures.backlog.events, "oldest_ms": figures.backlog.oldest_ms,
+                "backend": backend, "backlog": backlog.events, "oldest_ms": backlog.oldest_ms,
                 "published": figures.published,
             })
         };

@@ -270,7 +270,7 @@ impl Relays {
     }
 }
 
-/// What waits, for `/health`: in the outbox of each store, and in the log of events.
+/// What waits, for `/health`: in the outbox of each store, and in the log of events; null until it was measured.
 fn queues(
     relays: BTreeMap<String, Arc<RelayMeter>>,
     ingest: Option<Arc<IngestQueue>>,
@@ -280,7 +280,9 @@ fn queues(
             .iter()
             .map(|(name, meter)| {
                 let backlog = meter.figures().backlog;
-                (name.clone(), serde_json::json!({ "events": backlog.events, "oldest_ms": backlog.oldest_ms }))
+                let (events, oldest_ms) =
+                    (backlog.map(|backlog| backlog.events), backlog.map(|backlog| backlog.oldest_ms));
+                (name.clone(), serde_json::json!({ "events": events, "oldest_ms": oldest_ms }))
             })
             .collect();
         let waiting = ingest.as_ref().map(|queue| queue.figures().waiting);

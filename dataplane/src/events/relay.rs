@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::{
     sync::Notify,
@@ -30,8 +31,9 @@ use crate::{
 /// How often a relay waits only shortly for another's claim to end.
 const BLOCKED_SHORT: u32 = 8;
 
-/// The backlog is counted for one in so many parts of the time at most.
+/// The backlog is counted for one in so many parts of the time at most, as long as that is not more than the wait after it.
 const MEASURED_PART: u32 = 10;
+const MEASURED_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// How a relay works.
 #[derive(Clone, Debug)]
@@ -86,8 +88,7 @@ impl Default for RelayOptions {
 pub struct RelayMeter {
     published: AtomicU64,
     failures: AtomicU64,
-    backlog: AtomicU64,
-    oldest_ms: AtomicU64,
+    backlog: Mutex<Option<Backlog>>,
 }
 
 /// The meter at one moment.
@@ -97,8 +98,8 @@ pub struct RelayFigures {
     pub published: u64,
     /// Failed claims, publishes and confirmations since the start.
     pub failures: u64,
-    /// What waits in the outbox, as last measured.
-    pub backlog: Backlog,
+    /// What waits in the outbox, as last measured; none until it was.
+    pub backlog: Option<Backlog>,
 }
 
 impl RelayMeter {
@@ -107,16 +108,12 @@ impl RelayMeter {
         RelayFigures {
             published: self.published.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
-            backlog: Backlog {
-                events: self.backlog.load(Ordering::Relaxed),
-                oldest_ms: self.oldest_ms.load(Ordering::Relaxed),
-            },
+            backlog: *self.backlog.lock(),
         }
     }
 
     fn measured(&self, backlog: Backlog) {
-        self.backlog.store(backlog.events, Ordering::Relaxed);
-        self.oldest_ms.store(backlog.oldest_ms, Ordering::Relaxed);
+        *self.backlog.lock() = Some(backlog);
     }
 }
 
@@ -287,13 +284,13 @@ impl Relay {
 
     async fn measure(&self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
-            let began = Instant::now();
+            let (began, mut wait) = (Instant::now(), self.options.measure);
             // a store that does not answer leaves the last figures; the relay itself reports it
             if let Ok(backlog) = self.outbox.backlog().await {
                 self.meter.measured(backlog);
+                // to count millions takes the store a while, in which it has other things to do
+                wait = wait.max((began.elapsed() * MEASURED_PART).min(MEASURED_WAIT_MAX));
             }
-            // to count millions takes the store a while, in which it has other things to do
-            let wait = self.options.measure.max(began.elapsed() * MEASURED_PART);
             shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
     }

@@ -81,6 +81,8 @@ pub struct PoolReport {
     pub misses: u64,
     /// Committed events that are not yet published.
     pub backlog: u64,
+    /// Whether that was not measured yet: it may be more.
+    pub backlog_unknown: bool,
     /// The age of the oldest of them.
     pub staleness_ms: u64,
     /// Its tiers.

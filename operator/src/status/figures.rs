@@ -60,8 +60,8 @@ pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) ->
 
 impl PoolSum {
     fn and(mut self, report: &PoolReport) -> Self {
-        let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, backlog, staleness_ms, tiers } =
-            report;
+        let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, .. } = report;
+        let PoolReport { backlog, backlog_unknown: _, staleness_ms, tiers, .. } = report;
         let sums = [
             (&mut self.entities, entities),
             (&mut self.distinct, distinct),

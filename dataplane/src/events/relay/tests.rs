@@ -37,6 +37,11 @@ fn start(outbox: &Arc<FakeOutbox>, bus: &Arc<FakeBus>, options: RelayOptions) ->
     Running { meter, poke, shutdown, task }
 }
 
+/// What the relay says that waits.
+fn waiting(relay: &Running) -> Option<u64> {
+    relay.meter.figures().backlog.map(|backlog| backlog.events)
+}
+
 #[tokio::test]
 async fn a_poke_is_enough_and_the_order_is_kept() {
     let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
@@ -90,11 +95,11 @@ async fn a_bus_that_is_down_delays_events_only() {
     let relay = start(&outbox, &bus, quick());
     let all = events(5, 40);
     outbox.commit(&all);
-    until("the backlog is seen", || relay.meter.figures().backlog.events == 200).await;
+    until("the backlog is seen", || waiting(&relay) == Some(200)).await;
     until("it tried again", || relay.meter.figures().failures > 3).await;
     bus.down.store(false, Ordering::SeqCst);
     until("the outbox is empty", || outbox.is_empty()).await;
-    until("the backlog is gone", || relay.meter.figures().backlog.events == 0).await;
+    until("the backlog is gone", || waiting(&relay) == Some(0)).await;
     let log = bus.log();
     let once = without_repeats(&log);
     assert_eq!(once.len(), 200);
@@ -166,7 +171,8 @@ async fn a_backlog_that_takes_long_to_count_is_counted_seldom() {
     let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
     *outbox.counting.lock() = EACH;
     let began = Instant::now();
-    let _relay = start(&outbox, &bus, quick());
+    let relay = start(&outbox, &bus, quick());
+    assert_eq!(waiting(&relay), None, "nobody knows yet");
     until("it was counted twice", || outbox.counted.load(Ordering::SeqCst) > 2).await;
     assert!(began.elapsed() >= 2 * 11 * EACH, "the third time after {:?}", began.elapsed());
 }

@@ -43,8 +43,8 @@ pub struct Moment(u64);
 /// The queue at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueFigures {
-    /// Events that wait to be applied.
-    pub waiting: u64,
+    /// Events that wait to be applied; none until it was measured.
+    pub waiting: Option<u64>,
     /// Events accepted since the start.
     pub accepted: u64,
     /// Events refused for want of room since the start.
@@ -142,7 +142,7 @@ impl IngestQueue {
 
     /// The figures now.
     pub fn figures(&self) -> QueueFigures {
-        let waiting = self.waiting.lock().now();
+        let waiting = self.waiting.lock().known();
         let (accepted, refused) = (self.accepted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         QueueFigures { waiting, accepted, refused }
     }
@@ -151,6 +151,11 @@ impl IngestQueue {
 impl Waiting {
     fn now(&self) -> u64 {
         (self.measured + self.came).saturating_sub(self.went) + self.coming
+    }
+
+    /// The same, but for the time before the first measurement: the log may hold more than came here.
+    fn known(&self) -> Option<u64> {
+        (self.measurements > 0).then(|| self.now())
     }
 
     /// What was measured; `before` it began, so much had come.
@@ -185,11 +190,12 @@ mod tests {
     #[test]
     fn what_waits_is_never_said_to_be_gone() {
         let mut waiting = Waiting { came: 1_000, ..Waiting::default() };
+        assert_eq!(waiting.known(), None, "nobody knows yet what the log holds");
         // perhaps off the log when it was measured, reported after: not taken away again
         let moment = Moment(waiting.measurements);
         waiting.set(500, 1_000);
         waiting.go(500, moment);
-        assert_eq!(waiting.now(), 500);
+        assert_eq!(waiting.known(), Some(500));
         // taken off the log after it was measured
         waiting.go(100, Moment(waiting.measurements));
         assert_eq!(waiting.now(), 400);

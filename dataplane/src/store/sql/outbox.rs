@@ -254,7 +254,5 @@ async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<V
     let parse = |text: String| {
         serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("an event of the outbox: {error}")))
     };
-    rows.iter()
-        .map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?)))
-        .collect()
+    rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?))).collect()
 }

@@ -23,7 +23,7 @@ use super::{
 
 /// Clients at the same time, by hand and through the API.
 const CLIENTS: usize = 32;
-/// Rounds that count. One more comes before them: a broker that has just started spends a third of the processors on compiling itself.
+/// Rounds that count. One more comes before them: a broker that has just started spends up to a third of the processors on compiling itself.
 const ROUNDS: usize = 3;
 /// What one round does.
 const USERS: usize = 4_000;

@@ -37,7 +37,7 @@ struct Moment {
     before: bool,
 }
 
-/// Lives one life without faults, then one for each moment at which the operator can die.
+/// Lives two lives without faults, then one for each moment at which the operator can die.
 pub async fn run(proof: &Proof) -> Calm {
     proof.step("The operator is killed before and after its writes");
     // The first life in a cluster is slower than those after it, and tells of states in between that no other sees: its writes count where the next has them too.

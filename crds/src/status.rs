@@ -34,7 +34,7 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tiers: Vec<TierShare>,
-    /// Committed events that are not yet published.
+    /// Committed events that are not yet published; left out until it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<i64>,
     /// The age of the oldest of them, such as `120ms`: how far behind another replica may be.
@@ -162,9 +162,10 @@ pub struct PoolFigures {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tiers: Vec<TierShare>,
-    /// Committed events that are not yet published.
-    pub backlog: i64,
+    /// Committed events that are not yet published; left out until it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<i64>,
     /// The age of the oldest of them, such as `120ms`: how far behind another replica may be.
-    #[serde(default)]
-    pub staleness: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<String>,
 }

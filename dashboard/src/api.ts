@@ -16,7 +16,8 @@ export interface Pool {
   operations: Operation[];
 }
 export interface Check { status: "healthy" | "degraded" | "unhealthy"; latency_ms: number; message?: string }
-export interface Outbox { backend: string; backlog: number; oldest_ms: number; published: number }
+/** What waits is null until it was measured. */
+export interface Outbox { backend: string; backlog: number | null; oldest_ms: number | null; published: number }
 export interface Figures {
   process: string;
   service: string;

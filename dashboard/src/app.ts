@@ -34,7 +34,7 @@ const charts = {
   requests: new Chart("Requests per second", (value) => perSecond(value ?? 0)),
   latency: new Chart("Latency", milliseconds, powers),
   tiers: new Chart("Hit ratio by tier", percent, ratio),
-  backlog: new Chart("Events waiting to be published", (value) => count(value ?? 0)),
+  backlog: new Chart("Events waiting to be published", (value) => (value === null ? "–" : count(value))),
 };
 const pools = new Pools(colourOf);
 const stores = new Stores();

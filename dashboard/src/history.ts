@@ -22,7 +22,8 @@ export interface Moment {
   buckets: number[];
   tiers: Map<string, Ratio>;
   pools: Map<string, PoolMoment>;
-  backlog: number;
+  /** Events that wait; null where no process knows it of some outbox. */
+  backlog: number | null;
   saved: number;
 }
 export interface PoolMoment { requests: number; hits: number; misses: number }
@@ -66,11 +67,15 @@ export class History {
       moment.saved += total(figures.pools, (pool) => pool.bytes_saved);
     }
     // an outbox belongs to its store, so every process says the same of it
-    const outboxes = new Map<string, number>();
+    const outboxes = new Map<string, number | null>();
     for (const { figures } of this.known.values()) {
-      for (const { backend, backlog } of figures.outboxes) outboxes.set(backend, Math.max(backlog, outboxes.get(backend) ?? 0));
+      for (const { backend, backlog } of figures.outboxes) {
+        const other = outboxes.get(backend) ?? null;
+        outboxes.set(backend, backlog === null || other === null ? (backlog ?? other) : Math.max(backlog, other));
+      }
     }
-    for (const backlog of outboxes.values()) moment.backlog += backlog;
+    const backlogs = [...outboxes.values()];
+    moment.backlog = backlogs.includes(null) ? null : total(backlogs, (backlog) => backlog ?? 0);
     this.moments.push(moment);
     while (this.moments.length > SPAN_MAX_S + 1) this.moments.shift();
   }

@@ -182,8 +182,8 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
         bytes_saved: sum.as_ref().map(|sum| figures::bytes(sum.bytes_saved)),
         hit_ratio: sum.as_ref().and_then(|sum| figures::ratio(sum.hits, sum.misses)),
         tiers: sum.as_ref().map(PoolSum::shares).unwrap_or_default(),
-        backlog: sum.as_ref().map(|sum| figures::count(sum.backlog)),
-        staleness: sum.as_ref().map(|sum| figures::age(sum.staleness_ms)),
+        backlog: sum.as_ref().and_then(|sum| sum.backlog.map(figures::count)),
+        staleness: sum.as_ref().and_then(PoolSum::staleness),
     }
 }
 

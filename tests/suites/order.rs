@@ -16,6 +16,7 @@ use harness::{client::Api, dataplane::DataPlane, scale, seed, wait};
 use rand::Rng;
 use reqwest::Method;
 use serde_json::json;
+use tokio::sync::watch;
 
 use self::readers::Readers;
 use crate::{feed, stage::Stage};
@@ -32,12 +33,16 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     let apis = [stage.api.clone(), Api::at(&other.url)];
     let since = feed::place(&apis[0]).await;
     let written = Arc::new(AtomicUsize::new(0));
+    let share = keys * versions / (restarts + 1);
+    // half a share is left for what follows a restart, however long that takes
+    let (allowed, ceiling) = watch::channel(share + share / 2);
     let clients: Vec<_> = (0..8)
         .map(|client| {
-            let (apis, written) = (apis.clone(), written.clone());
+            let (apis, written, mut ceiling) = (apis.clone(), written.clone(), ceiling.clone());
             tokio::spawn(async move {
                 for version in 1..=versions {
                     for key in (client..keys).step_by(8) {
+                        ceiling.wait_for(|most| written.load(Ordering::Relaxed) < *most).await.unwrap();
                         write(&apis, &format!("r-{seed}-{key}"), key, version).await;
                         written.fetch_add(1, Ordering::Relaxed);
                     }
@@ -49,7 +54,8 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     let prefix = format!("r-{seed}-");
     let mut readers = ["user", "product"].map(|entity| Readers::join(kafka, entity, &prefix, choices.random()));
     for restart in 1..=restarts {
-        let due = keys * versions * restart / (restarts + 1);
+        let due = share * restart;
+        let write_on = || _ = allowed.send_replace(due + share + share / 2);
         wait::until("enough writes", Duration::from_secs(900), async || {
             (written.load(Ordering::Relaxed) >= due).then_some(())
         })
@@ -59,11 +65,12 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
             false => (&mut other, &mut stage.data_plane),
         };
         match restart % 4 {
-            1 => die_after_publishing("mysql", one, two).await,
-            2 => die_after_publishing("mongodb", one, two).await,
+            1 => die_after_publishing("mysql", one, two, write_on).await,
+            2 => die_after_publishing("mongodb", one, two, write_on).await,
             _ => tokio::task::block_in_place(|| {
                 one.kill();
                 one.restart();
+                write_on();
             }),
         }
         if restart.is_multiple_of(restarts / rebalances) {
@@ -71,6 +78,7 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
             tokio::join!(users.rebalance(&apis[0]), products.rebalance(&apis[0]));
         }
     }
+    allowed.send_replace(usize::MAX);
     for client in clients {
         client.await.unwrap();
     }
@@ -89,13 +97,15 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
 }
 
 /// One replica dies between publish and confirmation: events that the other had claimed, which dies first, so that they are published twice at least.
-async fn die_after_publishing(backend: &str, one: &mut DataPlane, two: &mut DataPlane) {
+/// What is then written leads to the crash.
+async fn die_after_publishing(backend: &str, one: &mut DataPlane, two: &mut DataPlane, write_on: impl FnOnce()) {
     let point = format!("{backend}.relay.published:1");
     tokio::task::block_in_place(|| {
         one.kill();
         one.restart_to_crash(&point);
         two.kill();
     });
+    write_on();
     // in a debug build; what the other had claimed is free once its lease ends
     wait::until(&format!("the crash at {point}"), Duration::from_secs(60), async || one.has_ended().then_some(()))
         .await;

@@ -49,9 +49,12 @@ impl Overview {
         let OverviewParts { pools, relays, checks, settings, live } = &self.parts;
         let outbox = |(backend, meter): (&String, &Arc<RelayMeter>)| {
             let figures = meter.figures();
-            let backlog = figures.backlog.unwrap_or_default();
+            let backlog = figures.backlog.as_ref();
             json!({
-                "backend": backend, "backlog": backlog.events, "oldest_ms": backlog.oldest_ms,
+                "backend": backend,
+                // null until it was measured
+                "backlog": backlog.map(|backlog| backlog.events),
+                "oldest_ms": backlog.map(|backlog| backlog.oldest_ms),
                 "published": figures.published,
             })
         };

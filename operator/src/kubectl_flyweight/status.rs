@@ -142,8 +142,12 @@ fn figures_line(figures: &PoolFigures) -> String {
         figures;
     let ratio = hit_ratio.as_deref().map(|ratio| format!(", {ratio} hits")).unwrap_or_default();
     let backlog = match backlog {
-        0 => String::new(),
-        some => format!(", {some} events wait, the oldest for {staleness}"),
+        None => ", how many events wait is not known yet".to_owned(),
+        Some(0) => String::new(),
+        Some(some) => {
+            let oldest = staleness.as_deref().map(|age| format!(", the oldest for {age}")).unwrap_or_default();
+            format!(", {some} events wait{oldest}")
+        }
     };
     format!("{entities} records, {distinct} distinct, {bytes} in memory, {bytes_saved} saved{ratio}{backlog}")
 }

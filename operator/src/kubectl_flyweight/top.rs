@@ -55,7 +55,9 @@ fn row(one: &Value) -> Vec<String> {
     row.push(text(&report["configuration"]));
     row.extend([sum("entities").to_string(), sum("distinct").to_string()]);
     row.extend([size(sum("bytes")), size(sum("bytesSaved"))]);
-    row.extend([ratio.unwrap_or_else(|| "-".to_owned()), sum("backlog").to_string()]);
+    let backlog = if pools.iter().any(|pool| pool["backlogUnknown"] == true) { None } else { Some(sum("backlog")) };
+    let backlog = backlog.map(|events| events.to_string());
+    row.extend([ratio, backlog].map(|known| known.unwrap_or_else(|| "-".to_owned())));
     row
 }
 
@@ -75,6 +77,13 @@ mod tests {
         let pool = json!({ "entities": 3, "distinct": 1, "bytes": 2048, "bytesSaved": 700, "hits": 3, "misses": 1, "backlog": 2 });
         let one = json!({ "pod": "a", "group": "main", "ready": true, "report": { "configuration": "abc", "pools": [pool, pool] } });
         assert_eq!(row(&one), ["a", "main", "yes", "abc", "6", "2", "4Ki", "1Ki", "75.0%", "4"]);
+    }
+
+    #[test]
+    fn a_backlog_that_was_not_measured_is_not_said_to_be_none() {
+        let pools = json!([{ "backlog": 2 }, { "backlog": 0, "backlogUnknown": true }]);
+        let one = json!({ "pod": "a", "group": "main", "ready": true, "report": { "pools": pools } });
+        assert_eq!(row(&one).last().map(String::as_str), Some("-"));
     }
 
     #[test]

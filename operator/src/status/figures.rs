@@ -22,8 +22,8 @@ pub struct PoolSum {
     pub hits: u64,
     /// Reads that went to the store.
     pub misses: u64,
-    /// Events that are not yet published.
-    pub backlog: u64,
+    /// Events that are not yet published; none while no pod has measured it.
+    pub backlog: Option<u64>,
     /// The age of the oldest of them, in any pod.
     pub staleness_ms: u64,
     /// Hits and misses of each tier, in the order of the first pod that reports them.
@@ -61,7 +61,7 @@ pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) ->
 impl PoolSum {
     fn and(mut self, report: &PoolReport) -> Self {
         let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, .. } = report;
-        let PoolReport { backlog, backlog_unknown: _, staleness_ms, tiers, .. } = report;
+        let PoolReport { backlog, backlog_unknown, staleness_ms, tiers, .. } = report;
         let sums = [
             (&mut self.entities, entities),
             (&mut self.distinct, distinct),
@@ -74,7 +74,7 @@ impl PoolSum {
             *sum = sum.saturating_add(*one);
         }
         // Pods share the outbox: each reports all of it.
-        self.backlog = self.backlog.max(*backlog);
+        self.backlog = self.backlog.max((!backlog_unknown).then_some(*backlog));
         self.staleness_ms = self.staleness_ms.max(*staleness_ms);
         for tier in tiers {
             match self.tiers.iter_mut().find(|(name, ..)| *name == tier.name) {
@@ -97,9 +97,14 @@ impl PoolSum {
             bytes_saved: bytes(self.bytes_saved),
             hit_ratio: ratio(self.hits, self.misses),
             tiers: self.shares(),
-            backlog: count(self.backlog),
-            staleness: age(self.staleness_ms),
+            backlog: self.backlog.map(count),
+            staleness: self.staleness(),
         }
+    }
+
+    /// The age of the oldest event that waits; none while no pod has measured it.
+    pub fn staleness(&self) -> Option<String> {
+        self.backlog.map(|_| age(self.staleness_ms))
     }
 
     /// The hit ratio of each tier.
@@ -181,7 +186,7 @@ mod tests {
             PoolSum {
                 entities: 6,
                 hits: 8,
-                backlog: 9,
+                backlog: Some(9),
                 staleness_ms: 70,
                 tiers: vec![("hot".to_owned(), 4, 2)],
                 ..PoolSum::default()
@@ -189,5 +194,20 @@ mod tests {
         );
         assert_eq!(tier(&pods, "hot").unwrap(), TierSum { hits: 8, misses: 4, entries: 20 });
         assert_eq!(pool(&pods, "c"), None);
+    }
+
+    #[test]
+    fn what_no_pod_has_measured_is_left_out_and_one_is_enough_to_know_it() {
+        let pod = |backlog_unknown: bool, backlog: u64| PodReport {
+            pools: vec![PoolReport { name: "a".to_owned(), backlog_unknown, backlog, ..PoolReport::default() }],
+            ..PodReport::default()
+        };
+        let shown = |pods: &[PodReport]| {
+            let figures = pool(pods, "a").unwrap().figures("a");
+            (figures.backlog, figures.staleness)
+        };
+        assert_eq!(shown(&[pod(true, 0), pod(true, 0)]), (None, None));
+        assert_eq!(shown(&[pod(true, 0), pod(false, 0)]), (Some(0), Some("0ms".to_owned())));
+        assert_eq!(shown(&[pod(false, 7), pod(true, 0)]), (Some(7), Some("0ms".to_owned())));
     }
 }

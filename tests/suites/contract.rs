@@ -56,16 +56,22 @@ async fn contract(api: &Api, stage: &Stage) {
     document::every_operation_was_called_and_is_exact(api).await;
 }
 
-/// A list, once it is as it should be: of one process at once, of replicas within their promise.
+/// A list, once it is as it should be everywhere: of one process at once, of all replicas, which are asked in turn, within their promise.
 async fn listed(api: &Api, path: &str, right: impl Fn(&Value) -> bool) -> Answer {
-    let first = api.get(path).await;
-    if right(&first.json()) {
-        return first;
-    }
-    assert!(api.replicas() > 1, "{path}: {} {}", first.status, first.text);
-    wait::until(&format!("{path} at a replica"), LISTS_BEHIND_MAX, async || {
-        let answer = api.get(path).await;
-        right(&answer.json()).then_some(answer)
+    let mut in_a_row = 0;
+    wait::until(&format!("{path} at each replica"), LISTS_BEHIND_MAX, async || {
+        loop {
+            let answer = api.get(path).await;
+            if !right(&answer.json()) {
+                assert!(api.replicas() > 1, "{path}: {} {}", answer.status, answer.text);
+                in_a_row = 0;
+                return None;
+            }
+            in_a_row += 1;
+            if in_a_row == api.replicas() {
+                return Some(answer);
+            }
+        }
     })
     .await
 }

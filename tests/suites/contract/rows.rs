@@ -170,16 +170,12 @@ pub async fn lists(api: &Api) {
     for _ in 0..10 {
         let body = json!({ "name": "L", "price": 1, "category": category, "description": "long ".repeat(2_000) });
         let one = api.post("/api/v1/products", &body).await.header("location").to_owned();
-        for _ in 0..2 * api.replicas() {
-            listed(api, &list, |page| page["total"] == 1).await;
-        }
+        listed(api, &list, |page| page["total"] == 1).await;
         let packed = api.get_with(&list, &[("accept-encoding", "gzip")]).await;
-        assert_eq!(packed.header("content-encoding"), "gzip");
+        assert_eq!(packed.header("content-encoding"), "gzip", "{} {}", packed.status, packed.text);
         assert_eq!(api.send(Method::DELETE, &one, &[], &Value::Null).await.status, 204);
         // in one process no list shows a record after its delete was answered
-        for _ in 0..api.replicas() {
-            listed(api, &list, |page| page["total"] == 0).await;
-        }
+        listed(api, &list, |page| page["total"] == 0).await;
     }
     let store = format!("/api/v1/pools/stores/{}", word());
     let body = json!({ "city": "Berlin", "phone": "1" });

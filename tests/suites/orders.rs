@@ -39,7 +39,7 @@ async fn a_provider_that_fails_hangs_and_declines_charges_once() {
     let (calls, charges) = shop.bank.calls();
     eprintln!("{calls} calls for {charges} charges");
     assert!(calls as f64 <= charges as f64 * 1.2 + 3.0, "{calls} calls for {charges} charges");
-    shop.all_end_or_wait(END).await;
+    shop.all_end_or_wait(END * (1 + count as u32 / 1_000)).await;
     shop.bank.set(Mood::default());
     shop.replay_everything().await;
     shop.all_end(END).await;

@@ -34,6 +34,8 @@ const BLOCKED_SHORT: u32 = 8;
 /// The backlog is counted for one in so many parts of the time at most, as long as that is not more than the wait after it.
 const MEASURED_PART: u32 = 10;
 const MEASURED_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long the last figures stand when the backlog cannot be counted: then nobody knows.
+const MEASURED_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How a relay works.
 #[derive(Clone, Debug)]
@@ -98,7 +100,7 @@ pub struct RelayFigures {
     pub published: u64,
     /// Failed claims, publishes and confirmations since the start.
     pub failures: u64,
-    /// What waits in the outbox, as last measured; none until it was.
+    /// What waits in the outbox, as last measured; none until it was, and when that was long ago.
     pub backlog: Option<Backlog>,
 }
 
@@ -112,8 +114,8 @@ impl RelayMeter {
         }
     }
 
-    fn measured(&self, backlog: Backlog) {
-        *self.backlog.lock() = Some(backlog);
+    fn measured(&self, backlog: Option<Backlog>) {
+        *self.backlog.lock() = backlog;
     }
 }
 
@@ -283,13 +285,20 @@ impl Relay {
     }
 
     async fn measure(&self, shutdown: &CancellationToken) {
+        let mut measured = Instant::now();
         while !shutdown.is_cancelled() {
             let (began, mut wait) = (Instant::now(), self.options.measure);
-            // a store that does not answer leaves the last figures; the relay itself reports it
-            if let Ok(backlog) = self.outbox.backlog().await {
-                self.meter.measured(backlog);
-                // to count millions takes the store a while, in which it has other things to do
-                wait = wait.max((began.elapsed() * MEASURED_PART).min(MEASURED_WAIT_MAX));
+            let backlog = self.outbox.backlog().await;
+            // to count millions takes the store a while, in which it has other things to do
+            wait = wait.max((began.elapsed() * MEASURED_PART).min(MEASURED_WAIT_MAX));
+            match backlog {
+                Ok(backlog) => {
+                    self.meter.measured(Some(backlog));
+                    measured = Instant::now();
+                }
+                // a store that does not answer leaves the last figures for a while; the relay itself reports it
+                Err(_) if measured.elapsed() > MEASURED_AGE_MAX => self.meter.measured(None),
+                Err(_) => {}
             }
             shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
         }

@@ -58,6 +58,11 @@ pub trait Source: Send + Sync {
     /// Does it again, or sees to it that it will be done. An error leaves the letter where it is.
     async fn replay(&self, letter: &Record) -> Result<(), ServiceError>;
 
+    /// The letter was replayed or dropped, and is gone: what was set aside as it meanwhile goes on.
+    async fn taken(&self, _letter: &Record) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
     /// The letter is dropped: nobody will do it.
     async fn dropped(&self, letter: &Record) -> Result<(), ServiceError>;
 }
@@ -153,7 +158,7 @@ impl DeadLetters {
     /// # Errors
     /// `NotFound`, `Conflict` where nobody here can do it, or what its source says.
     pub async fn replay(&self, key: &Key) -> Result<(), ServiceError> {
-        let letter = self.records.find_one(key).await?.ok_or(ServiceError::NotFound)?;
+        let letter = self.find(key).await?.ok_or(ServiceError::NotFound)?;
         self.replay_one(&letter).await
     }
 
@@ -200,11 +205,23 @@ impl DeadLetters {
     /// # Errors
     /// `NotFound`, or what its source says.
     pub async fn give_up(&self, key: &Key) -> Result<(), ServiceError> {
-        let letter = self.records.find_one(key).await?.ok_or(ServiceError::NotFound)?;
-        if let Some(source) = self.source(&letter) {
-            source.dropped(&letter).await?;
+        let letter = self.find(key).await?.ok_or(ServiceError::NotFound)?;
+        match self.source(&letter) {
+            Some(source) => {
+                source.dropped(&letter).await?;
+                self.take_back(&letter).await?;
+                source.taken(&letter).await
+            }
+            None => self.take_back(&letter).await,
         }
-        self.remove(key).await
+    }
+
+    /// The letter of that key, if it is there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn find(&self, key: &Key) -> Result<Option<Record>, ServiceError> {
+        self.records.find_one(key).await
     }
 
     /// Removes a letter, if it is there.
@@ -235,7 +252,8 @@ impl DeadLetters {
             ServiceError::Conflict(format!("letters of {stage} cannot be replayed here: ask a group that serves it"))
         })?;
         source.replay(letter).await?;
-        self.take_back(letter).await
+        self.take_back(letter).await?;
+        source.taken(letter).await
     }
 
     /// Removes a letter as it was read or put. A newer one in its place, of another failure or another worker, stays.

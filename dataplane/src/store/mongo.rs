@@ -1,13 +1,22 @@
 //! Records in MongoDB: one document each, which also holds its events until they are published. No transactions are used.
 
-use std::{collections::HashMap, io::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 use mongodb::{
     Client, Database, IndexModel,
-    options::{Acknowledgment, ClientOptions, IndexOptions, Tls, TlsOptions, WriteConcern},
+    options::{Acknowledgment, ClientOptions, IndexOptions, ReadConcern, Tls, TlsOptions, WriteConcern},
 };
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -80,6 +89,8 @@ pub struct MongoStore {
     outbox: Arc<MongoOutbox>,
     ledger: Ledger,
     collections: RwLock<HashMap<String, Arc<Documents>>>,
+    /// Whether the outbox is of all collections that are known.
+    prepared: AtomicBool,
 }
 
 impl MongoOptions {
@@ -101,6 +112,8 @@ impl MongoOptions {
         // an answered write is in the journal of most members
         options.write_concern =
             Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build());
+        // and what is read stays true when the primary changes: nothing is cached or published that could be taken back
+        options.read_concern = Some(ReadConcern::majority());
         let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
         let pair = self.certificate_with_key().map_err(wrong)?;
         if self.ca.is_some() || pair.is_some() {
@@ -138,7 +151,7 @@ impl MongoStore {
         let database = options.client().await?.database(&options.database);
         let outbox = Arc::new(MongoOutbox::new(database.clone()));
         let ledger = Ledger::new(database.clone());
-        Ok(Self { database, sealer, outbox, ledger, collections: RwLock::default() })
+        Ok(Self { database, sealer, outbox, ledger, collections: RwLock::default(), prepared: AtomicBool::default() })
     }
 
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
@@ -163,7 +176,12 @@ impl MongoStore {
             read_only,
             sealer: self.sealer.clone(),
         });
-        self.collections.write().insert(collection.pool.clone(), documents.clone());
+        let mut collections = self.collections.write();
+        collections.insert(collection.pool.clone(), documents.clone());
+        if self.prepared.load(Ordering::Relaxed) {
+            // another group's, which is changed from here: its events go on from here too
+            self.outbox.serve(collections.values().cloned());
+        }
         Ok(documents)
     }
 }
@@ -172,8 +190,8 @@ impl MongoStore {
 impl RecordStore for MongoStore {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
         let deadline = Instant::now() + PREPARE_TIME;
+        self.prepared.store(false, Ordering::Relaxed);
         self.collections.write().clear();
-        let mut all = Vec::with_capacity(collections.len());
         for collection in collections {
             if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
                 let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
@@ -183,10 +201,11 @@ impl RecordStore for MongoStore {
             if documents.read_only.is_none() {
                 read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
             }
-            all.push(documents);
         }
         self.ledger.prepare(deadline).await?;
-        self.outbox.serve(all.into_iter());
+        let known = self.collections.write();
+        self.prepared.store(true, Ordering::Relaxed);
+        self.outbox.serve(known.values().cloned());
         Ok(())
     }
 
@@ -261,7 +280,14 @@ impl RecordStore for MongoStore {
             Some(Known::Reserved(record)) => {
                 let id = documents.id_of(&record)?;
                 let stored = read(deadline, documents.handle.find_one(doc! { "_id": id })).await?;
-                stored.and_then(|stored| answer_in(&stored, &idempotency.key).map(str::to_owned))
+                match stored.and_then(|stored| answer_in(&stored, &idempotency.key).map(str::to_owned)) {
+                    Some(answer) => Some(answer),
+                    // a relay may have filed it in between
+                    None => match self.ledger.known(idempotency, deadline).await? {
+                        Some(Known::Done(answer)) => Some(answer),
+                        _ => None,
+                    },
+                }
             }
         };
         let all = std::iter::repeat(collection);

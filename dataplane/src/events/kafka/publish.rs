@@ -5,12 +5,12 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig},
 };
 
 use super::{BusError, config::Quiet, unavailable};
@@ -37,7 +37,14 @@ pub struct Publisher {
     config: Mutex<ClientConfig>,
     topic: String,
     deadline: Duration,
-    producer: Mutex<Option<Arc<Shared>>>,
+    producer: Mutex<Option<Arc<Line>>>,
+}
+
+/// A producer until it is thrown away. Several relays publish by it.
+struct Line {
+    producer: Arc<Shared>,
+    /// Whether it was thrown away. Held for reading while records are enqueued: none are after others of the same call were purged.
+    closed: RwLock<bool>,
 }
 
 impl Publisher {
@@ -50,47 +57,56 @@ impl Publisher {
     pub fn reconfigure(&self, config: ClientConfig) -> Option<Arc<Shared>> {
         let mut held = self.producer.lock();
         *self.config.lock() = config;
-        held.take()
+        held.take().map(|line| line.producer.clone())
     }
 
     /// Lets the producer find the brokers and the topic now, which takes up to a second, so that the first event need not wait for it. Blocks.
     pub fn warm(&self) {
-        let Ok(producer) = self.producer() else { return };
-        if let Err(error) = producer.client().fetch_metadata(Some(&self.topic), self.deadline) {
+        let Ok(line) = self.line() else { return };
+        if let Err(error) = line.producer.client().fetch_metadata(Some(&self.topic), self.deadline) {
             tracing::debug!(%error, "the producer is not connected yet");
         }
     }
 
     /// Publishes all records or fails within the deadline; then any of them may have been published.
     pub async fn publish(&self, records: &[Record]) -> Result<(), BusError> {
-        let producer = self.producer()?;
-        let outcome = match tokio::time::timeout(self.deadline, self.send(&producer, records)).await {
+        let line = self.line()?;
+        let outcome = match tokio::time::timeout(self.deadline, self.send(&line, records)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(BusError::Unavailable(format!("not acknowledged within {:?}", self.deadline))),
         };
         if outcome.is_err() {
-            self.discard(producer).await;
+            self.discard(line).await;
         }
         outcome
     }
 
-    fn producer(&self) -> Result<Arc<Shared>, BusError> {
+    fn line(&self) -> Result<Arc<Line>, BusError> {
         let mut held = self.producer.lock();
-        if let Some(producer) = held.as_ref() {
-            return Ok(producer.clone());
+        if let Some(line) = held.as_ref() {
+            return Ok(line.clone());
         }
-        let producer: Arc<Shared> = Arc::new(self.config.lock().create_with_context(Quiet).map_err(unavailable)?);
-        *held = Some(producer.clone());
-        Ok(producer)
+        let producer = Arc::new(self.config.lock().create_with_context(Quiet).map_err(unavailable)?);
+        let line = Arc::new(Line { producer, closed: RwLock::new(false) });
+        *held = Some(line.clone());
+        Ok(line)
     }
 
-    async fn send(&self, producer: &Shared, records: &[Record]) -> Result<(), BusError> {
-        let mut deliveries = Vec::with_capacity(records.len());
-        for Record { key, payload, schema } in records {
+    fn enqueue(&self, line: &Line, records: &[Record]) -> Result<Vec<DeliveryFuture>, BusError> {
+        let closed = line.closed.read();
+        if *closed {
+            return Err(BusError::Unavailable("the producer was given up after a failure".to_owned()));
+        }
+        let enqueued = records.iter().map(|Record { key, payload, schema }| {
             let headers = OwnedHeaders::new().insert(Header { key: SCHEMA, value: Some(schema) });
             let record = FutureRecord::to(&self.topic).key(key).payload(payload).headers(headers);
-            deliveries.push(producer.send_result(record).map_err(|(error, _)| unavailable(error))?);
-        }
+            line.producer.send_result(record).map_err(|(error, _)| unavailable(error))
+        });
+        enqueued.collect()
+    }
+
+    async fn send(&self, line: &Line, records: &[Record]) -> Result<(), BusError> {
+        let deliveries = self.enqueue(line, records)?;
         // one after the other: they come in any order, but all must be there
         for delivery in deliveries {
             match delivery.await {
@@ -102,13 +118,14 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes sure that nothing more of a producer's queue is sent.
-    async fn discard(&self, producer: Arc<Shared>) {
-        self.producer.lock().take_if(|held| Arc::ptr_eq(held, &producer));
+    /// Makes sure that nothing more of a producer's queue is sent, of any relay.
+    async fn discard(&self, line: Arc<Line>) {
+        self.producer.lock().take_if(|held| Arc::ptr_eq(held, &line));
         // waits for the threads of the library
         let purged = tokio::task::spawn_blocking(move || {
-            producer.purge(PurgeConfig::default().queue().inflight());
-            drop(producer);
+            *line.closed.write() = true;
+            line.producer.purge(PurgeConfig::default().queue().inflight());
+            drop(line);
         });
         _ = purged.await;
     }

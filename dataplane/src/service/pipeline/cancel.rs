@@ -43,7 +43,8 @@ impl Pipeline {
         let ended = orders.adjust(order, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
             let other = only.is_some_and(|only| progress.parked.as_deref() != Some(only.as_str()));
-            if other || progress.ending == Some(ending) {
+            // one that has ended so, and has a letter, still has to give something back
+            if other || (progress.ending == Some(ending) && only.is_none()) {
                 return Ok(None);
             }
             if progress.ending.is_some() || progress.sold || progress.is_settled() {
@@ -102,6 +103,13 @@ impl Source for Pipeline {
         self.resume(&self.subject(letter)?, &letter.key).await
     }
 
+    async fn taken(&self, letter: &Record) -> Result<(), ServiceError> {
+        match self.parts.letters.find(&letter.key).await? {
+            Some(_) => Ok(()),
+            None => self.resume(&self.subject(letter)?, &letter.key).await,
+        }
+    }
+
     /// The order that it stands for is ended as failed; where it has ended already, only its message is given up. What is to be given back must be.
     async fn dropped(&self, letter: &Record) -> Result<(), ServiceError> {
         let order = self.subject(letter)?;
@@ -110,8 +118,10 @@ impl Source for Pipeline {
             Ok(_) | Err(ServiceError::NotFound) => Ok(()),
             Err(ServiceError::Conflict(why)) => match self.parts.letters.text(letter, "stage") {
                 "notifications" => Ok(()),
-                // something is still to be given back: without the letter nobody would know
-                _ => Err(ServiceError::Conflict(why)),
+                // without the letter nobody would know
+                _ => Err(ServiceError::Conflict(format!(
+                    "{why}: what it took is yet to be given back. Replay the letter; by itself that is tried every ten minutes"
+                ))),
             },
             Err(error) => Err(error),
         }

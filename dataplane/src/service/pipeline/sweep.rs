@@ -79,8 +79,12 @@ impl Pipeline {
             let why = "it was set aside, and nobody attended to it";
             return self.end_order(order, Ending::Failed, why, Some(&letter)).await.map(drop);
         }
+        let held = self.parts.letters.find(&letter).await?;
         self.resume(order, &letter).await?;
-        self.parts.letters.remove(&letter).await
+        match held {
+            Some(held) => self.parts.letters.take_back(&held).await,
+            None => Ok(()),
+        }
     }
 
     /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that ended without it.

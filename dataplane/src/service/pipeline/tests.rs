@@ -14,7 +14,11 @@ use crate::{
         progress::Ending,
         stock::{self, Held},
     },
-    service::{dead_letters::Letter, failure::Failure, records::writes::Adjusted},
+    service::{
+        dead_letters::{Letter, Source},
+        failure::Failure,
+        records::writes::Adjusted,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,6 +248,57 @@ async fn an_order_that_owes_something_tries_again_without_anybodys_word() {
     shop.drive(&order).await;
     assert_eq!((shop.bank.given_back(), shop.letters().await.len()), (1, 0));
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("cancelled".to_owned(), 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_order_keeps_the_letter_of_what_it_owes() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    shop.bank.set(Mood::Fail(9));
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    let [(letter, _)] = &shop.letters().await[..] else { panic!() };
+    shop.parts.letters.give_up(letter).await.unwrap();
+    shop.drive_until(&order, |progress| progress.parked.is_some()).await;
+    let [(letter, _)] = &shop.letters().await[..] else { panic!() };
+    let dropped = shop.parts.letters.give_up(letter).await;
+    assert!(matches!(dropped, Err(ServiceError::Conflict(_))), "it may owe something: {dropped:?}");
+    assert_eq!(shop.letters().await.len(), 1);
+    shop.bank.set(Mood::Approve);
+    shop.parts.letters.replay(letter).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!(shop.letters().await.len(), 0);
+    assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_set_aside_while_its_letter_is_replayed_goes_on() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    let letter = Letter {
+        stage: "payments".to_owned(),
+        subject: order.to_string(),
+        failure: Failure::retryable("no answer"),
+        attempts: 3,
+        trace: String::new(),
+        payload: json!({}),
+    };
+    let letter = shop.parts.letters.put(letter).await.unwrap();
+    // the replay comes before the order is set aside: there is nothing to go on with
+    shop.pipeline.replay(&letter).await.unwrap();
+    let case = shop.pipeline.case(&order).await.unwrap().unwrap();
+    let set_aside = shop.pipeline.move_on(&case, |progress| {
+        progress.parked = Some(letter.key.to_string());
+        (None, None)
+    });
+    set_aside.await.unwrap().unwrap();
+    shop.parts.letters.take_back(&letter).await.unwrap();
+    shop.pipeline.taken(&letter).await.unwrap();
+    shop.drive(&order).await;
+    assert_eq!((shop.status(&order).await, shop.letters().await.len()), ("completed".to_owned(), 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

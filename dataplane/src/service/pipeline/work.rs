@@ -260,7 +260,7 @@ impl Pipeline {
         }
         warn!(%failure, attempts, "set aside as a dead letter");
         // the letter first: an order that is set aside has one
-        let letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
+        let mut letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
         let set_aside = self.move_on(case, |progress| {
             progress.attempts = attempts;
             progress.parked = Some(letter.key.to_string());
@@ -274,11 +274,13 @@ impl Pipeline {
         });
         if set_aside.await?.is_some() {
             self.lines.count(stage, "dead_lettered");
-        } else if self
-            .case(&case.key)
-            .await?
-            .is_none_or(|now| now.progress.parked.as_deref() != Some(letter.key.as_str()))
-        {
+            // whoever replayed or dropped the letter before that found nothing to go on with
+            if self.parts.letters.find(&letter.key).await?.is_none() {
+                letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
+            }
+        }
+        let now = self.case(&case.key).await?;
+        if now.is_none_or(|now| now.progress.parked.as_deref() != Some(letter.key.as_str())) {
             self.parts.letters.take_back(&letter).await?;
         }
         Ok(Next::Done)

@@ -80,6 +80,16 @@ async fn marks_that_a_crash_left_keep_no_later_event_back() {
 }
 
 #[tokio::test]
+async fn events_of_a_collection_that_another_group_serves_go_from_here_too() {
+    let Some(target) = Target::mongo().await else { return };
+    let others = Collection { pool: "others".to_owned(), name: "others".to_owned(), ..(*target.things).clone() };
+    target.one(create(&Arc::new(others), "a", titled("x"))).await.unwrap();
+    let claimed = target.store.outbox().claim("o", std::time::Duration::from_secs(10), 10).await.unwrap();
+    assert_eq!(claimed.events.iter().map(|event| event.key.as_str()).collect::<Vec<_>>(), ["a"]);
+    target.remove().await;
+}
+
+#[tokio::test]
 async fn documents_of_other_programs_are_served() {
     let Some(target) = Target::mongo().await else { return };
     let things = database(options(&target)).await.collection::<Document>("things");

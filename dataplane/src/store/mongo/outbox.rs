@@ -248,10 +248,12 @@ async fn oldest(
         .sort(doc! { PENDING_AT: 1 })
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .projection(doc! { PENDING: 1, PENDING_AT: 1 });
-    let cursor = read(deadline, find).await?;
-    let documents = read(deadline, cursor.try_collect::<Vec<Document>>()).await?;
-    let (mut all, mut bare) = (Vec::with_capacity(documents.len()), Vec::new());
-    for document in documents {
+    let mut cursor = read(deadline, find).await?;
+    let (mut all, mut bare, mut count) = (Vec::new(), Vec::new(), 0);
+    // no more than is asked for: a document that is changed often while the bus is away has many events
+    while count < limit
+        && let Some(document) = read(deadline, cursor.try_next()).await?
+    {
         let id = document.get("_id").cloned().unwrap_or(Bson::Null);
         let at = document.get_datetime(PENDING_AT).map_or(0, |time| time.timestamp_millis());
         let mut events = Vec::new();
@@ -261,6 +263,7 @@ async fn oldest(
                 .map_err(|error| StoreError::Corrupt(format!("an event in {}: {error}", handle.name())))?;
             events.push((event, handle.name().to_owned(), id.clone()));
         }
+        count += events.len();
         match events.is_empty() {
             true => bare.push(id),
             false => all.push(Waiting { at, events }),

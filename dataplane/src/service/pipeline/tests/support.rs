@@ -55,7 +55,7 @@ pub struct Shop {
 pub enum Mood {
     Approve,
     Decline,
-    /// Fails so often, then approves.
+    /// Fails so often, to charge and to give back, then approves.
     Fail(u32),
     Refuse,
     /// Charges only once it was told to give back, and fails to give back so often after that.
@@ -295,6 +295,10 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoRespon
 async fn reverse(State(bank): State<Bank>, headers: HeaderMap) -> StatusCode {
     let key = headers.get("idempotency-key").unwrap().to_str().unwrap().to_owned();
     let mut books = bank.0.lock();
+    if let Mood::Fail(left @ 1..) = books.mood {
+        books.mood = Mood::Fail(left - 1);
+        return StatusCode::BAD_GATEWAY;
+    }
     if let (Mood::Late(left @ 1..), true) = (books.mood, books.charged.contains_key(&key)) {
         books.mood = Mood::Late(left - 1);
         return StatusCode::BAD_GATEWAY;

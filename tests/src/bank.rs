@@ -112,6 +112,15 @@ impl Bank {
     }
 }
 
+/// A charge that is being made, also where the caller hangs up.
+struct UnderWay(Bank);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.books().under_way -= 1;
+    }
+}
+
 async fn charge(State(bank): State<Bank>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
     let (key, user) = (key_of(&headers), text("user_id"));
@@ -121,8 +130,9 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap, Json(body): Json<V
         books.most = books.most.max(books.under_way);
         books.mood.delay
     };
+    let under_way = UnderWay(bank.clone());
     tokio::time::sleep(delay).await;
-    bank.books().under_way -= 1;
+    drop(under_way);
     let answer = {
         let mut books = bank.books();
         books.calls += 1;

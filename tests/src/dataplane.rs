@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::process;
+use crate::{process, server::free_port};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
@@ -67,7 +67,8 @@ impl DataPlane {
     /// It does not become ready; the message holds what it printed.
     pub fn start(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        match launch(&args, &[], "0", "0") {
+        let [port, admin_port] = [free_port(), free_port()].map(|port| port.to_string());
+        match launch(&args, &[], &port, &admin_port) {
             (child, Ok(Ready { url, admin })) => Self { url, admin, args, child },
             (_, Err(printed)) => panic!("the data plane did not become ready:\n{printed}"),
         }

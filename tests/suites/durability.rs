@@ -134,8 +134,8 @@ async fn insist(api: &Api, method: Method, path: &str, headers: &[(&str, &str)],
         assert!(start.elapsed() < Duration::from_secs(60), "{path}: no answer");
         match api.call(method.clone(), path, headers, Some(body.to_string().into_bytes())).await {
             Ok(answer) if wanted.contains(&answer.status) => return,
-            Ok(answer) if answer.status != 503 => panic!("{path}: {}: {}", answer.status, answer.text),
-            // not ready again yet, or killed while it answered
+            Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{path}: {}: {}", answer.status, answer.text),
+            // not ready again yet, too slow to say what became of it, or killed while it answered
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

@@ -1,6 +1,12 @@
 //! A crash at each step from a write to its event ends in the same state as none: nothing lost, nothing twice.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use harness::{client::Api, seed, wait};
 
@@ -36,8 +42,9 @@ const REAL: [&str; 13] = [
     "mongodb.outbox.pulled:1",
     "mongodb.relay.confirmed:1",
 ];
-/// Records written around each crash.
+/// Records written around each crash, at least; and fewer than so many.
 const RECORDS: usize = 6;
+const RECORDS_MAX: usize = 100_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_each_step_changes_nothing_in_embedded_stores() {
@@ -61,12 +68,14 @@ async fn crashed(mut stage: Stage, points: &[&str]) {
             stage.data_plane.kill();
             stage.data_plane.restart_to_crash(point);
         });
+        let has_crashed = Arc::new(AtomicBool::new(false));
         let writing = tokio::spawn({
-            let api = api.clone();
+            let (api, has_crashed) = (api.clone(), has_crashed.clone());
             async move {
                 let mut paths = Vec::new();
-                for n in 0..RECORDS {
-                    paths.push(durability::write(&api, seed, at * RECORDS + n).await);
+                // several events may have gone together: then it takes more of them to come to the point
+                while paths.len() < RECORDS || !has_crashed.load(Ordering::Relaxed) {
+                    paths.push(durability::write(&api, seed, at * RECORDS_MAX + paths.len()).await);
                 }
                 paths
             }
@@ -75,6 +84,7 @@ async fn crashed(mut stage: Stage, points: &[&str]) {
             stage.data_plane.has_ended().then_some(())
         })
         .await;
+        has_crashed.store(true, Ordering::Relaxed);
         tokio::task::block_in_place(|| stage.data_plane.restart());
         let paths = writing.await.unwrap();
         durability::check(&api, &since, &paths).await;

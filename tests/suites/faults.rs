@@ -45,8 +45,10 @@ async fn each_server_may_die_under_traffic() {
     ];
     for (name, part) in parts {
         progress(&traffic, 50).await;
-        let before = check(&stage, name).await;
-        assert_eq!(before, "healthy", "{name} before its fault");
+        wait::until(&format!("{name} before its fault"), Duration::from_secs(15), async || {
+            (check(&stage, name).await == "healthy").then_some(())
+        })
+        .await;
         let server = part(stage.servers.as_mut().unwrap());
         tokio::task::block_in_place(|| server.kill());
         wait::until(&format!("{name} to be missed"), Duration::from_secs(15), async || {

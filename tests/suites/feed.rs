@@ -76,6 +76,15 @@ pub async fn drained(api: &Api, within: Duration) {
     .await;
 }
 
+/// Waits until the service and all its parts are healthy: one probe that came late is looked at again. Gives what it says then.
+pub async fn healthy(api: &Api) -> Value {
+    wait::until("a healthy service", Duration::from_secs(15), async || {
+        let health = api.get("/api/v1/health").await;
+        (health.status == 200 && health.json()["status"] == "healthy").then(|| health.json())
+    })
+    .await
+}
+
 async fn connect(api: &Api, since: Option<&str>) -> Socket {
     let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
     let url = format!("{}/ws?client_id=suite{since}", api.base().replacen("http", "ws", 1));

@@ -142,7 +142,8 @@ async fn write(apis: &[Api; 2], id: &str, key: usize, version: usize) {
         match answer {
             // 409 and 412: an earlier try happened
             Ok(answer) if matches!(answer.status, 200 | 201 | 409 | 412) => return,
-            Ok(answer) if answer.status != 503 => panic!("{path}: {}: {}", answer.status, answer.text),
+            // 503 and 504: not now, or nobody knows
+            Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{path}: {}: {}", answer.status, answer.text),
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

@@ -67,7 +67,9 @@ async fn create_and_read(demo: &Demo) -> String {
 async fn live_feed(demo: &Demo, path: &str) {
     demo.step("Watch the change arrive on a WebSocket");
     let url = format!("{}/api/v1/ws?topics=product", demo.api.base().replacen("http", "ws", 1));
-    let (mut socket, _) = connect_async(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    // 503 until the pod has joined the feed
+    let joined = async || Some(connect_async(&url).await.ok()?.0);
+    let mut socket = wait::until(&url, Duration::from_secs(30), joined).await;
     let start = Instant::now();
     let patched = demo.api.send(Method::PATCH, path, &[], &json!({ "price": "17.50" })).await;
     assert_eq!(patched.status, 200, "{}", patched.text);

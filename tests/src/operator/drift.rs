@@ -14,7 +14,7 @@ use super::{
 use crate::wait;
 
 const MENDED_WITHIN: Duration = Duration::from_secs(15);
-const COUNTED_WITHIN: Duration = Duration::from_secs(2);
+const COUNTED_WITHIN: Duration = Duration::from_secs(15);
 const REPAIRS: &str = "flyweight_operator_drift_repaired_total";
 
 /// Does to every kind of child what people do to one.

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::listed;
-use crate::stage::Stage;
+use crate::{feed, stage::Stage};
 
 /// A word that no other part of the suite uses.
 pub fn word() -> String {
@@ -110,6 +110,7 @@ pub async fn audit(api: &Api) {
 pub async fn repositories(api: &Api) {
     let all = api.get("/api/v1/repositories").await.json();
     assert_eq!(all["repositories"].as_array().unwrap().len(), 4, "{all}");
+    feed::healthy(api).await;
     for kind in ["mysql", "mongodb", "cached", "specification"] {
         let one = api.get(&format!("/api/v1/repositories/{kind}")).await.json();
         assert_eq!((&one["type"], &one["health"]), (&json!(kind), &json!("healthy")), "{one}");

@@ -40,7 +40,9 @@ impl Broker {
             println!("skipped: KAFKA_BROKERS is not set");
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // of those that no system gives to outgoing connections: it is still free after a restart
+        let mut random = std::iter::repeat_with(|| rand::random_range(20_000..30_000));
+        let port = random.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
         let mut broker = Self { folder: Folder::new(), port, server: None };
         broker.launch();
         broker.answers().await;
@@ -183,12 +185,18 @@ async fn a_killed_broker_loses_nothing_and_leaves_no_gap() {
     let mut live = bus.live();
     let all = events(20, 100);
     let (sender, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
+    let (dead, is_dead) = tokio::sync::oneshot::channel();
     // as the relay does: a batch again and again until it is through
     let writer = tokio::spawn({
         let (bus, all) = (bus.clone(), all.clone());
         async move {
             let mut failures = 0;
-            for batch in all.chunks(20) {
+            let mut is_dead = Some(is_dead);
+            for (at, batch) in all.chunks(20).enumerate() {
+                // the rest comes after the fault, however late that is
+                if at == 40 {
+                    is_dead.take().unwrap().await.unwrap();
+                }
                 while let Err(error) = bus.publish(batch).await {
                     assert!(matches!(error, BusError::Unavailable(_)), "{error}");
                     failures += 1;
@@ -202,6 +210,7 @@ async fn a_killed_broker_loses_nothing_and_leaves_no_gap() {
         acknowledged.recv().await.unwrap();
     }
     broker.kill();
+    dead.send(()).unwrap();
     let killed = Instant::now();
     let lone = event("lone", 1);
     assert!(bus.publish(std::slice::from_ref(&lone)).await.is_err(), "nobody acknowledged it");

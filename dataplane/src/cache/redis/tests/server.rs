@@ -70,8 +70,10 @@ pub fn tls_files() -> Option<TlsFiles> {
     Some(TlsFiles { ca: dir.join("ca.pem"), certificate: dir.join("cert.pem"), key: dir.join("key.pem") })
 }
 
+/// Of those that no system gives to outgoing connections: it is still free after a restart.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    let mut random = std::iter::repeat_with(|| rand::random_range(20_000..30_000));
+    random.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 fn folder() -> PathBuf {

@@ -287,11 +287,11 @@ impl SharedCache for Flaky {
     }
 }
 
-/// Waits until something holds, for 10 s at most.
+/// Waits until something holds, for a minute at most: servers are started meanwhile.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !holds().await {
-        assert!(std::time::Instant::now() < deadline, "not within 10 s: {what}");
+        assert!(std::time::Instant::now() < deadline, "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

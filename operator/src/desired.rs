@@ -231,8 +231,8 @@ impl Target<'_> {
         left
     }
 
-    /// Whether an object is of a group that nobody wants any more while pods of it serve and those of a wanted group do not yet: a group that gets another
-    /// name must not leave clients without pods.
+    /// Whether an object is of a group that nobody wants any more while pods of it serve and a wanted group has fewer pods than it should that serve by the
+    /// wanted settings: a group that gets another name, or goes up in another, must not leave clients without pods, nor with too few.
     fn is_relied_on(&self, live: &Live) -> bool {
         let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else { return false };
         let mut pods = self.observed.pods.iter().filter(|pod| pod.group.as_ref() == Some(group));
@@ -240,7 +240,13 @@ impl Target<'_> {
         let groups = &self.validated.groups;
         serves
             && groups.iter().all(|one| one.name != *group)
-            && groups.iter().any(|one| one.replicas > 0 && !self.serves(one))
+            && groups.iter().any(|one| self.serve_as_wanted(one) < one.replicas as usize)
+    }
+
+    /// How many pods of the group serve by the wanted settings.
+    fn serve_as_wanted(&self, group: &Group) -> usize {
+        let wanted = Some(&self.validated.rolling);
+        canary::others(self, group).filter(|pod| pod.ready && pod.rolling.as_ref() == wanted).count()
     }
 
     /// Whether a pod of the group serves.

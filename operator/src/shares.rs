@@ -44,6 +44,9 @@ const SOON: Duration = Duration::from_secs(2);
 /// Services that a message names.
 const NAMED_MAX: usize = 8;
 
+/// Why a service with ready pods serves nothing all the same: the reasons of its own condition.
+const FAILING: [&str; 3] = ["BackendUnreachable", "RequestsFailing", "Overloaded"];
+
 /// What one service knows of its pools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share {
@@ -220,13 +223,15 @@ fn ready(resource: &str, shares: &[Arc<Share>], runs: impl Fn(&Share) -> bool) -
     if !faults.is_empty() {
         return draft(false, "InvalidConfiguration", faults.into_iter().collect::<Vec<_>>().join("; "));
     }
-    let serving: Vec<&str> =
-        shares.iter().filter(|share| share.available && runs(share)).map(|share| share.service.as_str()).collect();
+    // it has pods, but requests fail in them
+    let fails = |share: &Share| FAILING.contains(&share.trouble.as_str());
+    let serving = shares.iter().filter(|share| share.available && runs(share) && !fails(share));
+    let serving: Vec<&str> = serving.map(|share| share.service.as_str()).collect();
     if !serving.is_empty() {
         return draft(true, "Serving", format!("served by {}", some(&serving)));
     }
     let waiting: Vec<String> = shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
-    draft(false, "ServiceNotReady", format!("not served yet by {}", some(&waiting)))
+    draft(false, "ServiceNotReady", format!("not served by {}", some(&waiting)))
 }
 
 /// The first few by name, and how many there are besides.
@@ -272,10 +277,17 @@ mod tests {
         assert_eq!(says(&status_with(vec![])).0, "False/NotReferenced");
         assert_eq!(says(&status_with(vec![share(true)])), ("True/Serving".to_owned(), "served by shop".to_owned()));
         let (reason, message) = says(&status_with(vec![share(false)]));
-        assert_eq!(
-            (reason.as_str(), message.as_str()),
-            ("False/ServiceNotReady", "not served yet by shop (PodsNotReady)")
-        );
+        assert_eq!((reason.as_str(), message.as_str()), ("False/ServiceNotReady", "not served by shop (PodsNotReady)"));
+        for trouble in FAILING {
+            let failing = Share { trouble: trouble.to_owned(), ..share(true) };
+            let (reason, message) = says(&status_with(vec![failing]));
+            assert_eq!(
+                (reason, message),
+                ("False/ServiceNotReady".to_owned(), format!("not served by shop ({trouble})"))
+            );
+        }
+        let rolling = Share { trouble: "PodsNotReady".to_owned(), ..share(true) };
+        assert_eq!(says(&status_with(vec![rolling])).0, "True/Serving");
         let other = Share { service: "mall".to_owned(), ..share(true) };
         assert_eq!(says(&status_with(vec![share(false), other])).1, "served by mall");
         let many = (1..=10).map(|number| Share { service: format!("s{number}"), ..share(true) }).collect();

@@ -269,9 +269,17 @@ fn a_group_that_is_gone_serves_until_its_successor_does() {
     crate::fixture::apply(&mut observed, &plan);
     let mut pod = observed.pods[0].clone();
     (pod.group, pod.ready) = (Some("web".to_owned()), false);
-    observed.pods.push(pod);
-    assert!(planned(&observed).prune.is_empty(), "its pod only starts");
-    observed.pods[2].ready = true;
+    observed.pods.extend([pod.clone(), pod]);
+    assert!(planned(&observed).prune.is_empty(), "its pods only start");
+    let wanted = validated(&observed).rolling;
+    let former = observed.pods[0].rolling.clone();
+    for (rolling, ready, whose) in [(former, 2, "of another change"), (Some(wanted.clone()), 1, "too few")] {
+        for (at, pod) in observed.pods.iter_mut().skip(2).enumerate() {
+            (pod.rolling, pod.ready) = (rolling.clone(), at < ready);
+        }
+        assert!(planned(&observed).prune.is_empty(), "its pods are {whose}");
+    }
+    observed.pods.iter_mut().for_each(|pod| pod.ready = true);
     let pruned: Vec<String> = planned(&observed).prune.iter().map(|one| one.kind.name().to_owned()).collect();
     assert_eq!(pruned, ["Service", "Deployment", "PodDisruptionBudget"]);
     observed.pods.clear();

@@ -29,7 +29,8 @@ pub async fn pause(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 pub async fn resume(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
     let Some(found) = cluster.services(Some(service)).await?.pop() else { bail!("no FlyweightService {service}") };
     let mut spec = json!({ "paused": false });
-    let drained = found.annotations().get(REPLICAS_BEFORE_DRAIN).cloned();
+    // unless somebody has brought pods back since
+    let drained = found.annotations().get(REPLICAS_BEFORE_DRAIN).filter(|_| found.spec.replicas == Some(0)).cloned();
     if let Some(before) = &drained {
         // Empty: there was no total, each group had its own number.
         spec["replicas"] = before.parse::<u32>().map_or(serde_json::Value::Null, Into::into);
@@ -207,6 +208,11 @@ mod tests {
         let server = cluster(service(&json!({}), &json!({ "paused": true, "replicas": 3 })), 1).await;
         assert_eq!(value(resume(&server.cluster, "shop").await.unwrap())["drained"], false);
         assert_eq!(patched(&server)["spec"], json!({ "paused": false }));
+        // somebody brought pods back by themselves after a drain
+        let server = cluster(service(&json!({ REPLICAS_BEFORE_DRAIN: "3" }), &json!({ "replicas": 20 })), 1).await;
+        assert_eq!(value(resume(&server.cluster, "shop").await.unwrap())["drained"], false);
+        let none = json!({ REPLICAS_BEFORE_DRAIN: null });
+        assert_eq!(patched(&server), json!({ "metadata": { "annotations": none }, "spec": { "paused": false } }));
     }
 
     #[tokio::test]

@@ -210,6 +210,18 @@ async fn a_charge_that_comes_after_its_reversal_is_given_back_until_it_is_done()
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("cancelled".to_owned(), 5));
 }
 
+/// The letter of an order whose charge nobody answered.
+fn unanswered(order: &Key) -> Letter {
+    Letter {
+        stage: "payments".to_owned(),
+        subject: order.to_string(),
+        failure: Failure::retryable("no answer"),
+        attempts: 3,
+        trace: String::new(),
+        payload: json!({}),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_does_not_stand_for_its_order_any_more_ends_nothing_when_it_is_dropped() {
     let shop = Shop::open(settings()).await;
@@ -217,15 +229,7 @@ async fn a_letter_that_does_not_stand_for_its_order_any_more_ends_nothing_when_i
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_to(&order, Stage::Payments).await;
     // its worker died after the letter was kept and before the order was set aside
-    let letter = Letter {
-        stage: "payments".to_owned(),
-        subject: order.to_string(),
-        failure: Failure::retryable("no answer"),
-        attempts: 3,
-        trace: String::new(),
-        payload: json!({}),
-    };
-    let letter = shop.parts.letters.put(letter).await.unwrap();
+    let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
     shop.parts.letters.give_up(&letter.key).await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.status(&order).await, "completed");
@@ -278,15 +282,7 @@ async fn an_order_set_aside_while_its_letter_is_replayed_goes_on() {
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_to(&order, Stage::Payments).await;
-    let letter = Letter {
-        stage: "payments".to_owned(),
-        subject: order.to_string(),
-        failure: Failure::retryable("no answer"),
-        attempts: 3,
-        trace: String::new(),
-        payload: json!({}),
-    };
-    let letter = shop.parts.letters.put(letter).await.unwrap();
+    let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
     // the replay comes before the order is set aside: there is nothing to go on with
     shop.pipeline.replay(&letter).await.unwrap();
     let case = shop.pipeline.case(&order).await.unwrap().unwrap();

@@ -19,10 +19,10 @@ mod serve;
 mod upkeep;
 mod warm_up;
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
     args::{Args, Command, GatewayArgs, Listen},
@@ -39,6 +39,10 @@ use crate::{
 /// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come fill its own queue; those whose writes the store has
 /// done are woken from the store's thread, and under overload must not stand behind all that are about to be refused.
 const TURNS_BETWEEN_OTHERS: u32 = 8;
+
+/// Connections that wait to be taken: where thousands come at once, a shorter queue makes some wait for a second until they are sent again. The kernel
+/// may allow fewer.
+const BACKLOG: u32 = 4_096;
 
 /// Does what the command line says. Exit code 0, or 1 when it failed; wrong use ends in 2 before this is called.
 ///
@@ -72,18 +76,25 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
     let tls = identity.as_ref().map(|(identity, _)| identity.acceptor()).transpose()?;
     let client = UpstreamClient::new(trust.client()?, tls.is_some());
     let _secrets = rotation::follow(identity.into_iter().map(|(_, own)| own).collect());
-    let (listener, admin) = listen(&args.listen).await?;
+    let (listener, admin) = listen(&args.listen)?;
     let settings = source.watch(loaded);
     run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown }).await;
     Ok(())
 }
 
 /// Opens the ports of the API and of the admin.
-async fn listen(args: &Listen) -> anyhow::Result<(TcpListener, TcpListener)> {
-    let open = async |port: u16, option: &str| {
-        TcpListener::bind((args.bind, port)).await.with_context(|| {
+fn listen(args: &Listen) -> anyhow::Result<(TcpListener, TcpListener)> {
+    let open = |port: u16, option: &str| {
+        listener(SocketAddr::new(args.bind, port)).with_context(|| {
             format!("port {port} cannot be opened (is another program using it? choose one with {option})")
         })
     };
-    Ok((open(args.port, "--port or PORT").await?, open(args.admin_port, "--admin-port or ADMIN_PORT").await?))
+    Ok((open(args.port, "--port or PORT")?, open(args.admin_port, "--admin-port or ADMIN_PORT")?))
+}
+
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

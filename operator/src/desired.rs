@@ -25,6 +25,7 @@ mod config_map;
 pub mod deployment;
 mod disruption_budget;
 mod gateway;
+mod giving;
 mod last_good;
 pub mod migration;
 mod network_policy;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub tell: Vec<Tell>,
     /// How many pods Deployments should have that are otherwise left as they are.
     pub resize: Vec<(ChildRef, u32)>,
+    /// Deployments that are left as they are until others have taken over the pools that they give away.
+    pub giving: Vec<ChildRef>,
     /// What has become of the stores' migration to another image.
     pub migration: Option<Migration>,
     /// What has become of the change that replaces pods, where one takes it first.
@@ -117,22 +120,27 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         Trial::Failed(_) => Some(Held::CanaryFailed),
         Trial::Passed(_) => None,
     });
+    let giving = if held.is_some() { Vec::new() } else { giving::deployments(&target) };
     let mut children = target.children();
-    let (mut restore, mut resize, mut trial, mut migration) = (Vec::new(), Vec::new(), None, None);
-    if held.is_some() {
+    let (mut restore, mut trial, mut migration) = (Vec::new(), None, None);
+    let resize = if held.is_some() {
         restore = last_good::scaled(&target);
         children.retain(|child| target.may_change(child, waits.is_some(), &restore));
         restore.retain(|child| !is_among(&child.reference, &children));
-        resize = target.resize(&restore);
+        target.resize(|deployment| !is_among(deployment, &restore))
     } else {
         children.extend(last_good::child(&target, &children));
-    }
+        children.retain(|child| !giving.contains(&child.reference));
+        target.resize(|deployment| giving.contains(deployment))
+    };
+    // what a change went through stays until all of it is done, or it would be gone through again
+    let under_way = held.is_some() || !giving.is_empty();
     if let Some(Migrating { migration: found, children: own }) = migrating {
-        children.extend(held.is_some().then_some(own).into_iter().flatten());
+        children.extend(under_way.then_some(own).into_iter().flatten());
         migration = Some(found);
     }
     if let Some(Canary { trial: found, children: own }) = canary {
-        children.extend(held.is_some().then_some(own).into_iter().flatten());
+        children.extend(under_way.then_some(own).into_iter().flatten());
         trial = Some(found);
     }
     children.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -140,7 +148,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: target.superfluous(&children, held),
+        prune: target.superfluous(&children, held, &giving),
         tell: match held {
             Some(_) => Vec::new(),
             None => {
@@ -152,6 +160,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         children,
         restore,
         resize,
+        giving,
         migration,
         trial,
     }
@@ -197,23 +206,23 @@ impl Target<'_> {
         }
     }
 
-    /// Deployments of groups that have another number of pods than is wanted, and are not restored.
-    fn resize(&self, restored: &[Child]) -> Vec<(ChildRef, u32)> {
+    /// Those of these Deployments of groups that have another number of pods than is wanted.
+    fn resize(&self, of: impl Fn(&ChildRef) -> bool) -> Vec<(ChildRef, u32)> {
         let groups = self.validated.groups.iter();
         let wrong = groups.filter_map(|group| {
             let reference = ChildRef { kind: ChildKind::Deployment, name: self.name_of(&group.name) };
             let live = self.observed.children.iter().find(|live| live.reference == reference)?;
             let replicas = live.object.data.pointer("/spec/replicas").and_then(Value::as_u64);
             let is_wrong = replicas != Some(group.replicas.into());
-            (is_wrong && !is_among(&reference, restored)).then_some((reference, group.replicas))
+            (is_wrong && of(&reference)).then_some((reference, group.replicas))
         });
         wrong.collect()
     }
 
     /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
     /// The pods of a group that is gone serve until there are others.
-    fn superfluous(&self, wanted: &[Child], held: Option<Held>) -> Vec<ChildRef> {
-        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).collect();
+    fn superfluous(&self, wanted: &[Child], held: Option<Held>, giving: &[ChildRef]) -> Vec<ChildRef> {
+        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).chain(giving).collect();
         let may_go = |live: &Live| match held {
             None => !self.is_relied_on(live),
             Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::{
-    child::{Child, Live},
-    desired::{Plan, telling::edition},
+    child::{Child, ChildKind, Live, annotation},
+    desired::{Held, Plan, telling::edition},
     observe::{
         Observed, ObservedPod, Running,
         report::{BackendReport, PodReport},
@@ -126,6 +126,34 @@ pub fn apply(observed: &mut Observed, plan: &Plan) {
         observed.children.push(live(child));
     }
     observed.children.retain(|live| !plan.prune.contains(&live.reference));
+}
+
+/// Lets the canaries of a change pass, one after the other; gives the plan with which the others follow.
+pub fn pass_canaries(observed: &mut Observed) -> Plan {
+    for _ in 0..10 {
+        let plan = crate::desired::plan(observed, &validate(observed));
+        apply(observed, &plan);
+        if plan.held != Some(Held::Canary) {
+            observed.pods.retain(|pod| pod.canary.is_none());
+            return plan;
+        }
+        let deployments = observed.children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);
+        let canaries = deployments.filter_map(|live| {
+            let group = live.reference.name.strip_prefix("shop-")?.strip_suffix("-canary")?;
+            let key = live.annotation(annotation::CANARY)?;
+            let pod = ObservedPod {
+                name: live.reference.name.clone(),
+                group: Some(group.to_owned()),
+                ..observed.pods[0].clone()
+            };
+            Some(ObservedPod { canary: Some(key.to_owned()), ..pod })
+        });
+        let canaries: Vec<ObservedPod> = canaries.collect();
+        observed.pods.retain(|pod| pod.canary.is_none());
+        observed.pods.extend(canaries);
+        observed.at += SignedDuration::from_secs(20);
+    }
+    panic!("they do not pass")
 }
 
 /// As after a while: every child is there, every pod is ready and runs the wanted configuration.

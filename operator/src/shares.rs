@@ -16,7 +16,7 @@ use crds::{
     status::{PoolStatus, TierStatus},
     tier::CacheTier,
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action, reflector::ObjectRef},
@@ -29,7 +29,7 @@ use crate::{
     observe::{Observed, report::PodReport},
     status::{
         ANYTHING_EVERY, Published,
-        conditions::{Draft, Holds, settle},
+        conditions::{Draft, Holds, find, settle},
         figures::{self, PoolSum},
         publish,
     },
@@ -47,6 +47,9 @@ const NAMED_MAX: usize = 8;
 /// Why a service with ready pods serves nothing all the same: the reasons of its own condition.
 const FAILING: [&str; 3] = ["BackendUnreachable", "RequestsFailing", "Overloaded"];
 
+/// Why a resource whose former content is served is not ready.
+const PENDING: &str = "Pending";
+
 /// What one service knows of its pools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share {
@@ -56,6 +59,10 @@ pub struct Share {
     pub available: bool,
     /// The reason why the service is not ready; empty when it is.
     pub trouble: String,
+    /// Whether every pod runs by the resources as they are.
+    pub applied: bool,
+    /// Which generation of its pools and tiers it has seen, by kind and name.
+    pub seen: BTreeMap<String, i64>,
     /// What is wrong with its resources.
     pub faults: Vec<Fault>,
     /// What its pods run by.
@@ -154,7 +161,8 @@ fn too_soon(object: &impl ResourceExt, context: &Context) -> Option<Duration> {
     context.memory.until_report(&object.uid()?, ANYTHING_EVERY)
 }
 
-fn serves(service: &FlyweightService, pool: &str) -> bool {
+/// Whether the service names the pool.
+pub fn serves(service: &FlyweightService, pool: &str) -> bool {
     service.spec.pool_refs.iter().any(|one| one.name == pool)
 }
 
@@ -169,8 +177,10 @@ fn shares_of(
 
 fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus, now: Timestamp) -> PoolStatus {
     let name = pool.name_any();
+    let resource = label(pool);
     let find = |share: &Share| share.settings.as_ref()?.pools.iter().find(|one| one.name == name).cloned();
-    let mut ready = ready(&format!("FlyweightPool/{name}"), shares, |share| find(share).is_some());
+    let pending = is_pending(pool, former.observed_generation, &former.conditions);
+    let mut ready = ready(&resource, shares, pending, |share| find(share).is_some());
     let is_read_only = |pool: PoolSettings| pool.source.version.is_none();
     if ready.holds == Holds::Yes && shares.iter().any(|share| find(share).is_some_and(is_read_only)) {
         ready.message.push_str("; read-only: its source declares no version column");
@@ -196,7 +206,8 @@ fn tier_status(tier: &CacheTier, shares: &[Arc<Share>], former: &TierStatus, now
         let pools = share.settings.as_ref().map(|settings| settings.pools.as_slice()).unwrap_or_default();
         pools.iter().flat_map(|pool| &pool.tiers).any(|one| one.name == name)
     };
-    let ready = ready(&format!("CacheTier/{name}"), shares, runs);
+    let pending = is_pending(tier, former.observed_generation, &former.conditions);
+    let ready = ready(&label(tier), shares, pending, runs);
     let sum = figures::tier(shares.iter().flat_map(|share| &share.reports), &name);
     let in_memory = tier.spec.memory.is_some();
     TierStatus {
@@ -208,8 +219,31 @@ fn tier_status(tier: &CacheTier, shares: &[Arc<Share>], former: &TierStatus, now
     }
 }
 
-/// Whether the resource is in use: `runs` says whether a service's pods run by it.
-fn ready(resource: &str, shares: &[Arc<Share>], runs: impl Fn(&Share) -> bool) -> Draft {
+/// As faults name it.
+pub fn label<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{}/{}", K::kind(&()), object.name_any())
+}
+
+/// Says of a service's share whether its pods may still run by a former content of the resource: it has not seen this one yet, or it has, and has not
+/// applied it since. What other resources change does not matter here.
+fn is_pending<K: Resource<DynamicType = ()>>(
+    object: &K,
+    said: Option<i64>,
+    conditions: &[Condition],
+) -> impl Fn(&Share) -> bool {
+    let (generation, resource) = (object.meta().generation, label(object));
+    let pending = find(conditions, "Ready").is_some_and(|one| one.reason == PENDING);
+    let is_news = said.is_some() && said != generation || pending;
+    move |share| share.seen.get(&resource).copied() < generation || is_news && !share.applied
+}
+
+/// Whether the resource is in use: `runs` says whether a service's pods run by it, and `pending` whether they may do so by what it was before.
+fn ready(
+    resource: &str,
+    shares: &[Arc<Share>],
+    pending: impl Fn(&Share) -> bool,
+    runs: impl Fn(&Share) -> bool,
+) -> Draft {
     let draft = |holds: bool, reason: &str, message: String| Draft::new("Ready", holds.into(), reason, message);
     if shares.is_empty() {
         return draft(false, "NotReferenced", "no service serves it".to_owned());
@@ -226,7 +260,16 @@ fn ready(resource: &str, shares: &[Arc<Share>], runs: impl Fn(&Share) -> bool) -
     // it has pods, but requests fail in them
     let fails = |share: &Share| FAILING.contains(&share.trouble.as_str());
     let serving = shares.iter().filter(|share| share.available && runs(share) && !fails(share));
-    let serving: Vec<&str> = serving.map(|share| share.service.as_str()).collect();
+    let (late, serving): (Vec<&Arc<Share>>, Vec<_>) = serving.partition(|share| pending(share));
+    if !late.is_empty() {
+        let why = |share: &&Arc<Share>| match share.trouble.as_str() {
+            "" => share.service.clone(),
+            trouble => format!("{} ({trouble})", share.service),
+        };
+        let late: Vec<String> = late.iter().map(why).collect();
+        return draft(false, PENDING, format!("served as it was before by {}", some(&late)));
+    }
+    let serving: Vec<&str> = serving.iter().map(|share| share.service.as_str()).collect();
     if !serving.is_empty() {
         return draft(true, "Serving", format!("served by {}", some(&serving)));
     }
@@ -246,16 +289,17 @@ fn some<S: AsRef<str>>(all: &[S]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        fixture::{change_pool, now, observed, validated},
-        status::conditions::find,
-    };
+    use crate::fixture::{change_pool, now, observed, validated};
 
     fn share(available: bool) -> Share {
         Share {
             service: "shop".to_owned(),
             available,
             trouble: if available { String::new() } else { "PodsNotReady".to_owned() },
+            applied: true,
+            seen: ["FlyweightPool/products", "FlyweightPool/users", "CacheTier/hot"]
+                .map(|one| (one.to_owned(), 1))
+                .into(),
             faults: Vec::new(),
             settings: Some(Arc::new(validated(&observed()).settings)),
             reports: Vec::new(),
@@ -292,6 +336,29 @@ mod tests {
         assert_eq!(says(&status_with(vec![share(false), other])).1, "served by mall");
         let many = (1..=10).map(|number| Share { service: format!("s{number}"), ..share(true) }).collect();
         assert_eq!(says(&status_with(many)).1, "served by s1, s2, s3, s4, s5, s6, s7, s8 and 2 more");
+    }
+
+    #[test]
+    fn a_pool_is_not_ready_before_its_new_content_is_served() {
+        let mut pool = (*observed().pools[0]).clone();
+        let mut status = PoolStatus::default();
+        let mut look = |generation, seen, applied| {
+            pool.metadata.generation = Some(generation);
+            let seen = BTreeMap::from([("FlyweightPool/products".to_owned(), seen)]);
+            let trouble = if applied { "" } else { "Canary" }.to_owned();
+            let share = Arc::new(Share { applied, seen, trouble, ..share(true) });
+            status = pool_status(&pool, &[share], &status, now());
+            let (reason, message) = says(&status);
+            format!("{reason}: {message}")
+        };
+        let (serving, pending) = ("True/Serving: served by shop", "False/Pending: served as it was before by shop");
+        assert_eq!(look(1, 1, true), serving);
+        assert_eq!(look(1, 1, false), serving, "another resource has changed");
+        assert_eq!(look(2, 1, true), pending, "the service has not seen it yet");
+        assert_eq!(look(2, 2, false), format!("{pending} (Canary)"));
+        assert_eq!(look(2, 2, false), format!("{pending} (Canary)"), "and it stays so");
+        assert_eq!(look(2, 2, true), serving);
+        assert_eq!(look(3, 3, false), format!("{pending} (Canary)"), "seen before its status was written");
     }
 
     #[test]

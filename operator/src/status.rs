@@ -1,6 +1,11 @@
 //! The fifth step: says how things are. One writer, nothing written that is already said, at most one write a second, figures at most every half minute.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+    time::Duration,
+};
 
 use crds::{
     resolve::Fault,
@@ -21,7 +26,7 @@ use crate::{
     desired::{Plan, canary::Trial},
     error::Error,
     observe::Observed,
-    shares::Share,
+    shares::{Share, label, serves},
     status::{conditions::find, facts::Facts},
     validate::Validated,
 };
@@ -187,10 +192,22 @@ impl Share {
         Self {
             service: observed.name.clone(),
             available: find(&status.conditions, "Available").is_some_and(|one| one.status == "True"),
+            applied: find(&status.conditions, "ConfigurationApplied").is_some_and(|one| one.status == "True"),
+            seen: seen(observed),
             trouble: ready.filter(|one| one.status != "True").map(|one| one.reason.clone()).unwrap_or_default(),
             faults: facts.faults.to_vec(),
             settings: facts.settings.cloned().map(Arc::new),
             reports: facts.pods.iter().filter_map(|pod| pod.report.clone()).collect(),
         }
     }
+}
+
+/// The generations of the pools that the service names, and of their tiers.
+fn seen(observed: &Observed) -> BTreeMap<String, i64> {
+    let pools = observed.pools.iter().filter(|pool| serves(&observed.service, &pool.name_any()));
+    let of_pools = pools.clone().map(|pool| (label(&**pool), pool.metadata.generation));
+    let used: BTreeSet<&str> = pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
+    let tiers = observed.tiers.iter().filter(|tier| used.contains(tier.name_any().as_str()));
+    let all = of_pools.chain(tiers.map(|tier| (label(&**tier), tier.metadata.generation)));
+    all.filter_map(|(resource, generation)| Some((resource, generation?))).collect()
 }

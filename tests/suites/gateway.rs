@@ -62,6 +62,38 @@ async fn a_killed_replica_costs_no_read_and_its_changes_reach_the_other() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_asked_for_what_it_serves_whatever_its_group_should() {
+    // by the gateway's settings another group has products now, and its pods are still to come
+    const MAIN: &str = "    - name: main\n      replicas: 2\n";
+    const APART: &str = "    - name: catalog\n      replicas: 1\n      poolRefs: [{ name: products }]\n    - name: main\n      replicas: 2\n      \
+        poolRefs: [{ name: users }, { name: orders }, { name: payments }, { name: templates }, { name: configurations }, { name: stores }]\n";
+    let stage = Stage::embedded();
+    let dir = tempfile::tempdir().unwrap();
+    manifests::write_samples_with(dir.path(), "");
+    let service = dir.path().join("service.yaml");
+    let text = std::fs::read_to_string(&service).unwrap();
+    assert!(text.contains(MAIN), "{text}");
+    std::fs::write(&service, text.replace(MAIN, APART)).unwrap();
+    let gateway = DataPlane::start(&[
+        "gateway",
+        "--manifests",
+        &dir.path().display().to_string(),
+        "--upstream",
+        &upstream(&stage.data_plane),
+    ]);
+    let api = Api::at(&gateway.url);
+    healthy(&api, 1).await;
+    for path in ["/api/v1/products", "/api/v1/users", "/api/v1/pools/stores", "/api/v1/pools", "/api/v1/health"] {
+        let answer = api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    }
+    let admin = reqwest::get(format!("{}/status", gateway.admin)).await.unwrap().json::<Value>().await.unwrap();
+    let said = json!({ "total": 5, "errors": 0 });
+    assert_eq!((&admin["service"], &admin["ready"], &admin["requests"]), (&json!("shop"), &json!(true), &said));
+    assert!(admin["configuration"].as_str().is_some_and(|hash| !hash.is_empty()), "{admin}");
+}
+
 /// Writes at one replica are seen at the other, and no reader of either ever sees a version go back.
 async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
     let mut seen = 0;

@@ -37,10 +37,10 @@ impl Load {
         }
     }
 
-    /// What the operator reads: events that wait in the log that all replicas share, orders that wait here, and the mean time of a read that a tier answered
-    /// within the last minute, in microseconds; null where there were too few.
+    /// What the operator reads: events that wait in the log that all replicas share, null where they could not be counted; orders that wait here; and the
+    /// mean time of a read that a tier answered within the last minute, in microseconds, null where there were too few.
     pub fn status(&self) -> Value {
-        let ingest = self.ingest.as_ref().and_then(|queue| queue.figures().waiting).unwrap_or(0);
+        let ingest = self.ingest.as_ref().map_or(Some(0), |queue| queue.figures().waiting);
         let micros = cost(&self.readings.lock(), self.hits());
         json!({ "ingestWaiting": ingest, "ordersWaiting": self.orders.waiting(), "hitMicros": micros })
     }

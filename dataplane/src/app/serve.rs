@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, sync
 
 use anyhow::{Context, bail};
 use crds::service::messaging::WebSocket;
+use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
@@ -59,7 +60,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let place = place(&args)?;
     let _lock = lock(&place)?;
     let shutdown = Shutdown::on_signal(args.listen.drain_delay.0).context("signals cannot be handled")?;
-    let (listener, admin) = super::listen(&args.listen).await?;
+    let (listener, admin) = super::listen(&args.listen)?;
     let addrs = (listener.local_addr()?, admin.local_addr()?);
 
     let tokens = secrets::tokens(args.security.as_deref(), &loaded.settings.security);
@@ -110,7 +111,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         live: live.clone(),
     });
     let queues = queues(relays.meters.clone(), queue);
-    let health = Arc::new(health(checks, unready.clone(), figures.clone(), overview, queues));
+    let served = served(&world.pools)?;
+    let health = Arc::new(health((checks, unready.clone()), served, figures.clone(), overview, queues));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
@@ -154,15 +156,21 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
 }
 
 /// What the process says of itself.
+/// The names of the pools, with commas between them.
+fn served(pools: &[ServedPool]) -> anyhow::Result<HeaderValue> {
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    HeaderValue::try_from(names.join(",")).context("the names of the pools")
+}
+
 fn health(
-    checks: Checks,
-    unready: watch::Receiver<Option<String>>,
+    (checks, unready): (Checks, watch::Receiver<Option<String>>),
+    served: HeaderValue,
     figures: Arc<Figures>,
     overview: Overview,
     queues: impl Fn() -> serde_json::Value + Send + Sync + 'static,
 ) -> Health {
     let (factory, figures) = (Box::new(move || figures.factory()), Box::new(move || overview.read()));
-    Health { checks, unready, factory, figures, queues: Box::new(queues) }
+    Health { checks, unready, served, factory, figures, queues: Box::new(queues) }
 }
 
 /// Prepares the stores, and ends.

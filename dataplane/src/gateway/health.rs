@@ -7,6 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 
 use super::{client::UpstreamClient, registry::Upstream};
+use crate::http::health::SERVED;
 
 /// Checks all pods at once and returns when each has answered or its time is up.
 pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], timeout: Duration) {
@@ -18,7 +19,12 @@ async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) 
     let Ok(uri) = client.uri(upstream, "/readyz") else { return };
     let Ok(request) = Request::get(uri).body(Body::empty()) else { return };
     let answer = match tokio::time::timeout(timeout, client.request(request)).await {
-        Ok(Ok(response)) => Some(response.status().is_success()),
+        Ok(Ok(response)) => {
+            if let Some(pools) = response.headers().get(SERVED).and_then(|pools| pools.to_str().ok()) {
+                upstream.says_that_it_serves(pools.split(','));
+            }
+            Some(response.status().is_success())
+        }
         Ok(Err(_)) | Err(_) => None,
     };
     upstream.checked(answer);

@@ -160,22 +160,22 @@ impl Proxy {
         self.no_pod()
     }
 
-    /// The healthy pods, or else the suspect ones, whose group serves the pool that the path names; every group serves what names no pool.
+    /// The healthy pods, or else the suspect ones, that serve the pool that the path names. What names no pool goes to those that serve all, or to any where
+    /// the service has shared its pools out.
     fn candidates(&self, settings: &Settings, path: &str) -> Vec<Arc<Upstream>> {
-        let pool = pool_of(settings, path);
-        let serves = |group: &str| {
-            let group = settings.groups.iter().find(|candidate| candidate.name == group);
-            group.is_some_and(|group| match &pool {
-                Some(pool) => group.pools.iter().any(|served| served == pool),
-                None => group.pools.len() == settings.pools.len(),
-            })
-        };
         let all = self.registry.all();
-        let those = |fit: fn(&Upstream) -> bool| -> Vec<Arc<Upstream>> {
-            all.iter().filter(|upstream| fit(upstream) && serves(&upstream.group)).cloned().collect()
+        let those = |serves: &dyn Fn(&Upstream) -> bool| {
+            let fit = |fit: fn(&Upstream) -> bool| -> Vec<Arc<Upstream>> {
+                all.iter().filter(|upstream| fit(upstream) && serves(upstream)).cloned().collect()
+            };
+            let healthy = fit(Upstream::is_healthy);
+            if healthy.is_empty() { fit(Upstream::is_suspect) } else { healthy }
         };
-        let healthy = those(Upstream::is_healthy);
-        if healthy.is_empty() { those(Upstream::is_suspect) } else { healthy }
+        if let Some(pool) = pool_of(settings, path) {
+            return those(&|upstream| upstream.serves(&pool, settings));
+        }
+        let whole = those(&|upstream| settings.pools.iter().all(|pool| upstream.serves(&pool.name, settings)));
+        if whole.is_empty() { those(&|_| true) } else { whole }
     }
 
     async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {
@@ -307,7 +307,7 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
-/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`.
+/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`. Events are of products.
 fn pool_of(settings: &Settings, path: &str) -> Option<String> {
     let mut segments = path.strip_prefix("/api/v1/")?.split('/');
     let first = segments.next()?;
@@ -315,7 +315,7 @@ fn pool_of(settings: &Settings, path: &str) -> Option<String> {
         "users" => Entity::User,
         "payments" => Entity::Payment,
         "orders" => Entity::Order,
-        "products" => Entity::Product,
+        "products" | "events" => Entity::Product,
         "notifications" => Entity::NotificationTemplate,
         "configurations" => Entity::Configuration,
         "pools" => return segments.next().filter(|name| !name.is_empty()).map(str::to_owned),

@@ -1,9 +1,10 @@
 //! The pods that the gateway knows: their group, health and load.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -36,6 +37,8 @@ pub struct Upstream {
     pub addr: SocketAddr,
     /// Its replica group.
     pub group: String,
+    /// The pools that it says it serves: the same as long as it lives.
+    served: OnceLock<BTreeSet<String>>,
     state: AtomicU8,
     failures: AtomicU32,
     in_flight: AtomicUsize,
@@ -80,6 +83,7 @@ impl Upstream {
         Self {
             addr,
             group: group.to_owned(),
+            served: OnceLock::new(),
             state: AtomicU8::new(State::Suspect as u8),
             failures: AtomicU32::new(0),
             in_flight: AtomicUsize::new(0),
@@ -96,6 +100,23 @@ impl Upstream {
     /// Whether it may serve though it was silent or failed: better than no pod at all.
     pub fn is_suspect(&self) -> bool {
         self.is(State::Suspect)
+    }
+
+    /// Takes its word for what it serves.
+    pub fn says_that_it_serves<'a>(&self, pools: impl Iterator<Item = &'a str>) {
+        self.served.get_or_init(|| pools.map(str::to_owned).collect());
+    }
+
+    /// Whether it serves the pool: by its own word, and before that, or where it is of a version that says nothing, by the settings of its group. What they
+    /// say may be ahead of a pod that is about to be replaced.
+    pub fn serves(&self, pool: &str, settings: &Settings) -> bool {
+        match self.served.get() {
+            Some(served) => served.contains(pool),
+            None => {
+                let mut groups = settings.groups.iter().filter(|group| group.name == self.group);
+                groups.any(|group| group.pools.iter().any(|one| one == pool))
+            }
+        }
     }
 
     fn is(&self, state: State) -> bool {
@@ -177,12 +198,9 @@ impl Registry {
         new
     }
 
-    /// Forgets the groups that are not named.
-    pub fn keep_groups(&self, groups: &[String]) {
-        let mut current = self.upstreams.write();
-        if current.iter().any(|upstream| !groups.contains(&upstream.group)) {
-            *current = Arc::new(current.iter().filter(|upstream| groups.contains(&upstream.group)).cloned().collect());
-        }
+    /// The groups of the pods that are known.
+    pub fn groups(&self) -> BTreeSet<String> {
+        self.upstreams.read().iter().map(|upstream| upstream.group.clone()).collect()
     }
 
     /// What the API shows.
@@ -230,8 +248,34 @@ mod tests {
         let all = registry.all();
         assert_eq!(all.len(), 3);
         assert!(all.iter().any(|upstream| upstream.addr.port() == 1 && upstream.is_healthy()));
-        registry.keep_groups(&["catalog".to_owned()]);
-        assert_eq!(registry.all().len(), 1);
+        assert_eq!(registry.groups(), BTreeSet::from(["catalog".to_owned(), "main".to_owned()]));
+        registry.set_group("main", Vec::new());
+        assert_eq!(registry.groups(), BTreeSet::from(["catalog".to_owned()]));
+    }
+
+    #[test]
+    fn a_pod_serves_what_it_says_and_before_that_what_its_group_should() {
+        let settings: Settings = serde_json::from_value(serde_json::json!({
+            "service": "shop", "pools": [], "backends": [], "pipeline": {}, "ingest": {}, "gateway": {},
+            "groups": [{ "name": "main", "pools": ["users", "products"], "weight": 1 }],
+            "security": { "jwtSecret": null, "encryptionSecret": null, "rateLimit": null, "corsAllowOrigins": [] },
+            "webSocket": {}, "observability": {}
+        }))
+        .unwrap();
+        let served = |upstream: &Upstream| {
+            ["users", "products", "stores"]
+                .into_iter()
+                .filter(|pool| upstream.serves(pool, &settings))
+                .collect::<Vec<_>>()
+        };
+        let upstream = Upstream::new(addrs(&[1])[0], "main");
+        assert_eq!(served(&upstream), ["users", "products"]);
+        upstream.says_that_it_serves("users,stores".split(','));
+        assert_eq!(served(&upstream), ["users", "stores"]);
+        let former = Upstream::new(addrs(&[2])[0], "former");
+        assert_eq!(served(&former), [""; 0], "nothing is known of the group");
+        former.says_that_it_serves("products".split(','));
+        assert_eq!(served(&former), ["products"], "of a group that is to go, and has not yet");
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub async fn run(options: GatewayOptions) {
     if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
         info!(%addr, %admin, "ready");
     }
-    let admin_routes = probes().route("/metrics", get(metrics)).with_state(gateway.clone());
+    let admin_routes =
+        probes().route("/metrics", get(metrics)).route("/status", get(status)).with_state(gateway.clone());
     tokio::spawn(server::serve(admin, None, admin_routes, std::future::pending()));
     server::serve(listener, tls, routes(gateway), async move { shutdown.stopped().await }).await;
 }
@@ -96,6 +97,22 @@ async fn forward(
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     response
+}
+
+/// What the operator reads, as pods of the data plane say it: which configuration this process runs by, and how many requests it could not pass on. What
+/// a pod answered is the pod's own, whatever it was.
+async fn status(State(gateway): State<Gateway>) -> Response {
+    use std::sync::atomic::Ordering::Relaxed;
+    let (proxy, loaded) = (&gateway.proxy, gateway.proxy.settings());
+    let ready = proxy.registry.any_healthy() && !gateway.shutdown.draining();
+    let (total, errors) = (proxy.counts.requests.load(Relaxed), proxy.counts.failures.load(Relaxed));
+    Json(serde_json::json!({
+        "service": loaded.settings.service,
+        "configuration": loaded.hash,
+        "ready": ready,
+        "requests": { "total": total, "errors": errors },
+    }))
+    .into_response()
 }
 
 async fn metrics(State(gateway): State<Gateway>) -> String {

@@ -6,11 +6,15 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{error::Problem, params::Params};
+
+/// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods say, since a pool may move from one group to
+/// another while pods of both are being replaced.
+pub const SERVED: HeaderName = HeaderName::from_static("flyweight-pools");
 
 /// What the process says of itself. Who checks the parts sends the news; asking costs nothing.
 pub struct Health {
@@ -18,6 +22,8 @@ pub struct Health {
     pub checks: watch::Receiver<BTreeMap<String, Check>>,
     /// Why requests should not be sent here; none when they should: not before warm-up, nor while shutting down.
     pub unready: watch::Receiver<Option<String>>,
+    /// The names of the pools that it serves, with commas between them.
+    pub served: HeaderValue,
     /// The figures of the flyweight pools, as in `/factory/stats`.
     pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The figures that the dashboard shows.
@@ -100,7 +106,7 @@ pub async fn live() -> &'static str {
 pub async fn ready(State(health): State<Arc<Health>>, uri: Uri) -> Response {
     let unready = health.unready.borrow().clone();
     match unready {
-        None => "ok".into_response(),
+        None => ([(SERVED, health.served.clone())], "ok").into_response(),
         Some(why) => Problem::unavailable("not-ready", why).respond(&uri),
     }
 }

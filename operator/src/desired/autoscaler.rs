@@ -114,7 +114,7 @@ fn need(observed: &Observed, autoscaling: &Autoscaling, planned: u32) -> Need {
     };
     let loads: Vec<LoadReport> = serving().filter_map(|pod| Some(pod.report.as_ref()?.load)).collect();
     let by_queue = autoscaling.target_queue_depth.map(|target| {
-        let shared = loads.iter().map(|load| load.ingest_waiting).max().unwrap_or_default();
+        let shared = loads.iter().filter_map(|load| load.ingest_waiting).max().unwrap_or_default();
         let waiting = shared + loads.iter().map(|load| load.orders_waiting).sum::<u64>();
         u32::try_from(waiting.div_ceil(u64::from(target.max(1)))).unwrap_or(u32::MAX)
     });
@@ -122,7 +122,9 @@ fn need(observed: &Observed, autoscaling: &Autoscaling, planned: u32) -> Need {
         let costs: Vec<f64> = loads.iter().filter_map(|load| load.hit_micros).collect();
         by_cost(&costs, f64::from(target.max(1)), planned)
     });
-    let enough = loads.len() >= planned as usize && loads.len() == serving().count();
+    // what nobody counted may be more than it was
+    let counted = by_queue.is_none() || loads.iter().all(|load| load.ingest_waiting.is_some());
+    let enough = counted && loads.len() >= planned as usize && loads.len() == serving().count();
     Need { pods: by_queue.max(by_hits).unwrap_or_default(), whole: enough && !loads.is_empty() }
 }
 
@@ -191,7 +193,7 @@ mod tests {
     }
 
     fn waiting(ingest: u64, orders: u64) -> LoadReport {
-        LoadReport { ingest_waiting: ingest, orders_waiting: orders, hit_micros: None }
+        LoadReport { ingest_waiting: Some(ingest), orders_waiting: orders, hit_micros: None }
     }
 
     fn hits(micros: f64) -> LoadReport {
@@ -308,6 +310,20 @@ mod tests {
         least(&mut observed);
         observed.at = now() + SignedDuration::from_secs(7_200);
         assert_eq!(least(&mut observed), 2, "a canary has no say");
+    }
+
+    #[test]
+    fn work_that_nobody_could_count_lets_nothing_go() {
+        let mut observed = shop(&json!({ "targetQueueDepth": 100 }));
+        load(&mut observed, waiting(500, 0));
+        assert_eq!(least(&mut observed), 5);
+        scale(&mut observed, 5);
+        load(&mut observed, LoadReport { ingest_waiting: None, ..waiting(0, 0) });
+        least(&mut observed);
+        observed.at = now() + SignedDuration::from_secs(3_600);
+        assert_eq!(least(&mut observed), 5);
+        load(&mut observed, LoadReport { ingest_waiting: None, ..waiting(0, 200) });
+        assert_eq!(least(&mut observed), 10, "what is known to wait is heard");
     }
 
     #[test]

@@ -77,11 +77,17 @@ fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
     if running.is_some_and(|running| is_over_tls(running) != is_over_tls(target.settings())) {
         return false;
     }
-    let Some(former) = Former::of(target, group) else { return false };
-    let changes = former.identity.is_some() && former.differs(target, group);
     let taken = target.validated.groups.iter().any(|other| other.name == format!("{}-canary", group.name));
-    let counts = || target.serves(group) || former.is_gone || tried(target, group, &key(target)).is_some();
-    changes && !taken && counts()
+    let tried = || tried(target, group, &key(target)).is_some();
+    let needs = match Former::of(target, group) {
+        Some(former) => {
+            let changes = former.identity.is_some() && former.differs(target, group);
+            changes && (target.serves(group) || former.is_gone || tried())
+        }
+        // it comes in the place of groups that go: it has another name, or they go up in it
+        None => unwanted(target).any(|pod| pod.ready) || tried(),
+    };
+    needs && !taken
 }
 
 /// The canary's Deployment, where it is there for this change.
@@ -109,6 +115,19 @@ pub(super) fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<It
     let name = group.name.clone();
     let pods = target.observed.pods.iter();
     pods.filter(move |pod| pod.group.as_ref() == Some(&name) && pod.canary.is_none() && !pod.terminating)
+}
+
+/// The pods of groups that nobody wants any more.
+fn unwanted<'a>(target: &Target<'a>) -> impl Iterator<Item = &'a ObservedPod> {
+    let is_wanted = |name: &String| target.validated.groups.iter().any(|group| group.name == *name);
+    let pods = target.observed.pods.iter().filter(|pod| pod.canary.is_none() && !pod.terminating);
+    pods.filter(move |pod| pod.group.as_ref().is_some_and(|name| !is_wanted(name)))
+}
+
+/// Whom the group's canary is compared with: the pods of the group that run on, and of a new group those that it replaces.
+fn rest<'a>(target: &Target<'a>, group: &Group) -> Vec<&'a ObservedPod> {
+    let own: Vec<_> = others(target, group).collect();
+    if own.is_empty() { unwanted(target).collect() } else { own }
 }
 
 fn reference(target: &Target<'_>, group: &Group) -> ChildRef {

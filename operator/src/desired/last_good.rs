@@ -379,7 +379,7 @@ mod tests {
         assert!(of_size(BYTES_MAX - 100).is_some());
         assert_eq!(of_size(BYTES_MAX), None);
         assert_eq!(child(&target, &[]), None);
-        assert!(target.superfluous(&[], None).contains(&is(ChildKind::ConfigMap, "shop-last-good")));
+        assert!(target.superfluous(&[], None, &[]).contains(&is(ChildKind::ConfigMap, "shop-last-good")));
         observed.pools.clear();
         take(&mut observed, ChildKind::ConfigMap, "shop-last-good");
         assert_eq!(planned(&observed).restore, [], "without it all stays as it is");

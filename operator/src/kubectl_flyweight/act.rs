@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use crds::annotations::{REPLICAS_BEFORE_DRAIN, RESTARTED_AT};
+use crds::{
+    annotations::{REPLICAS_BEFORE_DRAIN, RESTARTED_AT},
+    service::FlyweightService,
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
@@ -44,8 +47,9 @@ pub async fn resume(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 /// Replaces the pods one by one.
 ///
 /// # Errors
-/// There is no such service, or the API server refuses.
+/// There is no such service, it is paused, or the API server refuses.
 pub async fn restart(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
+    moving(cluster, service).await?;
     let now = Timestamp::now().to_string();
     cluster.patch(service, &json!({ "metadata": { "annotations": { RESTARTED_AT: &now } } })).await?;
     let message = format!("{service} replaces its pods: see kubectl flyweight status {service}");
@@ -55,10 +59,10 @@ pub async fn restart(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 /// Takes one pod away, or all, and waits until they have finished what they began.
 ///
 /// # Errors
-/// There is no such service or pod, a disruption budget does not allow it now, or it takes longer than the deadline.
+/// There is no such service or pod, it is paused, a disruption budget does not allow it now, or it takes longer than the deadline.
 pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
     let Drain { service, pod, timeout } = args;
-    let Some(found) = cluster.services(Some(service)).await?.pop() else { bail!("no FlyweightService {service}") };
+    let found = moving(cluster, service).await?;
     match pod {
         Some(pod) => {
             if cluster.pods(service).await?.iter().all(|one| one.name_any() != *pod) {
@@ -82,6 +86,15 @@ pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
             Done::new(service, "drain", format!("{service} has no pods; {back}"))
         }
     })
+}
+
+/// The service, unless it is paused: nothing would come of what is asked for.
+async fn moving(cluster: &Cluster, service: &str) -> anyhow::Result<FlyweightService> {
+    let Some(found) = cluster.services(Some(service)).await?.pop() else { bail!("no FlyweightService {service}") };
+    if found.spec.paused {
+        bail!("{service} is paused, so its pods stay as they are: kubectl flyweight resume {service} first");
+    }
+    Ok(found)
 }
 
 async fn gone(cluster: &Cluster, service: &str, pod: Option<&str>, limit: Duration) -> anyhow::Result<()> {
@@ -194,6 +207,21 @@ mod tests {
                 json!({ "metadata": { "annotations": none }, "spec": { "paused": false, "replicas": back } });
             assert_eq!(patched(&server), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_paused_is_neither_drained_nor_restarted() {
+        let server = cluster(service(&json!({}), &json!({ "paused": true })), 1).await;
+        let one = Drain { pod: Some("shop-main-1".to_owned()), ..whole("2m") };
+        for error in [
+            drain(&server.cluster, &whole("2m")).await.unwrap_err(),
+            drain(&server.cluster, &one).await.unwrap_err(),
+            restart(&server.cluster, "shop").await.unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with("shop is paused") && text.contains("resume shop first"), "{text}");
+        }
+        assert!(server.asked("PATCH").is_empty() && server.asked("POST").is_empty());
     }
 
     #[tokio::test]

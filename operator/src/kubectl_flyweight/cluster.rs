@@ -68,12 +68,20 @@ impl Cluster {
         Ok(found)
     }
 
+    /// The services of the namespace, though there be none.
+    ///
+    /// # Errors
+    /// The API server refuses or fails.
+    pub async fn all_services(&self) -> anyhow::Result<Vec<FlyweightService>> {
+        self.all("").await
+    }
+
     /// The service of this name, or all.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or the API server refuses or fails.
     pub async fn services(&self, name: Option<&str>) -> anyhow::Result<Vec<FlyweightService>> {
-        let mut services = self.all::<FlyweightService>("").await?;
+        let mut services = self.all_services().await?;
         let names: Vec<String> = services.iter().map(ResourceExt::name_any).collect();
         services.retain(|service| name.is_none_or(|name| service.name_any() == name));
         match (services.is_empty(), name) {

@@ -66,7 +66,7 @@ pub async fn run(cluster: &Cluster, args: &Diff, output: Output) -> anyhow::Resu
 }
 
 async fn live(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Manifest>> {
-    let services = cluster.services(None).await.unwrap_or_default();
+    let services = cluster.all_services().await?;
     let (pools, tiers) = (cluster.pools().await?, cluster.tiers().await?);
     let all = (services.iter().map(|one| Manifest::new("FlyweightService", one.name_any(), &one.spec)))
         .chain(pools.iter().map(|one| Manifest::new("FlyweightPool", one.name_any(), &one.spec)))

@@ -1,7 +1,10 @@
 //! `explain POOL`: what a pool shares, what that saves, and why.
 
 use anyhow::Context;
-use crds::pool::{FlyweightPool, Role};
+use crds::{
+    pool::{FlyweightPool, Role},
+    status::PoolStatus,
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -17,7 +20,7 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> anyhow::Resul
     let pool = pools.iter().find(|pool| pool.name_any() == name).with_context(|| {
         format!("no FlyweightPool \"{name}\" in namespace {}; there are: {}", cluster.namespace, names.join(", "))
     })?;
-    let services = cluster.services(None).await.unwrap_or_default();
+    let services = cluster.all_services().await?;
     let users: Vec<String> = services
         .iter()
         .filter(|service| service.spec.pool_refs.iter().any(|one| one.name == name))
@@ -30,7 +33,10 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> anyhow::Resul
 }
 
 /// What sharing does for the pool, in one sentence.
-pub fn verdict(entities: i64, distinct: i64, saved: &str) -> String {
+fn verdict(status: &PoolStatus) -> String {
+    let (Some(entities), Some(distinct), Some(saved)) = (status.entities, status.distinct, &status.bytes_saved) else {
+        return "nothing is known yet: no pod has said what it holds".to_owned();
+    };
     match (entities, distinct) {
         (0, _) => "nothing is in memory yet: read some records first".to_owned(),
         (_, 0) => "nothing is shared: no field is Intrinsic, and none was found worth sharing".to_owned(),
@@ -48,15 +54,14 @@ pub fn verdict(entities: i64, distinct: i64, saved: &str) -> String {
 
 fn as_json(pool: &FlyweightPool, services: &[String]) -> Value {
     let status = pool.status.clone().unwrap_or_default();
-    let (entities, distinct) = (status.entities.unwrap_or(0), status.distinct.unwrap_or(0));
     json!({
         "pool": pool.name_any(),
         "entity": pool.spec.entity,
         "services": services,
         "fields": pool.spec.fields,
         "tiers": pool.spec.tier_refs.iter().map(|tier| &tier.name).collect::<Vec<_>>(),
+        "verdict": verdict(&status),
         "status": status,
-        "verdict": verdict(entities, distinct, status.bytes_saved.as_deref().unwrap_or("0")),
     })
 }
 
@@ -84,10 +89,10 @@ fn as_text(pool: &FlyweightPool, services: &[String], paint: Paint) -> String {
         }
     }
     text.push_str("  every other field: measured, and shared where that saves memory\n");
-    let (entities, distinct) = (status.entities.unwrap_or(0), status.distinct.unwrap_or(0));
-    let (bytes, saved) = (status.bytes.as_deref().unwrap_or("0"), status.bytes_saved.as_deref().unwrap_or("0"));
-    text.push_str(&format!("{}\n", paint.good(&verdict(entities, distinct, saved))));
-    text.push_str(&format!("  in memory {bytes}; without sharing it would be {bytes} + {saved}\n"));
+    text.push_str(&format!("{}\n", paint.good(&verdict(&status))));
+    if let (Some(bytes), Some(saved)) = (&status.bytes, &status.bytes_saved) {
+        text.push_str(&format!("  in memory {bytes}; without sharing it would be {bytes} + {saved}\n"));
+    }
     for tier in &status.tiers {
         let ratio = tier.hit_ratio.as_deref().unwrap_or("no reads yet");
         text.push_str(&format!("  tier {} answers {ratio} of the reads that reach it\n", tier.name));
@@ -133,9 +138,19 @@ mod tests {
 
     #[test]
     fn sharing_that_does_not_pay_is_said() {
-        assert!(verdict(0, 0, "0").starts_with("nothing is in memory"));
-        assert!(verdict(5, 0, "0").starts_with("nothing is shared"));
-        assert!(verdict(5, 5, "0").starts_with("nearly every record"));
+        let says = |entities, distinct| {
+            let (entities, distinct, bytes_saved) = (Some(entities), Some(distinct), Some("0".to_owned()));
+            verdict(&PoolStatus { entities, distinct, bytes_saved, ..PoolStatus::default() })
+        };
+        assert!(says(0, 0).starts_with("nothing is in memory"));
+        assert!(says(5, 0).starts_with("nothing is shared"));
+        assert!(says(5, 5).starts_with("nearly every record"));
         assert_eq!(as_json(&pool(), &[])["status"]["distinct"], 10);
+    }
+    #[test]
+    fn what_nobody_has_measured_is_not_said_to_be_nothing() {
+        let silent = FlyweightPool { status: None, ..pool() };
+        let text = as_text(&silent, &["shop".to_owned()], Paint::plain());
+        assert!(text.contains("nothing is known yet") && !text.contains("in memory"), "{text}");
     }
 }

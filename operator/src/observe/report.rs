@@ -39,8 +39,8 @@ pub enum Trouble {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LoadReport {
-    /// Accepted events that wait to be applied, in the log that all pods share.
-    pub ingest_waiting: u64,
+    /// Accepted events that wait to be applied, in the log that all pods share; none where the pod could not count them.
+    pub ingest_waiting: Option<u64>,
     /// Orders that wait in this pod.
     pub orders_waiting: u64,
     /// The mean time of a read that the cache answered within the last minute, in microseconds; none where there were too few.

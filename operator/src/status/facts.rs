@@ -28,6 +28,9 @@ use crate::{
 
 /// A pod that is not ready for longer is not just starting.
 const START_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// An autoscaler that knows nothing for longer does not just wait for the first figures.
+const MEASURED_MAX: SignedDuration = SignedDuration::from_secs(120);
+
 /// What is known of a service after a reconcile.
 #[derive(Debug)]
 pub struct Facts<'a> {
@@ -43,18 +46,24 @@ pub struct Facts<'a> {
     pub migration: Option<&'a Migration>,
     /// What has become of a change that one pod takes first.
     pub trial: Option<&'a Trial>,
+    /// Why the autoscaler cannot work, in its own word.
+    pub unscaled: Option<&'a str>,
     /// What the API server refused to take.
     pub refused: Option<String>,
     /// What could not be done otherwise: it is tried again.
     pub failed: Option<String>,
     /// Deployments that are not yet as they should be.
     pub behind: Vec<String>,
+    /// Whether some of them wait until others have taken over the pools that they give away.
+    pub giving: bool,
     /// The groups of pods.
     pub groups: Vec<Workload>,
     /// The gateway's pods.
     pub gateway: Option<Workload>,
     /// The data plane's pods, without those that end.
     pub pods: Vec<&'a ObservedPod>,
+    /// The gateway's pods, without those that end.
+    pub gateway_pods: Vec<&'a ObservedPod>,
     /// Pods that were told to end and finish what they began, the gateway's included.
     pub ending: usize,
     /// The hash of the configuration that is wanted; none while it has faults.
@@ -100,7 +109,7 @@ pub fn gather<'a>(
     observed: &'a Observed,
     verdict: &'a Result<Validated, Vec<Fault>>,
     plan: &'a Plan,
-    applied: &Applied,
+    applied: &'a Applied,
 ) -> Facts<'a> {
     let validated = verdict.as_ref().ok();
     let pods: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none()).collect();
@@ -112,6 +121,7 @@ pub fn gather<'a>(
     let before = observed.running.as_ref().and_then(|running| running.settings.as_deref());
     let wanted = validated.filter(|_| plan.held != Some(Held::Paused));
     let (groups, gateway) = workloads(wanted, &applied.children, &pods, observed.at);
+    let (pods, gateway_pods) = pods.into_iter().partition(|pod| pod.group.is_some());
     let (refused, failed) = match &applied.outcome {
         Ok(()) => (None, None),
         Err(error) if error.is_refusal() => (Some(error.to_string()), None),
@@ -124,12 +134,15 @@ pub fn gather<'a>(
         held: plan.held,
         migration: plan.migration.as_ref(),
         trial: plan.trial.as_ref(),
+        unscaled: unscaled(&applied.children, observed.at),
         refused,
         failed,
         behind: validated.map(|validated| behind(observed, validated, &applied.children)).unwrap_or_default(),
+        giving: !plan.giving.is_empty(),
         groups,
         gateway,
-        pods: pods.into_iter().filter(|pod| pod.group.is_some()).collect(),
+        pods,
+        gateway_pods,
         ending: observed.pods.iter().filter(|pod| pod.terminating).count(),
         wanted: validated.map(|validated| validated.hash.as_str()),
         applied: hash,
@@ -176,6 +189,17 @@ fn workloads(
         rollout(workload, &live.object.data, live.object.metadata.generation, is_wanted);
     }
     (groups.into_values().collect(), gateway)
+}
+
+/// Why the autoscaler has not been able to tell how many pods are needed, for longer than pods take to be measured. It rests where none are wanted.
+fn unscaled(children: &[Live], now: Timestamp) -> Option<&str> {
+    let mut children = children.iter();
+    let live = children.find(|live| live.reference.kind == ChildKind::HorizontalPodAutoscaler)?;
+    let conditions = live.object.data.pointer("/status/conditions")?.as_array()?;
+    let active = conditions.iter().find(|one| one["type"] == "ScalingActive" && one["status"] == "False")?;
+    let since: Timestamp = active["lastTransitionTime"].as_str()?.parse().ok()?;
+    let reason = active["reason"].as_str().filter(|reason| *reason != "ScalingDisabled")?;
+    (now.duration_since(since) > MEASURED_MAX).then_some(reason)
 }
 
 fn counted(pods: &[&&ObservedPod], now: Timestamp) -> Workload {
@@ -231,10 +255,11 @@ impl Facts<'_> {
         self.pods.iter().filter(|pod| self.runs_current(pod)).count()
     }
 
-    /// How far the applied configuration has come among the ready pods.
+    /// How far the applied configuration has come among the ready pods. A gateway that says nothing is of a former version.
     pub fn spread(&self) -> Spread {
         let mut ready = self.pods.iter().filter(|pod| pod.ready);
-        if ready.clone().any(|pod| pod.report.is_some() && !self.runs_current(pod)) {
+        let gateways = self.gateway_pods.iter().filter(|pod| pod.ready);
+        if ready.clone().chain(gateways).any(|pod| pod.report.is_some() && !self.runs_current(pod)) {
             Spread::Lagging
         } else if ready.any(|pod| pod.report.is_none()) {
             Spread::Silent
@@ -262,7 +287,7 @@ impl Facts<'_> {
     /// Pods most of whose requests come to nothing in this way.
     pub fn in_trouble(&self, trouble: Trouble) -> Vec<&str> {
         let is_in = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.trouble == Some(trouble));
-        self.pods.iter().filter(is_in).map(|pod| pod.name.as_str()).collect()
+        self.pods.iter().chain(&self.gateway_pods).filter(is_in).map(|pod| pod.name.as_str()).collect()
     }
 
     /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay, but for what is accepted into it.

@@ -228,6 +228,12 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     if let Some((reason, message)) = lost_requests(facts) {
         return yes(reason, message);
     }
+    if let Some(reason) = facts.unscaled {
+        let message = format!(
+            "the autoscaler cannot tell how many pods are needed ({reason}): it takes a metrics server, and resources.requests.cpu in every replica group"
+        );
+        return yes("AutoscalingInactive", message);
+    }
     Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
 }
 
@@ -283,6 +289,7 @@ fn unapplied(facts: &Facts<'_>, wanted: &str) -> (&'static str, String) {
         (Some(Held::Secrets), ..) => ("SecretMissing", "a Secret is missing"),
         (_, Some(why), _) => ("ApplyFailed", why.as_str()),
         (_, None, Some(why)) => ("Applying", why.as_str()),
+        (_, None, None) if facts.giving => ("Applying", "its pods serve what those of other groups are taking over"),
         (_, None, None) => ("Applying", "it is being written"),
     };
     (reason, format!("{what} is not applied: {why}"))

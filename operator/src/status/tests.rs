@@ -7,11 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 use super::*;
 use crate::{
     apply::Applied,
-    desired,
+    child::ChildKind,
+    desired::{self, telling::Of},
     fixture::{change_tier, live, now, observed, observed_with, settle},
     observe::{
         ObservedPod,
-        report::{PoolReport, SecretReport, Trouble},
+        report::{PodReport, PoolReport, SecretReport, Trouble},
     },
     validate::validate,
 };
@@ -166,7 +167,7 @@ fn a_rollout_is_under_way_until_every_pod_is_new() {
     let index = observed
         .children
         .iter()
-        .position(|one| one.reference.name == "shop-main" && one.reference.kind == crate::child::ChildKind::Deployment)
+        .position(|one| one.reference.name == "shop-main" && one.reference.kind == ChildKind::Deployment)
         .unwrap();
     let mut object = (*observed.children[index].object).clone();
     object.data["status"]["updatedReplicas"] = json!(1);
@@ -404,4 +405,64 @@ fn a_broker_that_is_away_matters_where_it_accepts_what_the_store_has_not() {
         }
         assert_eq!(says(&status_of(&observed), "Ready"), expected, "{why}");
     }
+}
+
+/// The shop behind a gateway of one pod, with what that says of itself.
+fn behind_a_gateway(report: Option<PodReport>) -> Observed {
+    let mut observed = observed_with(|spec| spec["gateway"] = json!({ "replicas": 1 }));
+    settle(&mut observed);
+    observed.pods.push(ObservedPod {
+        name: "shop-gateway-0".to_owned(),
+        ready: true,
+        report,
+        ..ObservedPod::default()
+    });
+    observed
+}
+
+#[test]
+fn a_gateway_that_lags_or_fails_is_told() {
+    let says = |report: PodReport, kind: &str| says(&status_of(&behind_a_gateway(Some(report))), kind);
+    let hash = validate(&behind_a_gateway(None)).unwrap().hash;
+    let current = || PodReport { configuration: hash.clone(), ready: true, ..PodReport::default() };
+    assert_eq!(says(current(), "Ready"), "True/Serving");
+    let lagging = || PodReport { configuration: "old".to_owned(), ..current() };
+    assert_eq!(says(lagging(), "ConfigurationApplied"), "False/Pending");
+    assert_eq!(says(lagging(), "Ready"), "False/Pending");
+    let failing = || PodReport { trouble: Some(Trouble::Failing), ..current() };
+    assert_eq!(says(failing(), "Ready"), "False/RequestsFailing");
+    let failed = find(&status_of(&behind_a_gateway(Some(failing()))).conditions, "Degraded").unwrap().message.clone();
+    assert_eq!(failed, "more than half of the requests fail (5xx) in shop-gateway-0");
+    let mut observed = behind_a_gateway(Some(lagging()));
+    let told = |observed: &Observed| -> Vec<String> {
+        let tell = desired::plan(observed, &validate(observed)).tell;
+        tell.into_iter().filter(|tell| tell.of == Of::Settings).map(|tell| tell.pod).collect()
+    };
+    assert_eq!(told(&observed), [""; 0], "it is to be replaced");
+    observed.pods.last_mut().unwrap().rolling = observed.pods[0].rolling.clone();
+    assert_eq!(told(&observed), ["shop-gateway-0"]);
+    // one of a version before says nothing
+    let applied = find(&status_of(&behind_a_gateway(None)).conditions, "ConfigurationApplied").unwrap().reason.clone();
+    assert_eq!(applied, "Applied");
+}
+
+#[test]
+fn an_autoscaler_that_cannot_work_is_told_after_a_while() {
+    let degraded = |reason: &str, seconds: i64| {
+        let mut observed = observed_with(|spec| spec["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 10 }));
+        settle(&mut observed);
+        let is_scaler = |live: &&mut crate::child::Live| live.reference.kind == ChildKind::HorizontalPodAutoscaler;
+        let live = observed.children.iter_mut().find(is_scaler).unwrap();
+        let mut object = (*live.object).clone();
+        let since = Timestamp::from_second(now().as_second() - seconds).unwrap().to_string();
+        object.data["status"]["conditions"] =
+            json!([{ "type": "ScalingActive", "status": "False", "reason": reason, "lastTransitionTime": since }]);
+        live.object = Arc::new(object);
+        let status = status_of(&observed);
+        assert_eq!(says(&status, "Ready"), "True/Serving");
+        says(&status, "Degraded")
+    };
+    assert_eq!(degraded("FailedGetResourceMetric", 60), "False/AsExpected", "pods have to be measured first");
+    assert_eq!(degraded("FailedGetResourceMetric", 180), "True/AutoscalingInactive");
+    assert_eq!(degraded("ScalingDisabled", 180), "False/AsExpected", "no pods are wanted");
 }

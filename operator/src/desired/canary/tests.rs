@@ -351,3 +351,77 @@ fn there_is_no_canary_where_nobody_could_be_harmed() {
     restart.service = service.into();
     assert_eq!(planned(&restart).trial, None);
 }
+
+/// The group "main" has another name from now on.
+fn renamed() -> Observed {
+    let mut observed = observed();
+    settle(&mut observed);
+    observed.service = observed_with(|spec| spec["replicaGroups"][0]["name"] = json!("core")).service;
+    observed
+}
+
+#[test]
+fn a_group_that_replaces_another_has_a_canary_too() {
+    let mut observed = renamed();
+    let first = planned(&observed);
+    assert_eq!(first.trial, Some(Trial::Running("the canary of group core starts".to_owned())));
+    assert!(!names(&first).contains(&"Deployment shop-core".to_owned()), "{:?}", names(&first));
+    apply(&mut observed, &first);
+    observed.pods.push(pod_of(&first, "core", true, answered(0, 0)));
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    // compared with the pods that it would replace
+    answers(&mut observed, answered(40, 20));
+    observed.pods[0].report.as_mut().unwrap().requests = answered(40, 0);
+    let failed = planned(&observed);
+    let told = "40 requests, 20 of them failed, in 0.0 ms each; the others 40 requests, 0 of them failed";
+    assert!(matches!(&failed.trial, Some(Trial::Failed(how)) if how.contains(told)), "{:?}", failed.trial);
+    apply(&mut observed, &failed);
+    observed.pods.retain(|pod| pod.canary.is_none());
+    assert!(failed.prune.is_empty() && planned(&observed).prune.is_empty(), "the former pods serve on");
+    assert_eq!(planned(&observed).trial, failed.trial, "and it stays so");
+}
+
+#[test]
+fn a_group_that_comes_besides_needs_no_canary_nor_does_one_in_the_place_of_none() {
+    let mut observed = renamed();
+    observed.pods.retain(|pod| pod.group.as_deref() != Some("main"));
+    let plan = planned(&observed);
+    assert_eq!(plan.trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
+    assert!(names(&plan).iter().all(|name| !name.contains("core")), "{:?}", names(&plan));
+}
+
+#[test]
+fn while_the_stores_are_away_from_all_a_canary_is_waited_for() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    observed.pods.push(pod(&plan, false, answered(0, 0)));
+    let away = |observed: &mut Observed, away: bool| {
+        let backends = observed.pods.iter_mut().filter_map(|pod| pod.report.as_mut()).flat_map(|one| &mut one.backends);
+        backends.filter(|backend| backend.name == "mysql").for_each(|backend| backend.reachable = !away);
+    };
+    let look = |observed: &mut Observed| {
+        let plan = planned(observed);
+        apply(observed, &plan);
+        plan.trial
+    };
+    away(&mut observed, true);
+    for _ in 0..20 {
+        later(&mut observed, 31);
+        let Some(Trial::Running(what)) = look(&mut observed) else { panic!() };
+        assert!(what.ends_with("stores are back that the others cannot reach either"), "{what}");
+    }
+    away(&mut observed, false);
+    later(&mut observed, 149);
+    assert_eq!(look(&mut observed), Some(Trial::Running("the canary of group main starts".to_owned())));
+    later(&mut observed, 2);
+    assert!(matches!(look(&mut observed), Some(Trial::Failed(_))), "it has all of its time once they are back");
+
+    let mut observed = watched();
+    let pod = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();
+    (pod.ready, pod.report) = (false, None);
+    away(&mut observed, true);
+    later(&mut observed, 3_600);
+    assert!(matches!(planned(&observed).trial, Some(Trial::Running(_))), "it was watched already");
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::settings::BackendKind;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::{
     Trial,
     judge::{Figures, Verdict, judge},
-    others,
+    rest,
 };
 use crate::{
     child::{Live, annotation},
@@ -26,6 +27,8 @@ const WATCHED_MAX: SignedDuration = SignedDuration::from_secs(105);
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 /// How long it may take to start, its pod being made included: longer than a warm-up.
 const START_MAX: SignedDuration = SignedDuration::from_secs(150);
+/// While the stores are away from all pods alike, how often its time begins anew.
+const POSTPONED: SignedDuration = SignedDuration::from_secs(30);
 /// How long it may look as if it could never start.
 const FAILING_MAX: SignedDuration = SignedDuration::from_secs(20);
 /// As many other pods as it is compared with: what they had counted must fit in an annotation.
@@ -64,15 +67,15 @@ impl Record {
     }
 
     /// The same with what the pods have counted by now.
-    fn counted<'a>(self, canary: &'a ObservedPod, others: impl Iterator<Item = &'a ObservedPod>) -> Self {
-        let pods = others.take(OTHERS_MAX).chain([canary]);
+    fn counted(self, canary: &ObservedPod, others: &[&ObservedPod]) -> Self {
+        let pods = others.iter().copied().take(OTHERS_MAX).chain([canary]);
         Self { baselines: pods.filter_map(|pod| Some((pod.name.clone(), figures(pod)?))).collect(), ..self }
     }
 
     /// What the others have answered since; none where nobody can be compared: of one who came, went, is silent or began anew nothing is known.
-    fn theirs<'a>(&self, others: impl Iterator<Item = &'a ObservedPod>) -> Option<Figures> {
-        let since = |pod: &ObservedPod| figures(pod)?.since(self.baselines.get(&pod.name)?);
-        others.filter_map(since).reduce(Figures::plus)
+    fn theirs(&self, others: &[&ObservedPod]) -> Option<Figures> {
+        let since = |pod: &&ObservedPod| figures(pod)?.since(self.baselines.get(&pod.name)?);
+        others.iter().filter_map(since).reduce(Figures::plus)
     }
 
     /// What the canary has answered since.
@@ -102,13 +105,22 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     let mine = |pod: &&ObservedPod| pod.canary.as_deref() == Some(key) && pod.group.as_ref() == Some(name);
     let pod = target.observed.pods.iter().find(|pod| mine(pod) && !pod.terminating);
     let ready = pod.filter(|pod| pod.ready && pod.report.is_some());
+    let rest = rest(target, group);
+    let stores_away = ready.is_none() && lack_a_store(target, &rest);
+    if stores_away && passed(record.asked, now) > POSTPONED {
+        // No pod could become ready now: that is not the change's fault, and its time begins when they are back.
+        record.asked = Some(now.as_second());
+    }
     if record.since.is_none() {
         return match (ready, hopeless(pod, ours, passed(record.asked, now), now)) {
             (Some(pod), _) => {
                 let record = Record { since: Some(now.as_second()), restarts: pod.restarts, ..record };
-                running(record.counted(pod, others(target, group)), "is watched")
+                running(record.counted(pod, &rest), "is watched")
             }
             (None, Some(why)) => record.fail(name, why),
+            (None, None) if stores_away => {
+                running(record, "starts, as soon as stores are back that the others cannot reach either")
+            }
             (None, None) => running(record, "starts"),
         };
     }
@@ -117,17 +129,17 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
         return record.fail(name, "ended, and was started again".to_owned());
     }
     let Some(pod) = ready else {
-        let late = watched > WATCHED + PATIENCE;
+        let late = watched > WATCHED + PATIENCE && !stores_away;
         return if late { record.fail(name, "did not stay ready".to_owned()) } else { running(record, "is watched") };
     };
-    let (its, theirs) = (record.its(pod), record.theirs(others(target, group)));
+    let (its, theirs) = (record.its(pod), record.theirs(&rest));
     let long = watched >= WATCHED_MAX;
     match judge(&its, &theirs.unwrap_or_default()) {
         Verdict::Worse(how) if theirs.is_some() || long => record.fail(name, how),
         Verdict::NoWorse if watched >= WATCHED => pass(record, name, &its),
         Verdict::Unclear if long => pass(record, name, &its),
-        _ if theirs.is_none() && others(target, group).any(|pod| pod.report.is_some()) => {
-            running(record.counted(pod, others(target, group)), "is watched")
+        _ if theirs.is_none() && rest.iter().any(|pod| pod.report.is_some()) => {
+            running(record.counted(pod, &rest), "is watched")
         }
         _ => running(record, "is watched"),
     }
@@ -154,13 +166,23 @@ fn hopeless(pod: Option<&ObservedPod>, live: Option<&Live>, waited: SignedDurati
     if let Some(reason) = failing.and_then(|pod| pod.waiting.as_ref()) {
         return Some(format!("does not start: {reason}"));
     }
-    let late = waited > START_MAX || pod.is_some_and(|pod| now.duration_since(pod.created) > START_MAX);
+    let late = waited > START_MAX;
     let why = || match (pod, live.and_then(unmade)) {
         (None, Some(why)) => format!(": {why}"),
         (None, None) => ": it has no pod".to_owned(),
         (Some(_), _) => String::new(),
     };
     late.then(|| format!("was not ready within {} s{}", START_MAX.as_secs(), why()))
+}
+
+/// Whether some of these pods cannot reach a store, without which none becomes ready.
+fn lack_a_store(target: &Target<'_>, pods: &[&ObservedPod]) -> bool {
+    let is_store = |name: &str| {
+        let mut backends = target.settings().backends.iter().filter(|backend| backend.name == name);
+        backends.any(|backend| matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }))
+    };
+    let backends = pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+    backends.into_iter().any(|backend| !backend.reachable && is_store(&backend.name))
 }
 
 /// Why the Deployment cannot make its pods.

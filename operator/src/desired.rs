@@ -55,8 +55,8 @@ pub struct Plan {
     pub tell: Vec<Tell>,
     /// How many pods Deployments should have that are otherwise left as they are.
     pub resize: Vec<(ChildRef, u32)>,
-    /// Deployments that are left as they are until others have taken over the pools that they give away.
-    pub giving: Vec<ChildRef>,
+    /// Deployments that are left as they are until others have taken over the pools that they give away, and the gateway's until it finds all groups whole.
+    pub waiting: Vec<ChildRef>,
     /// What has become of the stores' migration to another image.
     pub migration: Option<Migration>,
     /// What has become of the change that replaces pods, where one takes it first.
@@ -120,21 +120,22 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         Trial::Failed(_) => Some(Held::CanaryFailed),
         Trial::Passed(_) => None,
     });
-    let giving = if held.is_some() { Vec::new() } else { giving::deployments(&target) };
+    let waiting = if held.is_some() { Vec::new() } else { giving::waiting(&target) };
     let mut children = target.children();
     let (mut restore, mut trial, mut migration) = (Vec::new(), None, None);
     let resize = if held.is_some() {
         restore = last_good::scaled(&target);
         children.retain(|child| target.may_change(child, waits.is_some(), &restore));
         restore.retain(|child| !is_among(&child.reference, &children));
-        target.resize(|deployment| !is_among(deployment, &restore))
+        target.resize(|deployment, _| !is_among(deployment, &restore))
     } else {
-        children.extend(last_good::child(&target, &children));
-        children.retain(|child| !giving.contains(&child.reference));
-        target.resize(|deployment| giving.contains(deployment))
+        children.retain(|child| !waiting.contains(&child.reference));
+        children.extend(last_good::child_beside(&target, &children, &waiting));
+        // fewer only once others serve
+        target.resize(|deployment, more| more && waiting.contains(deployment))
     };
     // what a change went through stays until all of it is done, or it would be gone through again
-    let under_way = held.is_some() || !giving.is_empty();
+    let under_way = held.is_some() || !waiting.is_empty();
     if let Some(Migrating { migration: found, children: own }) = migrating {
         children.extend(under_way.then_some(own).into_iter().flatten());
         migration = Some(found);
@@ -148,7 +149,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         held,
         key_to_make: validated.key_to_make.clone(),
         replicas_to_seed: validated.replicas_to_seed,
-        prune: target.superfluous(&children, held, &giving),
+        prune: target.superfluous(&children, held, &waiting),
         tell: match held {
             Some(_) => Vec::new(),
             None => {
@@ -160,7 +161,7 @@ pub fn plan(observed: &Observed, verdict: &Result<Validated, Vec<Fault>>) -> Pla
         children,
         restore,
         resize,
-        giving,
+        waiting,
         migration,
         trial,
     }
@@ -206,23 +207,24 @@ impl Target<'_> {
         }
     }
 
-    /// Those of these Deployments of groups that have another number of pods than is wanted.
-    fn resize(&self, of: impl Fn(&ChildRef) -> bool) -> Vec<(ChildRef, u32)> {
+    /// Those of these Deployments of groups that have another number of pods than is wanted; `of` is told whether more are.
+    fn resize(&self, of: impl Fn(&ChildRef, bool) -> bool) -> Vec<(ChildRef, u32)> {
         let groups = self.validated.groups.iter();
         let wrong = groups.filter_map(|group| {
             let reference = ChildRef { kind: ChildKind::Deployment, name: self.name_of(&group.name) };
             let live = self.observed.children.iter().find(|live| live.reference == reference)?;
             let replicas = live.object.data.pointer("/spec/replicas").and_then(Value::as_u64);
             let is_wrong = replicas != Some(group.replicas.into());
-            (is_wrong && of(&reference)).then_some((reference, group.replicas))
+            let more = replicas < Some(group.replicas.into());
+            (is_wrong && of(&reference, more)).then_some((reference, group.replicas))
         });
         wrong.collect()
     }
 
     /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
     /// The pods of a group that is gone serve until there are others.
-    fn superfluous(&self, wanted: &[Child], held: Option<Held>, giving: &[ChildRef]) -> Vec<ChildRef> {
-        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).chain(giving).collect();
+    fn superfluous(&self, wanted: &[Child], held: Option<Held>, waiting: &[ChildRef]) -> Vec<ChildRef> {
+        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).chain(waiting).collect();
         let may_go = |live: &Live| match held {
             None => !self.is_relied_on(live),
             Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
@@ -240,22 +242,27 @@ impl Target<'_> {
         left
     }
 
-    /// Whether an object is of a group that nobody wants any more while pods of it serve and a wanted group has fewer pods than it should that serve by the
-    /// wanted settings: a group that gets another name, or goes up in another, must not leave clients without pods, nor with too few.
+    /// Whether an object is of a group that nobody wants any more while pods of it serve and a wanted group, or the gateway, has fewer pods than it should that
+    /// run by the wanted settings: a group that gets another name, or goes up in another, must not leave clients without pods, nor with too few.
     fn is_relied_on(&self, live: &Live) -> bool {
         let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else { return false };
-        let mut pods = self.observed.pods.iter().filter(|pod| pod.group.as_ref() == Some(group));
-        let serves = pods.any(|pod| pod.ready && !pod.terminating && pod.canary.is_none());
-        let groups = &self.validated.groups;
-        serves
-            && groups.iter().all(|one| one.name != *group)
-            && groups.iter().any(|one| self.serve_as_wanted(one) < one.replicas as usize)
+        let serves = canary::unwanted(self).any(|pod| pod.ready && pod.group.as_ref() == Some(group));
+        serves && !(self.validated.groups.iter().all(|one| self.is_whole(one)) && self.has_new_gateway())
     }
 
-    /// How many pods of the group serve by the wanted settings.
-    fn serve_as_wanted(&self, group: &Group) -> usize {
+    /// Whether all pods of the group serve by the wanted settings.
+    fn is_whole(&self, group: &Group) -> bool {
         let wanted = Some(&self.validated.rolling);
-        canary::others(self, group).filter(|pod| pod.ready && pod.rolling.as_ref() == wanted).count()
+        let new = canary::others(self, group).filter(|pod| pod.ready && pod.rolling.as_ref() == wanted).count();
+        new >= group.replicas as usize
+    }
+
+    /// Whether the pods of the gateway, where there is to be one, run by the wanted settings: which groups there are they only know from their start.
+    fn has_new_gateway(&self) -> bool {
+        let wanted = Some(&self.validated.rolling);
+        let pods = self.observed.pods.iter().filter(|pod| pod.group.is_none() && pod.ready && !pod.terminating);
+        let new = pods.filter(|pod| pod.rolling.as_ref() == wanted).count();
+        self.validated.gateway.is_none_or(|replicas| new >= replicas as usize)
     }
 
     /// Whether a pod of the group serves.

@@ -47,6 +47,8 @@ const NAMED_MAX: usize = 8;
 /// Why a service with ready pods serves nothing all the same: the reasons of its own condition.
 const FAILING: [&str; 3] = ["BackendUnreachable", "RequestsFailing", "Overloaded"];
 
+/// Why a resource is ready.
+const SERVING: &str = "Serving";
 /// Why a resource whose former content is served is not ready.
 const PENDING: &str = "Pending";
 
@@ -179,8 +181,9 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
     let name = pool.name_any();
     let resource = label(pool);
     let find = |share: &Share| share.settings.as_ref()?.pools.iter().find(|one| one.name == name).cloned();
-    let pending = is_pending(pool, former.observed_generation, &former.conditions);
-    let mut ready = ready(&resource, shares, pending, |share| find(share).is_some());
+    let news = News::of(pool, former.observed_generation, &former.conditions);
+    let is_late = is_late(&resource, pool.meta().generation);
+    let mut ready = ready(&resource, shares, (news, is_late), |share| find(share).is_some());
     let is_read_only = |pool: PoolSettings| pool.source.version.is_none();
     if ready.holds == Holds::Yes && shares.iter().any(|share| find(share).is_some_and(is_read_only)) {
         ready.message.push_str("; read-only: its source declares no version column");
@@ -206,8 +209,9 @@ fn tier_status(tier: &CacheTier, shares: &[Arc<Share>], former: &TierStatus, now
         let pools = share.settings.as_ref().map(|settings| settings.pools.as_slice()).unwrap_or_default();
         pools.iter().flat_map(|pool| &pool.tiers).any(|one| one.name == name)
     };
-    let pending = is_pending(tier, former.observed_generation, &former.conditions);
-    let ready = ready(&label(tier), shares, pending, runs);
+    let news = News::of(tier, former.observed_generation, &former.conditions);
+    let resource = label(tier);
+    let ready = ready(&resource, shares, (news, is_late(&resource, tier.meta().generation)), runs);
     let sum = figures::tier(shares.iter().flat_map(|share| &share.reports), &name);
     let in_memory = tier.spec.memory.is_some();
     TierStatus {
@@ -224,24 +228,40 @@ pub fn label<K: Resource<DynamicType = ()>>(object: &K) -> String {
     format!("{}/{}", K::kind(&()), object.name_any())
 }
 
-/// Says of a service's share whether its pods may still run by a former content of the resource: it has not seen this one yet, or it has, and has not
-/// applied it since. What other resources change does not matter here.
-fn is_pending<K: Resource<DynamicType = ()>>(
-    object: &K,
-    said: Option<i64>,
-    conditions: &[Condition],
-) -> impl Fn(&Share) -> bool {
-    let (generation, resource) = (object.meta().generation, label(object));
-    let pending = find(conditions, "Ready").is_some_and(|one| one.reason == PENDING);
-    let is_news = said.is_some() && said != generation || pending;
-    move |share| share.seen.get(&resource).copied() < generation || is_news && !share.applied
+/// Whether services' pods may still run by what the resource was before.
+#[derive(Clone, Copy, PartialEq)]
+enum News {
+    /// It is as it was when it was last said to be served.
+    None,
+    /// It was not served since, or never: some service has to serve it as it is now.
+    Back,
+    /// It has changed since: each of them has.
+    Changed,
 }
 
-/// Whether the resource is in use: `runs` says whether a service's pods run by it, and `pending` whether they may do so by what it was before.
+impl News {
+    /// From what was last said of it.
+    fn of<K: Resource<DynamicType = ()>>(object: &K, said: Option<i64>, conditions: &[Condition]) -> Self {
+        let reason = find(conditions, "Ready").map(|ready| ready.reason.as_str());
+        match reason {
+            _ if said != object.meta().generation => Self::Changed,
+            Some(PENDING) => Self::Changed,
+            Some(SERVING) => Self::None,
+            _ => Self::Back,
+        }
+    }
+}
+
+/// Says of a service whether it may serve the resource by what that was before: it has not seen this generation yet, or has not applied what it saw.
+fn is_late(resource: &str, generation: Option<i64>) -> impl Fn(&Share) -> bool {
+    move |share| share.seen.get(resource).copied() < generation || !share.applied
+}
+
+/// Whether the resource is in use: `runs` says whether a service's pods run by it.
 fn ready(
     resource: &str,
     shares: &[Arc<Share>],
-    pending: impl Fn(&Share) -> bool,
+    (news, is_late): (News, impl Fn(&Share) -> bool),
     runs: impl Fn(&Share) -> bool,
 ) -> Draft {
     let draft = |holds: bool, reason: &str, message: String| Draft::new("Ready", holds.into(), reason, message);
@@ -260,8 +280,14 @@ fn ready(
     // it has pods, but requests fail in them
     let fails = |share: &Share| FAILING.contains(&share.trouble.as_str());
     let serving = shares.iter().filter(|share| share.available && runs(share) && !fails(share));
-    let (late, serving): (Vec<&Arc<Share>>, Vec<_>) = serving.partition(|share| pending(share));
-    if !late.is_empty() {
+    let serving: Vec<&Arc<Share>> = serving.collect();
+    let late: Vec<&Arc<Share>> = serving.iter().copied().filter(|share| is_late(share)).collect();
+    let pending = match news {
+        News::None => false,
+        News::Back => late.len() == serving.len(),
+        News::Changed => true,
+    };
+    if pending && !late.is_empty() {
         let why = |share: &&Arc<Share>| match share.trouble.as_str() {
             "" => share.service.clone(),
             trouble => format!("{} ({trouble})", share.service),
@@ -271,7 +297,7 @@ fn ready(
     }
     let serving: Vec<&str> = serving.iter().map(|share| share.service.as_str()).collect();
     if !serving.is_empty() {
-        return draft(true, "Serving", format!("served by {}", some(&serving)));
+        return draft(true, SERVING, format!("served by {}", some(&serving)));
     }
     let waiting: Vec<String> = shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
     draft(false, "ServiceNotReady", format!("not served by {}", some(&waiting)))
@@ -338,27 +364,70 @@ mod tests {
         assert_eq!(says(&status_with(many)).1, "served by s1, s2, s3, s4, s5, s6, s7, s8 and 2 more");
     }
 
+    /// A pool whose status is looked at again and again.
+    #[derive(Default)]
+    struct Watched(PoolStatus);
+
+    impl Watched {
+        /// What is said of this generation where services have seen and applied so much.
+        fn look(&mut self, generation: i64, services: &[(i64, bool)]) -> String {
+            let mut pool = (*observed().pools[0]).clone();
+            pool.metadata.generation = Some(generation);
+            let share = |(seen, applied): &(i64, bool)| {
+                let seen = BTreeMap::from([("FlyweightPool/products".to_owned(), *seen)]);
+                let trouble = if *applied { "" } else { "Canary" }.to_owned();
+                Arc::new(Share { applied: *applied, seen, trouble, ..share(true) })
+            };
+            self.shared(&pool, &services.iter().map(share).collect::<Vec<_>>())
+        }
+
+        fn shared(&mut self, pool: &FlyweightPool, shares: &[Arc<Share>]) -> String {
+            self.0 = pool_status(pool, shares, &self.0, now());
+            let (reason, message) = says(&self.0);
+            format!("{reason}: {message}")
+        }
+    }
+
+    const IS_SERVED: &str = "True/Serving: served by shop";
+    const IS_PENDING: &str = "False/Pending: served as it was before by shop (Canary)";
+
     #[test]
     fn a_pool_is_not_ready_before_its_new_content_is_served() {
-        let mut pool = (*observed().pools[0]).clone();
-        let mut status = PoolStatus::default();
-        let mut look = |generation, seen, applied| {
-            pool.metadata.generation = Some(generation);
-            let seen = BTreeMap::from([("FlyweightPool/products".to_owned(), seen)]);
-            let trouble = if applied { "" } else { "Canary" }.to_owned();
-            let share = Arc::new(Share { applied, seen, trouble, ..share(true) });
-            status = pool_status(&pool, &[share], &status, now());
-            let (reason, message) = says(&status);
-            format!("{reason}: {message}")
-        };
-        let (serving, pending) = ("True/Serving: served by shop", "False/Pending: served as it was before by shop");
-        assert_eq!(look(1, 1, true), serving);
-        assert_eq!(look(1, 1, false), serving, "another resource has changed");
-        assert_eq!(look(2, 1, true), pending, "the service has not seen it yet");
-        assert_eq!(look(2, 2, false), format!("{pending} (Canary)"));
-        assert_eq!(look(2, 2, false), format!("{pending} (Canary)"), "and it stays so");
-        assert_eq!(look(2, 2, true), serving);
-        assert_eq!(look(3, 3, false), format!("{pending} (Canary)"), "seen before its status was written");
+        let mut pool = Watched::default();
+        assert_eq!(pool.look(1, &[(1, false)]), IS_PENDING, "it is new, and pods of before serve");
+        assert_eq!(pool.look(1, &[(1, true)]), IS_SERVED);
+        assert_eq!(pool.look(1, &[(1, false)]), IS_SERVED, "another resource has changed");
+        assert_eq!(pool.look(2, &[(1, true)]), "False/Pending: served as it was before by shop", "not seen yet");
+        assert_eq!(pool.look(2, &[(2, false)]), IS_PENDING);
+        assert_eq!(pool.look(2, &[(2, false)]), IS_PENDING, "and it stays so");
+        assert_eq!(pool.look(2, &[(2, true)]), IS_SERVED);
+        assert_eq!(pool.look(3, &[(3, false)]), IS_PENDING, "seen before its status was written");
+    }
+
+    #[test]
+    fn a_pool_that_changed_while_nobody_served_it_is_pending_when_somebody_does() {
+        let mut pool = Watched::default();
+        pool.look(1, &[(1, true)]);
+        let away = Share { trouble: "BackendUnreachable".to_owned(), applied: false, ..share(true) };
+        let mut second = (*observed().pools[0]).clone();
+        second.metadata.generation = Some(2);
+        assert!(pool.shared(&second, &[Arc::new(away)]).starts_with("False/ServiceNotReady"));
+        assert_eq!(pool.look(2, &[(2, false)]), IS_PENDING);
+        assert_eq!(pool.look(2, &[(2, true)]), IS_SERVED);
+    }
+
+    #[test]
+    fn a_change_is_waited_for_in_every_service_and_a_return_in_one() {
+        let mut pool = Watched::default();
+        pool.look(1, &[(1, true), (1, true)]);
+        assert_eq!(pool.look(2, &[(2, true), (2, false)]), IS_PENDING, "one of two serves what it was");
+        pool.look(2, &[(2, true), (2, true)]);
+        pool.look(2, &[]);
+        assert_eq!(
+            pool.look(2, &[(2, true), (2, false)]),
+            "True/Serving: served by shop, shop",
+            "held for another change"
+        );
     }
 
     #[test]

@@ -203,6 +203,7 @@ async fn poisoned(shop: &Shop, count: usize, poison: usize) {
 async fn killed(shop: &mut Shop, count: usize, kills: usize) {
     shop.product("cup", 1_000_000).await;
     let mut choices = seed::choices(seed::of("orders"));
+    let begun = Instant::now();
     for kill in 0..kills {
         let each = count / kills;
         let before = choices.random_range(each / 2..each);
@@ -217,7 +218,9 @@ async fn killed(shop: &mut Shop, count: usize, kills: usize) {
             shop.order(&format!("cup-{kill}-{n}"), "u", "cup", 1).await;
         }
     }
+    let answered = begun.elapsed();
     shop.all_end(END * (1 + count as u32 / 1_000)).await;
+    eprintln!("{count} orders, {kills} kills: answered in {answered:?}, all ended after {:?}", begun.elapsed());
     shop.books_agree("cup", 1_000_000).await;
     assert_eq!(shop.letters().await, 0, "a crash is no failure of an order");
 }

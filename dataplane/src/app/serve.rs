@@ -155,13 +155,13 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the process says of itself.
 /// The names of the pools, with commas between them.
 fn served(pools: &[ServedPool]) -> anyhow::Result<HeaderValue> {
     let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     HeaderValue::try_from(names.join(",")).context("the names of the pools")
 }
 
+/// What the process says of itself.
 fn health(
     (checks, unready): (Checks, watch::Receiver<Option<String>>),
     served: HeaderValue,

@@ -28,12 +28,10 @@ pub enum Discovery {
 
 impl Discovery {
     /// Brings the registry up to date and returns the pods that are new. A name that does not resolve is a group without pods;
-    /// a look-up that fails changes nothing. Groups that are not named any more are looked for as long as they have pods: those serve until others do.
+    /// a look-up that fails changes nothing. The groups are the same as long as the process runs.
     pub async fn refresh(&self, registry: &Registry, groups: &[String]) -> Vec<Arc<Upstream>> {
         let mut new = Vec::new();
-        let mut all = registry.groups();
-        all.extend(groups.iter().cloned());
-        for group in &all {
+        for group in groups {
             match self {
                 Self::Dns { domain, port } => {
                     let host = format!("{}:{port}", domain.replace("{group}", group));

@@ -20,10 +20,11 @@ async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) 
     let Ok(request) = Request::get(uri).body(Body::empty()) else { return };
     let answer = match tokio::time::timeout(timeout, client.request(request)).await {
         Ok(Ok(response)) => {
-            if let Some(pools) = response.headers().get(SERVED).and_then(|pools| pools.to_str().ok()) {
-                upstream.says_that_it_serves(pools.split(','));
+            let well = response.status().is_success();
+            if well {
+                upstream.says_that_it_serves(response.headers().get(SERVED).and_then(|pools| pools.to_str().ok()));
             }
-            Some(response.status().is_success())
+            Some(well)
         }
         Ok(Err(_)) | Err(_) => None,
     };

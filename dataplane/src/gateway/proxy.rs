@@ -175,7 +175,15 @@ impl Proxy {
             return those(&|upstream| upstream.serves(&pool, settings));
         }
         let whole = those(&|upstream| settings.pools.iter().all(|pool| upstream.serves(&pool.name, settings)));
-        if whole.is_empty() { those(&|_| true) } else { whole }
+        let mut wholes = settings.groups.iter().filter(|group| group.pools.len() == settings.pools.len()).peekable();
+        if !whole.is_empty() || settings.groups.is_empty() {
+            return whole;
+        }
+        match wholes.peek() {
+            // until its pods are those of these settings, the former ones serve all that there was
+            Some(_) => those(&|upstream| wholes.clone().any(|group| group.name == upstream.group)),
+            None => those(&|_| true),
+        }
     }
 
     async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {
@@ -307,21 +315,32 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
-/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`. Events are of products.
+/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`. Events that are sent are of products. What names no pool that there is, is
+/// for a pod to refuse.
 fn pool_of(settings: &Settings, path: &str) -> Option<String> {
     let mut segments = path.strip_prefix("/api/v1/")?.split('/');
-    let first = segments.next()?;
-    let entity = match first {
+    let (first, second) = (segments.next()?, segments.next());
+    let entity = match (first, second) {
+        ("events", None) => Entity::Product,
+        ("pools", Some(name)) => {
+            return settings.pools.iter().find(|pool| pool.name == name).map(|pool| pool.name.clone());
+        }
+        _ => entity_of(first)?,
+    };
+    settings.pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.name.clone())
+}
+
+/// The entity whose records have this path.
+fn entity_of(collection: &str) -> Option<Entity> {
+    Some(match collection {
         "users" => Entity::User,
         "payments" => Entity::Payment,
         "orders" => Entity::Order,
-        "products" | "events" => Entity::Product,
+        "products" => Entity::Product,
         "notifications" => Entity::NotificationTemplate,
         "configurations" => Entity::Configuration,
-        "pools" => return segments.next().filter(|name| !name.is_empty()).map(str::to_owned),
         _ => return None,
-    };
-    settings.pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.name.clone())
+    })
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {

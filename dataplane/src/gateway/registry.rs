@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,6 +30,14 @@ enum State {
     Refusing,
 }
 
+/// What a pod says it serves.
+#[derive(Debug)]
+struct Served {
+    /// In its own words.
+    said: String,
+    pools: BTreeSet<String>,
+}
+
 /// A pod of the data plane.
 #[derive(Debug)]
 pub struct Upstream {
@@ -37,8 +45,8 @@ pub struct Upstream {
     pub addr: SocketAddr,
     /// Its replica group.
     pub group: String,
-    /// The pools that it says it serves: the same as long as it lives.
-    served: OnceLock<BTreeSet<String>>,
+    /// The pools that it says it serves. Its process may be started anew by other settings.
+    served: RwLock<Option<Served>>,
     state: AtomicU8,
     failures: AtomicU32,
     in_flight: AtomicUsize,
@@ -83,7 +91,7 @@ impl Upstream {
         Self {
             addr,
             group: group.to_owned(),
-            served: OnceLock::new(),
+            served: RwLock::default(),
             state: AtomicU8::new(State::Suspect as u8),
             failures: AtomicU32::new(0),
             in_flight: AtomicUsize::new(0),
@@ -102,16 +110,20 @@ impl Upstream {
         self.is(State::Suspect)
     }
 
-    /// Takes its word for what it serves.
-    pub fn says_that_it_serves<'a>(&self, pools: impl Iterator<Item = &'a str>) {
-        self.served.get_or_init(|| pools.map(str::to_owned).collect());
+    /// Takes its word for what it serves: names with commas between them; none where it says nothing.
+    pub fn says_that_it_serves(&self, said: Option<&str>) {
+        if self.served.read().as_ref().map(|served| served.said.as_str()) != said {
+            let served =
+                said.map(|said| Served { said: said.to_owned(), pools: said.split(',').map(str::to_owned).collect() });
+            *self.served.write() = served;
+        }
     }
 
     /// Whether it serves the pool: by its own word, and before that, or where it is of a version that says nothing, by the settings of its group. What they
     /// say may be ahead of a pod that is about to be replaced.
     pub fn serves(&self, pool: &str, settings: &Settings) -> bool {
-        match self.served.get() {
-            Some(served) => served.contains(pool),
+        match &*self.served.read() {
+            Some(served) => served.pools.contains(pool),
             None => {
                 let mut groups = settings.groups.iter().filter(|group| group.name == self.group);
                 groups.any(|group| group.pools.iter().any(|one| one == pool))
@@ -198,11 +210,6 @@ impl Registry {
         new
     }
 
-    /// The groups of the pods that are known.
-    pub fn groups(&self) -> BTreeSet<String> {
-        self.upstreams.read().iter().map(|upstream| upstream.group.clone()).collect()
-    }
-
     /// What the API shows.
     pub fn report(&self, settings: &Settings) -> Vec<UpstreamReport> {
         let weight_of = |group: &str| settings.groups.iter().find(|g| g.name == group).map_or(0, |g| g.weight);
@@ -248,9 +255,8 @@ mod tests {
         let all = registry.all();
         assert_eq!(all.len(), 3);
         assert!(all.iter().any(|upstream| upstream.addr.port() == 1 && upstream.is_healthy()));
-        assert_eq!(registry.groups(), BTreeSet::from(["catalog".to_owned(), "main".to_owned()]));
         registry.set_group("main", Vec::new());
-        assert_eq!(registry.groups(), BTreeSet::from(["catalog".to_owned()]));
+        assert_eq!(registry.all().len(), 1);
     }
 
     #[test]
@@ -270,11 +276,15 @@ mod tests {
         };
         let upstream = Upstream::new(addrs(&[1])[0], "main");
         assert_eq!(served(&upstream), ["users", "products"]);
-        upstream.says_that_it_serves("users,stores".split(','));
+        upstream.says_that_it_serves(Some("users,stores"));
         assert_eq!(served(&upstream), ["users", "stores"]);
+        upstream.says_that_it_serves(Some("stores"));
+        assert_eq!(served(&upstream), ["stores"], "its process was started anew");
+        upstream.says_that_it_serves(None);
+        assert_eq!(served(&upstream), ["users", "products"]);
         let former = Upstream::new(addrs(&[2])[0], "former");
         assert_eq!(served(&former), [""; 0], "nothing is known of the group");
-        former.says_that_it_serves("products".split(','));
+        former.says_that_it_serves(Some("products"));
         assert_eq!(served(&former), ["products"], "of a group that is to go, and has not yet");
     }
 

@@ -118,7 +118,7 @@ pub(super) fn others<'a>(target: &Target<'a>, group: &Group) -> impl Iterator<It
 }
 
 /// The pods of groups that nobody wants any more.
-fn unwanted<'a>(target: &Target<'a>) -> impl Iterator<Item = &'a ObservedPod> {
+pub(super) fn unwanted<'a>(target: &Target<'a>) -> impl Iterator<Item = &'a ObservedPod> {
     let is_wanted = |name: &String| target.validated.groups.iter().any(|group| group.name == *name);
     let pods = target.observed.pods.iter().filter(|pod| pod.canary.is_none() && !pod.terminating);
     pods.filter(move |pod| pod.group.as_ref().is_some_and(|name| !is_wanted(name)))

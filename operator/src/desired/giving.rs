@@ -3,15 +3,29 @@
 
 use std::collections::BTreeSet;
 
-use super::{Target, canary::others};
+use super::{
+    Target,
+    canary::{self, others},
+};
 use crate::{
     child::{ChildKind, ChildRef},
-    observe::ObservedPod,
+    observe::{ObservedPod, report::PodReport},
     validate::Group,
 };
 
-/// The Deployments of groups with pods that serve a pool which is to be served by others, who have not all their pods for it yet.
-pub(super) fn deployments(target: &Target<'_>) -> Vec<ChildRef> {
+/// The Deployments that wait: of groups with pods that serve a pool which is to be served by others, until those have all their pods for it and the gateway
+/// knows them; and before that the gateway's, whose new pods would not know the groups that go.
+pub(super) fn waiting(target: &Target<'_>) -> Vec<ChildRef> {
+    let giving = giving(target);
+    let moves = !giving.is_empty() || canary::unwanted(target).any(|pod| pod.ready);
+    let mut stay = target.validated.groups.iter().filter(|group| giving.iter().all(|one| one.name != group.name));
+    let gateway = target.validated.gateway.is_some() && moves && stay.any(|group| !target.is_whole(group));
+    let names = giving.iter().map(|group| group.name.as_str()).chain(gateway.then_some("gateway"));
+    names.map(|name| ChildRef { kind: ChildKind::Deployment, name: target.name_of(name) }).collect()
+}
+
+/// The groups that wait for those that take their pools.
+fn giving<'a>(target: &Target<'a>) -> Vec<&'a Group> {
     let groups = &target.validated.groups;
     let giving: Vec<(&Group, BTreeSet<&str>)> =
         groups.iter().map(|group| (group, given(target, group))).filter(|(_, pools)| !pools.is_empty()).collect();
@@ -26,26 +40,31 @@ pub(super) fn deployments(target: &Target<'_>) -> Vec<ChildRef> {
         let Some((group, _)) = giving.iter().find(goes_on) else { break };
         free.insert(&group.name);
     }
-    let waiting = giving.iter().filter(|(group, _)| free.contains(group.name.as_str()));
-    let name = |group: &Group| ChildRef { kind: ChildKind::Deployment, name: target.name_of(&group.name) };
-    waiting.map(|(group, _)| name(group)).collect()
+    giving.into_iter().map(|(group, _)| group).filter(|group| free.contains(group.name.as_str())).collect()
 }
 
-/// The pools that pods of the group serve, that it shall serve no more, and that no other group serves yet with all its pods.
+/// The pools that pods of the group serve, that it shall serve no more, and that no other group serves yet with all its pods. One that says nothing may serve
+/// any, unless none is heard at all.
 fn given<'a>(target: &Target<'a>, group: &Group) -> BTreeSet<&'a str> {
-    let mine = others(target, group).filter(|pod| pod.ready).filter_map(|pod| pod.report.as_ref());
-    let served = mine.flat_map(|report| &report.pools).map(|pool| pool.name.as_str());
-    served.filter(|pool| !shall_serve(target, group, pool) && !is_taken(target, pool)).collect()
+    let former =
+        others(target, group).filter(|pod| pod.ready && pod.rolling.as_ref() != Some(&target.validated.rolling));
+    let reports: Vec<Option<&PodReport>> = former.map(|pod| pod.report.as_ref()).collect();
+    let any_heard = target.observed.pods.iter().any(|pod| pod.report.is_some());
+    let is_served = |pool: &str| reports.iter().any(|report| report.map_or(any_heard, |report| serves(report, pool)));
+    let pools = target.validated.settings.pools.iter().map(|pool| pool.name.as_str());
+    pools.filter(|pool| is_served(pool) && !shall_serve(target, group, pool) && !is_taken(target, pool)).collect()
 }
 
-/// Whether another group serves the pool with all its pods; a pool that nobody shall serve any more is waited for by nobody.
+fn serves(report: &PodReport, pool: &str) -> bool {
+    report.pools.iter().any(|one| one.name == pool)
+}
+
+/// Whether another group serves the pool with all its pods, and the gateway knows it.
 fn is_taken(target: &Target<'_>, pool: &str) -> bool {
-    let serves = |pod: &&ObservedPod| {
-        pod.ready && pod.report.as_ref().is_some_and(|report| report.pools.iter().any(|one| one.name == pool))
-    };
-    let mut takers = takers(target, pool).peekable();
-    takers.peek().is_none()
-        || takers.any(|taker| others(target, taker).filter(serves).count() >= taker.replicas as usize)
+    let does = |pod: &&ObservedPod| pod.ready && pod.report.as_ref().is_some_and(|report| serves(report, pool));
+    let mut takers = takers(target, pool);
+    target.has_new_gateway()
+        && takers.any(|taker| others(target, taker).filter(does).count() >= taker.replicas as usize)
 }
 
 fn takers<'a>(target: &Target<'a>, pool: &str) -> impl Iterator<Item = &'a Group> {
@@ -63,9 +82,9 @@ mod tests {
 
     use crate::{
         child::{ChildKind, ChildRef},
-        desired::{Plan, plan},
-        fixture::{apply, now, observed_with, pass_canaries, settle},
-        observe::{Observed, report::PoolReport},
+        desired::{Held, Plan, plan},
+        fixture::{apply, now, observed_with, pass_canaries, settle, validated},
+        observe::{Observed, ObservedPod, report::PoolReport},
         validate::validate,
     };
     use k8s_openapi::jiff::SignedDuration;
@@ -85,6 +104,9 @@ mod tests {
             spec["replicaGroups"] = groups(of);
         });
         settle(&mut observed);
+        let rolling = observed.pods[0].rolling.clone();
+        let gateway = ObservedPod { name: "shop-gateway-0".to_owned(), ready: true, rolling, ..ObservedPod::default() };
+        observed.pods.push(gateway);
         of.iter().for_each(|(group, pools)| says(&mut observed, group, pools));
         observed
     }
@@ -116,15 +138,24 @@ mod tests {
 
     fn waiting(plan: &Plan) -> Vec<&str> {
         assert_eq!(plan.held, None, "{:?}", plan.trial);
-        plan.giving.iter().map(|deployment| deployment.name.as_str()).collect()
+        plan.waiting.iter().map(|deployment| deployment.name.strip_prefix("shop-").unwrap()).collect()
     }
 
+    /// The pods of the group, or of the gateway, run by the wanted settings now.
+    fn renew(observed: &mut Observed, group: Option<&str>) {
+        let rolling = validated(observed).rolling;
+        let pods = observed.pods.iter_mut().filter(|pod| pod.group.as_deref() == group);
+        pods.for_each(|pod| pod.rolling = Some(rolling.clone()));
+    }
+
+    const APART: [(&str, &[&str]); 2] = [("main", &["users"]), ("catalog", &["users", "products"])];
+    const MOVED: [(&str, &[&str]); 2] = [("main", &["users", "products"]), ("catalog", &["users"])];
+
     #[test]
-    fn who_gives_a_pool_away_waits_for_who_takes_it() {
-        let before = shop(&[("main", &["users"]), ("catalog", &["users", "products"])]);
-        let mut observed = changed(before, &[("main", &["users", "products"]), ("catalog", &["users"])]);
+    fn who_gives_a_pool_away_waits_for_who_takes_it_and_for_the_gateway() {
+        let mut observed = changed(shop(&APART), &MOVED);
         let plan = look(&mut observed);
-        assert_eq!(waiting(&plan), ["shop-catalog"]);
+        assert_eq!(waiting(&plan), ["catalog", "gateway"]);
         let is_written = |plan: &Plan, name: &str| {
             let deployment = ChildRef { kind: ChildKind::Deployment, name: name.to_owned() };
             plan.children.iter().any(|child| child.reference == deployment)
@@ -132,10 +163,41 @@ mod tests {
         assert!(is_written(&plan, "shop-main") && !is_written(&plan, "shop-catalog"));
         assert!(plan.prune.iter().all(|gone| gone.name != "shop-catalog"), "{:?}", plan.prune);
         observed.at = now() + SignedDuration::from_secs(3_600);
-        assert_eq!(waiting(&look(&mut observed)), ["shop-catalog"], "and is tried no second time");
+        assert_eq!(waiting(&look(&mut observed)), ["catalog", "gateway"], "and is tried no second time");
+        renew(&mut observed, Some("main"));
         says(&mut observed, "main", &["users", "products"]);
+        assert_eq!(waiting(&look(&mut observed)), ["catalog"], "the gateway finds all that it needs");
+        renew(&mut observed, None);
         let plan = look(&mut observed);
         assert!(waiting(&plan).is_empty() && is_written(&plan, "shop-catalog"));
+    }
+
+    #[test]
+    fn who_says_nothing_may_serve_anything() {
+        let mut observed = changed(shop(&APART), &MOVED);
+        let of_catalog = |pod: &&mut ObservedPod| pod.group.as_deref() == Some("catalog");
+        observed.pods.iter_mut().filter(of_catalog).for_each(|pod| pod.report = None);
+        assert_eq!(waiting(&look(&mut observed)), ["catalog", "gateway"]);
+        observed.pods.iter_mut().for_each(|pod| pod.report = None);
+        assert!(waiting(&look(&mut observed)).is_empty(), "nobody is heard, and would be for ever");
+    }
+
+    #[test]
+    fn a_fault_meanwhile_changes_no_pods() {
+        let mut observed = changed(shop(&APART), &MOVED);
+        assert_eq!(waiting(&look(&mut observed)), ["catalog", "gateway"]);
+        let template = |observed: &Observed| {
+            let mut children = observed.children.iter();
+            let catalog = children
+                .find(|live| live.reference.name == "shop-catalog" && live.reference.kind == ChildKind::Deployment);
+            catalog.unwrap().object.data["spec"]["template"].clone()
+        };
+        let before = template(&observed);
+        observed.pools.clear();
+        let plan = look(&mut observed);
+        assert_eq!(plan.held, Some(Held::Faults));
+        assert!(plan.restore.iter().any(|child| child.reference.name == "shop-catalog"), "it is repaired as it is");
+        assert_eq!(template(&observed), before);
     }
 
     #[test]
@@ -146,9 +208,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_another_group_serves_already_is_not_waited_for() {
+    fn behind_a_gateway_a_group_with_another_name_goes_after_the_gateway_knows_it() {
+        let mut observed = changed(
+            shop(&[("main", &["users"]), ("catalog", &["products"])]),
+            &[("core", &["users"]), ("catalog", &["products"])],
+        );
+        let is_kept = |plan: &Plan| plan.prune.iter().all(|gone| gone.name != "shop-main");
+        let plan = look(&mut observed);
+        assert!(waiting(&plan) == ["gateway"] && is_kept(&plan), "{plan:?}");
+        let core = observed.pods.iter().find(|pod| pod.group.as_deref() == Some("main")).unwrap().clone();
+        observed.pods.push(ObservedPod { group: Some("core".to_owned()), ..core });
+        renew(&mut observed, Some("core"));
+        renew(&mut observed, Some("catalog"));
+        let plan = look(&mut observed);
+        assert!(waiting(&plan).is_empty() && is_kept(&plan), "the old gateway still goes to it");
+        renew(&mut observed, None);
+        assert!(!is_kept(&look(&mut observed)));
+    }
+
+    #[test]
+    fn a_pool_that_another_group_serves_already_waits_for_the_gateway_alone() {
         let before = shop(&[("main", &["users", "products"]), ("catalog", &["users", "products"])]);
         let mut observed = changed(before, &[("main", &["users", "products"]), ("catalog", &["products"])]);
+        assert_eq!(waiting(&look(&mut observed)), ["catalog", "gateway"]);
+        renew(&mut observed, None);
         assert!(waiting(&look(&mut observed)).is_empty());
     }
 }

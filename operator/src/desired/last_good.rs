@@ -31,6 +31,14 @@ pub(super) fn child(target: &Target<'_>, children: &[Child]) -> Option<Child> {
     Some(target.child(ChildKind::ConfigMap, name(target.observed), Component::Dataplane, json!({}), content))
 }
 
+/// The same with the last good ones of these references: they are still to change.
+pub(super) fn child_beside(target: &Target<'_>, wanted: &[Child], waiting: &[ChildRef]) -> Option<Child> {
+    let former = children(target.observed).into_iter().filter(|child| waiting.contains(&child.reference));
+    let mut all: Vec<Child> = wanted.iter().cloned().chain(former).collect();
+    all.sort_by(|a, b| a.reference.cmp(&b.reference));
+    child(target, &all)
+}
+
 /// The last good children; none where nothing is kept.
 pub(super) fn children(observed: &Observed) -> Vec<Child> {
     let reference = ChildRef { kind: ChildKind::ConfigMap, name: name(observed) };

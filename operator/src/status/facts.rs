@@ -54,8 +54,8 @@ pub struct Facts<'a> {
     pub failed: Option<String>,
     /// Deployments that are not yet as they should be.
     pub behind: Vec<String>,
-    /// Whether some of them wait until others have taken over the pools that they give away.
-    pub giving: bool,
+    /// Whether some of them wait until others have taken over what they serve.
+    pub waiting: bool,
     /// The groups of pods.
     pub groups: Vec<Workload>,
     /// The gateway's pods.
@@ -134,11 +134,11 @@ pub fn gather<'a>(
         held: plan.held,
         migration: plan.migration.as_ref(),
         trial: plan.trial.as_ref(),
-        unscaled: unscaled(&applied.children, observed.at),
+        unscaled: unscaled(&applied.children, &observed.pods, observed.at),
         refused,
         failed,
         behind: validated.map(|validated| behind(observed, validated, &applied.children)).unwrap_or_default(),
-        giving: !plan.giving.is_empty(),
+        waiting: !plan.waiting.is_empty(),
         groups,
         gateway,
         pods,
@@ -191,14 +191,15 @@ fn workloads(
     (groups.into_values().collect(), gateway)
 }
 
-/// Why the autoscaler has not been able to tell how many pods are needed, for longer than pods take to be measured. It rests where none are wanted.
-fn unscaled(children: &[Live], now: Timestamp) -> Option<&str> {
+/// Why the autoscaler has not been able to tell how many pods are needed, for longer than the newest pod takes to be measured. It rests where none are wanted.
+fn unscaled<'a>(children: &'a [Live], pods: &[ObservedPod], now: Timestamp) -> Option<&'a str> {
     let mut children = children.iter();
     let live = children.find(|live| live.reference.kind == ChildKind::HorizontalPodAutoscaler)?;
     let conditions = live.object.data.pointer("/status/conditions")?.as_array()?;
     let active = conditions.iter().find(|one| one["type"] == "ScalingActive" && one["status"] == "False")?;
     let since: Timestamp = active["lastTransitionTime"].as_str()?.parse().ok()?;
     let reason = active["reason"].as_str().filter(|reason| *reason != "ScalingDisabled")?;
+    let since = pods.iter().map(|pod| pod.created).chain([since]).max()?;
     (now.duration_since(since) > MEASURED_MAX).then_some(reason)
 }
 

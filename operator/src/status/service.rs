@@ -289,7 +289,7 @@ fn unapplied(facts: &Facts<'_>, wanted: &str) -> (&'static str, String) {
         (Some(Held::Secrets), ..) => ("SecretMissing", "a Secret is missing"),
         (_, Some(why), _) => ("ApplyFailed", why.as_str()),
         (_, None, Some(why)) => ("Applying", why.as_str()),
-        (_, None, None) if facts.giving => ("Applying", "its pods serve what those of other groups are taking over"),
+        (_, None, None) if facts.waiting => ("Applying", "its pods serve what those of other groups are taking over"),
         (_, None, None) => ("Applying", "it is being written"),
     };
     (reason, format!("{what} is not applied: {why}"))

@@ -448,9 +448,10 @@ fn a_gateway_that_lags_or_fails_is_told() {
 
 #[test]
 fn an_autoscaler_that_cannot_work_is_told_after_a_while() {
-    let degraded = |reason: &str, seconds: i64| {
+    let degraded = |reason: &str, seconds: i64, age: i64| {
         let mut observed = observed_with(|spec| spec["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 10 }));
         settle(&mut observed);
+        observed.pods.iter_mut().for_each(|pod| pod.created = Timestamp::from_second(now().as_second() - age).unwrap());
         let is_scaler = |live: &&mut crate::child::Live| live.reference.kind == ChildKind::HorizontalPodAutoscaler;
         let live = observed.children.iter_mut().find(is_scaler).unwrap();
         let mut object = (*live.object).clone();
@@ -462,7 +463,8 @@ fn an_autoscaler_that_cannot_work_is_told_after_a_while() {
         assert_eq!(says(&status, "Ready"), "True/Serving");
         says(&status, "Degraded")
     };
-    assert_eq!(degraded("FailedGetResourceMetric", 60), "False/AsExpected", "pods have to be measured first");
-    assert_eq!(degraded("FailedGetResourceMetric", 180), "True/AutoscalingInactive");
-    assert_eq!(degraded("ScalingDisabled", 180), "False/AsExpected", "no pods are wanted");
+    assert_eq!(degraded("FailedGetResourceMetric", 60, 180), "False/AsExpected", "pods have to be measured first");
+    assert_eq!(degraded("FailedGetResourceMetric", 180, 60), "False/AsExpected", "these, too");
+    assert_eq!(degraded("FailedGetResourceMetric", 180, 180), "True/AutoscalingInactive");
+    assert_eq!(degraded("ScalingDisabled", 180, 180), "False/AsExpected", "no pods are wanted");
 }

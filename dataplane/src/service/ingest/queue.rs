@@ -1,8 +1,11 @@
 //! The way in: bounds how many events wait, and makes them durable before they are accepted.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -11,6 +14,9 @@ use crate::{
     domain::price_event::PriceEvent,
     events::intake::{Intake, IntakeError},
 };
+
+/// How long a measurement tells how many events wait; after that nobody knows how many came elsewhere.
+const MEASURED_FOR: Duration = Duration::from_secs(60);
 
 /// Lets events in while there is room.
 pub struct IngestQueue {
@@ -26,6 +32,8 @@ pub struct IngestQueue {
 #[derive(Default)]
 struct Waiting {
     measured: u64,
+    /// When that was.
+    at: Option<Instant>,
     /// How often it was measured.
     measurements: u64,
     /// What came since the last measurement began.
@@ -43,7 +51,7 @@ pub struct Moment(u64);
 /// The queue at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueFigures {
-    /// Events that wait to be applied; none until it was measured.
+    /// Events that wait to be applied; none where that was not measured within a minute.
     pub waiting: Option<u64>,
     /// Events accepted since the start.
     pub accepted: u64,
@@ -153,14 +161,14 @@ impl Waiting {
         (self.measured + self.came).saturating_sub(self.went) + self.coming
     }
 
-    /// The same, but for the time before the first measurement: the log may hold more than came here.
+    /// The same, but for the time without a measurement: the log may hold more than came here.
     fn known(&self) -> Option<u64> {
-        (self.measurements > 0).then(|| self.now())
+        self.at.is_some_and(|at| at.elapsed() < MEASURED_FOR).then(|| self.now())
     }
 
     /// What was measured; `before` it began, so much had come.
     fn set(&mut self, measured: u64, before: u64) {
-        (self.measured, self.went) = (measured, 0);
+        (self.measured, self.went, self.at) = (measured, 0, Some(Instant::now()));
         self.came -= before;
         self.measurements += 1;
     }
@@ -205,6 +213,8 @@ mod tests {
         assert_eq!(waiting.now(), 450, "what came while it was measured is counted until the next time");
         waiting.set(450, waiting.came);
         waiting.go(450, Moment(waiting.measurements));
-        assert_eq!(waiting.now(), 0);
+        assert_eq!((waiting.now(), waiting.known()), (0, Some(0)));
+        waiting.at = Instant::now().checked_sub(MEASURED_FOR);
+        assert_eq!(waiting.known(), None, "it was measured long ago");
     }
 }

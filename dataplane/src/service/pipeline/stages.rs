@@ -112,7 +112,7 @@ impl Pipeline {
 
     /// Whether what an order holds of a product is nobody's: the order has ended or is gone, or went on without this product. Once it is so it
     /// stays so.
-    async fn is_stray(&self, product: &Key, order: &Key) -> Result<bool, ServiceError> {
+    pub(super) async fn is_stray(&self, product: &Key, order: &Key) -> Result<bool, ServiceError> {
         Ok(self.case(order).await?.is_none_or(|case| {
             let progress = &case.progress;
             let dropped = progress.stage != Stage::Orders && !wanted(&case).contains_key(product);

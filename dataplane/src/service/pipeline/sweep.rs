@@ -96,7 +96,9 @@ impl Pipeline {
             let page = due(products, "held_since", before, start).await?;
             for product in page.records {
                 for order in stock::held_before(products.schema(), &product.values, before) {
-                    if self.give_back_stray(&product.key, &order).await? {
+                    // nearly all are somebody's; a product that thousands of orders hold is large, and who works on them waits for their turn at it
+                    let stray = self.is_stray(&product.key, &order).await?;
+                    if stray && self.give_back_stray(&product.key, &order).await? {
                         tracing::warn!(product = %product.key, %order, "a hold that was left over is given back");
                     }
                 }

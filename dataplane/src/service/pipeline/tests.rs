@@ -175,6 +175,21 @@ async fn a_worker_that_stood_still_has_no_effect_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_takes_no_turn_at_a_product_whose_holds_are_somebodys() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    let lamp = "lamp".parse().unwrap();
+    let turn = shop.pipeline.turns.at(&lamp).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let swept = tokio::time::timeout(Duration::from_secs(10), shop.pipeline.sweep_holds(Duration::ZERO));
+    swept.await.expect("it does not wait for the turn").unwrap();
+    drop(turn);
+    assert_eq!(shop.stock("lamp").await, 3, "it is held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_was_called_off_while_its_worker_stood_still_is_not_charged() {
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;

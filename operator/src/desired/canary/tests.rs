@@ -423,5 +423,15 @@ fn while_the_stores_are_away_from_all_a_canary_is_waited_for() {
     (pod.ready, pod.report) = (false, None);
     away(&mut observed, true);
     later(&mut observed, 3_600);
-    assert!(matches!(planned(&observed).trial, Some(Trial::Running(_))), "it was watched already");
+    assert!(matches!(look(&mut observed), Some(Trial::Running(_))), "it was watched already");
+    away(&mut observed, false);
+    later(&mut observed, 149);
+    assert!(matches!(look(&mut observed), Some(Trial::Running(_))), "and begins anew");
+
+    let mut observed = changed();
+    look(&mut observed);
+    away(&mut observed, true);
+    observed.pods[0].report.as_mut().unwrap().backends.iter_mut().for_each(|backend| backend.reachable = true);
+    later(&mut observed, 151);
+    assert!(matches!(look(&mut observed), Some(Trial::Failed(_))), "one of the others reaches it");
 }

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     child::{Live, annotation},
     desired::Target,
-    observe::{ObservedPod, report::RequestsReport},
+    observe::{
+        ObservedPod,
+        report::{PodReport, RequestsReport},
+    },
     validate::Group,
 };
 
@@ -108,8 +111,8 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     let rest = rest(target, group);
     let stores_away = ready.is_none() && lack_a_store(target, &rest);
     if stores_away && passed(record.asked, now) > POSTPONED {
-        // No pod could become ready now: that is not the change's fault, and its time begins when they are back.
-        record.asked = Some(now.as_second());
+        // No pod could become ready now: that is not the change's fault, and it begins anew when they are back.
+        record = Record { asked: Some(now.as_second()), ..Record::default() };
     }
     if record.since.is_none() {
         return match (ready, hopeless(pod, ours, passed(record.asked, now), now)) {
@@ -175,14 +178,15 @@ fn hopeless(pod: Option<&ObservedPod>, live: Option<&Live>, waited: SignedDurati
     late.then(|| format!("was not ready within {} s{}", START_MAX.as_secs(), why()))
 }
 
-/// Whether some of these pods cannot reach a store, without which none becomes ready.
+/// Whether none of these pods reaches some store, without which a pod does not become ready.
 fn lack_a_store(target: &Target<'_>, pods: &[&ObservedPod]) -> bool {
-    let is_store = |name: &str| {
-        let mut backends = target.settings().backends.iter().filter(|backend| backend.name == name);
-        backends.any(|backend| matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }))
+    let reports: Vec<&PodReport> = pods.iter().filter_map(|pod| pod.report.as_ref()).collect();
+    let is_away = |name: &str| {
+        let lacks = |report: &&PodReport| report.backends.iter().any(|one| one.name == name && !one.reachable);
+        !reports.is_empty() && reports.iter().all(lacks)
     };
-    let backends = pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
-    backends.into_iter().any(|backend| !backend.reachable && is_store(&backend.name))
+    let is_store = |kind: &BackendKind| matches!(kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
+    target.settings().backends.iter().any(|backend| is_store(&backend.kind) && is_away(&backend.name))
 }
 
 /// Why the Deployment cannot make its pods.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use crds::{
     annotations::{REPLICAS_BEFORE_DRAIN, RESTARTED_AT},
     service::FlyweightService,
@@ -30,7 +30,7 @@ pub async fn pause(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 /// # Errors
 /// There is no such service, or the API server refuses.
 pub async fn resume(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
-    let Some(found) = cluster.services(Some(service)).await?.pop() else { bail!("no FlyweightService {service}") };
+    let found = cluster.service(service).await?;
     let mut spec = json!({ "paused": false });
     // unless somebody has brought pods back since
     let drained = found.annotations().get(REPLICAS_BEFORE_DRAIN).filter(|_| found.spec.replicas == Some(0)).cloned();
@@ -59,13 +59,12 @@ pub async fn restart(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 /// Takes one pod away, or all, and waits until they have finished what they began.
 ///
 /// # Errors
-/// There is no such service or pod, it is paused, a disruption budget does not allow it now, or it takes longer than the deadline.
+/// There is no such service or pod, all of a paused service shall go, a disruption budget does not allow it now, or it takes longer than the deadline.
 pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
     let Drain { service, pod, timeout } = args;
+    // one pod may go from a service that is paused, and comes back
     let found = match pod {
-        Some(_) => {
-            cluster.services(Some(service)).await?.pop().with_context(|| format!("no FlyweightService {service}"))?
-        }
+        Some(_) => cluster.service(service).await?,
         None => moving(cluster, service).await?,
     };
     match pod {
@@ -95,7 +94,7 @@ pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
 
 /// The service, unless it is paused: nothing would come of what is asked for.
 async fn moving(cluster: &Cluster, service: &str) -> anyhow::Result<FlyweightService> {
-    let Some(found) = cluster.services(Some(service)).await?.pop() else { bail!("no FlyweightService {service}") };
+    let found = cluster.service(service).await?;
     if found.spec.paused {
         bail!("{service} is paused, so its pods stay as they are: kubectl flyweight resume {service} first");
     }

@@ -93,6 +93,14 @@ impl Cluster {
         }
     }
 
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// There is none, or the API server refuses or fails.
+    pub async fn service(&self, name: &str) -> anyhow::Result<FlyweightService> {
+        self.services(Some(name)).await?.pop().with_context(|| format!("no FlyweightService {name}"))
+    }
+
     /// The pools of the namespace.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Proves the operator on a control plane of this machine without nodes: crashes, faults of the API server, random changes, every field.
 #
-# usage: operator.sh [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|lost|steady|scale]...
+# usage: operator.sh [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|steady|lost|scale]...
 #        operator.sh traffic     1,000 requests a second through everything that replaces pods, on a cluster of two nodes
 # With KUBECONFIG set, that cluster is used: no other operator may work in it.
-# The last three parts belong to --soak; scale measures the operator as it is shipped, in a release build.
+# The last two parts belong to --soak; scale measures the operator as it is shipped, in a release build.
 set -euo pipefail
 cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/lib.sh

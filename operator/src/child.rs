@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
 };
 use serde_json::Value;
 
@@ -166,7 +166,7 @@ pub struct Live {
 impl Live {
     /// The object under its kind.
     pub fn new(kind: ChildKind, object: Arc<DynamicObject>) -> Self {
-        Self { reference: ChildRef { kind, name: object.name_any() }, object: unpacked(object) }
+        Self { reference: ChildRef { kind, name: object.name_any() }, object: complete(kind, object) }
     }
 
     /// The value of an annotation.
@@ -182,11 +182,16 @@ pub fn pack(object: &mut DynamicObject) {
     }
 }
 
-fn unpacked(object: Arc<DynamicObject>) -> Arc<DynamicObject> {
-    match object.data.as_str().and_then(|text| serde_json::from_str(text).ok()) {
-        Some(data) => Arc::new(DynamicObject { types: object.types.clone(), metadata: object.metadata.clone(), data }),
-        None => object,
+/// The object unpacked, and with its type: in lists the API server leaves that out, and without it an object does not look like what was applied.
+fn complete(kind: ChildKind, object: Arc<DynamicObject>) -> Arc<DynamicObject> {
+    let unpacked = object.data.as_str().and_then(|text| serde_json::from_str(text).ok());
+    if unpacked.is_none() && object.types.is_some() {
+        return object;
     }
+    let DynamicObject { types, metadata, data } = Arc::unwrap_or_clone(object);
+    let resource = kind.resource();
+    let types = types.unwrap_or(TypeMeta { api_version: resource.api_version, kind: resource.kind });
+    Arc::new(DynamicObject { types: Some(types), metadata, data: unpacked.unwrap_or(data) })
 }
 
 /// Whether the object belongs to the service with this uid and name: it says so, or it is an orphan. That is what the operator made for a service of this
@@ -252,7 +257,11 @@ mod tests {
         pack(&mut packed);
         pack(&mut packed);
         assert!(packed.data.is_string());
-        assert_eq!(*Live::new(ChildKind::Service, Arc::new(packed)).object, whole);
+        assert_eq!(*Live::new(ChildKind::Service, Arc::new(packed.clone())).object, whole);
         assert_eq!(*Live::new(ChildKind::Service, Arc::new(whole.clone())).object, whole);
+        for mut listed in [packed, whole.clone()] {
+            listed.types = None;
+            assert_eq!(*Live::new(ChildKind::Service, Arc::new(listed)).object, whole, "lists leave types out");
+        }
     }
 }

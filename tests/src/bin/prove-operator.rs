@@ -5,10 +5,21 @@ use harness::operator::{
     scenario::Stage, steady, transitions,
 };
 
-const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|lost|steady|scale]...";
-const CI: [&str; 10] =
-    ["plugin", "certificates", "migrations", "rights", "drift", "crash", "faults", "fields", "transitions", "lease"];
-const SOAK: [&str; 3] = ["lost", "steady", "scale"];
+const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|steady|lost|scale]...";
+const CI: [&str; 11] = [
+    "plugin",
+    "certificates",
+    "migrations",
+    "rights",
+    "drift",
+    "crash",
+    "faults",
+    "fields",
+    "transitions",
+    "lease",
+    "steady",
+];
+const SOAK: [&str; 2] = ["lost", "scale"];
 
 #[tokio::main]
 async fn main() {
@@ -50,11 +61,11 @@ async fn main() {
     if has("crash") || has("faults") {
         faults_and_crashes(&proof, has("crash"), has("faults")).await;
     }
-    if has("lost") {
-        lost::run(&proof).await;
-    }
     if has("steady") {
         steady::run(&proof).await;
+    }
+    if has("lost") {
+        lost::run(&proof).await;
     }
     if has("scale") {
         scale::run(&proof).await;

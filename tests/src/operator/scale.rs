@@ -1,6 +1,9 @@
 //! A thousand services in one operator: how long until all are reconciled, in how much memory, and how much CPU it takes to keep them.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use serde_json::json;
@@ -19,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 const MEMORY_MAX: u64 = 150 << 20;
 const CREATE_AT_ONCE: usize = 16;
 const GIVE_UP: Duration = Duration::from_secs(600);
-const CPU_OVER: Duration = Duration::from_secs(60);
+const CPU_OVER: Duration = Duration::from_secs(240);
 /// How long it must have written nothing to be at rest; longer than figures may wait.
 const QUIET: Duration = Duration::from_secs(35);
 const WRITES: &str = "flyweight_operator_writes_total";
@@ -60,9 +63,7 @@ pub async fn run(proof: &Proof) {
     .await;
     let took = start.elapsed();
     let memory = told(&operator, &format!("reconciled in {} s", took.as_secs())).await;
-    for (labels, writes) in operator.counters(WRITES).await.unwrap_or_default() {
-        println!("     {writes} {labels}");
-    }
+    let made = tell_writes(&operator, &HashMap::default()).await;
     assert!(memory < MEMORY_MAX, "{} MiB", memory >> 20);
     assert!(took < WITHIN, "it took {} s", took.as_secs());
     proof.holds("all reconciled within 120 s and 150 MiB");
@@ -71,6 +72,7 @@ pub async fn run(proof: &Proof) {
     tokio::time::sleep(CPU_OVER).await;
     let share = (operator.cpu_time() - before).as_secs_f64() / at.elapsed().as_secs_f64();
     let memory = told(&operator, &format!("at rest: {:.1} % of one core", share * 100.0)).await;
+    tell_writes(&operator, &made).await;
     assert_eq!(operator.counted(WRITES).await, writes, "it wrote at rest");
     assert!(memory < MEMORY_MAX, "{} MiB", memory >> 20);
     assert!(share < 0.02, "{:.1} % CPU at rest", share * 100.0);
@@ -90,6 +92,19 @@ async fn told(operator: &Operator, what: &str) -> u64 {
         operator.cpu_time().as_secs_f64()
     );
     memory
+}
+
+/// Prints how many writes there were since, by kind, and returns how many there are.
+async fn tell_writes(operator: &Operator, since: &HashMap<String, f64>) -> HashMap<String, f64> {
+    let now: HashMap<String, f64> = operator.counters(WRITES).await.unwrap_or_default().into_iter().collect();
+    let mut more: Vec<(&String, f64)> =
+        now.iter().map(|(labels, writes)| (labels, writes - since.get(labels).copied().unwrap_or_default())).collect();
+    more.retain(|(_, writes)| *writes > 0.0);
+    more.sort_by(|a, b| a.0.cmp(b.0));
+    for (labels, writes) in more {
+        println!("     {writes} {labels}");
+    }
+    now
 }
 
 /// Waits until it has written nothing for a while: controllers follow what it made, and it tells what came of it.

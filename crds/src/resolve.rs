@@ -103,6 +103,7 @@ pub fn resolve(
         autoscaling: _,
         disruption: _,
         network_policy: _,
+        egress_ports: _,
         paused: _,
     } = service.spec.clone();
     let pools: Vec<PoolSettings> = resolved.into_iter().map(|(_, pool)| pool).collect();

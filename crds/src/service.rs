@@ -101,6 +101,10 @@ pub struct ServiceSpec {
     /// Whether a NetworkPolicy lets only the needed traffic to the pods. Hot.
     #[serde(default)]
     pub network_policy: bool,
+    /// The TCP ports that the NetworkPolicy lets pods out to, beside those of each other: of the stores and brokers, of the payment provider and of webhooks, as their own pods or hosts have them. Left out, all. Hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set")))]
+    pub egress_ports: Option<Vec<u16>>,
     /// Logs. Hot.
     #[serde(default)]
     pub observability: Observability,

@@ -109,6 +109,7 @@ async fn forget(context: &Context) {
             living.extend(pools.iter().filter_map(|one| one.uid()));
             living.extend(tiers.iter().filter_map(|one| one.uid()));
             context.memory.retain(&living);
+            caches.forget_children();
             context.shares.retain(|namespace, name| {
                 services.iter().any(|one| one.name_any() == name && one.namespace().as_deref() == Some(namespace))
             });

@@ -31,8 +31,13 @@ mod writer;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::args::{Args, Command};
+
+// Lists of thousands of objects are many short allocations. In a profile of a thousand services the C library's allocator took a quarter of all time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {

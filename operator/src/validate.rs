@@ -38,6 +38,8 @@ pub struct Validated {
     pub max_unavailable: u32,
     /// Whether traffic is restricted.
     pub network_policy: bool,
+    /// The TCP ports that the policy lets pods out to; none for all.
+    pub egress_ports: Option<Vec<u16>>,
     /// Who issues the certificate of the API; none where the Secret is made by others.
     pub issuer: Option<IssuerRef>,
     /// Whether children stay as they are.
@@ -125,6 +127,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
         autoscaling: spec.autoscaling,
         max_unavailable: spec.disruption.max_unavailable,
         network_policy: spec.network_policy,
+        egress_ports: spec.egress_ports,
         issuer,
         paused: spec.paused,
         secrets,

@@ -60,7 +60,7 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// How often a list is read anew, so that a lost event is made good within half a minute.
 const ANEW_EVERY: Duration = Duration::from_secs(20);
 /// The same for each object that it holds, where that is more: reading must stay cheap.
-const ANEW_PER_OBJECT: Duration = Duration::from_millis(50);
+const ANEW_PER_OBJECT: Duration = Duration::from_millis(100);
 /// Up to so much more, so that the kinds are not read all at once.
 const ANEW_SPREAD: f64 = 0.2;
 
@@ -194,6 +194,7 @@ impl Links {
 
     async fn pass_on<K: Watched>(&self, found: &[(Arc<K>, News)]) {
         for (object, news) in found {
+            object.note(&self.caches);
             for request in object.requests(*news, &self.caches) {
                 self.wake.send(request).await;
             }
@@ -236,6 +237,9 @@ fn until_anew(objects: usize) -> Duration {
 trait Watched: ResourceExt {
     /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of what they say.
     fn requests(&self, news: News, caches: &Caches) -> Vec<Request>;
+
+    /// Takes down by what else than its name it is looked for.
+    fn note(&self, _: &Caches) {}
 
     /// Drops what nobody reads, to save memory.
     fn strip(&mut self) {
@@ -300,6 +304,10 @@ impl Watched for Pod {
 }
 
 impl Watched for DynamicObject {
+    fn note(&self, caches: &Caches) {
+        caches.note_child(self);
+    }
+
     fn strip(&mut self) {
         keep(self.managed_fields_mut());
         pack(self);

@@ -1,7 +1,10 @@
 //! NetworkPolicy: only the needed traffic. Clients of the namespace reach the API, through the gateway alone where there is one; whoever scrapes reaches the
-//! admin port, which holds no data. Stores are named in Secrets that the operator never reads, so the way out stays open for TCP, and for DNS.
+//! admin port, which holds no data. Stores are named in Secrets that the operator never reads: the way out is open for DNS, and for TCP to the ports that the
+//! service names, or to all.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
 
 use super::{Component, Target, service};
 use crate::child::{Child, ChildKind, ChildRef, label};
@@ -13,13 +16,10 @@ pub(super) fn children(target: &Target<'_>) -> Vec<Child> {
     let content = json!({ "spec": {
         "podSelector": { "matchLabels": pods },
         "policyTypes": ["Egress", "Ingress"],
+        "egress": egress(target, &pods),
         "ingress": [
             api(if is_closed(target) { json!({ "matchLabels": target.selector(Component::Gateway) }) } else { json!({}) }),
             { "ports": [{ "port": 9090, "protocol": "TCP" }] },
-        ],
-        "egress": [
-            { "ports": [{ "port": 53, "protocol": "UDP" }] },
-            { "ports": [{ "port": 1, "endPort": 65535, "protocol": "TCP" }] },
         ],
     }});
     let all =
@@ -33,6 +33,19 @@ pub(super) fn children(target: &Target<'_>) -> Vec<Child> {
         target.child(ChildKind::NetworkPolicy, gateway_name(target), Component::Gateway, json!({}), content)
     });
     [all].into_iter().chain(gateway).collect()
+}
+
+/// Where pods with these labels may connect to.
+fn egress(target: &Target<'_>, pods: &Map<String, Value>) -> Value {
+    let dns = json!({ "ports": [{ "port": 53, "protocol": "UDP" }] });
+    let Some(ports) = &target.validated.egress_ports else {
+        return json!([dns, { "ports": [{ "port": 1, "endPort": 65535, "protocol": "TCP" }] }]);
+    };
+    // an answer that is too long for UDP comes by TCP
+    let ports = BTreeSet::from_iter([53].iter().chain(ports));
+    let ports: Vec<Value> = ports.into_iter().map(|port| json!({ "port": port, "protocol": "TCP" })).collect();
+    let each_other = json!({ "to": [{ "podSelector": { "matchLabels": pods } }] });
+    json!([dns, { "ports": ports }, each_other])
 }
 
 /// From these pods of the namespace to the API.
@@ -55,6 +68,7 @@ fn is_closed(target: &Target<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::{
+        child::APP,
         desired::{Plan, plan},
         fixture::{apply, observed_with, settle},
         observe::{Observed, ObservedPod},
@@ -81,6 +95,26 @@ mod tests {
         let rule = &policy.body["spec"]["ingress"][0];
         assert_eq!(rule["ports"][0]["port"], 8080);
         Some(rule["from"][0]["podSelector"].clone())
+    }
+
+    #[test]
+    fn pods_get_out_to_the_ports_that_are_named_and_to_each_other() {
+        let egress = |ports: Value| {
+            let mut observed = observed_with(|spec| {
+                spec["networkPolicy"] = json!(true);
+                spec["egressPorts"] = ports;
+            });
+            let plan = look(&mut observed);
+            let policy = plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
+            policy.body["spec"]["egress"].clone()
+        };
+        let dns = json!({ "ports": [{ "port": 53, "protocol": "UDP" }] });
+        let all = json!({ "ports": [{ "port": 1, "endPort": 65535, "protocol": "TCP" }] });
+        assert_eq!(egress(Value::Null), json!([dns, all]));
+        let tcp = |port: u16| json!({ "port": port, "protocol": "TCP" });
+        let own = json!({ "matchLabels": { label::NAME: APP, label::INSTANCE: "shop" } });
+        let named = json!([dns, { "ports": [tcp(53), tcp(3306), tcp(6379)] }, { "to": [{ "podSelector": own }] }]);
+        assert_eq!(egress(json!([6379, 3306])), named);
     }
 
     #[test]

@@ -129,6 +129,12 @@ fn pods() -> Vec<Change> {
         of_child(SHOP, "gateway/replicas", json!(2), gateway, "spec/replicas"),
         of_child(SHOP, "disruption/maxUnavailable", json!(2), budget, "spec/maxUnavailable"),
         change(SHOP, "networkPolicy", json!(false), Child("networkpolicies/shop", "", Value::Null)),
+        change(
+            SHOP,
+            "egressPorts",
+            json!([3306]),
+            Child("networkpolicies/shop", "spec/egress/1/ports/1/port", json!(3306)),
+        ),
         of_child(SHOP, "autoscaling/minReplicas", json!(3), scaler, "spec/minReplicas"),
         of_child(SHOP, "autoscaling/maxReplicas", json!(9), scaler, "spec/maxReplicas"),
         of_child(SHOP, "autoscaling/targetCpuPercent", json!(71), scaler, TARGET_CPU),

@@ -125,13 +125,20 @@ impl Fetch {
         None
     }
 
-    /// Lands what is left with the store's answer.
+    /// Lands what is left with the store's answer, and lets other replicas load.
     pub(super) async fn load(mut self) {
+        let lease = self.lease.take();
+        if !self.tickets.is_empty() {
+            self.load_tickets().await;
+        }
+        if let Some(lease) = lease {
+            lease.give_back().await;
+        }
+    }
+
+    async fn load_tickets(&mut self) {
         let inner = self.inner.clone();
         let tickets = std::mem::take(&mut self.tickets);
-        if tickets.is_empty() {
-            return;
-        }
         let keys: Vec<Key> = tickets.iter().map(|ticket| ticket.flight().key().clone()).collect();
         let count = keys.len();
         inner.counters.loads.add(count);
@@ -156,9 +163,6 @@ impl Fetch {
                 inner.counters.load_errors.add(count);
                 tickets.into_iter().for_each(|ticket| self.fail(ticket, &error));
             }
-        }
-        if let Some(lease) = self.lease {
-            lease.give_back().await;
         }
     }
 

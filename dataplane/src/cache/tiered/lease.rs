@@ -46,20 +46,33 @@ impl Fetch {
             };
             let mine: HashSet<String> =
                 keys.into_iter().zip(given).filter(|(_, given)| *given).map(|(key, _)| key).collect();
+            // who loaded meanwhile filled the tier before the lease was given back, and maybe after it was asked
+            let has_waited = wait > ASK_FIRST;
             if mine.len() == self.tickets.len() {
                 self.lease = Some(Lease { cache: layer.cache.clone(), keys: mine.into_iter().collect(), owner });
+                if has_waited {
+                    self.ask_again(layer).await;
+                }
                 return self.load().await;
             }
             if !mine.is_empty() {
-                let part = self.part(layer, mine, owner.clone());
+                let mut part = self.part(layer, mine, owner.clone());
+                if has_waited {
+                    part.ask_again(layer).await;
+                }
                 tokio::spawn(part.load());
             }
             sleep(wait).await;
             wait = (wait * 2).min(ASK_MAX);
-            let waiting = self.tickets.len();
-            self.ask(layer).await;
-            self.inner.counters.awaited.add(waiting - self.tickets.len());
+            self.ask_again(layer).await;
         }
+    }
+
+    /// Lands what another replica has loaded.
+    async fn ask_again(&mut self, layer: &SharedLayer) {
+        let waiting = self.tickets.len();
+        self.ask(layer).await;
+        self.inner.counters.awaited.add(waiting - self.tickets.len());
     }
 
     /// The part of this load whose keys were given.

@@ -53,6 +53,26 @@ async fn a_thousand_misses_on_four_replicas_are_one_load() {
 }
 
 #[tokio::test]
+async fn a_lease_that_comes_after_the_load_is_no_second_load() {
+    let world = world(2);
+    let loads = world.store.hold();
+    let first = read(&world.replicas[0]);
+    loads.reached().await;
+    let second = read(&world.replicas[1]);
+    // It has looked in the tier in vain, and asks for the lease once more: the first of these asks may have been before.
+    let leases = world.shared.hold_leases();
+    leases.reached().await;
+    leases.let_one_go();
+    leases.reached().await;
+    loads.let_one_go();
+    assert_eq!(first.await.unwrap(), 1);
+    until("the lease to be given back", async || world.shared.released.load(SeqCst) == 1).await;
+    leases.let_one_go();
+    assert_eq!(second.await.unwrap(), 1);
+    assert_eq!(world.store.loads(), 1);
+}
+
+#[tokio::test]
 async fn many_keys_are_shared_out() {
     let world = world(2);
     let keys: Vec<_> = (0..50).map(|n| key(&format!("k{n}"))).collect();

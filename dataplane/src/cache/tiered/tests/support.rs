@@ -43,7 +43,7 @@ pub struct Store {
     pub gate: Mutex<Option<Arc<Gate>>>,
 }
 
-/// Where loads stop with their answer in hand.
+/// Where loads stop with their answer in hand, or those who ask for a lease.
 pub struct Gate {
     pub reached: Semaphore,
     pub open: Semaphore,
@@ -55,6 +55,9 @@ pub struct Flaky {
     clock: Clock,
     pub failing: AtomicBool,
     pub trusted_ms: AtomicU64,
+    /// How often a lease was given back.
+    pub released: AtomicU64,
+    lease_gate: Mutex<Option<Arc<Gate>>>,
 }
 
 /// One replica's tiers of one pool.
@@ -183,7 +186,7 @@ impl Store {
 
     /// Holds up every load from now on.
     pub fn hold(&self) -> Arc<Gate> {
-        let gate = Arc::new(Gate { reached: Semaphore::new(0), open: Semaphore::new(0) });
+        let gate = Gate::closed();
         *self.gate.lock() = Some(gate.clone());
         gate
     }
@@ -205,8 +208,7 @@ impl Store {
                 let answers = keys.iter().map(|key| store.get(key)).collect();
                 let gate = store.gate.lock().clone();
                 if let Some(gate) = gate {
-                    gate.reached.add_permits(1);
-                    gate.open.acquire().await.unwrap().forget();
+                    gate.pass().await;
                 }
                 Ok(answers)
             })
@@ -215,14 +217,23 @@ impl Store {
 }
 
 impl Gate {
-    /// Waits for one more load to stop here.
+    fn closed() -> Arc<Self> {
+        Arc::new(Self { reached: Semaphore::new(0), open: Semaphore::new(0) })
+    }
+
+    /// Waits for one more to stop here.
     pub async fn reached(&self) {
         self.reached.acquire().await.unwrap().forget();
     }
 
-    /// Lets one load go on.
+    /// Lets one go on.
     pub fn let_one_go(&self) {
         self.open.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.reached.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
     }
 }
 
@@ -230,7 +241,15 @@ impl Flaky {
     pub fn new(clock: &Clock) -> Arc<Self> {
         let inner = Mutex::new(Arc::new(LocalShared::new(64 << 20, clock.clone())));
         let (failing, trusted_ms) = (AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { inner, clock: clock.clone(), failing, trusted_ms })
+        let released = AtomicU64::new(0);
+        Arc::new(Self { inner, clock: clock.clone(), failing, trusted_ms, released, lease_gate: Mutex::default() })
+    }
+
+    /// Holds up everybody who asks for a lease from now on.
+    pub fn hold_leases(&self) -> Arc<Gate> {
+        let gate = Gate::closed();
+        *self.lease_gate.lock() = Some(gate.clone());
+        gate
     }
 
     /// Forgets everything, fences too.
@@ -263,6 +282,10 @@ impl SharedCache for Flaky {
 
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
         tokio::task::yield_now().await;
+        let gate = self.lease_gate.lock().clone();
+        if let Some(gate) = gate {
+            gate.pass().await;
+        }
         let inner = self.inner.lock().clone();
         if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { inner.lease(keys, owner, keep_ms).await }
     }
@@ -271,6 +294,7 @@ impl SharedCache for Flaky {
         let inner = self.inner.lock().clone();
         if !self.failing.load(SeqCst) {
             inner.release(keys, owner).await;
+            self.released.fetch_add(1, SeqCst);
         }
     }
 

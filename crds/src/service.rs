@@ -56,6 +56,7 @@ pub mod security;
         { "rule": "!has(self.replicas) || self.replicas == 0 || self.replicas >= size(self.replicaGroups)", "message": "replicas must be 0, or at least 1 for each replica group", "fieldPath": ".replicas" },
         { "rule": "!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas", "message": "minReplicas must not exceed maxReplicas", "fieldPath": ".autoscaling" },
         { "rule": "!has(self.autoscaling) || self.autoscaling.minReplicas >= size(self.replicaGroups)", "message": "minReplicas must be at least 1 for each replica group", "fieldPath": ".autoscaling" },
+        { "rule": "!has(self.egressPorts) || self.networkPolicy", "message": "egressPorts are a NetworkPolicy's: set networkPolicy: true", "fieldPath": ".egressPorts" },
     ]))
 )]
 pub struct ServiceSpec {
@@ -101,7 +102,7 @@ pub struct ServiceSpec {
     /// Whether a NetworkPolicy lets only the needed traffic to the pods. Hot.
     #[serde(default)]
     pub network_policy: bool,
-    /// The TCP ports that the NetworkPolicy lets pods out to, beside those of each other: of the stores and brokers, of the payment provider and of webhooks, as their own pods or hosts have them. Left out, all. Hot.
+    /// The TCP ports of all stores and brokers, as their own pods or hosts have them: the NetworkPolicy lets pods out to these alone, to those of the payment provider and the webhook, and to each other. Left out, to all. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set")))]
     pub egress_ports: Option<Vec<u16>>,

@@ -322,6 +322,9 @@ fn a_service_keeps_its_bounds() {
             json!("1m"),
             "spec.pipeline.retry: initialDelay 1m must not exceed maxDelay 30s",
         ),
+        ("egressPorts", json!([]), "spec.egressPorts: name at least one port, or leave it out"),
+        ("egressPorts", json!([3306, 0]), "spec.egressPorts[1]: must be from 1 to 65535"),
+        ("egressPorts", json!([3306, 3306]), "spec.egressPorts[1]: 3306 is named twice"),
         ("gateway/healthCheck/interval", json!("0s"), "spec.gateway.healthCheck.interval: must be more than 0s"),
         (
             "replicaGroups/0/resources/requests/gpu",

@@ -188,10 +188,12 @@ fn complete(kind: ChildKind, object: Arc<DynamicObject>) -> Arc<DynamicObject> {
     if unpacked.is_none() && object.types.is_some() {
         return object;
     }
-    let DynamicObject { types, metadata, data } = Arc::unwrap_or_clone(object);
-    let resource = kind.resource();
-    let types = types.unwrap_or(TypeMeta { api_version: resource.api_version, kind: resource.kind });
-    Arc::new(DynamicObject { types: Some(types), metadata, data: unpacked.unwrap_or(data) })
+    let types = object.types.clone().unwrap_or_else(|| {
+        let ApiResource { api_version, kind, .. } = kind.resource();
+        TypeMeta { api_version, kind }
+    });
+    let data = unpacked.unwrap_or_else(|| object.data.clone());
+    Arc::new(DynamicObject { types: Some(types), metadata: object.metadata.clone(), data })
 }
 
 /// Whether the object belongs to the service with this uid and name: it says so, or it is an orphan. That is what the operator made for a service of this

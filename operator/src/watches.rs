@@ -59,7 +59,7 @@ const PAGE: u32 = 100;
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// How often a list is read anew, so that a lost event is made good within half a minute.
 const ANEW_EVERY: Duration = Duration::from_secs(20);
-/// The same for each object that it holds, where that is more: reading must stay cheap.
+/// The same for each object that it holds, where that is more, from 200 objects on: reading must stay cheap.
 const ANEW_PER_OBJECT: Duration = Duration::from_millis(100);
 /// Up to so much more, so that the kinds are not read all at once.
 const ANEW_SPREAD: f64 = 0.2;
@@ -238,7 +238,7 @@ trait Watched: ResourceExt {
     /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of what they say.
     fn requests(&self, news: News, caches: &Caches) -> Vec<Request>;
 
-    /// Takes down by what else than its name it is looked for.
+    /// Takes down whom it belongs to, where it is looked for by that.
     fn note(&self, _: &Caches) {}
 
     /// Drops what nobody reads, to save memory.

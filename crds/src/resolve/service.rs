@@ -34,6 +34,7 @@ pub(super) fn check(service: &Named<ServiceSpec>, report: &mut Report<'_>) {
     report.ensure(!spec.image.is_empty(), "spec.image", "must not be empty");
     report.ensure(!spec.pool_refs.is_empty(), "spec.poolRefs", "name at least one pool");
     scaling(spec, report);
+    egress(spec, report);
     durations(spec, report);
     origins(spec, report);
     if let Some(tls) = &spec.security.tls {
@@ -72,6 +73,17 @@ fn scaling(spec: &ServiceSpec, report: &mut Report<'_>) {
         "spec.autoscaling.targetCpuPercent",
         "must be from 1 to 100 percent",
     );
+}
+
+fn egress(spec: &ServiceSpec, report: &mut Report<'_>) {
+    let Some(ports) = &spec.egress_ports else { return };
+    report.ensure(spec.network_policy, "spec.egressPorts", "are a NetworkPolicy's: set networkPolicy: true");
+    report.ensure(!ports.is_empty(), "spec.egressPorts", "name at least one port, or leave it out");
+    for (index, port) in ports.iter().enumerate() {
+        let path = format!("spec.egressPorts[{index}]");
+        report.ensure(*port > 0, path.clone(), "must be from 1 to 65535");
+        report.ensure(!ports[..index].contains(port), path, format!("{port} is named twice"));
+    }
 }
 
 fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {

@@ -41,11 +41,23 @@ fn egress(target: &Target<'_>, pods: &Map<String, Value>) -> Value {
     let Some(ports) = &target.validated.egress_ports else {
         return json!([dns, { "ports": [{ "port": 1, "endPort": 65535, "protocol": "TCP" }] }]);
     };
+    let pipeline = &target.settings().pipeline;
+    let payments = pipeline.payments.http.as_ref().map(|http| http.url.as_str());
+    let called = [payments, pipeline.notifications.webhook_url.as_deref()].into_iter().flatten().filter_map(port_of);
     // an answer that is too long for UDP comes by TCP
-    let ports = BTreeSet::from_iter([53].iter().chain(ports));
+    let ports: BTreeSet<u16> = called.chain(ports.iter().copied()).chain([53]).collect();
     let ports: Vec<Value> = ports.into_iter().map(|port| json!({ "port": port, "protocol": "TCP" })).collect();
     let each_other = json!({ "to": [{ "podSelector": { "matchLabels": pods } }] });
     json!([dns, { "ports": ports }, each_other])
+}
+
+fn port_of(url: &str) -> Option<u16> {
+    let url: http::Uri = url.parse().ok()?;
+    url.port_u16().or(match url.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    })
 }
 
 /// From these pods of the namespace to the API.
@@ -115,6 +127,14 @@ mod tests {
         let own = json!({ "matchLabels": { label::NAME: APP, label::INSTANCE: "shop" } });
         let named = json!([dns, { "ports": [tcp(53), tcp(3306), tcp(6379)] }, { "to": [{ "podSelector": own }] }]);
         assert_eq!(egress(json!([6379, 3306])), named);
+        for (url, port) in [
+            ("https://pay.example.com/v1", Some(443)),
+            ("http://hooks:8081", Some(8081)),
+            ("http://hooks/a", Some(80)),
+            ("hooks", None),
+        ] {
+            assert_eq!(port_of(url), port, "{url}");
+        }
     }
 
     #[test]

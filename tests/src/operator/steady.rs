@@ -19,7 +19,7 @@ pub async fn run(proof: &Proof) {
     shop::make(&proof.api, &stage.namespace).await;
     // What the cluster's own controllers do to the children may come late, and is told.
     let mut since = (Instant::now(), stage.proxy.tried());
-    wait::until("a time without a write", STEADY * 3, async || {
+    wait::until(&format!("{} s without a write", steady.as_secs()), STEADY * 3, async || {
         let tried = stage.proxy.tried();
         if tried != since.1 || tried == 0 {
             since = (Instant::now(), tried);
@@ -41,6 +41,8 @@ async fn starts_again(stage: &Stage) {
         (stage.operator.deaths() > before.0 && looks >= 1.0).then_some(())
     })
     .await;
+    // pools and tiers are told of after it, and a second look may find more
+    stage.quiet().await;
     let tried = stage.proxy.attempts().into_iter().skip(before.1);
     let tried: Vec<String> = tried.map(|attempt| format!("{} {}", attempt.method, attempt.path)).collect();
     assert!(tried.is_empty(), "an operator that is started anew wrote {tried:?}");

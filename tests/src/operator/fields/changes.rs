@@ -129,11 +129,12 @@ fn pods() -> Vec<Change> {
         of_child(SHOP, "gateway/replicas", json!(2), gateway, "spec/replicas"),
         of_child(SHOP, "disruption/maxUnavailable", json!(2), budget, "spec/maxUnavailable"),
         change(SHOP, "networkPolicy", json!(false), Child("networkpolicies/shop", "", Value::Null)),
+        // the lowest but that of DNS, since they are in order
         change(
             SHOP,
             "egressPorts",
-            json!([3306]),
-            Child("networkpolicies/shop", "spec/egress/1/ports/1/port", json!(3306)),
+            json!([60]),
+            Child("networkpolicies/shop", "spec/egress/1/ports/1/port", json!(60)),
         ),
         of_child(SHOP, "autoscaling/minReplicas", json!(3), scaler, "spec/minReplicas"),
         of_child(SHOP, "autoscaling/maxReplicas", json!(9), scaler, "spec/maxReplicas"),
@@ -260,5 +261,6 @@ fn wrong() -> Vec<Change> {
         change(stores, "fields/city/role", json!("Intrinsic"), Refused("an encrypted field is never shared")),
         change(SHOP, "replicas", json!(1), Refused("replicas must be 0, or at least 1 for each replica group")),
         change(SHOP, "autoscaling/minReplicas", json!(9), Refused("minReplicas must not exceed maxReplicas")),
+        change(SHOP, "egressPorts", json!([0]), Refused("should be greater than or equal to 1")),
     ]
 }

@@ -59,7 +59,7 @@ async fn a_lease_that_comes_after_the_load_is_no_second_load() {
     let first = read(&world.replicas[0]);
     loads.reached().await;
     let second = read(&world.replicas[1]);
-    // It has looked in the tier in vain, and asks for the lease once more: the first of these asks may have been before.
+    // The second that asks for it from here on has looked in the tier in vain and waited: the first may be its first question of all.
     let leases = world.shared.hold_leases();
     leases.reached().await;
     leases.let_one_go();

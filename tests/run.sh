@@ -29,6 +29,8 @@ main() {
     tests/chart.sh
     step "suites: the data plane as a process, real servers, faults"
     cargo test --workspace --test suites -- --test-threads=2
+    step "the local cluster"
+    on_cluster tests/cluster.sh
     step "the operator on a real API server: crashes, faults, random changes, every field"
     on_cluster tests/operator.sh
     step "end to end: the whole system on a real Kubernetes"

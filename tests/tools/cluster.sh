@@ -51,7 +51,7 @@ main() {
 help() {
     cat <<TEXT
 usage: cluster.sh COMMAND
-  up [--nodes 1|2] [--control-plane-only]   start; returns at once if it is up and healthy
+  up [--nodes 1|2] [--control-plane-only]   start; returns at once if it is up and healthy, begins again if it is not
   down                                      end and remove everything, also after a crash
   status                                    what is up; exit code 0 only if it is healthy
   kubeconfig                                print the path of the administrator's kubeconfig
@@ -77,14 +77,12 @@ cluster_up() {
     [[ $nodes =~ ^[0-2]$ ]] || usage_error "--nodes takes 1 or 2"
     "$TOOLS_DIR/install.sh" --check kubernetes || exit
     "$TOOLS_DIR/install.sh" --check node || exit
-    # without the mark, the start was killed: begin again
-    if [[ -e $RUN/complete ]]; then
+    if in_use; then
         [[ $NODES == "$nodes" ]] || die "a cluster of $NODES nodes is up, $nodes are asked for: cluster.sh down first"
-        healthy || die "the cluster is up but not healthy: see cluster.sh status and logs, or cluster.sh down"
         ok "already up"
         return
     fi
-    remove_all # what a crash of the machine or of an earlier start left
+    remove_all # what a crash of the machine, of the cluster or of an earlier start left
     NODES=$nodes
     choose_prefix
     mkdir -p $RUN "$STATE"/{logs,etcd}
@@ -159,6 +157,12 @@ make_cgroup() {
             cat "$tree/cpuset.mems" >"$folder/cpuset.mems"
         done
     done
+}
+
+# A start that was killed leaves no mark. A mark may be left without the processes, or with some: then nobody can use it.
+in_use() {
+    [[ -e $RUN/complete && -n $(processes) ]] || return 1
+    wait_until 10 healthy || { note "the cluster that was up is not healthy: begin again" && return 1; }
 }
 
 nodes_ready() { [[ $(kubectl get nodes --no-headers 2>/dev/null | grep -c ' Ready ') == "$NODES" ]]; }

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, DynamicObject, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -43,6 +43,8 @@ pub struct Applied {
     pub outcome: Result<(), Error>,
     /// Whether to look again soon: something looks as if what was just done to it had not been.
     pub again: bool,
+    /// Whether anything was done.
+    pub changed: bool,
 }
 
 /// Carries out the plan, step by step, up to the first failure.
@@ -54,8 +56,8 @@ pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Appli
         Ok(again) => (Ok(()), again),
         Err(error) => (Err(error), false),
     };
-    step.announce().await;
-    Applied { children: children.into_values().collect(), outcome, again }
+    let changed = step.announce().await;
+    Applied { children: children.into_values().collect(), outcome, again, changed }
 }
 
 struct Step<'a> {
@@ -138,7 +140,8 @@ impl Step<'_> {
             None => self.not_foreign(&api, &child.reference).await?,
         };
         self.pace(&child.reference).await;
-        let parameters = PatchParams::apply(MANAGER).force();
+        // By force only what is known to be ours: what somebody else made since it was asked for is a conflict.
+        let parameters = PatchParams { force: before.is_some(), ..PatchParams::apply(MANAGER) };
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
@@ -171,8 +174,12 @@ impl Step<'_> {
     }
 
     /// A child that is not in the cache may still be there without its labels; then it must be ours. Returns its resource version.
+    ///
+    /// The answer comes from the API server's own cache, which is cheaper: a `put` does not trust that there is nothing.
     async fn not_foreign(&self, api: &Api<DynamicObject>, child: &ChildRef) -> Result<Option<String>, Error> {
-        let found = ask("get", child.kind.name(), &child.name, api.get_metadata_opt(&child.name)).await?;
+        let any = GetParams::any();
+        let question = api.get_metadata_opt_with(&child.name, &any);
+        let found = ask("get", child.kind.name(), &child.name, question).await?;
         match found {
             Some(found) if !is_child_of(&found, &self.observed.uid, &self.observed.name) => {
                 Err(Error::Foreign { object: format!("{} {}", child.kind.name(), child.name) })
@@ -285,13 +292,15 @@ impl Step<'_> {
         self.done.lock().entry(what).or_default().push(to);
     }
 
-    /// One event for all that was done in one way: each costs as much as a child.
-    async fn announce(&self) {
+    /// One event for all that was done in one way: each costs as much as a child. Whether anything was done.
+    async fn announce(&self) -> bool {
         let done = std::mem::take(&mut *self.done.lock());
+        let any = !done.is_empty();
         for (reason, objects) in done {
             let note = format!("{reason} {}", objects.join(", "));
             self.context.events.normal(&self.observed.reference(), reason, note).await;
         }
+        any
     }
 }
 

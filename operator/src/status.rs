@@ -70,6 +70,11 @@ pub async fn report(
     let share = Share::new(observed, &facts, &status);
     let settled = find(&status.conditions, "Progressing").is_some_and(|one| one.status == "False");
     let changed = context.shares.put(&observed.namespace, &observed.name, share);
+    let is_new = former.conditions.is_empty() && context.memory.may_report(&observed.uid, Duration::MAX);
+    if is_new && applied.changed && applied.outcome.is_ok() {
+        // What controllers make of new children is told with them, not in another status a moment later.
+        context.memory.reported(&observed.uid);
+    }
     let published = publish(&*observed.service, &former, &status, context).await?;
     if published == Published::Written {
         announce(observed, &former.conditions, &status.conditions, plan, context).await;

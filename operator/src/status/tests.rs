@@ -39,7 +39,7 @@ fn status_after(observed: &Observed, outcome: Result<(), Error>) -> ServiceStatu
             }
         }
     }
-    let applied = Applied { children, outcome, again: false };
+    let applied = Applied { children, outcome, again: false, changed: false };
     let facts = facts::gather(observed, &verdict, &plan, &applied);
     service::status(&facts, observed, &[])
 }

@@ -2,6 +2,7 @@
 //!
 //! A control plane without nodes is enough: what is looked at are the objects. `tests/operator.sh` brings one up.
 
+pub mod account;
 pub mod api;
 pub mod certificates;
 pub mod crash;

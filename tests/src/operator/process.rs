@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use super::api::http_client;
 use crate::{process, server::free_port};
 
@@ -46,8 +48,8 @@ pub struct Options<'a> {
     pub identity: &'a str,
     /// The seconds of its Lease.
     pub lease_seconds: u16,
-    /// Whether it goes to the cluster of `KUBECONFIG` without a stop at `base`, as one that is deployed.
-    pub direct: bool,
+    /// The certificate of the API server's authority, as a kubeconfig has it; none for plain HTTP.
+    pub authority: Option<&'a str>,
     /// The token of its account; none where whoever starts it has all rights.
     pub token: Option<&'a str>,
     /// The program; none for the one that is built with this.
@@ -57,7 +59,7 @@ pub struct Options<'a> {
 impl<'a> Options<'a> {
     /// As most are started.
     pub fn new(base: &'a str, namespace: &'a str, identity: &'a str) -> Self {
-        Self { base, namespace, identity, lease_seconds: 10, direct: false, token: None, program: None }
+        Self { base, namespace, identity, lease_seconds: 10, authority: None, token: None, program: None }
     }
 }
 
@@ -68,7 +70,7 @@ impl Operator {
     /// It cannot be started.
     pub fn start(options: &Options<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        let kubeconfig = (!options.direct).then(|| write_kubeconfig(dir.path(), options.base, options.token));
+        let kubeconfig = write_kubeconfig(dir.path(), options);
         let Options { namespace, identity, lease_seconds, .. } = options;
         let program = options.program.map_or_else(program, Path::to_path_buf);
         let (namespace, identity, seconds) =
@@ -81,7 +83,7 @@ impl Operator {
             port.store(free_port(), Ordering::Relaxed);
             let mut command = Command::new(&program);
             command
-                .envs(kubeconfig.iter().map(|path| ("KUBECONFIG", path)))
+                .env("KUBECONFIG", &kubeconfig)
                 .args(["run", "--log-level", "warn", "--lease-seconds", &seconds, "--identity", &identity])
                 .args(["--namespace", &namespace, "--lease-namespace", &namespace])
                 .args(["--admin-port", &port.load(Ordering::Relaxed).to_string()]);
@@ -203,14 +205,22 @@ fn launch(command: &Command, log: Log) -> Child {
     child
 }
 
-fn write_kubeconfig(dir: &Path, base: &str, token: Option<&str>) -> PathBuf {
+fn write_kubeconfig(dir: &Path, options: &Options<'_>) -> PathBuf {
     let path = dir.join("kubeconfig");
-    let user = token.map(|token| format!(" token: \"{token}\" ")).unwrap_or_default();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{ name: c, cluster: {{ server: \"{base}\" }} }}]\nusers: [{{ name: u, user: {{{user}}} }}]\n\
-         contexts: [{{ name: x, context: {{ cluster: c, user: u }} }}]\ncurrent-context: x\n"
-    );
-    std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut cluster = json!({ "server": options.base });
+    if let Some(authority) = options.authority {
+        cluster["certificate-authority-data"] = json!(authority);
+    }
+    let user = options.token.map_or_else(|| json!({}), |token| json!({ "token": token }));
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "c", "cluster": cluster }],
+        "users": [{ "name": "u", "user": user }],
+        "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+        "current-context": "x",
+    });
+    std::fs::write(&path, config.to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
 }
 

@@ -3,31 +3,26 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{StreamExt, stream};
-use reqwest::{Certificate, Client, Method};
-use serde::Deserialize;
+use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::{
     Proof,
-    api::{Api, folder, http_client},
+    account::{self, Server},
+    api::{Api, folder},
     certificates,
     process::Options,
     proxy::Proxy,
     scenario::Stage,
     shop,
 };
-use crate::{kubectl::Kubectl, root, wait};
+use crate::wait;
 
 /// How many lives are lived at once.
 const AT_ONCE: usize = 6;
 /// One step of a life.
 const STEP: Duration = Duration::from_secs(60);
-/// In the rendered chart, the namespace of the stage.
-const NAMESPACE: &str = "namespace-to-be";
-const ACCOUNT: &str = "flyweight-operator";
 
 /// Lives one life with all rights, and one without each.
 ///
@@ -36,7 +31,7 @@ const ACCOUNT: &str = "flyweight-operator";
 pub async fn run(proof: &Proof) {
     proof.step("The chart's rights are enough for a whole life, and each of them is needed");
     certificates::define(&proof.api).await;
-    let (chart, server) = (rendered().await, Server::find());
+    let (chart, server) = (account::rendered().await, Server::find());
     let stage = stage(proof, &chart, &server, "rights", None).await;
     begin(&stage).await;
     pods_have_none(&stage, &server).await;
@@ -195,23 +190,14 @@ async fn change(api: &Api, path: &str, patch: &Value) {
 async fn stage(proof: &Proof, chart: &[Value], server: &Server, name: &str, without: Option<&str>) -> Stage {
     let namespace = format!("{name}-{:x}", rand::random::<u32>());
     proof.api.make_namespace(&namespace).await;
-    let mut rules = 0;
-    for object in chart {
-        let text = object.to_string().replace(NAMESPACE, &namespace);
-        let mut object: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let mut chart = chart.to_vec();
+    for object in &mut chart {
         if let (Some(right), Some(rules)) = (without, object["rules"].as_array()) {
             object["rules"] = rules.iter().flat_map(|rule| reduced(rule, right)).collect();
         }
-        rules += object["rules"].as_array().map_or(0, Vec::len);
-        proof.api.create(&place(&object, &namespace), &object).await;
     }
-    let token = token(&proof.api, &namespace, ACCOUNT).await;
+    let token = account::make(&proof.api, server, &chart, &namespace).await;
     let proxy = Proxy::over(&server.base, server.client.clone()).await;
-    wait::until("the account to have its rights", STEP, async || {
-        let (here, elsewhere) = (server.rules_of(&token, &namespace).await, server.rules_of(&token, "default").await);
-        (here.difference(&elsewhere).count() == rules).then_some(())
-    })
-    .await;
     let base = proxy.base.clone();
     Stage::start(proof, &Options { token: Some(&token), ..Options::new(&base, &namespace, "operator") }, proxy)
 }
@@ -221,79 +207,10 @@ async fn pods_have_none(stage: &Stage, server: &Server) {
     let (api, namespace) = (&stage.proof.api, &stage.namespace);
     api.create(&folder(namespace, "serviceaccounts"), &json!({ "metadata": { "name": "nobody" } })).await;
     let mut rules = Vec::new();
-    for account in ["shop", "nobody"] {
-        rules.push(server.rules_of(&token(api, namespace, account).await, namespace).await);
+    for name in ["shop", "nobody"] {
+        rules.push(server.rules_of(&account::token(api, namespace, name).await, namespace).await);
     }
     assert_eq!(rules[0], rules[1]);
-}
-
-/// The API server itself: what comes by `kubectl proxy` is the administrator's.
-struct Server {
-    base: String,
-    client: Client,
-}
-
-impl Server {
-    /// The one of `KUBECONFIG`.
-    fn find() -> Self {
-        let args = ["config", "view", "--minify", "--raw", "--flatten", "-o", "json"];
-        let text = Kubectl::new("default").call(&args).unwrap_or_else(|error| panic!("{error}"));
-        let config: Value = serde_json::from_str(&text).unwrap_or_default();
-        let cluster = &config["clusters"][0]["cluster"];
-        let authority = STANDARD.decode(cluster["certificate-authority-data"].as_str().unwrap_or_default());
-        let authority = authority.unwrap_or_else(|error| panic!("the cluster's authority: {error}"));
-        let authority =
-            Certificate::from_pem(&authority).unwrap_or_else(|error| panic!("the cluster's authority: {error}"));
-        let base = cluster["server"].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
-        Self { base, client: http_client(Client::builder().tls_certs_only([authority])) }
-    }
-
-    /// What the account with this token may do in a namespace.
-    async fn rules_of(&self, token: &str, namespace: &str) -> BTreeSet<String> {
-        let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": { "namespace": namespace } });
-        let path = format!("{}/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", self.base);
-        let sent = self.client.post(path).bearer_auth(token).json(&review).send().await;
-        let answer: Value = match sent {
-            Ok(answer) => answer.json().await.unwrap_or_default(),
-            Err(error) => panic!("{error}"),
-        };
-        let rules = answer["status"]["resourceRules"].as_array().cloned();
-        rules.unwrap_or_else(|| panic!("no rules: {answer}")).iter().map(ToString::to_string).collect()
-    }
-}
-
-/// Account, roles and bindings of the chart for one namespace.
-async fn rendered() -> Vec<Value> {
-    let mut helm = Command::new("helm");
-    helm.current_dir(root()).args(["template", "flyweight", "charts/flyweight", "--namespace", NAMESPACE]);
-    // A helm that was built from source believes in an old cluster.
-    helm.args([
-        "--kube-version",
-        "1.34.0",
-        "--set",
-        "rbac.aggregate=false",
-        "--set",
-        &format!("watchNamespaces={{{NAMESPACE}}}"),
-    ]);
-    let output = helm.output().await.unwrap_or_else(|error| panic!("helm cannot be started: {error}"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let objects = serde_yaml_ng::Deserializer::from_str(&text).map(Value::deserialize);
-    let objects = objects.map(|object| object.unwrap_or_else(|error| panic!("the chart: {error}")));
-    let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
-    let ours: Vec<Value> = objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind)).collect();
-    assert!(ours.iter().all(|object| object["metadata"]["namespace"] == NAMESPACE), "it needs more than one namespace");
-    ours
-}
-
-/// Where objects of the kind are made.
-fn place(object: &Value, namespace: &str) -> String {
-    let roles = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
-    match object["kind"].as_str() {
-        Some("Role") => format!("{roles}/roles"),
-        Some("RoleBinding") => format!("{roles}/rolebindings"),
-        _ => folder(namespace, "serviceaccounts"),
-    }
 }
 
 /// The rights of all roles, each as `group resource verb`.
@@ -325,16 +242,6 @@ fn single(rule: &Value) -> Vec<(String, Value)> {
         }
     }
     all
-}
-
-/// A token of an account, as its pods get one.
-async fn token(api: &Api, namespace: &str, account: &str) -> String {
-    let path = format!("{}/{account}/token", folder(namespace, "serviceaccounts"));
-    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
-    match api.call(Method::POST, &path, Some(("application/json", &request))).await {
-        Ok((201, answer)) => answer["status"]["token"].as_str().unwrap_or_default().to_owned(),
-        other => panic!("POST {path}: {other:?}"),
-    }
 }
 
 #[cfg(test)]

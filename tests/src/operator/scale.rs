@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     Proof,
+    account::{self, Server},
     api::folder,
     process::{Operator, Options},
     shop,
@@ -45,8 +46,11 @@ pub async fn run(proof: &Proof) {
         async move { api.create(&services, &body).await }
     };
     stream::iter(0..SERVICES).map(create).buffer_unordered(CREATE_AT_ONCE).collect::<Vec<()>>().await;
-    // `kubectl proxy` would take a tenth of the processors
-    let options = Options { lease_seconds: 15, direct: true, ..Options::new(&api.base, &namespace, "operator") };
+    // As it is deployed: under the chart's account, and not through `kubectl proxy`, which would take a tenth of the processors.
+    let server = Server::find();
+    let token = account::make(api, &server, &account::rendered().await, &namespace).await;
+    let (token, authority) = (Some(token.as_str()), Some(server.authority.as_str()));
+    let options = Options { lease_seconds: 15, authority, token, ..Options::new(&server.base, &namespace, "operator") };
     let (start, operator) = (Instant::now(), Operator::start(&options));
     wait::until("all to be reconciled", GIVE_UP, async || {
         tokio::time::sleep(Duration::from_secs(1)).await;

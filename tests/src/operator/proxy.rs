@@ -13,6 +13,7 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
+    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, stream};
@@ -23,6 +24,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::api::http_client;
 
 const BODY_MAX: usize = 4 << 20;
+/// How the content type of a server-side apply begins.
+const APPLY: &[u8] = b"application/apply-patch";
 /// Parts of a watch that are on their way at once where all of them are late.
 const LATE_MAX: usize = 10_000;
 
@@ -288,7 +291,8 @@ impl Shared {
             attempts.len() - 1
         });
         let query = request.uri().query().unwrap_or_default();
-        let rights = rights_of(&method, &path, query);
+        let is_apply = request.headers().get(CONTENT_TYPE).is_some_and(|one| one.as_bytes().starts_with(APPLY));
+        let rights = rights_of(if is_apply { "APPLY" } else { &method }, &path, query);
         let is_watch = query.contains("watch=true");
         let is_list = rights.iter().any(|right| right.ends_with(" list")) && !query.contains("continue=");
         lock(&self.rights).extend(rights.iter().cloned());
@@ -353,7 +357,7 @@ impl Shared {
     }
 }
 
-/// What the API server asks its authorizer about a call. An apply may create.
+/// What the API server asks its authorizer about a call. An apply, a `PATCH` by its method, may create.
 fn rights_of(method: &str, path: &str, query: &str) -> Vec<String> {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let (group, rest) = match parts.as_slice() {
@@ -374,8 +378,8 @@ fn rights_of(method: &str, path: &str, query: &str) -> Vec<String> {
         ("GET", false) => &["list"],
         ("POST", _) => &["create"],
         ("PUT", _) => &["update"],
-        ("PATCH", _) if query.contains("force=true") && !resource.contains('/') => &["create", "patch"],
-        ("PATCH", _) => &["patch"],
+        ("APPLY", _) if !resource.contains('/') => &["create", "patch"],
+        ("APPLY" | "PATCH", _) => &["patch"],
         ("DELETE", _) => &["delete"],
         _ => &[],
     };
@@ -448,15 +452,15 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods", "watch=true", &["pods watch"][..]),
             ("GET", "/api/v1/pods", "", &["pods list"]),
             (
-                "PATCH",
+                "APPLY",
                 "/apis/apps/v1/namespaces/a/deployments/b",
-                "force=true",
+                "",
                 &["apps deployments create", "apps deployments patch"],
             ),
             (
-                "PATCH",
+                "APPLY",
                 "/apis/flyweight.dev/v1alpha1/namespaces/a/cachetiers/b/status",
-                "force=true",
+                "",
                 &["flyweight.dev cachetiers/status patch"],
             ),
             ("DELETE", "/api/v1/namespaces/a/services/b", "", &["services delete"]),

@@ -13,10 +13,13 @@ kill_all() {
     done
 }
 
+# By its whole beginning, so that nothing else is meant.
+kill_etcd() { pkill -KILL -f "^$(tool_dir kubernetes)/kubernetes etcd --data-dir="; }
+
 ! tools/cluster.sh status >/dev/null || die "a cluster is in use: cluster.sh down first"
 trap 'tools/cluster.sh down' EXIT
 tools/cluster.sh up --control-plane-only
-for fault in kill_all "pkill -KILL -f kubernetes.etcd"; do
+for fault in kill_all kill_etcd; do
     $fault
     ! tools/cluster.sh status >/dev/null || die "nothing happened to the cluster: $fault"
     tools/cluster.sh up --control-plane-only

@@ -140,7 +140,7 @@ impl Step<'_> {
             None => self.not_foreign(&api, &child.reference).await?,
         };
         self.pace(&child.reference).await;
-        // By force only what is known to be ours: what somebody else made since it was asked for is a conflict.
+        // By force only what is known to be ours: what somebody else made since it was asked for is a conflict where it differs.
         let parameters = PatchParams { force: before.is_some(), ..PatchParams::apply(MANAGER) };
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
@@ -175,7 +175,7 @@ impl Step<'_> {
 
     /// A child that is not in the cache may still be there without its labels; then it must be ours. Returns its resource version.
     ///
-    /// The answer comes from the API server's own cache, which is cheaper: a `put` does not trust that there is nothing.
+    /// The answer comes from the API server's own cache, which is cheaper and may be a moment old; so `put` uses no force where nothing was found.
     async fn not_foreign(&self, api: &Api<DynamicObject>, child: &ChildRef) -> Result<Option<String>, Error> {
         let any = GetParams::any();
         let question = api.get_metadata_opt_with(&child.name, &any);

@@ -5,7 +5,7 @@ declare -A PARTS=() # process ids by name, of what this run of the script starte
 
 # run NAME FLAG...: one part of Kubernetes, its log in logs/NAME.log
 run() {
-    # a young heap is small, and collecting it would take a sixth of the API server's time
+    # a young heap is small, and collecting it would take an eighth of the API server's time
     start_in_node 1 "$STATE/logs/$1.log" env GOGC=400 "$KUBERNETES" "$@"
     PARTS[$1]=$STARTED
 }

@@ -188,6 +188,22 @@ pub struct FieldSpec {
     /// Whether a record must have the field. Custom pools only. Rolling.
     #[serde(default)]
     pub required: bool,
+    /// How an Integer goes out in JSON: as a Number (the default), from -(2^53 - 1) to 2^53 - 1, or as a String of any 64 bits.
+    /// A Decimal is always a String. Custom pools only. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(with = "JsonForm"))]
+    pub json: Option<JsonForm>,
+}
+
+/// How a number goes out in JSON. JavaScript and many others read a number there as a double.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum JsonForm {
+    /// As a JSON number.
+    #[default]
+    Number,
+    /// As text: exact for every reader.
+    String,
 }
 
 /// The type of a declared field.

@@ -234,6 +234,25 @@ fn a_custom_pool_declares_itself() {
 }
 
 #[test]
+fn only_an_integer_says_how_it_goes_out() {
+    let field = |name: &str, kind: &str, json: &str| json!({ "name": name, "type": kind, "json": json });
+    let push = |field: Value| Resources::example().push(STORES, "spec/fields", field);
+    push(field("serial", "Integer", "String")).settings();
+    push(field("serial", "Integer", "Number")).settings();
+    push(field("amount", "Decimal", "String")).settings();
+    push(field("amount", "Decimal", "Number"))
+        .faults(&["FlyweightPool/stores spec.fields[3].json: a Decimal always goes out as a String: leave it out"]);
+    push(field("name", "String", "String"))
+        .faults(&["FlyweightPool/stores spec.fields[3].json: is for fields of the type Integer: leave it out"]);
+    push(field("version", "Integer", "String")).faults(&[
+        "FlyweightPool/stores spec.fields[3].json: the key is always a String and the version a Number: leave it out",
+    ]);
+    Resources::example()
+        .set(PRODUCTS, "spec/fields/0/json", json!("String"))
+        .faults(&["FlyweightPool/products spec.fields[0].json: Product knows how its fields go out: leave it out"]);
+}
+
+#[test]
 fn encryption_and_keys_exclude_each_other() {
     Resources::example().set(STORES, "spec/fields/2/role", json!("Intrinsic")).faults(&[
         "FlyweightPool/stores spec.fields[2].role: an encrypted field is never shared: it cannot be Intrinsic",

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     entity::{Builtin, Home, KEY, RESERVED, VERSION},
-    pool::{CollectionSource, Entity, FieldSpec, FieldType, PoolSpec, Role, Source, TableSource},
+    pool::{CollectionSource, Entity, FieldSpec, FieldType, JsonForm, PoolSpec, Role, Source, TableSource},
     settings::{PoolSettings, SourceSettings, TierSettings},
     tier::{TierSpec, WriteStrategy},
     units::{Bytes, Span},
@@ -210,6 +210,11 @@ fn builtin_fields(entity: Entity, builtin: &Builtin, fields: &[FieldSpec], repor
             format!("{entity:?} knows the types of its fields: leave it out"),
         );
         report.ensure(!field.required, at("required"), format!("{entity:?} knows which fields it needs: leave it out"));
+        report.ensure(
+            field.json.is_none(),
+            at("json"),
+            format!("{entity:?} knows how its fields go out: leave it out"),
+        );
     }
 }
 
@@ -234,6 +239,14 @@ fn custom_fields(fields: &[FieldSpec], source: Option<&Source>, report: &mut Rep
         let is_key = key == Some(name);
         let is_version = version == Some(name);
         report.ensure(field.kind.is_some(), at("type"), "every field of a Custom pool has a type");
+        let form = match (field.kind, field.json) {
+            (Some(FieldType::Decimal), Some(JsonForm::Number)) => {
+                Some("a Decimal always goes out as a String: leave it out")
+            }
+            (Some(FieldType::Integer | FieldType::Decimal), _) | (_, None) => None,
+            (_, Some(_)) => Some("is for fields of the type Integer: leave it out"),
+        };
+        form.into_iter().for_each(|why| report.add(at("json"), why));
         let reserved = RESERVED.contains(&name) || (document.is_some() && name.starts_with('_'));
         report.ensure(
             !reserved || is_key || is_version,
@@ -244,6 +257,10 @@ fn custom_fields(fields: &[FieldSpec], source: Option<&Source>, report: &mut Rep
             report.ensure(!field.encrypt, at("encrypt"), "the key cannot be encrypted");
             let fits = matches!(field.kind, None | Some(FieldType::String | FieldType::Integer));
             report.ensure(fits, at("type"), "the key is String or Integer");
+        }
+        if is_key || is_version {
+            let message = "the key is always a String and the version a Number: leave it out";
+            report.ensure(field.json.is_none(), at("json"), message);
         }
         if is_version {
             report.ensure(!field.encrypt, at("encrypt"), "the version cannot be encrypted");

@@ -72,6 +72,7 @@ struct Gauges {
     reachable: IntGaugeVec,
     secret_in_use: IntGaugeVec,
     secret_rotations: IntGaugeVec,
+    inexact: IntGaugeVec,
 }
 
 impl Figures {
@@ -93,6 +94,9 @@ impl Figures {
             }
             self.gauges.set_pool(&pool.name, &memory_figures(pool));
             self.gauges.set_forecasts(&pool.name, &pool.tiered.forecasts());
+            for field in pool.resource.records.inexact_columns() {
+                self.gauges.inexact.with_label_values(&[&*pool.name, field]).set(1);
+            }
         }
         for (name, pool) in self.factory.pools() {
             self.gauges.set_staleness(name, &pool.audit.seen());
@@ -202,6 +206,7 @@ impl Figures {
             "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms).max(staleness.last_ms),
             "stalenessBoundMs": staleness.bound_ms,
             "warmUp": managed.map(FactoryPool::warmed),
+            "inexactNumbers": pool.resource.records.inexact_columns(),
             "tiers": tiers,
         })
     }
@@ -272,6 +277,11 @@ impl Gauges {
                 "flyweight_secret_rotations_total",
                 "Contents of the Secret that were taken over while the process ran.",
                 &["secret"],
+            )?,
+            inexact: family(
+                "flyweight_pool_inexact_numbers",
+                "1 where a number beyond 2^53 was read in the field, which goes out as a JSON number: it wants `json: String`.",
+                &["pool", "field"],
             )?,
         })
     }

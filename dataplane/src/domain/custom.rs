@@ -1,6 +1,6 @@
 //! Declared entities: a schema made from what a pool says of a table or collection.
 
-use crds::pool::{FieldSpec, FieldType};
+use crds::pool::{FieldSpec, FieldType, JsonForm};
 use rust_decimal::Decimal;
 
 use super::schema::{Field, Form, Kind, Schema, Shape};
@@ -14,11 +14,17 @@ pub fn schema(pool: &str, key: &str, version: Option<&str>, specs: &[FieldSpec])
 }
 
 fn field(spec: &FieldSpec) -> Field {
-    let FieldSpec { name, kind, role, encrypt, required } = spec;
+    let FieldSpec { name, kind, role, encrypt, required, json } = spec;
+    let json = match kind {
+        // a double holds 15 of its digits
+        Some(FieldType::Decimal) => JsonForm::String,
+        _ => json.unwrap_or_default(),
+    };
     Field {
         role: *role,
         encrypted: *encrypt,
         required: *required,
+        json,
         ..Field::new(name, kind_of(kind.unwrap_or(FieldType::String)))
     }
 }

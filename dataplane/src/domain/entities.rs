@@ -76,6 +76,7 @@ mod tests {
             role: Role::Intrinsic,
             encrypt,
             required: false,
+            json: None,
         };
         let schema = with_wishes(payment::schema(), &[spec("method", false), spec("order_id", true)]);
         let field = |name: &str| &schema.fields[schema.index_of(name).unwrap()];

@@ -6,7 +6,7 @@ use serde_json::Value as Tree;
 
 use super::{
     record::Key,
-    schema::{Field, FieldFault, Form, Kind, Shape},
+    schema::{DOUBLE_MAX, Field, FieldFault, Form, Kind, Shape},
     strict::{self, decimal_of, number_fault},
     value::{Json, Timestamp, Value},
 };
@@ -25,7 +25,10 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
             let text = text_of(&field.name, raw)?;
             text_fault(&text, *max, *form, field.required).map_or(Ok(Value::Text(text.into_owned())), |m| Err(fault(m)))
         }
-        Kind::Int { min, max } => int_of(raw, *min, *max).map(Value::Int).map_err(fault),
+        Kind::Int { min, max } => {
+            let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
+            int_of(&text, *min, *max).map(Value::Int).map_err(fault)
+        }
         Kind::Decimal { min, max, scale } => {
             let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
             let value = decimal_of(&text).map_err(fault)?;
@@ -47,6 +50,22 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
             }
         }
     }
+}
+
+/// The value that a field is to get, from the text of a JSON value: as [`value_of`], and such as every reader can be shown.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn written(field: &Field, raw: &str) -> Result<Value, FieldFault> {
+    let value = value_of(field, raw)?;
+    if field.is_beyond_doubles(&value) {
+        let message = format!(
+            "must be from -{DOUBLE_MAX} to {DOUBLE_MAX}: many readers of JSON round other numbers. \
+             A pool whose field says `json: String` takes and shows any 64 bits, as text"
+        );
+        return Err(FieldFault::new(&field.name, message));
+    }
+    Ok(value)
 }
 
 /// A key from the text of a JSON value.

@@ -6,7 +6,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value as Tree, value::RawValue};
 
 use super::{
-    field::{json_value, key_of, time_of, value_of},
+    field::{json_value, key_of, time_of, value_of, written},
     record::{Key, Record, Row, Version},
     schema::{Field, FieldFault, Kind, Schema},
     strict::{self, shorten},
@@ -83,7 +83,7 @@ pub fn parse_create(schema: &Schema, body: &[u8]) -> Result<Draft, BodyError> {
             Place::Key => key = collect(key_of(&name, raw.get()), &mut faults),
             Place::Field(index) => {
                 let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
-                *slot = collect(value_of(field, raw.get()), &mut faults).unwrap_or(Value::Null);
+                *slot = collect(written(field, raw.get()), &mut faults).unwrap_or(Value::Null);
             }
             Place::Version | Place::Time | Place::ReadOnly(_) => {
                 faults.push(FieldFault::new(name, "is set by the server: leave it out"));
@@ -105,7 +105,7 @@ pub fn parse_replace(schema: &Schema, body: &[u8]) -> Result<Replacement, BodyEr
     for (name, raw) in members(body, &mut faults)? {
         if let Place::Field(index) = place_of(schema, &name) {
             let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
-            *slot = collect(value_of(field, raw.get()), &mut faults).unwrap_or(Value::Null);
+            *slot = collect(written(field, raw.get()), &mut faults).unwrap_or(Value::Null);
         } else {
             echo.take(schema, &name, raw, &mut faults);
         }
@@ -328,7 +328,7 @@ fn finish(schema: &Schema, values: Vec<Value>, mut faults: Vec<FieldFault>) -> R
 fn part_of(field: &Field, raw: &str) -> Result<Part, FieldFault> {
     match &field.kind {
         Kind::Json { .. } if raw.starts_with('{') => strict::parse(&field.name, raw).map(Part::Merge),
-        _ => value_of(field, raw).map(Part::Set),
+        _ => written(field, raw).map(Part::Set),
     }
 }
 

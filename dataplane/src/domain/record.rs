@@ -124,7 +124,7 @@ impl Record {
             if mask && field.encrypted && !value.is_null() {
                 out.push_str("\"***\"");
             } else {
-                value.write_json(&mut out);
+                field.write_json(value, &mut out);
             }
         }
         out.push('}');

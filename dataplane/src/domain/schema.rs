@@ -6,7 +6,7 @@ use super::{
     record::{Key, Row},
     value::Value,
 };
-pub use crds::pool::Role;
+pub use crds::pool::{JsonForm, Role};
 
 /// What the records of one collection look like.
 #[derive(Clone, Debug)]
@@ -24,6 +24,9 @@ pub struct Schema {
     /// Sets what the server computes from the other fields of a valid record, such as an order's total.
     pub derive: fn(&Schema, &mut Row),
 }
+
+/// The greatest whole number up to which a double holds each: 2^53 - 1.
+pub const DOUBLE_MAX: i64 = (1 << 53) - 1;
 
 /// One field of a schema.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Field {
     pub encrypted: bool,
     /// Whether only the server sets it.
     pub read_only: bool,
+    /// How its numbers go out in JSON, and for a declared one what may come in.
+    pub json: JsonForm,
     /// Whether it is the server's own bookkeeping: kept in stores, shown nowhere (no answer, event or cache has it).
     pub internal: bool,
     /// The value of a new record that does not give one.
@@ -226,6 +231,7 @@ impl Field {
             indexed: false,
             encrypted: false,
             read_only: false,
+            json: JsonForm::Number,
             internal: false,
             default: Value::Null,
         }
@@ -271,6 +277,26 @@ impl Field {
     #[must_use]
     pub fn default(self, default: Value) -> Self {
         Self { default, ..self }
+    }
+}
+
+impl Field {
+    /// Appends a value of the field as answers, events and audit show it.
+    pub fn write_json(&self, value: &Value, out: &mut String) {
+        match (self.json, value) {
+            (JsonForm::String, Value::Int(_) | Value::Decimal(_)) => {
+                out.push('"');
+                value.write_json(out);
+                out.push('"');
+            }
+            _ => value.write_json(out),
+        }
+    }
+
+    /// Whether a value goes out as a number that a double does not hold: one beyond 2^53 - 1.
+    pub fn is_beyond_doubles(&self, value: &Value) -> bool {
+        let Value::Int(number) = value else { return false };
+        self.json == JsonForm::Number && number.unsigned_abs() > DOUBLE_MAX as u64
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     cache::Entry,
     domain::{
         record::{Key, Record, Row, Version},
-        schema::{Kind, Role, Schema},
+        schema::{Field, Kind, Role, Schema},
         value::{Json, Timestamp, Value, write_json_text},
     },
 };
@@ -77,17 +77,17 @@ pub fn encode(schema: &Schema, record: &Record, split: Split) -> Entry {
     let shown = schema.fields.iter().zip(&record.values.0).enumerate().filter(|(_, (field, _))| !field.internal);
     for (index, (field, value)) in shown {
         let out = if split.shares(index) { &mut shared } else { &mut own };
-        write_member(&field.name, value, out);
+        write_member(field, value, out);
     }
     Entry { version: record.version, own: Bytes::from(own), shared: Bytes::from(shared) }
 }
 
 /// Appends `,"name":value`.
-pub fn write_member(name: &str, value: &Value, out: &mut String) {
+pub fn write_member(field: &Field, value: &Value, out: &mut String) {
     out.push(',');
-    write_json_text(name, out);
+    write_json_text(&field.name, out);
     out.push(':');
-    value.write_json(out);
+    field.write_json(value, out);
 }
 
 /// The record that a body speaks of, whatever the order of its fields. A field that is missing is null.
@@ -123,12 +123,17 @@ pub fn value(kind: &Kind, raw: &str) -> Option<Value> {
     }
     match kind {
         Kind::Text { .. } | Kind::Choice(_) => text(raw).map(Value::Text),
-        Kind::Int { .. } => raw.parse().ok().map(Value::Int),
-        Kind::Decimal { .. } => raw.parse().ok().map(Value::Decimal),
+        Kind::Int { .. } => bare(raw).parse().ok().map(Value::Int),
+        Kind::Decimal { .. } => bare(raw).parse().ok().map(Value::Decimal),
         Kind::Bool => raw.parse().ok().map(Value::Bool),
         Kind::Json { .. } => Json::parse(raw).ok().map(Value::Json),
         Kind::Time => time(raw).map(Value::Time),
     }
+}
+
+/// A number, whether it goes out as one or as text.
+fn bare(raw: &str) -> &str {
+    raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw)
 }
 
 fn text(raw: &str) -> Option<String> {

@@ -204,7 +204,7 @@ impl Roles {
         let mut text = String::new();
         let mut one = |(index, field): (usize, &Field)| {
             text.clear();
-            write_member(&field.name, &record.values.0[index], &mut text);
+            write_member(field, &record.values.0[index], &mut text);
             let small = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
             Measure { content: xxh3_64(text.as_bytes()) as u32, own: small(own[index]), shared: small(text.len()) }
         };

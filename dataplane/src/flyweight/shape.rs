@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::{
     record::{Key, Record, Row, Version},
-    schema::{Kind, Schema},
+    schema::{JsonForm, Kind, Schema},
     value::{Json, Timestamp, Value, write_json_text},
 };
 
@@ -33,6 +33,8 @@ struct OwnField {
     /// `,"name":`
     lead: Vec<u8>,
     packing: Packing,
+    /// Whether its numbers go out as text.
+    quoted: bool,
 }
 
 /// How the values of a field are packed.
@@ -121,7 +123,7 @@ impl Shape {
         let mut out = String::new();
         let fields = self.schema.fields.iter().zip(&record.values.0).enumerate();
         for (_, (field, value)) in fields.filter(|(index, _)| self.split.shares(*index)) {
-            write_member(&field.name, value, &mut out);
+            write_member(field, value, &mut out);
         }
         out
     }
@@ -155,7 +157,7 @@ impl Shape {
         out.push(b'"');
         for field in &self.own {
             out.extend_from_slice(&field.lead);
-            field.packing.write_json(&mut reader, out)?;
+            field.write_json(&mut reader, out)?;
         }
         Some(version)
     }
@@ -194,7 +196,22 @@ impl OwnField {
             Kind::Json { .. } => Packing::Json,
             Kind::Time => Packing::Time,
         };
-        Self { index, lead: lead.into_bytes(), packing }
+        let quoted = field.json == JsonForm::String && matches!(packing, Packing::Int { .. } | Packing::Decimal { .. });
+        Self { index, lead: lead.into_bytes(), packing, quoted }
+    }
+
+    fn write_json(&self, reader: &mut TagReader<'_>, out: &mut Vec<u8>) -> Option<()> {
+        if !self.quoted {
+            return self.packing.write_json(reader, out);
+        }
+        let start = out.len();
+        out.push(b'"');
+        self.packing.write_json(reader, out)?;
+        match out[start + 1..] == *b"null" {
+            true => _ = out.remove(start),
+            false => out.push(b'"'),
+        }
+        Some(())
     }
 }
 
@@ -376,6 +393,11 @@ mod tests {
                 Field::new("status", Kind::Choice(&["pending", "done"])),
                 Field::new("json", Kind::Json { max: 1_000, shape: JsonShape::Any }),
                 Field::new("at", Kind::Time),
+                Field { json: JsonForm::String, ..Field::new("wide", Kind::Int { min: i64::MIN, max: i64::MAX }) },
+                Field {
+                    json: JsonForm::String,
+                    ..Field::new("exact", Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: 28 })
+                },
             ],
         )
     }
@@ -402,8 +424,8 @@ mod tests {
         let int = || (any::<i64>(), 0u32..64).prop_map(|(number, shift)| Value::Int(number >> shift));
         let values =
             (any::<bool>().prop_map(Value::Bool), int(), int(), decimal(), decimal(), text(), status, json(), time);
-        (values, any::<u16>()).prop_map(|((a, b, c, d, e, f, g, h, i), nulls)| {
-            let values = [a, b, c, d, e, f, g, h, i].into_iter().enumerate();
+        (values, (int(), decimal()), any::<u16>()).prop_map(|((a, b, c, d, e, f, g, h, i), (j, k), nulls)| {
+            let values = [a, b, c, d, e, f, g, h, i, j, k].into_iter().enumerate();
             Row(values.map(|(at, value)| if nulls & 1 << at == 0 { value } else { Value::Null }).collect())
         })
     }

@@ -13,7 +13,7 @@ use std::{
 use axum::Router;
 use bytes::Bytes;
 use crds::{
-    pool::{Access, Entity, FieldSpec, FieldType, PoolLimits, Role},
+    pool::{Access, Entity, FieldSpec, FieldType, JsonForm, PoolLimits, Role},
     settings::{TierKind, TierSettings},
     tier::{Policy as Eviction, WriteStrategy},
     units::Span,
@@ -62,6 +62,7 @@ mod changes;
 mod conditions;
 mod factory;
 mod faults;
+mod numbers;
 mod openapi;
 mod pages;
 mod paths;
@@ -146,8 +147,16 @@ fn declared(pool: &str, version: Option<&str>) -> Arc<Collection> {
         role,
         encrypt: false,
         required: false,
+        json: None,
     };
-    let specs = [field("code", FieldType::String, Role::Extrinsic), field("phone", FieldType::String, Role::Auto)];
+    let specs = [
+        field("code", FieldType::String, Role::Extrinsic),
+        field("phone", FieldType::String, Role::Auto),
+        field("amount", FieldType::Decimal, Role::Extrinsic),
+        field("rate", FieldType::Decimal, Role::Intrinsic),
+        field("count", FieldType::Integer, Role::Extrinsic),
+        FieldSpec { json: Some(JsonForm::String), ..field("serial", FieldType::Integer, Role::Extrinsic) },
+    ];
     Arc::new(Collection {
         pool: pool.to_owned(),
         schema: Arc::new(custom::schema(pool, "code", version, &specs)),
@@ -286,6 +295,14 @@ impl Server {
 
     async fn patch(&self, path: &str, body: &str) -> Answer {
         self.with(Method::PATCH, path, body).await
+    }
+
+    /// A statement that another program makes.
+    async fn sql(&self, statement: &'static str) {
+        use sqlx::ConnectOptions;
+        let file = self._folder.as_ref().unwrap().0.join("data.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        sqlx::query(statement).execute(&mut options.connect().await.unwrap()).await.unwrap();
     }
 
     async fn delete(&self, path: &str) -> Answer {

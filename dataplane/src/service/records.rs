@@ -25,7 +25,9 @@ use crate::{
     },
     store::{RecordStore, StoreError},
 };
+use inexact::Inexact;
 
+mod inexact;
 pub mod writes;
 
 /// Called after each commit, so that the relay need not wait for its next look.
@@ -54,6 +56,7 @@ pub struct Records {
     completion: Option<Completion>,
     keeper: OnceLock<Arc<dyn Keeper>>,
     pages: Pages,
+    inexact: Arc<Inexact>,
 }
 
 /// A record that a read found, ready to be sent.
@@ -78,7 +81,8 @@ impl Records {
         deadline: Duration,
         wake: Wake,
     ) -> Self {
-        let load = loader(&collection, &store);
+        let inexact = Arc::new(Inexact::of(&collection));
+        let load = loader(&collection, &store, &inexact);
         Self {
             collection,
             store,
@@ -89,6 +93,7 @@ impl Records {
             completion: None,
             keeper: OnceLock::new(),
             pages: Pages::default(),
+            inexact,
         }
     }
 
@@ -204,7 +209,14 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn find(&self, query: &Query) -> Result<Page, ServiceError> {
-        self.in_time(self.store.find(&self.collection, query)).await
+        let page = self.in_time(self.store.find(&self.collection, query)).await?;
+        page.records.iter().for_each(|record| self.inexact.look(&self.collection, record));
+        Ok(page)
+    }
+
+    /// The columns whose stored numbers are beyond what many readers of JSON tell apart, as far as any was read.
+    pub fn inexact_columns(&self) -> Vec<&str> {
+        self.inexact.columns()
     }
 
     /// The record as the store has it, for a change of this origin.
@@ -252,10 +264,18 @@ fn no_answer() -> ServiceError {
 }
 
 /// What reads the records of a collection from its store.
-fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>) -> Loader {
-    let (collection, store) = (Arc::clone(collection), Arc::clone(store));
+fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>, inexact: &Arc<Inexact>) -> Loader {
+    let (collection, store, inexact) = (Arc::clone(collection), Arc::clone(store), Arc::clone(inexact));
     Arc::new(move |keys| {
-        let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
-        Box::pin(async move { store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as _) })
+        let (collection, store, inexact) = (Arc::clone(&collection), Arc::clone(&store), Arc::clone(&inexact));
+        Box::pin(async move {
+            let found = store.read(&collection, &keys).await;
+            for lookup in found.iter().flatten() {
+                if let Lookup::Found(record) = lookup {
+                    inexact.look(&collection, record);
+                }
+            }
+            found.map_err(|error| Arc::new(error) as _)
+        })
     })
 }

@@ -39,10 +39,15 @@ pub fn parse(kind: &Kind, json: &str) -> Option<Value> {
     let text = || serde_json::from_str::<String>(json).ok();
     Some(match kind {
         Kind::Text { .. } | Kind::Choice(_) => Value::Text(text()?),
-        Kind::Int { .. } => Value::Int(json.parse().ok()?),
-        Kind::Decimal { .. } => normalised(Value::Decimal(json.parse().ok()?)),
+        Kind::Int { .. } => Value::Int(bare(json).parse().ok()?),
+        Kind::Decimal { .. } => normalised(Value::Decimal(bare(json).parse().ok()?)),
         Kind::Bool => Value::Bool(json.parse().ok()?),
         Kind::Time => Value::Time(text()?.parse().ok()?),
         Kind::Json { .. } => Value::Json(Json::parse(json).ok()?),
     })
+}
+
+/// A number, whether it was written as one or as text.
+fn bare(json: &str) -> &str {
+    json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(json)
 }

@@ -85,6 +85,8 @@ pub struct PoolReport {
     pub backlog_unknown: bool,
     /// The age of the oldest of them.
     pub staleness_ms: u64,
+    /// Its fields in which numbers were read that readers of JSON numbers round.
+    pub inexact_numbers: Vec<String>,
     /// Its tiers.
     pub tiers: Vec<TierReport>,
 }

@@ -285,6 +285,12 @@ impl Facts<'_> {
         secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
     }
 
+    /// Fields in which pods read numbers that readers of JSON numbers round, as `pool.field`.
+    pub fn inexact_numbers(&self) -> BTreeSet<String> {
+        let pools = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);
+        pools.flat_map(|pool| pool.inexact_numbers.iter().map(|field| format!("{}.{field}", pool.name))).collect()
+    }
+
     /// Pods most of whose requests come to nothing in this way.
     pub fn in_trouble(&self, trouble: Trouble) -> Vec<&str> {
         let is_in = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.trouble == Some(trouble));

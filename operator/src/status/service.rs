@@ -234,6 +234,14 @@ fn degraded(facts: &Facts<'_>) -> Draft {
         );
         return yes("AutoscalingInactive", message);
     }
+    let inexact: Vec<String> = facts.inexact_numbers().into_iter().collect();
+    if !inexact.is_empty() {
+        let message = format!(
+            "{} hold numbers beyond 2^53, which many readers of JSON round: say `json: String` at the field of the pool",
+            inexact.join(", ")
+        );
+        return yes("InexactNumbers", message);
+    }
     Draft::new("Degraded", Holds::No, "AsExpected", "nothing is wrong")
 }
 

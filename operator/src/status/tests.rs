@@ -468,3 +468,17 @@ fn an_autoscaler_that_cannot_work_is_told_after_a_while() {
     assert_eq!(degraded("FailedGetResourceMetric", 180, 180), "True/AutoscalingInactive");
     assert_eq!(degraded("ScalingDisabled", 180, 180), "False/AsExpected", "no pods are wanted");
 }
+
+#[test]
+fn numbers_that_readers_round_are_named_while_they_are_served() {
+    let observed = with_pods(|at, pod| {
+        let fields = if at == 0 { vec!["serial".to_owned()] } else { Vec::new() };
+        let pool = PoolReport { name: "parts".to_owned(), inexact_numbers: fields, ..PoolReport::default() };
+        pod.report.as_mut().unwrap().pools.push(pool);
+    });
+    let status = status_of(&observed);
+    let degraded = find(&status.conditions, "Degraded").unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "InexactNumbers"));
+    assert!(degraded.message.starts_with("parts.serial hold"), "{}", degraded.message);
+    assert_eq!(says(&status, "Ready"), "True/Serving");
+}

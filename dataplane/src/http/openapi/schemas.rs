@@ -4,7 +4,7 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{
-    schema::{Field, Form, Kind, Schema, Shape},
+    schema::{DOUBLE_MAX, Field, Form, JsonForm, Kind, Schema, Shape},
     value::Value,
 };
 
@@ -151,8 +151,8 @@ fn or_null(mut schema: Json) -> Json {
 fn value_of(field: &Field, asked: bool) -> Json {
     match &field.kind {
         Kind::Text { max, form } => text(*max, *form, field.required),
-        Kind::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Kind::Decimal { min, max, scale } => decimal(*min, *max, *scale, asked),
+        Kind::Int { min, max } => integer(*min, *max, field.json, asked),
+        Kind::Decimal { min, max, scale } => decimal((*min, *max, *scale), field.json, asked),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Json { max, shape } => {
             let mut schema = match shape {
@@ -184,16 +184,37 @@ fn text(max: usize, form: Form, required: bool) -> Json {
     schema
 }
 
+/// A request may give either form. Stored numbers may be greater than what a request may give as one.
+fn integer(min: i64, max: i64, form: JsonForm, asked: bool) -> Json {
+    let sign = if min < 0 { "-?" } else { "" };
+    let mut schema = match (form, asked) {
+        (JsonForm::Number, true) => json!({
+            "type": ["integer", "string"], "minimum": min.max(-DOUBLE_MAX), "maximum": max.min(DOUBLE_MAX),
+        }),
+        (JsonForm::Number, false) => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        (JsonForm::String, true) => json!({ "type": ["string", "integer"] }),
+        (JsonForm::String, false) => json!({ "type": "string" }),
+    };
+    if form == JsonForm::String {
+        schema["description"] = format!("A whole number from {min} to {max}, as text.").into();
+    }
+    if form == JsonForm::String || asked {
+        schema["pattern"] = format!("^{sign}[0-9]{{1,19}}$").into();
+    }
+    schema
+}
+
 /// Bounds beyond what a double tells apart are left to the description.
-fn decimal(min: Decimal, max: Decimal, scale: u32, asked: bool) -> Json {
+fn decimal((min, max, scale): (Decimal, Decimal, u32), form: JsonForm, asked: bool) -> Json {
     let about = format!("An exact decimal number from {min} to {max}, at most {scale} digits after the point.");
     let mut schema = json!({ "type": "number", "description": about });
     if max < Decimal::MAX {
         schema["minimum"] = number(min);
         schema["maximum"] = number(max);
     }
-    if asked {
-        schema["type"] = json!(["number", "string"]);
+    let is_text = form == JsonForm::String;
+    if asked || is_text {
+        schema["type"] = if asked { json!(["number", "string"]) } else { json!("string") };
         let sign = if min < Decimal::ZERO { "-?" } else { "" };
         let digits = max.trunc().to_string().len();
         schema["pattern"] = format!("^{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
@@ -216,11 +237,29 @@ mod tests {
         let create = &all["ProductCreate"];
         assert_eq!(create["required"], json!(["name", "price"]));
         assert_eq!(create["properties"]["name"], json!({ "type": "string", "maxLength": 255, "minLength": 1 }));
-        assert_eq!(create["properties"]["stock"]["type"], json!(["integer", "null"]));
+        assert_eq!(create["properties"]["stock"]["type"], json!(["integer", "string", "null"]));
         assert_eq!(all["Product"]["properties"]["stock"]["type"], "integer", "it has a default");
         assert_eq!(all["Product"]["properties"]["brand"]["type"], json!(["string", "null"]));
         assert_eq!(all["ProductPatch"].get("required"), None);
         assert_eq!(create["properties"]["price"]["maximum"], json!(99_999_999_999.999_9));
+    }
+
+    #[test]
+    fn a_declared_decimal_is_text_and_an_integer_as_it_is_declared() {
+        let declared = |form| Field { json: form, ..Field::new("n", Kind::Int { min: i64::MIN, max: i64::MAX }) };
+        let wide = Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: 28 };
+        let exact = Field { json: JsonForm::String, ..Field::new("n", wide) };
+        for (field, shown, taken) in [
+            (declared(JsonForm::Number), json!("integer"), json!(["integer", "string"])),
+            (declared(JsonForm::String), json!("string"), json!(["string", "integer"])),
+            (exact, json!("string"), json!(["number", "string"])),
+        ] {
+            assert_eq!((&value_of(&field, false)["type"], &value_of(&field, true)["type"]), (&shown, &taken));
+            let mut text = String::new();
+            field.write_json(&Value::Int(7), &mut text);
+            assert_eq!(text, if shown == "string" { "\"7\"" } else { "7" });
+        }
+        assert_eq!(value_of(&declared(JsonForm::Number), true)["maximum"], 9_007_199_254_740_991i64);
     }
 
     #[test]

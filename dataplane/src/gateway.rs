@@ -9,3 +9,9 @@ pub mod proxy;
 pub mod registry;
 pub mod server;
 pub mod trust;
+
+mod hops;
+mod patience;
+mod route;
+mod send;
+mod upload;

@@ -3,12 +3,14 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
+use http::header;
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lingering::Lingering;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -20,6 +22,8 @@ use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 use crate::gateway::memory::ConnectionMemory;
+
+mod lingering;
 
 /// A client's connection, in the extensions of each of its requests.
 #[derive(Clone, Debug)]
@@ -95,14 +99,15 @@ async fn converse<S, I>(
     let peer = client.peer;
     let service = service_fn(move |request: http::Request<Incoming>| {
         // Most requests have no body, and then need no box for it.
-        let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        let expects = request.headers().contains_key(header::EXPECT);
+        let mut request = request
+            .map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Lingering::new(body, expects)) });
         request.extensions_mut().insert(client.clone());
         answers.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(silence_max)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -9,6 +9,7 @@ mod concurrency;
 mod contract;
 mod described;
 mod durability;
+mod edge;
 mod examples;
 mod failpoints;
 mod faults;

@@ -26,12 +26,20 @@ impl Balancer {
         }
         let strategy = settings.gateway.as_ref().map(|gateway| gateway.strategy).unwrap_or_default();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        match strategy {
+        let among = |candidates: &[Arc<Upstream>]| match strategy {
             BalanceStrategy::RoundRobin => Some(candidates[turn % candidates.len()].clone()),
             BalanceStrategy::LeastConnections => least_loaded(candidates, turn),
             BalanceStrategy::WeightedRoundRobin => self.weighted(candidates, settings),
             BalanceStrategy::ConsistentHash => rendezvous(candidates, affinity),
+        };
+        let chosen = among(candidates)?;
+        let share = chosen.share();
+        if share >= 1.0 || candidates.len() == 1 || draw(turn) < share {
+            return Some(chosen);
         }
+        // a pod that has just come back leaves a part of its requests to the others
+        let others: Vec<_> = candidates.iter().filter(|other| other.addr != chosen.addr).cloned().collect();
+        among(&others)
     }
 
     /// Smooth weighted round robin, as nginx does it: each gains its weight, the richest is chosen and pays the total.
@@ -61,6 +69,11 @@ impl Balancer {
         }
         Some(chosen.clone())
     }
+}
+
+/// A number from 0 to 1 for each turn, evenly spread.
+fn draw(turn: usize) -> f64 {
+    xxh3_64_with_seed(&turn.to_le_bytes(), 0) as f64 / u64::MAX as f64
 }
 
 /// The fewest requests under way; ties go round.
@@ -118,6 +131,18 @@ mod tests {
         assert_eq!(even, HashMap::from([(1, 100), (2, 100), (3, 100)]));
         let weighted = shares(&candidates, &settings("WeightedRoundRobin", &[("main", 1), ("catalog", 2)]), 300);
         assert_eq!(weighted, HashMap::from([(1, 50), (2, 50), (3, 200)]));
+    }
+
+    #[test]
+    fn a_pod_that_is_back_begins_slowly() {
+        let candidates = pods(&[("main", 1), ("main", 2)]);
+        candidates[0].eject();
+        candidates[0].checked(Some(true));
+        for strategy in ["RoundRobin", "LeastConnections", "WeightedRoundRobin", "ConsistentHash"] {
+            let shares = shares(&candidates, &settings(strategy, &[("main", 1)]), 1000);
+            let back = shares.get(&1).copied().unwrap_or_default();
+            assert!((10..200).contains(&back), "{strategy}: {back} of 1000 requests");
+        }
     }
 
     #[test]

@@ -1,45 +1,96 @@
-//! What one client's connection has written: its reads are never older than its own writes.
+//! What one client's connection knows of records: its reads are never older than what it has written, nor than what it has read.
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use std::{borrow::Cow, collections::HashMap};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Records that are remembered for one connection; the oldest is forgotten first.
-const RECORDS_MAX: usize = 64;
+/// Records that are remembered for one connection. It ends with the answer that fills its memory: the next one begins anew, and nothing is forgotten on
+/// the way.
+const RECORDS_MAX: usize = 1024;
 
 /// The header by which a reader asks for at least a version.
-pub const IF_MIN_VERSION: &str = "if-min-version";
+pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version");
 
-/// The versions that one connection has written, by path.
+/// The header by which the gateway asks pods for [`ABOUT`].
+pub const ASKS_ABOUT: HeaderName = HeaderName::from_static("flyweight-asks-about");
+
+/// The header by which a pod tells the gateway which records at which versions an answer was about, where neither its path nor `Location` says so:
+/// `<place>:<version>` with commas between them.
+pub const ABOUT: HeaderName = HeaderName::from_static("flyweight-about");
+
+/// The versions that one connection has seen, by [`place`].
 #[derive(Debug, Default)]
 pub struct ConnectionMemory {
-    written: Mutex<Vec<(String, u64)>>,
+    seen: Mutex<HashMap<u64, u64>>,
+}
+
+/// One part of [`ABOUT`]: the record of a collection with this key.
+pub fn about(collection: &str, key: &str, version: u64) -> String {
+    format!("{:x}:{version}", xxh3_64(format!("{collection}/{key}").as_bytes()))
+}
+
+/// The name of a record for a connection's memory: a hash of its path, however that is spelled.
+fn place(path: &str) -> u64 {
+    xxh3_64(&Cow::from(percent_decode_str(path)))
 }
 
 impl ConnectionMemory {
-    /// Remembers what an answered write made: the path of the record, from `Location` for a create, and the version in its `ETag`.
-    pub fn remember(&self, method: &Method, path: &str, answer: &HeaderMap) {
-        if method.is_safe() {
+    /// Remembers the records that an answer was about, with their versions: what it names itself, or else its path with the version in its `ETag`.
+    pub fn remember(&self, uri: &Uri, status: StatusCode, answer: &HeaderMap) {
+        if !status.is_success() && status != StatusCode::NOT_MODIFIED {
+            return;
+        }
+        if let Some(named) = answer.get(ABOUT).and_then(|named| named.to_str().ok()) {
+            for (place, version) in named.split(',').filter_map(|part| part.split_once(':')) {
+                if let (Ok(place), Ok(version)) = (u64::from_str_radix(place, 16), version.parse()) {
+                    self.keep(place, version);
+                }
+            }
             return;
         }
         let Some(version) = answer.get(header::ETAG).and_then(version_of) else { return };
-        let path = answer.get(header::LOCATION).and_then(|location| location.to_str().ok()).unwrap_or(path);
-        let mut written = self.written.lock();
-        written.retain(|(known, _)| known != path);
-        if written.len() >= RECORDS_MAX {
-            written.remove(0);
+        let elsewhere = answer.get(header::LOCATION).or_else(|| answer.get(header::CONTENT_LOCATION));
+        match elsewhere.and_then(|location| location.to_str().ok()) {
+            Some(location) => self.keep(place(location), version),
+            None => self.keep(place_of(uri), version),
         }
-        written.push((path.to_owned(), version));
     }
 
-    /// Adds the least version to a read of something that this connection wrote, unless the client asks for one itself.
-    pub fn demand(&self, method: &Method, path: &str, headers: &mut HeaderMap) {
+    /// Adds the least version to a read of something that this connection knows, unless the client asks for one itself.
+    pub fn demand(&self, method: &Method, uri: &Uri, headers: &mut HeaderMap) {
         if !method.is_safe() || headers.contains_key(IF_MIN_VERSION) {
             return;
         }
-        let written = self.written.lock();
-        if let Some((_, version)) = written.iter().find(|(known, _)| known == path) {
+        let seen = self.seen.lock();
+        if seen.is_empty() {
+            return;
+        }
+        if let Some(version) = seen.get(&place_of(uri)) {
             headers.insert(IF_MIN_VERSION, HeaderValue::from(*version));
         }
+    }
+
+    /// Whether it holds what it may: the connection is to end.
+    pub fn is_full(&self) -> bool {
+        self.seen.lock().len() >= RECORDS_MAX
+    }
+
+    fn keep(&self, place: u64, version: u64) {
+        let mut seen = self.seen.lock();
+        let known = seen.entry(place).or_default();
+        *known = version.max(*known);
+    }
+}
+
+/// The record that a request is about. A key may stand in the query.
+fn place_of(uri: &Uri) -> u64 {
+    let mut pairs = uri.query().unwrap_or_default().split('&');
+    match pairs.find_map(|pair| pair.strip_prefix("id=")) {
+        Some(id) => place(&format!("{}/{}", uri.path(), id.replace('+', " "))),
+        None => place(uri.path()),
     }
 }
 
@@ -51,31 +102,55 @@ fn version_of(etag: &HeaderValue) -> Option<u64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_read_asks_for_what_the_connection_wrote() {
-        let memory = ConnectionMemory::default();
-        let mut answer = HeaderMap::new();
-        answer.insert(header::ETAG, HeaderValue::from_static("\"3\""));
-        answer.insert(header::LOCATION, HeaderValue::from_static("/api/v1/products/a"));
-        memory.remember(&Method::POST, "/api/v1/products", &answer);
+    fn answer(version: &str, more: &[(HeaderName, &str)]) -> HeaderMap {
+        let tag = (header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).unwrap());
+        let more = more.iter().map(|(name, value)| (name.clone(), HeaderValue::try_from(*value).unwrap()));
+        HeaderMap::from_iter(std::iter::once(tag).chain(more))
+    }
 
+    fn demanded(memory: &ConnectionMemory, uri: &str) -> Option<String> {
         let mut read = HeaderMap::new();
-        memory.demand(&Method::GET, "/api/v1/products/a", &mut read);
-        assert_eq!(read[IF_MIN_VERSION], "3");
-        let mut own = HeaderMap::from_iter([(IF_MIN_VERSION.parse().unwrap(), HeaderValue::from_static("1"))]);
-        memory.demand(&Method::GET, "/api/v1/products/a", &mut own);
-        assert_eq!(own[IF_MIN_VERSION], "1");
-        let mut other = HeaderMap::new();
-        memory.demand(&Method::GET, "/api/v1/products/b", &mut other);
-        assert!(other.is_empty());
+        memory.demand(&Method::GET, &uri.parse().unwrap(), &mut read);
+        Some(read.get(IF_MIN_VERSION)?.to_str().unwrap().to_owned())
+    }
 
+    #[test]
+    fn a_read_asks_for_what_the_connection_wrote_and_read() {
+        let memory = ConnectionMemory::default();
+        let remember = |uri: &str, status, answer: HeaderMap| memory.remember(&uri.parse().unwrap(), status, &answer);
+        remember("/p", StatusCode::CREATED, answer("3", &[(header::LOCATION, "/p/a%20b")]));
+        assert_eq!(demanded(&memory, "/p/%61%20b").as_deref(), Some("3"), "however the client spells it");
+        assert_eq!(demanded(&memory, "/p?id=a+b").as_deref(), Some("3"));
+        remember("/p/a%20b", StatusCode::NOT_MODIFIED, answer("5", &[]));
+        remember("/p/a%20b", StatusCode::OK, answer("4", &[]));
+        assert_eq!(demanded(&memory, "/p/a%20b").as_deref(), Some("5"), "what was read counts, and never goes back");
+        remember("/p/c/status", StatusCode::OK, answer("7", &[(header::CONTENT_LOCATION, "/p/c")]));
+        assert_eq!((demanded(&memory, "/p/c").as_deref(), demanded(&memory, "/p/c/status")), (Some("7"), None));
+        remember("/p/d", StatusCode::PRECONDITION_FAILED, answer("9", &[]));
+        assert_eq!(demanded(&memory, "/p/d"), None);
+        let named = [about("/p", "e", 2), about("/p", "f g", 8)].join(",");
+        remember(
+            "/p/batch",
+            StatusCode::MULTI_STATUS,
+            HeaderMap::from_iter([(ABOUT, HeaderValue::try_from(named).unwrap())]),
+        );
+        assert_eq!(
+            (demanded(&memory, "/p/e").as_deref(), demanded(&memory, "/p/f%20g").as_deref()),
+            (Some("2"), Some("8"))
+        );
+        let mut own = HeaderMap::from_iter([(IF_MIN_VERSION, HeaderValue::from_static("1"))]);
+        memory.demand(&Method::GET, &"/p/c".parse().unwrap(), &mut own);
+        assert_eq!(own[IF_MIN_VERSION], "1");
+    }
+
+    #[test]
+    fn a_connection_ends_when_its_memory_is_full() {
+        let memory = ConnectionMemory::default();
         for n in 0..RECORDS_MAX {
-            let mut answer = HeaderMap::new();
-            answer.insert(header::ETAG, HeaderValue::from_static("\"1\""));
-            memory.remember(&Method::PUT, &format!("/p/{n}"), &answer);
+            assert!(!memory.is_full());
+            memory.remember(&format!("/p/{n}").parse().unwrap(), StatusCode::OK, &answer("1", &[]));
         }
-        let mut forgotten = HeaderMap::new();
-        memory.demand(&Method::GET, "/api/v1/products/a", &mut forgotten);
-        assert!(forgotten.is_empty(), "the memory of a connection is bounded");
+        assert!(memory.is_full());
+        assert_eq!(demanded(&memory, "/p/0").as_deref(), Some("1"), "nothing was forgotten");
     }
 }

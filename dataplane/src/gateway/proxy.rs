@@ -1,4 +1,4 @@
-//! Sends a request to a pod and, where that cannot do harm, to another when the first fails.
+//! Sends a request to a pod and, where that cannot do harm, to another when the first fails or stands still.
 
 use std::{
     net::SocketAddr,
@@ -14,23 +14,31 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use crds::{pool::Entity, settings::Settings};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::{client::legacy::Error, rt::TokioIo};
-use tokio::sync::watch;
-use tracing::{debug, warn};
+use crds::settings::Settings;
+use futures::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::warn;
 
 use super::{
     balance::Balancer,
     client::UpstreamClient,
-    memory::ConnectionMemory,
-    registry::{InFlight, Registry, Upstream},
+    hops,
+    memory::{ASKS_ABOUT, ConnectionMemory},
+    patience::RetryBudget,
+    registry::{Registry, Upstream},
+    route,
+    send::{self, Answer, Failure, Payload},
+    upload::{Upload, UploadFault},
 };
 use crate::config::Loaded;
-
-/// Bodies up to so many bytes are kept, so that the request can be sent again.
-const KEPT_BODY_MAX: usize = 1 << 20;
 
 /// How often a request is tried, at one pod or another.
 const ATTEMPTS_MAX: u32 = 6;
@@ -38,18 +46,8 @@ const ATTEMPTS_MAX: u32 = 6;
 /// The wait before another look for pods, times the attempts so far: 3 s in all, so that discovery has looked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest that a pod may take to begin its answer.
+/// The longest that pods may take to begin an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Headers of one hop only (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-];
 
 /// Forwards requests.
 pub struct Proxy {
@@ -61,6 +59,7 @@ pub struct Proxy {
     pub counts: ProxyCounts,
     settings: watch::Receiver<Arc<Loaded>>,
     balancer: Balancer,
+    budget: RetryBudget,
 }
 
 /// What the gateway has counted since its start.
@@ -68,18 +67,25 @@ pub struct Proxy {
 pub struct ProxyCounts {
     /// Requests taken.
     pub requests: AtomicU64,
-    /// Requests sent to another pod after the first failed.
+    /// Requests sent to another pod after the first failed or while it stood still.
     pub retries: AtomicU64,
     /// Requests that no pod answered.
     pub failures: AtomicU64,
+    /// Requests whose body the client did not send as HTTP asks, or not to its end.
+    pub client_faults: AtomicU64,
 }
 
-enum Failure {
-    /// The pod cannot have seen the request.
-    NotSent,
-    /// The pod may have acted on the request.
-    Unknown,
+/// A request that can be sent, and where to.
+struct Errand<'a> {
+    proxy: &'a Proxy,
+    settings: &'a Settings,
+    parts: &'a Parts,
+    whole: Bytes,
+    /// Pods that have not failed it.
+    candidates: Vec<Arc<Upstream>>,
 }
+
+type Attempt<'a> = BoxFuture<'a, Result<Answer, (Failure, Arc<Upstream>)>>;
 
 impl Proxy {
     /// A proxy over the groups of these settings.
@@ -90,6 +96,7 @@ impl Proxy {
             counts: ProxyCounts::default(),
             settings,
             balancer: Balancer::default(),
+            budget: RetryBudget::default(),
         }
     }
 
@@ -101,156 +108,50 @@ impl Proxy {
     /// Answers a request of a client with what a pod answers.
     pub async fn forward(&self, request: Request, peer: SocketAddr, memory: &ConnectionMemory) -> Response {
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        self.budget.deposit();
         let loaded = self.settings();
         let (mut parts, body) = request.into_parts();
-        let path = parts.uri.path().to_owned();
-        let mut candidates = self.candidates(&loaded.settings, &path);
-        if is_upgrade(&parts.headers) {
-            let affinity = parts.uri.query().unwrap_or_default().to_owned();
-            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &affinity) else {
-                return self.no_pod();
-            };
-            return self.tunnel(parts, upstream).await;
-        }
-        let body = match keep(&parts.headers, body).await {
-            Ok(body) => body,
-            Err(response) => return response,
+        let upload = match Upload::take(body).await {
+            Ok(upload) => upload,
+            Err(fault) => return self.not_uploaded(fault),
         };
-        memory.demand(&parts.method, &path, &mut parts.headers);
-        prepare(&mut parts, peer);
-        let (whole, mut streamed) = match body {
-            Kept::Whole(bytes) => (bytes, None),
-            Kept::Streamed(body) => (Bytes::new(), Some(body)),
+        hops::prepare(&mut parts, peer);
+        memory.demand(&parts.method, &parts.uri, &mut parts.headers);
+        if !parts.method.is_safe() {
+            parts.headers.insert(ASKS_ABOUT, HeaderValue::from_static("1"));
+        }
+        let upgrade = hops::offers_websocket(&parts.headers).then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let candidates = route::candidates(&self.registry, &loaded.settings, parts.uri.path());
+        let mut errand =
+            Errand { proxy: self, settings: &loaded.settings, parts: &parts, whole: Bytes::new(), candidates };
+        let answered = match upload {
+            Upload::Whole(bytes) => {
+                errand.whole = bytes;
+                errand.carry_out().await
+            }
+            Upload::Streamed(streamed) => errand.send_once(Payload::Streamed(streamed)).await,
         };
-        for attempt in 0..ATTEMPTS_MAX {
-            if candidates.is_empty() {
-                // A pod that is just being replaced leaves a gap of some milliseconds: better waited for than answered with 503.
-                tokio::time::sleep(RETRY_PAUSE * attempt).await;
-                candidates = self.candidates(&loaded.settings, &path);
+        match answered {
+            Ok(answer) => {
+                memory.remember(&parts.uri, answer.head().status(), answer.head().headers());
+                answer.respond(upgrade)
             }
-            let Some(upstream) = self.balancer.choose(&candidates, &loaded.settings, &path) else { continue };
-            if attempt > 0 {
-                self.counts.retries.fetch_add(1, Ordering::Relaxed);
-            }
-            let once = streamed.is_some();
-            let body = streamed.take().unwrap_or_else(|| Body::from(whole.clone()));
-            match self.send(&parts, body, &upstream).await {
-                Ok(response) => {
-                    if response.status().is_success() {
-                        memory.remember(&parts.method, &path, response.headers());
-                    }
-                    return response;
-                }
-                Err(failure) => {
-                    candidates.retain(|candidate| candidate.addr != upstream.addr);
-                    let repeatable = match failure {
-                        Failure::NotSent => true,
-                        Failure::Unknown => parts.method.is_safe() || guarded(&parts.method, &parts.headers),
-                    };
-                    if once || !repeatable {
-                        self.counts.failures.fetch_add(1, Ordering::Relaxed);
-                        return problem(
-                            StatusCode::BAD_GATEWAY,
-                            "the data plane broke off before it answered: the request may or may not have been carried out",
-                        );
-                    }
-                }
-            }
-        }
-        self.no_pod()
-    }
-
-    /// The healthy pods, or else the suspect ones, that serve the pool that the path names. What names no pool goes to those that serve all, or to any where
-    /// the service has shared its pools out.
-    fn candidates(&self, settings: &Settings, path: &str) -> Vec<Arc<Upstream>> {
-        let all = self.registry.all();
-        let those = |serves: &dyn Fn(&Upstream) -> bool| {
-            let fit = |fit: fn(&Upstream) -> bool| -> Vec<Arc<Upstream>> {
-                all.iter().filter(|upstream| fit(upstream) && serves(upstream)).cloned().collect()
-            };
-            let healthy = fit(Upstream::is_healthy);
-            if healthy.is_empty() { fit(Upstream::is_suspect) } else { healthy }
-        };
-        if let Some(pool) = pool_of(settings, path) {
-            return those(&|upstream| upstream.serves(&pool, settings));
-        }
-        let whole = those(&|upstream| settings.pools.iter().all(|pool| upstream.serves(&pool.name, settings)));
-        let mut wholes = settings.groups.iter().filter(|group| group.pools.len() == settings.pools.len()).peekable();
-        if !whole.is_empty() || settings.groups.is_empty() {
-            return whole;
-        }
-        match wholes.peek() {
-            // until its pods are those of these settings, the former ones serve all that there was
-            Some(_) => those(&|upstream| wholes.clone().any(|group| group.name == upstream.group)),
-            None => those(&|_| true),
+            Err(response) => response,
         }
     }
 
-    async fn send(&self, parts: &Parts, body: Body, upstream: &Arc<Upstream>) -> Result<Response, Failure> {
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri = self.client.uri(upstream, path).map_err(|_| Failure::NotSent)?;
-        let mut request = http::Request::new(body);
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = parts.headers.clone();
-        *request.version_mut() = Version::HTTP_11;
-        let flight = upstream.start();
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
-            Ok(Ok(response)) => {
-                if response.headers().get(header::CONNECTION).is_some_and(|value| value == "close") {
-                    // It is about to end: others take what comes now.
-                    upstream.failed();
-                }
-                Ok(answer(response, flight))
-            }
-            Ok(Err(error)) => {
-                upstream.failed();
-                warn!(upstream = %upstream.addr, error = %chain(&error), "the pod failed");
-                Err(if error.is_connect() { Failure::NotSent } else { Failure::Unknown })
-            }
-            Err(_) => {
-                warn!(upstream = %upstream.addr, "the pod did not answer in time");
-                Err(Failure::Unknown)
-            }
-        }
-    }
-
-    /// Joins the client's connection and one to the pod, after both agreed to change the protocol.
-    async fn tunnel(&self, mut parts: Parts, upstream: Arc<Upstream>) -> Response {
-        let flight = upstream.start();
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let Ok(uri) = self.client.uri(&upstream, path) else { return self.no_pod() };
-        let mut request = http::Request::new(Body::empty());
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = parts.headers.clone();
-        let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) | Err(_) => {
-                upstream.failed();
-                return self.no_pod();
-            }
+    fn not_uploaded(&self, fault: UploadFault) -> Response {
+        self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
+        let mut response = match fault {
+            UploadFault::Broken => problem(
+                StatusCode::BAD_REQUEST,
+                "the body is not framed as HTTP/1.1 asks, or ended before its declared length",
+            ),
+            UploadFault::Slow => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return answer(response, flight);
-        }
-        let (Some(client_side), pod_side) =
-            (parts.extensions.remove::<hyper::upgrade::OnUpgrade>(), hyper::upgrade::on(&mut response))
-        else {
-            return problem(StatusCode::BAD_REQUEST, "this connection cannot change its protocol");
-        };
-        tokio::spawn(async move {
-            let _flight = flight;
-            let (Ok(client_side), Ok(pod_side)) = tokio::join!(client_side, pod_side) else { return };
-            let ended =
-                tokio::io::copy_bidirectional(&mut TokioIo::new(client_side), &mut TokioIo::new(pod_side)).await;
-            debug!(upstream = %upstream.addr, error = ?ended.err(), "a tunnel ended");
-        });
-        let (head, _) = response.into_parts();
-        let mut reply = Response::new(Body::empty());
-        *reply.status_mut() = head.status;
-        *reply.headers_mut() = head.headers;
-        reply
+        // what follows on this connection cannot be told from the rest of the body
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
     fn no_pod(&self) -> Response {
@@ -260,87 +161,160 @@ impl Proxy {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response
     }
+
+    fn unknown(&self) -> Response {
+        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        problem(
+            StatusCode::BAD_GATEWAY,
+            "the data plane broke off before it answered: the request may or may not have been carried out",
+        )
+    }
+
+    fn too_late(&self) -> Response {
+        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            &format!(
+                "the data plane did not answer within {seconds} s: the request may or may not have been carried out"
+            ),
+        )
+    }
 }
 
-/// A body, kept whole where it is small enough to be sent twice.
-enum Kept {
-    Whole(Bytes),
-    Streamed(Body),
-}
+impl<'a> Errand<'a> {
+    /// Sends the request until a pod answers, as often as that does no harm.
+    async fn carry_out(&mut self) -> Result<Answer, Response> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let Some(upstream) = self.next_pod(attempt).await else { continue };
+            if attempt > 0 {
+                self.proxy.counts.retries.fetch_add(1, Ordering::Relaxed);
+            }
+            match self.ask(upstream).await {
+                Ok(answer) => return Ok(answer),
+                Err(Some(failure)) if !self.may_repeat(failure) => return Err(self.proxy.unknown()),
+                Err(Some(_)) => (),
+                Err(None) => return Err(self.proxy.too_late()),
+            }
+        }
+        Err(self.proxy.no_pod())
+    }
 
-async fn keep(headers: &HeaderMap, body: Body) -> Result<Kept, Response> {
-    let length: Option<usize> =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(Kept::Whole(Bytes::new()));
+    /// Sends a request whose body cannot be sent again.
+    async fn send_once(&mut self, payload: Payload) -> Result<Answer, Response> {
+        let mut upstream = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            upstream = self.next_pod(attempt).await;
+            if upstream.is_some() {
+                break;
+            }
+        }
+        let Some(upstream) = upstream else { return Err(self.proxy.no_pod()) };
+        match tokio::time::timeout(ANSWER_TIMEOUT, send::attempt(&self.proxy.client, self.parts, payload, upstream))
+            .await
+        {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err((Failure::Client, _))) => Err(self.proxy.not_uploaded(UploadFault::Broken)),
+            Ok(Err((Failure::NotSent, _))) => Err(self.proxy.no_pod()),
+            Ok(Err((Failure::Unknown, _))) => Err(self.proxy.unknown()),
+            Err(_) => Err(self.proxy.too_late()),
+        }
     }
-    if length.is_none_or(|length| length > KEPT_BODY_MAX) {
-        return Ok(Kept::Streamed(body));
+
+    /// The pod to ask next. A pod that is just being replaced leaves a gap of some milliseconds: better waited for than answered with 503.
+    async fn next_pod(&mut self, attempt: u32) -> Option<Arc<Upstream>> {
+        if self.candidates.is_empty() {
+            sleep(RETRY_PAUSE * attempt).await;
+            self.candidates = route::candidates(&self.proxy.registry, self.settings, self.parts.uri.path());
+        }
+        self.choose(&self.candidates)
     }
-    match Limited::new(body, KEPT_BODY_MAX).collect().await {
-        Ok(collected) => Ok(Kept::Whole(collected.to_bytes())),
-        Err(_) => Err(problem(StatusCode::BAD_REQUEST, "the body of the request ended before its declared length")),
+
+    fn choose(&self, candidates: &[Arc<Upstream>]) -> Option<Arc<Upstream>> {
+        self.proxy.balancer.choose(candidates, self.settings, self.parts.uri.path())
+    }
+
+    fn attempt(&self, upstream: Arc<Upstream>) -> Attempt<'a> {
+        let (client, parts, whole) = (&self.proxy.client, self.parts, Payload::Whole(self.whole.clone()));
+        Box::pin(send::attempt(client, parts, whole, upstream))
+    }
+
+    /// Asks one pod, and others beside it where it stands still and the request is safe. None where the time for an answer is over.
+    async fn ask(&mut self, upstream: Arc<Upstream>) -> Result<Answer, Option<Failure>> {
+        let due = Instant::now() + ANSWER_TIMEOUT;
+        let is_safe = self.parts.method.is_safe();
+        let patience = if is_safe { Instant::now() + upstream.answer_time.patience() } else { due };
+        let mut first = self.attempt(upstream.clone());
+        tokio::select! {
+            answered = &mut first => return answered.map_err(|(failure, failed)| {
+                self.forget(&failed);
+                Some(failure)
+            }),
+            () = sleep_until(patience) => (),
+        }
+        if !is_safe {
+            warn!(upstream = %upstream.addr, "the pod did not answer in time");
+            return Err(None);
+        }
+        upstream.kept_waiting();
+        self.ask_others(first, upstream, due).await
+    }
+
+    /// The first answer of all who are asked: the pod that keeps the request waiting, one more where the budget allows, and more as pods are ejected.
+    async fn ask_others(
+        &mut self,
+        first: Attempt<'a>,
+        slow: Arc<Upstream>,
+        due: Instant,
+    ) -> Result<Answer, Option<Failure>> {
+        let mut attempts = FuturesUnordered::from_iter([first]);
+        let mut waiting: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+        let until_ejected = |upstream: Arc<Upstream>| -> BoxFuture<'static, ()> {
+            Box::pin(async move { upstream.until_ejected().await })
+        };
+        self.forget(&slow);
+        waiting.push(until_ejected(slow));
+        let mut may_ask = self.proxy.budget.withdraw();
+        let mut failure = Failure::Unknown;
+        loop {
+            if may_ask && let Some(other) = self.choose(&self.candidates) {
+                self.proxy.counts.retries.fetch_add(1, Ordering::Relaxed);
+                self.forget(&other);
+                attempts.push(self.attempt(other.clone()));
+                waiting.push(until_ejected(other));
+            }
+            may_ask = false;
+            tokio::select! {
+                Some(answered) = attempts.next() => match answered {
+                    Ok(answer) => return Ok(answer),
+                    Err((why, _)) => failure = why,
+                },
+                // a pod that is ejected will hardly answer: the next one needs no budget
+                Some(()) = waiting.next() => may_ask = true,
+                () = sleep_until(due) => return Err(None),
+            }
+            if attempts.is_empty() && !may_ask {
+                return Err(Some(failure));
+            }
+        }
+    }
+
+    fn forget(&mut self, upstream: &Upstream) {
+        self.candidates.retain(|candidate| candidate.addr != upstream.addr);
+    }
+
+    fn may_repeat(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::NotSent => true,
+            Failure::Unknown => self.parts.method.is_safe() || guarded(&self.parts.method, &self.parts.headers),
+            Failure::Client => false,
+        }
     }
 }
 
 /// Whether a repeated write has no second effect: it carries an idempotency key.
 fn guarded(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::POST && headers.contains_key("idempotency-key")
-}
-
-fn prepare(parts: &mut Parts, peer: SocketAddr) {
-    for name in HOP_BY_HOP {
-        parts.headers.remove(name);
-    }
-    // What a client says of earlier hops is not believed: the gateway is the first hop that is trusted.
-    if let Ok(value) = HeaderValue::from_str(&peer.ip().to_string()) {
-        parts.headers.insert(HeaderName::from_static("x-forwarded-for"), value);
-    }
-}
-
-fn answer(response: http::Response<hyper::body::Incoming>, flight: InFlight) -> Response {
-    let (mut head, body) = response.into_parts();
-    for name in HOP_BY_HOP {
-        head.headers.remove(name);
-    }
-    let body = body.map_frame(move |frame| {
-        // The request counts as under way until its whole answer has passed.
-        let _ = &flight;
-        frame
-    });
-    Response::from_parts(head, Body::new(body))
-}
-
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
-}
-
-/// The pool that a path names: `/api/v1/products/1`, `/api/v1/pools/stores/1`. Events that are sent are of products. What names no pool that there is, is
-/// for a pod to refuse.
-fn pool_of(settings: &Settings, path: &str) -> Option<String> {
-    let mut segments = path.strip_prefix("/api/v1/")?.split('/');
-    let (first, second) = (segments.next()?, segments.next());
-    let entity = match (first, second) {
-        ("events", None) => Entity::Product,
-        ("pools", Some(name)) => {
-            return settings.pools.iter().find(|pool| pool.name == name).map(|pool| pool.name.clone());
-        }
-        _ => entity_of(first)?,
-    };
-    settings.pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.name.clone())
-}
-
-/// The entity whose records have this path.
-fn entity_of(collection: &str) -> Option<Entity> {
-    Some(match collection {
-        "users" => Entity::User,
-        "payments" => Entity::Payment,
-        "orders" => Entity::Order,
-        "products" => Entity::Product,
-        "notifications" => Entity::NotificationTemplate,
-        "configurations" => Entity::Configuration,
-        _ => return None,
-    })
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {
@@ -350,15 +324,5 @@ fn problem(status: StatusCode, detail: &str) -> Response {
         "status": status.as_u16(),
         "detail": detail,
     });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body.to_string())).into_response()
 }

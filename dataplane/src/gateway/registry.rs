@@ -5,26 +5,34 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::settings::Settings;
 use parking_lot::RwLock;
 use serde::Serialize;
+use tokio::sync::Notify;
 
+use super::patience::AnswerTime;
 use crate::domain::value::Timestamp;
 
 /// Failed checks in a row that take a pod out.
 const FAILURES_MAX: u32 = 2;
 
-/// What is known of a pod.
+/// Requests that waited in vain for a pod, with no answer from it in between, that eject it.
+const UNANSWERED_MAX: u32 = 5;
+
+/// How long a pod that is back gets less than its share: its caches and connections are still to fill.
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// What checks found out about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It serves.
     Healthy,
-    /// It was silent, broke a connection, or has not been asked yet: asked for an answer only where no other is left.
+    /// It was silent, or has not been asked yet: it gets requests only where no other pod is left.
     Suspect,
     /// It says that it does not serve.
     Refusing,
@@ -49,6 +57,15 @@ pub struct Upstream {
     served: RwLock<Option<Served>>,
     state: AtomicU8,
     failures: AtomicU32,
+    /// Whether requests found it failing or standing still since its last good check.
+    ejected: AtomicBool,
+    /// Tells the requests that wait for it.
+    ejection: Notify,
+    unanswered: AtomicU32,
+    /// How long it takes to answer.
+    pub answer_time: AnswerTime,
+    /// Since when it is back.
+    back: RwLock<Option<Instant>>,
     in_flight: AtomicUsize,
     requests: AtomicU64,
     seen_ms: AtomicU64,
@@ -94,20 +111,38 @@ impl Upstream {
             served: RwLock::default(),
             state: AtomicU8::new(State::Suspect as u8),
             failures: AtomicU32::new(0),
+            ejected: AtomicBool::new(false),
+            ejection: Notify::new(),
+            unanswered: AtomicU32::new(0),
+            answer_time: AnswerTime::default(),
+            back: RwLock::default(),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             seen_ms: AtomicU64::new(0),
         }
     }
 
+    /// Whether its last check was good. Requests have no say in it: what clients send must not make the gateway unready.
+    pub fn is_ready(&self) -> bool {
+        self.is(State::Healthy)
+    }
+
     /// Whether requests are sent to it.
     pub fn is_healthy(&self) -> bool {
-        self.is(State::Healthy)
+        self.is_ready() && !self.ejected.load(Ordering::Acquire)
     }
 
     /// Whether it may serve though it was silent or failed: better than no pod at all.
     pub fn is_suspect(&self) -> bool {
-        self.is(State::Suspect)
+        !self.is(State::Refusing) && !self.is_healthy()
+    }
+
+    /// Its share of the requests by how long it has been back, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        match *self.back.read() {
+            None => 1.0,
+            Some(back) => (back.elapsed().as_secs_f64() / SLOW_START.as_secs_f64()).clamp(0.1, 1.0),
+        }
     }
 
     /// Takes its word for what it serves: names with commas between them; none where it says nothing.
@@ -150,19 +185,51 @@ impl Upstream {
             Some(well) => {
                 self.seen_ms.store(Timestamp::now().0 as u64, Ordering::Relaxed);
                 self.failures.store(0, Ordering::Relaxed);
+                self.unanswered.store(0, Ordering::Relaxed);
+                if well && self.ejected.swap(false, Ordering::AcqRel) {
+                    *self.back.write() = Some(Instant::now());
+                }
                 self.turn(if well { State::Healthy } else { State::Refusing });
             }
             None => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
                     self.turn(State::Suspect);
+                    self.eject();
                 }
             }
         }
     }
 
-    /// It refused a connection or broke one: left out until it answers a check again.
-    pub fn failed(&self) {
-        self.turn(State::Suspect);
+    /// It answered a request after so long.
+    pub fn answered(&self, took: Duration) {
+        self.answer_time.observe(took);
+        if self.unanswered.load(Ordering::Relaxed) > 0 {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request has waited for it in vain: a few of those in a row eject it.
+    pub fn kept_waiting(&self) {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED_MAX {
+            self.eject();
+        }
+    }
+
+    /// Leaves it out until it answers a check again: it refused a connection, broke one, or stands still.
+    pub fn eject(&self) {
+        if !self.ejected.swap(true, Ordering::AcqRel) {
+            self.ejection.notify_waiters();
+        }
+    }
+
+    /// Returns once it is ejected, or at once where it is.
+    pub async fn until_ejected(&self) {
+        let ejection = self.ejection.notified();
+        let mut ejection = std::pin::pin!(ejection);
+        ejection.as_mut().enable();
+        if !self.ejected.load(Ordering::Acquire) {
+            ejection.await;
+        }
     }
 
     /// Counts a request.
@@ -185,9 +252,9 @@ impl Registry {
         self.upstreams.read().clone()
     }
 
-    /// Whether any pod takes requests.
-    pub fn any_healthy(&self) -> bool {
-        self.upstreams.read().iter().any(|upstream| upstream.is_healthy())
+    /// Whether any pod answers its checks.
+    pub fn any_ready(&self) -> bool {
+        self.upstreams.read().iter().any(|upstream| upstream.is_ready())
     }
 
     /// Takes the addresses of one group; pods that stay keep their state. Returns the new ones.
@@ -249,7 +316,7 @@ mod tests {
         let first = registry.set_group("main", addrs(&[1, 2]));
         registry.set_group("catalog", addrs(&[9]));
         first[0].checked(Some(true));
-        assert!(registry.any_healthy());
+        assert!(registry.any_ready());
         let new = registry.set_group("main", addrs(&[1, 3]));
         assert_eq!(new.len(), 1);
         let all = registry.all();
@@ -299,9 +366,45 @@ mod tests {
         upstream.checked(Some(true));
         upstream.checked(Some(false));
         assert!(!upstream.is_healthy() && !upstream.is_suspect());
+        upstream.checked(Some(true));
+        assert!(upstream.is_healthy(), "a pod that says yes again is asked again");
         let flight = upstream.start();
         assert_eq!(upstream.in_flight(), 1);
         drop(flight);
         assert_eq!(upstream.in_flight(), 0);
+    }
+
+    #[test]
+    fn requests_eject_a_pod_and_leave_the_gateway_ready() {
+        let registry = Registry::default();
+        let upstream = registry.set_group("main", addrs(&[1])).remove(0);
+        upstream.checked(Some(true));
+        assert!((upstream.share() - 1.0).abs() < f64::EPSILON, "its first time is no return");
+        upstream.eject();
+        assert!(!upstream.is_healthy() && upstream.is_suspect() && registry.any_ready());
+        upstream.checked(Some(true));
+        assert!(upstream.is_healthy() && upstream.share() < 0.5, "it is back, and begins slowly");
+        for _ in 1..UNANSWERED_MAX {
+            upstream.kept_waiting();
+        }
+        upstream.answered(Duration::from_millis(1));
+        upstream.kept_waiting();
+        assert!(upstream.is_healthy(), "an answer in between shows that it does not stand still");
+        for _ in 1..UNANSWERED_MAX {
+            upstream.kept_waiting();
+        }
+        assert!(!upstream.is_healthy());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_pod_learns_that_it_is_ejected() {
+        let upstream = Arc::new(Upstream::new(addrs(&[1])[0], "main"));
+        upstream.checked(Some(true));
+        let waiting = upstream.until_ejected();
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        upstream.eject();
+        waiting.await;
+        upstream.until_ejected().await;
     }
 }

@@ -76,7 +76,7 @@ async fn readyz(State(gateway): State<Gateway>) -> Response {
     if gateway.shutdown.draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    if !gateway.proxy.registry.any_healthy() {
+    if !gateway.proxy.registry.any_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no pod of the data plane is ready\n").into_response();
     }
     (StatusCode::OK, "ready\n").into_response()
@@ -93,7 +93,8 @@ async fn forward(
     request: Request,
 ) -> Response {
     let mut response = gateway.proxy.forward(request, client.peer, &client.memory).await;
-    if gateway.shutdown.draining() {
+    let ends = gateway.shutdown.draining() || client.memory.is_full();
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     response
@@ -104,7 +105,7 @@ async fn forward(
 async fn status(State(gateway): State<Gateway>) -> Response {
     use std::sync::atomic::Ordering::Relaxed;
     let (proxy, loaded) = (&gateway.proxy, gateway.proxy.settings());
-    let ready = proxy.registry.any_healthy() && !gateway.shutdown.draining();
+    let ready = proxy.registry.any_ready() && !gateway.shutdown.draining();
     let (total, errors) = (proxy.counts.requests.load(Relaxed), proxy.counts.failures.load(Relaxed));
     Json(serde_json::json!({
         "service": loaded.settings.service,
@@ -123,6 +124,7 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
         ("requests", "Requests taken.", &counts.requests),
         ("retries", "Requests sent to another pod after the first failed.", &counts.retries),
         ("failures", "Requests that no pod answered.", &counts.failures),
+        ("client_faults", "Requests whose body the client did not send as HTTP asks.", &counts.client_faults),
     ] {
         let count = count.load(Relaxed);
         _ = writeln!(

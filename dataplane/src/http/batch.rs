@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     domain::batch::{Batch, OPERATIONS_MAX, parse_batch},
+    gateway::memory::{ABOUT, ASKS_ABOUT, about},
     service::{
         batch::{Done, DoneKind, Outcome, Undone, run, run_atomic},
         error::ServiceError,
@@ -31,6 +32,7 @@ pub async fn post(State(resource): State<Arc<Resource>>, call: Call) -> Response
 async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
     resource.may_write(&call)?;
     let (mut origin, key, uri) = (call.origin(), call.idempotency_key()?, call.uri.clone());
+    let is_asked = call.headers.contains_key(ASKS_ABOUT);
     let body = resource.body_up_to(call, JSON, BODY_MAX).await?;
     let Batch { atomic, operations } = parse_batch(&body).map_err(|error| resource.problem(error.into()))?;
     origin.idempotency = key.map(|key| resource.idempotency(&origin, &key, "batch", &body));
@@ -44,7 +46,20 @@ async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
             }
         },
     };
-    Ok(answer(outcomes.into_iter().map(|outcome| result(resource, outcome, uri.path())).collect()))
+    let about = if is_asked { about_all(resource, &outcomes) } else { None };
+    let mut response = answer(outcomes.into_iter().map(|outcome| result(resource, outcome, uri.path())).collect());
+    if let Some(about) = about {
+        response.headers_mut().insert(ABOUT, about);
+    }
+    Ok(response)
+}
+
+/// What the gateway is told: which records have which versions now.
+fn about_all(resource: &Resource, outcomes: &[Outcome]) -> Option<HeaderValue> {
+    let done = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
+    let parts: Vec<String> =
+        done.map(|Done { key, version, .. }| about(&resource.path, key.as_str(), version.0)).collect();
+    HeaderValue::try_from(parts.join(",")).ok().filter(|about| !about.is_empty())
 }
 
 fn answer(results: Vec<Json>) -> Response {

@@ -18,7 +18,18 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldFault>,
     retry_after_s: Option<u32>,
-    is_overload: bool,
+    cause: Cause,
+}
+
+/// What a status of the class 5xx is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A failure of this side.
+    Failure,
+    /// More comes in than can be done.
+    Overload,
+    /// The client asks for what is not there.
+    Demand,
 }
 
 #[derive(Serialize)]
@@ -41,7 +52,15 @@ struct Fault<'a> {
 impl Problem {
     /// A problem of a kind: a short word that names it for programs.
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), errors: Vec::new(), retry_after_s: None, is_overload: false }
+        Self {
+            status,
+            kind,
+            title,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            cause: Cause::Failure,
+        }
     }
 
     /// 400: fields, parameters or headers are wrong.
@@ -89,12 +108,12 @@ impl Problem {
 
     /// 503: more comes in than can be done. That is no failure of this side, and is counted apart.
     pub fn overload(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { is_overload: true, ..Self::unavailable(kind, detail) }
+        Self { cause: Cause::Overload, ..Self::unavailable(kind, detail) }
     }
 
-    /// Whether the request was refused for overload.
-    pub fn is_overload(&self) -> bool {
-        self.is_overload
+    /// What it is counted as, where its status is of the class 5xx.
+    pub fn cause(&self) -> Cause {
+        self.cause
     }
 
     /// The status.
@@ -167,10 +186,13 @@ impl From<ServiceError> for Problem {
             ServiceError::Unsupported(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unsupported", "The store cannot do this", detail)
             }
-            ServiceError::NotYet { wanted, current } => Self::unavailable(
-                "not-yet",
-                format!("version {wanted} has not arrived: the record has version {current}"),
-            ),
+            ServiceError::NotYet { wanted, current } => Self {
+                cause: Cause::Demand,
+                ..Self::unavailable(
+                    "not-yet",
+                    format!("version {wanted} has not arrived: the record has version {current}"),
+                )
+            },
             ServiceError::Contended => {
                 Self::unavailable("contended", "others changed the record again and again: try again")
             }

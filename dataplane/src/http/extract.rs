@@ -7,7 +7,6 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
 };
 use bytes::Bytes;
-use futures::StreamExt;
 use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use tokio::time::timeout;
 
@@ -21,11 +20,6 @@ use crate::{
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The longest value of that header.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
-
-/// The most bytes of a body too large that are read and thrown away.
-const DISCARDED_MAX: usize = 16 << 20;
-/// How long such a body may take.
-const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One request, taken apart.
 pub struct Call {
@@ -104,7 +98,6 @@ impl Call {
         media_type(&self.headers, types)?;
         let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > bytes_max) {
-            discard(self.body).await;
             return Err(Problem::too_large(bytes_max));
         }
         match timeout(deadline, to_bytes(self.body, bytes_max)).await {
@@ -154,21 +147,6 @@ fn media_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
     } else {
         Err(refused(format!("Content-Type must be {} in UTF-8", types.join(" or "))))
     }
-}
-
-/// Reads on for a while, so that a client that sends before it reads gets its answer rather than a broken connection.
-async fn discard(body: Body) {
-    let mut chunks = body.into_data_stream();
-    let read = async {
-        let mut left = DISCARDED_MAX;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    _ = timeout(DISCARD_DEADLINE, read).await;
 }
 
 fn is_too_large(error: &axum::Error) -> bool {

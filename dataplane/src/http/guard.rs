@@ -31,6 +31,10 @@ use crate::{
 
 /// Stands for `Authorization` where something on the way takes that for itself, as the API server of Kubernetes does when it hands a request on.
 const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-authorization");
+
+/// The header by which a pod that is about to end tells the gateway, which removes it.
+pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
+
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, idempotency-key, if-match, if-none-match, if-min-version, flyweight-explain",
@@ -146,6 +150,9 @@ impl Guard {
         }
         if self.shutdown.draining() && !headers.contains_key(header::UPGRADE) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if self.behind_gateway {
+                headers.insert(DRAINING, HeaderValue::from_static("1"));
+            }
         }
         response
     }

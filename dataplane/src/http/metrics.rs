@@ -44,7 +44,12 @@ const OPERATIONS: [(Operation, &str); 8] = [
 pub const BOUNDS_S: [f64; 16] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The classes of status, and at last the demands of clients that cannot be met, such as a version that nobody has written: no failure of either side.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "unmet"];
+/// The place of the class of this side's failures.
+const FAILED: usize = 4;
+/// The place of demands that were not met.
+const UNMET: usize = 5;
 
 /// The families of request metrics.
 pub struct HttpMetrics {
@@ -165,7 +170,7 @@ impl PoolMetrics {
             let histogram = metric.get_histogram();
             let requests = histogram.get_sample_count();
             let upto = histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count());
-            let errors = route.classes.last().map_or(0, IntCounter::get);
+            let errors = route.classes.get(FAILED).map_or(0, IntCounter::get);
             OperationFigures { operation, requests, errors, buckets: upto.chain([requests]).collect() }
         };
         self.routes.iter().zip(&OPERATIONS).map(figures).collect()
@@ -175,7 +180,7 @@ impl PoolMetrics {
     pub fn total(&self) -> RequestFigures {
         let all = self.routes.iter().fold(RequestFigures::default(), |sum, route| RequestFigures {
             total: sum.total + route.seconds.get_sample_count(),
-            errors: sum.errors + route.classes.last().map_or(0, IntCounter::get),
+            errors: sum.errors + route.classes.get(FAILED).map_or(0, IntCounter::get),
             refused: sum.refused + route.refused.get(),
             seconds: sum.seconds + route.seconds.get_sample_sum(),
         });
@@ -197,8 +202,17 @@ impl PoolMetrics {
 
     /// Counts one answer.
     pub fn observe(&self, operation: Operation, status: StatusCode, took: Duration) {
+        self.count(operation, usize::from(status.as_u16() / 100).saturating_sub(1), took);
+    }
+
+    /// Counts an answer, in place of [`Self::observe`], as a demand that cannot be met.
+    pub fn unmet(&self, operation: Operation, took: Duration) {
+        self.count(operation, UNMET, took);
+    }
+
+    fn count(&self, operation: Operation, class: usize, took: Duration) {
         let Some(route) = self.routes.get(operation as usize) else { return };
-        if let Some(class) = route.classes.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
+        if let Some(class) = route.classes.get(class) {
             class.inc();
         }
         route.seconds.observe(took.as_secs_f64());
@@ -239,6 +253,24 @@ mod tests {
         assert!(text.contains(r#"flyweight_http_refused_total{operation="create",pool="users"} 1"#), "{text}");
         assert!(
             text.contains(r#"flyweight_http_requests_total{class="5xx",operation="create",pool="users"} 2"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_demand_that_cannot_be_met_is_no_error() {
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(&registry).unwrap().of_pool("users");
+        metrics.unmet(Operation::Get, Duration::from_secs(1));
+        let RequestFigures { total, errors, refused, .. } = metrics.total();
+        assert_eq!((total, errors, refused), (1, 0, 0));
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(
+            text.contains(r#"flyweight_http_requests_total{class="unmet",operation="get",pool="users"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"flyweight_http_requests_total{class="5xx",operation="get",pool="users"} 0"#),
             "{text}"
         );
     }

@@ -13,7 +13,7 @@ use tokio::sync::SemaphorePermit;
 use super::{
     compress::{compressed, is_large},
     conditions::{IF_MIN_VERSION, at_least, etag, is_known, precondition},
-    error::Problem,
+    error::{Cause, Problem},
     extract::{Call, IDEMPOTENCY_KEY},
     gate::{Gate, WriteGate},
     metrics::{Operation, PoolMetrics},
@@ -123,15 +123,19 @@ impl Resource {
             Ok(_places) => trace::scope(trace::of_headers(&call.headers), work(call)).await,
             Err(problem) => Err(problem),
         };
-        let refused = response.as_ref().is_err_and(Problem::is_overload);
+        let cause = response.as_ref().err().map(Problem::cause);
         let response = response.unwrap_or_else(|problem| problem.respond(&uri));
         let response = match accepted {
             Some(accepted) if is_large(&response) => compressed(accepted, response).await,
             _ => response,
         };
         let took = started.elapsed();
-        self.metrics.observe(operation, response.status(), took);
-        if refused {
+        if cause == Some(Cause::Demand) {
+            self.metrics.unmet(operation, took);
+        } else {
+            self.metrics.observe(operation, response.status(), took);
+        }
+        if cause == Some(Cause::Overload) {
             self.metrics.refused(operation, took);
         }
         response
@@ -231,10 +235,10 @@ impl Resource {
         let mut response = json(record.to_json(self.records.schema()).into(), status);
         let headers = response.headers_mut();
         headers.insert(header::ETAG, etag(record.version));
-        if status == StatusCode::CREATED
-            && let Ok(location) = HeaderValue::try_from(format!("{}/{}", self.path, record.key))
-        {
-            headers.insert(header::LOCATION, location);
+        if let Ok(location) = HeaderValue::try_from(format!("{}/{}", self.path, record.key)) {
+            // the answer to an action on a record, such as its cancellation, says whose version the tag is (RFC 9110, section 8.7)
+            let name = if status == StatusCode::CREATED { header::LOCATION } else { header::CONTENT_LOCATION };
+            headers.insert(name, location);
         }
         response
     }

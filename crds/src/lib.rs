@@ -8,7 +8,6 @@
     expect(clippy::duplicated_attributes, reason = "kube's printer columns repeat their keys by design")
 )]
 
-#[cfg(feature = "kube")]
 pub mod annotations;
 #[cfg(feature = "kube")]
 pub mod definitions;

@@ -15,10 +15,11 @@ use self::{
 };
 use crate::{
     GROUP,
+    annotations::TAKE_OVER_FROM,
     pool::PoolSpec,
     resolve::{Fault, Named, resolve},
     service::ServiceSpec,
-    settings::Settings,
+    settings::{Settings, names::Origin},
     tier::TierSpec,
 };
 
@@ -212,7 +213,14 @@ impl Folder {
         let (pools, tiers): (Vec<Named<PoolSpec>>, Vec<Named<TierSpec>>) =
             (self.specs("FlyweightPool", namespace)?, self.specs("CacheTier", namespace)?);
         let Some(service) = services.first() else { return Err(Vec::new()) };
+        let annotations = &self.resources[id].document.value["metadata"]["annotations"];
+        let take_over_from = annotations[TAKE_OVER_FROM].as_str().map(str::to_owned);
+        if let Some(fault) = Origin::fault(take_over_from.as_deref(), name) {
+            return Err(self.placed(fault, namespace).into_iter().collect());
+        }
+        let origin = Origin { namespace: namespace.clone(), take_over_from };
         resolve(service, &pools, &tiers)
+            .map(|settings| Settings { origin, ..settings })
             .map_err(|faults| faults.into_iter().filter_map(|fault| self.placed(fault, namespace)).collect())
     }
 

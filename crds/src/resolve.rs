@@ -12,7 +12,7 @@ use crate::{
     pool::{Entity, PoolSpec, Ref},
     resolve::backend::Backends,
     service::ServiceSpec,
-    settings::{PoolSettings, SecuritySettings, Settings},
+    settings::{PoolSettings, SecuritySettings, Settings, names::Origin},
     tier::TierSpec,
 };
 
@@ -62,6 +62,7 @@ impl fmt::Display for Fault {
 }
 
 /// Resolves one service with the pools and tiers of its namespace. Pools and tiers that the service does not reach are left out.
+/// Names of things outside that the author left out are chosen afterwards, by [`Settings::named`].
 ///
 /// # Errors
 /// Every fault in what the service reaches, sorted by resource and path, each once.
@@ -132,6 +133,7 @@ pub fn resolve(
         },
         web_socket,
         observability,
+        origin: Origin::default(),
     })
 }
 

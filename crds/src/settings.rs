@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::names::Origin;
 use crate::{
     pool::{Access, Cleanup, Entity, FieldSpec, PoolLimits, WarmUp},
     service::{
@@ -17,6 +18,8 @@ use crate::{
     tier::{Policy, WriteStrategy},
     units::{Bytes, Span},
 };
+
+pub mod names;
 
 /// The resolved settings of one `FlyweightService`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +45,9 @@ pub struct Settings {
     pub web_socket: WebSocket,
     /// Logs. Hot.
     pub observability: Observability,
+    /// What manifests say of whose this is. In a cluster the pods know it themselves, and it is left out.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
 }
 
 /// One pool with everything that it refers to.
@@ -218,6 +224,7 @@ impl Settings {
             security,
             web_socket: _,
             observability: _,
+            origin,
         } = self.clone();
         let SecuritySettings {
             jwt_secret,
@@ -252,6 +259,7 @@ impl Settings {
             },
             web_socket: WebSocket::default(),
             observability: Observability::default(),
+            origin,
         }
     }
 }

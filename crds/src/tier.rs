@@ -89,10 +89,10 @@ pub struct MemoryTier {
 pub struct RedisTier {
     /// The Redis backend, by its name in the service. Rolling.
     pub backend_ref: Ref,
-    /// What every key starts with, so that several services can share a Redis. Rolling.
-    #[serde(default)]
+    /// What every key starts with. Left out, it is made of namespace and service, so that two services never meet in one Redis. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9:._-]*$")))]
-    pub key_prefix: String,
+    pub key_prefix: Option<String>,
 }
 
 /// Which entry leaves a full memory tier.

@@ -12,6 +12,7 @@ mod memory;
 mod monitor;
 mod orders;
 mod overview;
+mod owner;
 mod pools;
 mod rotation;
 mod secrets;

@@ -7,6 +7,7 @@ use crate::domain::record::Version;
 pub mod clock;
 pub mod flight;
 pub mod memory;
+pub mod owned;
 pub mod redis;
 pub mod shared;
 pub mod tiered;

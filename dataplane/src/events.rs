@@ -51,6 +51,11 @@ pub trait EventBus: Send + Sync {
 
     /// Whether the bus answers.
     async fn ping(&self) -> Result<(), BusError>;
+
+    /// Who else owns what the bus would carry events by; then it carries none.
+    fn owned_by(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Whether a cursor is as far as another of the same feed.

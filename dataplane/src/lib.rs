@@ -13,6 +13,7 @@ pub mod failpoint;
 pub mod flyweight;
 pub mod gateway;
 pub mod http;
+pub mod owner;
 pub mod security;
 pub mod server;
 pub mod service;

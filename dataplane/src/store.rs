@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use self::identity::Identity;
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     change::{Collection, Idempotency, UnitOfWork, Written},
@@ -14,6 +15,7 @@ use crate::domain::{
 };
 
 pub mod guarded;
+pub mod identity;
 pub mod mongo;
 pub mod rotating;
 pub mod sql;
@@ -52,6 +54,11 @@ pub trait RecordStore: Send + Sync {
 
     /// The audit entries that a query finds, oldest first. In MongoDB an entry is found once the event of its change is published.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// What identifies the database: a text that is made in it at the first call.
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        Err(StoreError::Unsupported("this store has no identity".to_owned()))
+    }
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

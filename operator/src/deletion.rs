@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use crds::{
-    annotations::{DRAIN_FINALIZER, FORCE_DELETION},
+    annotations::{DRAIN_FINALIZER, FORCE_DELETION, NAMES, NAMESPACED},
     service::FlyweightService,
+    status::ServiceStatus,
 };
 use k8s_openapi::jiff::SignedDuration;
 use kube::{
@@ -15,7 +16,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::controller::Action,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     child::MANAGER,
@@ -49,14 +50,21 @@ pub fn is_guarded(service: &FlyweightService) -> bool {
     service.finalizers().iter().any(|one| one == DRAIN_FINALIZER)
 }
 
-/// Puts the finalizer on the service. The change wakes the next reconcile.
+/// Puts the finalizer on the service, and on a new one how its names are made. The change wakes the next reconcile.
 ///
 /// # Errors
 /// When the API server refuses or fails.
 pub async fn guard(service: &FlyweightService, context: &Context) -> Result<Action, Error> {
     let mut finalizers = service.finalizers().to_vec();
     finalizers.push(DRAIN_FINALIZER.to_owned());
-    set_finalizers(service, &finalizers, context).await
+    set_metadata(service, json!({ "finalizers": finalizers, "annotations": names_of(service) }), context).await
+}
+
+/// What a service is told to make its names of: nothing where it ran before, whatever was taken off it since.
+fn names_of(service: &FlyweightService) -> Value {
+    let status = service.status.clone().unwrap_or_default();
+    let is_known = service.annotations().contains_key(NAMES) || status != ServiceStatus::default();
+    if is_known { json!({}) } else { json!({ NAMES: NAMESPACED }) }
 }
 
 /// Lets a deleted service go once its events are published.
@@ -86,7 +94,7 @@ pub async fn finish(service: &Arc<FlyweightService>, context: &Context) -> Resul
         Step::LetGo => (),
     }
     let others: Vec<String> = service.finalizers().iter().filter(|one| *one != DRAIN_FINALIZER).cloned().collect();
-    set_finalizers(service, &others, context).await
+    set_metadata(service, json!({ "finalizers": others }), context).await
 }
 
 fn step(observed: &Observed) -> Step {
@@ -109,7 +117,7 @@ fn step(observed: &Observed) -> Step {
 }
 
 /// Not over a change that somebody else made since: that is a failure, and the next look, after its pause, decides.
-async fn set_finalizers(service: &FlyweightService, all: &[String], context: &Context) -> Result<Action, Error> {
+async fn set_metadata(service: &FlyweightService, mut metadata: Value, context: &Context) -> Result<Action, Error> {
     let name = service.name_any();
     let uid = service.uid().unwrap_or_default();
     // A view that lags behind shows it without what was just written.
@@ -119,7 +127,9 @@ async fn set_finalizers(service: &FlyweightService, all: &[String], context: &Co
     }
     let api: Api<FlyweightService> = Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
     let version = service.resource_version();
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": version, "uid": uid } });
+    metadata["resourceVersion"] = json!(version);
+    metadata["uid"] = json!(uid);
+    let patch = json!({ "metadata": metadata });
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(&patch);
     let request = api.patch_metadata(&name, &parameters, &patch);
@@ -183,6 +193,17 @@ mod tests {
             observed.pods.iter_mut().for_each(|pod| (pod.ready, pod.report) = (false, Some(PodReport::default())));
         };
         assert_eq!(deleted(1, 7, databases_down), Step::LetGo);
+    }
+
+    #[test]
+    fn only_a_service_that_never_ran_gets_names_of_its_own() {
+        let mut service = (*observed().service).clone();
+        assert_eq!(names_of(&service), json!({ "flyweight.dev/names": "namespaced" }));
+        service.status = Some(ServiceStatus { pods_ready: Some("0/1".to_owned()), ..ServiceStatus::default() });
+        assert_eq!(names_of(&service), json!({}), "it ran before: it keeps its names");
+        service.status = None;
+        service.annotations_mut().insert(NAMES.to_owned(), "chosen".to_owned());
+        assert_eq!(names_of(&service), json!({}), "they were chosen already");
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub fn settle(observed: &mut Observed) {
                     .settings
                     .backends
                     .iter()
-                    .map(|backend| BackendReport { name: backend.name.clone(), reachable: true })
+                    .map(|backend| BackendReport { name: backend.name.clone(), reachable: true, owned_by: None })
                     .collect(),
                 ..PodReport::default()
             }),

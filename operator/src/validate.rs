@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use crds::{
+    annotations::{NAMES, NAMESPACED, TAKE_OVER_FROM},
     resolve::{Fault, Named, replicas_of, resolve},
     service::{Autoscaling, ServiceSpec, groups::Resources, security::IssuerRef},
-    settings::Settings,
+    settings::{
+        Settings,
+        names::{Names, Origin},
+    },
 };
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
@@ -85,8 +89,24 @@ pub fn validate(observed: &Observed) -> Result<Validated, Vec<Fault>> {
     let tiers: Vec<_> =
         observed.tiers.iter().map(|tier| Named { name: tier.name_any(), spec: tier.spec.clone() }).collect();
     let named = Named { name: observed.name.clone(), spec };
-    let settings = resolve(&named, &pools, &tiers)?;
+    let from = observed.service.annotations().get(TAKE_OVER_FROM).map(String::as_str);
+    if let Some(fault) = Origin::fault(from, &observed.name) {
+        return Err(vec![fault]);
+    }
+    let settings = self::named(resolve(&named, &pools, &tiers)?, observed);
     Ok(complete(named.spec, settings, observed))
+}
+
+/// The settings with what the spec leaves out of names. A service that ran before they were made of its own keeps what it has.
+fn named(settings: Settings, observed: &Observed) -> Settings {
+    let namespaced = observed.service.annotations().get(NAMES).is_some_and(|names| names == NAMESPACED);
+    if namespaced {
+        let (namespace, service) = (observed.namespace.clone(), observed.name.clone());
+        return settings.named(&Names::Of { namespace, service });
+    }
+    let running = observed.running.as_ref().and_then(|running| running.settings.as_deref());
+    let settings = running.map_or(settings.clone(), |running| settings.named_as_in(running));
+    settings.named(&Names::Bare)
 }
 
 fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Validated {
@@ -170,10 +190,11 @@ fn key_to_make(spec: &ServiceSpec, settings: &Settings, observed: &Observed) -> 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crds::settings::BackendKind;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::fixture::{observed, observed_with, validated};
+    use crate::fixture::{observed, observed_with, settle, validated};
 
     #[test]
     fn a_sound_service_has_everything_that_its_pods_need() {
@@ -183,6 +204,44 @@ mod tests {
             validated.groups.iter().map(|one| (one.name.as_str(), one.replicas, one.serves_all)).collect();
         assert_eq!(groups, [("main", 2, true), ("catalog", 1, false)]);
         assert!(validated.missing.is_empty());
+    }
+
+    /// What every topic starts with.
+    fn topics(observed: &Observed) -> String {
+        let settings = validated(observed).settings;
+        let prefix = settings.backends.into_iter().find_map(|backend| match backend.kind {
+            BackendKind::Kafka { topic_prefix } => Some(topic_prefix),
+            _ => None,
+        });
+        prefix.unwrap()
+    }
+
+    #[test]
+    fn a_new_service_has_names_of_its_own_and_one_that_runs_keeps_those_that_it_has() {
+        let with = |kafka: Value| {
+            observed_with(|spec| {
+                let backends = spec["backends"].as_array_mut().unwrap();
+                backends.push(json!({ "name": "kafka", "kafka": kafka }));
+            })
+        };
+        let annotated = |observed: &mut Observed| {
+            let mut service = (*observed.service).clone();
+            service.annotations_mut().insert(NAMES.to_owned(), NAMESPACED.to_owned());
+            observed.service = std::sync::Arc::new(service);
+        };
+        let secret = json!({ "secretRef": { "name": "shop-kafka" } });
+        let mut new = with(secret.clone());
+        assert_eq!(topics(&new), "", "as it was before: nothing says that it is new");
+        annotated(&mut new);
+        assert_eq!(topics(&new), "web.shop.");
+        let mut explicit = with(json!({ "secretRef": { "name": "shop-kafka" }, "topicPrefix": "" }));
+        annotated(&mut explicit);
+        assert_eq!(topics(&explicit), "", "written is written");
+        let mut runs = with(json!({ "secretRef": { "name": "shop-kafka" }, "topicPrefix": "shop." }));
+        settle(&mut runs);
+        let running = runs.running;
+        let left_out = Observed { running, ..with(secret) };
+        assert_eq!(topics(&left_out), "shop.", "a prefix that is left out now does not move what is there");
     }
 
     #[test]

@@ -9,7 +9,11 @@ pub fn samples() -> std::path::PathBuf {
     root().join("configs/samples")
 }
 
-/// Writes the sample shop into a folder, with more lines in the service's spec.
+/// Where the samples leave out what topics start with, and what suites write there: some look at the topics themselves.
+const KAFKA: &str = "secretRef: { name: shop-kafka }";
+const KAFKA_PREFIXED: &str = "topicPrefix: \"shop.\"\n        secretRef: { name: shop-kafka }";
+
+/// Writes the sample shop into a folder, with more lines in the service's spec. Its topics start with `shop.`.
 ///
 /// # Panics
 /// A file cannot be read or written.
@@ -18,6 +22,7 @@ pub fn write_samples_with(dir: &Path, more: &str) {
         let mut text = fs::read_to_string(&path)?;
         if path.ends_with("service.yaml") {
             text = text.replacen("\nspec:\n", &format!("\nspec:\n{more}"), 1);
+            text = text.replacen(KAFKA, KAFKA_PREFIXED, 1);
         }
         fs::write(dir.join(path.file_name().unwrap_or_default()), text)
     };

@@ -24,6 +24,7 @@ mod openapi;
 mod order;
 mod orders;
 mod outage;
+mod owners;
 mod rotation;
 mod stage;
 mod staleness;

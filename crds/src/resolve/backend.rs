@@ -3,7 +3,7 @@
 use super::{Named, Report, missing};
 use crate::{
     service::{ServiceSpec, backends::Backend},
-    settings::{BackendKind, BackendSettings},
+    settings::{BackendKind, BackendSettings, names::BY_OWNER},
 };
 
 /// A kind of backend, as pools and tiers ask for it.
@@ -112,7 +112,8 @@ fn settings(backend: &Backend) -> Option<BackendSettings> {
         }
         (None, None, Some(redis), None) => (&redis.secret_ref, BackendKind::Redis {}),
         (None, None, None, Some(kafka)) => {
-            (&kafka.secret_ref, BackendKind::Kafka { topic_prefix: kafka.topic_prefix.clone() })
+            let topic_prefix = kafka.topic_prefix.clone().unwrap_or_else(|| BY_OWNER.to_owned());
+            (&kafka.secret_ref, BackendKind::Kafka { topic_prefix })
         }
         _ => return None,
     };

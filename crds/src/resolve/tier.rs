@@ -5,7 +5,7 @@ use super::{
     backend::{Backends, Wanted},
 };
 use crate::{
-    settings::{TierKind, TierSettings},
+    settings::{TierKind, TierSettings, names::BY_OWNER},
     tier::TierSpec,
     units::{Bytes, Span},
 };
@@ -30,7 +30,10 @@ pub(super) fn settings(tier: &Named<TierSpec>, backends: &Backends, report: &mut
             Some(TierKind::Memory { max_bytes: memory.max_bytes, policy: memory.policy })
         }
         (None, Some(redis)) => match backends.find(&redis.backend_ref.name, Wanted::Redis) {
-            Ok(backend) => Some(TierKind::Redis { backend: backend.to_owned(), key_prefix: redis.key_prefix.clone() }),
+            Ok(backend) => {
+                let key_prefix = redis.key_prefix.clone().unwrap_or_else(|| BY_OWNER.to_owned());
+                Some(TierKind::Redis { backend: backend.to_owned(), key_prefix })
+            }
             Err(message) => {
                 report.add("spec.redis.backendRef.name", message);
                 None

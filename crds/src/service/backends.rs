@@ -76,10 +76,10 @@ pub struct RedisBackend {
 pub struct KafkaBackend {
     /// The Secret with the key `url` (the bootstrap brokers), and `ca.crt`, `tls.crt`, `tls.key`, `username`, `password` where they are used. Rolling.
     pub secret_ref: Ref,
-    /// What every topic's name starts with. Rolling.
-    #[serde(default)]
+    /// What every topic's name starts with. Left out, it is made of namespace and service, so that two services never meet in one Kafka. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9._-]*$")))]
-    pub topic_prefix: String,
+    pub topic_prefix: Option<String>,
 }
 
 fn default_max_connections() -> u32 {

@@ -1,7 +1,7 @@
 //! Opens the declared stores, caches and brokers, or the embedded ones that stand in for them on a laptop.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,15 +10,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use crds::{
-    settings::{BackendKind, BackendSettings, Settings},
+    settings::{BackendKind, BackendSettings, Settings, TierKind},
     tier::WriteStrategy,
     units::Span,
 };
+use tokio::sync::watch;
 
 use super::rotation::{Folder, Mounted};
 use crate::{
     cache::{
         clock::Clock,
+        owned::OwnedCache,
         redis::{RedisCache, RedisConfig},
         shared::{LocalShared, SharedCache},
     },
@@ -32,6 +34,7 @@ use crate::{
         },
         local::{LocalBus, LocalOptions},
     },
+    owner::{Claim, Owner},
     service::write_behind::LOG_AGE_MAX,
     store::{
         RecordStore,
@@ -60,12 +63,22 @@ pub enum Place {
     Backends(PathBuf),
 }
 
+/// The stores, opened before anything else: they tell who the service is.
+pub struct Stores {
+    /// By the names of their backends.
+    pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
+    /// The Secrets that hold their addresses and accounts.
+    pub mounted: Vec<Mounted>,
+}
+
 /// Everything outside this process, or what stands in for it.
 pub struct Backends {
     /// The stores, by the names of their backends.
     pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
     /// The shared caches, by the names of their backends.
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
+    /// The prefixes of those that others could use, too, by the backend and the prefix.
+    pub owned: BTreeMap<(String, String), Arc<OwnedCache>>,
     /// The bus, with its backend's name.
     pub bus: (String, Arc<dyn EventBus>),
     /// The log of events from outside.
@@ -76,61 +89,94 @@ pub struct Backends {
     pub mounted: Vec<Mounted>,
 }
 
-/// Opens all backends of the settings. Servers need not be up: each part connects when it is first used, and again when it was lost.
+impl Backends {
+    /// The cache of a tier, where its keys start so.
+    pub fn shared(&self, backend: &str, key_prefix: &str) -> Option<Arc<dyn SharedCache>> {
+        match self.owned.get(&(backend.to_owned(), key_prefix.to_owned())) {
+            Some(owned) => Some(owned.clone()),
+            None => self.caches.get(backend).cloned(),
+        }
+    }
+}
+
+/// The files of a backend and their folder; none where an embedded store stands in for it.
+fn files_of(place: &Place, name: &str) -> Option<(Files, Folder)> {
+    match place {
+        Place::Embedded(_) => None,
+        Place::Backends(dir) => Some((Files(dir.join(name)), Folder::of("backends", dir, name))),
+    }
+}
+
+/// Opens all stores of the settings. Servers need not be up: each connects when it is first used, and again when it was lost.
+///
+/// # Errors
+/// A folder or address that cannot be read. Messages hold no address.
+pub async fn stores(
+    settings: &Settings,
+    place: &Place,
+    sealer: &Arc<dyn Sealer>,
+    connection_timeout: Option<Span>,
+) -> anyhow::Result<Stores> {
+    let (mut stores, mut mounted) = (BTreeMap::<String, Arc<dyn RecordStore>>::new(), Vec::new());
+    for BackendSettings { name, secret: _, kind } in &settings.backends {
+        match kind {
+            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {}
+            BackendKind::Redis {} | BackendKind::Kafka { .. } => continue,
+        }
+        let store = match (place, files_of(place, name)) {
+            (_, Some((files, folder))) => {
+                let (kind, sealer) = (kind.clone(), sealer.clone());
+                let declared = DeclaredStore { files, kind, sealer, connection_timeout };
+                let (store, rotation) = declared_store(declared, folder).await?;
+                mounted.push(rotation);
+                store
+            }
+            (Place::Embedded(dir) | Place::Backends(dir), None) => {
+                Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
+            }
+        };
+        stores.insert(name.clone(), store);
+    }
+    Ok(Stores { stores, mounted })
+}
+
+/// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was lost.
 ///
 /// # Errors
 /// A folder or address that cannot be read. Messages hold no address.
 pub async fn open(
     settings: &Settings,
     place: &Place,
-    sealer: &Arc<dyn Sealer>,
+    Stores { stores, mut mounted }: Stores,
     clock: &Clock,
-    connection_timeout: Option<Span>,
+    owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
     let wants_log =
         settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
     let mut log = None;
-    let (mut stores, mut caches, mut bus, mut mounted) = (BTreeMap::new(), BTreeMap::new(), None, Vec::new());
+    let (mut caches, mut owned, mut bus) = (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
     for BackendSettings { name, secret: _, kind } in &settings.backends {
-        let files = match place {
-            Place::Embedded(_) => None,
-            Place::Backends(dir) => Some((Files(dir.join(name)), Folder::of("backends", dir, name))),
-        };
-        match kind {
-            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {
-                let store = match (place, files) {
-                    (_, Some((files, folder))) => {
-                        let (kind, sealer) = (kind.clone(), sealer.clone());
-                        let (store, rotation) =
-                            declared_store(DeclaredStore { files, kind, sealer, connection_timeout }, folder).await?;
-                        mounted.push(rotation);
-                        store
-                    }
-                    (Place::Embedded(dir) | Place::Backends(dir), None) => {
-                        Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
-                    }
-                };
-                stores.insert(name.clone(), store);
-            }
-            BackendKind::Redis {} => {
-                let cache: Arc<dyn SharedCache> = match files {
-                    Some((files, folder)) => {
-                        let (cache, rotation) = redis(files, folder, clock)?;
-                        mounted.push(rotation);
-                        cache
-                    }
-                    None => Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone())),
-                };
+        match (kind, files_of(place, name)) {
+            (BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }, _) => {}
+            (BackendKind::Redis {}, Some((files, folder))) => {
+                let (cache, rotation) = redis(files, folder, clock)?;
+                mounted.push(rotation);
+                for prefix in prefixes(settings, name) {
+                    let prefixed = OwnedCache::watch(cache.clone(), prefix, owner.subscribe(), clock.clone());
+                    owned.insert((name.clone(), prefix.to_owned()), prefixed);
+                }
                 caches.insert(name.clone(), cache);
             }
-            BackendKind::Kafka { topic_prefix } => {
-                if let Some((files, folder)) = files {
-                    let kafka = kafka(files, folder, topic_prefix, wants_log)?;
-                    mounted.push(kafka.mounted);
-                    log = kafka.write_log;
-                    bus = Some((name.clone(), kafka.bus, kafka.intake));
-                }
+            (BackendKind::Redis {}, None) => {
+                caches.insert(name.clone(), Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone())));
             }
+            (BackendKind::Kafka { topic_prefix }, Some((files, folder))) => {
+                let kafka = kafka(files, folder, topic_prefix, wants_log, owner)?;
+                mounted.push(kafka.mounted);
+                log = kafka.write_log;
+                bus = Some((name.clone(), kafka.bus, kafka.intake));
+            }
+            (BackendKind::Kafka { .. }, None) => {}
         }
     }
     let (name, events, intake) = match (bus, place) {
@@ -149,7 +195,18 @@ pub async fn open(
         (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
         (true, Place::Backends(_), log) => Some(log.context("write: WriteBehind needs a kafka backend for its log")?),
     };
-    Ok(Backends { stores, caches, bus: (name, events), intake, write_log, mounted })
+    Ok(Backends { stores, caches, owned, bus: (name, events), intake, write_log, mounted })
+}
+
+/// What the keys of the tiers in a backend start with.
+fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
+    let tiers = settings.pools.iter().flat_map(|pool| &pool.tiers);
+    tiers
+        .filter_map(|tier| match &tier.kind {
+            TierKind::Redis { backend: own, key_prefix } if own == backend => Some(key_prefix.as_str()),
+            TierKind::Redis { .. } | TierKind::Memory { .. } => None,
+        })
+        .collect()
 }
 
 /// The log of write-behind: a file of its own. On Kafka it is a topic of its own.
@@ -214,7 +271,7 @@ async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Resu
     Ok((Arc::new(GuardedStore::new(store)), mounted))
 }
 
-fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<dyn SharedCache>, Mounted)> {
+fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<RedisCache>, Mounted)> {
     let cache = Arc::new(
         RedisCache::new(files.redis().map_err(anyhow::Error::msg)?, clock.clone()).map_err(anyhow::Error::msg)?,
     );
@@ -234,15 +291,26 @@ struct Kafka {
     mounted: Mounted,
 }
 
-fn kafka(files: Files, folder: Folder, topic_prefix: &str, wants_log: bool) -> anyhow::Result<Kafka> {
-    let (options, log_prefix) = (files.kafka(topic_prefix)?, format!("{topic_prefix}write-behind."));
+fn kafka(
+    files: Files,
+    folder: Folder,
+    topic_prefix: &str,
+    wants_log: bool,
+    owner: &watch::Sender<Owner>,
+) -> anyhow::Result<Kafka> {
+    // the bus looks whose its topic is: the log of events has the same prefix, the write-behind log is a bus of its own
+    let (claim, log_claim) = (Claim::new(owner.subscribe()), Claim::new(owner.subscribe()));
+    let (prefix, log_prefix) = (topic_prefix.to_owned(), format!("{topic_prefix}write-behind."));
+    let own_options = move |files: &Files| files.kafka(&prefix, claim.clone());
+    let log_options = move |files: &Files| files.kafka(&log_prefix, log_claim.clone());
+    let options = own_options(&files)?;
     let intake = Arc::new(KafkaIntake::start(&options)?);
-    let log = if wants_log { Some(Arc::new(KafkaBus::start(files.kafka(&log_prefix)?)?)) } else { None };
+    let log = if wants_log { Some(Arc::new(KafkaBus::start(log_options(&files)?)?)) } else { None };
     let bus = Arc::new(KafkaBus::start(options)?);
-    let (files, prefix) = (Arc::new(files), topic_prefix.to_owned());
+    let files = Arc::new(files);
     let (own_intake, own_bus, own_log) = (intake.clone(), bus.clone(), log.clone());
     let mounted = folder.taken_by(move || {
-        let options = files.kafka(&prefix).and_then(|options| Ok((options, files.kafka(&log_prefix)?)));
+        let options = own_options(&files).and_then(|options| Ok((options, log_options(&files)?)));
         let (intake, bus, log) = (own_intake.clone(), own_bus.clone(), own_log.clone());
         async move {
             let (options, log_options) = options.map_err(|error| format!("{error:#}"))?;
@@ -274,8 +342,9 @@ impl Files {
         Ok(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE })
     }
 
-    fn kafka(&self, topic_prefix: &str) -> anyhow::Result<KafkaOptions> {
+    fn kafka(&self, topic_prefix: &str, claim: Claim) -> anyhow::Result<KafkaOptions> {
         let mut options = KafkaOptions::new(self.url()?, topic_prefix);
+        options.claim = Some(claim);
         options.security = KafkaSecurity::from_folder(&self.0)?;
         Ok(options)
     }

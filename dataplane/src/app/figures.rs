@@ -122,7 +122,7 @@ impl Figures {
         let loaded = self.settings.borrow().clone();
         let backends: Vec<_> = {
             let checks = self.checks.borrow();
-            let report = |(name, check): (&String, &crate::http::health::Check)| json!({ "name": name, "reachable": check.status == Condition::Healthy });
+            let report = |(name, check): (&String, &crate::http::health::Check)| json!({ "name": name, "reachable": check.status == Condition::Healthy, "ownedBy": check.owned_by });
             checks.iter().map(report).collect()
         };
         json!({

@@ -15,6 +15,7 @@ use crate::{
     app::backends::Backends,
     domain::change::Collection,
     http::health::{Check, Condition},
+    owner::Refusal,
     shutdown::Shutdown,
     store::{RecordStore, StoreError},
 };
@@ -37,6 +38,8 @@ struct Part {
     name: String,
     critical: bool,
     ask: Ask,
+    /// Who else owns what is kept there.
+    owned_by: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Asks every part, now and from time to time.
@@ -151,7 +154,7 @@ fn parts(backends: &Backends) -> Vec<Part> {
             let store = store.clone();
             Box::pin(async move { store.ping().await.map_err(|error| error.to_string()) })
         });
-        parts.push(Part { name: name.clone(), critical: true, ask });
+        parts.push(Part { name: name.clone(), critical: true, ask, owned_by: Box::new(|| None) });
     }
     for (name, cache) in &backends.caches {
         let cache = cache.clone();
@@ -159,14 +162,19 @@ fn parts(backends: &Backends) -> Vec<Part> {
             let cache = cache.clone();
             Box::pin(async move { cache.ping().await.map_err(|error| error.to_string()) })
         });
-        parts.push(Part { name: name.clone(), critical: false, ask });
+        let owned = backends.owned.iter().filter(|((backend, _), _)| backend == name).map(|(_, cache)| cache.clone());
+        let owned: Vec<_> = owned.collect();
+        let owned_by = Box::new(move || owned.iter().find_map(|cache| cache.another()));
+        parts.push(Part { name: name.clone(), critical: false, ask, owned_by });
     }
     let (name, bus) = backends.bus.clone();
+    let owned = bus.clone();
+    let owned_by = Box::new(move || owned.owned_by());
     let ask: Ask = Box::new(move || {
         let bus = bus.clone();
         Box::pin(async move { bus.ping().await.map_err(|error| error.to_string()) })
     });
-    parts.push(Part { name, critical: false, ask });
+    parts.push(Part { name, critical: false, ask, owned_by });
     parts
 }
 
@@ -174,14 +182,15 @@ async fn ask_all(parts: &[Part]) -> BTreeMap<String, Check> {
     let asked = parts.iter().map(async |part| {
         let start = Instant::now();
         let answer = tokio::time::timeout(TIMEOUT, (part.ask)()).await;
+        let owned_by = (part.owned_by)();
         let message = match answer {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => owned_by.as_ref().map(|owner| Refusal::Another(owner.clone()).to_string()),
             Ok(Err(why)) => Some(why),
             Err(_) => Some(format!("no answer within {} s", TIMEOUT.as_secs())),
         };
         let status = if message.is_none() { Condition::Healthy } else { Condition::Unhealthy };
         let latency_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        (part.name.clone(), Check { status, latency_ms, message, critical: part.critical })
+        (part.name.clone(), Check { status, latency_ms, message, critical: part.critical, owned_by })
     });
     join_all(asked).await.into_iter().collect()
 }

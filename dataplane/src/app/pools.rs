@@ -253,10 +253,10 @@ impl Builder<'_> {
                     memory.push((tier.name.clone(), shared.clone(), id));
                     Backing::Memory(shared.clone(), id)
                 }
-                TierKind::Redis { backend, .. } => {
-                    let cache = self.backends.caches.get(backend);
+                TierKind::Redis { backend, key_prefix } => {
+                    let cache = self.backends.shared(backend, key_prefix);
                     Backing::Shared(
-                        cache.with_context(|| format!("tier {}: there is no backend {backend}", tier.name))?.clone(),
+                        cache.with_context(|| format!("tier {}: there is no backend {backend}", tier.name))?,
                     )
                 }
             };

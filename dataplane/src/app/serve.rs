@@ -21,6 +21,7 @@ use super::{
     monitor::{self, Checks},
     orders::Orders,
     overview::{Overview, OverviewParts},
+    owner,
     pools::{Builder, Gates, ServedPool, gates},
     rotation::{self, Mounted},
     secrets::{self, Keys},
@@ -64,7 +65,12 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let addrs = (listener.local_addr()?, admin.local_addr()?);
 
     let tokens = secrets::tokens(args.security.as_deref(), &loaded.settings.security);
-    let mut world = World::open(&args, &place, &loaded).await?;
+    let opened = tokio::select! {
+        opened = World::open(&args, &place, &loaded) => opened,
+        // told to stop while a database was waited for
+        () = shutdown.stopped() => return Ok(()),
+    };
+    let mut world = opened?;
     let mut mounted = std::mem::take(&mut world.mounted);
     let group = args.group.clone();
     let settings = source.watch(loaded);
@@ -215,8 +221,13 @@ pub struct World {
 impl World {
     async fn open(args: &Serve, place: &Place, loaded: &Loaded) -> anyhow::Result<Self> {
         let (settings, clock) = (&loaded.settings, Clock::system());
+        let owner = owner::of(settings);
         let Keys { sealer, signing, mut mounted } = Keys::read(args.security.as_deref(), place, &settings.security)?;
-        let mut backends = backends::open(settings, place, &sealer, &clock, loaded.limits.connection_timeout).await?;
+        let stores = backends::stores(settings, place, &sealer, loaded.limits.connection_timeout).await?;
+        let whose = owner.borrow().clone();
+        let settings = &owner::named(settings, place, &whose, &stores.stores).await;
+        let mut backends = backends::open(settings, place, stores, &clock, &owner).await?;
+        owner::follow(&backends.stores, &owner);
         mounted.append(&mut backends.mounted);
         let pokes: BTreeMap<_, Arc<Notify>> =
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();

@@ -65,6 +65,13 @@ return 1
 const LEASE: &str = "!lease";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
+/// Writes a mark unless somebody wrote another since it was read.
+const LEAVE: &str = r"
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+";
+
 impl RedisConfig {
     /// The address alone, with a deadline of 50 ms.
     pub fn new(url: impl Into<String>) -> Self {
@@ -103,6 +110,32 @@ impl RedisCache {
         connection.query::<()>(&cmd("PING")).await.map_err(failed)?;
         self.link.store(next);
         Ok(())
+    }
+
+    /// What is written under the key of a mark.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub async fn mark(&self, key: &str) -> Result<Option<String>, SharedError> {
+        let mut get = cmd("GET");
+        get.arg(key);
+        self.call(|mut connection| async move { connection.query(&get).await }).await
+    }
+
+    /// Writes a mark where `found` is there still; says whether it was.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub async fn leave_mark(
+        &self,
+        key: &str,
+        found: Option<&str>,
+        mark: &str,
+        keep_ms: u64,
+    ) -> Result<bool, SharedError> {
+        let mut eval = cmd("EVAL");
+        eval.arg(LEAVE).arg(1).arg(key).arg(found.unwrap_or_default()).arg(mark).arg(keep_ms);
+        self.call(|mut connection| async move { connection.query(&eval).await }).await
     }
 
     /// One call through the breaker, within the deadline.

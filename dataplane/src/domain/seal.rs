@@ -10,6 +10,26 @@ pub trait Sealer: Send + Sync {
     /// # Errors
     /// The text is not a sealed value of this context under a known key.
     fn open(&self, sealed: &str, context: &str) -> Result<Vec<u8>, SealError>;
+
+    /// The ids of its keys, which tell nothing of them: first that of the key that seals. None where keys are of no account.
+    fn key_ids(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The id of the key of a sealed value.
+    fn key_of(&self, _sealed: &str) -> Option<String> {
+        None
+    }
+
+    /// What every sealed value starts with.
+    fn form(&self) -> &'static str {
+        ""
+    }
+
+    /// What values start with that are sealed under each of its keys; few others do.
+    fn own_forms(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A sealed value cannot be opened: it was altered, moved, or sealed under another key.

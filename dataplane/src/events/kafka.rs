@@ -3,6 +3,7 @@
 pub mod config;
 mod follow;
 mod group;
+mod owned;
 mod publish;
 mod replay;
 mod ring;
@@ -35,7 +36,7 @@ use self::{
     ring::{Read, Ring},
 };
 use super::{BusError, EventBus, consumer::Consumer, cursor::Cursor};
-use crate::domain::event::Envelope;
+use crate::{domain::event::Envelope, owner::Refusal};
 
 /// Live events that a receiver may lag behind.
 const LIVE_CAPACITY: usize = 16_384;
@@ -146,6 +147,12 @@ impl Feed {
         self.options.borrow().clone()
     }
 
+    /// Whether the topic is the service's own; waits for the first answer.
+    async fn owned(&self) -> Result<(), BusError> {
+        let Some(claim) = self.options().claim.clone() else { return Ok(()) };
+        claim.settled().await.map_err(unavailable)
+    }
+
     /// Ends the follower and all replays.
     fn close(&self) {
         self.stop.store(true, Ordering::Release);
@@ -159,6 +166,7 @@ impl EventBus for KafkaBus {
         if events.is_empty() {
             return Ok(());
         }
+        self.feed.owned().await?;
         // on a task of its own: a caller that gives up must not leave events behind that would be sent at any later time
         let records: Vec<Record> = events.iter().map(Record::of).collect::<Result<_, _>>()?;
         let publisher = self.publisher.clone();
@@ -208,6 +216,7 @@ impl EventBus for KafkaBus {
     }
 
     async fn consume(&self, group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
+        self.feed.owned().await?;
         Ok(Box::new(GroupConsumer::join(self.feed.options.subscribe(), group, entity)?))
     }
 
@@ -219,8 +228,15 @@ impl EventBus for KafkaBus {
     }
 
     async fn ping(&self) -> Result<(), BusError> {
+        if let Some(owner) = self.owned_by() {
+            return Err(unavailable(Refusal::Another(owner)));
+        }
         let partitions = self.ask(|consumer, feed| topic::partitions(consumer, &feed.topic).map_err(unavailable));
         partitions.await?.map(drop).ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))
+    }
+
+    fn owned_by(&self) -> Option<String> {
+        self.feed.options().claim.as_ref().and_then(|claim| claim.standing.borrow().another())
     }
 }
 

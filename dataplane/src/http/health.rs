@@ -45,6 +45,9 @@ pub struct Check {
     /// Whether requests fail without it.
     #[serde(skip)]
     pub critical: bool,
+    /// Who else owns what is kept there, where that is so: it is left alone.
+    #[serde(skip)]
+    pub owned_by: Option<String>,
 }
 
 /// How well something is.
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_critical_parts_make_the_whole_unhealthy() {
-        let check = |status, critical| Check { status, latency_ms: 1.0, message: None, critical };
+        let check = |status, critical| Check { status, latency_ms: 1.0, message: None, critical, owned_by: None };
         let (well, cache, store) =
             (check(Condition::Healthy, true), check(Condition::Unhealthy, false), check(Condition::Unhealthy, true));
         assert_eq!(overall([]), Condition::Healthy);

@@ -155,6 +155,28 @@ impl SealingKey {
 }
 
 impl Sealer for FieldSealer {
+    /// The one that seals first.
+    fn key_ids(&self) -> Vec<String> {
+        let ring = self.ring.load();
+        let sealing = ring.sealing(Instant::now()).id;
+        let others = ring.keys.iter().map(|key| key.id).filter(|id| *id != sealing);
+        std::iter::once(sealing).chain(others).map(id_text).collect()
+    }
+
+    fn key_of(&self, sealed: &str) -> Option<String> {
+        let bytes = BASE64.decode(sealed.strip_prefix(PREFIX)?).ok()?;
+        Some(id_text(*bytes.first_chunk::<ID_BYTES>()?))
+    }
+
+    fn form(&self) -> &'static str {
+        PREFIX
+    }
+
+    /// Three bytes of the id are four characters; the fourth shares one with what follows.
+    fn own_forms(&self) -> Vec<String> {
+        self.ring.load().keys.iter().map(|key| format!("{PREFIX}{}", BASE64.encode(&key.id[..3]))).collect()
+    }
+
     fn seal(&self, plain: &[u8], context: &str) -> String {
         let ring = self.ring.load();
         let SealingKey { id, cipher } = ring.sealing(Instant::now());
@@ -178,6 +200,11 @@ impl Sealer for FieldSealer {
         let key = ring.keys.iter().find(|key| key.id == id).ok_or(SealError)?;
         key.cipher.decrypt(&Nonce::from(nonce), Payload { msg: text, aad: context.as_bytes() }).map_err(|_| SealError)
     }
+}
+
+/// A key's id as text.
+fn id_text(id: [u8; ID_BYTES]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The keys of a file, in its order.

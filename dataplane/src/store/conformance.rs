@@ -26,6 +26,7 @@ mod documents;
 mod holds;
 mod model;
 mod outboxes;
+mod owners;
 mod queries;
 mod records;
 mod rotation;
@@ -113,6 +114,8 @@ suite!(
     outboxes::concurrent_writes_keep_the_order_of_each_key,
     rotation::another_connection_takes_over_in_the_middle_of_relaying,
     holds::stock_is_never_oversold,
+    owners::every_replica_is_told_the_same_identity,
+    owners::another_key_is_refused_where_values_are_encrypted,
 );
 
 suite!(@sql
@@ -166,19 +169,24 @@ impl Target {
 
     /// Another store in the same place, as another replica has it.
     async fn again(&self) -> Self {
-        let (store, place): (Arc<dyn RecordStore>, _) = match &self.place {
-            Place::File(path) => (Arc::new(SqlStore::sqlite(path, sealer()).unwrap()), Place::File(path.clone())),
+        let (store, place) = self.reopened(sealer()).await;
+        Self::prepared(store, place).await
+    }
+
+    /// The same, with other keys and not yet prepared.
+    async fn reopened(&self, sealer: Arc<dyn Sealer>) -> (Arc<dyn RecordStore>, Place) {
+        match &self.place {
+            Place::File(path) => (Arc::new(SqlStore::sqlite(path, sealer).unwrap()), Place::File(path.clone())),
             Place::Mysql { server, url, database } => {
                 let options = MysqlOptions::new(url);
                 let place = Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
-                (Arc::new(SqlStore::mysql(options, sealer()).unwrap()), place)
+                (Arc::new(SqlStore::mysql(options, sealer).unwrap()), place)
             }
             Place::Mongo { options } => {
-                let store = MongoStore::connect(options.clone(), sealer()).await.unwrap();
+                let store = MongoStore::connect(options.clone(), sealer).await.unwrap();
                 (Arc::new(store), Place::Mongo { options: options.clone() })
             }
-        };
-        Self::prepared(store, place).await
+        }
     }
 
     /// Removes what the test made. A test that failed leaves it to be looked at.

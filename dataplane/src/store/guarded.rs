@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::timeout;
 
-use super::{RecordStore, StoreError};
+use super::{RecordStore, StoreError, identity::Identity};
 use crate::{
     breaker::Breaker,
     domain::{
@@ -115,6 +115,10 @@ impl RecordStore for GuardedStore {
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
         self.guard.call(self.store.audit(query)).await
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        self.store.identity().await
     }
 
     // asked to find out whether it answers

@@ -21,7 +21,7 @@ use mongodb::{
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::{RecordStore, StoreError, answer, apply::State, check::check_query};
+use super::{RecordStore, StoreError, answer, apply::State, check::check_query, identity::Identity};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
@@ -47,6 +47,7 @@ mod document;
 mod fault;
 mod filter;
 mod ledger;
+mod meta;
 mod outbox;
 mod values;
 
@@ -192,12 +193,17 @@ impl RecordStore for MongoStore {
         let deadline = Instant::now() + PREPARE_TIME;
         self.prepared.store(false, Ordering::Relaxed);
         self.collections.write().clear();
+        // before the store's own collections: they tell a database that is new from one that was in use
+        if let Err(error) = meta::identity(&self.database, deadline).await {
+            tracing::warn!(%error, "the database has no identity yet");
+        }
         for collection in collections {
             if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
                 let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
                 return Err(StoreError::Unsupported(why));
             }
             let documents = self.documents(collection, deadline).await?;
+            meta::check_keys(&self.database, collection, self.sealer.as_ref(), deadline).await?;
             if documents.read_only.is_none() {
                 read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
             }
@@ -297,6 +303,10 @@ impl RecordStore for MongoStore {
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
         let collections: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
         audit::find(&self.ledger, &collections, query, call_deadline()).await
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        meta::identity(&self.database, call_deadline()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{RecordStore, StoreError};
+use super::{RecordStore, StoreError, identity::Identity};
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     change::{Collection, Idempotency, UnitOfWork, Written},
@@ -94,6 +94,10 @@ impl RecordStore for RotatingStore {
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
         self.now().audit(query).await
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        self.now().identity().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::{RecordStore, StoreError, check::check_query};
+use super::{RecordStore, StoreError, check::check_query, identity::Identity};
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     change::{Collection, Idempotency, UnitOfWork, Written},
@@ -38,6 +38,7 @@ mod filter;
 mod find;
 mod group;
 mod idempotency;
+mod meta;
 mod migrations;
 mod nodelay;
 mod outbox;
@@ -136,6 +137,10 @@ impl RecordStore for SqlStore {
         }
         let mut session = self.pools.prepare().await?;
         let server = pools::server_of(&mut session).await?;
+        // before the migrations: they tell a database that is new from one that was in use
+        if let Err(fault) = meta::identity(&mut session, server).await {
+            tracing::warn!(error = %StoreError::from(fault), "the database has no identity yet");
+        }
         let result = migrations::migrate(&mut session, server, collections).await;
         if result.is_err() {
             session.abandon();
@@ -145,6 +150,10 @@ impl RecordStore for SqlStore {
         self.tables.write().clear();
         for collection in collections {
             self.table(collection).await?;
+        }
+        let mut session = self.pools.prepare().await?;
+        for collection in collections {
+            meta::check_keys(&mut session, server, collection, self.sealer.as_ref()).await?;
         }
         Ok(())
     }
@@ -210,6 +219,12 @@ impl RecordStore for SqlStore {
                 return entries;
             }
         }
+    }
+
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        let mut session = self.pools.prepare().await?;
+        let server = pools::server_of(&mut session).await?;
+        Ok(meta::identity(&mut session, server).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

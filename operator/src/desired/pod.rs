@@ -1,6 +1,6 @@
 //! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as possible.
 
-use crds::annotations::RESTARTED_AT;
+use crds::annotations::{RESTARTED_AT, TAKE_OVER_FROM};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -45,6 +45,15 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
     if let Some(time) = target.observed.service.annotations().get(RESTARTED_AT) {
         annotations[RESTARTED_AT] = time.clone().into();
     }
+    let mut env = vec![
+        field_env("POD_NAME", "metadata.name"),
+        field_env("POD_NAMESPACE", "metadata.namespace"),
+        // in bytes; where there is no limit, what the node has
+        json!({ "name": "MEMORY_LIMIT", "valueFrom": { "resourceFieldRef": { "resource": "limits.memory", "divisor": "1" } } }),
+    ];
+    if let Some(owner) = target.observed.service.annotations().get(TAKE_OVER_FROM) {
+        env.push(json!({ "name": "TAKE_OVER_FROM", "value": owner }));
+    }
     json!({
         "metadata": { "labels": all_labels, "annotations": annotations },
         "spec": {
@@ -69,12 +78,7 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
                 "name": container,
                 "image": target.validated.image,
                 "args": args,
-                "env": [
-                    field_env("POD_NAME", "metadata.name"),
-                    field_env("POD_NAMESPACE", "metadata.namespace"),
-                    // in bytes; where there is no limit, what the node has
-                    { "name": "MEMORY_LIMIT", "valueFrom": { "resourceFieldRef": { "resource": "limits.memory", "divisor": "1" } } },
-                ],
+                "env": env,
                 "ports": [
                     { "name": "http", "containerPort": 8080, "protocol": "TCP" },
                     { "name": "admin", "containerPort": 9090, "protocol": "TCP" },

@@ -111,8 +111,10 @@ pub struct TierReport {
 pub struct BackendReport {
     /// The backend's name.
     pub name: String,
-    /// Whether it answers.
+    /// Whether it answers, and is the service's own.
     pub reachable: bool,
+    /// Who else owns what the service keeps there, where that is so: the pod leaves it alone.
+    pub owned_by: Option<String>,
 }
 
 /// A Secret that one pod has mounted.

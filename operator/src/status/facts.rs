@@ -22,7 +22,10 @@ use crate::{
         migration::Migration,
         settings_name,
     },
-    observe::{Observed, ObservedPod, report::Trouble},
+    observe::{
+        Observed, ObservedPod,
+        report::{BackendReport, Trouble},
+    },
     validate::{MissingSecret, Validated},
 };
 
@@ -275,8 +278,17 @@ impl Facts<'_> {
 
     /// Backends that some pod cannot reach.
     pub fn unreachable(&self) -> BTreeSet<&str> {
-        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
-        backends.filter(|backend| !backend.reachable).map(|backend| backend.name.as_str()).collect()
+        let lost = self.backends().filter(|backend| !backend.reachable && backend.owned_by.is_none());
+        lost.map(|backend| backend.name.as_str()).collect()
+    }
+
+    /// Backends in which another owner has what the service would keep there, each with that owner.
+    pub fn owned_by_others(&self) -> BTreeMap<&str, &str> {
+        self.backends().filter_map(|backend| Some((backend.name.as_str(), backend.owned_by.as_deref()?))).collect()
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &BackendReport> {
+        self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends)
     }
 
     /// Secrets whose content some pod cannot use, each with why: it goes on with the former one.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::{
+    annotations::TAKE_OVER_FROM,
     service::security::IssuerRef,
     status::{ConfigurationCount, GroupStatus, ServiceStatus},
 };
@@ -127,6 +128,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if applied.holds != Holds::Yes {
         return not(&applied.reason, applied.message);
     }
+    if let Some(message) = owned_by_others(facts) {
+        return not("OwnedByAnother", message);
+    }
     let vital: Vec<&str> = facts.unreachable().into_iter().filter(|backend| facts.is_vital(backend)).collect();
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
@@ -220,6 +224,9 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     if !unusable.is_empty() {
         let message = format!("pods go on with the former content of {}", unusable.join(", "));
         return yes("SecretNotApplied", message);
+    }
+    if let Some(message) = owned_by_others(facts) {
+        return yes("OwnedByAnother", message);
     }
     let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
     if !unreachable.is_empty() {
@@ -316,6 +323,18 @@ fn backends(facts: &Facts<'_>) -> Draft {
         return holds(Holds::Yes, "Reachable", "pods reach every backend");
     }
     holds(Holds::No, "BackendUnreachable", &format!("pods cannot reach {}", unreachable.join(", ")))
+}
+
+/// Which backends hold another owner's things under the service's names, and what to do.
+fn owned_by_others(facts: &Facts<'_>) -> Option<String> {
+    let owned = facts.owned_by_others();
+    let told = owned.iter().map(|(backend, owner)| format!("backend {backend}: {owner}")).collect::<Vec<_>>();
+    (!told.is_empty()).then(|| {
+        format!(
+            "{}; choose another keyPrefix or topicPrefix, or say with the annotation {TAKE_OVER_FROM} whose they were",
+            told.join("; ")
+        )
+    })
 }
 
 /// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each look would be written each time.

@@ -379,6 +379,24 @@ fn a_secret_that_cannot_be_used_is_said_while_requests_are_served() {
 }
 
 #[test]
+fn what_another_owner_has_is_told_with_the_owner_and_what_to_do() {
+    let mut observed = settled();
+    let report = observed.pods[0].report.as_mut().unwrap();
+    let redis = report.backends.iter_mut().find(|backend| backend.name == "redis").unwrap();
+    (redis.reachable, redis.owned_by) = (false, Some("team-a/shop".to_owned()));
+    let status = status_of(&observed);
+    for (condition, expected) in [
+        ("Ready", "False/OwnedByAnother"),
+        ("Degraded", "True/OwnedByAnother"),
+        ("BackendsReachable", "True/Reachable"),
+    ] {
+        assert_eq!(says(&status, condition), expected);
+    }
+    let message = &find(&status.conditions, "Ready").unwrap().message;
+    assert!(message.contains("backend redis: team-a/shop") && message.contains("take-over-from"), "{message}");
+}
+
+#[test]
 fn a_broker_that_is_away_matters_where_it_accepts_what_the_store_has_not() {
     // Writes that the store gets later, and events for products that can be written.
     let cases: [(&str, &str, &str, &str); 3] = [

@@ -21,10 +21,12 @@ use crate::{
     breaker::BreakerState,
     cache::{
         clock::Clock,
+        owned::OwnedCache,
         shared::{Order, SharedCache, SharedError},
         tiered::tests::support::{Replica, Store, key, tier, until},
     },
     domain::record::Version,
+    owner::{self, Owner},
 };
 
 mod server;
@@ -306,4 +308,44 @@ async fn a_silent_server_fails_no_read_and_is_soon_left_alone() {
         assert!(slowest < Duration::from_secs(1), "a read took {slowest:?}");
     })
     .await;
+}
+
+/// A prefix as this service uses it, once it has looked whose it is.
+async fn owned(cache: &Arc<RedisCache>, prefix: &str, owner: tokio::sync::watch::Receiver<Owner>) -> Arc<OwnedCache> {
+    let owned = OwnedCache::watch(cache.clone(), prefix, owner, Clock::system());
+    until("the mark is read", async || owned.get_many(&["x".to_owned()]).await.is_ok()).await;
+    owned
+}
+
+async fn text(cache: &OwnedCache, key: &str) -> Option<String> {
+    let held = cache.get_many(&[key.to_owned()]).await.unwrap().remove(0)?;
+    Some(String::from_utf8(held.value.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_prefix_is_one_owners_and_for_others_a_miss() {
+    let Some(program) = redis_program() else { return };
+    let server = Server::start(&program, &[]).await;
+    let cache = cache(RedisConfig::new(server.url()));
+    // what has no mark is adopted
+    tell(&cache, &[order("p:k", 1, Some("before"))]).await;
+    let first = owned(&cache, "p:", owner::testing::of("a", "d1")).await;
+    assert_eq!(text(&first, "p:k").await.as_deref(), Some("before"));
+    assert_eq!(first.trusted_since_ms(), cache.trusted_since_ms());
+
+    let second = owned(&cache, "p:", owner::testing::of("b", "d2")).await;
+    assert_eq!(second.another().as_deref(), Some("a/shop"));
+    assert_eq!(text(&second, "p:k").await, None, "a record of another");
+    assert!(second.tell(&[order("p:k", 9, Some("theirs"))]).await.iter().all(Result::is_ok), "nothing waits for ever");
+    assert_eq!(second.lease(&["p:k".to_owned()], "b", 1_000).await.unwrap(), [true], "it loads for itself");
+    assert_eq!(first.lease(&["p:k".to_owned()], "a", 1_000).await.unwrap(), [true], "and takes no lease away");
+    assert_eq!(text(&first, "p:k").await.as_deref(), Some("before"));
+    let apart = owned(&cache, "q:", owner::testing::of("b", "d2")).await;
+    assert_eq!((apart.another(), text(&apart, "q:k").await), (None, None));
+
+    let mover = owned(&cache, "p:", owner::testing::after("c", "a/shop")).await;
+    assert_eq!(mover.another(), None);
+    assert!(mover.trusted_since_ms() > 0, "what the other kept is not believed");
+    first.look().await;
+    assert_eq!(first.another().as_deref(), Some("c/shop"));
 }

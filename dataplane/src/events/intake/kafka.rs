@@ -21,6 +21,7 @@ use crate::{
         config::{self, KafkaOptions, Quiet},
         topic,
     },
+    owner::{Claim, Standing},
 };
 
 /// How long a question to the brokers may take.
@@ -31,6 +32,8 @@ pub struct KafkaIntake {
     topic: String,
     deadline: Duration,
     clients: watch::Sender<Arc<Clients>>,
+    /// Whose the topic is: the bus looks.
+    claim: Option<Claim>,
 }
 
 /// What speaks to the brokers, by the options of the moment.
@@ -50,11 +53,12 @@ impl KafkaIntake {
         let topic = format!("{}ingest", options.topic_prefix);
         let clients = watch::channel(Arc::new(Clients::new(options, &topic)?)).0;
         let (client, watched, name) = (config::client(options), clients.subscribe(), topic.clone());
+        let claim = options.claim.clone();
         std::thread::Builder::new()
             .name("intake".to_owned())
-            .spawn(move || make(&client, &watched, &name))
+            .spawn(move || make(&client, &watched, &name, claim.as_ref()))
             .map_err(failed)?;
-        Ok(Self { deadline: options.publish_deadline, clients, topic })
+        Ok(Self { deadline: options.publish_deadline, clients, topic, claim: options.claim.clone() })
     }
 
     /// Goes over to other brokers, another account or other certificates, which were found to answer. What is being appended is finished first;
@@ -65,6 +69,11 @@ impl KafkaIntake {
     pub fn rotate(&self, options: &KafkaOptions) -> Result<(), IntakeError> {
         self.clients.send_replace(Arc::new(Clients::new(options, &self.topic)?));
         Ok(())
+    }
+
+    async fn owned(&self) -> Result<(), IntakeError> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        claim.settled().await.map_err(failed)
     }
 
     fn clients(&self) -> Arc<Clients> {
@@ -88,9 +97,13 @@ impl Clients {
 }
 
 /// Creates the topic where it is missing, as soon as a broker answers.
-fn make(client: &ClientConfig, clients: &watch::Receiver<Arc<Clients>>, name: &str) {
+fn make(client: &ClientConfig, clients: &watch::Receiver<Arc<Clients>>, name: &str, claim: Option<&Claim>) {
     // whoever asked may be gone
     while clients.has_changed().is_ok() {
+        if claim.is_some_and(|claim| *claim.standing.borrow() != Standing::Own) {
+            std::thread::sleep(Duration::from_millis(300));
+            continue;
+        }
         let now = clients.borrow().clone();
         match topic::partitions(&now.questions, name) {
             Ok(Some(_)) => return,
@@ -104,6 +117,7 @@ fn make(client: &ClientConfig, clients: &watch::Receiver<Arc<Clients>>, name: &s
 #[async_trait]
 impl Intake for KafkaIntake {
     async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError> {
+        self.owned().await?;
         let (clients, mut deliveries) = (self.clients(), Vec::with_capacity(events.len()));
         for event in &events {
             let payload = serde_json::to_string(event).map_err(failed)?;
@@ -125,6 +139,7 @@ impl Intake for KafkaIntake {
     }
 
     async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
+        self.owned().await?;
         let mut clients = self.clients.subscribe();
         let readers = clients.borrow_and_update().readers.clone();
         let consumer: StreamConsumer<Quiet> = readers.create_with_context(Quiet).map_err(failed)?;
@@ -132,6 +147,7 @@ impl Intake for KafkaIntake {
         Ok(Box::new(KafkaReader {
             consumer: Arc::new(consumer),
             clients,
+            claim: self.claim.clone(),
             topic: self.topic.clone(),
             received: Batch::default(),
             positions: BTreeMap::new(),
@@ -139,6 +155,7 @@ impl Intake for KafkaIntake {
     }
 
     async fn waiting(&self) -> Result<u64, IntakeError> {
+        self.owned().await?;
         let (clients, name) = (self.clients(), self.topic.clone());
         let asked = tokio::task::spawn_blocking(move || lag(&clients.questions, &name));
         asked.await.map_err(failed)?.map_err(failed)
@@ -167,6 +184,7 @@ struct KafkaReader {
     consumer: Arc<StreamConsumer<Quiet>>,
     /// Changes when the brokers are reached in another way.
     clients: watch::Receiver<Arc<Clients>>,
+    claim: Option<Claim>,
     topic: String,
     /// Received and not yet given.
     received: Batch,
@@ -177,7 +195,10 @@ struct KafkaReader {
 #[async_trait]
 impl IntakeReader for KafkaReader {
     async fn take(&mut self, full: usize, flush: Duration) -> Result<Batch, IntakeError> {
-        let Self { consumer, clients, topic: _, received, positions } = self;
+        let Self { consumer, clients, claim, topic: _, received, positions } = self;
+        if let Some(claim) = claim {
+            claim.standing.borrow().allowed().map_err(failed)?;
+        }
         let mut until = (!received.is_empty()).then(|| Instant::now() + flush);
         while received.len() < most(full) {
             // what is there needs no timer, but others want the thread too
@@ -195,6 +216,9 @@ impl IntakeReader for KafkaReader {
                 },
             };
             let message = message.map_err(failed)?;
+            if let Some(claim) = claim.as_ref() {
+                claim.standing.borrow().allowed().map_err(failed)?;
+            }
             let place = || format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
             received.add(message.payload().unwrap_or_default(), place);
             positions.insert(message.partition(), message.offset() + 1);

@@ -8,6 +8,8 @@ use std::{
 
 use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
 
+use crate::owner::Claim;
+
 /// How the bus uses Kafka.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
@@ -23,8 +25,10 @@ pub struct KafkaOptions {
     pub ring_events: usize,
     /// The bytes that these may take.
     pub ring_bytes: usize,
-    /// How often it is checked that the topic still has as many partitions.
+    /// How often it is checked that the topic still has as many partitions and is still the service's own.
     pub check_interval: Duration,
+    /// Whose the topics are; none where nobody else can be meant.
+    pub claim: Option<Claim>,
 }
 
 /// TLS and the account, as far as they are used.
@@ -63,6 +67,7 @@ impl KafkaOptions {
             ring_events: 50_000,
             ring_bytes: 64 << 20,
             check_interval: Duration::from_secs(30),
+            claim: None,
         }
     }
 

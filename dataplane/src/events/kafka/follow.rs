@@ -15,13 +15,15 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 
-use super::{Feed, config, config::Quiet, ring::Ring, topic};
+use super::{Feed, config, config::Quiet, owned::Marked, ring::Ring, topic};
 use crate::domain::event::Envelope;
 
 /// The wait for a message, after which a stop is noticed.
 const POLL: Duration = Duration::from_millis(100);
 /// The wait before the topic is looked for again.
 const RETRY: Duration = Duration::from_millis(300);
+/// The wait before a topic of another owner is looked at again.
+const UNOWNED_RETRY: Duration = Duration::from_secs(1);
 
 /// Why the topic has to be looked at anew.
 enum Interrupt {
@@ -33,6 +35,8 @@ enum Interrupt {
     Missing,
     /// The topic has another number of partitions than before.
     Repartitioned,
+    /// The topic is another's, or it is not known yet whose it is.
+    Unowned,
     /// The brokers are reached in another way now.
     Rotated,
     /// The bus is closed.
@@ -59,8 +63,9 @@ impl From<KafkaError> for Interrupt {
 pub fn follow(feed: &Feed, found: impl Fn()) {
     let mut gap = false;
     let mut lost = false;
+    let mut marked = Marked::default();
     loop {
-        match session(feed, &mut gap, &mut lost, &found) {
+        match session(feed, (&mut gap, &mut lost), &mut marked, &found) {
             Ok(()) | Err(Interrupt::Stop) => return,
             Err(Interrupt::Gap(error)) => {
                 tracing::warn!(topic = feed.topic, %error, "the feed was cut");
@@ -69,6 +74,7 @@ pub fn follow(feed: &Feed, found: impl Fn()) {
             // at once: the brokers were just found to answer
             Err(Interrupt::Rotated) => continue,
             Err(Interrupt::Repartitioned) => tracing::info!(topic = feed.topic, "the topic has more partitions now"),
+            Err(Interrupt::Unowned) => std::thread::sleep(UNOWNED_RETRY.saturating_sub(RETRY)),
             Err(Interrupt::Missing) => report(&mut lost, feed, &"there is no such topic"),
             Err(Interrupt::Failed(error)) => report(&mut lost, feed, &error),
         }
@@ -83,10 +89,18 @@ fn report(lost: &mut bool, feed: &Feed, error: &dyn std::fmt::Display) {
     }
 }
 
-fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> Result<(), Interrupt> {
+fn session(
+    feed: &Feed,
+    (gap, lost): (&mut bool, &mut bool),
+    marked: &mut Marked,
+    found: &impl Fn(),
+) -> Result<(), Interrupt> {
     let options = feed.options();
     let consumer: BaseConsumer<Quiet> = config::consumer(&options).create_with_context(Quiet)?;
     let partitions = find(feed, &consumer)?;
+    if !marked.look(&options, &feed.topic)? {
+        return Err(Interrupt::Unowned);
+    }
     found();
     let position = join(feed, &consumer, partitions, gap)?;
     consumer.assign(&topic::assignment(&feed.topic, position.into_iter().enumerate())?)?;
@@ -112,6 +126,10 @@ fn session(feed: &Feed, gap: &mut bool, lost: &mut bool, found: &impl Fn()) -> R
                 Ok(Some(count)) if count != partitions => return Err(Interrupt::Repartitioned),
                 Ok(Some(_)) if std::mem::take(lost) => tracing::info!(topic = feed.topic, "the feed goes on"),
                 _ => {}
+            }
+            // a broker that does not answer says nothing about it
+            if matches!(marked.look(&options, &feed.topic), Ok(false)) {
+                return Err(Interrupt::Unowned);
             }
             checked = Instant::now();
         }

@@ -20,6 +20,7 @@ use super::{BusError, config, config::KafkaOptions, unavailable};
 use crate::{
     domain::event::Envelope,
     events::consumer::{Consumer, Content, Delivery, Ticket},
+    owner::{Claim, Standing},
 };
 
 /// The most characters of a record that is no event.
@@ -34,6 +35,8 @@ pub struct GroupConsumer {
     entity: String,
     /// What the keys of the entity's records start with.
     prefix: String,
+    /// Whether it left the group, because the topic was another's.
+    left: bool,
 }
 
 /// Which records of each partition are not yet seen to.
@@ -127,7 +130,7 @@ impl GroupConsumer {
     pub fn join(mut options: watch::Receiver<Arc<KafkaOptions>>, group: &str, entity: &str) -> Result<Self, BusError> {
         let consumer = member(&options.borrow_and_update(), group)?;
         let (group, prefix) = (group.to_owned(), format!("{entity}/"));
-        Ok(Self { consumer, options, group, entity: entity.to_owned(), prefix })
+        Ok(Self { consumer, options, group, entity: entity.to_owned(), prefix, left: false })
     }
 
     /// Joins again by the options as they are now. What the former member has not seen to comes again: to it or to another.
@@ -136,6 +139,21 @@ impl GroupConsumer {
         // what is under way keeps the former member alive, which must not keep its partitions meanwhile
         std::mem::replace(&mut self.consumer, next).unsubscribe();
         Ok(())
+    }
+
+    /// A member of a topic that became another's takes no more of it; it joins again where that is over.
+    fn owned(&mut self) -> Result<(), BusError> {
+        let Some(claim) = self.options.borrow().claim.clone() else { return Ok(()) };
+        let allowed = claim.standing.borrow().allowed();
+        match allowed {
+            Err(why) => {
+                self.consumer.unsubscribe();
+                self.left = true;
+                Err(unavailable(why))
+            }
+            Ok(()) if std::mem::take(&mut self.left) => self.rejoin(),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn delivery(&self, message: &BorrowedMessage<'_>, place: Place) -> Option<Delivery> {
@@ -166,15 +184,20 @@ impl GroupConsumer {
 impl Consumer for GroupConsumer {
     async fn next(&mut self) -> Result<Delivery, BusError> {
         loop {
-            let consumer = self.consumer.clone();
+            self.owned()?;
+            let (consumer, claim) = (self.consumer.clone(), self.options.borrow().claim.clone());
             let message = tokio::select! {
                 message = consumer.recv() => Some(message.map_err(unavailable)?),
                 Ok(()) = self.options.changed() => None,
+                () = lost(claim.as_ref()) => continue,
             };
             let Some(message) = message else {
                 self.rejoin()?;
                 continue;
             };
+            if claim.as_ref().is_some_and(|claim| *claim.standing.borrow() != Standing::Own) {
+                continue;
+            }
             let open = Context::clone(consumer.client().context());
             let (partition, offset) = (message.partition(), message.offset());
             let assignment = open.0.lock().take(partition, offset);
@@ -184,6 +207,15 @@ impl Consumer for GroupConsumer {
                 return Ok(delivery);
             }
         }
+    }
+}
+
+/// Ends when the topic is not the service's own any more.
+async fn lost(claim: Option<&Claim>) {
+    let Some(claim) = claim else { return std::future::pending().await };
+    let mut standing = claim.standing.subscribe();
+    if standing.wait_for(|standing| *standing != Standing::Own).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -103,6 +103,17 @@ pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<C
     unlock(session).await
 }
 
+/// Whether any ran here before.
+pub async fn have_run(session: &mut Session) -> Result<bool, Fault> {
+    let mut select = Query::select();
+    select.column(Alias::new("name")).from(Alias::new(MIGRATIONS)).limit(1);
+    match session.rows(session.dialect().build(&select)).await {
+        Ok(rows) => Ok(!rows.is_empty()),
+        Err(Fault::Store(StoreError::Unsupported(_))) => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// The form of the column of an entity's field.
 pub fn form_of(entity: &str, field: &str) -> Option<Form> {
     columns_of(entity).into_iter().find(|column| column.name == field).map(|column| column.form)
@@ -223,8 +234,9 @@ async fn lock(session: &mut Session) -> Result<(), Fault> {
     }
 }
 
-/// Names of locks are the server's, not the database's.
-const MYSQL_LOCK: &str = "CONCAT('flyweight:', LEFT(DATABASE(), 50))";
+/// Names of locks are the server's, not the database's, and shorter than names of databases can be.
+const MYSQL_LOCK: &str = "IF(CHAR_LENGTH(DATABASE()) <= 50, CONCAT('flyweight:', DATABASE()), \
+     CONCAT('flyweight:', LEFT(DATABASE(), 18), MD5(DATABASE())))";
 
 async fn unlock(session: &mut Session) -> Result<(), Fault> {
     match session.dialect() {

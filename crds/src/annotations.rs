@@ -6,8 +6,8 @@ pub const RESTARTED_AT: &str = "flyweight.dev/restarted-at";
 pub const REPLICAS_BEFORE_DRAIN: &str = "flyweight.dev/replicas-before-drain";
 /// An annotation: `true` deletes the service without waiting for events that are not yet published.
 pub const FORCE_DELETION: &str = "flyweight.dev/force-deletion";
-/// An annotation: how the names are made that the spec leaves out. The operator puts [`NAMESPACED`] on each service that is new to it;
-/// a service without it ran before that, and keeps the names that it had.
+/// An annotation: how the names are made that the spec leaves out. The operator puts [`NAMESPACED`] on each
+/// service that is new to it; one without it ran before that, and keeps the names that it had.
 pub const NAMES: &str = "flyweight.dev/names";
 /// The value of [`NAMES`]: of namespace and service.
 pub const NAMESPACED: &str = "namespaced";

@@ -32,7 +32,7 @@ pub fn of(settings: &Settings) -> watch::Sender<Owner> {
     })
 }
 
-/// The settings with the prefixes that were left out. Where nothing but the database tells what they are, this waits for it.
+/// The settings with the prefixes that were left out. Where only the database tells them, this waits for it.
 pub async fn named(settings: &Settings, place: &Place, owner: &Owner, stores: &Stores) -> Settings {
     let settings = settings.clone();
     let Place::Backends(_) = place else { return settings.named(&Names::Bare) };

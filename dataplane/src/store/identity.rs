@@ -53,8 +53,8 @@ impl<'a> Keys<'a> {
         Self { table, known, own: sealer.key_ids(), noted: noted.is_some() }
     }
 
-    /// What values start with that have to be looked for: any sealed one, where nothing is noted; those of own keys, where none of them is noted
-    /// (a key can be replaced while processes run); else nothing.
+    /// What values start with that have to be looked for. Where nothing is noted, any sealed one; where no own key
+    /// is, those of own keys, since a key can be replaced while processes run; else nothing.
     pub fn wanted(&self, sealer: &dyn Sealer) -> Vec<String> {
         match (self.noted, self.own.iter().any(|id| self.known.contains(id))) {
             _ if self.own.is_empty() => Vec::new(),
@@ -67,7 +67,7 @@ impl<'a> Keys<'a> {
     /// What is to be noted, given the keys of the values that were found; none where all of it is.
     ///
     /// # Errors
-    /// `Unsupported` where the table is encrypted under other keys than these: with them its values could not be read, nor new ones by others.
+    /// `Unsupported` where the table is encrypted under other keys: its values could not be read with these.
     pub fn settle(self, found: BTreeSet<String>) -> Result<Option<String>, StoreError> {
         let Self { table, mut known, own, noted: _ } = self;
         let before = known.clone();

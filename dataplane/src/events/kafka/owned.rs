@@ -27,7 +27,7 @@ const RACES_MAX: u32 = 4;
 pub struct Marked(Option<Instant>);
 
 impl Marked {
-    /// Looks whose the topic is, marks it where it is nobody's, and tells all who wait for the answer. Says whether it may be used.
+    /// Looks whose the topic is, marks it where it is nobody's, and tells all who wait. Says whether it may be used.
     ///
     /// # Errors
     /// The broker does not answer.

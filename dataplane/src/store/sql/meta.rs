@@ -90,8 +90,9 @@ async fn read(session: &mut Session, name: &str) -> Result<Option<String>, Fault
     let select = Sql::new(format!("SELECT content FROM {META} WHERE name = ?"), vec![text(name)]);
     match session.rows(select).await {
         Ok(rows) => rows.first().map(|row| row.text(0)).transpose().map(Option::flatten),
+        Err(Fault::Store(StoreError::Unavailable(why))) => Err(StoreError::Unavailable(why).into()),
         // the table is not there yet
-        Err(Fault::Store(StoreError::Unsupported(_))) => Ok(None),
+        Err(Fault::Store(_)) => Ok(None),
         Err(fault) => Err(fault),
     }
 }

@@ -109,7 +109,9 @@ pub async fn have_run(session: &mut Session) -> Result<bool, Fault> {
     select.column(Alias::new("name")).from(Alias::new(MIGRATIONS)).limit(1);
     match session.rows(session.dialect().build(&select)).await {
         Ok(rows) => Ok(!rows.is_empty()),
-        Err(Fault::Store(StoreError::Unsupported(_))) => Ok(false),
+        Err(Fault::Store(StoreError::Unavailable(why))) => Err(StoreError::Unavailable(why).into()),
+        // the table is not there yet
+        Err(Fault::Store(_)) => Ok(false),
         Err(fault) => Err(fault),
     }
 }

@@ -65,7 +65,7 @@ impl OwnedCache {
         if let Ok(standing) = standing {
             self.claim.settle(&self.key, standing);
         }
-        self.first.send_if_modified(|first| std::mem::take(first));
+        self.first.send_if_modified(std::mem::take);
     }
 
     async fn verdict(&self) -> Result<Standing, SharedError> {

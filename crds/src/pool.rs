@@ -287,6 +287,10 @@ pub struct Access {
     #[serde(default = "everybody")]
     #[cfg_attr(feature = "kube", schemars(length(max = 32), inner(length(max = 64))))]
     pub write: Vec<String>,
+    /// Roles that may order at another price than the catalogue's: a right of the pool of products. Nobody has it by default. Hot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 32), inner(length(max = 64))))]
+    pub price: Vec<String>,
 }
 
 impl Default for Cleanup {
@@ -303,7 +307,7 @@ impl Default for PoolLimits {
 
 impl Default for Access {
     fn default() -> Self {
-        Self { read: everybody(), write: everybody() }
+        Self { read: everybody(), write: everybody(), price: Vec::new() }
     }
 }
 

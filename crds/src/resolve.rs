@@ -96,6 +96,7 @@ pub fn resolve(
         security,
         web_socket,
         observability,
+        audit,
         image: _,
         replicas: _,
         pool_refs: _,
@@ -134,6 +135,7 @@ pub fn resolve(
         web_socket,
         observability,
         origin: Origin::default(),
+        audit,
     })
 }
 

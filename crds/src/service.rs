@@ -11,6 +11,7 @@ use crate::{
         messaging::{Ingest, Pipeline, WebSocket},
         security::Security,
     },
+    units::Span,
 };
 
 pub mod backends;
@@ -109,6 +110,9 @@ pub struct ServiceSpec {
     /// Logs. Hot.
     #[serde(default)]
     pub observability: Observability,
+    /// The audit: who changed what and when. Hot.
+    #[serde(default, skip_serializing_if = "Audit::is_default")]
+    pub audit: Audit,
     /// Stops all changes to the service's children while true. Hot.
     #[serde(default)]
     pub paused: bool,
@@ -158,6 +162,22 @@ pub struct Observability {
     /// The least severe entry that is logged. Hot.
     #[serde(default)]
     pub log_level: LogLevel,
+}
+
+/// The audit: who changed what and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct Audit {
+    /// How long its entries are kept, at least an hour, by the clock of the store; left out, for ever. Hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
+}
+
+impl Audit {
+    /// Whether nothing is said of it.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How severe a log entry is.

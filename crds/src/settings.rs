@@ -10,7 +10,7 @@ use self::names::Origin;
 use crate::{
     pool::{Access, Cleanup, Entity, FieldSpec, PoolLimits, WarmUp},
     service::{
-        Observability,
+        Audit, Observability,
         gateway::Gateway,
         messaging::{Ingest, Pipeline, WebSocket},
         security::RateLimit,
@@ -48,6 +48,9 @@ pub struct Settings {
     /// What manifests say of whose this is. In a cluster the pods know it themselves, and it is left out.
     #[serde(default, skip_serializing_if = "Origin::is_unknown")]
     pub origin: Origin,
+    /// The audit. Hot.
+    #[serde(default, skip_serializing_if = "Audit::is_default")]
+    pub audit: Audit,
 }
 
 /// One pool with everything that it refers to.
@@ -225,6 +228,7 @@ impl Settings {
             web_socket: _,
             observability: _,
             origin,
+            audit: _,
         } = self.clone();
         let SecuritySettings {
             jwt_secret,
@@ -260,6 +264,7 @@ impl Settings {
             web_socket: WebSocket::default(),
             observability: Observability::default(),
             origin,
+            audit: Audit::default(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Entities as data: schemas, records, changes, queries and events. No store, no transport, no runtime.
 
+pub mod actor;
 pub mod audit;
 pub mod batch;
 pub mod change;
 pub mod configuration;
+pub mod currency;
 pub mod custom;
 pub mod dead_letter;
 pub mod entities;

@@ -67,6 +67,11 @@ pub trait RecordStore: Send + Sync {
     /// while it removes any.
     async fn prune(&self) -> Result<u64, StoreError>;
 
+    /// Removes some entries of the audit that are older than this, by the clock that their times are from. Says how many, as `prune` does.
+    async fn prune_audit(&self, _retention: Duration) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// The committed events that are not yet published.
     fn outbox(&self) -> Arc<dyn Outbox>;
 }

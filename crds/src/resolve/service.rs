@@ -32,6 +32,8 @@ pub(super) fn check(service: &Named<ServiceSpec>, report: &mut Report<'_>) {
         format!("must be at most {NAME_LENGTH_MAX} of a-z, 0-9 and -, beginning with a letter and not ending with -"),
     );
     report.ensure(!spec.image.is_empty(), "spec.image", "must not be empty");
+    let kept = spec.audit.retention.is_none_or(|kept| kept >= Span::from_secs(3_600));
+    report.ensure(kept, "spec.audit.retention", "must be at least 1h");
     report.ensure(!spec.pool_refs.is_empty(), "spec.poolRefs", "name at least one pool");
     scaling(spec, report);
     egress(spec, report);

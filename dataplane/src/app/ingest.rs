@@ -209,13 +209,13 @@ struct Replays {
 
 #[async_trait]
 impl Source for Replays {
-    async fn replay(&self, letter: &Record) -> Result<(), ServiceError> {
+    async fn replay(&self, letter: &Record, _actor: &str) -> Result<(), ServiceError> {
         let unreadable = || ServiceError::Conflict("what it holds is no event of price and stock".to_owned());
         let event = event_of(&self.letters, letter).ok_or_else(unreadable)?;
         self.ingestor.replay(&event).await
     }
 
-    async fn dropped(&self, _letter: &Record) -> Result<(), ServiceError> {
+    async fn dropped(&self, _letter: &Record, _actor: &str) -> Result<(), ServiceError> {
         Ok(())
     }
 }

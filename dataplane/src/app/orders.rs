@@ -6,7 +6,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use axum::Router;
 use crds::{pool::Entity, settings::Settings};
-use reqwest::Client;
+use reqwest::{Client, redirect::Policy};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use crate::{
         dead_letters::{DeadLetters, Letter, Source},
         error::ServiceError,
         failure::{Class, Failure},
+        orders::PriceRight,
         payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
     },
@@ -48,6 +49,7 @@ pub struct Orders {
     /// The dead letters.
     pub letters: Arc<DeadLetters>,
     letters_resource: Arc<Resource>,
+    price_right: PriceRight,
     served: Option<(Arc<Resource>, Arc<Pipeline>)>,
 }
 
@@ -66,7 +68,8 @@ impl Orders {
         let Letterbox { resource, .. } = letterbox;
         let letters = Arc::new(DeadLetters::new(resource.records.clone()));
         let Some(orders) = pools.iter().find(|pool| pool.entity == Entity::Order && pool.resource.is_writable()) else {
-            return Ok(Self { letters, letters_resource: resource, served: None });
+            let price_right = builder.price_right.clone();
+            return Ok(Self { letters, letters_resource: resource, price_right, served: None });
         };
         let records = |entity| -> anyhow::Result<_> {
             let served = pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
@@ -84,7 +87,20 @@ impl Orders {
         };
         let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;
         letters.serve(EVENTS, Arc::new(Unreadable(pipeline.clone())));
-        Ok(Self { letters, letters_resource: resource, served: Some((orders.resource.clone(), pipeline)) })
+        let price_right = builder.price_right.clone();
+        let orders = Self {
+            letters,
+            letters_resource: resource,
+            price_right,
+            served: Some((orders.resource.clone(), pipeline)),
+        };
+        orders.grant(builder.settings);
+        Ok(orders)
+    }
+
+    /// The dead letters as the API serves them.
+    pub fn letters_resource(&self) -> Arc<Resource> {
+        self.letters_resource.clone()
     }
 
     /// What the API shows of it.
@@ -116,8 +132,15 @@ impl Orders {
         self.served.as_ref().map_or(0, |(_, pipeline)| pipeline.under_way())
     }
 
+    /// Who may set prices of orders: a right of the pool of products, whichever group serves that.
+    fn grant(&self, settings: &Settings) {
+        let products = settings.pools.iter().find(|pool| pool.entity == Entity::Product);
+        *self.price_right.write() = products.map_or_else(Vec::new, |pool| pool.access.price.clone());
+    }
+
     /// Takes new settings.
     pub fn apply(&self, settings: &Settings) {
+        self.grant(settings);
         if let Some((_, pipeline)) = &self.served {
             pipeline.apply(&settings.pipeline);
         }
@@ -214,7 +237,7 @@ struct Unreadable(Arc<Pipeline>);
 
 #[async_trait]
 impl Source for Unreadable {
-    async fn replay(&self, letter: &Record) -> Result<(), ServiceError> {
+    async fn replay(&self, letter: &Record, _actor: &str) -> Result<(), ServiceError> {
         let text = self.0.letter_text(letter);
         let event: Envelope = serde_json::from_str(&text)
             .map_err(|error| ServiceError::Conflict(format!("it is still no event: {error}")))?;
@@ -224,13 +247,14 @@ impl Source for Unreadable {
         Ok(())
     }
 
-    async fn dropped(&self, _letter: &Record) -> Result<(), ServiceError> {
+    async fn dropped(&self, _letter: &Record, _actor: &str) -> Result<(), ServiceError> {
         Ok(())
     }
 }
 
+/// Redirects are not followed: they would take what is charged, or said to customers, to an address that nobody declared.
 fn client() -> anyhow::Result<Client> {
-    Client::builder().connect_timeout(CONNECT).build().context("no HTTP client")
+    Client::builder().connect_timeout(CONNECT).redirect(Policy::none()).build().context("no HTTP client")
 }
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ use crate::{
         router::{BASE, Pool, Source, path_of, upserts},
     },
     service::{
-        orders,
+        orders::{self, Catalogue, PriceRight},
+        payments::PaymentKeeper,
         records::{Records, Wake},
         write_behind::{WAITING_MAX, WriteBehind, WriteBehindConfig},
     },
@@ -95,6 +96,8 @@ pub struct Builder<'a> {
     pub metrics: &'a HttpMetrics,
     /// Bounds the requests that are handled at once.
     pub gates: &'a Gates,
+    /// Who may set prices of orders.
+    pub price_right: PriceRight,
 }
 
 /// The gates of a process, by the backends of what they guard: requests that wait for one take no places from others.
@@ -139,7 +142,12 @@ impl Builder<'_> {
         for pool in served {
             let Parts { collection, tiered, memory, mut records, behind } = self.parts(pool, &memory)?;
             if pool.entity == Entity::Order {
-                records = records.completed_by(orders::pricing(collection.schema.clone(), products.clone()));
+                if products.is_none() {
+                    products = self.unserved(Entity::Product)?;
+                }
+                let catalogue =
+                    products.clone().map(|products| Catalogue { products, right: self.price_right.clone() });
+                records = records.completed_by(orders::pricing(collection.schema.clone(), catalogue));
             }
             let records = Arc::new(records);
             if pool.entity == Entity::Product {
@@ -163,7 +171,18 @@ impl Builder<'_> {
                 behind,
             });
         }
+        self.keep_payments(&pools)?;
         Ok(pools)
+    }
+
+    /// Lets changes of payments be judged by what their orders are at.
+    fn keep_payments(&self, pools: &[ServedPool]) -> anyhow::Result<()> {
+        let of = |entity| pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
+        let Some(payments) = of(Entity::Payment) else { return Ok(()) };
+        let orders = of(Entity::Order).map_or_else(|| self.unserved(Entity::Order), |orders| Ok(Some(orders)))?;
+        let schema = payments.collection().schema.clone();
+        payments.keep(Arc::new(PaymentKeeper { payments: schema, orders }));
+        Ok(())
     }
 
     /// The records of an entity that another group serves: without tiers, for behaviour that needs them here.

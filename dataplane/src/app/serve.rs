@@ -39,10 +39,11 @@ use crate::{
         health::Health,
         live::{self, Live, catalogue::LiveEntity},
         metrics::HttpMetrics,
+        refusals::Refusals,
         router::{self, Api},
     },
     server,
-    service::{factory::Factory, ingest::queue::IngestQueue, staleness},
+    service::{factory::Factory, ingest::queue::IngestQueue, orders::PriceRight, staleness},
     shutdown::Shutdown,
     telemetry,
 };
@@ -84,7 +85,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     // nobody else can have the data folder
     let owner = args.data_dir.as_ref().map(|_| "embedded".to_owned());
     let relays = Relays::start(&world, &prepared, &RelayOptions { owner, ..RelayOptions::default() });
-    let guard = Arc::new(Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone())?);
+    let refusals = Refusals::new(&world.registry)?;
+    let guard = Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone(), refusals)?;
+    let guard = Arc::new(guard);
     if let (Some(folder), Some(dir)) = (tokens, &args.security) {
         mounted.push(secrets::follow_tokens(folder, dir, &guard));
     }
@@ -121,7 +124,12 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let health = Arc::new(health((checks, unready.clone()), served, figures.clone(), overview, queues));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
-        tokio::spawn(upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL));
+        tokio::spawn(upkeep::prune_for_ever(
+            name.clone(),
+            store.clone(),
+            upkeep::INTERVAL,
+            audit_retention(settings.clone()),
+        ));
     }
     let factory = world.factory.clone();
     tokio::spawn(async move { factory.audit(staleness::INTERVAL).await });
@@ -142,7 +150,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
 
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let ingress = ingestion.as_ref().map(Ingestion::ingress);
-    let api = Api { pools, ingress, health: health.clone(), factory: world.factory.clone() };
+    let letters = Some(world.orders.letters_resource());
+    let api = Api { pools, letters, ingress, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
     tokio::spawn(server::serve(admin, None, admin::routes(health, figures), std::future::pending()));
@@ -159,6 +168,11 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     relays.stop().await;
     info!("stopped");
     Ok(())
+}
+
+/// How long entries of the audit are kept, as the settings say at the time; none keeps all.
+fn audit_retention(settings: watch::Receiver<Arc<Loaded>>) -> impl Fn() -> Option<Duration> + Send + 'static {
+    move || settings.borrow().settings.audit.retention.map(|span| span.0)
 }
 
 /// The names of the pools, with commas between them.
@@ -243,6 +257,7 @@ impl World {
             clock: &clock,
             metrics: &metrics,
             gates: &gates,
+            price_right: PriceRight::default(),
         };
         let pools = Arc::new(builder.build()?);
         let made = pools.iter().map(|pool| (pool.resource.records.clone(), pool.behind.clone()));

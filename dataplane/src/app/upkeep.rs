@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::store::RecordStore;
+use crate::store::{RecordStore, StoreError};
 
 /// How often a store drops what is old, shortened at random by up to a half, so that replicas do not come together.
 pub const INTERVAL: Duration = Duration::from_secs(3_600);
@@ -14,21 +14,32 @@ const STEP_DEADLINE: Duration = Duration::from_secs(30);
 const STEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Prunes a store until the process ends.
-pub async fn prune_for_ever(name: String, store: Arc<dyn RecordStore>, interval: Duration) {
+pub async fn prune_for_ever(
+    name: String,
+    store: Arc<dyn RecordStore>,
+    interval: Duration,
+    audit_retention: impl Fn() -> Option<Duration>,
+) {
     loop {
         sleep(interval.mul_f64(rand::random_range(0.5..1.0))).await;
-        let removed = prune(&name, &*store).await;
+        let removed = prune(&name, || store.prune()).await;
         if removed > 0 {
             info!(store = name, removed, "versions of records deleted long ago were dropped");
+        }
+        if let Some(retention) = audit_retention() {
+            let removed = prune(&name, || store.prune_audit(retention)).await;
+            if removed > 0 {
+                info!(store = name, removed, "entries of the audit beyond its retention were dropped");
+            }
         }
     }
 }
 
 /// Prunes a store until nothing is left to drop. What it cannot drop now, it drops the next time.
-async fn prune(name: &str, store: &dyn RecordStore) -> u64 {
+async fn prune<F: Future<Output = Result<u64, StoreError>>>(name: &str, step: impl Fn() -> F) -> u64 {
     let mut removed = 0;
     loop {
-        match timeout(STEP_DEADLINE, store.prune()).await {
+        match timeout(STEP_DEADLINE, step()).await {
             Ok(Ok(0)) => return removed,
             Ok(Ok(more)) => removed += more,
             Ok(Err(error)) => {
@@ -99,7 +110,8 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_pruned_again_and_again_until_nothing_is_left() {
         let store = Arc::new(Old(AtomicU64::new(2_700)));
-        let upkeep = tokio::spawn(prune_for_ever("store".to_owned(), store.clone(), Duration::from_millis(10)));
+        let upkeep =
+            tokio::spawn(prune_for_ever("store".to_owned(), store.clone(), Duration::from_millis(10), || None));
         until("all is gone", async || store.0.load(SeqCst) == 0).await;
         // a store that is away is tried again the next time
         store.0.store(1_500, SeqCst);

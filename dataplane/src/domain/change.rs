@@ -50,6 +50,8 @@ pub struct Origin {
     pub idempotency: Option<Idempotency>,
     /// By when all attempts must have ended; none where only the time of one change bounds them.
     pub deadline: Option<Instant>,
+    /// The token's roles; none for the service itself and for callers without a token.
+    pub roles: Arc<[String]>,
 }
 
 /// What tells a repeat of a request: the same key with the same request is done once, with another request it is refused.
@@ -137,7 +139,7 @@ pub struct Written {
 impl UnitOfWork {
     /// Changes of one origin.
     pub fn new(changes: Vec<Change>, origin: &Origin) -> Self {
-        let Origin { actor, idempotency, deadline } = origin.clone();
+        let Origin { actor, idempotency, deadline, roles: _ } = origin.clone();
         Self { changes, actor, idempotency, deadline }
     }
 }
@@ -148,7 +150,12 @@ impl Origin {
 
     /// An origin whose requests are not told from each other.
     pub fn of(actor: &str) -> Self {
-        Self { actor: actor.chars().take(Self::ACTOR_MAX).collect(), idempotency: None, deadline: None }
+        Self {
+            actor: actor.chars().take(Self::ACTOR_MAX).collect(),
+            idempotency: None,
+            deadline: None,
+            roles: Arc::default(),
+        }
     }
 
     /// The same, with `time` from now at most.

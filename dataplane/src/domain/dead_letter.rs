@@ -4,6 +4,12 @@ use super::schema::{Field, Kind, Schema, Shape};
 
 /// Why something could not be done, and what follows from it.
 pub const CLASSES: [&str; 4] = ["validation", "not_retryable", "retryable", "system"];
+/// What became of a letter that was done again, and of one that was given up.
+pub const REPLAYED: &str = "replayed";
+/// See [`REPLAYED`].
+pub const DROPPED: &str = "dropped";
+/// Both.
+pub const OUTCOMES: [&str; 2] = [REPLAYED, DROPPED];
 /// The most bytes of what is kept of a message.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
@@ -20,6 +26,8 @@ pub fn schema() -> Schema {
             Field::new("attempts", Kind::Int { min: 0, max: i64::MAX }).read_only(),
             Field::new("trace", Kind::text(64)).read_only(),
             Field::new("payload", Kind::Json { max: PAYLOAD_BYTES_MAX, shape: Shape::Any }).read_only(),
+            // its last state before it goes: what the audit keeps
+            Field::new("outcome", Kind::Choice(&OUTCOMES)).read_only(),
         ],
     )
 }

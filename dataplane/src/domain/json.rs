@@ -201,6 +201,14 @@ impl Patch {
         let mut faults = Vec::new();
         let mut values = current.0.clone();
         values.resize(schema.fields.len(), Value::Null);
+        let touches = |name: &str| {
+            self.parts.iter().any(|(index, _)| schema.fields.get(*index).is_some_and(|field| field.name == name))
+        };
+        for (slot, field) in values.iter_mut().zip(&schema.fields) {
+            if field.follows.is_some_and(touches) {
+                *slot = Value::Null;
+            }
+        }
         for (index, part) in &self.parts {
             let Some((slot, field)) = values.get_mut(*index).zip(schema.fields.get(*index)) else { continue };
             *slot = match part {
@@ -212,7 +220,9 @@ impl Patch {
                 }
             };
         }
-        finish(schema, values, faults)
+        // a fault that the record had before, in what the patch leaves alone, is not the patch's
+        let before = (schema.rules)(schema, current);
+        finish_but(schema, values, faults, |fault| before.contains(fault) && !touches(root_of(&fault.field)))
     }
 }
 
@@ -311,18 +321,32 @@ fn invalid(mut faults: Vec<FieldFault>) -> BodyError {
 }
 
 /// Fills in defaults and checks the whole. A field that is faulty already is not reported as missing too.
-fn finish(schema: &Schema, values: Vec<Value>, mut faults: Vec<FieldFault>) -> Result<Row, BodyError> {
+fn finish(schema: &Schema, values: Vec<Value>, faults: Vec<FieldFault>) -> Result<Row, BodyError> {
+    finish_but(schema, values, faults, |_| false)
+}
+
+/// The same, but for faults of the whole that are forgiven.
+fn finish_but(
+    schema: &Schema,
+    values: Vec<Value>,
+    mut faults: Vec<FieldFault>,
+    forgiven: impl Fn(&FieldFault) -> bool,
+) -> Result<Row, BodyError> {
     let filled = schema
         .fields
         .iter()
         .zip(values)
         .map(|(field, value)| if value.is_null() { field.default.clone() } else { value });
     let row = Row(filled.collect());
-    let known: HashSet<String> =
-        faults.iter().map(|fault| fault.field.split(['.', '[']).next().unwrap_or_default().to_owned()).collect();
-    let further = schema.faults_of(&row).into_iter();
-    faults.extend(further.filter(|fault| !known.contains(fault.field.split(['.', '[']).next().unwrap_or_default())));
+    let known: HashSet<String> = faults.iter().map(|fault| root_of(&fault.field).to_owned()).collect();
+    let further = schema.faults_of(&row).into_iter().filter(|fault| !forgiven(fault));
+    faults.extend(further.filter(|fault| !known.contains(root_of(&fault.field))));
     if faults.is_empty() { Ok(row) } else { Err(invalid(faults)) }
+}
+
+/// The field that a path starts with.
+fn root_of(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or_default()
 }
 
 fn part_of(field: &Field, raw: &str) -> Result<Part, FieldFault> {

@@ -4,10 +4,11 @@ use rust_decimal::Decimal;
 use serde_json::Value as Tree;
 
 use super::{
+    currency,
     record::Row,
     schema::{Field, FieldFault, Kind, Schema, Shape},
     strict::{decimal_of, number_fault},
-    value::{Json, Value},
+    value::{Json, Value, write_json_text},
 };
 
 /// Every status of an order.
@@ -40,7 +41,8 @@ pub fn schema() -> Schema {
                 Field::new("user_id", Kind::key()).required().indexed(),
                 Field::new("items", Kind::json(Shape::List)).required(),
                 Field::new("total", Kind::money(0)).read_only(),
-                Field::new("currency", Kind::currency()).default(Value::Text("USD".into())),
+                // that of its products, so it follows the items
+                Field::new("currency", Kind::currency()).follows("items"),
                 Field::new("status", Kind::Choice(&STATUSES))
                     .indexed()
                     .read_only()
@@ -86,7 +88,9 @@ pub fn set_items(schema: &Schema, row: &mut Row, items: &[Item]) {
         } else {
             text.push('{');
         }
-        text.push_str(&format!("\"product_id\":\"{}\",\"quantity\":{}}}", item.product_id, item.quantity));
+        text.push_str("\"product_id\":");
+        write_json_text(&item.product_id, &mut text);
+        text.push_str(&format!(",\"quantity\":{}}}", item.quantity));
     }
     text.push(']');
     let slot = schema.index_of("items").and_then(|index| row.0.get_mut(index));
@@ -101,8 +105,20 @@ fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
         Ok(items) if total(&items) > Decimal::new(999_999_999_999_999, Kind::MONEY_SCALE) => {
             vec![FieldFault::new("items", "the total has more than 15 digits")]
         }
-        Ok(_) => Vec::new(),
+        Ok(items) => schema.get(row, "currency").as_text().map_or_else(Vec::new, |code| currency_faults(code, &items)),
     }
+}
+
+/// What is wrong with an order's currency, and with the prices in it.
+pub fn currency_faults(code: &str, items: &[Item]) -> Vec<FieldFault> {
+    if let Err(message) = currency::digits(code) {
+        return vec![FieldFault::new("currency", message)];
+    }
+    let fault = |(index, item): (usize, &Item)| {
+        let message = currency::amount_fault(code, item.price?)?;
+        Some(FieldFault::new(format!("items[{index}].price"), message))
+    };
+    items.iter().enumerate().filter_map(fault).collect()
 }
 
 /// The items in one form, however the client wrote their prices, and the total.

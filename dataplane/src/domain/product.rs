@@ -1,7 +1,7 @@
 //! The product catalogue.
 
 use super::{
-    price_event,
+    currency, price_event,
     schema::{Field, Kind, Schema, Shape},
     stock,
     value::Value,
@@ -9,6 +9,10 @@ use super::{
 
 /// What a product looks like.
 pub fn schema() -> Schema {
+    Schema { rules: |schema, row| currency::faults(schema, row, "price"), ..fields() }
+}
+
+fn fields() -> Schema {
     Schema::new(
         "product",
         "products",
@@ -16,7 +20,7 @@ pub fn schema() -> Schema {
             Field::new("name", Kind::text(255)).required(),
             Field::new("description", Kind::text(64 << 10)),
             Field::new("price", Kind::money(0)).required(),
-            Field::new("currency", Kind::currency()).default(Value::Text("USD".into())),
+            Field::new("currency", Kind::currency()).default(Value::Text(currency::DEFAULT.into())),
             Field::new("category", Kind::text(128)).indexed(),
             Field::new("brand", Kind::text(128)),
             Field::new("stock", Kind::Int { min: 0, max: 1_000_000_000_000 }).default(Value::Int(0)),

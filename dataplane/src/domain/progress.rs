@@ -63,6 +63,12 @@ pub struct Progress {
     /// The trace of the request that placed the order: 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The key of its payment, and of its charge at the provider: random, so that nobody outside can name either before it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charge: Option<String>,
+    /// The name of the charge at the provider where that is another: an older version may have begun one under it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charged_as: Option<String>,
     /// What happened, in order.
     pub timeline: Vec<Step>,
 }

@@ -39,6 +39,8 @@ pub enum Filter {
     Like(FieldRef, String),
     /// Those whose text holds this text, where a letter and its capital are the same.
     Holds(FieldRef, String),
+    /// Those whose text is this text, where a letter and its capital are the same.
+    Same(FieldRef, String),
     /// Those whose field lies between the two, both included.
     Between(FieldRef, Value, Value),
     /// Those whose field has no value.

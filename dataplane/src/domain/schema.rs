@@ -53,6 +53,10 @@ pub struct Field {
     pub internal: bool,
     /// The value of a new record that does not give one.
     pub default: Value,
+    /// The field that this one follows from: a patch of that one takes this one's value away, unless it names it too.
+    pub follows: Option<&'static str>,
+    /// The field whose text this one holds in small letters, so that it is unique without case. The server sets it.
+    pub folds: Option<&'static str>,
 }
 
 /// The kind of a field's values, with bounds.
@@ -173,6 +177,32 @@ impl Schema {
         }
     }
 
+    /// Sets what holds the text of other fields in small letters. What was there stays while the text is the same but for case, so that rows that had
+    /// twins before can still be changed.
+    pub fn fold(&self, row: &mut Row, current: Option<&Row>) {
+        for field in &self.fields {
+            let Some(of) = field.folds else { continue };
+            let encrypted = self.fields.iter().any(|other| other.name == of && other.encrypted);
+            let folded = |row: &Row| self.get(row, of).as_text().filter(|_| !encrypted).map(str::to_lowercase);
+            let next = folded(&*row);
+            let value = match current {
+                Some(current) if folded(current) == next => self.get(current, &field.name).clone(),
+                _ => next.map_or(Value::Null, Value::Text),
+            };
+            self.set(row, &field.name, value);
+        }
+    }
+
+    /// The field that a client knows a field by: for one that holds another in small letters, that other.
+    pub fn known_as<'a>(&'a self, field: &'a str) -> &'a str {
+        self.fields.iter().find(|own| own.name == field).and_then(|own| own.folds).unwrap_or(field)
+    }
+
+    /// The index of the field that holds this one in small letters.
+    pub fn folded_index_of(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.folds == Some(name))
+    }
+
     /// A row of these values, and defaults for the rest.
     pub fn row_of<const N: usize>(&self, values: [(&str, Value); N]) -> Row {
         let mut row = Row(self.fields.iter().map(|field| field.default.clone()).collect());
@@ -234,6 +264,8 @@ impl Field {
             json: JsonForm::Number,
             internal: false,
             default: Value::Null,
+            follows: None,
+            folds: None,
         }
     }
 
@@ -265,6 +297,18 @@ impl Field {
     #[must_use]
     pub fn internal(self) -> Self {
         Self { internal: true, read_only: true, ..self }
+    }
+
+    /// The field, as what follows from another.
+    #[must_use]
+    pub fn follows(self, other: &'static str) -> Self {
+        Self { follows: Some(other), ..self }
+    }
+
+    /// The field, as the text of another in small letters, without any twin.
+    #[must_use]
+    pub fn folds(self, other: &'static str) -> Self {
+        Self { folds: Some(other), ..self }.unique().internal()
     }
 
     /// The field, in a role.

@@ -13,6 +13,8 @@ pub fn schema() -> Schema {
             Field::new("username", Kind::text(64)).unique(),
             Field::new("profile", Kind::json(Shape::Object)),
             Field::new("preferences", Kind::json(Shape::Object)),
+            // addresses are unique without case; nothing where rows of before differ by case alone
+            Field::new("email_folded", Kind::text(768)).folds("email"),
         ],
     )
 }

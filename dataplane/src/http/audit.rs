@@ -1,10 +1,13 @@
-//! `GET /audit`: who changed what and when, in the pools that the caller may read.
+//! `GET /audit` and its export: who changed what and when, in the pools that the caller may read.
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
-use http::StatusCode;
+use axum::{body::Body, extract::State, response::Response};
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{
     error::Problem,
@@ -19,14 +22,21 @@ use crate::{
         record::Key,
         value::Timestamp,
     },
-    service::audit::{self, AuditPage},
+    service::{
+        audit::{self, AuditPage},
+        error::ServiceError,
+        records::Records,
+    },
 };
+
+/// The entries that an export reads at once.
+const EXPORT_STEP: u32 = 500;
 
 /// The pools whose changes are shown.
 pub struct Audit(pub Vec<Arc<Resource>>);
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Page<'a> {
     items: &'a [AuditEntry],
     limit: u32,
     next_cursor: Option<String>,
@@ -40,30 +50,86 @@ pub async fn list(State(audit): State<Arc<Audit>>, call: Call) -> Response {
     }
 }
 
-async fn page(audit: &Audit, call: Call) -> Result<Response, Problem> {
-    let params = Params::read(&call.uri, &["entity", "id", "actor", "since", "limit", "cursor"])?;
-    let pools = shown(audit, &params, &call)?;
+/// `GET /audit/export?entity=&id=&actor=&since=`: all that a list gives page by page, as lines of JSON.
+pub async fn export(State(audit): State<Arc<Audit>>, call: Call) -> Response {
+    match audit.0.first().cloned() {
+        Some(first) => first.run(Operation::List, call, |call| lines(audit, call)).await,
+        None => Problem::not_found("no pool is served here").respond(&call.uri),
+    }
+}
+
+async fn lines(audit: Arc<Audit>, call: Call) -> Result<Response, Problem> {
+    let params = Params::read(&call.uri, &["entity", "id", "actor", "since"])?;
+    let (records, query) = asked(&audit, &params, &call)?;
+    let query = AuditQuery { limit: EXPORT_STEP, ..query };
+    // the first step is done before the answer begins, so that a failure is told as one
+    let first = audit::page(&records, query.clone()).await.map_err(|error| audit.problem(error))?;
+    let rest = stream::try_unfold(Some(Step::Read(first)), move |step| {
+        let (records, query) = (records.clone(), query.clone());
+        async move {
+            let page = match step {
+                None => return Ok::<_, std::io::Error>(None),
+                Some(Step::Read(page)) => page,
+                Some(Step::After(place)) => {
+                    let query = AuditQuery { after: Some(place), ..query };
+                    audit::page(&records, query).await.map_err(std::io::Error::other)?
+                }
+            };
+            let mut text = Vec::new();
+            for entry in &page.entries {
+                serde_json::to_writer(&mut text, entry)?;
+                text.push(b'\n');
+            }
+            let next = page.next_cursor.as_deref().and_then(audit::place_of).map(Step::After);
+            Ok(Some((Bytes::from(text), next)))
+        }
+    });
+    let mut response = Response::new(Body::from_stream(rest));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+/// How far an export is.
+enum Step {
+    /// This was read.
+    Read(AuditPage),
+    /// What follows this place is next.
+    After((Timestamp, Uuid)),
+}
+
+impl Audit {
+    fn problem(&self, error: ServiceError) -> Problem {
+        self.0.first().map_or_else(|| Problem::not_found(""), |pool| pool.problem(error))
+    }
+}
+
+/// The pools that are asked for, as far as the caller may read them, and what of their audit.
+fn asked(audit: &Audit, params: &Params, call: &Call) -> Result<(Vec<Arc<Records>>, AuditQuery), Problem> {
+    let pools = shown(audit, params, call)?;
     let invalid = |name: &'static str| move |message: String| Problem::field(name, message);
     let since = params.get("since").map(str::parse::<Timestamp>).transpose().map_err(invalid("since"))?;
     let key = params.get("id").map(str::parse::<Key>).transpose().map_err(invalid("id"))?;
-    let after = params
-        .get("cursor")
-        .map(|cursor| audit::place_of(cursor).ok_or_else(|| Problem::field("cursor", "is not a cursor of the audit")));
-    let limit = params.limit()?;
     let query = AuditQuery {
         entities: pools.iter().map(|pool| pool.records.schema().entity.clone()).collect(),
         key: key.map(|key| key.to_string()),
         actor: params.search("actor")?.map(str::to_owned),
         since,
-        after: after.transpose()?,
-        limit,
+        ..AuditQuery::default()
     };
-    let records: Vec<_> = pools.iter().map(|pool| Arc::clone(&pool.records)).collect();
-    let AuditPage { entries, next_cursor } = match audit::page(&records, query).await {
-        Ok(page) => page,
-        Err(error) => return Err(audit.0.first().map_or_else(|| Problem::not_found(""), |pool| pool.problem(error))),
-    };
-    let body = serde_json::to_vec(&Body { items: &entries, limit, next_cursor }).unwrap_or_default();
+    Ok((pools.iter().map(|pool| Arc::clone(&pool.records)).collect(), query))
+}
+
+async fn page(audit: &Audit, call: Call) -> Result<Response, Problem> {
+    let params = Params::read(&call.uri, &["entity", "id", "actor", "since", "limit", "cursor"])?;
+    let (records, query) = asked(audit, &params, &call)?;
+    let after = params
+        .get("cursor")
+        .map(|cursor| audit::place_of(cursor).ok_or_else(|| Problem::field("cursor", "is not a cursor of the audit")));
+    let limit = params.limit()?;
+    let query = AuditQuery { after: after.transpose()?, limit, ..query };
+    let page = audit::page(&records, query).await.map_err(|error| audit.problem(error))?;
+    let AuditPage { entries, next_cursor } = page;
+    let body = serde_json::to_vec(&Page { items: &entries, limit, next_cursor }).unwrap_or_default();
     Ok(json(body.into(), StatusCode::OK))
 }
 

@@ -178,6 +178,10 @@ impl From<ServiceError> for Problem {
                 Self { errors: vec![fault], ..problem }
             }
             ServiceError::Conflict(detail) => conflict("conflict", detail),
+            ServiceError::Refused(faults) => {
+                let detail = ServiceError::Refused(faults.clone()).to_string();
+                Self { errors: faults, ..conflict("conflict", detail) }
+            }
             ServiceError::Malformed(detail) => {
                 Self::new(StatusCode::BAD_REQUEST, "malformed", "The body cannot be read", detail)
             }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::error::Problem;
 use crate::{
-    domain::{change::Origin, record::Key},
+    domain::{actor, change::Origin, record::Key},
     security::caller::Caller,
 };
 
@@ -57,7 +57,10 @@ impl Call {
 
     /// Who asks for a change, as the audit names them.
     pub fn origin(&self) -> Origin {
-        Origin::of(self.caller().map_or("anonymous", |caller| caller.subject.as_str()))
+        match self.caller() {
+            Some(caller) => Origin { roles: caller.roles.as_slice().into(), ..Origin::of(&caller.actor()) },
+            None => Origin::of(actor::ANONYMOUS),
+        }
     }
 
     /// The caller's key that tells repeats of this request.

@@ -19,9 +19,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::RwLock;
 use tower::Service;
 
-use super::{direct::Routes, error::Problem, router::BASE};
+use super::{direct::Routes, error::Problem, refusals::Refusals, router::BASE};
 use crate::{
     security::{
+        caller::Caller,
         jwt::{JwtKeyError, TokenVerifier},
         limits::CallerLimits,
     },
@@ -62,6 +63,7 @@ pub struct Guard {
     origins: RwLock<Vec<String>>,
     behind_gateway: bool,
     shutdown: Shutdown,
+    refusals: Refusals,
 }
 
 impl Service<Request> for Guarded {
@@ -84,7 +86,12 @@ impl Guard {
     ///
     /// # Errors
     /// Tokens are asked for and the key cannot be used.
-    pub fn new(security: Option<&Path>, settings: &Settings, shutdown: Shutdown) -> Result<Self, JwtKeyError> {
+    pub fn new(
+        security: Option<&Path>,
+        settings: &Settings,
+        shutdown: Shutdown,
+        refusals: Refusals,
+    ) -> Result<Self, JwtKeyError> {
         let tokens = match (&settings.security.jwt_secret, security) {
             (None, _) => None,
             (Some(_), Some(dir)) => Some(TokenVerifier::from_dir(&dir.join("jwt"))?),
@@ -99,6 +106,7 @@ impl Guard {
             origins: RwLock::default(),
             behind_gateway: settings.gateway.is_some(),
             shutdown,
+            refusals,
         };
         guard.apply(settings);
         Ok(guard)
@@ -131,7 +139,10 @@ impl Guard {
         {
             return preflight(origin.clone());
         }
-        let mut response = match self.admit(&mut request) {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let admitted = self.admit(&mut request);
+        let caller = request.extensions().get::<Arc<Caller>>().cloned();
+        let mut response = match admitted {
             Ok(()) => routes.answer(request).await,
             Err(problem) => {
                 let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
@@ -142,6 +153,7 @@ impl Guard {
                 response
             }
         };
+        self.refusals.count(response.status(), &method, &uri, caller.as_ref().map(|caller| caller.subject.as_str()));
         let headers = response.headers_mut();
         if let Some(origin) = origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -20,6 +20,8 @@ use crate::{
     },
 };
 
+mod amounts;
+
 /// The media types of one event and of many.
 const TYPES: &[&str] = &["application/json", "application/x-ndjson", "application/jsonl"];
 /// The most events in one body.
@@ -60,6 +62,10 @@ impl Ingress {
             true => self.parse_lines(&body, now)?,
             false => vec![PriceEvent::parse(&self.schema, &body, now).map_err(ServiceError::from)?],
         };
+        let wrong = amounts::faults(&self.products.records, &events, many.then_some(&*body)).await;
+        if !wrong.is_empty() {
+            return Err(Problem::invalid(wrong));
+        }
         let accepted = events.len();
         self.queue.accept(events).await.map_err(refusal)?;
         Ok((StatusCode::ACCEPTED, axum::Json(json!({ "accepted": accepted }))).into_response())

@@ -46,7 +46,9 @@ pub struct SearchParam {
 pub enum Match {
     /// It is equal.
     Whole,
-    /// It holds the text as it is.
+    /// It is equal, in capitals or not.
+    Same,
+    /// It holds the text, in capitals or not.
     Part,
     /// Each word is in one of the fields, in capitals or not.
     Words,
@@ -103,10 +105,11 @@ async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) ->
         let Some(text) = params.search(name)? else { continue };
         let one = |field: &&str| match how {
             Match::Whole => equal(schema, field, name, text),
+            Match::Same => same(schema, field, name, text),
             Match::Part | Match::Words => holds(schema, field, name, text),
         };
         parts.push(match how {
-            Match::Whole | Match::Part => Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?),
+            Match::Whole | Match::Same | Match::Part => Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?),
             Match::Words => words(schema, fields, name, text)?,
         });
     }
@@ -162,11 +165,20 @@ fn equal(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter
     }
 }
 
+/// The records whose field equals a text of the request but for case: by its index, or, where a record is not in that, by the text itself.
+fn same(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter, Problem> {
+    equal(schema, field, param, text)?;
+    let own = Filter::Same(FieldRef::Field(searchable(schema, field, param)?), text.to_owned());
+    let Some(folded) = schema.folded_index_of(field).map(FieldRef::Field) else { return Ok(own) };
+    Ok(Filter::Or(vec![
+        Filter::Compare(folded, Comparison::Eq, Value::Text(text.to_lowercase())),
+        Filter::And(vec![Filter::IsNull(folded), own]),
+    ]))
+}
+
 /// The records whose field holds a text of the request.
 fn holds(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter, Problem> {
-    let index = searchable(schema, field, param)?;
-    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    Ok(Filter::Like(FieldRef::Field(index), format!("%{escaped}%")))
+    Ok(Filter::Holds(FieldRef::Field(searchable(schema, field, param)?), text.to_owned()))
 }
 
 fn searchable(schema: &Schema, field: &str, param: &str) -> Result<usize, Problem> {

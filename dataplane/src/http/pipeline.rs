@@ -96,7 +96,7 @@ async fn cancel(State(orders): State<Arc<Orders>>, call: Call) -> Response {
         .run(Operation::Patch, call, async |mut call: Call| {
             resource.may_write(&call)?;
             let (key, actor) = (call.key("id")?, call.origin().actor);
-            let order = pipeline.cancel(&key, &format!("cancelled by {actor}")).await;
+            let order = pipeline.cancel(&key, &format!("cancelled by {actor}"), &actor).await;
             Ok(resource.written(&order.map_err(|error| resource.problem(error))?, StatusCode::ACCEPTED))
         })
         .await
@@ -120,7 +120,8 @@ async fn replay(State(state): State<Arc<Letters>>, call: Call) -> Response {
     resource
         .run(Operation::Patch, call, async |mut call: Call| {
             resource.may_write(&call)?;
-            letters.replay(&call.key("id")?).await.map_err(|error| resource.problem(error))?;
+            let actor = call.origin().actor;
+            letters.replay(&call.key("id")?, &actor).await.map_err(|error| resource.problem(error))?;
             Ok(StatusCode::ACCEPTED.into_response())
         })
         .await
@@ -132,6 +133,7 @@ async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
     resource
         .run(Operation::Patch, call, async |call: Call| {
             resource.may_write(&call)?;
+            let actor = call.origin().actor;
             let body = resource.body(call, &["application/json"]).await?;
             let schema = filter();
             let body = if body.is_empty() { "{}".into() } else { body };
@@ -143,7 +145,7 @@ async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
             let cursor = text("cursor").map(str::parse).transpose();
             let cursor =
                 cursor.map_err(|why: String| Problem::field("cursor", format!("is none of ours: it {why}")))?;
-            let done = letters.replay_all(text("stage"), text("subject"), cursor).await;
+            let done = letters.replay_all(text("stage"), text("subject"), cursor, &actor).await;
             Ok(Json(done.map_err(|error| resource.problem(error))?).into_response())
         })
         .await
@@ -155,7 +157,8 @@ async fn give_up(State(state): State<Arc<Letters>>, call: Call) -> Response {
     resource
         .run(Operation::Delete, call, async |mut call: Call| {
             resource.may_write(&call)?;
-            letters.give_up(&call.key("id")?).await.map_err(|error| resource.problem(error))?;
+            let actor = call.origin().actor;
+            letters.give_up(&call.key("id")?, &actor).await.map_err(|error| resource.problem(error))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         })
         .await

@@ -33,7 +33,7 @@ pub const BASE: &str = "/api/v1";
 
 const USER_SEARCH: &[SearchParam] = &[
     SearchParam { name: "q", fields: &["name", "email", "username"], how: Match::Part },
-    SearchParam { name: "email", fields: &["email"], how: Match::Whole },
+    SearchParam { name: "email", fields: &["email"], how: Match::Same },
     SearchParam { name: "name", fields: &["name"], how: Match::Part },
 ];
 
@@ -67,6 +67,8 @@ pub struct Source {
 pub struct Api {
     /// The pools, in the order of the service; at most one for each built-in entity.
     pub pools: Vec<Pool>,
+    /// The dead letters; none where they are not shown in the audit.
+    pub letters: Option<Arc<Resource>>,
     /// The way in for events; none where products are not served.
     pub ingress: Option<Arc<Ingress>>,
     /// What the process says of itself.
@@ -108,8 +110,10 @@ pub fn router(api: &Api, live: Router) -> Router {
     router = router.merge(repositories::routes(&api.pools, &api.health));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
     router = router.route(&format!("{BASE}/figures"), get(health::figures).with_state(Arc::clone(&api.health)));
-    let pools = Audit(api.pools.iter().map(|pool| Arc::clone(&pool.resource)).collect());
-    router = router.route(&format!("{BASE}/audit"), get(audit::list).with_state(Arc::new(pools)));
+    let pools =
+        Arc::new(Audit(api.pools.iter().map(|pool| &pool.resource).chain(&api.letters).map(Arc::clone).collect()));
+    router = router.route(&format!("{BASE}/audit"), get(audit::list).with_state(pools.clone()));
+    router = router.route(&format!("{BASE}/audit/export"), get(audit::export).with_state(pools));
     for base in ["", BASE] {
         router = router
             .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))

@@ -51,7 +51,12 @@ use crate::{
     events::intake::testing::MemoryIntake,
     security::caller::Caller,
     service::ingest::queue::IngestQueue,
-    service::{factory::Factory, orders::pricing, records::Records},
+    service::{
+        factory::Factory,
+        orders::{Catalogue, PriceRight, pricing},
+        payments::PaymentKeeper,
+        records::Records,
+    },
     store::{RecordStore, sql::SqlStore},
 };
 
@@ -62,6 +67,7 @@ mod changes;
 mod conditions;
 mod factory;
 mod faults;
+mod money;
 mod numbers;
 mod openapi;
 mod pages;
@@ -198,6 +204,7 @@ impl Server {
             )
         };
         let products = collections.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
+        let right: PriceRight = Arc::new(vec!["sales".to_owned()].into());
         let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
         let gate = Arc::new(Gate::new(64, Duration::from_secs(5)));
         let pools: Vec<Pool> = collections
@@ -206,7 +213,8 @@ impl Server {
                 let entity = entity_of(&collection.schema);
                 let records = match entity {
                     Entity::Order => {
-                        records(collection).completed_by(pricing(Arc::clone(&collection.schema), products.clone()))
+                        let catalogue = products.clone().map(|products| Catalogue { products, right: right.clone() });
+                        records(collection).completed_by(pricing(Arc::clone(&collection.schema), catalogue))
                     }
                     _ => records(collection),
                 };
@@ -219,6 +227,12 @@ impl Server {
                 Pool { entity, resource: Arc::new(resource), source }
             })
             .collect();
+        let of =
+            |name| pools.iter().find(|pool| pool.resource.pool() == name).map(|pool| pool.resource.records.clone());
+        if let Some(payments) = of("payments") {
+            let schema = payments.collection().schema.clone();
+            payments.keep(Arc::new(PaymentKeeper { payments: schema, orders: of("orders") }));
+        }
         let health = Health {
             checks: watch::channel(BTreeMap::new()).1,
             unready: watch::channel(None).1,
@@ -228,8 +242,13 @@ impl Server {
             queues: Box::new(|| Json::Null),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| (pool.resource.records.clone(), None))));
-        let api =
-            Api { factory: factory.clone(), pools: pools.clone(), ingress: ingress(&pools), health: Arc::new(health) };
+        let api = Api {
+            factory: factory.clone(),
+            pools: pools.clone(),
+            letters: None,
+            ingress: ingress(&pools),
+            health: Arc::new(health),
+        };
         let router = router(&api, Router::new());
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(

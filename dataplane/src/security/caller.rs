@@ -1,5 +1,9 @@
 //! Who calls, and whether that is one of the roles that may.
 
+use std::borrow::Cow;
+
+use crate::domain::actor;
+
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -9,7 +13,19 @@ pub struct Caller {
     pub roles: Vec<String>,
 }
 
+impl Caller {
+    /// The caller's name in the audit.
+    pub fn actor(&self) -> Cow<'_, str> {
+        actor::of_subject(&self.subject)
+    }
+}
+
 /// Whether the caller has one of these roles; `*` is everybody.
 pub fn permits(roles: &[String], caller: Option<&Caller>) -> bool {
-    roles.iter().any(|role| role == "*" || caller.is_some_and(|caller| caller.roles.contains(role)))
+    allows(roles, caller.map_or(&[], |caller| &caller.roles))
+}
+
+/// Whether somebody with these roles has one of those that may; `*` is everybody.
+pub fn allows(wanted: &[String], roles: &[String]) -> bool {
+    wanted.iter().any(|role| role == "*" || roles.contains(role))
 }

@@ -214,7 +214,7 @@ fn at_place(origin: &Origin, index: usize) -> Origin {
         // a key has room for its place
         Idempotency { key: format!("{key}.{index}"), request: request.clone() }
     });
-    Origin { actor: origin.actor.clone(), idempotency, deadline: origin.deadline }
+    Origin { idempotency, ..origin.clone() }
 }
 
 /// The changes of a unit of work, by what the store has now.
@@ -259,14 +259,14 @@ impl Unit<'_> {
                 if matches!(self.states.get(&key), Some(Lookup::Found(_))) {
                     return Err(ServiceError::Exists);
                 }
-                let values = self.records.settle(values, self.origin).await?;
+                let values = self.records.settle(values, None, self.origin).await?;
                 self.becomes(&key, Some(values.clone()));
                 Ok((key, Action::Create { values, fresh_key }))
             }
             Job::Update(key, asked, Replacement { echo, values }) => {
                 let current = match self.current(&key, &asked, &echo) {
                     Err(ServiceError::NotFound) if self.upserts && asked == Precondition::None => {
-                        let values = self.records.settle(values, self.origin).await?;
+                        let values = self.records.settle(values, None, self.origin).await?;
                         self.becomes(&key, Some(values.clone()));
                         return Ok((key, Action::Create { values, fresh_key: false }));
                     }
@@ -281,7 +281,9 @@ impl Unit<'_> {
                 self.replaced(key, &current, values).await
             }
             Job::Delete(key, asked) => {
-                let version = self.current(&key, &asked, &Echo::default())?.version;
+                let current = self.current(&key, &asked, &Echo::default())?;
+                self.records.may_delete(&current).await?;
+                let version = current.version;
                 let guard =
                     if self.records.end(&key, self.origin).await? { Guard::Any } else { Guard::Exactly(version) };
                 self.becomes(&key, None);
@@ -291,8 +293,8 @@ impl Unit<'_> {
     }
 
     async fn replaced(&mut self, key: Key, current: &Record, values: Row) -> Result<(Key, Action), ServiceError> {
-        let values = self.records.settle(values, self.origin).await?;
-        self.records.judge(current, &values)?;
+        let values = self.records.settle(values, Some(current), self.origin).await?;
+        self.records.judge(current, &values).await?;
         self.becomes(&key, Some(values.clone()));
         Ok((key, Action::Replace { guard: Guard::Exactly(current.version), values }))
     }

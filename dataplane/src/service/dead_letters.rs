@@ -18,14 +18,16 @@ use super::{
     records::{Records, writes::ATTEMPTS_MAX},
 };
 use crate::domain::{
-    change::Origin,
+    actor,
+    change::{Action, Change, Guard, Origin},
+    dead_letter::{DROPPED, REPLAYED},
     query::{Comparison, FieldRef, Filter, Position, Query, Start},
     record::{Key, Record, Row},
     value::{Json, Value},
 };
 
 /// Who writes dead letters.
-const ACTOR: &str = "pipeline";
+const ACTOR: &str = actor::PIPELINE;
 /// The most characters of an error.
 const ERROR_MAX: usize = 2_000;
 /// The most bytes of a payload; a longer one is kept as a note of its length.
@@ -55,16 +57,16 @@ pub struct Letter {
 /// Where letters come from: does again what could not be done. A repetition must have no second effect.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Does it again, or sees to it that it will be done. An error leaves the letter where it is.
-    async fn replay(&self, letter: &Record) -> Result<(), ServiceError>;
+    /// Does it again for an actor, or sees to it that it will be done. An error leaves the letter where it is.
+    async fn replay(&self, letter: &Record, actor: &str) -> Result<(), ServiceError>;
 
     /// The letter was replayed or dropped, and is gone: what was set aside as it meanwhile goes on.
-    async fn taken(&self, _letter: &Record) -> Result<(), ServiceError> {
+    async fn taken(&self, _letter: &Record, _actor: &str) -> Result<(), ServiceError> {
         Ok(())
     }
 
     /// The letter is dropped: nobody will do it.
-    async fn dropped(&self, letter: &Record) -> Result<(), ServiceError>;
+    async fn dropped(&self, letter: &Record, actor: &str) -> Result<(), ServiceError>;
 }
 
 /// What a replay by filter did.
@@ -157,9 +159,9 @@ impl DeadLetters {
     ///
     /// # Errors
     /// `NotFound`, `Conflict` where nobody here can do it, or what its source says.
-    pub async fn replay(&self, key: &Key) -> Result<(), ServiceError> {
+    pub async fn replay(&self, key: &Key, actor: &str) -> Result<(), ServiceError> {
         let letter = self.find(key).await?.ok_or(ServiceError::NotFound)?;
-        self.replay_one(&letter).await
+        self.replay_one(&letter, actor).await
     }
 
     /// Does again what the letters of a stage or about a subject are about; all where neither is given. Goes by their keys, from after `cursor`.
@@ -171,6 +173,7 @@ impl DeadLetters {
         stage: Option<&str>,
         subject: Option<&str>,
         cursor: Option<Key>,
+        actor: &str,
     ) -> Result<Replayed, ServiceError> {
         let wanted = [("stage", stage), ("subject", subject)].into_iter().filter_map(|(field, text)| {
             let index = self.records.schema().index_of(field)?;
@@ -188,7 +191,7 @@ impl DeadLetters {
                 break;
             }
             last = Some(&letter.key);
-            match self.replay_one(letter).await {
+            match self.replay_one(letter, actor).await {
                 Ok(()) | Err(ServiceError::NotFound) => done.replayed += 1,
                 Err(error) => {
                     tracing::warn!(letter = %letter.key, %error, "a dead letter could not be replayed");
@@ -204,15 +207,30 @@ impl DeadLetters {
     ///
     /// # Errors
     /// `NotFound`, or what its source says.
-    pub async fn give_up(&self, key: &Key) -> Result<(), ServiceError> {
+    pub async fn give_up(&self, key: &Key, actor: &str) -> Result<(), ServiceError> {
         let letter = self.find(key).await?.ok_or(ServiceError::NotFound)?;
         match self.source(&letter) {
             Some(source) => {
-                source.dropped(&letter).await?;
-                self.take_back(&letter).await?;
-                source.taken(&letter).await
+                source.dropped(&letter, actor).await?;
+                self.close(&letter, DROPPED, actor).await?;
+                source.taken(&letter, actor).await
             }
-            None => self.take_back(&letter).await,
+            None => self.close(&letter, DROPPED, actor).await,
+        }
+    }
+
+    /// Removes a letter as it was read, and says in the audit what became of it and by whom. A newer one in its place stays.
+    async fn close(&self, letter: &Record, outcome: &str, actor: &str) -> Result<(), ServiceError> {
+        let mut values = letter.values.clone();
+        self.records.schema().set(&mut values, "outcome", Value::Text(outcome.to_owned()));
+        let change = |action| Change { collection: self.records.collection().clone(), key: letter.key.clone(), action };
+        let changes = vec![
+            change(Action::Replace { guard: Guard::Exactly(letter.version), values }),
+            change(Action::Delete { guard: Guard::Exactly(letter.version.next()) }),
+        ];
+        match self.records.commit_all(changes, &Origin::of(actor)).await {
+            Err(ServiceError::NotFound | ServiceError::Stale { .. }) => Ok(()),
+            done => done.map(drop),
         }
     }
 
@@ -228,8 +246,8 @@ impl DeadLetters {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn remove(&self, key: &Key) -> Result<(), ServiceError> {
-        match self.records.delete(key, &Precondition::None, &Origin::of(ACTOR)).await {
+    pub async fn remove(&self, key: &Key, actor: &str) -> Result<(), ServiceError> {
+        match self.records.delete(key, &Precondition::None, &Origin::of(actor)).await {
             Err(ServiceError::NotFound) => Ok(()),
             done => done.map(|_| ()),
         }
@@ -246,14 +264,14 @@ impl DeadLetters {
         Ok(self.records.find(&query).await?.total.unwrap_or_default())
     }
 
-    async fn replay_one(&self, letter: &Record) -> Result<(), ServiceError> {
+    async fn replay_one(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
         let stage = self.text(letter, "stage");
         let source = self.source(letter).ok_or_else(|| {
             ServiceError::Conflict(format!("letters of {stage} cannot be replayed here: ask a group that serves it"))
         })?;
-        source.replay(letter).await?;
-        self.take_back(letter).await?;
-        source.taken(letter).await
+        source.replay(letter, actor).await?;
+        self.close(letter, REPLAYED, actor).await?;
+        source.taken(letter, actor).await
     }
 
     /// Removes a letter as it was read or put. A newer one in its place, of another failure or another worker, stays.

@@ -33,6 +33,9 @@ pub enum ServiceError {
     /// The change is not allowed in the record's state.
     #[error("{0}")]
     Conflict(String),
+    /// Fields are not allowed in the record's state, or by what other records say.
+    #[error("{}", refusal(.0))]
+    Refused(Vec<FieldFault>),
     /// The body is not a JSON object.
     #[error("{0}")]
     Malformed(String),
@@ -75,6 +78,12 @@ impl ServiceError {
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldFault::new(field, message)])
     }
+}
+
+/// `amount cannot change any more: the payment is completed`
+fn refusal(faults: &[FieldFault]) -> String {
+    let each = faults.iter().map(|FieldFault { field, message }| format!("{field} {message}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 impl From<StoreError> for ServiceError {

@@ -1,5 +1,7 @@
 //! Why a step failed, and what follows from it.
 
+use reqwest::StatusCode;
+
 use super::error::ServiceError;
 
 /// A failed step.
@@ -46,6 +48,13 @@ impl Failure {
     /// Something that may pass.
     pub fn retryable(message: impl Into<String>) -> Self {
         Self::new(Class::Retryable, message)
+    }
+
+    /// What is outside wants to be called elsewhere, which is not done.
+    pub fn redirected(who: &str, status: StatusCode) -> Self {
+        let why =
+            format!("{who} answers {status}: redirects are not followed, so declare the address that they lead to");
+        Self::new(Class::NotRetryable, why)
     }
 
     /// Something that the message has no part in.

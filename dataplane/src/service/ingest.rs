@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     domain::{
+        actor,
         change::{Action, Change, Guard, Origin},
+        currency,
         price_event::PriceEvent,
         record::{Key, Lookup, Row, Version},
     },
@@ -31,7 +33,7 @@ use crate::{
 };
 
 /// Who changes products here, for the audit.
-const ACTOR: &str = "ingest";
+const ACTOR: &str = actor::INGEST;
 /// The most products that one transaction changes: it must end within the deadline of a commit.
 const CHANGES_MAX: usize = 2_000;
 /// Products that are changed at the same time where the store commits them one by one.
@@ -175,7 +177,10 @@ impl Ingestor {
         for ((key, event), found) in part.iter().zip(found) {
             match found {
                 Lookup::Found(record) => match event.applied(self.products.schema(), &record.values) {
-                    Some(values) => changes.push(self.replace(key.clone(), record.version, values)),
+                    Some(values) => match self.amount_fault(event, &values) {
+                        None => changes.push(self.replace(key.clone(), record.version, values)),
+                        Some(why) => self.reject(event, why).await?,
+                    },
                     None => self.count(&self.meter.outdated, 1),
                 },
                 Lookup::Deleted(_) | Lookup::Missing => {
@@ -184,6 +189,12 @@ impl Ingestor {
             }
         }
         Ok(changes)
+    }
+
+    /// Why an event's price cannot be one of its product: the currency may have changed since it was accepted.
+    fn amount_fault(&self, event: &PriceEvent, values: &Row) -> Option<String> {
+        let code = self.products.schema().get(values, "currency").as_text().unwrap_or(currency::DEFAULT);
+        Some(format!("price {}", currency::amount_fault(code, event.price)?))
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), ServiceError> {

@@ -63,6 +63,7 @@ impl Notifier for Webhook {
         match status.as_u16() {
             200..=299 | 409 => Ok(()),
             408 | 425 | 429 | 500..=599 => Err(Failure::retryable(format!("the webhook answers {status}"))),
+            300..=399 => Err(Failure::redirected("the webhook", status)),
             _ => Err(Failure::new(Class::NotRetryable, format!("the webhook answers {status}"))),
         }
     }

@@ -27,8 +27,12 @@ pub trait PaymentProvider: Send + Sync {
 /// What is to be charged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Charge {
-    /// Names the charge: also the key of its payment.
+    /// Names the charge to the provider.
     pub key: Key,
+    /// The key of its payment.
+    pub payment: Key,
+    /// What its payment says of it, where only the pipeline can write.
+    pub mark: String,
     /// The order.
     pub order: Key,
     /// Who pays.
@@ -54,6 +58,12 @@ pub enum Charged {
         /// Why.
         reason: String,
     },
+}
+
+/// A key that nobody can foresee: a UUID of version 4.
+pub fn random_key() -> Key {
+    let uuid = Builder::from_random_bytes(rand::random()).into_uuid();
+    uuid.to_string().parse().unwrap_or_else(|_| Key::generate())
 }
 
 /// A key that is made of a name, the same each time: a UUID of version 8.

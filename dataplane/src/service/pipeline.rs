@@ -5,12 +5,15 @@
 //! the record can be repeated: holds are named by the order, charges by a key made of it.
 
 mod cancel;
+mod charges;
 mod lines;
 mod stages;
 mod sweep;
 mod texts;
 mod turns;
 mod work;
+
+pub use charges::{is_charge_of, new_charge_key};
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -41,6 +44,7 @@ use super::{
 };
 use crate::{
     domain::{
+        actor,
         progress::{Progress, Stage},
         query::{FieldRef, Filter, Position},
         record::{Key, Record},
@@ -50,7 +54,7 @@ use crate::{
 };
 
 /// Who changes records here.
-const ACTOR: &str = "pipeline";
+const ACTOR: &str = actor::PIPELINE;
 /// How long an order may stand still before a sweep looks after it.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 /// Orders that may be under way at once in one process.
@@ -114,9 +118,26 @@ fn backoff(retry: &Retry, failed: u32) -> Duration {
     doubled.min(retry.max_delay.0).mul_f64(rand::random_range(0.0..=1.0))
 }
 
+/// Whether an address holds what belongs into a Secret: a name with a password, or a query, as tokens are written.
+fn holds_credentials(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.contains('@') || rest.contains('?')
+}
+
 impl Tools {
     fn of(settings: &Settings, parts: &Parts) -> Self {
         let payments = &settings.payments;
+        let addresses = [
+            ("spec.pipeline.payments.http.url", payments.http.as_ref().map(|http| &http.url)),
+            ("spec.pipeline.notifications.webhookUrl", settings.notifications.webhook_url.as_ref()),
+        ];
+        for (field, _) in addresses.iter().filter(|(_, url)| url.is_some_and(|url| holds_credentials(url))) {
+            tracing::warn!(
+                field,
+                "holds credentials, which everybody sees who reads the resource: use the signature by a Secret"
+            );
+        }
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
             Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),
             None => Arc::new(Simulator::new(payments.simulator.clone())),
@@ -236,7 +257,7 @@ impl Pipeline {
     pub async fn timeline(&self, order: &Key) -> Result<Tree, ServiceError> {
         let record = self.parts.orders.find_one(order).await?.ok_or(ServiceError::NotFound)?;
         let schema = self.parts.orders.schema();
-        let Progress { stage, ending, reason, sold: _, attempts, parked, trace, timeline } =
+        let Progress { stage, ending, reason, sold: _, attempts, parked, trace, charge: _, charged_as: _, timeline } =
             Progress::of(schema, &record.values);
         Ok(json!({
             "order_id": record.key.as_str(), "version": record.version.0,

@@ -33,16 +33,34 @@ pub mod writes;
 /// Called after each commit, so that the relay need not wait for its next look.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 /// Completes the values of a create or a change from elsewhere, before rules and computed fields.
-pub type Completion = Arc<dyn Fn(Row) -> BoxFuture<'static, Result<Row, ServiceError>> + Send + Sync>;
+pub type Completion = Arc<dyn Fn(Wish) -> BoxFuture<'static, Result<Row, ServiceError>> + Send + Sync>;
+
+/// What somebody wants a record to be.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Its values.
+    pub values: Row,
+    /// Its values by now; none for a create.
+    pub current: Option<Row>,
+    /// Who wants it.
+    pub origin: Origin,
+}
 
 /// What a pool's behaviour says to changes from outside.
 #[async_trait]
 pub trait Keeper: Send + Sync {
     /// Whether a record may get these values.
-    fn check(&self, current: &Record, next: &Row) -> Result<(), ServiceError>;
+    async fn check(&self, current: &Record, next: &Row) -> Result<(), ServiceError>;
 
-    /// Ends what goes on with a record before it is deleted.
-    async fn before_delete(&self, key: &Key) -> Result<(), ServiceError>;
+    /// Whether a record may be deleted as it is.
+    async fn check_delete(&self, _current: &Record) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
+    /// Ends what goes on with a record before an actor deletes it. Says whether that may have changed the record.
+    async fn before_delete(&self, _key: &Key, _actor: &str) -> Result<bool, ServiceError> {
+        Ok(false)
+    }
 }
 
 /// The records of one pool: every read and write goes through here.

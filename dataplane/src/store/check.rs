@@ -55,7 +55,7 @@ fn check_filter(schema: &Schema, filter: &Filter, depth: usize, nodes: &mut usiz
             let subject = subject(schema, *field)?;
             values.iter().try_for_each(|value| subject.comparable(value))
         }
-        Filter::Like(field, _) | Filter::Holds(field, _) => {
+        Filter::Like(field, _) | Filter::Holds(field, _) | Filter::Same(field, _) => {
             subject(schema, *field)?.comparable(&Value::Text(String::new()))
         }
         Filter::Between(field, low, high) => {

@@ -90,6 +90,7 @@ suite!(
     records::guards_are_kept,
     records::every_kind_of_value_comes_back_as_it_was,
     records::unique_values_are_unique_but_for_nulls,
+    records::texts_in_small_letters_are_filled_in,
     records::encrypted_fields_are_not_readable_at_rest,
     records::many_keys_are_read_at_once,
     records::one_of_many_writers_wins_each_version,
@@ -287,7 +288,8 @@ fn time(text: &str) -> Value {
 
 /// A user's row.
 fn person(email: &str, username: Option<&str>) -> Row {
-    Row(vec![text(email), text("Ann"), username.map_or(Value::Null, text), json(r#"{"a":1}"#), Value::Null])
+    let (username, profile) = (username.map_or(Value::Null, text), json(r#"{"a":1}"#));
+    Row(vec![text(email), text("Ann"), username, profile, Value::Null, Value::Null])
 }
 
 /// A thing's row with a title and nothing else.

@@ -130,6 +130,10 @@ impl RecordStore for GuardedStore {
         self.store.prune().await
     }
 
+    async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.store.prune_audit(retention).await
+    }
+
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.store.outbox()
     }

@@ -46,6 +46,7 @@ mod commit;
 mod document;
 mod fault;
 mod filter;
+mod folds;
 mod ledger;
 mod meta;
 mod outbox;
@@ -206,6 +207,7 @@ impl RecordStore for MongoStore {
             meta::check_keys(&self.database, collection, self.sealer.as_ref(), deadline).await?;
             if documents.read_only.is_none() {
                 read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
+                folds::fill(&documents, deadline).await?;
             }
         }
         self.ledger.prepare(deadline).await?;
@@ -328,6 +330,10 @@ impl RecordStore for MongoStore {
             removed += read(call_deadline(), documents.handle.delete_many(these)).await?.deleted_count;
         }
         Ok(removed)
+    }
+
+    async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        Ok(self.ledger.prune_audit(retention, call_deadline()).await?)
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

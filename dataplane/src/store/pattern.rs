@@ -49,16 +49,25 @@ pub fn to_glob(pattern: &str) -> String {
 
 /// A `GLOB` for text that holds a part, each letter in either case.
 pub fn glob_of_part(part: &str) -> String {
-    let mut out = String::from("*");
-    for c in part.chars() {
+    format!("*{}*", glob_of_text(part))
+}
+
+/// A `GLOB` for just this text, each letter in either case.
+pub fn glob_of_text(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
         match forms_of(c).as_slice() {
             [special @ ('*' | '?' | '[')] => out.extend(['[', *special, ']']),
             [one] => out.push(*one),
             forms => out.extend(std::iter::once(&'[').chain(forms).chain([&']'])),
         }
     }
-    out.push('*');
     out
+}
+
+/// A regular expression for just this text, each letter in either case.
+pub fn regex_of_text(text: &str) -> String {
+    format!("^{}\\z", regex_of_part(text))
 }
 
 /// A regular expression for text that holds a part, each letter in either case.
@@ -111,5 +120,6 @@ mod tests {
         assert_eq!(to_glob(pattern), r"a*?%[*][[]|.\");
         assert_eq!(glob_of_part("T[é*1ß"), "*[Tt][[][éÉ][*]1ß*");
         assert_eq!(regex_of_part("T[é.1 ß"), r"[Tt]\[[éÉ]\.1\ ß");
+        assert_eq!((glob_of_text("b@X").as_str(), regex_of_text("b@x").as_str()), ("[bB]@[Xx]", r"^[bB]\@[xX]\z"));
     }
 }

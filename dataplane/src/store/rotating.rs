@@ -108,6 +108,10 @@ impl RecordStore for RotatingStore {
         self.now().prune().await
     }
 
+    async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.now().prune_audit(retention).await
+    }
+
     fn outbox(&self) -> Arc<dyn Outbox> {
         Arc::new(RotatingOutbox(self.current.clone()))
     }

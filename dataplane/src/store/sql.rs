@@ -1,6 +1,6 @@
 //! Records in SQL: a MySQL or MariaDB server, or one SQLite file.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
@@ -21,7 +21,7 @@ use commit::Unit;
 use dialect::{Dialect, Sql};
 use fault::Fault;
 use group::Group;
-use migrations::{IDEMPOTENCY, TOMBSTONES};
+use migrations::{AUDIT, IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
 use table::{KEYS_MAX, Table};
@@ -36,6 +36,7 @@ mod dialect;
 mod fault;
 mod filter;
 mod find;
+mod folds;
 mod group;
 mod idempotency;
 mod meta;
@@ -141,7 +142,10 @@ impl RecordStore for SqlStore {
         if let Err(fault) = meta::identity(&mut session, server).await {
             tracing::warn!(error = %StoreError::from(fault), "the database has no identity yet");
         }
-        let result = migrations::migrate(&mut session, server, collections).await;
+        let mut result = migrations::migrate(&mut session, server, collections).await;
+        if result.is_ok() {
+            result = folds::fill(&mut session, collections).await;
+        }
         if result.is_err() {
             session.abandon();
         }
@@ -240,6 +244,12 @@ impl RecordStore for SqlStore {
     async fn prune(&self) -> Result<u64, StoreError> {
         let tombstones = self.prune_table(TOMBSTONES, "deleted_at", TOMBSTONE_DAYS * 24).await?;
         Ok(tombstones + self.prune_table(IDEMPOTENCY, "at", ANSWER_HOURS).await?)
+    }
+
+    async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        let hours = i64::try_from(retention.as_secs().div_ceil(3_600)).unwrap_or(i64::MAX);
+        // the age of the earth in hours, at most
+        self.prune_table(AUDIT, "at", hours.min(1_000_000)).await
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

@@ -14,6 +14,7 @@ pub fn operations() -> Vec<Operation> {
     let described = repository();
     vec![
         audit(),
+        audit_export(),
         get("/repositories", "listRepositories", "The types of repositories").gives(
             200,
             "What each is and can do.",
@@ -38,9 +39,9 @@ fn limit() -> Json {
     json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT })
 }
 
-fn audit() -> Operation {
+fn audit_entry() -> Json {
     let record = |about: &str| json!({ "type": ["object", "null"], "description": about });
-    let entry = json!({
+    json!({
         "type": "object",
         "required": ["id", "at", "actor", "entity", "key", "action", "version", "before", "after"],
         "properties": {
@@ -54,27 +55,41 @@ fn audit() -> Operation {
             "before": record("The record before, encrypted fields masked."),
             "after": record("The record after, encrypted fields masked."),
         },
-    });
+    })
+}
+
+fn audit() -> Operation {
     let page = json!({
         "type": "object",
         "required": ["items", "limit", "next_cursor"],
         "properties": {
-            "items": { "type": "array", "items": entry },
+            "items": { "type": "array", "items": audit_entry() },
             "limit": { "type": "integer" },
             "next_cursor": { "type": ["string", "null"] },
         },
     });
+    audited(Operation::get(format!("{BASE}/audit"), "listAudit", "Who changed what and when, oldest first"))
+        .query("limit", "The most entries of a page.", limit())
+        .query("cursor", "The `next_cursor` of the page before.", json!({ "type": "string", "minLength": 1 }))
+        .gives(200, "A page.", page)
+}
+
+fn audit_export() -> Operation {
+    let path = format!("{BASE}/audit/export");
+    audited(Operation::get(path, "exportAudit", "The audit as lines of JSON, oldest first, streamed to its end"))
+        .gives_as(200, "One entry a line.", "application/x-ndjson", audit_entry())
+}
+
+/// What a question to the audit takes.
+fn audited(operation: Operation) -> Operation {
     let text = || json!({ "type": "string", "minLength": 1, "maxLength": 256 });
-    Operation::get(format!("{BASE}/audit"), "listAudit", "Who changed what and when, oldest first")
+    operation
         .guarded()
         .fails(&[404])
         .query("entity", "Of one entity, or pool.", text())
         .query("id", "Of one record.", key())
         .query("actor", "By one caller.", text())
         .query("since", "Not before this time.", json!({ "type": "string", "format": "date-time" }))
-        .query("limit", "The most entries of a page.", limit())
-        .query("cursor", "The `next_cursor` of the page before.", json!({ "type": "string", "minLength": 1 }))
-        .gives(200, "A page.", page)
 }
 
 fn repository() -> Json {

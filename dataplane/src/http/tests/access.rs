@@ -8,7 +8,7 @@ async fn roles_open_pools_and_change_while_the_server_runs() {
     let body = r#"{"id":"p","name":"Tea","price":1}"#;
     let json = ("content-type", "application/json");
     let access = |read: &str, write: &str| Policy {
-        access: Access { read: vec![read.to_owned()], write: vec![write.to_owned()] },
+        access: Access { read: vec![read.to_owned()], write: vec![write.to_owned()], ..Access::default() },
         limits: PoolLimits::default(),
     };
     server.resource("products").set_policy(access("*", "admin"));

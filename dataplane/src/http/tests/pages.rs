@@ -73,6 +73,9 @@ async fn users_are_found_by_text_taken_literally() {
     for (query, found) in [
         ("q=Ada", vec!["a", "b", "c"]),
         ("name=a_B", vec!["b"]),
+        ("q=ADA", vec!["a", "b", "c"]),
+        ("name=ada_b", vec!["b"]),
+        ("email=C@Example.ORG", vec!["c"]),
         ("name=100%25", vec!["a"]),
         ("email=c@example.org", vec!["c"]),
         ("q=b@example", vec!["b"]),
@@ -85,8 +88,33 @@ async fn users_are_found_by_text_taken_literally() {
 }
 
 #[tokio::test]
+async fn addresses_are_unique_without_case() {
+    let server = Server::start().await;
+    server.post("/users", r#"{"id":"a","email":"Bob@Example.test","name":"Bob"}"#).await.expect(201);
+    let twin = server.post("/users", r#"{"email":"BOB@example.test","name":"Bob"}"#).await;
+    assert_eq!(twin.problem(409), ["email"]);
+    assert_eq!(server.get("/users/a").await.json()["email"], "Bob@Example.test", "it is kept as it was written");
+    server.patch("/users/a", r#"{"email":"bob@example.test"}"#).await.expect(200);
+    server.put("/users/a", r#"{"email":"BOB@EXAMPLE.TEST","name":"Bob"}"#).await.expect(200);
+    server.post("/users", r#"{"id":"b","email":"eve@example.test","name":"Eve"}"#).await.expect(201);
+    assert_eq!(server.patch("/users/b", r#"{"email":"Bob@example.test"}"#).await.problem(409), ["email"]);
+    server.patch("/users/a", r#"{"email":"rob@example.test"}"#).await.expect(200);
+    server.patch("/users/b", r#"{"email":"Bob@example.test"}"#).await.expect(200);
+    // rows of before that differ by case alone stay, and can be changed
+    let users = server.resource("users").records.clone();
+    for (key, email) in [("c", "old@example.test"), ("d", "OLD@example.test")] {
+        let text = |text: &str| crate::domain::value::Value::Text(text.to_owned());
+        let values = users.schema().row_of([("name", text("Old")), ("email", text(email))]);
+        users.insert(&key.parse().unwrap(), values, "test").await.unwrap();
+        server.patch(&format!("/users/{key}"), r#"{"name":"Older"}"#).await.expect(200);
+    }
+    assert_eq!(server.get("/users/search?email=Old@Example.test").await.expect(200).ids(), ["c", "d"]);
+}
+
+#[tokio::test]
 async fn lists_by_a_field_of_the_path() {
     let server = Server::start().await;
+    server.post("/products", r#"{"id":"x","name":"Cup","price":1}"#).await.expect(201);
     for (id, user) in [("p1", "u1"), ("p2", "u2"), ("p3", "u1")] {
         let body = format!(r#"{{"id":"{id}","user_id":"{user}","amount":1,"currency":"EUR"}}"#);
         server.post("/payments", &body).await.expect(201);

@@ -69,6 +69,7 @@ impl HttpProvider {
         match status.as_u16() {
             200..=299 | 402 | 404 | 409 => Ok((status, read(response).await.map_err(lost)?)),
             408 | 425 | 429 | 500..=599 => Err(Failure::retryable(format!("the provider answers {status}"))),
+            300..=399 => Err(Failure::redirected("the provider", status)),
             _ => Err(Failure::new(Class::NotRetryable, format!("the provider answers {status}"))),
         }
     }

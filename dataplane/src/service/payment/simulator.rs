@@ -97,7 +97,8 @@ mod tests {
     fn charge(n: usize) -> Charge {
         let key = super::super::derived_key(&n.to_string());
         let (user, currency, trace) = ("u".to_owned(), "EUR".to_owned(), String::new());
-        Charge { order: key.clone(), key, user, amount: 1.into(), currency, trace }
+        let (payment, mark) = (key.clone(), String::new());
+        Charge { order: key.clone(), key, payment, mark, user, amount: 1.into(), currency, trace }
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{ACTOR, Pipeline, due_later};
+use super::{Pipeline, due_later};
 use crate::{
     domain::{
         progress::{Ending, Progress, Stage},
@@ -25,8 +25,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// `NotFound`, `Conflict` where it is fulfilled already or failed, or what the store says.
-    pub async fn cancel(&self, order: &Key, reason: &str) -> Result<Record, ServiceError> {
-        self.end_order(order, Ending::Cancelled, reason, None).await
+    pub async fn cancel(&self, order: &Key, reason: &str, actor: &str) -> Result<Record, ServiceError> {
+        self.end_order(order, Ending::Cancelled, reason, None, actor).await
     }
 
     /// Ends an order that is under way, and frees it of its dead letter; with `only` a letter, only where that stands for the order.
@@ -36,11 +36,12 @@ impl Pipeline {
         ending: Ending,
         reason: &str,
         only: Option<&Key>,
+        actor: &str,
     ) -> Result<Record, ServiceError> {
         let orders = &self.parts.orders;
         let schema = orders.schema();
         let letter = parking_lot::Mutex::new(None);
-        let ended = orders.adjust(order, ACTOR, |current| {
+        let ended = orders.adjust(order, actor, |current| {
             let mut progress = Progress::of(schema, &current.values);
             let other = only.is_some_and(|only| progress.parked.as_deref() != Some(only.as_str()));
             // one that has ended so, and has a letter, still has to give something back
@@ -58,7 +59,7 @@ impl Pipeline {
         let ended = ended.await?;
         let letter = letter.into_inner();
         if let Some(letter) = letter.and_then(|letter| letter.parse().ok()) {
-            self.parts.letters.remove(&letter).await?;
+            self.parts.letters.remove(&letter, actor).await?;
         }
         self.hint(Stage::Inventory, order.clone());
         match ended {
@@ -68,10 +69,10 @@ impl Pipeline {
     }
 
     /// Lets an order that was set aside as this letter go on.
-    pub(super) async fn resume(&self, order: &Key, letter: &Key) -> Result<(), ServiceError> {
+    pub(super) async fn resume(&self, order: &Key, letter: &Key, actor: &str) -> Result<(), ServiceError> {
         let orders = &self.parts.orders;
         let schema = orders.schema();
-        let resumed = orders.adjust(order, ACTOR, |current| {
+        let resumed = orders.adjust(order, actor, |current| {
             let mut progress = Progress::of(schema, &current.values);
             if progress.parked.as_deref() != Some(letter.as_str()) {
                 return Ok(None);
@@ -99,22 +100,22 @@ impl Pipeline {
 
 #[async_trait]
 impl Source for Pipeline {
-    async fn replay(&self, letter: &Record) -> Result<(), ServiceError> {
-        self.resume(&self.subject(letter)?, &letter.key).await
+    async fn replay(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
+        self.resume(&self.subject(letter)?, &letter.key, actor).await
     }
 
-    async fn taken(&self, letter: &Record) -> Result<(), ServiceError> {
+    async fn taken(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
         match self.parts.letters.find(&letter.key).await? {
             Some(_) => Ok(()),
-            None => self.resume(&self.subject(letter)?, &letter.key).await,
+            None => self.resume(&self.subject(letter)?, &letter.key, actor).await,
         }
     }
 
     /// The order that it stands for is ended as failed; where it has ended already, only its message is given up. What is to be given back must be.
-    async fn dropped(&self, letter: &Record) -> Result<(), ServiceError> {
+    async fn dropped(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
         let order = self.subject(letter)?;
         // a letter that does not stand for its order any more says nothing of it
-        match self.end_order(&order, Ending::Failed, "its dead letter was dropped", Some(&letter.key)).await {
+        match self.end_order(&order, Ending::Failed, "its dead letter was dropped", Some(&letter.key), actor).await {
             Ok(_) | Err(ServiceError::NotFound) => Ok(()),
             Err(ServiceError::Conflict(why)) => match self.parts.letters.text(letter, "stage") {
                 "notifications" => Ok(()),
@@ -130,7 +131,7 @@ impl Source for Pipeline {
 
 #[async_trait]
 impl Keeper for Pipeline {
-    fn check(&self, current: &Record, next: &Row) -> Result<(), ServiceError> {
+    async fn check(&self, current: &Record, next: &Row) -> Result<(), ServiceError> {
         let schema = self.parts.orders.schema();
         let progress = Progress::of(schema, &current.values);
         if progress.stage == Stage::Orders && progress.ending.is_none() {
@@ -147,15 +148,15 @@ impl Keeper for Pipeline {
         }
     }
 
-    async fn before_delete(&self, order: &Key) -> Result<(), ServiceError> {
+    async fn before_delete(&self, order: &Key, actor: &str) -> Result<bool, ServiceError> {
         let begun = Instant::now();
         loop {
-            let Some(record) = self.parts.orders.find_one(order).await? else { return Ok(()) };
+            let Some(record) = self.parts.orders.find_one(order).await? else { return Ok(true) };
             let progress = Progress::of(self.parts.orders.schema(), &record.values);
             if progress.is_settled() {
-                return Ok(());
+                return Ok(true);
             }
-            match self.cancel(order, "it was deleted").await {
+            match self.cancel(order, "it was deleted", actor).await {
                 Ok(_) | Err(ServiceError::Conflict(_)) => (),
                 Err(error) => return Err(error),
             }

@@ -11,24 +11,19 @@ use std::collections::BTreeMap;
 use futures::future::BoxFuture;
 use serde_json::{Value as Tree, json};
 
-use super::{ACTOR, Pipeline, due_later, work::Case};
+use super::{ACTOR, Pipeline, charges::new_charge_key, due_later, work::Case};
 use crate::{
     domain::{
-        payment::may_become,
-        progress::{Ending, Progress, Stage},
+        progress::{Ending, Stage},
         record::{Key, Record},
         stock::{self, Held, Settling},
-        value::{Timestamp, Value},
+        value::Timestamp,
     },
     service::{
         error::ServiceError,
         failure::Failure,
         notify::{Message, render},
-        payment::{Charge, Charged, derived_key},
-        records::{
-            Records,
-            writes::{Adjusted, Still},
-        },
+        records::writes::{Adjusted, Still},
     },
 };
 
@@ -61,6 +56,7 @@ impl Pipeline {
                 (None, Some(due_later()))
             }
             None => {
+                progress.charge.get_or_insert_with(new_charge_key);
                 progress.note("stock_held", None);
                 progress.advance(Stage::Payments);
                 (Some("processing"), Some(due_later()))
@@ -150,62 +146,6 @@ impl Pipeline {
         }
     }
 
-    /// Charges the customer, once.
-    pub(super) async fn charge(&self, case: &Case) -> Result<Option<Record>, Failure> {
-        let charge = self.charge_of(case);
-        if charge.amount.is_zero() {
-            return self.paid(case, &charge, "nothing to pay").await;
-        }
-        let tools = self.tools.load_full();
-        let state = self.open_payment(&charge, tools.provider.name()).await?;
-        match state.as_str() {
-            "completed" => return self.paid(case, &charge, "charged before").await,
-            "pending" => (),
-            ended => return self.unpaid(case, &format!("its payment is {ended}")).await,
-        }
-        // who ends the order from here on finds the payment; who ended it before found none
-        if !self.is_unmoved(case).await? {
-            self.end_payment(&charge.key, "cancelled", None).await?;
-            return Ok(None);
-        }
-        let deadline = tools.settings.payments.timeout.0;
-        match self.bank.call(case.again(), deadline, tools.provider.charge(&charge)).await? {
-            Charged::Declined { reason } => {
-                self.end_payment(&charge.key, "failed", None).await?;
-                self.unpaid(case, &format!("the payment was declined: {reason}")).await
-            }
-            Charged::Approved { transaction } => {
-                if self.end_payment(&charge.key, "completed", Some(&transaction)).await? == "completed" {
-                    return self.paid(case, &charge, &transaction).await;
-                }
-                // called off while the provider was asked: it may have charged after it was told to give back
-                self.give_back_again(case, &charge).await.map(|()| None)
-            }
-        }
-    }
-
-    async fn paid(&self, case: &Case, charge: &Charge, how: &str) -> Result<Option<Record>, Failure> {
-        let moved = self.move_on(case, |progress| {
-            progress.note("charged", Some(how.to_owned()));
-            progress.advance(Stage::Inventory);
-            (Some("paid"), Some(due_later()))
-        });
-        let moved = moved.await?;
-        if moved.is_none() && self.case(&case.key).await?.is_none() {
-            // deleted meanwhile
-            self.reverse(charge, case.again()).await?;
-        }
-        Ok(moved)
-    }
-
-    async fn unpaid(&self, case: &Case, reason: &str) -> Result<Option<Record>, Failure> {
-        let moved = self.move_on(case, |progress| {
-            progress.end(Ending::Failed, reason);
-            (None, Some(due_later()))
-        });
-        moved.await
-    }
-
     /// Makes the holds sales, or gives back everything that was taken.
     pub(super) async fn settle(&self, case: &Case) -> Result<Option<Record>, Failure> {
         if let Some(ending) = case.progress.ending {
@@ -241,112 +181,13 @@ impl Pipeline {
         if !self.end_holds(case, Settling::Release).await? {
             return Ok(None);
         }
-        let charge = self.charge_of(case);
-        let reversed = self.reverse(&charge, case.again()).await?;
+        let reversed = self.reverse_all(case).await?;
         let moved = self.move_on(case, |progress| {
             progress.note("given_back", reversed.then(|| "stock and payment".to_owned()));
             progress.advance(Stage::Notifications);
             (Some(ending.status()), Some(due_later()))
         });
         moved.await
-    }
-
-    /// Sends an order that has ended back to the stage that gives back, which tries until it is done. One that is gone gets its money at once, or never.
-    async fn give_back_again(&self, case: &Case, charge: &Charge) -> Result<(), Failure> {
-        let schema = self.parts.orders.schema();
-        let sent = self.parts.orders.adjust(&case.key, ACTOR, |current| {
-            let mut progress = Progress::of(schema, &current.values);
-            if progress.ending.is_none() || (progress.parked.is_some() && progress.stage == Stage::Inventory) {
-                return Ok(None);
-            }
-            progress.note("charged_late", None);
-            match progress.stage {
-                // who is about to give back may have asked the provider already, and must not go on as if that were all
-                Stage::Inventory => progress.attempts += 1,
-                _ => progress.advance(Stage::Inventory),
-            }
-            Ok(Some(progress.write(schema, &current.values, Some(due_later()), None)))
-        });
-        match sent.await {
-            Ok(_) => Ok(()),
-            Err(ServiceError::NotFound) => self.reverse(charge, false).await.map(drop),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes back what was charged, or may have been; false where no payment was ever begun. `again` says that it was tried before.
-    async fn reverse(&self, charge: &Charge, again: bool) -> Result<bool, Failure> {
-        let tools = self.tools.load_full();
-        let reversal = || self.bank.call(again, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
-        let Some(payments) = &self.parts.payments else {
-            // no record says whether anything was charged: the provider knows
-            if !charge.amount.is_zero() {
-                reversal().await?;
-            }
-            return Ok(!charge.amount.is_zero());
-        };
-        let Some(payment) = payments.find_one(&charge.key).await? else { return Ok(false) };
-        let status = status_of(payments, &payment);
-        // one that was cancelled may have been charged at the same moment
-        if matches!(status.as_str(), "pending" | "completed" | "cancelled") {
-            // the payment last: while it is open, whoever comes next reverses again
-            reversal().await?;
-            if status == "cancelled" {
-                return Ok(true);
-            }
-            let to = if status == "pending" { "cancelled" } else { "refunded" };
-            if self.end_payment(&charge.key, to, None).await? == "completed" {
-                return Err(Failure::system("the payment was completed at the same moment"));
-            }
-        }
-        Ok(true)
-    }
-
-    /// The payment's status; it is begun where it is not there.
-    async fn open_payment(&self, charge: &Charge, gateway: &str) -> Result<String, Failure> {
-        let Some(payments) = &self.parts.payments else { return Ok("pending".to_owned()) };
-        let text = |text: &str| Value::Text(text.to_owned());
-        let values = payments.schema().row_of([
-            ("user_id", text(&charge.user)),
-            ("order_id", text(charge.order.as_str())),
-            ("amount", Value::Decimal(charge.amount)),
-            ("currency", text(&charge.currency)),
-            ("gateway", text(gateway)),
-        ]);
-        match payments.insert(&charge.key, values, ACTOR).await {
-            Ok(_) => Ok("pending".to_owned()),
-            Err(ServiceError::Exists) => {
-                let payment = payments.find_one(&charge.key).await?;
-                Ok(payment.map_or_else(|| "deleted".to_owned(), |payment| status_of(payments, &payment)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Moves the payment to a status, where it may become that, and says what it is then.
-    async fn end_payment(&self, payment: &Key, to: &str, transaction: Option<&str>) -> Result<String, Failure> {
-        let Some(payments) = &self.parts.payments else { return Ok(to.to_owned()) };
-        let schema = payments.schema();
-        let moved = payments.adjust(payment, ACTOR, |current| {
-            if !may_become(schema.get(&current.values, "status").as_text().unwrap_or_default(), to) {
-                return Ok(None);
-            }
-            let mut row = current.values.clone();
-            schema.set(&mut row, "status", Value::Text(to.to_owned()));
-            if let Some(transaction) = transaction {
-                schema.set(&mut row, "transaction_id", Value::Text(transaction.chars().take(128).collect()));
-            }
-            Ok(Some(row))
-        });
-        match moved.await {
-            Ok(Some(record)) => Ok(status_of(payments, &record)),
-            Ok(None) => {
-                let found = payments.find_one(payment).await?;
-                Ok(found.map_or_else(|| "deleted".to_owned(), |record| status_of(payments, &record)))
-            }
-            Err(ServiceError::NotFound) => Ok("deleted".to_owned()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Tells the customer what became of the order.
@@ -382,28 +223,6 @@ impl Pipeline {
         let key = format!("{}-{}-{status}", case.key, case.record.created_at);
         Ok(Message { key, to, subject, body, trace: case.trace() })
     }
-
-    fn charge_of(&self, case: &Case) -> Charge {
-        let schema = self.parts.orders.schema();
-        let text = |field| schema.get(&case.record.values, field).as_text().unwrap_or_default().to_owned();
-        let amount = match schema.get(&case.record.values, "total") {
-            Value::Decimal(total) => *total,
-            _ => 0.into(),
-        };
-        Charge {
-            // an order that was deleted and placed anew under the same key pays anew
-            key: derived_key(&format!("payment of order {} placed {}", case.key, case.record.created_at.0)),
-            order: case.key.clone(),
-            user: text("user_id"),
-            amount,
-            currency: text("currency"),
-            trace: case.trace(),
-        }
-    }
-}
-
-fn status_of(payments: &Records, payment: &Record) -> String {
-    payments.schema().get(&payment.values, "status").as_text().unwrap_or_default().to_owned()
 }
 
 /// What the order wants of each product, in one order everywhere.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Pipeline, STUCK_AFTER, after};
+use super::{ACTOR, Pipeline, STUCK_AFTER, after};
 use crate::{
     domain::{
         progress::{Ending, Progress, Stage},
@@ -77,10 +77,10 @@ impl Pipeline {
         let letter: Key = letter.parse().map_err(ServiceError::Internal)?;
         if stage != Stage::Inventory {
             let why = "it was set aside, and nobody attended to it";
-            return self.end_order(order, Ending::Failed, why, Some(&letter)).await.map(drop);
+            return self.end_order(order, Ending::Failed, why, Some(&letter), ACTOR).await.map(drop);
         }
         let held = self.parts.letters.find(&letter).await?;
-        self.resume(order, &letter).await?;
+        self.resume(order, &letter, ACTOR).await?;
         match held {
             Some(held) => self.parts.letters.take_back(&held).await,
             None => Ok(()),

@@ -1,5 +1,6 @@
 //! The pipeline over SQLite and a bank on a free port: what it does with an order, and what it leaves when that goes wrong.
 
+mod proof;
 mod support;
 
 use std::time::Duration;
@@ -38,7 +39,7 @@ async fn an_order_is_held_charged_committed_and_told() {
     assert_eq!(steps, ["placed", "stock_held", "charged", "stock_committed", "notified"]);
     assert_eq!(timeline["trace_id"].as_str().unwrap().len(), 32);
     assert_eq!(shop.bank.traces(), [timeline["trace_id"].as_str().unwrap()]);
-    assert!(shop.pipeline.cancel(&order, "too late").await.is_err());
+    assert!(shop.pipeline.cancel(&order, "too late", "ann").await.is_err());
     let figures = shop.pipeline.figures().await.unwrap();
     assert_eq!((&figures["stages"][1]["done"], &figures["stages"][1]["workers"]), (&json!(1), &json!(2)));
 }
@@ -90,8 +91,8 @@ async fn calling_off_undoes_what_was_done_at_any_stage() {
         shop.product(&product, 5).await;
         let order = shop.order(&[(&product, 2)]).await;
         shop.drive_to(&order, stop_at).await;
-        shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
-        shop.pipeline.cancel(&order, "once more").await.unwrap();
+        shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
+        shop.pipeline.cancel(&order, "once more", "ann").await.unwrap();
         shop.drive(&order).await;
         assert_eq!((shop.status(&order).await, shop.stock(&product).await), ("cancelled".to_owned(), 5), "{stop_at:?}");
     }
@@ -116,11 +117,11 @@ async fn a_failing_bank_is_asked_again_and_then_no_more() {
     assert_eq!(shop.stock("lamp").await, 3, "the stock is kept for it");
     // the fix
     shop.bank.set(Mood::Approve);
-    shop.parts.letters.replay(&letters[0].0).await.unwrap();
+    shop.parts.letters.replay(&letters[0].0, "test").await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.status(&order).await, "completed");
     assert!(shop.letters().await.is_empty());
-    assert!(shop.parts.letters.replay(&letters[0].0).await.is_err(), "there is nothing left to replay");
+    assert!(shop.parts.letters.replay(&letters[0].0, "test").await.is_err(), "there is nothing left to replay");
     assert_eq!(shop.payments().await.len(), 2);
 }
 
@@ -134,11 +135,11 @@ async fn what_is_refused_as_wrong_is_set_aside_at_once_and_can_be_dropped() {
     let letters = shop.letters().await;
     assert_eq!(letters[0].1.2, 1, "one attempt");
     shop.bank.set(Mood::Approve);
-    shop.parts.letters.give_up(&letters[0].0).await.unwrap();
+    shop.parts.letters.give_up(&letters[0].0, "test").await.unwrap();
     shop.drive(&order).await;
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
     assert!(shop.letters().await.is_empty());
-    let replayed = shop.parts.letters.replay_all(Some("payments"), None, None).await.unwrap();
+    let replayed = shop.parts.letters.replay_all(Some("payments"), None, None, "test").await.unwrap();
     assert_eq!(replayed.replayed, 0);
 }
 
@@ -196,7 +197,7 @@ async fn an_order_that_was_called_off_while_its_worker_stood_still_is_not_charge
     let order = shop.order(&[("lamp", 2)]).await;
     shop.drive_to(&order, Stage::Payments).await;
     let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
-    shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+    shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.pipeline.charge(&charging).await.unwrap(), None);
     assert_eq!((shop.bank.charged(), shop.stock("lamp").await), (0, 5));
@@ -215,7 +216,7 @@ async fn a_charge_that_comes_after_its_reversal_is_given_back_until_it_is_done()
         while shop.payments().await.is_empty() {
             tokio::task::yield_now().await;
         }
-        shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+        shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
         shop.drive(&order).await;
     };
     let (charged, ()) = tokio::join!(shop.pipeline.charge(&charging), called_off);
@@ -245,7 +246,7 @@ async fn a_letter_that_does_not_stand_for_its_order_any_more_ends_nothing_when_i
     shop.drive_to(&order, Stage::Payments).await;
     // its worker died after the letter was kept and before the order was set aside
     let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
-    shop.parts.letters.give_up(&letter.key).await.unwrap();
+    shop.parts.letters.give_up(&letter.key, "test").await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.status(&order).await, "completed");
 }
@@ -256,12 +257,12 @@ async fn an_order_that_owes_something_tries_again_without_anybodys_word() {
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_to(&order, Stage::Inventory).await;
-    shop.pipeline.cancel(&order, "changed my mind").await.unwrap();
+    shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
     shop.bank.set(Mood::Late(9));
     shop.drive_until(&order, |progress| progress.parked.is_some()).await;
     shop.bank.set(Mood::Approve);
     let [(letter, _)] = &shop.letters().await[..] else { panic!() };
-    let dropped = shop.parts.letters.give_up(letter).await;
+    let dropped = shop.parts.letters.give_up(letter, "test").await;
     assert!(matches!(dropped, Err(ServiceError::Conflict(_))), "it owes something: {dropped:?}");
     shop.pipeline.attend_to(&order, Stage::Inventory, letter.as_str()).await.unwrap();
     shop.drive(&order).await;
@@ -278,14 +279,14 @@ async fn a_failed_order_keeps_the_letter_of_what_it_owes() {
     shop.bank.set(Mood::Fail(9));
     shop.drive_until(&order, |progress| progress.parked.is_some()).await;
     let [(letter, _)] = &shop.letters().await[..] else { panic!() };
-    shop.parts.letters.give_up(letter).await.unwrap();
+    shop.parts.letters.give_up(letter, "test").await.unwrap();
     shop.drive_until(&order, |progress| progress.parked.is_some()).await;
     let [(letter, _)] = &shop.letters().await[..] else { panic!() };
-    let dropped = shop.parts.letters.give_up(letter).await;
+    let dropped = shop.parts.letters.give_up(letter, "test").await;
     assert!(matches!(dropped, Err(ServiceError::Conflict(_))), "it may owe something: {dropped:?}");
     assert_eq!(shop.letters().await.len(), 1);
     shop.bank.set(Mood::Approve);
-    shop.parts.letters.replay(letter).await.unwrap();
+    shop.parts.letters.replay(letter, "test").await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.letters().await.len(), 0);
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));
@@ -299,7 +300,7 @@ async fn an_order_set_aside_while_its_letter_is_replayed_goes_on() {
     shop.drive_to(&order, Stage::Payments).await;
     let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
     // the replay comes before the order is set aside: there is nothing to go on with
-    shop.pipeline.replay(&letter).await.unwrap();
+    shop.pipeline.replay(&letter, "test").await.unwrap();
     let case = shop.pipeline.case(&order).await.unwrap().unwrap();
     let set_aside = shop.pipeline.move_on(&case, |progress| {
         progress.parked = Some(letter.key.to_string());
@@ -307,7 +308,7 @@ async fn an_order_set_aside_while_its_letter_is_replayed_goes_on() {
     });
     set_aside.await.unwrap().unwrap();
     shop.parts.letters.take_back(&letter).await.unwrap();
-    shop.pipeline.taken(&letter).await.unwrap();
+    shop.pipeline.taken(&letter, "test").await.unwrap();
     shop.drive(&order).await;
     assert_eq!((shop.status(&order).await, shop.letters().await.len()), ("completed".to_owned(), 0));
 }
@@ -411,7 +412,7 @@ async fn a_sweep_finds_what_no_event_spoke_of() {
     shop.bank.set(Mood::Refuse);
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_until(&order, |progress| progress.parked.is_some()).await;
-    shop.pipeline.end_order(&order, Ending::Failed, "nobody attended to it", None).await.unwrap();
+    shop.pipeline.end_order(&order, Ending::Failed, "nobody attended to it", None, "test").await.unwrap();
     shop.bank.set(Mood::Approve);
     shop.drive(&order).await;
     assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("failed".to_owned(), 4));
@@ -431,12 +432,20 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
             orders.patch(&order, &super::super::precondition::Precondition::None, &patch, &Origin::of("test")).await
         }
     };
-    let items = patch(r#"{"items":[{"product_id":"lamp","quantity":1,"price":"1"}]}"#).await;
+    let items = patch(r#"{"items":[{"product_id":"lamp","quantity":1,"price":"2"}]}"#).await;
     assert!(matches!(items, Err(ServiceError::Conflict(_))), "{items:?}");
     patch(r#"{"metadata":{"gift":true}}"#).await.unwrap();
     let none = super::super::precondition::Precondition::None;
     shop.parts.orders.delete(&order, &none, &Origin::of("test")).await.unwrap();
     assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
+}
+
+#[test]
+fn credentials_in_addresses_are_noticed() {
+    for url in ["https://u:p@pay.example.test/v1", "https://pay.example.test/v1?token=t"] {
+        assert!(holds_credentials(url), "{url}");
+    }
+    assert!(!holds_credentials("https://pay.example.test/v1/@x"));
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(super) const PARKED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const OWING_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// An order in a worker's hands, as it was read.
+#[derive(Clone)]
 pub(super) struct Case {
     pub key: Key,
     pub record: Record,

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     super::{error::ServiceError, precondition::Precondition},
-    Records,
+    Records, Wish,
 };
 use crate::{
     domain::{
@@ -58,7 +58,7 @@ impl Records {
     async fn try_create(&self, draft: Draft, origin: &Origin) -> Result<Written, ServiceError> {
         let Draft { key, values } = draft;
         let fresh_key = key.is_none();
-        let values = self.settle(values, origin).await?;
+        let values = self.settle(values, None, origin).await?;
         let key = key.unwrap_or_else(Key::generate);
         self.commit(key, Action::Create { values, fresh_key }, origin).await
     }
@@ -87,8 +87,8 @@ impl Records {
     ) -> Result<Written, ServiceError> {
         let Replacement { echo, values } = body;
         self.check_key(&echo, key)?;
-        let values = self.settle(values, origin).await?;
         if let (Some(guard), false) = (self.blind_guard(precondition, &echo), self.schema().has_read_only()) {
+            let values = self.settle(values, None, origin).await?;
             return self.commit(key.clone(), Action::Replace { guard, values }, origin).await;
         }
         let kept = |current: &Record| Ok(self.with_read_only(values.clone(), current));
@@ -143,7 +143,7 @@ impl Records {
                 replaced => replaced,
             };
         }
-        let values = self.settle(body.values, origin).await?;
+        let values = self.settle(body.values, None, origin).await?;
         let action = match precondition {
             Precondition::Absent => Action::Create { values, fresh_key: false },
             _ => Action::Upsert { guard: Guard::Any, values },
@@ -176,18 +176,17 @@ impl Records {
         precondition: &Precondition,
         origin: &Origin,
     ) -> Result<Written, ServiceError> {
-        if self.keeper.get().is_some() {
-            precondition.check(self.current(key, origin).await?.version)?;
-            self.end(key, origin).await?;
-            return self.commit(key.clone(), Action::Delete { guard: Guard::Any }, origin).await;
-        }
-        if let Some(guard) = precondition.guard() {
+        if let (Some(guard), None) = (precondition.guard(), self.keeper.get()) {
             return self.commit(key.clone(), Action::Delete { guard }, origin).await;
         }
         for attempt in 0..ATTEMPTS_MAX {
-            let version = self.current(key, origin).await?.version;
-            precondition.check(version)?;
-            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(version) }, origin).await {
+            let current = self.current(key, origin).await?;
+            precondition.check(current.version)?;
+            self.may_delete(&current).await?;
+            if self.end(key, origin).await? {
+                return self.commit(key.clone(), Action::Delete { guard: Guard::Any }, origin).await;
+            }
+            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(current.version) }, origin).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
                 done => return done,
             }
@@ -323,8 +322,8 @@ impl Records {
                 return Err(ServiceError::Stale { current: current.version });
             }
             echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
-            let values = self.settle(change(&current)?, origin).await?;
-            self.judge(&current, &values)?;
+            let values = self.settle(change(&current)?, Some(&current), origin).await?;
+            self.judge(&current, &values).await?;
             let action = Action::Replace { guard: Guard::Exactly(current.version), values };
             match self.commit(key.clone(), action, origin).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
@@ -338,18 +337,32 @@ impl Records {
     ///
     /// # Errors
     /// What the keeper says.
-    pub fn judge(&self, current: &Record, next: &Row) -> Result<(), ServiceError> {
-        self.keeper.get().map_or(Ok(()), |keeper| keeper.check(current, next))
+    pub async fn judge(&self, current: &Record, next: &Row) -> Result<(), ServiceError> {
+        match self.keeper.get() {
+            Some(keeper) => keeper.check(current, next).await,
+            None => Ok(()),
+        }
     }
 
-    /// Lets the keeper end what goes on with a record before it is deleted. Says whether there is a keeper: it may have changed the record.
+    /// Asks the keeper whether a record may be deleted as it is.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub async fn may_delete(&self, current: &Record) -> Result<(), ServiceError> {
+        match self.keeper.get() {
+            Some(keeper) => keeper.check_delete(current).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the keeper end what goes on with a record before it is deleted. Says whether it may have changed the record.
     ///
     /// # Errors
     /// What the keeper says.
     pub async fn end(&self, key: &Key, origin: &Origin) -> Result<bool, ServiceError> {
         let Some(keeper) = self.keeper.get() else { return Ok(false) };
-        let ended = timeout(self.time_left(origin), keeper.before_delete(key)).await;
-        ended.map_err(|_| ServiceError::Timeout)?.map(|()| true)
+        let ended = timeout(self.time_left(origin), keeper.before_delete(key, &origin.actor)).await;
+        ended.map_err(|_| ServiceError::Timeout)?
     }
 
     /// The origin of a change that begins now: all its attempts, with every read between them, end within the time of one call of the store.
@@ -414,13 +427,19 @@ impl Records {
     ///
     /// # Errors
     /// `Invalid`, or what the completion says.
-    pub async fn settle(&self, values: Row, origin: &Origin) -> Result<Row, ServiceError> {
+    pub async fn settle(&self, values: Row, current: Option<&Record>, origin: &Origin) -> Result<Row, ServiceError> {
         let mut values = match &self.completion {
             None => values,
             Some(complete) => {
-                let completed = timeout(self.time_left(origin), complete(values)).await;
+                let before =
+                    current.map_or_else(Vec::new, |current| (self.schema().rules)(self.schema(), &current.values));
+                let known = current.map(|current| current.values.clone());
+                let wish = Wish { values, current: known, origin: origin.clone() };
+                let completed = timeout(self.time_left(origin), complete(wish)).await;
                 let values = completed.map_err(|_| ServiceError::Timeout)??;
-                let faults = self.schema().faults_of(&values);
+                let mut faults = self.schema().faults_of(&values);
+                // what was wrong before, and the body does not speak of, is not this change's fault
+                faults.retain(|fault| !before.contains(fault));
                 if !faults.is_empty() {
                     return Err(ServiceError::Invalid(faults));
                 }
@@ -428,6 +447,7 @@ impl Records {
             }
         };
         (self.schema().derive)(self.schema(), &mut values);
+        self.schema().fold(&mut values, current.map(|current| &current.values));
         Ok(values)
     }
 
@@ -473,7 +493,13 @@ impl Records {
         });
         let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
         let done = timeout(time_left, task).await.map_err(|_| late())?;
-        Ok(done.map_err(|error| ServiceError::Internal(error.to_string()))??)
+        let done = done.map_err(|error| ServiceError::Internal(error.to_string()))?;
+        done.map_err(|error| match error {
+            StoreError::Duplicate { field } => {
+                ServiceError::Duplicate { field: self.schema().known_as(&field).to_owned() }
+            }
+            error => error.into(),
+        })
     }
 }
 

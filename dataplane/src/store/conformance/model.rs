@@ -58,6 +58,10 @@ fn takes(filter: &Filter, record: &Record) -> bool {
             Value::Text(text) => holds_part(&text, part),
             _ => false,
         },
+        Filter::Same(field, text) => match record.value_of(*field) {
+            Value::Text(own) => own.chars().count() == text.chars().count() && holds_part(&own, text),
+            _ => false,
+        },
         Filter::Like(field, pattern) => match record.value_of(*field) {
             Value::Text(text) => like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>()),
             _ => false,

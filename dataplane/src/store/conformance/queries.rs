@@ -81,6 +81,11 @@ pub async fn parts_are_found_in_either_case(target: &Target) {
         let page = find(target, &query).await;
         assert_eq!(page.records, model::all(&records, &query), "{part}");
     }
+    for whole in TEXTS {
+        let query = query(Filter::Same(FieldRef::Field(TITLE), whole.to_uppercase()));
+        let page = find(target, &query).await;
+        assert_eq!(page.records, model::all(&records, &query), "{whole}");
+    }
 }
 
 pub async fn pages_follow_an_order(target: &Target) {

@@ -260,3 +260,25 @@ pub async fn a_unit_whose_time_is_over_is_not_begun(target: &Target) {
     target.store.commit(UnitOfWork::new(vec![create(users, "named", person())], &in_time)).await.unwrap();
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 1);
 }
+
+/// What versions before and other programs wrote is filled in at a start. Of those that differ by case alone one is, and all stay.
+pub async fn texts_in_small_letters_are_filled_in(target: &Target) {
+    let users = &target.users;
+    for (key, email) in [("a", "Bob@example.com"), ("b", "BOB@example.com"), ("c", "Ünal@example.com")] {
+        target.one(create(users, key, person(email, None))).await.unwrap();
+    }
+    target.store.prepare(&[target.users.clone(), target.things.clone()]).await.unwrap();
+    let mut folded = Vec::new();
+    for key in ["a", "b", "c"] {
+        let record = found(target.lookup(users, key).await);
+        assert_eq!(record.version, Version(1), "{key}");
+        folded.push(record.values.0[5].clone());
+    }
+    let (twins, last) = folded.split_at(2);
+    assert!(twins.contains(&text("bob@example.com")) && twins.contains(&Value::Null), "{folded:?}");
+    assert_eq!(last, [text("ünal@example.com")]);
+    let mut third = person("boB@example.com", None);
+    third.0[5] = text("bob@example.com");
+    let taken = target.one(create(users, "d", third)).await;
+    assert!(matches!(&taken, Err(StoreError::Duplicate { field }) if field == "email_folded"), "{taken:?}");
+}

@@ -56,6 +56,9 @@ fn filter(documents: &Documents, wanted: &Filter) -> Document {
         Filter::Holds(field, part) => {
             doc! { name(documents, *field): { "$regex": pattern::regex_of_part(part), "$options": "s" } }
         }
+        Filter::Same(field, text) => {
+            doc! { name(documents, *field): { "$regex": pattern::regex_of_text(text), "$options": "s" } }
+        }
         Filter::Between(field, low, high) => doc! { "$and": [
             compared(documents, *field, Comparison::Gte, low),
             compared(documents, *field, Comparison::Lte, high),

@@ -3,6 +3,8 @@
 //!
 //! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an answer that is not filed yet.
 
+use std::time::Duration;
+
 use bson::{Bson, DateTime, Document, doc};
 use futures::{TryStreamExt, future::try_join_all};
 use mongodb::{
@@ -132,6 +134,14 @@ impl Ledger {
     pub async fn prune(&self, deadline: Instant) -> Result<u64, Fault> {
         let before = DateTime::from_millis(Timestamp::now().0 - ANSWER_HOURS * 3_600_000);
         let removed = read(deadline, self.keys().delete_many(doc! { "at": { "$lt": before } })).await?;
+        Ok(removed.deleted_count)
+    }
+
+    /// Removes entries of the audit that are older than this, and says how many.
+    pub async fn prune_audit(&self, retention: Duration, deadline: Instant) -> Result<u64, Fault> {
+        let age_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let before = DateTime::from_millis(Timestamp::now().0.saturating_sub(age_ms));
+        let removed = read(deadline, self.audit().delete_many(doc! { "at": { "$lt": before } })).await?;
         Ok(removed.deleted_count)
     }
 

@@ -179,6 +179,19 @@ pub fn added(table: &str, columns: &[Column], indexed: &[&str], server: Server) 
     vec![alter.to_string(MysqlQueryBuilder) + &indexes.collect::<String>()]
 }
 
+/// The statements that add a column whose values are unique.
+pub fn added_unique(table: &str, column: &Column, server: Server) -> Vec<String> {
+    let mut statements = added(table, std::slice::from_ref(column), &[], server);
+    if server == Server::Sqlite {
+        let index = IndexDef { columns: vec![column.name.clone()], unique: true }.create(table);
+        statements.push(index.to_string(SqliteQueryBuilder));
+    } else if let Some(add) = statements.first_mut() {
+        // one statement, so that there is no column without its index
+        add.push_str(&format!(", ADD UNIQUE INDEX `{table}_{0}_unique` (`{0}`)", column.name));
+    }
+    statements
+}
+
 impl IndexDef {
     fn create(&self, table: &str) -> IndexCreateStatement {
         let mut index = Index::create();

@@ -48,7 +48,12 @@ pub fn condition(table: &Table, filter: &Filter) -> Result<SimpleExpr, StoreErro
         Filter::Compare(field, comparison, value) => compared(table, *field, *comparison, value),
         Filter::In(field, values) => one_of(table, *field, values),
         Filter::Like(field, like) => matching(table, *field, like),
-        Filter::Holds(field, part) => holding(table, *field, part),
+        Filter::Holds(field, part) => {
+            in_any_case(table, *field, pattern::glob_of_part(part), pattern::regex_of_part(part))
+        }
+        Filter::Same(field, text) => {
+            in_any_case(table, *field, pattern::glob_of_text(text), pattern::regex_of_text(text))
+        }
         Filter::Between(field, low, high) => {
             Ok(compared(table, *field, Comparison::Gte, low)?.and(compared(table, *field, Comparison::Lte, high)?))
         }
@@ -116,12 +121,12 @@ fn matching(table: &Table, field: FieldRef, like: &str) -> Result<SimpleExpr, St
 }
 
 /// A letter is written as the set of its forms, so that no collation has a say.
-fn holding(table: &Table, field: FieldRef, part: &str) -> Result<SimpleExpr, StoreError> {
+fn in_any_case(table: &Table, field: FieldRef, glob: String, regex: String) -> Result<SimpleExpr, StoreError> {
     match operand(table, field)? {
         Operand::Constant(_) => Ok(constant(false)),
         Operand::Column(column) => Ok(column.known(|Column { text, .. }| match table.dialect {
-            Dialect::Sqlite => SimpleExpr::cust_with_exprs("? GLOB ?", [text, pattern::glob_of_part(part).into()]),
-            Dialect::Mysql => SimpleExpr::cust_with_exprs("? REGEXP ?", [text, pattern::regex_of_part(part).into()]),
+            Dialect::Sqlite => SimpleExpr::cust_with_exprs("? GLOB ?", [text, glob.into()]),
+            Dialect::Mysql => SimpleExpr::cust_with_exprs("? REGEXP ?", [text, regex.into()]),
         })),
     }
 }

@@ -6,7 +6,7 @@ use sea_query::{Alias, Expr, Query};
 
 use super::{
     StoreError,
-    ddl::{Column, Form, Server, TableDef, added, column},
+    ddl::{Column, Form, Server, TableDef, added, added_unique, column},
     dialect::{Dialect, Sql},
     fault::Fault,
     session::Session,
@@ -23,6 +23,7 @@ mod m0007_configurations;
 mod m0008_audit;
 mod m0009_pipeline;
 mod m0011_ingest;
+mod m0012_money;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 pub use m0008_audit::{AUDIT, IDEMPOTENCY};
@@ -60,10 +61,17 @@ pub enum Makes {
         /// Those of them that get an index each.
         indexed: &'static [&'static str],
     },
+    /// One more column that no two records have the same value in. It may hold nothing, and does at first.
+    Unique {
+        /// The entity.
+        entity: &'static str,
+        /// The column.
+        column: fn() -> Column,
+    },
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 12] = [
+pub static ALL: [Migration; 15] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -76,6 +84,9 @@ pub static ALL: [Migration; 12] = [
     m0009_pipeline::ORDERS,
     m0009_pipeline::DEAD_LETTERS,
     m0011_ingest::MIGRATION,
+    m0012_money::USERS,
+    m0012_money::PAYMENTS,
+    m0012_money::DEAD_LETTERS,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
@@ -126,6 +137,7 @@ fn columns_of(entity: &str) -> Vec<Column> {
     let of_step = |migration: &Migration| match migration.makes {
         Makes::Records { entity: own, table } if own == entity => table().columns,
         Makes::Columns { entity: own, columns, .. } if own == entity => columns(),
+        Makes::Unique { entity: own, column } if own == entity => vec![column()],
         _ => Vec::new(),
     };
     ALL.iter().flat_map(of_step).collect()
@@ -143,12 +155,13 @@ fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> 
     for migration in &ALL {
         match migration.makes {
             Makes::Own(_) => steps.push(Step { migration, table: "" }),
-            Makes::Records { entity, .. } | Makes::Columns { entity, .. } => steps.extend(
-                collections
-                    .iter()
-                    .filter(|collection| !collection.declared && collection.schema.entity == entity)
-                    .map(|collection| Step { migration, table: &collection.name }),
-            ),
+            Makes::Records { entity, .. } | Makes::Columns { entity, .. } | Makes::Unique { entity, .. } => steps
+                .extend(
+                    collections
+                        .iter()
+                        .filter(|collection| !collection.declared && collection.schema.entity == entity)
+                        .map(|collection| Step { migration, table: &collection.name }),
+                ),
         }
     }
     let known = |collection: &Arc<Collection>| {
@@ -183,15 +196,20 @@ impl Step<'_> {
             Makes::Own(tables) => tables().iter().flat_map(|(name, table)| table.create(name, server)).collect(),
             Makes::Records { table, .. } => table().create(self.table, server),
             Makes::Columns { columns, indexed, .. } => added(self.table, &columns(), indexed, server),
+            Makes::Unique { column, .. } => added_unique(self.table, &column(), server),
         }
     }
 
     /// Whether the step ran before, but was cut off before that was noted. Only columns cannot be added again.
     async fn is_done(&self, session: &mut Session) -> Result<bool, Fault> {
-        let Makes::Columns { columns, .. } = self.migration.makes else { return Ok(false) };
+        let columns = match self.migration.makes {
+            Makes::Columns { columns, .. } => columns(),
+            Makes::Unique { column, .. } => vec![column()],
+            Makes::Own(_) | Makes::Records { .. } => return Ok(false),
+        };
         let mut select = Query::select();
         // with the table's name: SQLite takes an unknown name alone for text
-        let names = columns().into_iter().map(|column| (Alias::new(self.table), Alias::new(column.name)));
+        let names = columns.into_iter().map(|column| (Alias::new(self.table), Alias::new(column.name)));
         select.columns(names).from(Alias::new(self.table)).limit(0);
         match session.rows(session.dialect().build(&select)).await {
             Ok(_) => Ok(true),
@@ -289,6 +307,7 @@ mod tests {
             Makes::Columns { entity, indexed, .. } if entity == wanted => {
                 indexed.iter().map(|column| ((*column).to_owned(), false)).collect()
             }
+            Makes::Unique { entity, column } if entity == wanted => vec![(column().name, true)],
             _ => Vec::new(),
         };
         ALL.iter().flat_map(of_step).collect()

@@ -7,7 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
 use crds::{
     service::{messaging::Pipeline as Settings, payments::HttpPayments},
     units::Span,
@@ -35,7 +40,12 @@ use crate::{
         stock,
         value::Value,
     },
-    service::{dead_letters::DeadLetters, orders::pricing, payment::http::SigningKey, records::Records},
+    service::{
+        dead_letters::DeadLetters,
+        orders::{Catalogue, PriceRight, pricing},
+        payment::http::SigningKey,
+        records::Records,
+    },
     store::{RecordStore, sql::SqlStore},
 };
 
@@ -58,6 +68,8 @@ pub enum Mood {
     /// Fails so often, to charge and to give back, then approves.
     Fail(u32),
     Refuse,
+    /// Sends whoever calls elsewhere, to where every charge is approved.
+    Redirect,
     /// Charges only once it was told to give back, and fails to give back so often after that.
     Late(u32),
 }
@@ -105,8 +117,9 @@ impl Shop {
         store.prepare(&all).await.unwrap();
         let [products, payments, orders, letters] = all.map(|one| records(one, &store));
         let products = Arc::new(products);
+        let catalogue = Catalogue { products: products.clone(), right: PriceRight::default() };
         let orders_schema = orders.collection().schema.clone();
-        let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(products.clone()))));
+        let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(catalogue))));
         let letters = Arc::new(DeadLetters::new(Arc::new(letters)));
         let payments = Arc::new(payments);
         let parts = || Parts {
@@ -116,7 +129,7 @@ impl Shop {
             templates: None,
             letters: letters.clone(),
             signing_key: SigningKey::new(Some(Arc::new(b"key".to_vec())).into()),
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            client: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
         };
         let bank = Bank::open().await;
         settings.payments.http = Some(HttpPayments { url: bank.0.lock().url.clone(), secret_ref: None });
@@ -235,6 +248,7 @@ impl Bank {
         let books = Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new(), given_back: 0 };
         let bank = Self(Arc::new(Mutex::new(books)));
         let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
+        let routes = routes.route("/approved", post(charge));
         let routes = routes.with_state(bank.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         bank
@@ -266,7 +280,7 @@ impl Bank {
     }
 }
 
-async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoResponse {
+async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> Response {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap();
     let (key, trace) = (header("idempotency-key"), header("traceparent"));
     assert!(header("flyweight-signature").starts_with("t="));
@@ -276,19 +290,24 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> impl IntoRespon
     }
     let mut books = bank.0.lock();
     match books.mood {
-        Mood::Decline => return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))),
-        Mood::Refuse => return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({}))),
+        Mood::Decline => return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))).into_response(),
+        Mood::Redirect => {
+            let mut answer = (StatusCode::TEMPORARY_REDIRECT, Json(json!({}))).into_response();
+            answer.headers_mut().insert("location", http::HeaderValue::from_static("/approved"));
+            return answer;
+        }
+        Mood::Refuse => return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({}))).into_response(),
         Mood::Fail(left) if left > 0 => {
             books.mood = Mood::Fail(left - 1);
-            return (StatusCode::BAD_GATEWAY, Json(json!({})));
+            return (StatusCode::BAD_GATEWAY, Json(json!({}))).into_response();
         }
         Mood::Fail(_) | Mood::Approve | Mood::Late(_) => (),
     }
     let answer = Json(json!({ "transaction_id": format!("t-{key}") }));
     let trace = trace.split('-').nth(1).unwrap().to_owned();
     match books.charged.insert(key, trace) {
-        None => (StatusCode::CREATED, answer),
-        Some(_) => (StatusCode::CONFLICT, answer),
+        None => (StatusCode::CREATED, answer).into_response(),
+        Some(_) => (StatusCode::CONFLICT, answer).into_response(),
     }
 }
 
@@ -334,7 +353,7 @@ fn records(collection: Arc<Collection>, store: &Arc<dyn RecordStore>) -> Records
     Records::new(collection, store.clone(), Arc::new(tiered), Duration::from_secs(5), Arc::new(|| ()))
 }
 
-fn everything() -> Query {
+pub fn everything() -> Query {
     Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 100, count: false }
 }
 

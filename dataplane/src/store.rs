@@ -1,6 +1,6 @@
 //! Where records live: one trait, kept by SQL (MySQL, MariaDB, SQLite) and documents (MongoDB), each to one conformance suite.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use crate::domain::{
     record::{Key, Lookup, Version},
 };
 
+pub mod confined;
 pub mod guarded;
 pub mod identity;
 pub mod mongo;
@@ -29,11 +30,21 @@ mod leases;
 mod pattern;
 mod sealing;
 
+use confined::PoolFault;
+
 /// A system of record. A commit puts the event of each change into the outbox in the same transaction.
 #[async_trait]
 pub trait RecordStore: Send + Sync {
     /// Makes the store ready for these collections: creates or migrates its own tables, checks declared ones. Safe to call at once from several processes.
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError>;
+
+    /// The same for each collection by itself: answers which of them cannot be used and why, by their pools; the others are ready. Cheap where nothing changed.
+    ///
+    /// # Errors
+    /// What has nothing to do with a single collection: the store cannot be reached, or its own tables cannot be made.
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+        self.prepare(collections).await.map(|()| BTreeMap::new())
+    }
 
     /// What the store knows of each key, in the order of the keys, in one round trip.
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError>;
@@ -115,9 +126,12 @@ pub enum StoreError {
     /// The collection cannot be written.
     #[error("{0}")]
     ReadOnly(String),
-    /// The store cannot do what is asked, whatever its state: an atomic unit over several documents, a missing column.
+    /// The store cannot do what is asked, whatever its state: an atomic unit over several documents.
     #[error("{0}")]
     Unsupported(String),
+    /// The collection cannot be used as it is: its owner has to mend it. Others of the store can be.
+    #[error("{}", .0.message)]
+    Unprepared(PoolFault),
     /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),

@@ -26,7 +26,10 @@ use parking_lot::Mutex;
 use crate::{
     context::Context,
     error::Error,
-    observe::{Observed, report::PodReport},
+    observe::{
+        Observed,
+        report::{PodReport, UnavailableReport},
+    },
     status::{
         ANYTHING_EVERY, Published,
         conditions::{Draft, Holds, find, settle},
@@ -184,6 +187,11 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
     let news = News::of(pool, former.observed_generation, &former.conditions);
     let is_late = is_late(&resource, pool.meta().generation);
     let mut ready = ready(&resource, shares, (news, is_late), |share| find(share).is_some());
+    let reports = shares.iter().flat_map(|share| &share.reports).flat_map(|report| &report.pools);
+    let unavailable = reports.filter(|pool| pool.name == name).filter_map(|pool| pool.unavailable.as_ref()).min();
+    if let Some(UnavailableReport { reason, message }) = unavailable.filter(|_| ready.holds == Holds::Yes) {
+        ready = Draft::new("Ready", Holds::No, reason, message.clone());
+    }
     let is_read_only = |pool: PoolSettings| pool.source.version.is_none();
     if ready.holds == Holds::Yes && shares.iter().any(|share| find(share).is_some_and(is_read_only)) {
         ready.message.push_str("; read-only: its source declares no version column");
@@ -315,7 +323,10 @@ fn some<S: AsRef<str>>(all: &[S]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{change_pool, now, observed, validated};
+    use crate::{
+        fixture::{change_pool, now, observed, validated},
+        observe::report::PoolReport,
+    };
 
     fn share(available: bool) -> Share {
         Share {
@@ -362,6 +373,19 @@ mod tests {
         assert_eq!(says(&status_with(vec![share(false), other])).1, "served by mall");
         let many = (1..=10).map(|number| Share { service: format!("s{number}"), ..share(true) }).collect();
         assert_eq!(says(&status_with(many)).1, "served by s1, s2, s3, s4, s5, s6, s7, s8 and 2 more");
+    }
+
+    #[test]
+    fn a_pool_whose_table_is_missing_says_so() {
+        let report = |unavailable: Option<UnavailableReport>| {
+            let pools = vec![PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() }];
+            PodReport { pools, ..PodReport::default() }
+        };
+        let why = UnavailableReport { reason: "TableMissing".to_owned(), message: "no table products".to_owned() };
+        let away = Share { reports: vec![report(None), report(Some(why))], ..share(true) };
+        assert_eq!(says(&status_with(vec![away])), ("False/TableMissing".to_owned(), "no table products".to_owned()));
+        let back = Share { reports: vec![report(None), report(None)], ..share(true) };
+        assert_eq!(says(&status_with(vec![back])).0, "True/Serving");
     }
 
     /// A pool whose status is looked at again and again.

@@ -180,6 +180,7 @@ async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condi
             | "SecretMissing"
             | "ApplyFailed"
             | "BackendUnreachable"
+            | "PoolUnavailable"
             | "RequestsFailing"
             | "Overloaded"
             | "MigrationFailed"

@@ -38,6 +38,7 @@ use crate::{
     service::write_behind::LOG_AGE_MAX,
     store::{
         RecordStore,
+        confined::{Away, ConfinedStore},
         guarded::GuardedStore,
         mongo::{MongoOptions, MongoStore},
         rotating::RotatingStore,
@@ -67,6 +68,8 @@ pub enum Place {
 pub struct Stores {
     /// By the names of their backends.
     pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
+    /// Which of their pools are away, by the names of their backends.
+    pub away: BTreeMap<String, Arc<Away>>,
     /// The Secrets that hold their addresses and accounts.
     pub mounted: Vec<Mounted>,
 }
@@ -75,6 +78,8 @@ pub struct Stores {
 pub struct Backends {
     /// The stores, by the names of their backends.
     pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
+    /// Which of their pools are away, by the names of their backends.
+    pub away: BTreeMap<String, Arc<Away>>,
     /// The shared caches, by the names of their backends.
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
     /// The prefixes of those that others could use, too, by the backend and the prefix.
@@ -117,7 +122,8 @@ pub async fn stores(
     sealer: &Arc<dyn Sealer>,
     connection_timeout: Option<Span>,
 ) -> anyhow::Result<Stores> {
-    let (mut stores, mut mounted) = (BTreeMap::<String, Arc<dyn RecordStore>>::new(), Vec::new());
+    let (mut stores, mut away, mut mounted) =
+        (BTreeMap::<String, Arc<dyn RecordStore>>::new(), BTreeMap::new(), Vec::new());
     for BackendSettings { name, secret: _, kind } in &settings.backends {
         match kind {
             BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {}
@@ -132,12 +138,14 @@ pub async fn stores(
                 store
             }
             (Place::Embedded(dir) | Place::Backends(dir), None) => {
-                Arc::new(SqlStore::sqlite(&dir.join(format!("{name}.db")), sealer.clone())?)
+                let file = dir.join(format!("{name}.db"));
+                Arc::new(ConfinedStore::new(Arc::new(SqlStore::sqlite(&file, sealer.clone())?)))
             }
         };
+        away.insert(name.clone(), store.away().clone());
         stores.insert(name.clone(), store);
     }
-    Ok(Stores { stores, mounted })
+    Ok(Stores { stores, away, mounted })
 }
 
 /// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -147,7 +155,7 @@ pub async fn stores(
 pub async fn open(
     settings: &Settings,
     place: &Place,
-    Stores { stores, mut mounted }: Stores,
+    Stores { stores, away, mut mounted }: Stores,
     clock: &Clock,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
@@ -195,7 +203,7 @@ pub async fn open(
         (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
         (true, Place::Backends(_), log) => Some(log.context("write: WriteBehind needs a kafka backend for its log")?),
     };
-    Ok(Backends { stores, caches, owned, bus: (name, events), intake, write_log, mounted })
+    Ok(Backends { stores, away, caches, owned, bus: (name, events), intake, write_log, mounted })
 }
 
 /// What the keys of the tiers in a backend start with.
@@ -258,17 +266,21 @@ impl DeclaredStore {
     }
 }
 
-async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Result<(Arc<dyn RecordStore>, Mounted)> {
+async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Result<(Arc<ConfinedStore>, Mounted)> {
     let store = Arc::new(RotatingStore::new(declared.open().await?));
-    let (declared, rotating) = (Arc::new(declared), store.clone());
+    let confined = Arc::new(ConfinedStore::new(Arc::new(GuardedStore::new(store.clone()))));
+    let (declared, rotating, away) = (Arc::new(declared), store, confined.away().clone());
     let mounted = folder.taken_by(move || {
-        let (declared, store) = (declared.clone(), rotating.clone());
+        let (declared, store, away) = (declared.clone(), rotating.clone(), away.clone());
         async move {
             let next = declared.open().await.map_err(|error| format!("{error:#}"))?;
-            store.rotate(next).await.map_err(|error| error.to_string())
+            store.rotate(next).await.map_err(|error| error.to_string())?;
+            // a pool may have what it lacked, or lack what it had
+            away.suspect();
+            Ok(())
         }
     });
-    Ok((Arc::new(GuardedStore::new(store)), mounted))
+    Ok((confined, mounted))
 }
 
 fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<RedisCache>, Mounted)> {

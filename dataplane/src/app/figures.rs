@@ -12,7 +12,10 @@ use crate::{
     config::Loaded,
     domain::event::Backlog,
     events::relay::RelayMeter,
-    http::{health::Condition, metrics::RequestFigures},
+    http::{
+        health::{Condition, Unavailable},
+        metrics::RequestFigures,
+    },
     service::{
         factory::{Factory, FactoryPool},
         staleness::Staleness,
@@ -32,6 +35,7 @@ pub struct Figures {
     group: Option<String>,
     secrets: Secrets,
     load: Arc<Load>,
+    unavailable: Unavailable,
     gauges: Gauges,
 }
 
@@ -57,11 +61,14 @@ pub struct Parts {
     pub secrets: Secrets,
     /// The load.
     pub load: Arc<Load>,
+    /// The pools that are away.
+    pub unavailable: Unavailable,
 }
 
 struct Gauges {
     pool: Vec<(&'static str, IntGaugeVec)>,
     tier: Vec<(&'static str, IntGaugeVec)>,
+    available: IntGaugeVec,
     policy_hit_ratio: GaugeVec,
     staleness: Vec<(&'static str, IntGaugeVec)>,
     write_behind: Vec<(&'static str, IntGaugeVec)>,
@@ -81,14 +88,31 @@ impl Figures {
     /// # Errors
     /// Another family has the same name.
     pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
-        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets, load } = parts;
+        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets, load, unavailable } =
+            parts;
         let gauges = Gauges::new(&registry)?;
-        Ok(Self { registry, pools, factory, relays, checks, unready, settings, group, secrets, load, gauges })
+        Ok(Self {
+            registry,
+            pools,
+            factory,
+            relays,
+            checks,
+            unready,
+            settings,
+            group,
+            secrets,
+            load,
+            unavailable,
+            gauges,
+        })
     }
 
     /// All metric families, brought up to date.
     pub fn gather(&self) -> Vec<MetricFamily> {
+        let unavailable = (self.unavailable)();
         for pool in self.pools.iter() {
+            let available = i64::from(!unavailable.contains_key(&pool.name));
+            self.gauges.available.with_label_values(&[&pool.name]).set(available);
             for (tier, figures) in tiers(pool) {
                 self.gauges.set_tier(&pool.name, &tier, &figures);
             }
@@ -205,6 +229,7 @@ impl Figures {
             "backlogUnknown": relay.is_some() && outbox.is_none(),
             "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms).max(staleness.last_ms),
             "stalenessBoundMs": staleness.bound_ms,
+            "unavailable": (self.unavailable)().get(&pool.name),
             "warmUp": managed.map(FactoryPool::warmed),
             "inexactNumbers": pool.resource.records.inexact_columns(),
             "tiers": tiers,
@@ -236,6 +261,11 @@ impl Gauges {
                 tier("flyweight_tier_stale_total", "Reads answered beyond the time to live.")?,
                 tier("flyweight_tier_errors_total", "Keys of calls that failed.")?,
             ],
+            available: family(
+                "flyweight_pool_available",
+                "Whether the pool's collection can be used; 0 while its requests are answered with 503.",
+                &["pool"],
+            )?,
             policy_hit_ratio: {
                 let help = "The part of hits that each policy would have had lately in the room of a full tier, estimated from a sample of its keys.";
                 let family =

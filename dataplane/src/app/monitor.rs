@@ -9,7 +9,7 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     app::backends::Backends,
@@ -17,7 +17,7 @@ use crate::{
     http::health::{Check, Condition},
     owner::Refusal,
     shutdown::Shutdown,
-    store::{RecordStore, StoreError},
+    store::{RecordStore, StoreError, confined::Away},
 };
 
 /// How often each part is asked.
@@ -28,6 +28,12 @@ const INTERVAL_FAILING: Duration = Duration::from_millis(250);
 
 /// How long a part may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the collections of each store are looked at while all of them can be used, and how long that may take.
+const RECHECK: Duration = Duration::from_secs(10);
+const RECHECK_MAX: Duration = Duration::from_secs(30);
+/// The pause after each look.
+const RECHECK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The newest result of each check.
 pub type Checks = watch::Receiver<BTreeMap<String, Check>>;
@@ -80,6 +86,7 @@ pub struct Readiness {
 pub fn watch_readiness(
     stores: &BTreeMap<String, Arc<dyn RecordStore>>,
     collections: &BTreeMap<String, Vec<Arc<Collection>>>,
+    away: &BTreeMap<String, Arc<Away>>,
     shutdown: Shutdown,
     warm_up: impl Future<Output = ()> + Send + 'static,
 ) -> Readiness {
@@ -89,6 +96,7 @@ pub fn watch_readiness(
         .iter()
         .map(|(name, store)| (name.clone(), store.clone(), collections.get(name).cloned().unwrap_or_default()))
         .collect();
+    let away: Vec<_> = stores.iter().map(|(name, ..)| away.get(name).cloned().unwrap_or_default()).collect();
     tokio::spawn(async move {
         let trouble = watch::channel(BTreeMap::new()).0;
         let prepared = join_all(stores.iter().map(|(name, store, collections)| {
@@ -106,6 +114,9 @@ pub fn watch_readiness(
         let start = async {
             prepared.await;
             tell_prepared.send_replace(true);
+            for ((name, store, collections), away) in stores.iter().zip(away) {
+                tokio::spawn(keep_prepared(name.clone(), store.clone(), collections.clone(), away));
+            }
             sender.send_replace(Some("starting: memory is being filled".to_owned()));
             warm_up.await;
             sender.send_replace(None);
@@ -121,17 +132,10 @@ pub fn watch_readiness(
 }
 
 async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collection>], say: impl Fn(Option<String>)) {
-    let delays = || {
-        ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(2))
-            .with_jitter()
-            .without_max_times()
-            .build()
-    };
     for delay in delays() {
-        match store.prepare(collections).await {
-            Ok(()) => {
+        match store.prepare_each(collections).await {
+            // single pools may be away: they are tried again while the others are served
+            Ok(_) => {
                 say(None);
                 return;
             }
@@ -143,6 +147,41 @@ async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collect
             }
         }
         tokio::time::sleep(delay).await;
+    }
+}
+
+fn delays() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Looks at the collections of a store again from time to time until the process ends: at once where a request met what it should not, soon and then less
+/// often while a pool is away.
+async fn keep_prepared(name: String, store: Arc<dyn RecordStore>, collections: Vec<Arc<Collection>>, away: Arc<Away>) {
+    let mut pauses = delays();
+    loop {
+        let pause = match away.any() {
+            true => pauses.next().unwrap_or(RECHECK),
+            false => {
+                pauses = delays();
+                RECHECK
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = away.suspected() => {}
+        }
+        match tokio::time::timeout(RECHECK_MAX, store.prepare_each(&collections)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(store = name, %error, "the collections cannot be looked at now"),
+            Err(_) => debug!(store = name, "the collections were not looked at in time"),
+        }
+        // requests that fail, whatever this look says, bring no more than a look a second
+        tokio::time::sleep(RECHECK_PAUSE).await;
     }
 }
 
@@ -193,4 +232,95 @@ async fn ask_all(parts: &[Part]) -> BTreeMap<String, Check> {
         (part.name.clone(), Check { status, latency_ms, message, critical: part.critical, owned_by })
     });
     join_all(asked).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use async_trait::async_trait;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{
+        domain::{
+            audit::{AuditEntry, AuditQuery},
+            change::{Idempotency, UnitOfWork, Written},
+            event::Outbox,
+            query::{Page, Query},
+            record::{Key, Lookup},
+        },
+        store::confined::{ConfinedStore, PoolFault, PoolReason},
+    };
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A store one of whose pools cannot be used for so many looks.
+    struct Lacking(AtomicU32);
+
+    #[async_trait]
+    impl RecordStore for Lacking {
+        async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
+            unreachable!("each collection is prepared by itself")
+        }
+        async fn prepare_each(&self, _: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+            let left = self.0.load(SeqCst);
+            self.0.store(left.saturating_sub(1), SeqCst);
+            let fault = PoolFault::new(PoolReason::TableMissing, "the database has no table things");
+            Ok((left > 0).then(|| ("things".to_owned(), fault)).into_iter().collect())
+        }
+        async fn read(&self, _: &Collection, _: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+            unreachable!("nobody reads")
+        }
+        async fn find(&self, _: &Collection, _: &Query) -> Result<Page, StoreError> {
+            unreachable!("nobody reads")
+        }
+        async fn commit(&self, _: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+            unreachable!("nobody writes")
+        }
+        async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+            unreachable!("nobody writes")
+        }
+        async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+            unreachable!("nobody reads")
+        }
+        async fn prune(&self) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+        async fn ping(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn outbox(&self) -> Arc<dyn Outbox> {
+            unreachable!("nobody relays")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_is_away_holds_nobody_up_and_is_tried_until_it_is_back() {
+        let lacking = Arc::new(Lacking(AtomicU32::new(4)));
+        let store = Arc::new(ConfinedStore::new(lacking.clone()));
+        let away = store.away().clone();
+        let stores = BTreeMap::from([("mysql".to_owned(), store as Arc<dyn RecordStore>)]);
+        let all_away = BTreeMap::from([("mysql".to_owned(), away.clone())]);
+        let shutdown = Shutdown::on_signal(Duration::ZERO).unwrap();
+        let mut readiness = watch_readiness(&stores, &BTreeMap::new(), &all_away, shutdown, async {});
+        timeout(LONG, readiness.unready.wait_for(Option::is_none)).await.expect("it is ready").unwrap();
+        assert!(*readiness.prepared.borrow());
+        assert_eq!(away.of("things").map(|fault| fault.reason), Some(PoolReason::TableMissing));
+        let back = async {
+            while away.any() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, back).await.expect("it is back");
+        // a request that met what it should not: looked at at once, not at the next time
+        lacking.0.store(1, SeqCst);
+        away.suspect();
+        let gone = async {
+            while !away.any() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(RECHECK / 2, gone).await.expect("it is looked at");
+    }
 }

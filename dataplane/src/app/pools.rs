@@ -36,7 +36,7 @@ use crate::{
         records::{Records, Wake},
         write_behind::{WAITING_MAX, WriteBehind, WriteBehindConfig},
     },
-    store::RecordStore,
+    store::{RecordStore, confined::Away},
 };
 
 /// The pool of dead letters: a name that no resource can have.
@@ -157,7 +157,8 @@ impl Builder<'_> {
             let path = path_of(pool.entity, &pool.name);
             let metrics = self.metrics.of_pool(&pool.name);
             let gate = self.gate(&pool.source.backend)?;
-            let resource = Resource::new(records, path, upserts(pool.entity), policy, gate, metrics);
+            let resource = Resource::new(records, path, upserts(pool.entity), policy, gate, metrics)
+                .confined_by(self.away(&pool.source.backend));
             pools.push(ServedPool {
                 name: pool.name.clone(),
                 entity: pool.entity,
@@ -217,12 +218,17 @@ impl Builder<'_> {
         let metrics = self.metrics.of_pool("dead-letters");
         let path = format!("{BASE}/dead-letters");
         let gate = self.gate(&pool.source.backend)?;
-        let resource = Resource::new(Arc::new(records), path, false, policy(orders), gate, metrics);
+        let resource = Resource::new(Arc::new(records), path, false, policy(orders), gate, metrics)
+            .confined_by(self.away(&pool.source.backend));
         Ok(Letterbox { backend: pool.source.backend, collection, resource: Arc::new(resource) })
     }
 
     fn gate(&self, backend: &str) -> anyhow::Result<Arc<Gate>> {
         self.gates.get(backend).cloned().with_context(|| format!("{backend} is no store"))
+    }
+
+    fn away(&self, backend: &str) -> Arc<Away> {
+        self.backends.away.get(backend).cloned().unwrap_or_default()
     }
 
     fn repository(&self, backend: &str) -> &'static str {

@@ -36,7 +36,7 @@ use crate::{
     http::{
         direct::Routes,
         guard::Guard,
-        health::Health,
+        health::{Health, Unavailable},
         live::{self, Live, catalogue::LiveEntity},
         metrics::HttpMetrics,
         refusals::Refusals,
@@ -45,6 +45,7 @@ use crate::{
     server,
     service::{factory::Factory, ingest::queue::IngestQueue, orders::PriceRight, staleness},
     shutdown::Shutdown,
+    store::confined::{Away, PoolFault},
     telemetry,
 };
 
@@ -77,10 +78,17 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let settings = source.watch(loaded);
     let declared = settings.borrow().settings.pools.clone();
     let (factory, bus) = (world.factory.clone(), world.backends.bus.1.clone());
-    let behind = world.pools.iter().filter_map(|pool| pool.behind.clone()).collect();
-    let warm_up = warm_up::run(declared.clone(), behind, factory, bus);
+    let behind =
+        world.pools.iter().filter_map(|pool| Some((pool.name.clone(), pool.behind.clone()?))).collect::<Vec<_>>();
+    let unavailable = unavailable(&world.backends.away);
+    let is_away = {
+        let unavailable = unavailable.clone();
+        move |pool: &str| unavailable().contains_key(pool)
+    };
+    let warm_up = warm_up::run(declared.clone(), behind, factory, bus, is_away);
+    let Backends { stores, away, .. } = &world.backends;
     let monitor::Readiness { unready, prepared } =
-        monitor::watch_readiness(&world.backends.stores, &world.collections, shutdown.clone(), warm_up);
+        monitor::watch_readiness(stores, &world.collections, away, shutdown.clone(), warm_up);
     let checks = monitor::watch_parts(&world.backends).await;
     // nobody else can have the data folder
     let owner = args.data_dir.as_ref().map(|_| "embedded".to_owned());
@@ -108,6 +116,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         group,
         secrets: rotation::follow(mounted),
         load: load.clone(),
+        unavailable: Box::new(unavailable.clone()),
     })?);
     tokio::spawn(async move { load.follow().await });
     let closing = CancellationToken::new();
@@ -121,7 +130,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     });
     let queues = queues(relays.meters.clone(), queue);
     let served = served(&world.pools)?;
-    let health = Arc::new(health((checks, unready.clone()), served, figures.clone(), overview, queues));
+    let news = (checks, unready.clone(), Box::new(unavailable) as Unavailable);
+    let health = Arc::new(health(news, served, figures.clone(), overview, queues));
     tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(
@@ -181,16 +191,22 @@ fn served(pools: &[ServedPool]) -> anyhow::Result<HeaderValue> {
     HeaderValue::try_from(names.join(",")).context("the names of the pools")
 }
 
+/// Tells which pools are away, over all stores.
+fn unavailable(away: &BTreeMap<String, Arc<Away>>) -> impl Fn() -> BTreeMap<String, PoolFault> + Clone + use<> {
+    let all: Vec<Arc<Away>> = away.values().cloned().collect();
+    move || all.iter().filter(|away| away.any()).flat_map(|away| away.all()).collect()
+}
+
 /// What the process says of itself.
 fn health(
-    (checks, unready): (Checks, watch::Receiver<Option<String>>),
+    (checks, unready, unavailable): (Checks, watch::Receiver<Option<String>>, Unavailable),
     served: HeaderValue,
     figures: Arc<Figures>,
     overview: Overview,
     queues: impl Fn() -> serde_json::Value + Send + Sync + 'static,
 ) -> Health {
     let (factory, figures) = (Box::new(move || figures.factory()), Box::new(move || overview.read()));
-    Health { checks, unready, served, factory, figures, queues: Box::new(queues) }
+    Health { checks, unready, unavailable, served, factory, figures, queues: Box::new(queues) }
 }
 
 /// Prepares the stores, and ends.
@@ -205,7 +221,13 @@ pub async fn migrate(args: Serve) -> anyhow::Result<()> {
     let world = World::open(&args, &place, &loaded).await?;
     for (name, collections) in &world.collections {
         if let Some(store) = world.backends.stores.get(name) {
-            store.prepare(collections).await.with_context(|| format!("backend {name}"))?;
+            let faults = store.prepare_each(collections).await.with_context(|| format!("backend {name}"))?;
+            // A declared table is its owner's: what it lacks keeps no other pool from a new version. A table of our own that cannot be changed does.
+            for collection in collections.iter().filter(|collection| !collection.declared) {
+                if let Some(PoolFault { message, .. }) = faults.get(&collection.pool) {
+                    bail!("backend {name}: pool {}: {message}", collection.pool);
+                }
+            }
             info!(backend = name, "prepared");
         }
     }

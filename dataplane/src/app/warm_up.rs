@@ -25,12 +25,13 @@ const TELL_INTERVAL: Duration = Duration::from_secs(30);
 /// Warms up the pools that want it.
 pub async fn run(
     pools: Vec<PoolSettings>,
-    behind: Vec<Arc<WriteBehind>>,
+    behind: Vec<(String, Arc<WriteBehind>)>,
     factory: Arc<Factory>,
     bus: Arc<dyn EventBus>,
+    is_away: impl Fn(&str) -> bool,
 ) {
     let caught_up = async {
-        while !behind.iter().all(|behind| behind.lag().caught_up) {
+        while !behind.iter().all(|(pool, behind)| behind.lag().caught_up || is_away(pool)) {
             sleep(POLL).await;
         }
     };
@@ -47,7 +48,7 @@ pub async fn run(
         }
     };
     _ = timeout(FEED_DEADLINE, joined).await;
-    let all = join_all(pools.iter().map(|pool| warm_up(pool, &factory)));
+    let all = join_all(pools.iter().map(|pool| warm_up(pool, &factory, &is_away)));
     if timeout(DEADLINE, all).await.is_err() {
         warn!(
             deadline_s = DEADLINE.as_secs(),
@@ -56,9 +57,13 @@ pub async fn run(
     }
 }
 
-async fn warm_up(settings: &PoolSettings, factory: &Factory) {
+async fn warm_up(settings: &PoolSettings, factory: &Factory, is_away: impl Fn(&str) -> bool) {
     let Some(pool) = factory.pool(&settings.name) else { return };
     while let Err(error) = pool.warm_up(settings.warm_up).await {
+        if is_away(&settings.name) {
+            // nobody knows when it is back: what it holds then comes with reads
+            return;
+        }
         warn!(pool = settings.name, %error, "the warm-up was interrupted");
         sleep(RETRY).await;
     }

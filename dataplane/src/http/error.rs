@@ -7,7 +7,11 @@ use serde::Serialize;
 use crate::{
     domain::{record::Version, schema::FieldFault},
     service::error::ServiceError,
+    store::confined::PoolFault,
 };
+
+/// When to ask again for a pool that is unavailable: it is looked at every few seconds.
+const POOL_RETRY_S: u32 = 5;
 
 /// An error as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,16 @@ impl Problem {
         }
     }
 
+    /// 503: the pool's collection cannot be used until its owner has mended it.
+    pub fn pool_unavailable(fault: &PoolFault) -> Self {
+        let PoolFault { reason, message } = fault;
+        Self {
+            retry_after_s: Some(POOL_RETRY_S),
+            title: "The pool is unavailable",
+            ..Self::unavailable("pool-unavailable", format!("{message} ({reason:?})"))
+        }
+    }
+
     /// 503: more comes in than can be done. That is no failure of this side, and is counted apart.
     pub fn overload(kind: &'static str, detail: impl Into<String>) -> Self {
         Self { cause: Cause::Overload, ..Self::unavailable(kind, detail) }
@@ -200,6 +214,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Contended => {
                 Self::unavailable("contended", "others changed the record again and again: try again")
             }
+            ServiceError::PoolUnavailable(fault) => Self::pool_unavailable(&fault),
             ServiceError::Unavailable(_) => {
                 Self::unavailable("store-unavailable", "the store cannot be reached: try again")
             }

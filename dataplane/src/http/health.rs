@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{error::Problem, params::Params};
+use crate::store::confined::PoolFault;
 
 /// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods say, since a pool may move from one group to
 /// another while pods of both are being replaced.
@@ -22,6 +23,8 @@ pub struct Health {
     pub checks: watch::Receiver<BTreeMap<String, Check>>,
     /// Why requests should not be sent here; none when they should: not before warm-up, nor while shutting down.
     pub unready: watch::Receiver<Option<String>>,
+    /// The pools that are away, with why.
+    pub unavailable: Unavailable,
     /// The names of the pools that it serves, with commas between them.
     pub served: HeaderValue,
     /// The figures of the flyweight pools, as in `/factory/stats`.
@@ -31,6 +34,9 @@ pub struct Health {
     /// What waits: committed events that are not yet published, and accepted ones that are not yet applied.
     pub queues: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
+
+/// Tells the pools that cannot be used until their owners have mended their collections, with why.
+pub type Unavailable = Box<dyn Fn() -> BTreeMap<String, PoolFault> + Send + Sync>;
 
 /// The state of one part: a store, a cache, a bus.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,6 +73,7 @@ struct Report<'a> {
     status: Condition,
     version: &'a str,
     checks: &'a BTreeMap<String, Check>,
+    unavailable: &'a BTreeMap<String, PoolFault>,
     factory: serde_json::Value,
     queues: serde_json::Value,
 }
@@ -81,12 +88,25 @@ pub fn overall<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Condition {
     checks.into_iter().map(weigh).max_by_key(|condition| *condition as u8).unwrap_or(Condition::Healthy)
 }
 
+/// The state of the whole where some pools are away: the others are served.
+pub fn confined(status: Condition, pools_away: usize) -> Condition {
+    if status == Condition::Healthy && pools_away > 0 { Condition::Degraded } else { status }
+}
+
 /// `GET /health`
 pub async fn health(State(health): State<Arc<Health>>) -> Response {
     let checks = health.checks.borrow().clone();
-    let status = overall(checks.values());
+    let unavailable = (health.unavailable)();
+    let status = confined(overall(checks.values()), unavailable.len());
     let (factory, queues) = ((health.factory)(), (health.queues)());
-    let report = Report { status, version: env!("CARGO_PKG_VERSION"), checks: &checks, factory, queues };
+    let report = Report {
+        status,
+        version: env!("CARGO_PKG_VERSION"),
+        checks: &checks,
+        unavailable: &unavailable,
+        factory,
+        queues,
+    };
     let code = if status == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::to_string(&report).unwrap_or_default();
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
@@ -127,5 +147,8 @@ mod tests {
         assert_eq!(overall([&well]), Condition::Healthy);
         assert_eq!(overall([&well, &cache]), Condition::Degraded);
         assert_eq!(overall([&cache, &store, &well]), Condition::Unhealthy);
+        assert_eq!(confined(Condition::Healthy, 0), Condition::Healthy);
+        assert_eq!(confined(Condition::Healthy, 1), Condition::Degraded);
+        assert_eq!(confined(Condition::Unhealthy, 1), Condition::Unhealthy);
     }
 }

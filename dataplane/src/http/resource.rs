@@ -31,6 +31,7 @@ use crate::{
         error::ServiceError,
         records::{Records, Served},
     },
+    store::confined::Away,
     telemetry::trace,
 };
 
@@ -53,6 +54,7 @@ pub struct Resource {
     gate: Arc<Gate>,
     writes: WriteGate,
     metrics: PoolMetrics,
+    away: Arc<Away>,
 }
 
 /// What may change while the process runs.
@@ -82,7 +84,14 @@ impl Resource {
             gate,
             writes: WriteGate::default(),
             metrics,
+            away: Arc::default(),
         }
+    }
+
+    /// The same over a store whose pools can be away.
+    #[must_use]
+    pub fn confined_by(self, away: Arc<Away>) -> Self {
+        Self { away, ..self }
     }
 
     /// Puts another policy in place, for requests from now on.
@@ -158,12 +167,21 @@ impl Resource {
         Ok([Some(self.gate.enter()?), write])
     }
 
-    /// Refuses callers that may not read.
+    /// Refuses callers that may not read, and all while the pool is away: also what memory still holds of it.
     ///
     /// # Errors
-    /// 401 or 403.
+    /// 401, 403, or 503 with why.
     pub fn may_read(&self, call: &Call) -> Result<(), Problem> {
-        check(&self.policy.read().access.read, call)
+        check(&self.policy.read().access.read, call)?;
+        self.is_here()
+    }
+
+    /// Whether the pool is not away.
+    ///
+    /// # Errors
+    /// 503 with why.
+    fn is_here(&self) -> Result<(), Problem> {
+        self.away.of(self.pool()).map_or(Ok(()), |fault| Err(Problem::pool_unavailable(&fault)))
     }
 
     /// Refuses callers that may not write.
@@ -173,7 +191,7 @@ impl Resource {
     pub fn may_write(&self, call: &Call) -> Result<(), Problem> {
         check(&self.policy.read().access.write, call)?;
         Params::read(&call.uri, &[])?;
-        Ok(())
+        self.is_here()
     }
 
     /// Refuses callers that may not write, and keys of idempotency: one record is changed once by its version.

@@ -3,7 +3,7 @@
 use crate::{
     cache::tiered::ReadError,
     domain::{json::BodyError, record::Version, schema::FieldFault},
-    store::StoreError,
+    store::{StoreError, confined::PoolFault},
 };
 
 /// Why a read or a write was refused or failed.
@@ -62,6 +62,9 @@ pub enum ServiceError {
     /// The store cannot be reached or is overloaded; nothing was changed.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The pool cannot be used until its owner has mended its collection; nothing was changed.
+    #[error("the pool is unavailable: {}", .0.message)]
+    PoolUnavailable(PoolFault),
     /// The store did not answer in time; nothing was changed by a read.
     #[error("the store did not answer in time")]
     Timeout,
@@ -102,6 +105,7 @@ impl From<&StoreError> for ServiceError {
             StoreError::KeyReused => Self::KeyReused,
             StoreError::ReadOnly(why) => Self::ReadOnly(why.clone()),
             StoreError::Unsupported(why) => Self::Unsupported(why.clone()),
+            StoreError::Unprepared(fault) => Self::PoolUnavailable(fault.clone()),
             StoreError::Unavailable(why) => Self::Unavailable(why.clone()),
             StoreError::Unknown(why) => Self::Unknown(why.clone()),
             StoreError::Corrupt(why) => Self::Internal(why.clone()),

@@ -9,7 +9,7 @@
 //! tries again or hears that it was stale. Until the store has a version, reads of its key are answered from here. After a start nothing is answered
 //! before all that the log holds is in the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -35,6 +35,7 @@ use crate::{
     store::{
         RecordStore, StoreError,
         apply::{Applied, State, apply},
+        confined::PoolFault,
     },
 };
 
@@ -186,6 +187,10 @@ impl WriteBehind {
 impl RecordStore for WriteBehind {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
         self.inner.prepare(collections).await
+    }
+
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+        self.inner.prepare_each(collections).await
     }
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {

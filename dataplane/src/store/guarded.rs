@@ -2,6 +2,7 @@
 //! store takes no places from what it has no part in.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::timeout;
 
-use super::{RecordStore, StoreError, identity::Identity};
+use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity};
 use crate::{
     breaker::Breaker,
     domain::{
@@ -91,6 +92,10 @@ impl Guard {
 impl RecordStore for GuardedStore {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
         self.store.prepare(collections).await
+    }
+
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+        self.store.prepare_each(collections).await
     }
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {

@@ -1,7 +1,7 @@
 //! Records in MongoDB: one document each, which also holds its events until they are published. No transactions are used.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     io::Write,
     path::PathBuf,
     sync::{
@@ -18,10 +18,16 @@ use mongodb::{
     Client, Database, IndexModel,
     options::{Acknowledgment, ClientOptions, IndexOptions, ReadConcern, Tls, TlsOptions, WriteConcern},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::{RecordStore, StoreError, answer, apply::State, check::check_query, identity::Identity};
+use super::{
+    RecordStore, StoreError, answer,
+    apply::State,
+    check::check_query,
+    confined::{PoolFault, PoolReason},
+    identity::Identity,
+};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
@@ -91,6 +97,8 @@ pub struct MongoStore {
     outbox: Arc<MongoOutbox>,
     ledger: Ledger,
     collections: RwLock<HashMap<String, Arc<Documents>>>,
+    /// The pools whose folded fields were filled in: once is enough, and it looks at many documents.
+    filled: Mutex<HashSet<String>>,
     /// Whether the outbox is of all collections that are known.
     prepared: AtomicBool,
 }
@@ -153,7 +161,15 @@ impl MongoStore {
         let database = options.client().await?.database(&options.database);
         let outbox = Arc::new(MongoOutbox::new(database.clone()));
         let ledger = Ledger::new(database.clone());
-        Ok(Self { database, sealer, outbox, ledger, collections: RwLock::default(), prepared: AtomicBool::default() })
+        Ok(Self {
+            database,
+            sealer,
+            outbox,
+            ledger,
+            collections: RwLock::default(),
+            filled: Mutex::default(),
+            prepared: AtomicBool::default(),
+        })
     }
 
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
@@ -162,22 +178,7 @@ impl MongoStore {
         if let Some(documents) = known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema)) {
             return Ok(documents);
         }
-        let handle = self.database.collection::<Document>(&collection.name);
-        let key = match collection.declared {
-            true => key_form(read(deadline, handle.find_one(doc! {}).projection(doc! { "_id": 1 })).await?)?,
-            false => KeyForm::Text,
-        };
-        let version = collection.version_column.clone();
-        let read_only =
-            version.is_none().then(|| format!("{} has no version field, so it can only be read", collection.name));
-        let documents = Arc::new(Documents {
-            collection: collection.clone(),
-            handle,
-            key,
-            version: version.unwrap_or_else(|| "version".to_owned()),
-            read_only,
-            sealer: self.sealer.clone(),
-        });
+        let documents = self.looked_up(collection, deadline).await?;
         let mut collections = self.collections.write();
         collections.insert(collection.pool.clone(), documents.clone());
         if self.prepared.load(Ordering::Relaxed) {
@@ -186,35 +187,80 @@ impl MongoStore {
         }
         Ok(documents)
     }
+
+    /// A collection as it is now.
+    async fn looked_up(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+        let handle = self.database.collection::<Document>(&collection.name);
+        let key = match collection.declared {
+            true => key_form(read(deadline, handle.find_one(doc! {}).projection(doc! { "_id": 1 })).await?)?,
+            false => KeyForm::Text,
+        };
+        let version = collection.version_column.clone();
+        let read_only =
+            version.is_none().then(|| format!("{} has no version field, so it can only be read", collection.name));
+        Ok(Arc::new(Documents {
+            collection: collection.clone(),
+            handle,
+            key,
+            version: version.unwrap_or_else(|| "version".to_owned()),
+            read_only,
+            sealer: self.sealer.clone(),
+        }))
+    }
+
+    /// A collection with its indexes.
+    async fn indexed(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+        if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
+            let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
+            return Err(StoreError::Unprepared(PoolFault::new(PoolReason::ColumnUnfit, why)));
+        }
+        // what is known stays: the type of its keys is that of the first look
+        let known = self.collections.read().get(&collection.pool).cloned();
+        let documents = match known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema)) {
+            Some(known) => known,
+            None => self.looked_up(collection, deadline).await?,
+        };
+        meta::check_keys(&self.database, collection, self.sealer.as_ref(), deadline).await?;
+        if documents.read_only.is_none() {
+            read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
+            if !self.filled.lock().contains(&collection.pool) {
+                folds::fill(&documents, deadline).await?;
+                self.filled.lock().insert(collection.pool.clone());
+            }
+        }
+        Ok(documents)
+    }
 }
 
 #[async_trait]
 impl RecordStore for MongoStore {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        match self.prepare_each(collections).await?.into_values().next() {
+            Some(fault) => Err(StoreError::Unprepared(fault)),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         let deadline = Instant::now() + PREPARE_TIME;
-        self.prepared.store(false, Ordering::Relaxed);
-        self.collections.write().clear();
         // before the store's own collections: they tell a database that is new from one that was in use
         if let Err(error) = meta::identity(&self.database, deadline).await {
             tracing::warn!(%error, "the database has no identity yet");
         }
+        let (mut faults, mut ready) = (BTreeMap::new(), Vec::with_capacity(collections.len()));
         for collection in collections {
-            if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
-                let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
-                return Err(StoreError::Unsupported(why));
-            }
-            let documents = self.documents(collection, deadline).await?;
-            meta::check_keys(&self.database, collection, self.sealer.as_ref(), deadline).await?;
-            if documents.read_only.is_none() {
-                read(deadline, documents.handle.create_indexes(indexes(collection))).await?;
-                folds::fill(&documents, deadline).await?;
+            match self.indexed(collection, deadline).await {
+                Ok(documents) => ready.push(documents),
+                Err(error) => _ = faults.insert(collection.pool.clone(), own_fault(collection, error)?),
             }
         }
         self.ledger.prepare(deadline).await?;
-        let known = self.collections.write();
+        let mut known = self.collections.write();
+        known.retain(|pool, _| !faults.contains_key(pool));
+        known.extend(ready.into_iter().map(|documents| (documents.collection.pool.clone(), documents)));
         self.prepared.store(true, Ordering::Relaxed);
         self.outbox.serve(known.values().cloned());
-        Ok(())
+        Ok(faults)
     }
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
@@ -341,6 +387,22 @@ impl RecordStore for MongoStore {
     }
 }
 
+/// What an error says of one collection alone.
+///
+/// # Errors
+/// The same error where it has nothing to do with the collection.
+fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, StoreError> {
+    let of_own = |why: &str| PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name));
+    match error {
+        StoreError::Unprepared(fault) => Ok(fault),
+        StoreError::Unsupported(why) | StoreError::Corrupt(why) => Ok(of_own(&why)),
+        StoreError::Duplicate { field } => {
+            Ok(of_own(&format!("documents have the same value, against the index {field}")))
+        }
+        other => Err(other),
+    }
+}
+
 /// The time by which a call that starts now must be done.
 fn call_deadline() -> Instant {
     Instant::now() + CALL_TIME
@@ -358,7 +420,8 @@ fn key_form(sample: Option<Document>) -> Result<KeyForm, StoreError> {
         Some(Bson::ObjectId(_)) => Ok(KeyForm::ObjectId),
         Some(bson) if int_of(bson).is_some() => Ok(KeyForm::Int),
         Some(other) => {
-            Err(StoreError::Unsupported(format!("an _id that is a {:?} cannot be a key", other.element_type())))
+            let why = format!("an _id that is a {:?} cannot be a key", other.element_type());
+            Err(StoreError::Unprepared(PoolFault::new(PoolReason::ColumnUnfit, why)))
         }
     }
 }

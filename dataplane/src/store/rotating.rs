@@ -1,14 +1,14 @@
 //! A store whose address, account or certificates change while it is in use: a new one takes over once it is prepared, and calls that are under
 //! way end where they began.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{RecordStore, StoreError, identity::Identity};
+use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity};
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     change::{Collection, Idempotency, UnitOfWork, Written},
@@ -36,14 +36,15 @@ impl RotatingStore {
         Self { current: Arc::new(ArcSwap::from_pointee(store)), prepared: Mutex::default() }
     }
 
-    /// From now on calls go to `next`, which is first prepared as the current one was; where that fails, nothing changes.
+    /// From now on calls go to `next`, which is first prepared as the current one was; where that fails, nothing changes. A single collection that
+    /// cannot be used there keeps no other from taking over: whoever prepares the store next hears of it.
     ///
     /// # Errors
-    /// `next` cannot be reached, refuses the account, or lacks what is declared.
+    /// `next` cannot be reached, or refuses the account.
     pub async fn rotate(&self, next: Arc<dyn RecordStore>) -> Result<(), StoreError> {
         loop {
             let collections = self.prepared.lock().clone();
-            next.prepare(&collections).await?;
+            next.prepare_each(&collections).await?;
             let prepared = self.prepared.lock();
             // the current one may have been prepared for the first time meanwhile
             if prepared.len() == collections.len() {
@@ -61,13 +62,20 @@ impl RotatingStore {
 #[async_trait]
 impl RecordStore for RotatingStore {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        match self.prepare_each(collections).await?.into_values().next() {
+            Some(fault) => Err(StoreError::Unprepared(fault)),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         loop {
             let store = self.now();
-            store.prepare(collections).await?;
+            let faults = store.prepare_each(collections).await?;
             let mut prepared = self.prepared.lock();
             if Arc::ptr_eq(&store, &self.now()) {
                 *prepared = collections.to_vec();
-                return Ok(());
+                return Ok(faults);
             }
         }
     }

@@ -1,12 +1,22 @@
 //! Records in SQL: a MySQL or MariaDB server, or one SQLite file.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::{RecordStore, StoreError, check::check_query, identity::Identity};
+use super::{
+    RecordStore, StoreError,
+    check::check_query,
+    confined::{PoolFault, PoolReason},
+    identity::Identity,
+};
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     change::{Collection, Idempotency, UnitOfWork, Written},
@@ -24,6 +34,7 @@ use group::Group;
 use migrations::{AUDIT, IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
+use session::Session;
 use table::{KEYS_MAX, Table};
 
 pub use pools::MysqlOptions;
@@ -62,6 +73,8 @@ pub struct SqlStore {
     sealer: Arc<dyn Sealer>,
     outbox: Arc<SqlOutbox>,
     tables: RwLock<HashMap<String, Arc<Table>>>,
+    /// The pools whose folded columns were filled in: once is enough, and it looks at all rows.
+    filled: Mutex<HashSet<String>>,
     group: Arc<Group>,
 }
 
@@ -93,7 +106,7 @@ impl SqlStore {
         let pools = Arc::new(pools);
         let outbox = Arc::new(SqlOutbox::new(pools.clone()));
         let group = Arc::new(Group::new(pools.clone(), sealer.clone()));
-        Self { pools, sealer, outbox, tables: RwLock::default(), group }
+        Self { pools, sealer, outbox, tables: RwLock::default(), filled: Mutex::default(), group }
     }
 
     async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
@@ -116,14 +129,36 @@ impl SqlStore {
         if let Some(table) = known.filter(|table| Arc::ptr_eq(&table.collection.schema, &collection.schema)) {
             return Ok(table);
         }
+        let mut session = self.pools.prepare().await?;
+        self.inspected(&mut session, collection).await
+    }
+
+    /// Whether the table of a collection is as declared, and encrypted under the keys of this process.
+    async fn fit(
+        &self,
+        session: &mut Session,
+        server: ddl::Server,
+        collection: &Arc<Collection>,
+    ) -> Result<(), StoreError> {
+        self.inspected(session, collection).await?;
+        meta::check_keys(session, server, collection, self.sealer.as_ref()).await?;
+        if !self.filled.lock().contains(&collection.pool) {
+            folds::fill(session, std::slice::from_ref(collection)).await?;
+            self.filled.lock().insert(collection.pool.clone());
+        }
+        Ok(())
+    }
+
+    /// The table of a collection as it is now.
+    async fn inspected(&self, session: &mut Session, collection: &Collection) -> Result<Arc<Table>, StoreError> {
         let table = match collection.declared {
             false => Table::of_own(collection, self.pools.dialect()),
             true => {
-                let mut session = self.pools.prepare().await?;
-                let server = pools::server_of(&mut session).await?;
-                declared::inspect(&mut session, server, collection).await?
+                let server = pools::server_of(session).await?;
+                declared::inspect(session, server, collection).await?
             }
         };
+        session.rows(table.probe()).await?;
         let table = Arc::new(table);
         self.tables.write().insert(collection.pool.clone(), table.clone());
         Ok(table)
@@ -133,8 +168,20 @@ impl SqlStore {
 #[async_trait]
 impl RecordStore for SqlStore {
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
-        for collection in collections.iter().filter(|collection| !collection.declared) {
-            declared::check_own(collection, |field| migrations::form_of(&collection.schema.entity, field))?;
+        match self.prepare_each(collections).await?.into_values().next() {
+            Some(fault) => Err(StoreError::Unprepared(fault)),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+        let (mut faults, mut fit) = (BTreeMap::new(), Vec::with_capacity(collections.len()));
+        for collection in collections {
+            let form = |field: &str| migrations::form_of(&collection.schema.entity, field);
+            match collection.declared.then_some(Ok(())).unwrap_or_else(|| declared::check_own(collection, form)) {
+                Ok(()) => fit.push(collection.clone()),
+                Err(error) => _ = faults.insert(collection.pool.clone(), own_fault(collection, error)?),
+            }
         }
         let mut session = self.pools.prepare().await?;
         let server = pools::server_of(&mut session).await?;
@@ -142,24 +189,25 @@ impl RecordStore for SqlStore {
         if let Err(fault) = meta::identity(&mut session, server).await {
             tracing::warn!(error = %StoreError::from(fault), "the database has no identity yet");
         }
-        let mut result = migrations::migrate(&mut session, server, collections).await;
-        if result.is_ok() {
-            result = folds::fill(&mut session, collections).await;
-        }
-        if result.is_err() {
+        let migrated = migrations::migrate(&mut session, server, &fit).await;
+        if migrated.is_err() {
             session.abandon();
         }
-        result?;
-        drop(session);
-        self.tables.write().clear();
-        for collection in collections {
-            self.table(collection).await?;
+        let unmigrated = migrated?;
+        for collection in &fit {
+            let fault = match unmigrated.get(&collection.name).filter(|_| !collection.declared) {
+                Some(fault) => Some(fault.clone()),
+                None => match self.fit(&mut session, server, collection).await {
+                    Ok(()) => None,
+                    Err(error) => Some(own_fault(collection, error)?),
+                },
+            };
+            if let Some(fault) = fault {
+                self.tables.write().remove(&collection.pool);
+                faults.insert(collection.pool.clone(), fault);
+            }
         }
-        let mut session = self.pools.prepare().await?;
-        for collection in collections {
-            meta::check_keys(&mut session, server, collection, self.sealer.as_ref()).await?;
-        }
-        Ok(())
+        Ok(faults)
     }
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
@@ -197,9 +245,14 @@ impl RecordStore for SqlStore {
         if work.changes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut tables = Vec::with_capacity(work.changes.len());
+        let mut tables: Vec<Arc<Table>> = Vec::with_capacity(work.changes.len());
         for change in &work.changes {
-            tables.push(self.table(&change.collection).await?);
+            // one for all changes of a pool: a unit tells tables apart by where they are
+            let known = tables.iter().find(|table| table.collection.pool == change.collection.pool).cloned();
+            tables.push(match known {
+                Some(table) => table,
+                None => self.table(&change.collection).await?,
+            });
         }
         if Group::takes(&work)
             && let (Some(change), Some(table)) = (work.changes.first(), tables.first())
@@ -254,6 +307,20 @@ impl RecordStore for SqlStore {
 
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.outbox.clone()
+    }
+}
+
+/// What an error says of one collection alone.
+///
+/// # Errors
+/// The same error where it has nothing to do with the collection.
+fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, StoreError> {
+    match error {
+        StoreError::Unprepared(fault) => Ok(fault),
+        StoreError::Unsupported(why) | StoreError::Corrupt(why) => {
+            Ok(PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name)))
+        }
+        other => Err(other),
     }
 }
 

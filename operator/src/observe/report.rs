@@ -89,6 +89,18 @@ pub struct PoolReport {
     pub inexact_numbers: Vec<String>,
     /// Its tiers.
     pub tiers: Vec<TierReport>,
+    /// Why the pod answers its requests with 503; none while it serves them.
+    pub unavailable: Option<UnavailableReport>,
+}
+
+/// What keeps a pool from being served in one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct UnavailableReport {
+    /// One word: `TableMissing`.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
 }
 
 /// One tier of one pool in one pod.

@@ -24,7 +24,7 @@ use crate::{
     },
     observe::{
         Observed, ObservedPod,
-        report::{BackendReport, Trouble},
+        report::{BackendReport, Trouble, UnavailableReport},
     },
     validate::{MissingSecret, Validated},
 };
@@ -289,6 +289,12 @@ impl Facts<'_> {
 
     fn backends(&self) -> impl Iterator<Item = &BackendReport> {
         self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends)
+    }
+
+    /// Pools that some pod cannot serve because of their collections, each with why.
+    pub fn unavailable_pools(&self) -> BTreeMap<&str, &UnavailableReport> {
+        let pools = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);
+        pools.filter_map(|pool| Some((pool.name.as_str(), pool.unavailable.as_ref()?))).collect()
     }
 
     /// Secrets whose content some pod cannot use, each with why: it goes on with the former one.

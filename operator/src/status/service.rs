@@ -135,6 +135,9 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
     }
+    if let Some(message) = unavailable_pools(facts) {
+        return not("PoolUnavailable", message);
+    }
     if let Some((reason, message)) = lost_requests(facts) {
         return not(reason, message);
     }
@@ -231,6 +234,9 @@ fn degraded(facts: &Facts<'_>) -> Draft {
     let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
     if !unreachable.is_empty() {
         return yes("BackendUnreachable", format!("pods cannot reach {}", unreachable.join(", ")));
+    }
+    if let Some(message) = unavailable_pools(facts) {
+        return yes("PoolUnavailable", message);
     }
     if let Some((reason, message)) = lost_requests(facts) {
         return yes(reason, message);
@@ -335,6 +341,13 @@ fn owned_by_others(facts: &Facts<'_>) -> Option<String> {
             told.join("; ")
         )
     })
+}
+
+/// Which pools pods cannot serve, and why.
+fn unavailable_pools(facts: &Facts<'_>) -> Option<String> {
+    let pools = facts.unavailable_pools();
+    let told = pools.iter().map(|(pool, why)| format!("pool {pool}: {} ({})", why.message, why.reason));
+    (!pools.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
 }
 
 /// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each look would be written each time.

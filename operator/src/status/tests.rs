@@ -12,7 +12,7 @@ use crate::{
     fixture::{change_tier, live, now, observed, observed_with, settle},
     observe::{
         ObservedPod,
-        report::{PodReport, PoolReport, SecretReport, Trouble},
+        report::{PodReport, PoolReport, SecretReport, Trouble, UnavailableReport},
     },
     validate::validate,
 };
@@ -92,6 +92,19 @@ fn all_is_well() {
     assert_eq!(status.groups[1].configurations, [crds::status::ConfigurationCount { hash, pods: 2 }]);
 }
 
+/// A pod whose table of one pool is missing.
+fn without_table() -> Observed {
+    let why = UnavailableReport {
+        reason: "TableMissing".to_owned(),
+        message: "the database has no table products".to_owned(),
+    };
+    with_pods(move |i, pod| {
+        let unavailable = (i == 0).then(|| why.clone());
+        let pool = PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() };
+        pod.report.as_mut().unwrap().pools = vec![pool];
+    })
+}
+
 #[test]
 fn ready_is_false_whenever_something_is_missing() {
     let vital = |backend: &'static str| {
@@ -132,6 +145,7 @@ fn ready_is_false_whenever_something_is_missing() {
         ),
         ("the SQL store is away", vital("mysql"), "False/BackendUnreachable"),
         ("the cache is away", vital("redis"), "True/Serving"),
+        ("one pool is away", without_table(), "False/PoolUnavailable"),
         (
             "one pod fails its requests",
             with_pods(|i, pod| pod.report.as_mut().unwrap().trouble = (i == 0).then_some(Trouble::Failing)),
@@ -155,6 +169,9 @@ fn ready_is_false_whenever_something_is_missing() {
     for (name, observed, expected) in cases {
         assert_eq!(says(&status_of(&observed), "Ready"), expected, "{name}");
     }
+    let ready = find(&status_of(&without_table()).conditions, "Ready").unwrap().clone();
+    assert_eq!(ready.message, "pool products: the database has no table products (TableMissing)");
+    assert_eq!(says(&status_of(&without_table()), "Degraded"), "True/PoolUnavailable");
     let ending = with_pods(|i, pod| pod.terminating = i == 0);
     assert_eq!(says(&status_of(&ending), "Draining"), "True/PodsEnding");
     assert_eq!(says(&status_of(&vital("redis")), "Degraded"), "True/BackendUnreachable");

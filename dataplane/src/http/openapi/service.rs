@@ -146,7 +146,7 @@ fn health() -> Json {
     let condition = json!({ "type": "string", "enum": ["healthy", "degraded", "unhealthy"] });
     json!({
         "type": "object",
-        "required": ["status", "version", "checks", "factory", "queues"],
+        "required": ["status", "version", "checks", "unavailable", "factory", "queues"],
         "properties": {
             "status": condition,
             "version": { "type": "string" },
@@ -157,6 +157,21 @@ fn health() -> Json {
                     "required": ["status", "latency_ms"],
                     "properties": {
                         "status": condition, "latency_ms": { "type": "number", "minimum": 0 }, "message": { "type": "string" },
+                    },
+                },
+            },
+            "unavailable": {
+                "type": "object",
+                "description": "The pools that are answered with 503 because their collections cannot be used, by their names. Others are served.",
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["reason", "message"],
+                    "properties": {
+                        "reason": {
+                            "type": "string",
+                            "enum": ["TableMissing", "ColumnMissing", "ColumnUnfit", "RightMissing", "PoolUnavailable"],
+                        },
+                        "message": { "type": "string" },
                     },
                 },
             },

@@ -13,7 +13,10 @@ use crate::{
         record::{Key, Lookup, Record, Version},
         value::Timestamp,
     },
-    store::StoreError,
+    store::{
+        StoreError,
+        confined::{PoolFault, PoolReason},
+    },
 };
 
 /// A store that fails each call in one way.
@@ -144,8 +147,9 @@ const CREATE: &str = r#"{"name":"Tea","price":1}"#;
 
 #[tokio::test]
 async fn every_failure_of_a_store_has_its_answer() {
-    let cases: [(Fault, u16, u16); 8] = [
+    let cases: [(Fault, u16, u16); 9] = [
         (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
+        (|| StoreError::Unprepared(PoolFault::new(PoolReason::ColumnMissing, "there is no column x")), 503, 503),
         (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
         (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),
         (|| StoreError::Unsupported("this cannot be done".into()), 422, 422),

@@ -221,7 +221,7 @@ pub async fn a_field_that_cannot_be_encrypted_is_refused(target: &Target) {
         schema.fields.iter_mut().filter(|field| field.name == name).for_each(|field| field.encrypted = true);
         let users = Collection { schema: Arc::new(schema), ..(*target.users).clone() };
         let result = target.store.prepare(&[Arc::new(users)]).await;
-        assert!(matches!(&result, Err(StoreError::Unsupported(why)) if why.contains(name)), "{result:?}");
+        assert!(matches!(&result, Err(StoreError::Unprepared(why)) if why.message.contains(name)), "{result:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 use tokio::time::{Instant, timeout_at};
 
 use super::StoreError;
+use crate::store::confined::{PoolFault, PoolReason};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -90,8 +91,17 @@ fn of_code(code: i32, message: &str, writes: bool) -> Fault {
         11000 | 11001 => Fault::Taken(index_of(message).to_owned()),
         // shutting down or stepping down in the middle of it
         91 | 189 | 11600 | 11602 => lost(format!("MongoDB answers with error {code}"), writes),
-        // not allowed, too large, not valid for the collection's own rules, no such command
-        13 | 17419 | 17420 | 10334 | 121 | 59 | 2 | 9 | 14 => {
+        13 => {
+            let why = "the account may not do this in the collection (error 13)";
+            Fault::Store(StoreError::Unprepared(PoolFault::new(PoolReason::RightMissing, why)))
+        }
+        // other options of an index, another index of this name, keys that it cannot hold, no collection but a view
+        85 | 86 | 67 | 171 | 166 | 17280 => {
+            let why = format!("the collection cannot be used as it is (error {code})");
+            Fault::Store(StoreError::Unprepared(PoolFault::new(PoolReason::PoolUnavailable, why)))
+        }
+        // too large, not valid for the collection's own rules, no such command
+        17419 | 17420 | 10334 | 121 | 59 | 2 | 9 | 14 => {
             Fault::Store(StoreError::Unsupported(format!("MongoDB refuses (error {code})")))
         }
         _ => Fault::Store(StoreError::Unavailable(format!("MongoDB answers with error {code}"))),

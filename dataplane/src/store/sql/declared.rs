@@ -10,9 +10,12 @@ use super::{
     session::Session,
     table::{FieldColumn, KeyForm, Table, VersionSource},
 };
-use crate::domain::{
-    change::Collection,
-    schema::{Field, Kind},
+use crate::{
+    domain::{
+        change::Collection,
+        schema::{Field, Kind},
+    },
+    store::confined::{PoolFault, PoolReason},
 };
 
 /// What the database says of a column.
@@ -27,7 +30,7 @@ struct Found {
 /// The table of a declared collection.
 ///
 /// # Errors
-/// `Unsupported`, naming everything that is missing or of the wrong type.
+/// `Unprepared`, naming everything that is missing or of the wrong type.
 pub async fn inspect(session: &mut Session, server: Server, collection: &Collection) -> Result<Table, Fault> {
     let mut found = columns(session, collection).await?;
     if server == Server::Sqlite {
@@ -36,7 +39,8 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
     }
     let name = &collection.name;
     if found.is_empty() {
-        return Err(StoreError::Unsupported(format!("the database has no table {name}")).into());
+        let why = format!("the database has no table {name}, or the account may not see it");
+        return Err(StoreError::Unprepared(PoolFault::new(PoolReason::TableMissing, why)).into());
     }
     let dialect = session.dialect();
     let uniques = match dialect {
@@ -62,9 +66,7 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
     });
     let columns = columns.collect();
     if !faults.is_empty() {
-        return Err(
-            StoreError::Unsupported(format!("the table {name} is not as declared: {}", faults.join("; "))).into()
-        );
+        return Err(StoreError::Unprepared(unlike(name, &faults)).into());
     }
     let has = |name: &str| found.iter().any(|column| column.name == name && column.is_time(dialect));
     let first_columns = uniques.into_iter().filter_map(|(index, columns)| Some((index, columns.into_iter().next()?)));
@@ -76,6 +78,13 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
     table.columns = columns;
     table.uniques = first_columns.collect();
     Ok(table)
+}
+
+/// The fault of a table that is not as declared.
+fn unlike(table: &str, faults: &[String]) -> PoolFault {
+    let missing = faults.iter().any(|fault| fault.starts_with("there is no column"));
+    let reason = if missing { PoolReason::ColumnMissing } else { PoolReason::ColumnUnfit };
+    PoolFault::new(reason, format!("the table {table} is not as declared: {}", faults.join("; ")))
 }
 
 /// An embedded database has nobody who makes tables by hand: what is missing is added.
@@ -216,7 +225,7 @@ impl Found {
 /// Whether the columns that this store makes hold what a collection's schema wants of them.
 ///
 /// # Errors
-/// `Unsupported`: a field that its pool encrypts, but that is unique or is not text.
+/// `Unprepared`: a field that its pool encrypts, but that is unique or is not text.
 pub fn check_own(collection: &Collection, column: impl Fn(&str) -> Option<Form>) -> Result<(), StoreError> {
     for field in &collection.schema.fields {
         let why = match column(&field.name) {
@@ -226,7 +235,8 @@ pub fn check_own(collection: &Collection, column: impl Fn(&str) -> Option<Form>)
             Some(form) if !form.holds(field) => "does not fit its column",
             Some(_) => continue,
         };
-        return Err(StoreError::Unsupported(format!("{} of {} {why}", field.name, collection.name)));
+        let why = format!("{} of {} {why}", field.name, collection.name);
+        return Err(StoreError::Unprepared(PoolFault::new(PoolReason::ColumnUnfit, why)));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError};
 
 use super::StoreError;
+use crate::store::confined::{PoolFault, PoolReason};
 
 /// Why a statement failed.
 #[derive(Debug)]
@@ -74,8 +75,26 @@ fn of_mysql(number: u16, message: &str) -> Fault {
         },
         // lock wait timeout, deadlock, a snapshot that is too old
         1205 | 1213 | 1020 => Fault::Conflict(format!("the database gave up waiting for a lock (error {number})")),
-        // no such table, column, right; no default for a column; unknown variable
-        1051 | 1054 | 1142..=1147 | 1227 | 1364 | 1044 => unsupported(format!("the database refuses: {message}")),
+        1051 | 1146 | 1932 => {
+            let table = quoted(message).map(|name| format!(" {}", name.rsplit('.').next().unwrap_or(name)));
+            unprepared(PoolReason::TableMissing, format!("the database has no table{}", table.unwrap_or_default()))
+        }
+        1054 | 1072 => {
+            let column = quoted(message).map(|name| format!(" {}", name.rsplit('.').next().unwrap_or(name)));
+            unprepared(PoolReason::ColumnMissing, format!("there is no column{}", column.unwrap_or_default()))
+        }
+        // the account may not do it: the message names the statement first, and the account
+        1044 | 1142..=1145 | 1147 | 1227 | 1370 => {
+            let what = message.split_whitespace().next().filter(|word| word.bytes().all(|b| b.is_ascii_uppercase()));
+            let why = format!("the account may not {} here (error {number})", what.unwrap_or("do this"));
+            unprepared(PoolReason::RightMissing, why)
+        }
+        // a broken view, a damaged table, a lost tablespace, a definition that does not fit what is there
+        1034 | 1060 | 1061 | 1071 | 1118 | 1170 | 1194 | 1195 | 1356 | 1449 | 1812 => {
+            unprepared(PoolReason::PoolUnavailable, format!("the table cannot be used as it is (error {number})"))
+        }
+        // no default for a column
+        1364 => unsupported(format!("the database refuses: {message}")),
         1048 => unsupported(format!("the database wants a value where there is none: {message}")),
         1264 | 1265 | 1366 | 1406 | 1292 | 3140 | 4025 | 3819 => {
             unsupported(format!("a value does not fit its column (error {number})"))
@@ -86,7 +105,32 @@ fn of_mysql(number: u16, message: &str) -> Fault {
     }
 }
 
+fn unprepared(reason: PoolReason, message: String) -> Fault {
+    Fault::Store(StoreError::Unprepared(PoolFault::new(reason, message)))
+}
+
+/// The first name between quotes, as servers name what they lack.
+fn quoted(message: &str) -> Option<&str> {
+    message.split(['\'', '`']).nth(1).filter(|name| !name.is_empty())
+}
+
+/// What SQLite lacks of a table; it has one code for this and for wrong statements.
+fn lacking(message: &str) -> Option<Fault> {
+    let after = |words: &str| message.split_once(words).map(|(_, name)| name.rsplit('.').next().unwrap_or(name));
+    let missing = |what: &str, name: &str| format!("{what} {}", name.split(['"', ' ']).next().unwrap_or_default());
+    if let Some(name) = after("no such table: ") {
+        return Some(unprepared(PoolReason::TableMissing, missing("the database has no table", name)));
+    }
+    let name = after("no such column: ").or_else(|| after("has no column named "))?;
+    Some(unprepared(PoolReason::ColumnMissing, missing("there is no column", name)))
+}
+
 fn of_sqlite(code: i32, message: &str) -> Fault {
+    if code & 0xff == 1
+        && let Some(fault) = lacking(message)
+    {
+        return fault;
+    }
     match (code & 0xff, code) {
         (_, 2067 | 1555 | 2579) => Fault::Taken(message.rsplit(": ").next().unwrap_or_default().to_owned()),
         // busy, locked
@@ -111,6 +155,45 @@ mod tests {
         assert!(matches!(of_mysql(1062, message), Fault::Taken(index) if index == "users.users_email"));
         let message = "UNIQUE constraint failed: users.email";
         assert!(matches!(of_sqlite(2067, message), Fault::Taken(index) if index == "users.email"));
+    }
+
+    #[test]
+    fn what_a_table_lacks_is_told_in_our_own_words() {
+        let told = |fault: Fault| match fault {
+            Fault::Store(StoreError::Unprepared(PoolFault { reason, message })) => (reason, message),
+            other => panic!("{other:?}"),
+        };
+        let cases = [
+            (
+                of_mysql(1146, "Table 'shop.widgets' doesn't exist"),
+                PoolReason::TableMissing,
+                "the database has no table widgets",
+            ),
+            (
+                of_mysql(1054, "Unknown column 'widgets.qty' in 'field list'"),
+                PoolReason::ColumnMissing,
+                "there is no column qty",
+            ),
+            (
+                of_mysql(1142, "INSERT command denied to user 'shop'@'10.0.0.1' for table 'widgets'"),
+                PoolReason::RightMissing,
+                "the account may not INSERT here (error 1142)",
+            ),
+            (
+                of_sqlite(1, "no such table: main.widgets"),
+                PoolReason::TableMissing,
+                "the database has no table widgets",
+            ),
+            (of_sqlite(1, "no such column: widgets.qty"), PoolReason::ColumnMissing, "there is no column qty"),
+            (
+                of_sqlite(1, "table widgets has no column named qty"),
+                PoolReason::ColumnMissing,
+                "there is no column qty",
+            ),
+        ];
+        for (fault, reason, message) in cases {
+            assert_eq!(told(fault), (reason, message.to_owned()));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tables of the store, made in numeric order, one file for each step. What ran is noted in `flyweight_migrations`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sea_query::{Alias, Expr, Query};
 
@@ -11,7 +11,10 @@ use super::{
     fault::Fault,
     session::Session,
 };
-use crate::domain::{change::Collection, value::Timestamp};
+use crate::{
+    domain::{change::Collection, value::Timestamp},
+    store::confined::{PoolFault, PoolReason},
+};
 
 mod m0001_base;
 mod m0002_users;
@@ -90,12 +93,17 @@ pub static ALL: [Migration; 15] = [
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
-pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<Collection>]) -> Result<(), Fault> {
-    let wanted = wanted(collections)?;
+/// Answers which tables cannot be made or changed, and why: the others are ready.
+pub async fn migrate(
+    session: &mut Session,
+    server: Server,
+    collections: &[Arc<Collection>],
+) -> Result<BTreeMap<String, PoolFault>, Fault> {
+    let (wanted, mut faults) = (wanted(collections)?, BTreeMap::new());
     match missing(session, &wanted).await {
-        Ok(missing) if missing.is_empty() => return Ok(()),
+        Ok(missing) if missing.is_empty() => return Ok(faults),
         // the table of migrations is not there either
-        Ok(_) | Err(Fault::Store(StoreError::Unsupported(_))) => (),
+        Ok(_) | Err(Fault::Store(StoreError::Unsupported(_) | StoreError::Unprepared(_))) => (),
         Err(fault) => return Err(fault),
     }
     for statement in migrations_table().create(MIGRATIONS, server) {
@@ -103,15 +111,30 @@ pub async fn migrate(session: &mut Session, server: Server, collections: &[Arc<C
     }
     lock(session).await?;
     for step in missing(session, &wanted).await? {
-        if !step.is_done(session).await? {
-            for statement in &step.statements(server) {
-                session.plain(statement).await?;
+        if faults.contains_key(step.table) {
+            continue;
+        }
+        match step.run(session, server).await {
+            // a table of the store's own concerns all its pools
+            Err(Fault::Store(error)) if !step.table.is_empty() => {
+                faults.insert(step.table.to_owned(), unchanged(step.table, error));
+                continue;
             }
+            done => done?,
         }
         session.execute(step.note(session.dialect())).await?;
         tracing::info!(migration = step.migration.name, table = step.table, "migrated");
     }
-    unlock(session).await
+    unlock(session).await.map(|()| faults)
+}
+
+/// Why a table cannot be made or changed.
+fn unchanged(table: &str, error: StoreError) -> PoolFault {
+    let (reason, why) = match error {
+        StoreError::Unprepared(PoolFault { reason, message }) => (reason, message),
+        other => (PoolReason::PoolUnavailable, other.to_string()),
+    };
+    PoolFault::new(reason, format!("the table {table} cannot be made or changed: {why}"))
 }
 
 /// Whether any ran here before.
@@ -191,6 +214,15 @@ async fn missing<'a>(session: &mut Session, wanted: &[Step<'a>]) -> Result<Vec<S
 }
 
 impl Step<'_> {
+    async fn run(&self, session: &mut Session, server: Server) -> Result<(), Fault> {
+        if !self.is_done(session).await? {
+            for statement in &self.statements(server) {
+                session.plain(statement).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn statements(&self, server: Server) -> Vec<String> {
         match self.migration.makes {
             Makes::Own(tables) => tables().iter().flat_map(|(name, table)| table.create(name, server)).collect(),
@@ -213,7 +245,7 @@ impl Step<'_> {
         select.columns(names).from(Alias::new(self.table)).limit(0);
         match session.rows(session.dialect().build(&select)).await {
             Ok(_) => Ok(true),
-            Err(Fault::Store(StoreError::Unsupported(_))) => Ok(false),
+            Err(Fault::Store(StoreError::Unsupported(_) | StoreError::Unprepared(_))) => Ok(false),
             Err(fault) => Err(fault),
         }
     }

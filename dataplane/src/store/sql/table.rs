@@ -113,6 +113,17 @@ impl Table {
         }
     }
 
+    /// A statement that reads nothing, and fails where a column or the right to read is missing.
+    pub fn probe(&self) -> Sql {
+        let Collection { schema, key_column, version_column, .. } = &self.collection;
+        let fields = schema.fields.iter().map(|field| field.name.as_str());
+        let names = [key_column.as_str()].into_iter().chain(version_column.as_deref()).chain(fields);
+        let mut select = Query::select();
+        // with the table's name: SQLite takes an unknown name alone for text
+        select.columns(names.map(|name| (self.alias(), Alias::new(name)))).from(self.alias()).limit(0);
+        self.dialect.build(&select)
+    }
+
     /// The statement that reads some keys at once, with the tombstones of those that are gone. At most `KEYS_MAX` keys.
     pub fn read(&self, keys: &[Key]) -> Sql {
         let rows = padded(keys.iter().filter_map(|key| self.key_value(key)).collect());

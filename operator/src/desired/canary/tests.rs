@@ -9,7 +9,7 @@ use crate::{
     fixture::{apply, change_tier, now, observed, observed_with, settle},
     observe::{
         Observed,
-        report::{PodReport, RequestsReport},
+        report::{PodReport, PoolReport, RequestsReport, UnavailableReport},
     },
     validate::validate,
 };
@@ -109,6 +109,28 @@ fn a_change_to_tls_goes_without() {
     let plan = planned(&observed);
     assert_eq!((plan.held, &plan.trial), (None, &None));
     assert!(names(&plan).contains(&"Deployment shop-main".to_owned()), "pods and port change together");
+}
+
+#[test]
+fn a_canary_that_loses_a_pool_that_the_others_serve_fails_and_one_with_a_new_pool_does_not() {
+    let pool = |unavailable| PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() };
+    let away = || Some(UnavailableReport { reason: "TableMissing".to_owned(), message: "no table".to_owned() });
+    let trial = |others: Vec<PoolReport>| {
+        let mut observed = watched();
+        for pod in &mut observed.pods {
+            let report = pod.report.as_mut().unwrap();
+            report.pools = if pod.canary.is_some() { vec![pool(away())] } else { others.clone() };
+        }
+        later(&mut observed, 15);
+        planned(&observed).trial
+    };
+    let failed = trial(vec![pool(None)]);
+    assert_eq!(
+        failed,
+        Some(Trial::Failed("the canary of group main cannot serve pool products: no table (TableMissing)".to_owned()))
+    );
+    assert!(matches!(trial(vec![]), Some(Trial::Passed(_))), "the pool is new");
+    assert!(matches!(trial(vec![pool(away())]), Some(Trial::Passed(_))), "it was away before");
 }
 
 #[test]

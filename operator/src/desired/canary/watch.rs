@@ -17,7 +17,7 @@ use crate::{
     desired::Target,
     observe::{
         ObservedPod,
-        report::{PodReport, RequestsReport},
+        report::{PodReport, RequestsReport, UnavailableReport},
     },
     validate::Group,
 };
@@ -135,6 +135,9 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
         let late = watched > WATCHED + PATIENCE && !stores_away;
         return if late { record.fail(name, "did not stay ready".to_owned()) } else { running(record, "is watched") };
     };
+    if let Some(why) = lost_pool(pod, &rest) {
+        return record.fail(name, why);
+    }
     let (its, theirs) = (record.its(pod), record.theirs(&rest));
     let long = watched >= WATCHED_MAX;
     match judge(&its, &theirs.unwrap_or_default()) {
@@ -146,6 +149,20 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
         }
         _ => running(record, "is watched"),
     }
+}
+
+/// The pool that the canary cannot serve, while the others do: one that is new, or away everywhere, is not the change's fault to the others.
+fn lost_pool(canary: &ObservedPod, others: &[&ObservedPod]) -> Option<String> {
+    let reports = || others.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);
+    let is_served = |name: &str| {
+        reports().any(|pool| pool.name == name)
+            && !reports().any(|pool| pool.name == name && pool.unavailable.is_some())
+    };
+    let mut lost = canary.report.iter().flat_map(|report| &report.pools).filter(|pool| is_served(&pool.name));
+    lost.find_map(|pool| {
+        let UnavailableReport { reason, message } = pool.unavailable.as_ref()?;
+        Some(format!("cannot serve pool {}: {message} ({reason})", pool.name))
+    })
 }
 
 fn pass(record: Record, name: &str, its: &Figures) -> (Record, Trial) {

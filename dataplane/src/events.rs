@@ -20,7 +20,7 @@ use self::{
     consumer::{Consumer, LiveConsumer},
     cursor::Cursor,
 };
-use crate::domain::event::Envelope;
+use crate::{domain::event::Envelope, durability::Setting};
 
 /// Carries events to every replica, in order for each key, at least once.
 #[async_trait]
@@ -48,6 +48,11 @@ pub trait EventBus: Send + Sync {
 
     /// The cursor before the oldest event that is kept: a replay from here gives all there are. `Unavailable` until the feed is joined.
     async fn oldest(&self) -> Result<String, BusError>;
+
+    /// The settings by which it keeps what it acknowledges, as they are now.
+    async fn settings(&self) -> Result<Vec<Setting>, BusError> {
+        Ok(Vec::new())
+    }
 
     /// Whether the bus answers.
     async fn ping(&self) -> Result<(), BusError>;
@@ -80,6 +85,9 @@ pub enum BusError {
     /// The bus cannot be reached; the same call may succeed later.
     #[error("the event bus is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room left to keep more events: nothing was published.
+    #[error("the log of the event bus has no room left: {0}")]
+    Full(String),
     /// The cursor is not one of this feed.
     #[error("the cursor is not one of this feed")]
     BadCursor,

@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod cache;
 pub mod config;
 pub mod domain;
+pub mod durability;
 pub mod events;
 pub mod failpoint;
 pub mod flyweight;

@@ -6,18 +6,22 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::identity::Identity;
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::{Collection, Idempotency, UnitOfWork, Written},
-    event::Outbox,
-    query::{Page, Query},
-    record::{Key, Lookup, Version},
+use crate::{
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup, Version},
+    },
+    durability::Setting,
 };
 
 pub mod confined;
 pub mod guarded;
 pub mod identity;
 pub mod mongo;
+pub mod room;
 pub mod rotating;
 pub mod sql;
 
@@ -73,6 +77,11 @@ pub trait RecordStore: Send + Sync {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// The settings by which it commits, as they are now.
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Removes some of what is older than its retention: the versions of deleted records, the answers under idempotency keys. Says how many; bounded, so that it is called again
     /// while it removes any.
@@ -135,6 +144,9 @@ pub enum StoreError {
     /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The store has no room left: nothing was changed. Reads go on.
+    #[error("the store has no room left: {0}")]
+    Full(String),
     /// The connection was lost during the commit: it may or may not have happened.
     #[error("the outcome of the commit is unknown: {0}")]
     Unknown(String),

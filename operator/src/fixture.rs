@@ -183,7 +183,11 @@ pub fn settle(observed: &mut Observed) {
                     .settings
                     .backends
                     .iter()
-                    .map(|backend| BackendReport { name: backend.name.clone(), reachable: true, owned_by: None })
+                    .map(|backend| BackendReport {
+                        name: backend.name.clone(),
+                        reachable: true,
+                        ..BackendReport::default()
+                    })
                     .collect(),
                 ..PodReport::default()
             }),

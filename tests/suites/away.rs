@@ -61,16 +61,19 @@ async fn a_table_that_is_not_as_declared_takes_only_its_pool_away_until_it_is_me
     assert_eq!(reported(&admin).await, Value::Null);
 
     // what memory still holds of it is not served either: the pool has one state
-    by_hand(&database, "ALTER TABLE stores RENAME COLUMN turnover TO sales").await;
-    by_hand(&database, "ALTER TABLE stores ADD COLUMN turnover REAL").await;
+    // at once, or what is missing in between would be made
+    let broken = "BEGIN; ALTER TABLE stores RENAME COLUMN turnover TO sales; \
+                  ALTER TABLE stores ADD COLUMN turnover REAL; COMMIT";
+    by_hand(&database, broken).await;
     let answer = wait::until("the pool to be away", SOON, async || {
         let answer = api.get(&format!("{STORES}/b1")).await;
         (answer.status != 200).then_some(answer)
     })
     .await;
     is_away(&answer, "turnover is real");
-    by_hand(&database, "ALTER TABLE stores DROP COLUMN turnover").await;
-    by_hand(&database, "ALTER TABLE stores RENAME COLUMN sales TO turnover").await;
+    let mended = "BEGIN; ALTER TABLE stores DROP COLUMN turnover; \
+                  ALTER TABLE stores RENAME COLUMN sales TO turnover; COMMIT";
+    by_hand(&database, mended).await;
     until_here(&api).await;
     assert_eq!(api.get(&format!("{STORES}/b1")).await.status, 200);
 }

@@ -30,5 +30,6 @@ mod rotation;
 mod stage;
 mod staleness;
 mod startup;
+mod storage;
 mod tls;
 mod write_behind;

@@ -41,6 +41,7 @@ use crate::{
         confined::{Away, ConfinedStore},
         guarded::GuardedStore,
         mongo::{MongoOptions, MongoStore},
+        room::Room,
         rotating::RotatingStore,
         sql::{MysqlOptions, SqlStore},
     },
@@ -70,6 +71,8 @@ pub struct Stores {
     pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
     /// Which of their pools are away, by the names of their backends.
     pub away: BTreeMap<String, Arc<Away>>,
+    /// Which of them have room, by the names of their backends.
+    pub rooms: BTreeMap<String, Arc<Room>>,
     /// The Secrets that hold their addresses and accounts.
     pub mounted: Vec<Mounted>,
 }
@@ -80,6 +83,10 @@ pub struct Backends {
     pub stores: BTreeMap<String, Arc<dyn RecordStore>>,
     /// Which of their pools are away, by the names of their backends.
     pub away: BTreeMap<String, Arc<Away>>,
+    /// Which of them have room, by the names of their backends.
+    pub rooms: BTreeMap<String, Arc<Room>>,
+    /// The folder of embedded stores and logs.
+    pub folder: Option<PathBuf>,
     /// The shared caches, by the names of their backends.
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
     /// The prefixes of those that others could use, too, by the backend and the prefix.
@@ -122,8 +129,8 @@ pub async fn stores(
     sealer: &Arc<dyn Sealer>,
     connection_timeout: Option<Span>,
 ) -> anyhow::Result<Stores> {
-    let (mut stores, mut away, mut mounted) =
-        (BTreeMap::<String, Arc<dyn RecordStore>>::new(), BTreeMap::new(), Vec::new());
+    let mut stores = BTreeMap::<String, Arc<dyn RecordStore>>::new();
+    let (mut away, mut rooms, mut mounted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for BackendSettings { name, secret: _, kind } in &settings.backends {
         match kind {
             BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {}
@@ -143,9 +150,10 @@ pub async fn stores(
             }
         };
         away.insert(name.clone(), store.away().clone());
+        rooms.insert(name.clone(), store.room().clone());
         stores.insert(name.clone(), store);
     }
-    Ok(Stores { stores, away, mounted })
+    Ok(Stores { stores, away, rooms, mounted })
 }
 
 /// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -155,7 +163,7 @@ pub async fn stores(
 pub async fn open(
     settings: &Settings,
     place: &Place,
-    Stores { stores, away, mut mounted }: Stores,
+    Stores { stores, away, rooms, mut mounted }: Stores,
     clock: &Clock,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
@@ -203,7 +211,11 @@ pub async fn open(
         (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
         (true, Place::Backends(_), log) => Some(log.context("write: WriteBehind needs a kafka backend for its log")?),
     };
-    Ok(Backends { stores, away, caches, owned, bus: (name, events), intake, write_log, mounted })
+    let folder = match place {
+        Place::Embedded(dir) => Some(dir.clone()),
+        Place::Backends(_) => None,
+    };
+    Ok(Backends { stores, away, rooms, folder, caches, owned, bus: (name, events), intake, write_log, mounted })
 }
 
 /// What the keys of the tiers in a backend start with.

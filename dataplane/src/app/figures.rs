@@ -77,6 +77,7 @@ struct Gauges {
     published: IntGaugeVec,
     relay_failures: IntGaugeVec,
     reachable: IntGaugeVec,
+    storage_full: IntGaugeVec,
     secret_in_use: IntGaugeVec,
     secret_rotations: IntGaugeVec,
     inexact: IntGaugeVec,
@@ -132,7 +133,9 @@ impl Figures {
             self.gauges.set_relay(backend, meter);
         }
         for (backend, check) in self.checks.borrow().iter() {
-            self.gauges.reachable.with_label_values(&[backend]).set(i64::from(check.status == Condition::Healthy));
+            let gauges = &self.gauges;
+            gauges.reachable.with_label_values(&[backend]).set(i64::from(check.status != Condition::Unhealthy));
+            gauges.storage_full.with_label_values(&[backend]).set(i64::from(check.is_full));
         }
         for (secret, state) in self.secrets.borrow().iter() {
             self.gauges.secret_in_use.with_label_values(&[secret]).set(i64::from(state.problem.is_none()));
@@ -146,7 +149,15 @@ impl Figures {
         let loaded = self.settings.borrow().clone();
         let backends: Vec<_> = {
             let checks = self.checks.borrow();
-            let report = |(name, check): (&String, &crate::http::health::Check)| json!({ "name": name, "reachable": check.status == Condition::Healthy, "ownedBy": check.owned_by });
+            let report = |(name, check): (&String, &crate::http::health::Check)| {
+                json!({
+                    "name": name,
+                    "reachable": check.status != Condition::Unhealthy,
+                    "ownedBy": check.owned_by,
+                    "storageFull": check.message.as_ref().filter(|_| check.is_full),
+                    "durability": check.warnings,
+                })
+            };
             checks.iter().map(report).collect()
         };
         json!({
@@ -297,6 +308,11 @@ impl Gauges {
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
             relay_failures: family("flyweight_relay_failures_total", "Failed steps of the relay.", &["backend"])?,
+            storage_full: family(
+                "flyweight_backend_storage_full",
+                "Whether the backend has no room left: writes are answered with 507, reads go on.",
+                &["backend"],
+            )?,
             reachable: family("flyweight_backend_reachable", "Whether the backend answers.", &["backend"])?,
             secret_in_use: family(
                 "flyweight_secret_in_use",

@@ -2,22 +2,27 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::{
     app::backends::Backends,
+    cache::shared::SharedCache,
     domain::change::Collection,
+    durability::Setting,
+    events::{BusError, EventBus, intake::Intake},
     http::health::{Check, Condition},
     owner::Refusal,
     shutdown::Shutdown,
-    store::{RecordStore, StoreError, confined::Away},
+    store::{RecordStore, StoreError, confined::Away, room::Room},
 };
 
 /// How often each part is asked.
@@ -35,23 +40,37 @@ const RECHECK_MAX: Duration = Duration::from_secs(30);
 /// The pause after each look.
 const RECHECK_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often the settings of each part are read, and how soon again after one did not answer.
+const SETTINGS_INTERVAL: Duration = Duration::from_secs(60);
+const SETTINGS_RETRY: Duration = Duration::from_secs(5);
+
+/// The disk of embedded stores among the checks; with less room than this it is full.
+const DISK: &str = "disk";
+const ROOM_MIN: u64 = 512 << 10;
+
 /// The newest result of each check.
 pub type Checks = watch::Receiver<BTreeMap<String, Check>>;
 
-type Ask = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+type Asks<T> = Box<dyn Fn() -> BoxFuture<'static, Result<T, String>> + Send + Sync>;
+
+/// The settings of each part as they were read last.
+type Settings = Mutex<BTreeMap<String, Vec<Setting>>>;
 
 struct Part {
     name: String,
     critical: bool,
-    ask: Ask,
+    ask: Asks<()>,
+    settings: Asks<Vec<Setting>>,
+    room: Option<Arc<Room>>,
     /// Who else owns what is kept there.
     owned_by: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Asks every part, now and from time to time.
 pub async fn watch_parts(backends: &Backends) -> Checks {
-    let parts = parts(backends);
-    let (sender, receiver) = watch::channel(ask_all(&parts).await);
+    let (parts, told) = (Arc::new(parts(backends)), Arc::new(Settings::default()));
+    let (sender, receiver) = watch::channel(ask_all(&parts, &told).await);
+    tokio::spawn(read_settings(parts.clone(), told.clone()));
     tokio::spawn(async move {
         loop {
             let well = sender.borrow().values().all(|check| check.status == Condition::Healthy);
@@ -59,14 +78,17 @@ pub async fn watch_parts(backends: &Backends) -> Checks {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(if well { INTERVAL } else { INTERVAL_FAILING }) => {}
             }
-            let checks = ask_all(&parts).await;
+            let checks = ask_all(&parts, &told).await;
             let before = sender.send_replace(checks.clone());
             for (name, check) in &checks {
                 let was = before.get(name).map(|check| check.status);
                 match check.status {
                     status if Some(status) == was => {}
                     Condition::Healthy => info!(part = name, "answers again"),
-                    _ => warn!(part = name, message = check.message, "does not answer"),
+                    Condition::Degraded => {
+                        warn!(part = name, message = check.message, "does not do all that it should")
+                    }
+                    Condition::Unhealthy => warn!(part = name, message = check.message, "does not answer"),
                 }
             }
         }
@@ -188,48 +210,161 @@ async fn keep_prepared(name: String, store: Arc<dyn RecordStore>, collections: V
 fn parts(backends: &Backends) -> Vec<Part> {
     let mut parts = Vec::new();
     for (name, store) in &backends.stores {
-        let store = store.clone();
-        let ask: Ask = Box::new(move || {
-            let store = store.clone();
-            Box::pin(async move { store.ping().await.map_err(|error| error.to_string()) })
+        let (pinged, asked) = (store.clone(), store.clone());
+        parts.push(Part {
+            name: name.clone(),
+            critical: true,
+            ask: asking(move || pinged.clone(), |store: Arc<dyn RecordStore>| async move { store.ping().await }),
+            settings: asking(
+                move || asked.clone(),
+                |store: Arc<dyn RecordStore>| async move { store.settings().await },
+            ),
+            room: backends.rooms.get(name).cloned(),
+            owned_by: Box::new(|| None),
         });
-        parts.push(Part { name: name.clone(), critical: true, ask, owned_by: Box::new(|| None) });
     }
     for (name, cache) in &backends.caches {
-        let cache = cache.clone();
-        let ask: Ask = Box::new(move || {
-            let cache = cache.clone();
-            Box::pin(async move { cache.ping().await.map_err(|error| error.to_string()) })
-        });
+        let (pinged, asked) = (cache.clone(), cache.clone());
         let owned = backends.owned.iter().filter(|((backend, _), _)| backend == name).map(|(_, cache)| cache.clone());
         let owned: Vec<_> = owned.collect();
-        let owned_by = Box::new(move || owned.iter().find_map(|cache| cache.another()));
-        parts.push(Part { name: name.clone(), critical: false, ask, owned_by });
+        parts.push(Part {
+            name: name.clone(),
+            critical: false,
+            ask: asking(move || pinged.clone(), |cache: Arc<dyn SharedCache>| async move { cache.ping().await }),
+            settings: asking(
+                move || asked.clone(),
+                |cache: Arc<dyn SharedCache>| async move { cache.settings().await },
+            ),
+            room: None,
+            owned_by: Box::new(move || owned.iter().find_map(|cache| cache.another())),
+        });
     }
-    let (name, bus) = backends.bus.clone();
-    let owned = bus.clone();
-    let owned_by = Box::new(move || owned.owned_by());
-    let ask: Ask = Box::new(move || {
-        let bus = bus.clone();
-        Box::pin(async move { bus.ping().await.map_err(|error| error.to_string()) })
-    });
-    parts.push(Part { name, critical: false, ask, owned_by });
+    parts.push(bus(backends));
+    parts.extend(backends.folder.clone().map(disk));
     parts
 }
 
-async fn ask_all(parts: &[Part]) -> BTreeMap<String, Check> {
+/// The bus, the log of events from outside, and that of write-behind.
+type Logs = (Arc<dyn EventBus>, Arc<dyn Intake>, Option<Arc<dyn EventBus>>);
+
+/// The bus, with the other logs of its backend.
+fn bus(backends: &Backends) -> Part {
+    let (name, bus) = backends.bus.clone();
+    let logs = (bus.clone(), backends.intake.clone(), backends.write_log.clone());
+    let owned = bus.clone();
+    Part {
+        name,
+        critical: false,
+        ask: asking(move || bus.clone(), |bus: Arc<dyn EventBus>| async move { bus.ping().await }),
+        settings: asking(
+            move || logs.clone(),
+            |(bus, intake, log): Logs| async move {
+                let mut settings = bus.settings().await?;
+                settings.extend(intake.settings().await.map_err(|error| BusError::Unavailable(error.to_string()))?);
+                if let Some(log) = log {
+                    settings.extend(log.settings().await?);
+                }
+                Ok::<_, BusError>(settings)
+            },
+        ),
+        room: None,
+        owned_by: Box::new(move || owned.owned_by()),
+    }
+}
+
+/// The disk of the data folder: every write of an embedded store or log needs room there.
+fn disk(folder: PathBuf) -> Part {
+    let room = |folder: PathBuf| async move {
+        let left = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder)).await;
+        match left.map(|stat| stat.map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))) {
+            Ok(Ok(bytes)) if bytes < ROOM_MIN => {
+                Err(format!("the disk of the data folder is full: {} KiB are left, and writes need more", bytes >> 10))
+            }
+            // what cannot be looked at is not called full
+            _ => Ok(()),
+        }
+    };
+    Part {
+        name: DISK.to_owned(),
+        critical: false,
+        ask: asking(move || folder.clone(), room),
+        settings: asking(|| (), |()| async { Ok::<_, String>(Vec::new()) }),
+        room: None,
+        owned_by: Box::new(|| None),
+    }
+}
+
+/// A question to a part, whose error is a sentence.
+fn asking<P, T, E, F>(
+    part: impl Fn() -> P + Send + Sync + 'static,
+    ask: impl Fn(P) -> F + Send + Sync + Copy + 'static,
+) -> Asks<T>
+where
+    P: Send + 'static,
+    T: Send + 'static,
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
+    Box::new(move || {
+        let asked = ask(part());
+        Box::pin(async move { asked.await.map_err(|error| error.to_string()) })
+    })
+}
+
+/// Reads the settings of every part until the process ends: soon again those that did not answer.
+async fn read_settings(parts: Arc<Vec<Part>>, told: Arc<Settings>) {
+    loop {
+        let asked = parts.iter().map(async |part| {
+            let answer = tokio::time::timeout(TIMEOUT * 2, (part.settings)()).await;
+            (part, answer.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+        });
+        let mut all = true;
+        for (part, answer) in join_all(asked).await {
+            match answer {
+                Ok(settings) => {
+                    let warnings =
+                        |settings: &[Setting]| settings.iter().filter_map(Setting::warning).collect::<Vec<_>>();
+                    let news = warnings(&settings);
+                    let before = told.lock().insert(part.name.clone(), settings);
+                    if before.is_none_or(|before| warnings(&before) != news) {
+                        news.iter()
+                            .for_each(|warning| warn!(part = part.name, warning, "an acknowledged write can be lost"));
+                    }
+                }
+                Err(error) => {
+                    debug!(part = part.name, error, "its settings cannot be read now");
+                    all = false;
+                }
+            }
+        }
+        tokio::time::sleep(if all { SETTINGS_INTERVAL } else { SETTINGS_RETRY }).await;
+    }
+}
+
+async fn ask_all(parts: &[Part], told: &Settings) -> BTreeMap<String, Check> {
     let asked = parts.iter().map(async |part| {
         let start = Instant::now();
         let answer = tokio::time::timeout(TIMEOUT, (part.ask)()).await;
         let owned_by = (part.owned_by)();
-        let message = match answer {
+        let trouble = match answer {
             Ok(Ok(())) => owned_by.as_ref().map(|owner| Refusal::Another(owner.clone()).to_string()),
             Ok(Err(why)) => Some(why),
             Err(_) => Some(format!("no answer within {} s", TIMEOUT.as_secs())),
         };
-        let status = if message.is_none() { Condition::Healthy } else { Condition::Unhealthy };
+        let full = part.room.as_ref().and_then(|room| room.full());
+        let is_full = full.is_some() || (part.name == DISK && trouble.is_some());
+        let (status, message) = match (trouble, full) {
+            (Some(why), _) => (Condition::Unhealthy, Some(why)),
+            (None, Some(why)) => (Condition::Degraded, Some(format!("{why}: writes are refused, reads go on"))),
+            (None, None) => (Condition::Healthy, None),
+        };
         let latency_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        (part.name.clone(), Check { status, latency_ms, message, critical: part.critical, owned_by })
+        let settings = told.lock().get(&part.name).cloned().unwrap_or_default();
+        let warnings = settings.iter().filter_map(Setting::warning).collect();
+        let settings = settings.into_iter().map(|Setting { name, value, risk: _ }| (name, value)).collect();
+        let check =
+            Check { status, latency_ms, message, settings, warnings, is_full, critical: part.critical, owned_by };
+        (part.name.clone(), check)
     });
     join_all(asked).await.into_iter().collect()
 }
@@ -297,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_that_is_away_holds_nobody_up_and_is_tried_until_it_is_back() {
-        let lacking = Arc::new(Lacking(AtomicU32::new(4)));
+        let lacking = Arc::new(Lacking(AtomicU32::new(2)));
         let store = Arc::new(ConfinedStore::new(lacking.clone()));
         let away = store.away().clone();
         let stores = BTreeMap::from([("mysql".to_owned(), store as Arc<dyn RecordStore>)]);

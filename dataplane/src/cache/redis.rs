@@ -16,7 +16,7 @@ use super::{
     clock::Clock,
     shared::{Held, Order, SharedCache, SharedError, SharedStatus},
 };
-use crate::{breaker::Breaker, domain::record::Version};
+use crate::{breaker::Breaker, domain::record::Version, durability::Setting};
 
 mod link;
 #[cfg(test)]
@@ -249,6 +249,17 @@ impl SharedCache for RedisCache {
 
     fn status(&self) -> SharedStatus {
         SharedStatus { breaker: self.breaker.state(), breaker_opened: self.breaker.opened() }
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, SharedError> {
+        let mut info = cmd("INFO");
+        info.arg("persistence");
+        let text = self.call(|mut connection| async move { connection.query::<String>(&info).await }).await?;
+        let value =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let aof = value("aof_enabled").map(|on| if on == "1" { "yes" } else { "no" });
+        // what is kept there can be loaded again: no write is lost with it
+        Ok(aof.map(|aof| Setting::new("appendonly", aof, None)).into_iter().collect())
     }
 
     /// Counts for the breaker like any call.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::clock::Clock;
-use crate::{breaker::BreakerState, domain::record::Version};
+use crate::{breaker::BreakerState, domain::record::Version, durability::Setting};
 
 /// A cache outside the process. Each call is over within a short deadline, whatever happens to the cache.
 #[async_trait]
@@ -32,6 +32,11 @@ pub trait SharedCache: Send + Sync {
 
     /// Whether it is asked at all.
     fn status(&self) -> SharedStatus;
+
+    /// The settings by which it keeps data, as they are now: nothing that is acknowledged to anybody.
+    async fn settings(&self) -> Result<Vec<Setting>, SharedError> {
+        Ok(Vec::new())
+    }
 
     /// Whether it answers, for health checks.
     async fn ping(&self) -> Result<(), SharedError>;

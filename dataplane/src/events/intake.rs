@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::price_event::PriceEvent;
+use crate::{domain::price_event::PriceEvent, durability::Setting};
 
 /// How much larger a batch may become while a queue stands, and up to how many events.
 const STANDING: usize = 16;
@@ -31,6 +31,11 @@ pub trait Intake: Send + Sync {
 
     /// How many events wait to be applied, as last measured. Over all replicas.
     async fn waiting(&self) -> Result<u64, IntakeError>;
+
+    /// The settings by which it keeps what it accepts, as they are now.
+    async fn settings(&self) -> Result<Vec<Setting>, IntakeError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Takes events out of the log, batch by batch.
@@ -92,7 +97,13 @@ fn most(full: usize) -> usize {
     full.saturating_mul(STANDING).min(STANDING_MAX).max(full)
 }
 
-/// The log cannot be reached.
-#[derive(Debug, thiserror::Error)]
-#[error("the log of events is unavailable: {0}")]
-pub struct IntakeError(pub String);
+/// Why the log did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// It cannot be reached.
+    #[error("the log of events is unavailable: {0}")]
+    Unavailable(String),
+    /// It has no room for more: nothing was accepted.
+    #[error("the log of events has no room left: {0}")]
+    Full(String),
+}

@@ -36,7 +36,11 @@ use self::{
     ring::{Read, Ring},
 };
 use super::{BusError, EventBus, consumer::Consumer, cursor::Cursor};
-use crate::{domain::event::Envelope, owner::Refusal};
+use crate::{
+    domain::event::Envelope,
+    durability::{self, Setting},
+    owner::Refusal,
+};
 
 /// Live events that a receiver may lag behind.
 const LIVE_CAPACITY: usize = 16_384;
@@ -225,6 +229,16 @@ impl EventBus for KafkaBus {
         let bounds =
             self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
         Ok(Cursor::Topic(bounds.await?.iter().map(|bounds| bounds.low).collect()).encode())
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, BusError> {
+        let options = self.feed.options();
+        let (client, producer) = (config::client(&options), config::producer(&options));
+        self.ask(move |consumer, feed| {
+            let topic = topic::kept(&client, consumer, &feed.topic).map_err(unavailable)?;
+            Ok(durability::kafka(&feed.topic, producer.get("acks").unwrap_or("default"), &topic))
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), BusError> {

@@ -3,7 +3,7 @@
 //! The log is the truth: a replay reads pages of it for as long as it likes and only waits for the head to move, so it can neither miss nor
 //! repeat an event. Numbers of events are given by one writer at a time, in the order in which the events are then sent to live readers.
 
-mod log;
+pub mod log;
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,10 @@ use tokio::{
 
 use self::log::{Appended, Log};
 use super::{BusError, EventBus, cursor::Cursor};
-use crate::domain::{event::Envelope, value::Timestamp};
+use crate::{
+    domain::{event::Envelope, value::Timestamp},
+    durability::Setting,
+};
 
 /// Live events that a receiver may lag behind.
 const LIVE_CAPACITY: usize = 16_384;
@@ -142,6 +145,10 @@ impl EventBus for LocalBus {
     async fn oldest(&self) -> Result<String, BusError> {
         let number = self.feed.floor.load(Ordering::Acquire);
         Ok(Cursor::Local { feed: self.feed.log.feed(), number }.encode())
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, BusError> {
+        self.feed.log.settings().await
     }
 
     async fn ping(&self) -> Result<(), BusError> {

@@ -13,6 +13,9 @@ use crate::{
 /// When to ask again for a pool that is unavailable: it is looked at every few seconds.
 const POOL_RETRY_S: u32 = 5;
 
+/// When to ask again where there is no room: people have to make it.
+const ROOM_RETRY_S: u32 = 10;
+
 /// An error as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -120,6 +123,16 @@ impl Problem {
         }
     }
 
+    /// 507: there is no room to store this, and nothing was changed.
+    pub fn insufficient_storage(why: &str) -> Self {
+        let detail = format!("nothing was changed: {why}; reads go on, and writes as soon as there is room again");
+        let title = "There is no room to store this";
+        Self {
+            retry_after_s: Some(ROOM_RETRY_S),
+            ..Self::new(StatusCode::INSUFFICIENT_STORAGE, "insufficient-storage", title, detail)
+        }
+    }
+
     /// 503: more comes in than can be done. That is no failure of this side, and is counted apart.
     pub fn overload(kind: &'static str, detail: impl Into<String>) -> Self {
         Self { cause: Cause::Overload, ..Self::unavailable(kind, detail) }
@@ -215,6 +228,7 @@ impl From<ServiceError> for Problem {
                 Self::unavailable("contended", "others changed the record again and again: try again")
             }
             ServiceError::PoolUnavailable(fault) => Self::pool_unavailable(&fault),
+            ServiceError::Full(why) => Self::insufficient_storage(&why),
             ServiceError::Unavailable(_) => {
                 Self::unavailable("store-unavailable", "the store cannot be reached: try again")
             }

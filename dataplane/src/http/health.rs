@@ -39,7 +39,7 @@ pub struct Health {
 pub type Unavailable = Box<dyn Fn() -> BTreeMap<String, PoolFault> + Send + Sync>;
 
 /// The state of one part: a store, a cache, a bus.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Check {
     /// Whether it answers.
     pub status: Condition,
@@ -48,6 +48,15 @@ pub struct Check {
     /// What is wrong, without addresses or secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The settings by which it commits, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Where an acknowledged write can be lost by them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Whether it has no room left for what is written.
+    #[serde(skip)]
+    pub is_full: bool,
     /// Whether requests fail without it.
     #[serde(skip)]
     pub critical: bool,
@@ -57,10 +66,11 @@ pub struct Check {
 }
 
 /// How well something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// It does all that it should.
+    #[default]
     Healthy,
     /// It does what it must.
     Degraded,
@@ -140,7 +150,7 @@ mod tests {
 
     #[test]
     fn only_critical_parts_make_the_whole_unhealthy() {
-        let check = |status, critical| Check { status, latency_ms: 1.0, message: None, critical, owned_by: None };
+        let check = |status, critical| Check { status, latency_ms: 1.0, critical, ..Check::default() };
         let (well, cache, store) =
             (check(Condition::Healthy, true), check(Condition::Unhealthy, false), check(Condition::Unhealthy, true));
         assert_eq!(overall([]), Condition::Healthy);

@@ -14,6 +14,7 @@ use crate::{
         schema::{FieldFault, Schema},
         value::Timestamp,
     },
+    events::intake::IntakeError,
     service::{
         error::ServiceError,
         ingest::queue::{IngestQueue, NotAccepted},
@@ -111,6 +112,10 @@ fn refusal(error: NotAccepted) -> Problem {
     match error {
         NotAccepted::TooMany(most) => too_many(most),
         NotAccepted::Full(_) => Problem::overload("queue-full", error.to_string()),
+        NotAccepted::Log(IntakeError::Full(why)) => {
+            tracing::warn!(why, "events were not accepted: there is no room");
+            Problem::insufficient_storage(&why)
+        }
         NotAccepted::Log(error) => {
             tracing::warn!(%error, "events were not accepted");
             let detail = "the log of events cannot be reached, and the events may be applied or not: send them again";

@@ -65,6 +65,9 @@ pub enum ServiceError {
     /// The pool cannot be used until its owner has mended its collection; nothing was changed.
     #[error("the pool is unavailable: {}", .0.message)]
     PoolUnavailable(PoolFault),
+    /// The store, or the log before it, has no room left; nothing was changed.
+    #[error("there is no room left: {0}")]
+    Full(String),
     /// The store did not answer in time; nothing was changed by a read.
     #[error("the store did not answer in time")]
     Timeout,
@@ -107,6 +110,7 @@ impl From<&StoreError> for ServiceError {
             StoreError::Unsupported(why) => Self::Unsupported(why.clone()),
             StoreError::Unprepared(fault) => Self::PoolUnavailable(fault.clone()),
             StoreError::Unavailable(why) => Self::Unavailable(why.clone()),
+            StoreError::Full(why) => Self::Full(why.clone()),
             StoreError::Unknown(why) => Self::Unknown(why.clone()),
             StoreError::Corrupt(why) => Self::Internal(why.clone()),
         }

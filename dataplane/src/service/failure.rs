@@ -67,6 +67,7 @@ impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
         let class = match &error {
             ServiceError::Unavailable(_)
+            | ServiceError::Full(_)
             | ServiceError::PoolUnavailable(_)
             | ServiceError::Timeout
             | ServiceError::Unknown(_)

@@ -252,6 +252,7 @@ fn may_pass(error: &ServiceError) -> bool {
     matches!(
         error,
         ServiceError::Unavailable(_)
+            | ServiceError::Full(_)
             | ServiceError::PoolUnavailable(_)
             | ServiceError::Timeout
             | ServiceError::Unknown(_)

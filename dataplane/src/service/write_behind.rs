@@ -30,6 +30,7 @@ use crate::{
         seal::Sealer,
         value::Timestamp,
     },
+    durability::Setting,
     events::EventBus,
     service::records::Wake,
     store::{
@@ -152,7 +153,7 @@ impl WriteBehind {
             }
             let decision = self.ledger.expect(envelope.id);
             let appended = timeout(LOG_DEADLINE, async {
-                self.appender.append(envelope).await.map_err(StoreError::Unknown)?;
+                self.appender.append(envelope).await?;
                 decision.await.map_err(|_| StoreError::Unknown("the log was lost".to_owned()))
             });
             match appended.await {
@@ -243,6 +244,10 @@ impl RecordStore for WriteBehind {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.inner.ping().await
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        self.inner.settings().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

@@ -14,13 +14,16 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{RecordStore, StoreError, identity::Identity};
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::{Collection, Idempotency, UnitOfWork, Written},
-    event::Outbox,
-    query::{Page, Query},
-    record::{Key, Lookup},
+use super::{RecordStore, StoreError, identity::Identity, room::Room};
+use crate::{
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup},
+    },
+    durability::Setting,
 };
 
 /// What keeps a pool's collection from being used: its owner has to mend it.
@@ -59,6 +62,7 @@ pub struct Away {
 pub struct ConfinedStore {
     store: Arc<dyn RecordStore>,
     away: Arc<Away>,
+    room: Arc<Room>,
 }
 
 impl PoolFault {
@@ -67,8 +71,9 @@ impl PoolFault {
         Self { reason, message: message.into() }
     }
 
-    /// The same of a collection, where the message does not name it.
-    fn of(self, collection: &Collection) -> Self {
+    /// The same of a collection, which the message then names.
+    #[must_use]
+    pub fn of(self, collection: &Collection) -> Self {
         let name = &collection.name;
         let message = match self.message.contains(name.as_str()) {
             true => self.message,
@@ -122,12 +127,17 @@ impl Away {
 impl ConfinedStore {
     /// A store around another.
     pub fn new(store: Arc<dyn RecordStore>) -> Self {
-        Self { store, away: Arc::default() }
+        Self { store, away: Arc::default(), room: Arc::default() }
     }
 
     /// Which of its pools are away.
     pub fn away(&self) -> &Arc<Away> {
         &self.away
+    }
+
+    /// Whether it has room.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     fn check(&self, collection: &Collection) -> Result<(), StoreError> {
@@ -174,7 +184,9 @@ impl RecordStore for ConfinedStore {
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         work.changes.iter().try_for_each(|change| self.check(&change.collection))?;
         let Some(first) = work.changes.first().map(|change| change.collection.clone()) else { return Ok(Vec::new()) };
-        self.told(&first, self.store.commit(work).await)
+        let written = self.store.commit(work).await;
+        self.room.note(&written);
+        self.told(&first, written)
     }
 
     async fn recall(
@@ -195,7 +207,18 @@ impl RecordStore for ConfinedStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.store.ping().await
+        match self.store.ping().await {
+            // it answers, and has no room
+            full @ Err(StoreError::Full(_)) => {
+                self.room.note(&full);
+                Ok(())
+            }
+            answer => answer,
+        }
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        self.store.settings().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

@@ -126,6 +126,7 @@ suite!(@sql
     sql::a_unit_of_a_thousand,
     sql::units_that_cross_each_other_all_succeed,
     sql::old_tombstones_are_pruned,
+    sql::the_settings_of_commits_are_told,
     sql::many_processes_prepare_at_once,
     sql::a_field_that_cannot_be_encrypted_is_refused,
     sql::lost_connections_are_made_again,

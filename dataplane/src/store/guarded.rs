@@ -23,6 +23,7 @@ use crate::{
         query::{Page, Query},
         record::{Key, Lookup},
     },
+    durability::Setting,
 };
 
 /// Calls that were not answered in time, with none in between that was, after which a store is left alone.
@@ -129,6 +130,10 @@ impl RecordStore for GuardedStore {
     // asked to find out whether it answers
     async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        self.store.settings().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

@@ -38,6 +38,7 @@ use crate::{
         seal::Sealer,
         value::Timestamp,
     },
+    durability::{self, Setting},
     failpoint,
 };
 
@@ -109,7 +110,8 @@ impl MongoOptions {
         Self { url: url.into(), database: database.into(), ca: None, cert: None, key: None, max_connections: 20 }
     }
 
-    async fn client(&self) -> Result<Client, StoreError> {
+    /// What the driver is told.
+    async fn client_options(&self) -> Result<ClientOptions, StoreError> {
         // the driver's own error can show the password
         let parsed = ClientOptions::parse(&self.url).await;
         let mut options = parsed.map_err(|_| {
@@ -124,6 +126,10 @@ impl MongoOptions {
             Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build());
         // and what is read stays true when the primary changes: nothing is cached or published that could be taken back
         options.read_concern = Some(ReadConcern::majority());
+        Ok(options)
+    }
+
+    fn client(&self, mut options: ClientOptions) -> Result<Client, StoreError> {
         let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
         let pair = self.certificate_with_key().map_err(wrong)?;
         if self.ca.is_some() || pair.is_some() {
@@ -158,7 +164,12 @@ impl MongoStore {
     /// # Errors
     /// `Unsupported` where the options are wrong.
     pub async fn connect(options: MongoOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
-        let database = options.client().await?.database(&options.database);
+        let told = options.client_options().await?;
+        Self::with(&options, told, sealer)
+    }
+
+    fn with(options: &MongoOptions, told: ClientOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        let database = options.client(told)?.database(&options.database);
         let outbox = Arc::new(MongoOutbox::new(database.clone()));
         let ledger = Ledger::new(database.clone());
         Ok(Self {
@@ -362,6 +373,19 @@ impl RecordStore for MongoStore {
         Ok(())
     }
 
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        let hello = read(call_deadline(), self.database.run_command(doc! { "hello": 1 })).await?;
+        let deployment = match (hello.get_str("setName"), hello.get_str("msg")) {
+            (Ok(name), _) => {
+                let members = hello.get_array("hosts").map_or(1, Vec::len);
+                format!("replica set {name} of {members}")
+            }
+            (_, Ok("isdbgrid")) => "sharded cluster".to_owned(),
+            _ => "one server".to_owned(),
+        };
+        Ok(durability::mongodb(self.database.write_concern(), self.database.read_concern(), deployment))
+    }
+
     async fn prune(&self) -> Result<u64, StoreError> {
         let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
         let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
@@ -394,7 +418,7 @@ impl RecordStore for MongoStore {
 fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, StoreError> {
     let of_own = |why: &str| PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name));
     match error {
-        StoreError::Unprepared(fault) => Ok(fault),
+        StoreError::Unprepared(fault) => Ok(fault.of(collection)),
         StoreError::Unsupported(why) | StoreError::Corrupt(why) => Ok(of_own(&why)),
         StoreError::Duplicate { field } => {
             Ok(of_own(&format!("documents have the same value, against the index {field}")))
@@ -442,4 +466,29 @@ fn indexes(collection: &Collection) -> Vec<IndexModel> {
         }
     });
     own.into_iter().chain(fields).collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! What the conformance suite looks at from inside.
+
+    use mongodb::event::{EventHandler, command::CommandEvent};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// The commands that a store sent, in order.
+    pub type Sent = Arc<Mutex<Vec<Document>>>;
+
+    /// A store, and what it sends.
+    pub async fn watched(options: &MongoOptions, sealer: Arc<dyn Sealer>) -> (MongoStore, Sent) {
+        let (sent, mut told) = (Sent::default(), options.client_options().await.unwrap());
+        let into = sent.clone();
+        told.command_event_handler = Some(EventHandler::callback(move |event| {
+            if let CommandEvent::Started(started) = event {
+                into.lock().push(started.command);
+            }
+        }));
+        (MongoStore::with(options, told, sealer).unwrap(), sent)
+    }
 }

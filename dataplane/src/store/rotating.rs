@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity};
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::{Collection, Idempotency, UnitOfWork, Written},
-    event::{Backlog, Claimed, Outbox, OutboxError},
-    query::{Page, Query},
-    record::{Key, Lookup},
+use crate::{
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::{Backlog, Claimed, Outbox, OutboxError},
+        query::{Page, Query},
+        record::{Key, Lookup},
+    },
+    durability::Setting,
 };
 
 /// The store that calls go to now.
@@ -110,6 +113,10 @@ impl RecordStore for RotatingStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.now().ping().await
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        self.now().settings().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

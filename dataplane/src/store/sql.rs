@@ -17,14 +17,17 @@ use super::{
     confined::{PoolFault, PoolReason},
     identity::Identity,
 };
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    change::{Collection, Idempotency, UnitOfWork, Written},
-    event::Outbox,
-    query::{Page, Query},
-    record::{Key, Lookup},
-    seal::Sealer,
-    value::Timestamp,
+use crate::{
+    domain::{
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup},
+        seal::Sealer,
+        value::Timestamp,
+    },
+    durability::Setting,
 };
 
 use commit::Unit;
@@ -35,6 +38,7 @@ use migrations::{AUDIT, IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
 use session::Session;
+use stall::Stall;
 use table::{KEYS_MAX, Table};
 
 pub use pools::MysqlOptions;
@@ -56,6 +60,8 @@ mod nodelay;
 mod outbox;
 mod pools;
 mod session;
+mod settings;
+mod stall;
 mod table;
 
 /// How long a tombstone is kept: longer than any tier's time to live.
@@ -76,6 +82,7 @@ pub struct SqlStore {
     /// The pools whose folded columns were filled in: once is enough, and it looks at all rows.
     filled: Mutex<HashSet<String>>,
     group: Arc<Group>,
+    stall: Stall,
 }
 
 impl SqlStore {
@@ -106,7 +113,15 @@ impl SqlStore {
         let pools = Arc::new(pools);
         let outbox = Arc::new(SqlOutbox::new(pools.clone()));
         let group = Arc::new(Group::new(pools.clone(), sealer.clone()));
-        Self { pools, sealer, outbox, tables: RwLock::default(), filled: Mutex::default(), group }
+        Self {
+            pools,
+            sealer,
+            outbox,
+            tables: RwLock::default(),
+            filled: Mutex::default(),
+            group,
+            stall: Stall::default(),
+        }
     }
 
     async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
@@ -178,7 +193,8 @@ impl RecordStore for SqlStore {
         let (mut faults, mut fit) = (BTreeMap::new(), Vec::with_capacity(collections.len()));
         for collection in collections {
             let form = |field: &str| migrations::form_of(&collection.schema.entity, field);
-            match collection.declared.then_some(Ok(())).unwrap_or_else(|| declared::check_own(collection, form)) {
+            let checked = if collection.declared { Ok(()) } else { declared::check_own(collection, form) };
+            match checked {
                 Ok(()) => fit.push(collection.clone()),
                 Err(error) => _ = faults.insert(collection.pool.clone(), own_fault(collection, error)?),
             }
@@ -254,12 +270,15 @@ impl RecordStore for SqlStore {
                 None => self.table(&change.collection).await?,
             });
         }
-        if Group::takes(&work)
-            && let (Some(change), Some(table)) = (work.changes.first(), tables.first())
-        {
-            return self.group.commit(change.clone(), table.clone(), work.actor, work.deadline).await;
-        }
-        Unit::of(&work, tables, self.sealer.as_ref()).commit(&self.pools).await
+        let writing = self.stall.begin()?;
+        let written = match (work.changes.first(), tables.first()) {
+            (Some(change), Some(table)) if Group::takes(&work) => {
+                self.group.commit(change.clone(), table.clone(), work.actor, work.deadline).await
+            }
+            _ => Unit::of(&work, tables, self.sealer.as_ref()).commit(&self.pools).await,
+        };
+        writing.ended(&written);
+        written
     }
 
     async fn recall(&self, collection: &Collection, key: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
@@ -289,9 +308,14 @@ impl RecordStore for SqlStore {
         loop {
             let mut session = self.pools.read_until(tries.deadline).await?;
             if let Some(answer) = tries.settled(session.rows(Sql::text("SELECT 1")).await) {
-                return answer.map(|_| ());
+                answer?;
+                return Ok(self.stall.look(&self.pools).await?);
             }
         }
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        Ok(settings::read(&self.pools).await?)
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {
@@ -316,7 +340,7 @@ impl RecordStore for SqlStore {
 /// The same error where it has nothing to do with the collection.
 fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, StoreError> {
     match error {
-        StoreError::Unprepared(fault) => Ok(fault),
+        StoreError::Unprepared(fault) => Ok(fault.of(collection)),
         StoreError::Unsupported(why) | StoreError::Corrupt(why) => {
             Ok(PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name)))
         }
@@ -340,6 +364,8 @@ impl Tries {
         self.left = self.left.saturating_sub(1);
         match result {
             Err(Fault::Lost(_) | Fault::Conflict(_)) if self.left > 0 => None,
+            // a sort has no room for its temporary file: nobody reads a record here that could not be stored
+            Err(Fault::Store(StoreError::Full(why))) => Some(Err(StoreError::Unavailable(why))),
             result => Some(result.map_err(StoreError::from)),
         }
     }

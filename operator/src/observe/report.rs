@@ -127,6 +127,10 @@ pub struct BackendReport {
     pub reachable: bool,
     /// Who else owns what the service keeps there, where that is so: the pod leaves it alone.
     pub owned_by: Option<String>,
+    /// Why writes are refused for want of room; none while there is room.
+    pub storage_full: Option<String>,
+    /// The settings by which an acknowledged write can be lost, each with how.
+    pub durability: Vec<String>,
 }
 
 /// A Secret that one pod has mounted.

@@ -291,6 +291,18 @@ impl Facts<'_> {
         self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends)
     }
 
+    /// Backends that have no room left, each with why.
+    pub fn full_backends(&self) -> BTreeMap<&str, &str> {
+        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+        backends.filter_map(|backend| Some((backend.name.as_str(), backend.storage_full.as_deref()?))).collect()
+    }
+
+    /// Settings of backends by which an acknowledged write can be lost.
+    pub fn risks(&self) -> BTreeSet<(&str, &str)> {
+        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+        backends.flat_map(|one| one.durability.iter().map(|risk| (one.name.as_str(), risk.as_str()))).collect()
+    }
+
     /// Pools that some pod cannot serve because of their collections, each with why.
     pub fn unavailable_pools(&self) -> BTreeMap<&str, &UnavailableReport> {
         let pools = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);

@@ -1,4 +1,4 @@
-//! The status of a service: seven conditions and the figures, from the facts. Pure.
+//! The status of a service: its conditions and the figures, from the facts. Pure.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ fn scheme(facts: &Facts<'_>) -> &'static str {
     if over_tls { "https" } else { "http" }
 }
 
-/// All seven, the most important first.
+/// All of them, the most important first.
 fn conditions(facts: &Facts<'_>) -> Vec<Draft> {
     vec![
         ready(facts),
@@ -62,6 +62,8 @@ fn conditions(facts: &Facts<'_>) -> Vec<Draft> {
         draining(facts),
         configuration(facts),
         backends(facts),
+        storage_full(facts),
+        durability_reduced(facts),
     ]
 }
 
@@ -348,6 +350,24 @@ fn unavailable_pools(facts: &Facts<'_>) -> Option<String> {
     let pools = facts.unavailable_pools();
     let told = pools.iter().map(|(pool, why)| format!("pool {pool}: {} ({})", why.message, why.reason));
     (!pools.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
+}
+
+/// Backends without room: their writes are refused. It says nothing of readiness, since reads go on.
+fn storage_full(facts: &Facts<'_>) -> Draft {
+    let full: Vec<String> = facts.full_backends().iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    match full.is_empty() {
+        true => Draft::new("StorageFull", Holds::No, "RoomLeft", "no backend refuses writes for want of room"),
+        false => Draft::new("StorageFull", Holds::Yes, "StorageFull", full.join("; ")),
+    }
+}
+
+/// Backends that are set so that an acknowledged write can be lost. It says nothing of readiness.
+fn durability_reduced(facts: &Facts<'_>) -> Draft {
+    let risks: Vec<String> = facts.risks().iter().map(|(name, risk)| format!("{name}: {risk}")).collect();
+    match risks.is_empty() {
+        true => Draft::new("DurabilityReduced", Holds::No, "AsExpected", "no setting that pods read loses a write"),
+        false => Draft::new("DurabilityReduced", Holds::Yes, "BackendSettings", risks.join("; ")),
+    }
 }
 
 /// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each look would be written each time.

@@ -73,6 +73,8 @@ fn all_is_well() {
         ("Draining", "False/NoPodsEnding"),
         ("ConfigurationApplied", "True/Applied"),
         ("BackendsReachable", "True/Reachable"),
+        ("StorageFull", "False/RoomLeft"),
+        ("DurabilityReduced", "False/AsExpected"),
     ] {
         assert_eq!(says(&status, kind), expected, "{kind}");
     }
@@ -176,6 +178,22 @@ fn ready_is_false_whenever_something_is_missing() {
     assert_eq!(says(&status_of(&ending), "Draining"), "True/PodsEnding");
     assert_eq!(says(&status_of(&vital("redis")), "Degraded"), "True/BackendUnreachable");
     assert_eq!(says(&status_of(&vital("redis")), "BackendsReachable"), "False/BackendUnreachable");
+}
+
+#[test]
+fn a_full_disk_and_settings_that_lose_writes_are_told_and_say_nothing_of_readiness() {
+    let status = status_of(&with_pods(|i, pod| {
+        let backends = &mut pod.report.as_mut().unwrap().backends;
+        let backend = backends.iter_mut().find(|one| one.name == "mysql").unwrap();
+        backend.storage_full = (i == 0).then(|| "the disk is full".to_owned());
+        backend.durability = vec!["sync_binlog = 0: writes can be lost".to_owned()];
+    }));
+    assert_eq!(says(&status, "StorageFull"), "True/StorageFull");
+    assert_eq!(find(&status.conditions, "StorageFull").unwrap().message, "mysql: the disk is full");
+    assert_eq!(says(&status, "DurabilityReduced"), "True/BackendSettings");
+    let told = &find(&status.conditions, "DurabilityReduced").unwrap().message;
+    assert_eq!(told, "mysql: sync_binlog = 0: writes can be lost");
+    assert_eq!(says(&status, "Ready"), "True/Serving");
 }
 
 #[test]

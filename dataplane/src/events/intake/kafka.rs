@@ -17,6 +17,7 @@ use tokio::{
 use super::{Batch, Intake, IntakeError, IntakeReader, most};
 use crate::{
     domain::price_event::PriceEvent,
+    durability::{self, Setting},
     events::kafka::{
         config::{self, KafkaOptions, Quiet},
         topic,
@@ -42,6 +43,10 @@ struct Clients {
     readers: ClientConfig,
     /// Answers questions of the group; reads nothing.
     questions: BaseConsumer<Quiet>,
+    /// Asks for settings of the topic.
+    admin: ClientConfig,
+    /// What the producer waits for.
+    acks: String,
 }
 
 impl KafkaIntake {
@@ -89,6 +94,8 @@ impl Clients {
         let mut readers = config::consumer(options);
         readers.set("group.id", topic).set("auto.offset.reset", "earliest").set("session.timeout.ms", "10000");
         Ok(Self {
+            acks: producer.get("acks").unwrap_or("default").to_owned(),
+            admin: config::client(options),
             producer: producer.create_with_context(Quiet).map_err(failed)?,
             questions: readers.create_with_context(Quiet).map_err(failed)?,
             readers,
@@ -152,6 +159,15 @@ impl Intake for KafkaIntake {
             received: Batch::default(),
             positions: BTreeMap::new(),
         }))
+    }
+
+    async fn settings(&self) -> Result<Vec<Setting>, IntakeError> {
+        let (clients, name) = (self.clients(), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let kept = topic::kept(&clients.admin, &clients.questions, &name)?;
+            Ok::<_, rdkafka::error::KafkaError>(durability::kafka(&name, &clients.acks, &kept))
+        });
+        asked.await.map_err(failed)?.map_err(failed)
     }
 
     async fn waiting(&self) -> Result<u64, IntakeError> {
@@ -245,5 +261,5 @@ impl IntakeReader for KafkaReader {
 }
 
 fn failed(error: impl std::fmt::Display) -> IntakeError {
-    IntakeError(error.to_string())
+    IntakeError::Unavailable(error.to_string())
 }

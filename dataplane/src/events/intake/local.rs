@@ -24,7 +24,11 @@ use tokio::{
 };
 
 use super::{Batch, Intake, IntakeError, IntakeReader, most};
-use crate::domain::price_event::PriceEvent;
+use crate::{
+    domain::price_event::PriceEvent,
+    durability::Setting,
+    events::local::log::{committed_by, is_full},
+};
 
 /// Rows that one statement inserts.
 const INSERT_ROWS: usize = 1_000;
@@ -39,6 +43,8 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct LocalIntake {
     requests: mpsc::Sender<Append>,
     log: Arc<Log>,
+    /// How the connection that writes commits.
+    settings: Vec<Setting>,
 }
 
 struct Append {
@@ -76,13 +82,14 @@ impl LocalIntake {
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let table = "CREATE TABLE IF NOT EXISTS intake (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL)";
         sqlx::query(table).execute(&mut writer).await.map_err(failed)?;
+        let settings = committed_by(&mut writer).await.map_err(failed)?;
         let (count, first, head): (i64, i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COALESCE(MIN(seq), 0), COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'intake'), 0) FROM intake",
         )
         .fetch_one(&mut writer)
         .await
         .map_err(failed)?;
-        let pool = SqlitePoolOptions::new().max_connections(2).acquire_timeout(BUSY).connect_lazy_with(options);
+        let pool = SqlitePoolOptions::new().max_connections(2).acquire_timeout(BUSY).connect_lazy_with(options.clone());
         let log = Arc::new(Log {
             pool,
             head: watch::channel(head).0,
@@ -92,8 +99,8 @@ impl LocalIntake {
             turn: tokio::sync::Mutex::default(),
         });
         let (requests, queue) = mpsc::channel(REQUESTS);
-        tokio::spawn(write(writer, queue, log.clone()));
-        Ok(Self { requests, log })
+        tokio::spawn(write(options, writer, queue, log.clone()));
+        Ok(Self { requests, log, settings })
     }
 }
 
@@ -110,13 +117,23 @@ impl Intake for LocalIntake {
         Ok(Box::new(LocalReader { log: self.log.clone(), taken: None }))
     }
 
+    async fn settings(&self) -> Result<Vec<Setting>, IntakeError> {
+        Ok(self.settings.clone())
+    }
+
     async fn waiting(&self) -> Result<u64, IntakeError> {
         Ok(self.log.waiting.load(Ordering::Acquire))
     }
 }
 
 /// Writes until nobody appends any more.
-async fn write(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Append>, log: Arc<Log>) {
+async fn write(
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Append>,
+    log: Arc<Log>,
+) {
+    let mut connection = Some(connection);
     while let Some(first) = queue.recv().await {
         let (mut rows, mut answers) = (first.rows, vec![first.done]);
         while rows.len() < COMMIT_ROWS
@@ -125,17 +142,33 @@ async fn write(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Appen
             rows.extend(more);
             answers.push(done);
         }
-        let result = insert(&mut connection, &rows).await;
+        let result = append(&options, &mut connection, &rows).await.map_err(|error| unwritten(&error));
         if let Ok(head) = &result {
             log.waiting.fetch_add(rows.len() as u64, Ordering::AcqRel);
             log.head.send_replace(*head);
         }
         for answer in answers {
-            let result = result.as_ref().map(drop).map_err(|error| IntakeError(error.to_string()));
+            let result = result.as_ref().map(drop).map_err(Clone::clone);
             // whoever gave up waiting has its events in the log all the same
             _ = answer.send(result);
         }
     }
+}
+
+/// Appends rows by the connection. After a failure it is given up and made again: what SQLite rolled back by itself cannot be told from outside, and a commit
+/// within a transaction that is still open would be none.
+async fn append(
+    options: &SqliteConnectOptions,
+    held: &mut Option<SqliteConnection>,
+    rows: &[String],
+) -> Result<i64, sqlx::Error> {
+    let mut connection = match held.take() {
+        Some(connection) => connection,
+        None => SqliteConnection::connect_with(options).await?,
+    };
+    let head = insert(&mut connection, rows).await?;
+    *held = Some(connection);
+    Ok(head)
 }
 
 /// Inserts rows in one transaction, and gives the number of the last.
@@ -241,12 +274,29 @@ impl Drop for LocalReader {
 }
 
 fn failed(error: impl std::fmt::Display) -> IntakeError {
-    IntakeError(error.to_string())
+    IntakeError::Unavailable(error.to_string())
+}
+
+fn unwritten(error: &sqlx::Error) -> IntakeError {
+    match is_full(error) {
+        true => IntakeError::Full("the disk of the log of events is full".to_owned()),
+        false => failed(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_accepted_event_is_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = LocalIntake::open(folder.path()).await.unwrap();
+        let settings = log.settings().await.unwrap();
+        let told: Vec<_> = settings.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+        assert_eq!(told, [("synchronous", "FULL"), ("journal_mode", "wal")]);
+    }
+
     use crate::events::{
         intake::testing::{event, events},
         testing::Folder,

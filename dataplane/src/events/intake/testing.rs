@@ -19,7 +19,7 @@ impl Intake for MemoryIntake {
     }
 
     async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
-        Err(IntakeError("nobody reads it".to_owned()))
+        Err(IntakeError::Unavailable("nobody reads it".to_owned()))
     }
 
     async fn waiting(&self) -> Result<u64, IntakeError> {

@@ -194,6 +194,16 @@ mod tests {
     use super::*;
     use crate::events::testing::Folder;
 
+    /// As the library takes it: what it does not know, or would set back, is not there.
+    #[test]
+    fn a_producer_waits_for_all_brokers_and_repeats_nothing() {
+        let native = producer(&KafkaOptions::new("a:1", "shop.")).create_native_config().unwrap();
+        let acks = native.get("acks").unwrap();
+        assert!(acks == "-1" || acks == "all", "{acks}: all in-sync replicas");
+        assert_eq!(native.get("enable.idempotence").unwrap(), "true");
+        assert_eq!(producer(&KafkaOptions::new("a:1", "shop.")).get("acks"), Some("all"));
+    }
+
     #[test]
     fn a_secret_says_how_to_connect() {
         let folder = Folder::new();

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     topic_partition_list::Offset,
 };
 
 use super::config::Quiet;
+use crate::durability::Topic;
 
 /// Partitions of a topic that is created here.
 const PARTITIONS: i32 = 6;
@@ -49,6 +50,25 @@ pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<()> {
         }
     }
     Ok(())
+}
+
+/// How the topic is kept. A broker that does not show its settings to the account leaves those out.
+pub fn kept(config: &ClientConfig, consumer: &BaseConsumer<Quiet>, name: &str) -> KafkaResult<Topic> {
+    let metadata = consumer.fetch_metadata(Some(name), TIMEOUT)?;
+    let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+    let replicas = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
+    let admin: AdminClient<Quiet> = config.create_with_context(Quiet)?;
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+    let topic = ResourceSpecifier::Topic(name);
+    let asked = admin.describe_configs([&topic], &options);
+    let told = futures::executor::block_on(asked)?.into_iter().next().and_then(Result::ok);
+    let value = |name: &str| told.as_ref()?.entry_map().get(name)?.value.clone();
+    Ok(Topic {
+        replicas,
+        brokers: metadata.brokers().len(),
+        min_in_sync: value("min.insync.replicas").and_then(|value| value.parse().ok()),
+        unclean: value("unclean.leader.election.enable").and_then(|value| value.parse().ok()),
+    })
 }
 
 /// The bounds of each partition.

@@ -10,7 +10,10 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{BusError, Cursor};
-use crate::domain::{event::Envelope, value::Timestamp};
+use crate::{
+    domain::{event::Envelope, value::Timestamp},
+    durability::{self, Setting},
+};
 
 /// Rows that one statement inserts.
 const INSERT_ROWS: usize = 200;
@@ -20,8 +23,9 @@ const READERS: u32 = 4;
 
 /// The table of events.
 pub struct Log {
-    /// The one connection that writes.
-    writer: Mutex<SqliteConnection>,
+    /// The one connection that writes; none after a failure, until it is made again.
+    writer: Mutex<Option<SqliteConnection>>,
+    options: SqliteConnectOptions,
     readers: SqlitePool,
     feed: u32,
 }
@@ -81,8 +85,8 @@ impl Log {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options.read_only(true));
-        Ok((Self { writer: Mutex::new(writer), readers, feed }, Bounds { head, floor }))
+            .connect_lazy_with(options.clone().read_only(true));
+        Ok((Self { writer: Mutex::new(Some(writer)), options, readers, feed }, Bounds { head, floor }))
     }
 
     /// Identifies this log among all.
@@ -100,21 +104,8 @@ impl Log {
                 serde_json::to_string(event).map_err(|error| BusError::Unavailable(error.to_string()))?,
             ));
         }
-        let mut numbers = HashMap::with_capacity(events.len());
-        let mut writer = self.writer.lock().await;
-        let mut transaction = writer.begin().await.map_err(unavailable)?;
-        for rows in rows.chunks(INSERT_ROWS) {
-            let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO feed (id, envelope, at) ");
-            insert.push_values(rows, |mut row, (id, json)| {
-                row.push_bind(id.as_bytes().as_slice()).push_bind(json.as_str()).push_bind(at.0);
-            });
-            insert.push(" RETURNING cursor, id");
-            for row in insert.build().fetch_all(&mut *transaction).await.map_err(unavailable)? {
-                let id = Uuid::from_slice(row.get(1)).map_err(|error| BusError::Unavailable(error.to_string()))?;
-                numbers.insert(id, row.get::<i64, _>(0).cast_unsigned());
-            }
-        }
-        transaction.commit().await.map_err(unavailable)?;
+        let numbers = self.write(async |writer| insert(writer, &rows, at).await);
+        let mut numbers = numbers.await?;
         let appended = events.into_iter().filter_map(|envelope| {
             let number = numbers.remove(&envelope.id)?;
             Some(self.appended(number, envelope))
@@ -122,6 +113,22 @@ impl Log {
         let mut appended: Vec<_> = appended.collect();
         appended.sort_by_key(|event| event.number);
         Ok(appended)
+    }
+
+    /// Writes by the one connection. After a failure it is given up: what SQLite rolled back by itself and what not cannot be told from outside, and a commit
+    /// within a transaction that is still open would be none.
+    async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, BusError> {
+        let mut held = self.writer.lock().await;
+        let mut writer = match held.take() {
+            Some(writer) => writer,
+            None => SqliteConnection::connect_with(&self.options).await.map_err(unavailable)?,
+        };
+        let done = work(&mut writer).await.map_err(unavailable)?;
+        *held = Some(writer);
+        Ok(done)
     }
 
     /// Up to `limit` events after a number, in order.
@@ -157,14 +164,15 @@ impl Log {
     pub async fn remove_some_up_to(&self, number: u64) -> Result<bool, BusError> {
         let delete =
             "DELETE FROM feed WHERE cursor IN (SELECT cursor FROM feed WHERE cursor <= ? ORDER BY cursor LIMIT ?)";
-        let mut writer = self.writer.lock().await;
-        let done = sqlx::query(delete)
-            .bind(number.cast_signed())
-            .bind(REMOVE_ROWS)
-            .execute(&mut *writer)
-            .await
-            .map_err(unavailable)?;
-        Ok(done.rows_affected() == REMOVE_ROWS.cast_unsigned())
+        let done = self.write(async |writer| {
+            sqlx::query(delete).bind(number.cast_signed()).bind(REMOVE_ROWS).execute(writer).await
+        });
+        Ok(done.await?.rows_affected() == REMOVE_ROWS.cast_unsigned())
+    }
+
+    /// How the connection that writes commits.
+    pub async fn settings(&self) -> Result<Vec<Setting>, BusError> {
+        self.write(async |writer| committed_by(writer).await).await
     }
 
     /// Whether the file can be read.
@@ -179,6 +187,45 @@ impl Log {
     }
 }
 
+/// Inserts in one transaction the events that are not there yet, and answers their numbers.
+async fn insert(
+    writer: &mut SqliteConnection,
+    rows: &[(Uuid, String)],
+    at: Timestamp,
+) -> Result<HashMap<Uuid, u64>, sqlx::Error> {
+    let mut numbers = HashMap::with_capacity(rows.len());
+    let mut transaction = writer.begin().await?;
+    for rows in rows.chunks(INSERT_ROWS) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO feed (id, envelope, at) ");
+        insert.push_values(rows, |mut row, (id, json)| {
+            row.push_bind(id.as_bytes().as_slice()).push_bind(json.as_str()).push_bind(at.0);
+        });
+        insert.push(" RETURNING cursor, id");
+        for row in insert.build().fetch_all(&mut *transaction).await? {
+            let id = Uuid::from_slice(row.get(1)).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            numbers.insert(id, row.get::<i64, _>(0).cast_unsigned());
+        }
+    }
+    transaction.commit().await?;
+    Ok(numbers)
+}
+
 fn unavailable(error: sqlx::Error) -> BusError {
-    BusError::Unavailable(error.to_string())
+    match is_full(&error) {
+        true => BusError::Full("the disk of the feed is full".to_owned()),
+        false => BusError::Unavailable(error.to_string()),
+    }
+}
+
+/// How a connection to an SQLite file commits.
+pub async fn committed_by(writer: &mut SqliteConnection) -> Result<Vec<Setting>, sqlx::Error> {
+    let (synchronous,): (i64,) = sqlx::query_as("PRAGMA synchronous").fetch_one(&mut *writer).await?;
+    let (journal,): (String,) = sqlx::query_as("PRAGMA journal_mode").fetch_one(writer).await?;
+    Ok(durability::sqlite(synchronous, &journal))
+}
+
+/// Whether SQLite says that there is no room.
+pub fn is_full(error: &sqlx::Error) -> bool {
+    const FULL: &str = "13";
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == FULL)
 }

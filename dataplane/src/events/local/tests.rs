@@ -149,3 +149,12 @@ async fn readers_that_join_while_events_are_published_miss_and_repeat_nothing() 
         assert_eq!(ids(seen.iter().map(Arc::as_ref)), ids(all[skipped..].iter().map(Arc::as_ref)));
     }
 }
+
+#[tokio::test]
+async fn a_published_event_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = LocalBus::open(folder.path(), LocalOptions::default()).await.unwrap();
+    let settings = bus.settings().await.unwrap();
+    let told: Vec<_> = settings.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+    assert_eq!(told, [("synchronous", "FULL"), ("journal_mode", "wal")]);
+}

@@ -154,7 +154,7 @@ async fn first_source(live: &Arc<Live>, filter: &Filter, since: Option<&str>) ->
                 "the events after the cursor are no longer kept: read the records anew and connect without a cursor";
             Problem::new(StatusCode::GONE, "expired", "The cursor is too old", detail)
         }
-        BusError::Unavailable(_) => {
+        BusError::Unavailable(_) | BusError::Full(_) => {
             Problem::unavailable("bus-unavailable", "the event bus cannot be reached: try again")
         }
     })

@@ -310,7 +310,7 @@ async fn a_change_of_the_service_s_state_is_told() {
         );
         break frame["data"].clone();
     };
-    let check = |status, latency_ms| Check { status, latency_ms, message: None, critical: false, owned_by: None };
+    let check = |status, latency_ms| Check { status, latency_ms, ..Check::default() };
     let tell = |name: &str, check| service.checks.send_modify(|checks| _ = checks.insert(name.to_owned(), check));
     tell("redis", check(Condition::Unhealthy, 1.0));
     let degraded = serde_json::json!({ "status": "degraded", "checks": { "redis": "unhealthy" } });

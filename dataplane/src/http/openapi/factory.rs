@@ -54,7 +54,7 @@ pub fn operations() -> Vec<Operation> {
 }
 
 fn changes(operation: Operation) -> Operation {
-    operation.guarded().fails(&[408, 413, 415, 504])
+    operation.guarded().fails(&[408, 413, 415, 504, 507])
 }
 
 fn count() -> Json {

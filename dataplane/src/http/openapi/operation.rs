@@ -170,7 +170,7 @@ impl Operation {
 
 /// The problems that answers refer to, by status.
 pub fn problem_responses() -> Json {
-    const PROBLEMS: [(u16, &str); 19] = [
+    const PROBLEMS: [(u16, &str); 20] = [
         (400, "The request is not valid: `errors` names each field, parameter or header that is wrong."),
         (401, "A valid token is needed."),
         (403, "The caller may not do this."),
@@ -190,13 +190,14 @@ pub fn problem_responses() -> Json {
         (502, "A part that this needs answered badly."),
         (503, "The service cannot do this now: try again."),
         (504, "The outcome is not known."),
+        (507, "There is no room to store this: nothing was changed, and reads go on."),
     ];
     let answer = |(status, about): (u16, &str)| {
         let schema = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
         let mut answer = json!({ "description": about, "content": { "application/problem+json": schema } });
         match status {
             401 => answer["headers"]["WWW-Authenticate"] = header("WWW-Authenticate", true),
-            429 | 503 => answer["headers"]["Retry-After"] = header("Retry-After", true),
+            429 | 503 | 507 => answer["headers"]["Retry-After"] = header("Retry-After", true),
             _ => {}
         }
         (status.to_string(), answer)

@@ -94,7 +94,7 @@ fn of_orders() -> Vec<Operation> {
         Operation::get(format!("{BASE}/pipeline"), "pipeline", "What the stages did and do")
             .tag("pipeline")
             .guarded()
-            .fails(&[422, 504])
+            .fails(&[422, 504, 507])
             .gives(200, "The figures.", figures),
         Operation::get(format!("{orders}/timeline"), "orderTimeline", "What happened to an order")
             .tag("pipeline")
@@ -110,7 +110,7 @@ fn of_orders() -> Vec<Operation> {
 }
 
 fn changes(operation: Operation) -> Operation {
-    operation.tag("pipeline").guarded().fails(&[422, 504])
+    operation.tag("pipeline").guarded().fails(&[422, 504, 507])
 }
 
 fn count() -> Json {

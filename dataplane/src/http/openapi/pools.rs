@@ -313,7 +313,7 @@ impl Described<'_> {
         let operation = Operation::delete(self.at(), format!("delete{}", self.one), "Delete a record");
         self.conditional(operation.tag(self.tag).in_path(self.key, key()))
             .guarded()
-            .fails(&[404, 409, 422, 504])
+            .fails(&[404, 409, 422, 504, 507])
             .gives_nothing(204, "It is gone; the entity tag is the version of the delete.")
             .with_headers(204, &[("ETag", true)])
     }
@@ -343,6 +343,6 @@ impl Described<'_> {
 
     /// What every write with a body can answer.
     fn written(&self, operation: Operation) -> Operation {
-        operation.tag(self.tag).guarded().fails(&[408, 413, 415, 422, 504])
+        operation.tag(self.tag).guarded().fails(&[408, 413, 415, 422, 504, 507])
     }
 }

@@ -157,6 +157,14 @@ fn health() -> Json {
                     "required": ["status", "latency_ms"],
                     "properties": {
                         "status": condition, "latency_ms": { "type": "number", "minimum": 0 }, "message": { "type": "string" },
+                        "settings": {
+                            "type": "object", "additionalProperties": { "type": "string" },
+                            "description": "The settings by which it commits, read from time to time.",
+                        },
+                        "warnings": {
+                            "type": "array", "items": { "type": "string" },
+                            "description": "Where an acknowledged write can be lost by them.",
+                        },
                     },
                 },
             },

@@ -147,9 +147,10 @@ const CREATE: &str = r#"{"name":"Tea","price":1}"#;
 
 #[tokio::test]
 async fn every_failure_of_a_store_has_its_answer() {
-    let cases: [(Fault, u16, u16); 9] = [
+    let cases: [(Fault, u16, u16); 10] = [
         (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
         (|| StoreError::Unprepared(PoolFault::new(PoolReason::ColumnMissing, "there is no column x")), 503, 503),
+        (|| StoreError::Full("the disk is full".into()), 507, 507),
         (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
         (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),
         (|| StoreError::Unsupported("this cannot be done".into()), 422, 422),
@@ -166,7 +167,7 @@ async fn every_failure_of_a_store_has_its_answer() {
         {
             answer.problem(read);
             assert!(!answer.text.contains("10.0.0.1"), "{}", answer.text);
-            assert_eq!(answer.header("retry-after").is_empty(), read != 503);
+            assert_eq!(answer.header("retry-after").is_empty(), !matches!(read, 503 | 507));
         }
         for answer in [
             server.post("/products", CREATE).await,

@@ -16,11 +16,12 @@ use super::{entry::Codec, ledger::Ledger};
 use crate::{
     domain::event::Envelope,
     events::{BusError, EventBus, has_reached},
+    store::StoreError,
 };
 
 /// Puts entries into the log, those that come at the same time together.
 pub struct Appender {
-    queue: mpsc::Sender<(Envelope, oneshot::Sender<Result<(), String>>)>,
+    queue: mpsc::Sender<(Envelope, oneshot::Sender<Result<(), StoreError>>)>,
 }
 
 /// Entries that wait to be put in, and that go in together.
@@ -32,23 +33,30 @@ const RETRY: Duration = Duration::from_millis(200);
 impl Appender {
     /// An appender that works until it is dropped.
     pub fn start(log: Arc<dyn EventBus>) -> Self {
-        let (queue, mut entries) = mpsc::channel::<(Envelope, oneshot::Sender<Result<(), String>>)>(QUEUE);
+        let (queue, mut entries) = mpsc::channel::<(Envelope, oneshot::Sender<Result<(), StoreError>>)>(QUEUE);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(TOGETHER);
             while entries.recv_many(&mut batch, TOGETHER).await > 0 {
                 let (envelopes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                let done = log.publish(&envelopes).await.map_err(|error| error.to_string());
+                let done = log.publish(&envelopes).await.map_err(|error| match error {
+                    BusError::Full(why) => StoreError::Full(why),
+                    other => StoreError::Unknown(other.to_string()),
+                });
                 waiting.into_iter().for_each(|waits| _ = waits.send(done.clone()));
             }
         });
         Self { queue }
     }
 
-    /// Puts an entry in. It is durable when this returns; after an error it may be in the log or not.
-    pub async fn append(&self, envelope: Envelope) -> Result<(), String> {
+    /// Puts an entry in. It is durable when this returns.
+    ///
+    /// # Errors
+    /// `Full` where it is not in the log, `Unknown` where it may be.
+    pub async fn append(&self, envelope: Envelope) -> Result<(), StoreError> {
+        let closed = || StoreError::Unknown("the log is closed".to_owned());
         let (sender, receiver) = oneshot::channel();
-        self.queue.send((envelope, sender)).await.map_err(|_| "the log is closed".to_owned())?;
-        receiver.await.map_err(|_| "the log is closed".to_owned())?
+        self.queue.send((envelope, sender)).await.map_err(|_| closed())?;
+        receiver.await.map_err(|_| closed())?
     }
 }
 

@@ -5,7 +5,13 @@ use futures::TryStreamExt;
 use mongodb::{Client, Database};
 
 use super::*;
-use crate::domain::query::{Direction, FieldRef, Filter, Query, Start};
+use crate::{
+    domain::{
+        change::Idempotency,
+        query::{Direction, FieldRef, Filter, Query, Start},
+    },
+    store::mongo::tests::watched,
+};
 
 pub async fn database(options: &MongoOptions) -> Database {
     Client::with_uri_str(&options.url).await.unwrap().database(&options.database)
@@ -159,4 +165,50 @@ async fn a_server_that_is_not_there_is_told_in_time() {
     let result = store.ping().await;
     assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     assert!(started.elapsed() < std::time::Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+/// Every write waits for the journal of most members, and every read is of what most have: looked at as it is sent.
+#[tokio::test]
+async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {
+    let Some(target) = Target::mongo().await else { return };
+    let Place::Mongo { options } = &target.place else { panic!("not MongoDB") };
+    let (store, sent) = watched(options, sealer()).await;
+    store.prepare(&[target.users.clone(), target.things.clone()]).await.unwrap();
+    sent.lock().clear();
+    let commit = async |change: Change, key: &str| {
+        let idempotency = Idempotency { key: key.to_owned(), request: "r".to_owned() };
+        let work = UnitOfWork::new(vec![change], &Origin::of("tester"));
+        store.commit(UnitOfWork { idempotency: Some(idempotency), ..work }).await.unwrap();
+    };
+    commit(create(&target.things, "a", titled("x")), "1").await;
+    commit(upsert(&target.things, "a", Guard::Any, titled("y")), "2").await;
+    commit(delete(&target.things, "a", Guard::Any), "3").await;
+    store.read(&target.things, &["a".parse().unwrap()]).await.unwrap();
+    let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 2, count: true };
+    store.find(&target.things, &query).await.unwrap();
+    let outbox = store.outbox();
+    let claimed = outbox.claim("o", std::time::Duration::from_secs(30), 10).await.unwrap().events;
+    let ids: Vec<Uuid> = claimed.iter().map(|event| event.id).collect();
+    outbox.confirm("o", &ids).await.unwrap();
+    let (mut writes, mut reads) = (0, 0);
+    for command in sent.lock().iter() {
+        let name = command.keys().next().unwrap().as_str();
+        match name {
+            "insert" | "update" | "delete" | "findAndModify" | "findandmodify" => {
+                let concern = command.get_document("writeConcern").unwrap_or_else(|_| panic!("{name} without one"));
+                assert_eq!((concern.get_str("w"), concern.get_bool("j")), (Ok("majority"), Ok(true)), "{command}");
+                writes += 1;
+            }
+            "find" | "aggregate" | "count" | "distinct" => {
+                let concern = command.get_document("readConcern").unwrap_or_else(|_| panic!("{name} without one"));
+                assert_eq!(concern.get_str("level"), Ok("majority"), "{command}");
+                reads += 1;
+            }
+            _ => (),
+        }
+    }
+    assert!(writes >= 3 && reads >= 2, "{writes} writes and {reads} reads were seen");
+    let settings = store.settings().await.unwrap();
+    assert!(settings.iter().all(|setting| setting.risk.is_none()), "{settings:?}");
+    target.remove().await;
 }

@@ -200,6 +200,25 @@ pub async fn old_tombstones_are_pruned(target: &Target) {
     assert_eq!(target.lookup(&target.things, "new").await, Lookup::Deleted(Version(2)));
 }
 
+/// How a database commits, as it says itself. An embedded one is ours: a commit that was answered is on the disk.
+pub async fn the_settings_of_commits_are_told(target: &Target) {
+    target.one(create(&target.things, "k", titled("x"))).await.unwrap();
+    let settings = target.store.settings().await.unwrap();
+    let value = |name: &str| settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str());
+    match &target.place {
+        Place::File(_) => {
+            assert_eq!((value("synchronous"), value("journal_mode")), (Some("FULL"), Some("wal")));
+            assert!(settings.iter().all(|setting| setting.risk.is_none()), "{settings:?}");
+        }
+        Place::Mysql { .. } => {
+            let flush = value("innodb_flush_log_at_trx_commit").unwrap();
+            assert!(["0", "1", "2", "3"].contains(&flush), "{settings:?}");
+            assert_eq!(value("sync_binlog").is_some(), value("log_bin") == Some("ON"), "{settings:?}");
+        }
+        Place::Mongo { .. } => panic!("not SQL"),
+    }
+}
+
 pub async fn many_processes_prepare_at_once(target: &Target) {
     let payments = Arc::new(Collection {
         pool: "payments".to_owned(),

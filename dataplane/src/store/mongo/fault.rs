@@ -89,6 +89,9 @@ pub fn of_driver(error: &Error, writes: bool) -> Fault {
 fn of_code(code: i32, message: &str, writes: bool) -> Fault {
     match code {
         11000 | 11001 => Fault::Taken(index_of(message).to_owned()),
+        // out of disk space, writes blocked for want of it
+        14031 | 371 => full(code),
+        _ if message.contains("No space left on device") || message.contains("disk is full") => full(code),
         // shutting down or stepping down in the middle of it
         91 | 189 | 11600 | 11602 => lost(format!("MongoDB answers with error {code}"), writes),
         13 => {
@@ -108,6 +111,10 @@ fn of_code(code: i32, message: &str, writes: bool) -> Fault {
     }
 }
 
+fn full(code: i32) -> Fault {
+    Fault::Store(StoreError::Full(format!("the disk of MongoDB is full (error {code})")))
+}
+
 /// The index in `… index: email_unique dup key: { email: "x" }`.
 fn index_of(message: &str) -> &str {
     let (_, rest) = message.split_once("index: ").unwrap_or_default();
@@ -118,6 +125,12 @@ fn index_of(message: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let full = [of_code(14031, "OutOfDiskSpace", true), of_code(8, "Error writing: No space left on device", true)];
+        assert!(full.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Full(_)))), "{full:?}");
+    }
 
     #[test]
     fn the_index_of_a_duplicate_is_found_before_a_hostile_value() {

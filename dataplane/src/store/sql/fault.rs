@@ -75,6 +75,9 @@ fn of_mysql(number: u16, message: &str) -> Fault {
         },
         // lock wait timeout, deadlock, a snapshot that is too old
         1205 | 1213 | 1020 => Fault::Conflict(format!("the database gave up waiting for a lock (error {number})")),
+        // the disk, the tablespace or the place for temporary files is full; 28 is the operating system's word for it
+        1021 | 1114 | 1878 | 3675 => full(number),
+        3 | 20 | 1026 | 1030 if message.contains("28") => full(number),
         1051 | 1146 | 1932 => {
             let table = quoted(message).map(|name| format!(" {}", name.rsplit('.').next().unwrap_or(name)));
             unprepared(PoolReason::TableMissing, format!("the database has no table{}", table.unwrap_or_default()))
@@ -105,6 +108,10 @@ fn of_mysql(number: u16, message: &str) -> Fault {
     }
 }
 
+fn full(number: u16) -> Fault {
+    Fault::Store(StoreError::Full(format!("the disk of the database is full (error {number})")))
+}
+
 fn unprepared(reason: PoolReason, message: String) -> Fault {
     Fault::Store(StoreError::Unprepared(PoolFault::new(reason, message)))
 }
@@ -133,6 +140,7 @@ fn of_sqlite(code: i32, message: &str) -> Fault {
     }
     match (code & 0xff, code) {
         (_, 2067 | 1555 | 2579) => Fault::Taken(message.rsplit(": ").next().unwrap_or_default().to_owned()),
+        (13, _) => Fault::Store(StoreError::Full("the disk of the database file is full".to_owned())),
         // busy, locked
         (5 | 6, _) => Fault::Conflict("the database file is locked by another process".to_owned()),
         (11 | 26, _) => Fault::Store(StoreError::Corrupt(format!("the database file is damaged: {message}"))),
@@ -140,7 +148,7 @@ fn of_sqlite(code: i32, message: &str) -> Fault {
         (1 | 18 | 19 | 20 | 21 | 25, _) => {
             Fault::Store(StoreError::Unsupported(format!("the database refuses: {message}")))
         }
-        // no permission, input or output, full, cannot open, read-only
+        // no permission, input or output, cannot open, read-only
         _ => Fault::Lost(format!("the database file cannot be used: {message} (error {code})")),
     }
 }
@@ -155,6 +163,22 @@ mod tests {
         assert!(matches!(of_mysql(1062, message), Fault::Taken(index) if index == "users.users_email"));
         let message = "UNIQUE constraint failed: users.email";
         assert!(matches!(of_sqlite(2067, message), Fault::Taken(index) if index == "users.email"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_is_no_lost_connection() {
+        let full = [
+            of_mysql(1021, "Disk full (/var/lib/mysql); waiting for someone to free some space..."),
+            of_mysql(1114, "The table 'users' is full"),
+            of_mysql(3, "Error writing file './binlog.000002' (OS errno 28 - No space left on device)"),
+            of_mysql(1026, "Error writing file './binlog.000002' (errno: 28 \"No space left on device\")"),
+            of_mysql(1030, "Got error 28 - 'No space left on device' from storage engine"),
+            of_sqlite(13, "database or disk is full"),
+        ];
+        for fault in full {
+            assert!(matches!(fault, Fault::Store(StoreError::Full(_))), "{fault:?}");
+        }
+        assert!(matches!(of_mysql(1030, "Got error 168 from storage engine"), Fault::Lost(_)));
     }
 
     #[test]

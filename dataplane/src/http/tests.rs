@@ -227,8 +227,9 @@ impl Server {
                 Pool { entity, resource: Arc::new(resource), source }
             })
             .collect();
-        let of =
-            |name| pools.iter().find(|pool| pool.resource.pool() == name).map(|pool| pool.resource.records.clone());
+        let of = |name: &str| {
+            pools.iter().find(|pool| pool.resource.pool() == name).map(|pool| pool.resource.records.clone())
+        };
         if let Some(payments) = of("payments") {
             let schema = payments.collection().schema.clone();
             payments.keep(Arc::new(PaymentKeeper { payments: schema, orders: of("orders") }));

@@ -11,6 +11,7 @@ use self::support::{Mood, Shop, settings};
 use super::*;
 use crate::{
     domain::{
+        audit::AuditQuery,
         change::Origin,
         progress::Ending,
         stock::{self, Held},
@@ -438,6 +439,25 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
     let none = super::super::precondition::Precondition::None;
     shop.parts.orders.delete(&order, &none, &Origin::of("test")).await.unwrap();
     assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_calls_off_and_who_drops_is_in_the_audit() {
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 1)]).await;
+    shop.drive_to(&order, Stage::Payments).await;
+    let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
+    shop.parts.letters.give_up(&letter.key, "eve").await.unwrap();
+    shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
+    let query = |entity: &str| AuditQuery { entities: vec![entity.to_owned()], limit: 100, ..AuditQuery::default() };
+    let entries = shop.parts.orders.audit(&query("order")).await.unwrap();
+    assert!(entries.iter().any(|entry| entry.actor == "ann" && entry.action == "updated"), "{entries:?}");
+    let entries = shop.parts.letters.records().audit(&query("dead_letter")).await.unwrap();
+    let by_eve: Vec<_> = entries.iter().filter(|entry| entry.actor == "eve").collect();
+    let actions: Vec<&str> = by_eve.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["updated", "deleted"], "{entries:?}");
+    assert!(by_eve[0].after.as_ref().unwrap().get().contains(r#""outcome":"dropped""#), "{entries:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -223,6 +224,10 @@ impl RecordStore for ConfinedStore {
 
     async fn prune(&self) -> Result<u64, StoreError> {
         self.store.prune().await
+    }
+
+    async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.store.prune_audit(retention).await
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {

@@ -29,3 +29,4 @@ pub mod strict;
 pub mod template;
 pub mod user;
 pub mod value;
+pub mod wide;

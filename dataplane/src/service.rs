@@ -11,6 +11,7 @@ pub mod failure;
 pub mod ingest;
 pub mod list;
 pub mod notify;
+pub mod oddities;
 pub mod orders;
 pub mod pages;
 pub mod payment;

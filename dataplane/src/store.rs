@@ -31,6 +31,7 @@ mod check;
 #[cfg(test)]
 mod conformance;
 mod leases;
+mod odd;
 mod pattern;
 mod sealing;
 

@@ -197,8 +197,9 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
         ready.message.push_str("; read-only: its source declares no version column");
     }
     let sum = figures::pool(shares.iter().flat_map(|share| &share.reports), &name);
+    let conditions = std::iter::once(ready).chain(sum.as_ref().and_then(unreadable)).collect();
     PoolStatus {
-        conditions: settle(vec![ready], &former.conditions, pool.meta().generation, now),
+        conditions: settle(conditions, &former.conditions, pool.meta().generation, now),
         observed_generation: pool.meta().generation,
         entities: sum.as_ref().map(|sum| figures::count(sum.entities)),
         distinct: sum.as_ref().map(|sum| figures::count(sum.distinct)),
@@ -209,6 +210,19 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
         backlog: sum.as_ref().and_then(|sum| sum.backlog.map(figures::count)),
         staleness: sum.as_ref().and_then(PoolSum::staleness),
     }
+}
+
+/// Says that stored records cannot be read, and names one; nothing where no pod knows of any.
+fn unreadable(sum: &PoolSum) -> Option<Draft> {
+    let count = (sum.unreadable > 0).then_some(sum.unreadable)?;
+    let example = sum.unreadable_example.as_ref().map_or(String::new(), |one| {
+        format!(", such as {} of {:?}", one.field, one.key.as_deref().unwrap_or("a record without a key"))
+    });
+    let message = format!(
+        "{count} stored records hold what has no exact meaning in their fields{example}: \
+         lists name them, and replacing or deleting one mends it"
+    );
+    Some(Draft::new("UnreadableRecords", Holds::Yes, "NoExactMeaning", message))
 }
 
 fn tier_status(tier: &CacheTier, shares: &[Arc<Share>], former: &TierStatus, now: Timestamp) -> TierStatus {
@@ -351,6 +365,28 @@ mod tests {
     fn status_with(shares: Vec<Share>) -> PoolStatus {
         let shares: Vec<Arc<Share>> = shares.into_iter().map(Arc::new).collect();
         pool_status(&observed().pools[0], &shares, &PoolStatus::default(), now())
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_a_condition_of_the_pool_until_they_are_mended() {
+        let report = |count: u64| -> PodReport {
+            let text = format!(
+                r#"{{"pools":[{{"name":"{}","unreadable":{count},"unreadableExample":{{"key":"k1","field":"price"}}}}]}}"#,
+                observed().pools[0].name_any()
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let status = status_with(vec![Share { reports: vec![report(2), report(3)], ..share(true) }]);
+        let odd = find(&status.conditions, "UnreadableRecords").unwrap();
+        assert_eq!((odd.status.as_str(), odd.reason.as_str()), ("True", "NoExactMeaning"));
+        assert!(
+            odd.message.starts_with("3 stored records") && odd.message.contains("price of \"k1\""),
+            "{}",
+            odd.message
+        );
+        assert_eq!(says(&status).0, "True/Serving", "what can be read is served");
+        let mended = status_with(vec![Share { reports: vec![report(0)], ..share(true) }]);
+        assert!(find(&mended.conditions, "UnreadableRecords").is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
-    domain::event::Backlog,
+    domain::{event::Backlog, strict},
     events::relay::RelayMeter,
     http::{
         health::{Condition, Unavailable},
@@ -72,6 +72,7 @@ struct Gauges {
     policy_hit_ratio: GaugeVec,
     staleness: Vec<(&'static str, IntGaugeVec)>,
     write_behind: Vec<(&'static str, IntGaugeVec)>,
+    unreadable: IntGaugeVec,
     backlog: IntGaugeVec,
     oldest_ms: IntGaugeVec,
     published: IntGaugeVec,
@@ -122,6 +123,8 @@ impl Figures {
             for field in pool.resource.records.inexact_columns() {
                 self.gauges.inexact.with_label_values(&[&*pool.name, field]).set(1);
             }
+            let unreadable = pool.resource.records.oddities().count();
+            self.gauges.unreadable.with_label_values(&[&pool.name]).set(unreadable.cast_signed());
         }
         for (name, pool) in self.factory.pools() {
             self.gauges.set_staleness(name, &pool.audit.seen());
@@ -228,6 +231,7 @@ impl Figures {
                 json!({ "name": name, "hits": figures.hits, "misses": figures.misses, "entries": figures.entries })
             })
             .collect();
+        let oddities = pool.resource.records.oddities();
         json!({
             "name": pool.name,
             "entities": memory.entities,
@@ -241,6 +245,10 @@ impl Figures {
             "stalenessMs": outbox.map_or(0, |outbox| outbox.oldest_ms).max(staleness.last_ms),
             "stalenessBoundMs": staleness.bound_ms,
             "unavailable": (self.unavailable)().get(&pool.name),
+            "unreadable": oddities.count(),
+            "unreadableExample": oddities.example().map(|named| {
+                json!({ "key": named.key.map(|key| strict::shorten(&key)), "field": named.field })
+            }),
             "warmUp": managed.map(FactoryPool::warmed),
             "inexactNumbers": pool.resource.records.inexact_columns(),
             "tiers": tiers,
@@ -304,6 +312,11 @@ impl Gauges {
                 )?,
                 pool("flyweight_write_behind_conflicts_total", "Versions that the store knew better.")?,
             ],
+            unreadable: family(
+                "flyweight_unreadable_records",
+                "Stored records that are known here to hold something without an exact meaning.",
+                &["pool"],
+            )?,
             backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,

@@ -62,7 +62,7 @@ return 1
 ";
 
 /// What the key of a lease ends in: no record's key can.
-const LEASE: &str = "!lease";
+const LEASE: &str = "\0lease";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// Writes a mark unless somebody wrote another since it was read.

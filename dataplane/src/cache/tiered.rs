@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     domain::{
-        record::{Key, Lookup, Version},
+        record::{Key, Lookup, Unreadable, Version},
         schema::Schema,
         seal::Sealer,
     },
@@ -127,6 +127,9 @@ pub enum ReadError {
     /// The store failed.
     #[error("the store did not answer: {0}")]
     Load(LoadError),
+    /// The record is there, but cannot be read. No tier keeps that.
+    #[error("{0}")]
+    Unreadable(Arc<Unreadable>),
     /// The store did not answer in time.
     #[error("the store did not answer in time")]
     TimedOut,

@@ -10,7 +10,7 @@ pub fn schema(pool: &str, key: &str, version: Option<&str>, specs: &[FieldSpec])
     let reserved =
         |name: &str| name == key || Some(name) == version || ["version", "created_at", "updated_at"].contains(&name);
     let fields = specs.iter().filter(|spec| !reserved(&spec.name)).map(field).collect();
-    Schema { key: key.to_owned(), ..Schema::new(pool, pool, fields) }
+    Schema { key: key.to_owned(), any_key: true, ..Schema::new(pool, pool, fields) }
 }
 
 fn field(spec: &FieldSpec) -> Field {

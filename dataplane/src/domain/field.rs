@@ -27,11 +27,18 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
         }
         Kind::Int { min, max } => {
             let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
-            int_of(&text, *min, *max).map(Value::Int).map_err(fault)
+            match int_of(&text, *min, *max) {
+                Err(why) => field.kind.is_unbounded().then(|| Value::whole(&text)).flatten().ok_or_else(|| fault(why)),
+                Ok(value) => Ok(Value::Int(value)),
+            }
         }
         Kind::Decimal { min, max, scale } => {
             let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
-            let value = decimal_of(&text).map_err(fault)?;
+            let value = match decimal_of(&text) {
+                Ok(value) => value,
+                Err(why) if field.kind.is_unbounded() => return wide_of(&text).ok_or_else(|| fault(why)),
+                Err(why) => return Err(fault(why)),
+            };
             number_fault(value, *min, *max, *scale).map_or(Ok(Value::Decimal(value)), |m| Err(fault(m)))
         }
         Kind::Bool => match raw {
@@ -117,7 +124,7 @@ fn text_fault(text: &str, max: usize, form: Form, required: bool) -> Option<Stri
         Form::Email => (!is_email(text)).then(|| "must be an e-mail address".to_owned()),
         Form::Currency => (text.len() != 3 || !text.bytes().all(|byte| byte.is_ascii_uppercase()))
             .then(|| "must be a currency code of ISO 4217: three capital letters".to_owned()),
-        Form::Key => text.parse::<Key>().err(),
+        Form::Key => Key::plain_fault(text),
     }
 }
 
@@ -131,6 +138,12 @@ fn is_email(text: &str) -> bool {
         && local.chars().all(plain)
         && domain.contains('.')
         && domain.split('.').all(label)
+}
+
+/// A decimal that 28 digits do not hold. The text of a JSON number or of the same form.
+fn wide_of(text: &str) -> Option<Value> {
+    let sound = text.strip_prefix('-').unwrap_or(text).starts_with(|c: char| c.is_ascii_digit());
+    Value::exact(text).filter(|_| sound)
 }
 
 fn int_of(raw: &str, min: i64, max: i64) -> Result<i64, String> {

@@ -80,7 +80,7 @@ pub fn parse_create(schema: &Schema, body: &[u8]) -> Result<Draft, BodyError> {
     let mut key = None;
     for (name, raw) in members(body, &mut faults)? {
         match place_of(schema, &name) {
-            Place::Key => key = collect(key_of(&name, raw.get()), &mut faults),
+            Place::Key => key = collect(key_of(&name, raw.get()).and_then(|key| schema.may_create(key)), &mut faults),
             Place::Field(index) => {
                 let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
                 *slot = collect(written(field, raw.get()), &mut faults).unwrap_or(Value::Null);
@@ -227,6 +227,17 @@ impl Patch {
 }
 
 impl Schema {
+    /// A key that a new record may have. Those of the service's own entities stand in paths, events and messages as they are.
+    ///
+    /// # Errors
+    /// It is not plain, and must be.
+    pub fn may_create(&self, key: Key) -> Result<Key, FieldFault> {
+        match Key::plain_fault(key.as_str()).filter(|_| !self.any_key) {
+            Some(why) => Err(FieldFault::new(&self.key, why)),
+            None => Ok(key),
+        }
+    }
+
     /// What is wrong with a whole row: missing values, then the entity's own rules.
     pub fn faults_of(&self, row: &Row) -> Vec<FieldFault> {
         let missing = |(field, value): &(&Field, &Value)| field.required && value.is_null();

@@ -147,9 +147,9 @@ fn item(index: usize, tree: &Tree, faults: &mut Vec<FieldFault>) -> Option<Item>
         faults.push(FieldFault::new(at(name), "is not a field of an item"));
     }
     let product_id = match object.get("product_id") {
-        Some(Tree::String(text)) => match text.parse::<super::record::Key>() {
-            Ok(key) => key.to_string(),
-            Err(message) => {
+        Some(Tree::String(text)) => match super::record::Key::plain_fault(text) {
+            None => text.clone(),
+            Some(message) => {
                 faults.push(FieldFault::new(at("product_id"), message));
                 String::new()
             }

@@ -1,7 +1,7 @@
 //! Typed specifications: what to find, in which order, from where on.
 
 use super::{
-    record::{Key, Record},
+    record::{Key, Named, Record, Unreadable},
     value::Value,
 };
 
@@ -104,6 +104,8 @@ pub struct Position {
     pub values: Vec<Value>,
     /// The key.
     pub key: Key,
+    /// How many records after this one come before the place: those whose own place cannot be told, as they cannot be read.
+    pub skip: u64,
 }
 
 /// What was found.
@@ -111,6 +113,8 @@ pub struct Position {
 pub struct Page {
     /// The records, in order.
     pub records: Vec<Record>,
+    /// Those among them that cannot be read. They count as found.
+    pub unreadable: Vec<Named>,
     /// How many there are in all, where it was asked for.
     pub total: Option<u64>,
     /// Where the next page starts; none at the end.
@@ -131,6 +135,15 @@ impl Record {
 
     /// The record's place in an order.
     pub fn position(&self, order: &[(FieldRef, Direction)]) -> Position {
-        Position { values: order.iter().map(|(field, _)| self.value_of(*field)).collect(), key: self.key.clone() }
+        let values = order.iter().map(|(field, _)| self.value_of(*field)).collect();
+        Position { values, key: self.key.clone(), skip: 0 }
+    }
+}
+
+impl Unreadable {
+    /// The record's place in an order; none where a value of the order is one that cannot be read.
+    pub fn position(&self, order: &[(FieldRef, Direction)]) -> Option<Position> {
+        let known = |(field, _): &(FieldRef, Direction)| self.oddities.iter().all(|oddity| oddity.at != *field);
+        order.iter().all(known).then(|| self.rest.position(order))
     }
 }

@@ -3,11 +3,14 @@
 use std::{fmt, str::FromStr};
 
 use super::{
+    query::FieldRef,
     schema::Schema,
     value::{Timestamp, Value, write_json_text},
 };
 
-/// Identifies a record in its collection: 1 to 128 letters, digits and `. _ ~ : @ -`, the first a letter or digit.
+/// Identifies a record in its collection: any text of at most 255 bytes, the empty one too, without NUL.
+///
+/// What other programs stored has such keys. The service itself makes, and lets clients choose for its own entities, only plain ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
@@ -43,15 +46,86 @@ pub enum Lookup {
     Deleted(Version),
     /// It was never there, as far as the store remembers.
     Missing,
+    /// It is there, but something in it has no exact meaning.
+    Unreadable(Box<Unreadable>),
+}
+
+/// A stored record that cannot be read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The record as far as it can be read: null stands for each value that cannot, 0 for a version and 1970 for a time.
+    pub rest: Record,
+    /// What cannot be read, at least one.
+    pub oddities: Vec<Oddity>,
+}
+
+/// A stored value that has no exact meaning for its field. The value itself is in no answer and no log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oddity {
+    /// Which field.
+    pub at: FieldRef,
+    /// The field's name.
+    pub field: String,
+    /// What is stored there: a type, as the store calls it.
+    pub kind: String,
+    /// How many bytes it has.
+    pub length: u64,
+}
+
+/// Names a record of a list that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its key; none where the key itself is not text.
+    pub key: Option<String>,
+    /// The first field that cannot be read.
+    pub field: String,
+}
+
+impl Unreadable {
+    /// The first of what cannot be read.
+    pub fn first(&self) -> Oddity {
+        let unknown = || Oddity { at: FieldRef::Key, field: String::new(), kind: String::new(), length: 0 };
+        self.oddities.first().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Whether its version can be read.
+    pub fn has_version(&self) -> bool {
+        self.oddities.iter().all(|oddity| oddity.at != FieldRef::Version)
+    }
+
+    /// The name of the record.
+    pub fn named(&self) -> Named {
+        Named { key: Some(self.rest.key.to_string()), field: self.first().field }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Oddity { field, kind, length, .. } = self.first();
+        write!(f, "{field} of {:?} holds {kind} of {length} bytes, which has no exact meaning there", self.rest.key.0)
+    }
 }
 
 impl Key {
     /// The longest key, in bytes.
-    pub const MAX: usize = 128;
+    pub const MAX: usize = 255;
+    /// The longest plain key, in bytes.
+    pub const PLAIN_MAX: usize = 128;
 
     /// A new key that sorts by its time of making: a UUIDv7.
     pub fn generate() -> Self {
         Self(super::ids::next().to_string())
+    }
+
+    /// What keeps a text from being a plain key, which is safe in every path, topic and log as it is.
+    pub fn plain_fault(text: &str) -> Option<String> {
+        let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~:@-".contains(byte);
+        let bytes = text.as_bytes();
+        let plain = bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.len() <= Self::PLAIN_MAX
+            && bytes.iter().all(inner);
+        let why = "must be 1 to 128 letters, digits and . _ ~ : @ -, the first a letter or digit";
+        (!plain).then(|| why.to_owned())
     }
 
     /// The key as text.
@@ -72,14 +146,12 @@ impl TryFrom<String> for Key {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~:@-".contains(byte);
-        let bytes = text.as_bytes();
-        let sound =
-            bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.len() <= Self::MAX && bytes.iter().all(inner);
-        if sound {
-            Ok(Self(text))
-        } else {
-            Err("must be 1 to 128 letters, digits and . _ ~ : @ -, the first a letter or digit".to_owned())
+        if text.len() > Self::MAX {
+            return Err("must have at most 255 bytes".to_owned());
+        }
+        match text.contains('\0') {
+            true => Err("holds a NUL character".to_owned()),
+            false => Ok(Self(text)),
         }
     }
 }
@@ -151,12 +223,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_safe_in_paths_topics_and_redis() {
-        for good in ["1", "sku-42", "a.b_c~d:e@f", &Key::generate().to_string()] {
+    fn keys_are_any_text_of_255_bytes() {
+        for good in
+            ["", " ", "k050 b", "Zürich", "AB/12", "_under", "a,b", "100%", "\"", "a\nb", "a ", &"a".repeat(255)]
+        {
             assert!(good.parse::<Key>().is_ok(), "{good}");
         }
-        for bad in ["", " ", "-a", "a b", "a/b", "a\0", "é", "{x}", &"a".repeat(129)] {
+        for bad in ["a\0", &"a".repeat(256), &"é".repeat(128)] {
             assert!(bad.parse::<Key>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_keys_are_safe_in_paths_topics_and_redis() {
+        for good in ["1", "sku-42", "a.b_c~d:e@f", Key::generate().as_str()] {
+            assert_eq!(Key::plain_fault(good), None, "{good}");
+        }
+        for bad in ["", " ", "-a", "a b", "a/b", "a\0", "é", "{x}", &"a".repeat(129)] {
+            assert!(Key::plain_fault(bad).is_some(), "{bad}");
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Schema {
     pub key: String,
     /// The fields, without key, version and times.
     pub fields: Vec<Field>,
+    /// Whether a new record may have any key; else only a plain one.
+    pub any_key: bool,
     /// What single fields cannot say: rules over the whole record. Each fault names a field.
     pub rules: fn(&Schema, &Row) -> Vec<FieldFault>,
     /// Sets what the server computes from the other fields of a valid record, such as an order's total.
@@ -143,6 +145,7 @@ impl Schema {
             collection: collection.to_owned(),
             key: "id".to_owned(),
             fields,
+            any_key: false,
             rules: |_, _| Vec::new(),
             derive: |_, _| (),
         }
@@ -226,7 +229,16 @@ impl Kind {
 
     /// The key of another record.
     pub fn key() -> Self {
-        Self::Text { max: Key::MAX, form: Form::Key }
+        Self::Text { max: Key::PLAIN_MAX, form: Form::Key }
+    }
+
+    /// Whether it takes every exact number: of 64 bits with a sign or without, or of 65 digits. Declared fields do.
+    pub fn is_unbounded(&self) -> bool {
+        match self {
+            Self::Int { min, max } => (*min, *max) == (i64::MIN, i64::MAX),
+            Self::Decimal { min, max, .. } => (*min, *max) == (Decimal::MIN, Decimal::MAX),
+            Self::Text { .. } | Self::Bool | Self::Json { .. } | Self::Time | Self::Choice(_) => false,
+        }
     }
 
     /// A currency code of ISO 4217.
@@ -328,7 +340,7 @@ impl Field {
     /// Appends a value of the field as answers, events and audit show it.
     pub fn write_json(&self, value: &Value, out: &mut String) {
         match (self.json, value) {
-            (JsonForm::String, Value::Int(_) | Value::Decimal(_)) => {
+            (JsonForm::String, Value::Int(_) | Value::Decimal(_) | Value::Wide(_)) => {
                 out.push('"');
                 value.write_json(out);
                 out.push('"');
@@ -339,8 +351,11 @@ impl Field {
 
     /// Whether a value goes out as a number that a double does not hold: one beyond 2^53 - 1.
     pub fn is_beyond_doubles(&self, value: &Value) -> bool {
-        let Value::Int(number) = value else { return false };
-        self.json == JsonForm::Number && number.unsigned_abs() > DOUBLE_MAX as u64
+        let beyond = match value {
+            Value::Int(number) => number.unsigned_abs() > DOUBLE_MAX as u64,
+            value => matches!(value, Value::Wide(_)),
+        };
+        beyond && self.json == JsonForm::Number
     }
 }
 

@@ -5,6 +5,8 @@ use std::{cmp::Ordering, fmt, str::FromStr};
 use rust_decimal::Decimal;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
+use super::wide::Wide;
+
 /// One value of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
@@ -16,6 +18,8 @@ pub enum Value {
     Int(i64),
     /// An exact decimal number.
     Decimal(Decimal),
+    /// An exact number that neither of the two holds: an unsigned one beyond 2^63, a decimal of more than 28 digits.
+    Wide(Wide),
     /// Text.
     Text(String),
     /// A point in time.
@@ -41,9 +45,46 @@ impl Value {
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => _ = write!(out, "{value}"),
             Self::Decimal(value) => _ = write!(out, "{value}"),
+            Self::Wide(value) => _ = write!(out, "{value}"),
             Self::Text(value) => write_json_text(value, out),
             Self::Time(value) => _ = write!(out, "\"{value}\""),
             Self::Json(value) => out.push_str(value.as_str()),
+        }
+    }
+
+    /// The whole number of a text: of 64 bits, with a sign or without.
+    pub fn whole(text: &str) -> Option<Self> {
+        if let Ok(narrow) = text.parse() {
+            return Some(Self::Int(narrow));
+        }
+        text.parse::<u64>().ok()?;
+        Wide::parse(text).map(Self::Wide)
+    }
+
+    /// Whether the number is written as this text, and not as `007` or `+7`.
+    pub fn is_written(&self, text: &str) -> bool {
+        self.written() == text
+    }
+
+    /// The value as JSON.
+    pub fn written(&self) -> String {
+        let mut out = String::new();
+        self.write_json(&mut out);
+        out
+    }
+
+    /// The exact decimal number of a text, of at most 65 digits.
+    pub fn exact(text: &str) -> Option<Self> {
+        let wide = Wide::parse(text)?;
+        Some(wide.narrow().map_or(Self::Wide(wide), Self::Decimal))
+    }
+
+    fn as_wide(&self) -> Option<Wide> {
+        match self {
+            Self::Int(value) => Some((*value).into()),
+            Self::Decimal(value) => Some((*value).into()),
+            Self::Wide(value) => Some(value.clone()),
+            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Time(_) | Self::Json(_) => None,
         }
     }
 
@@ -72,7 +113,10 @@ impl Value {
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::Time(a), Self::Time(b)) => a.cmp(b),
             (Self::Json(a), Self::Json(b)) => a.cmp(b),
-            (a, b) => a.rank().cmp(&b.rank()),
+            (a, b) => match (a.as_wide(), b.as_wide()) {
+                (Some(a), Some(b)) => a.compare(&b),
+                _ => a.rank().cmp(&b.rank()),
+            },
         }
     }
 
@@ -81,7 +125,7 @@ impl Value {
             Self::Null => 0,
             Self::Bool(_) => 1,
             Self::Int(_) => 2,
-            Self::Decimal(_) => 3,
+            Self::Decimal(_) | Self::Wide(_) => 3,
             Self::Text(_) => 4,
             Self::Time(_) => 5,
             Self::Json(_) => 6,
@@ -90,6 +134,11 @@ impl Value {
 }
 
 impl Timestamp {
+    /// A time that can be written with a year of four digits.
+    pub fn checked(ms: i64) -> Option<Self> {
+        (-62_167_219_200_000..253_402_300_800_000).contains(&ms).then_some(Self(ms))
+    }
+
     /// The system clock's time, to the millisecond.
     pub fn now() -> Self {
         Self((OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -123,8 +124,11 @@ pub fn value(kind: &Kind, raw: &str) -> Option<Value> {
     }
     match kind {
         Kind::Text { .. } | Kind::Choice(_) => text(raw).map(Value::Text),
-        Kind::Int { .. } => bare(raw).parse().ok().map(Value::Int),
-        Kind::Decimal { .. } => bare(raw).parse().ok().map(Value::Decimal),
+        Kind::Int { .. } => Value::whole(bare(raw)),
+        Kind::Decimal { .. } => {
+            let text = bare(raw);
+            Decimal::from_str_exact(text).ok().map(Value::Decimal).or_else(|| Value::exact(text))
+        }
         Kind::Bool => raw.parse().ok().map(Value::Bool),
         Kind::Json { .. } => Json::parse(raw).ok().map(Value::Json),
         Kind::Time => time(raw).map(Value::Time),

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::domain::value::Timestamp;
+use crate::domain::value::{Timestamp, write_json_text};
 
 const DAY_MS: i64 = 86_400_000;
 /// 0000-01-01T00:00:00Z and 10000-01-01T00:00:00Z: between them a year has four digits.
@@ -79,6 +79,17 @@ pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 pub fn write_uuid(bytes: [u8; 16], out: &mut Vec<u8>) {
     let mut buffer = Uuid::encode_buffer();
     out.extend_from_slice(Uuid::from_bytes(bytes).as_hyphenated().encode_lower(&mut buffer).as_bytes());
+}
+
+/// Appends text as it stands between the quotes of a JSON string.
+pub fn write_inner(text: &str, out: &mut Vec<u8>) {
+    let plain = |byte: &u8| !byte.is_ascii_control() && !b"\"\\".contains(byte);
+    if text.as_bytes().iter().all(plain) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    let mut quoted = String::with_capacity(text.len() + 8);
+    write_json_text(text, &mut quoted);
+    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
 }
 
 /// The text that stands between the quotes of a JSON string.

@@ -24,7 +24,7 @@ pub struct Packer {
 }
 
 const MARK: usize = 5;
-const FORM: u8 = 2;
+const FORM: u8 = 3;
 
 impl Packer {
     /// The packer of a schema.

@@ -14,6 +14,7 @@ use crate::domain::{
     record::{Key, Record, Row, Version},
     schema::{JsonForm, Kind, Schema},
     value::{Json, Timestamp, Value, write_json_text},
+    wide::Wide,
 };
 
 /// A schema with one split of its fields. What is packed by a shape is read by an equal shape only.
@@ -41,8 +42,14 @@ struct OwnField {
 #[derive(Clone, Debug)]
 enum Packing {
     Bool,
-    Int { signed: bool },
-    Decimal { signed: bool },
+    Int {
+        signed: bool,
+    },
+    /// A number of 64 bits with a sign or without: 0 and the number, or a mark, the length of its text, and the text.
+    Whole,
+    Decimal {
+        signed: bool,
+    },
     Text,
     Choice(&'static [&'static str]),
     Json,
@@ -53,6 +60,10 @@ enum Packing {
 const EPOCH_MS: i64 = 1_577_836_800_000;
 /// Marks a decimal number of more than 64 bits, beside its scale.
 const WIDE: u64 = 32;
+/// Stands for a decimal number that is kept as text; its length follows.
+const TEXT: u64 = 64;
+/// The same of a whole number.
+const WHOLE_TEXT: u64 = 1;
 /// The tags of version and times.
 const HEAD_TAGS: usize = 3;
 
@@ -147,7 +158,7 @@ impl Shape {
         let mut reader = TagReader::new(packed, self.tags);
         let (version, created_at, updated_at) = read_head(&mut reader)?;
         out.extend_from_slice(&self.head);
-        out.extend_from_slice(key.as_bytes());
+        json::write_inner(key, out);
         out.extend_from_slice(b"\",\"version\":");
         json::write_u64(version, out);
         out.extend_from_slice(b",\"created_at\":\"");
@@ -189,6 +200,7 @@ impl OwnField {
         lead.push(':');
         let packing = match &field.kind {
             Kind::Bool => Packing::Bool,
+            kind @ Kind::Int { .. } if kind.is_unbounded() => Packing::Whole,
             Kind::Int { min, .. } => Packing::Int { signed: *min < 0 },
             Kind::Decimal { min, .. } => Packing::Decimal { signed: min.is_sign_negative() },
             Kind::Text { .. } => Packing::Text,
@@ -196,7 +208,8 @@ impl OwnField {
             Kind::Json { .. } => Packing::Json,
             Kind::Time => Packing::Time,
         };
-        let quoted = field.json == JsonForm::String && matches!(packing, Packing::Int { .. } | Packing::Decimal { .. });
+        let is_number = matches!(packing, Packing::Int { .. } | Packing::Whole | Packing::Decimal { .. });
+        let quoted = field.json == JsonForm::String && is_number;
         Self { index, lead: lead.into_bytes(), packing, quoted }
     }
 
@@ -218,9 +231,14 @@ impl OwnField {
 impl Packing {
     fn tags(&self) -> usize {
         match self {
-            Self::Decimal { .. } => 2,
+            Self::Decimal { .. } | Self::Whole => 2,
             _ => 1,
         }
+    }
+
+    /// What stands before a number that is kept as text.
+    fn text_mark(&self) -> u64 {
+        if matches!(self, Self::Whole) { WHOLE_TEXT } else { TEXT }
     }
 
     /// Writes a value; false where it is not of this kind.
@@ -230,7 +248,13 @@ impl Packing {
             (Self::Bool, Value::Bool(value)) => writer.number(u64::from(*value)),
             (Self::Int { signed: true }, Value::Int(value)) => writer.number(zigzag(*value)),
             (Self::Int { signed: false }, Value::Int(value)) => writer.number(*value as u64),
+            (Self::Whole, Value::Int(value)) => {
+                writer.number(0);
+                writer.number(zigzag(*value));
+            }
+            (Self::Whole, Value::Wide(value)) => pack_wide(WHOLE_TEXT, value, writer),
             (Self::Decimal { signed }, Value::Decimal(value)) => pack_decimal(*value, *signed, writer),
+            (Self::Decimal { .. }, Value::Wide(value)) => pack_wide(TEXT, value, writer),
             (Self::Text, Value::Text(text)) => pack_text(text, writer),
             (Self::Choice(words), Value::Text(text)) => match words.iter().position(|word| word == text) {
                 Some(index) => writer.number(index as u64),
@@ -255,6 +279,11 @@ impl Packing {
         match self {
             Self::Bool => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
             Self::Int { signed } => json::write_i64(read_int(number, *signed), out),
+            Self::Whole if number == 0 => json::write_i64(unzigzag(reader.number()??), out),
+            Self::Whole | Self::Decimal { .. } if number == self.text_mark() => {
+                out.extend_from_slice(read_wide(reader)?);
+            }
+            Self::Whole => return None,
             Self::Decimal { signed } => {
                 let (mantissa, scale) = read_decimal(number, *signed, reader)?;
                 json::write_decimal(mantissa, scale, out);
@@ -291,6 +320,11 @@ impl Packing {
         Some(match self {
             Self::Bool => Value::Bool(number != 0),
             Self::Int { signed } => Value::Int(read_int(number, *signed)),
+            Self::Whole if number == 0 => Value::Int(unzigzag(reader.number()??)),
+            Self::Whole | Self::Decimal { .. } if number == self.text_mark() => {
+                Value::Wide(Wide::parse(str::from_utf8(read_wide(reader)?).ok()?)?)
+            }
+            Self::Whole => return None,
             Self::Decimal { signed } => {
                 let (mantissa, scale) = read_decimal(number, *signed, reader)?;
                 Value::Decimal(Decimal::try_from_i128_with_scale(mantissa, scale).ok()?)
@@ -336,6 +370,18 @@ fn pack_decimal(value: Decimal, signed: bool, writer: &mut TagWriter<'_>) {
             writer.raw(&mantissa.to_le_bytes());
         }
     }
+}
+
+fn pack_wide(mark: u64, value: &Wide, writer: &mut TagWriter<'_>) {
+    let text = value.to_string();
+    writer.number(mark);
+    writer.number(text.len() as u64);
+    writer.raw(text.as_bytes());
+}
+
+fn read_wide<'a>(reader: &mut TagReader<'a>) -> Option<&'a [u8]> {
+    let length = usize::try_from(reader.number()??).ok()?;
+    reader.raw(length)
 }
 
 fn read_decimal(scale: u64, signed: bool, reader: &mut TagReader<'_>) -> Option<(i128, u32)> {

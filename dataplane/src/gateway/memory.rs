@@ -54,7 +54,9 @@ impl ConnectionMemory {
         let Some(version) = answer.get(header::ETAG).and_then(version_of) else { return };
         let elsewhere = answer.get(header::LOCATION).or_else(|| answer.get(header::CONTENT_LOCATION));
         match elsewhere.and_then(|location| location.to_str().ok()) {
-            Some(location) => self.keep(place(location), version),
+            Some(location) => {
+                self.keep(location.parse::<Uri>().map_or_else(|_| place(location), |uri| place_of(&uri)), version)
+            }
             None => self.keep(place_of(uri), version),
         }
     }

@@ -5,7 +5,10 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
 use crate::{
-    domain::{record::Version, schema::FieldFault},
+    domain::{
+        record::{Oddity, Unreadable, Version},
+        schema::FieldFault,
+    },
     service::error::ServiceError,
     store::confined::PoolFault,
 };
@@ -26,6 +29,7 @@ pub struct Problem {
     errors: Vec<FieldFault>,
     retry_after_s: Option<u32>,
     cause: Cause,
+    unreadable: Option<Box<Shown>>,
 }
 
 /// What a status of the class 5xx is counted as.
@@ -39,6 +43,20 @@ pub enum Cause {
     Demand,
 }
 
+/// What of a record cannot be read. Its value is shown nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Shown {
+    key: String,
+    field: String,
+    /// What is stored there, as the store calls it.
+    stored_type: String,
+    /// Its bytes.
+    length: u64,
+    /// The record's version, by which a PUT or DELETE may ask for it; none where it cannot be read either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -48,6 +66,8 @@ struct Body<'a> {
     instance: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Fault<'a>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    unreadable: Option<&'a Shown>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +87,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after_s: None,
             cause: Cause::Failure,
+            unreadable: None,
         }
     }
 
@@ -161,6 +182,7 @@ impl Problem {
             detail: &self.detail,
             instance: path,
             errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
+            unreadable: self.unreadable.as_deref(),
         }
     }
 
@@ -239,6 +261,7 @@ impl From<ServiceError> for Problem {
                 "The outcome is not known",
                 "the store did not confirm in time: the change may or may not have happened",
             ),
+            ServiceError::Unreadable(unreadable) => Self::unreadable(&unreadable),
             ServiceError::Internal(_) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -250,6 +273,23 @@ impl From<ServiceError> for Problem {
 }
 
 impl Problem {
+    /// 500: a stored value has no exact meaning. Who knows the right one can put it there.
+    fn unreadable(unreadable: &Unreadable) -> Self {
+        let Oddity { field, kind, length, .. } = unreadable.first();
+        let version = unreadable.has_version().then_some(unreadable.rest.version.0);
+        let key = unreadable.rest.key.to_string();
+        let detail = format!(
+            "{field} holds a stored value of the type {kind} and {length} bytes that has no exact meaning there: \
+             replace the record (PUT) or delete it"
+        );
+        let message = format!("cannot be read: its stored type is {kind}, of {length} bytes");
+        let errors = vec![FieldFault::new(&field, message)];
+        let shown = Shown { key, field, stored_type: kind, length, version };
+        let title = "The stored record cannot be read";
+        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable-record", title, detail);
+        Self { errors, unreadable: Some(Box::new(shown)), ..problem }
+    }
+
     fn stale(current: Version) -> Self {
         let detail = match current {
             Version(0) => "the record is not there".to_owned(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use tokio::time::timeout;
 
-use super::error::Problem;
+use super::{error::Problem, params::Params};
 use crate::{
     domain::{actor, change::Origin, record::Key},
     security::caller::Caller,
@@ -84,13 +84,31 @@ impl Call {
         self.param.as_deref().ok_or_else(|| Problem::field(name, "is not UTF-8"))
     }
 
-    /// The path's parameter as a key.
+    /// The key that the path names, or the parameter `id` of a collection's path, which takes every key.
     ///
     /// # Errors
     /// It is no key.
     pub fn key(&mut self, name: &str) -> Result<Key, Problem> {
-        let text = self.param.take().ok_or_else(|| Problem::field(name, "is not UTF-8"))?;
+        let text = match self.param.take() {
+            Some(text) => text,
+            None => match Params::read(&self.uri, &["id"])?.get("id") {
+                Some(text) => text.to_owned(),
+                None => return Err(Problem::field(name, "is not UTF-8, or missing: give it in the path or as ?id=")),
+            },
+        };
         Key::try_from(text).map_err(|message| Problem::field(name, message))
+    }
+
+    /// Refuses query parameters, but for the `id` of a record that the path does not name.
+    ///
+    /// # Errors
+    /// A parameter that is not known here.
+    pub fn check_params(&self) -> Result<(), Problem> {
+        let known: &[&str] = if self.param.is_some() { &[] } else { &["id"] };
+        match self.uri.query() {
+            Some(_) => Params::read(&self.uri, known).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The whole body, of one of these media types (or of none that the client names).

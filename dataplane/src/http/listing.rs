@@ -15,14 +15,17 @@ use super::{
     resource::{Resource, json},
 };
 use crate::{
-    cache::Entry,
     domain::{
         field::value_of,
         query::{Comparison, Direction, FieldRef, Filter},
+        record::Named,
         schema::Schema,
         value::{Value, write_json_text},
     },
-    service::list::{Listing, PageRequest, list},
+    service::{
+        list::{Listing, PageRequest, list},
+        records::Many,
+    },
 };
 
 const PAGE_PARAMS: [&str; 3] = ["limit", "offset", "cursor"];
@@ -54,8 +57,11 @@ pub enum Match {
     Words,
 }
 
-/// `GET /{collection}?limit=&offset=|cursor=|ids=`
+/// `GET /{collection}?limit=&offset=|cursor=|ids=`, or one record of any key: `?id=`
 pub async fn list_all(State(resource): State<Arc<Resource>>, call: Call) -> Response {
+    if Params::names(&call.uri, "id") {
+        return resource.get(call).await;
+    }
     resource.run(Operation::List, call, |call| all(&resource, call)).await
 }
 
@@ -80,10 +86,10 @@ fn may_list(resource: &Resource, call: &Call) -> Result<(), Problem> {
 
 async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
     may_list(resource, &call)?;
-    let params = Params::read(&call.uri, &["limit", "offset", "cursor", "ids"])?;
+    let params = Params::read(&call.uri, &["limit", "offset", "cursor", "ids", "id"])?;
     if let Some(keys) = params.ids()? {
-        let entries = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
-        return Ok(json(entries_body(&entries, keys.len()).into(), StatusCode::OK));
+        let many = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
+        return Ok(json(entries_body(&many, keys.len()).into(), StatusCode::OK));
     }
     page(resource, Filter::All, Vec::new(), &params.page()?).await
 }
@@ -190,7 +196,7 @@ fn searchable(schema: &Schema, field: &str, param: &str) -> Result<usize, Proble
 }
 
 fn listing_body(schema: &Schema, listing: &Listing, limit: u32) -> String {
-    let Listing { records, total, offset, next_cursor } = listing;
+    let Listing { records, unreadable, total, offset, next_cursor } = listing;
     let mut out = String::with_capacity(256 * (records.len() + 1));
     out.push_str("{\"items\":[");
     for (index, record) in records.iter().enumerate() {
@@ -202,11 +208,29 @@ fn listing_body(schema: &Schema, listing: &Listing, limit: u32) -> String {
     let cursor = next_cursor.clone().map_or(Value::Null, Value::Text);
     out.push_str(&format!("],\"total\":{total},\"limit\":{limit},\"offset\":{offset},\"next_cursor\":"));
     cursor.write_json(&mut out);
+    write_unreadable(unreadable, &mut out);
     out.push('}');
     out
 }
 
-fn entries_body(entries: &[Entry], asked: usize) -> Vec<u8> {
+/// Appends the names of records that cannot be read; nothing where all can.
+fn write_unreadable(unreadable: &[Named], out: &mut String) {
+    if unreadable.is_empty() {
+        return;
+    }
+    out.push_str(",\"unreadable\":[");
+    for (index, Named { key, field }) in unreadable.iter().enumerate() {
+        out.push_str(if index > 0 { ",{\"key\":" } else { "{\"key\":" });
+        key.clone().map_or(Value::Null, Value::Text).write_json(out);
+        out.push_str(",\"field\":");
+        write_json_text(field, out);
+        out.push('}');
+    }
+    out.push(']');
+}
+
+fn entries_body(many: &Many, asked: usize) -> Vec<u8> {
+    let Many { entries, unreadable } = many;
     let mut out = Vec::with_capacity(entries.iter().map(|entry| entry.body_len() + 1).sum::<usize>() + 80);
     out.extend_from_slice(b"{\"items\":[");
     for (index, entry) in entries.iter().enumerate() {
@@ -217,9 +241,10 @@ fn entries_body(entries: &[Entry], asked: usize) -> Vec<u8> {
         out.extend_from_slice(&entry.shared);
         out.push(b'}');
     }
-    let total = entries.len();
-    out.extend_from_slice(
-        format!("],\"total\":{total},\"limit\":{asked},\"offset\":0,\"next_cursor\":null}}").as_bytes(),
-    );
+    let total = entries.len() + unreadable.len();
+    let mut end = format!("],\"total\":{total},\"limit\":{asked},\"offset\":0,\"next_cursor\":null");
+    write_unreadable(unreadable, &mut end);
+    end.push('}');
+    out.extend_from_slice(end.as_bytes());
     out
 }

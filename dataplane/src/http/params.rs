@@ -16,7 +16,11 @@ const SEARCH_MAX: usize = 256;
 
 /// The query parameters of a request.
 #[derive(Debug)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params {
+    found: Vec<(String, String)>,
+    /// The value of `ids` as it was sent: a comma within a key is encoded there.
+    ids: Option<String>,
+}
 
 impl Params {
     /// Reads the parameters; all must be among `known`.
@@ -24,7 +28,7 @@ impl Params {
     /// # Errors
     /// A parameter that is unknown, repeated, or no UTF-8.
     pub fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
-        let mut found: Vec<(String, String)> = Vec::new();
+        let (mut found, mut ids) = (Vec::<(String, String)>::new(), None);
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).unwrap_or_else(|| shorten(name));
@@ -38,15 +42,24 @@ impl Params {
             if found.iter().any(|(earlier, _)| *earlier == name) {
                 return Err(Problem::field(&name, "is given twice"));
             }
+            if name == "ids" {
+                ids = Some(value.to_owned());
+            }
             let value = decode(value).ok_or_else(|| Problem::field(&name, "is not UTF-8, or holds a NUL character"))?;
             found.push((name, value));
         }
-        Ok(Self(found))
+        Ok(Self { found, ids })
+    }
+
+    /// Whether a request has a parameter, whatever else it has.
+    pub fn names(uri: &Uri, wanted: &str) -> bool {
+        let name = |pair: &str| decode(pair.split_once('=').map_or(pair, |(name, _)| name));
+        uri.query().unwrap_or_default().split('&').any(|pair| name(pair).as_deref() == Some(wanted))
     }
 
     /// A parameter's value.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+        self.found.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter to search for: 1 to 256 characters.
@@ -86,19 +99,25 @@ impl Params {
         Ok(u32::try_from(limit).unwrap_or(LIMIT_MAX))
     }
 
-    /// The keys of `ids=a,b`; none where the parameter is not given.
+    /// The keys of `ids=a,b`; none where the parameter is not given. A comma that is part of a key is sent as `%2C`.
     ///
     /// # Errors
     /// A malformed key, or too many.
     pub fn ids(&self) -> Result<Option<Vec<Key>>, Problem> {
-        let Some(text) = self.get("ids") else { return Ok(None) };
-        if let Some((other, _)) = self.0.iter().find(|(name, _)| name != "ids") {
+        let Some(text) = &self.ids else { return Ok(None) };
+        if let Some((other, _)) = self.found.iter().find(|(name, _)| name != "ids") {
             return Err(Problem::field(other, "cannot be joined with ids"));
         }
         if text.split(',').take(IDS_MAX + 1).count() > IDS_MAX {
             return Err(Problem::field("ids", format!("must name at most {IDS_MAX} records")));
         }
-        let key = |text: &str| text.parse::<Key>().map_err(|message| Problem::field("ids", format!("each {message}")));
+        let key = |text: &str| {
+            let text = decode(text).unwrap_or_default();
+            if text.is_empty() {
+                return Err(Problem::field("ids", "each must be a key: the empty one is read as ?id="));
+            }
+            Key::try_from(text).map_err(|message| Problem::field("ids", format!("each {message}")))
+        };
         text.split(',').map(key).collect::<Result<_, _>>().map(Some)
     }
 
@@ -162,7 +181,9 @@ mod tests {
         let ids = |query: &str| read(query).and_then(|params| params.ids());
         assert_eq!(ids("ids=a,b").unwrap().unwrap().len(), 2);
         assert_eq!(ids("limit=1").unwrap(), None);
-        for bad in ["ids=", "ids=a,,b", "ids=a,%2F", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))] {
+        let odd = ids("ids=a%2Cb,k+1,AB%2F12,Z%C3%BCrich").unwrap().unwrap();
+        assert_eq!(odd.iter().map(Key::as_str).collect::<Vec<_>>(), ["a,b", "k 1", "AB/12", "Zürich"]);
+        for bad in ["ids=", "ids=a,,b", "ids=a,%00", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))] {
             assert!(ids(bad).is_err(), "{bad}");
         }
     }

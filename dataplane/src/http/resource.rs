@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crds::pool::{Access, PoolLimits};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::RwLock;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::sync::SemaphorePermit;
 
@@ -24,7 +25,7 @@ use crate::{
     domain::{
         change::{Idempotency, Origin},
         json::{parse_create, parse_patch, parse_replace},
-        record::Record,
+        record::{Key, Record},
     },
     security::caller::permits,
     service::{
@@ -199,7 +200,8 @@ impl Resource {
     /// # Errors
     /// 400, 401 or 403.
     pub fn may_change(&self, call: &Call) -> Result<(), Problem> {
-        self.may_write(call)?;
+        self.permits_write(call)?;
+        call.check_params()?;
         if call.headers.contains_key(IDEMPOTENCY_KEY) {
             return Err(Problem::field(
                 "Idempotency-Key",
@@ -253,7 +255,7 @@ impl Resource {
         let mut response = json(record.to_json(self.records.schema()).into(), status);
         let headers = response.headers_mut();
         headers.insert(header::ETAG, etag(record.version));
-        if let Ok(location) = HeaderValue::try_from(format!("{}/{}", self.path, record.key)) {
+        if let Ok(location) = HeaderValue::try_from(location(&self.path, &record.key)) {
             // the answer to an action on a record, such as its cancellation, says whose version the tag is (RFC 9110, section 8.7)
             let name = if status == StatusCode::CREATED { header::LOCATION } else { header::CONTENT_LOCATION };
             headers.insert(name, location);
@@ -269,10 +271,8 @@ impl Resource {
     async fn read(&self, mut call: Call) -> Result<Response, Problem> {
         let started = Instant::now();
         self.may_read(&call)?;
+        call.check_params()?;
         let key = call.key(&self.records.schema().key)?;
-        if call.uri.query().is_some() {
-            Params::read(&call.uri, &[])?;
-        }
         let served = self.records.get(&key, at_least(&call.headers)?).await.map_err(|error| self.problem(error))?;
         let tag = etag(served.entry.version);
         let mut response = if is_known(&call.headers, served.entry.version) {
@@ -385,6 +385,25 @@ pub async fn delete(State(resource): State<Arc<Resource>>, call: Call) -> Respon
     resource.run(Operation::Delete, call, |call| resource.delete(call)).await
 }
 
+/// What is kept as it is in a path's segment: RFC 3986's `pchar`.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$');
+/// The words that are routes of some collection in the place of a key: paths mean those.
+const FIXED: [&str; 10] = ["", ".", "..", "search", "batch", "user", "category", "import", "export", "history"];
+
+/// Where a record is read: by its key in the path, or as `?id=` where the path would mean something else.
+fn location(path: &str, key: &Key) -> String {
+    let encoded = utf8_percent_encode(key.as_str(), SEGMENT);
+    if FIXED.contains(&key.as_str()) { format!("{path}?id={encoded}") } else { format!("{path}/{encoded}") }
+}
+
 fn check(roles: &[String], call: &Call) -> Result<(), Problem> {
     match call.caller() {
         caller if permits(roles, caller) => Ok(()),
@@ -406,4 +425,20 @@ fn explanation(served: &Served) -> HeaderValue {
     let stale = if *stale { "; stale" } else { "" };
     let text = format!("tier={tier}; version={}; age={}ms{stale}", entry.version, age.as_millis());
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("tier=unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_leads_to_its_record() {
+        let location = |key: &str| location("/api/v1/pools/p", &key.parse().unwrap());
+        assert_eq!(location("sku-42:a@b"), "/api/v1/pools/p/sku-42:a@b");
+        assert_eq!(location("AB/12 Zürich%"), "/api/v1/pools/p/AB%2F12%20Z%C3%BCrich%25");
+        assert_eq!(location("a\nb"), "/api/v1/pools/p/a%0Ab");
+        for fixed in ["", "..", "search", "batch"] {
+            assert_eq!(location(fixed), format!("/api/v1/pools/p?id={fixed}"));
+        }
+    }
 }

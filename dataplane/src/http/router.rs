@@ -131,6 +131,8 @@ fn collection(resource: &Arc<Resource>) -> Router {
     if resource.is_writable() {
         one = one.put(resource::replace).patch(resource::patch).delete(resource::delete);
         whole = whole.post(resource::create);
+        // by ?id=, which takes every key
+        whole = whole.put(resource::replace).patch(resource::patch).delete(resource::delete);
     }
     let path = &resource.path;
     let mut routes = Router::new().route(path, whole).route(&format!("{path}/{{key}}"), one);

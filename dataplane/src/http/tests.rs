@@ -69,6 +69,7 @@ mod factory;
 mod faults;
 mod money;
 mod numbers;
+mod odd_rows;
 mod openapi;
 mod pages;
 mod paths;

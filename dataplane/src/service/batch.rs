@@ -1,6 +1,6 @@
 //! Batches: up to 1,000 operations on one collection, each by itself, or all as one unit of work.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 
@@ -178,7 +178,7 @@ fn job(records: &Records, operation: &Operation<'_>) -> Result<Job, ServiceError
             if draft.key.as_ref().is_some_and(|other| other != key) {
                 return Err(ServiceError::field(&schema.key, "must be the id of the operation, or left out"));
             }
-            draft.key = Some(key.clone());
+            draft.key = Some(schema.may_create(key.clone()).map_err(|fault| ServiceError::Invalid(vec![fault]))?);
         }
         return Ok(Job::Create(draft));
     }
@@ -256,7 +256,7 @@ impl Unit<'_> {
             Job::Create(Draft { key, values }) => {
                 let fresh_key = key.is_none();
                 let key = key.unwrap_or_else(Key::generate);
-                if matches!(self.states.get(&key), Some(Lookup::Found(_))) {
+                if matches!(self.states.get(&key), Some(Lookup::Found(_) | Lookup::Unreadable(_))) {
                     return Err(ServiceError::Exists);
                 }
                 let values = self.records.settle(values, None, self.origin).await?;
@@ -264,8 +264,12 @@ impl Unit<'_> {
                 Ok((key, Action::Create { values, fresh_key }))
             }
             Job::Update(key, asked, Replacement { echo, values }) => {
+                if let Some(change) = self.mend(&key, &asked, &values).await? {
+                    return Ok(change);
+                }
                 let current = match self.current(&key, &asked, &echo) {
                     Err(ServiceError::NotFound) if self.upserts && asked == Precondition::None => {
+                        schema.may_create(key.clone()).map_err(|fault| ServiceError::Invalid(vec![fault]))?;
                         let values = self.records.settle(values, None, self.origin).await?;
                         self.becomes(&key, Some(values.clone()));
                         return Ok((key, Action::Create { values, fresh_key: false }));
@@ -281,15 +285,40 @@ impl Unit<'_> {
                 self.replaced(key, &current, values).await
             }
             Job::Delete(key, asked) => {
-                let current = self.current(&key, &asked, &Echo::default())?;
-                self.records.may_delete(&current).await?;
-                let version = current.version;
-                let guard =
-                    if self.records.end(&key, self.origin).await? { Guard::Any } else { Guard::Exactly(version) };
+                let guard = match self.states.get(&key) {
+                    Some(Lookup::Unreadable(unreadable)) => {
+                        asked.check(unreadable.rest.version)?;
+                        self.records.may_delete(&unreadable.rest).await?;
+                        self.records.end(&key, self.origin).await?;
+                        Guard::Any
+                    }
+                    _ => {
+                        let current = self.current(&key, &asked, &Echo::default())?;
+                        self.records.may_delete(&current).await?;
+                        let ended = self.records.end(&key, self.origin).await?;
+                        if ended { Guard::Any } else { Guard::Exactly(current.version) }
+                    }
+                };
                 self.becomes(&key, None);
                 Ok((key, Action::Delete { guard }))
             }
         }
+    }
+
+    /// Replaces a record that cannot be read; none where it is none.
+    async fn mend(
+        &mut self,
+        key: &Key,
+        asked: &Precondition,
+        values: &Row,
+    ) -> Result<Option<(Key, Action)>, ServiceError> {
+        let Some(Lookup::Unreadable(unreadable)) = self.states.get(key) else { return Ok(None) };
+        asked.check(unreadable.rest.version)?;
+        let values = self.records.with_read_only(values.clone(), &unreadable.rest);
+        let values = self.records.settle(values, Some(&unreadable.rest), self.origin).await?;
+        self.records.judge(&unreadable.rest, &values).await?;
+        self.becomes(key, Some(values.clone()));
+        Ok(Some((key.clone(), Action::Replace { guard: Guard::Any, values })))
     }
 
     async fn replaced(&mut self, key: Key, current: &Record, values: Row) -> Result<(Key, Action), ServiceError> {
@@ -302,7 +331,13 @@ impl Unit<'_> {
     /// The record as it is by now, if it may be changed.
     fn current(&self, key: &Key, asked: &Precondition, echo: &Echo) -> Result<Record, ServiceError> {
         let schema = self.records.schema();
-        let Some(Lookup::Found(current)) = self.states.get(key) else { return Err(ServiceError::NotFound) };
+        let current = match self.states.get(key) {
+            Some(Lookup::Found(current)) => current,
+            Some(Lookup::Unreadable(unreadable)) => {
+                return Err(ServiceError::Unreadable(Arc::new((**unreadable).clone())));
+            }
+            Some(Lookup::Deleted(_) | Lookup::Missing) | None => return Err(ServiceError::NotFound),
+        };
         asked.check(current.version)?;
         let wrong = |fault: FieldFault| ServiceError::Invalid(vec![fault]);
         echo.check_key(schema, key).map_err(wrong)?;
@@ -316,6 +351,7 @@ impl Unit<'_> {
     fn becomes(&mut self, key: &Key, values: Option<Row>) {
         let (version, created_at) = match self.states.get(key) {
             Some(Lookup::Found(record)) => (record.version.next(), record.created_at),
+            Some(Lookup::Unreadable(unreadable)) => (unreadable.rest.version.next(), unreadable.rest.created_at),
             Some(Lookup::Deleted(version)) => (version.next(), Timestamp::now()),
             Some(Lookup::Missing) | None => (Version(1), Timestamp::now()),
         };

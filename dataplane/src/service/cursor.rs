@@ -43,7 +43,10 @@ struct Payload<'a>(String, u64, u64, #[serde(borrow)] Vec<&'a RawValue>);
 impl Cursor {
     /// The cursor as clients see it.
     pub fn encode(&self, scope: &Scope<'_>) -> String {
-        let values: Vec<Box<RawValue>> = self.position.values.iter().filter_map(raw).collect();
+        let mut values: Vec<Box<RawValue>> = self.position.values.iter().filter_map(raw).collect();
+        if self.position.skip > 0 {
+            values.extend(RawValue::from_string(self.position.skip.to_string()));
+        }
         let payload =
             Payload(self.position.key.to_string(), self.offset, self.total, values.iter().map(AsRef::as_ref).collect());
         let mut bytes = serde_json::to_vec(&payload).unwrap_or_default();
@@ -63,12 +66,14 @@ impl Cursor {
             return None;
         }
         let Payload(key, offset, total, raw_values) = serde_json::from_slice(payload).ok()?;
-        if raw_values.len() != scope.order.len() {
-            return None;
-        }
+        let skip = match raw_values.get(scope.order.len()) {
+            Some(skip) if raw_values.len() == scope.order.len() + 1 => skip.get().parse().ok()?,
+            None if raw_values.len() == scope.order.len() => 0,
+            _ => return None,
+        };
         let values: Option<Vec<Value>> =
             scope.order.iter().zip(raw_values).map(|((field, _), raw)| scope.value(*field, raw.get())).collect();
-        Some(Self { position: Position { values: values?, key: Key::try_from(key).ok()? }, offset, total })
+        Some(Self { position: Position { values: values?, key: Key::try_from(key).ok()?, skip }, offset, total })
     }
 }
 
@@ -80,12 +85,21 @@ impl Scope<'_> {
     }
 
     fn value(&self, field: FieldRef, raw: &str) -> Option<Value> {
-        let of_kind = |kind: Kind| value_of(&Field::new("cursor", kind), raw).ok();
-        match field {
-            FieldRef::Key => of_kind(Kind::key()),
-            FieldRef::Version => of_kind(Kind::Int { min: 0, max: i64::MAX }),
-            FieldRef::CreatedAt | FieldRef::UpdatedAt => of_kind(Kind::Time),
-            FieldRef::Field(index) => value_of(self.schema.fields.get(index)?, raw).ok(),
+        let text = || serde_json::from_str::<String>(raw).ok();
+        let kind = match field {
+            FieldRef::Key => return text().map(Value::Text),
+            FieldRef::Version => &Kind::Int { min: 0, max: i64::MAX },
+            FieldRef::CreatedAt | FieldRef::UpdatedAt => &Kind::Time,
+            FieldRef::Field(index) => &self.schema.fields.get(index)?.kind,
+        };
+        // what is stored may be beyond what may be sent
+        match kind {
+            _ if raw == "null" => Some(Value::Null),
+            Kind::Text { .. } | Kind::Choice(_) => text().map(Value::Text),
+            Kind::Int { .. } => Value::whole(raw),
+            Kind::Decimal { .. } => Value::exact(raw),
+            Kind::Time => text()?.parse().ok().map(Value::Time),
+            Kind::Bool | Kind::Json { .. } => value_of(&Field::new("cursor", kind.clone()), raw).ok(),
         }
     }
 }
@@ -113,7 +127,8 @@ mod tests {
                     Value::Decimal("19.9".parse().unwrap()),
                     Value::Time("2026-01-31T12:00:00.123Z".parse().unwrap()),
                 ],
-                key: "p-1".parse().unwrap(),
+                key: "p-1, \"Zürich\"".parse().unwrap(),
+                skip: 3,
             },
             offset: 50,
             total: 1_000,

@@ -180,7 +180,7 @@ impl DeadLetters {
             Some(Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(text?.to_owned())))
         });
         let filter = Filter::And(wanted.collect());
-        let start = cursor.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key }));
+        let start = cursor.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
         let query = Query { filter, order: Vec::new(), start, limit: REPLAYED_MAX, count: false };
         let page = self.records.find(&query).await?;
         let mut done = Replayed { more: page.next.is_some(), ..Replayed::default() };

@@ -1,8 +1,14 @@
 //! Why a read or a write was refused or failed: the one error of this layer. Transports map it once.
 
+use std::sync::Arc;
+
 use crate::{
     cache::tiered::ReadError,
-    domain::{json::BodyError, record::Version, schema::FieldFault},
+    domain::{
+        json::BodyError,
+        record::{Unreadable, Version},
+        schema::FieldFault,
+    },
     store::{StoreError, confined::PoolFault},
 };
 
@@ -74,6 +80,9 @@ pub enum ServiceError {
     /// The write may or may not have happened.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
+    /// The record is there, but something in it has no exact meaning: replaced or deleted, it is mended.
+    #[error("{0}")]
+    Unreadable(Arc<Unreadable>),
     /// What is stored is not as declared, or this program has a defect.
     #[error("{0}")]
     Internal(String),
@@ -121,6 +130,7 @@ impl From<ReadError> for ServiceError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotYet { required, found } => Self::NotYet { wanted: required, current: found },
+            ReadError::Unreadable(unreadable) => Self::Unreadable(unreadable),
             ReadError::TimedOut => Self::Timeout,
             ReadError::Lost => Self::Internal("a load ended without an answer".to_owned()),
             ReadError::Load(error) => match error.downcast_ref::<StoreError>() {

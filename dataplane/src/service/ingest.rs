@@ -183,6 +183,8 @@ impl Ingestor {
                     },
                     None => self.count(&self.meter.outdated, 1),
                 },
+                // the others of this batch go on; whoever mends the record lets its event be replayed
+                Lookup::Unreadable(unreadable) => self.reject(event, unreadable.to_string()).await?,
                 Lookup::Deleted(_) | Lookup::Missing => {
                     self.reject(event, format!("there is no product {key}")).await?
                 }

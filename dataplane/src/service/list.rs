@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::{
     query::{Direction, FieldRef, Filter, Query, Start},
-    record::Record,
+    record::{Named, Record},
 };
 
 /// The most records of one page.
@@ -40,6 +40,8 @@ pub enum From {
 pub struct Listing {
     /// The records, in order.
     pub records: Vec<Record>,
+    /// Those among them that cannot be read.
+    pub unreadable: Vec<Named>,
     /// How many there are in all; by cursor, how many there were when the first page was read.
     pub total: u64,
     /// How many come before this page.
@@ -71,7 +73,8 @@ pub async fn list(
         Query { filter: filter.clone(), order: order.clone(), start, limit: page.limit, count: known_total.is_none() };
     let found = records.find(&query).await?;
     let total = known_total.or(found.total).unwrap_or_default();
-    let before_next = offset + found.records.len() as u64;
+    let before_next = offset + (found.records.len() + found.unreadable.len()) as u64;
     let cursor = found.next.map(|position| Cursor { position, offset: before_next, total });
-    Ok(Listing { next_cursor: cursor.map(|cursor| cursor.encode(&scope)), records: found.records, total, offset })
+    let next_cursor = cursor.map(|cursor| cursor.encode(&scope));
+    Ok(Listing { next_cursor, records: found.records, unreadable: found.unreadable, total, offset })
 }

@@ -170,6 +170,7 @@ async fn look_up(
                 of_catalogue(*index, item, &code, price_of(products.schema(), &product), may_price, lines);
                 lines.currencies.push((*index, code));
             }
+            Lookup::Unreadable(unreadable) => return Err(ServiceError::Unreadable(Arc::from(unreadable))),
             Lookup::Deleted(_) | Lookup::Missing => lines.wrong(*index, "product_id", "there is no such product"),
         }
     }

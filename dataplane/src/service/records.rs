@@ -10,17 +10,17 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 
-use super::{error::ServiceError, pages::Pages};
+use super::{error::ServiceError, oddities::Oddities, pages::Pages};
 use crate::{
     cache::{
         Cached, Entry,
-        tiered::{Loader, Tiered},
+        tiered::{LoadError, Loader, ReadError, Tiered},
     },
     domain::{
         audit::{AuditEntry, AuditQuery},
         change::{Collection, Origin},
         query::{Filter, Page, Query, Start},
-        record::{Key, Lookup, Record, Row, Version},
+        record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
         schema::Schema,
     },
     store::{RecordStore, StoreError},
@@ -75,6 +75,16 @@ pub struct Records {
     keeper: OnceLock<Arc<dyn Keeper>>,
     pages: Pages,
     inexact: Arc<Inexact>,
+    oddities: Arc<Oddities>,
+}
+
+/// What was found of several keys.
+#[derive(Clone, Debug, Default)]
+pub struct Many {
+    /// The records, in the order of their keys, without those that are not there.
+    pub entries: Vec<Entry>,
+    /// Those that cannot be read.
+    pub unreadable: Vec<Named>,
 }
 
 /// A record that a read found, ready to be sent.
@@ -99,8 +109,8 @@ impl Records {
         deadline: Duration,
         wake: Wake,
     ) -> Self {
-        let inexact = Arc::new(Inexact::of(&collection));
-        let load = loader(&collection, &store, &inexact);
+        let (inexact, oddities) = (Arc::new(Inexact::of(&collection)), Arc::<Oddities>::default());
+        let load = loader(&collection, &store, &inexact, &oddities);
         Self {
             collection,
             store,
@@ -112,6 +122,7 @@ impl Records {
             keeper: OnceLock::new(),
             pages: Pages::default(),
             inexact,
+            oddities,
         }
     }
 
@@ -136,6 +147,11 @@ impl Records {
         &self.collection
     }
 
+    /// Which records are known to be unreadable.
+    pub fn oddities(&self) -> &Oddities {
+        &self.oddities
+    }
+
     /// The tiers that reads go through.
     pub fn tiered(&self) -> &Arc<Tiered> {
         &self.tiered
@@ -156,18 +172,21 @@ impl Records {
         }
     }
 
-    /// The records of several keys, in the order of the keys, without those that are not there.
+    /// The records of several keys.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Entry>, ServiceError> {
-        let mut entries = Vec::with_capacity(keys.len());
+    pub async fn get_many(&self, keys: &[Key]) -> Result<Many, ServiceError> {
+        let mut many = Many { entries: Vec::with_capacity(keys.len()), unreadable: Vec::new() };
         for answer in self.tiered.get_many(keys, &self.load).await {
-            if let Cached::Present(entry) = answer?.cached {
-                entries.push(entry);
+            match answer.map(|served| served.cached) {
+                Ok(Cached::Present(entry)) => many.entries.push(entry),
+                Ok(Cached::Absent(_)) => (),
+                Err(ReadError::Unreadable(unreadable)) => many.unreadable.push(unreadable.named()),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(entries)
+        Ok(many)
     }
 
     /// What the store knows of several keys, in their order.
@@ -175,7 +194,9 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn look_up_all(&self, keys: &[Key]) -> Result<Vec<Lookup>, ServiceError> {
-        self.in_time(self.store.read(&self.collection, keys)).await
+        let found = self.in_time(self.store.read(&self.collection, keys)).await?;
+        self.oddities.note_all(keys, &found);
+        Ok(found)
     }
 
     /// How many records a filter takes.
@@ -229,6 +250,7 @@ impl Records {
     pub async fn find(&self, query: &Query) -> Result<Page, ServiceError> {
         let page = self.in_time(self.store.find(&self.collection, query)).await?;
         page.records.iter().for_each(|record| self.inexact.look(&self.collection, record));
+        self.oddities.note_page(&page);
         Ok(page)
     }
 
@@ -239,9 +261,18 @@ impl Records {
 
     /// The record as the store has it, for a change of this origin.
     async fn current(&self, key: &Key, origin: &Origin) -> Result<Record, ServiceError> {
+        match self.seen(key, origin).await? {
+            Seen::Whole(record) => Ok(record),
+            Seen::Unreadable(unreadable) => Err(ServiceError::Unreadable(Arc::from(unreadable))),
+        }
+    }
+
+    /// The record as the store has it, as far as it can be read, for what replaces or deletes it.
+    async fn seen(&self, key: &Key, origin: &Origin) -> Result<Seen, ServiceError> {
         let found = self.look_up_for(origin, std::slice::from_ref(key)).await?;
         match found.into_iter().next().ok_or_else(no_answer)? {
-            Lookup::Found(record) => Ok(record),
+            Lookup::Found(record) => Ok(Seen::Whole(record)),
+            Lookup::Unreadable(unreadable) => Ok(Seen::Unreadable(unreadable)),
             Lookup::Deleted(_) | Lookup::Missing => Err(ServiceError::NotFound),
         }
     }
@@ -256,7 +287,9 @@ impl Records {
     /// # Errors
     /// What the store says, or `Timeout`.
     pub async fn look_up_for(&self, origin: &Origin, keys: &[Key]) -> Result<Vec<Lookup>, ServiceError> {
-        self.in_time_of(origin, self.store.read(&self.collection, keys)).await
+        let found = self.in_time_of(origin, self.store.read(&self.collection, keys)).await?;
+        self.oddities.note_all(keys, &found);
+        Ok(found)
     }
 
     /// How long a change of this origin may still take.
@@ -281,19 +314,33 @@ fn no_answer() -> ServiceError {
     ServiceError::Internal("the store answered for no key".to_owned())
 }
 
+/// A record that is there.
+enum Seen {
+    Whole(Record),
+    Unreadable(Box<Unreadable>),
+}
+
 /// What reads the records of a collection from its store.
-fn loader(collection: &Arc<Collection>, store: &Arc<dyn RecordStore>, inexact: &Arc<Inexact>) -> Loader {
-    let (collection, store, inexact) = (Arc::clone(collection), Arc::clone(store), Arc::clone(inexact));
+fn loader(
+    collection: &Arc<Collection>,
+    store: &Arc<dyn RecordStore>,
+    inexact: &Arc<Inexact>,
+    oddities: &Arc<Oddities>,
+) -> Loader {
+    let (collection, store) = (Arc::clone(collection), Arc::clone(store));
+    let (inexact, oddities) = (Arc::clone(inexact), Arc::clone(oddities));
     Arc::new(move |keys| {
-        let (collection, store, inexact) = (Arc::clone(&collection), Arc::clone(&store), Arc::clone(&inexact));
+        let (collection, store) = (Arc::clone(&collection), Arc::clone(&store));
+        let (inexact, oddities) = (Arc::clone(&inexact), Arc::clone(&oddities));
         Box::pin(async move {
-            let found = store.read(&collection, &keys).await;
-            for lookup in found.iter().flatten() {
+            let found = store.read(&collection, &keys).await.map_err(|error| Arc::new(error) as LoadError)?;
+            for lookup in &found {
                 if let Lookup::Found(record) = lookup {
                     inexact.look(&collection, record);
                 }
             }
-            found.map_err(|error| Arc::new(error) as _)
+            oddities.note_all(&keys, &found);
+            Ok(found)
         })
     })
 }

@@ -121,7 +121,7 @@ impl StalenessAudit {
 fn for_ms(answer: &WouldServe, stored: &Lookup, now_ms: u64) -> u64 {
     let changed_ms = match stored {
         Lookup::Found(record) => record.updated_at.0.max(0).cast_unsigned(),
-        Lookup::Deleted(_) | Lookup::Missing => 0,
+        Lookup::Deleted(_) | Lookup::Missing | Lookup::Unreadable(_) => 0,
     };
     match now_ms.checked_sub(changed_ms) {
         Some(since_change) if since_change < answer.age_ms => since_change,

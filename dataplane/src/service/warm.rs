@@ -61,7 +61,7 @@ impl Warmer {
     async fn hot(&self, keys: &[Key], taken: impl Fn(u64)) -> Result<(), ServiceError> {
         let evicted_before = self.evicted();
         for part in keys.chunks(PAGE as usize) {
-            taken(self.records.get_many(part).await?.len() as u64);
+            taken(self.records.get_many(part).await?.entries.len() as u64);
             if self.evicted() > evicted_before {
                 break;
             }
@@ -76,7 +76,7 @@ impl Warmer {
     pub async fn keys(&self, keys: &[Key]) -> Result<u64, ServiceError> {
         let mut found = 0;
         for part in keys.chunks(PAGE as usize) {
-            found += self.records.get_many(part).await?.len() as u64;
+            found += self.records.get_many(part).await?.entries.len() as u64;
         }
         Ok(found)
     }

@@ -136,6 +136,7 @@ impl WriteBehind {
             Lookup::Found(record) => State::Present(record),
             Lookup::Deleted(version) => State::Absent(version),
             Lookup::Missing => State::Absent(crate::domain::record::Version(0)),
+            Lookup::Unreadable(unreadable) => State::Unreadable(unreadable),
         })
     }
 

@@ -4,7 +4,7 @@ use super::StoreError;
 use crate::domain::{
     change::{Action, Change, Guard, Written},
     event::{Envelope, Happening},
-    record::{Lookup, Record, Row, Version},
+    record::{Lookup, Record, Row, Unreadable, Version},
     value::{Timestamp, Value},
 };
 
@@ -15,6 +15,8 @@ pub enum State {
     Present(Record),
     /// There is none: the version of its tombstone, or 0.
     Absent(Version),
+    /// It is there, but cannot be read whole: what replaces or deletes it mends it.
+    Unreadable(Box<Unreadable>),
 }
 
 /// What a change made of a state.
@@ -36,31 +38,29 @@ pub struct Applied {
 /// # Errors
 /// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema.
 pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
-    let before = match state {
-        State::Present(record) => Some(record.to_masked_json(&change.collection.schema)),
-        State::Absent(_) => None,
-    };
-    let (values, created) = match (&change.action, state) {
-        (Action::Create { .. }, State::Present(_)) => return Err(StoreError::Exists),
-        (Action::Create { values, .. }, State::Absent(_)) => (Some(values), true),
-        (Action::Replace { .. } | Action::Delete { .. }, State::Absent(_)) => return Err(StoreError::NotFound),
-        (Action::Replace { guard, values } | Action::Upsert { guard, values }, State::Present(record)) => {
-            check(*guard, record.version)?;
+    let before = state.record().map(|record| record.to_masked_json(&change.collection.schema));
+    let is_there = before.is_some();
+    let (values, created) = match &change.action {
+        Action::Create { .. } if is_there => return Err(StoreError::Exists),
+        Action::Create { values, .. } => (Some(values), true),
+        Action::Replace { .. } | Action::Delete { .. } if !is_there => return Err(StoreError::NotFound),
+        Action::Replace { guard, values } | Action::Upsert { guard, values } if is_there => {
+            check(*guard, state)?;
             (Some(values), false)
         }
-        (Action::Upsert { guard, values }, State::Absent(version)) => match guard {
+        Action::Replace { values, guard } | Action::Upsert { guard, values } => match guard {
             Guard::Any => (Some(values), true),
-            Guard::Exactly(_) => return Err(StoreError::Stale { current: *version }),
+            Guard::Exactly(_) => return Err(StoreError::Stale { current: state.version() }),
         },
-        (Action::Delete { guard }, State::Present(record)) => {
-            check(*guard, record.version)?;
+        Action::Delete { guard } => {
+            check(*guard, state)?;
             (None, false)
         }
-        (Action::Settle { version, .. }, state) if state.version() >= *version => {
+        Action::Settle { version, .. } if state.version() >= *version => {
             return Err(StoreError::Stale { current: state.version() });
         }
-        (Action::Settle { version, record }, state) => {
-            let created = matches!(state, State::Absent(_));
+        Action::Settle { version, record } => {
+            let created = !is_there;
             return Ok(Applied { before, ..outcome(change, *version, record.clone(), created, now) });
         }
     };
@@ -72,8 +72,12 @@ pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, 
     Ok(Applied { before, ..outcome(change, version, record, created, now) })
 }
 
-fn check(guard: Guard, current: Version) -> Result<(), StoreError> {
+/// A version that cannot be read is none that a guard asks for.
+fn check(guard: Guard, state: &State) -> Result<(), StoreError> {
+    let current = state.version();
+    let is_known = !matches!(state, State::Unreadable(unreadable) if !unreadable.has_version());
     match guard {
+        Guard::Exactly(_) if !is_known => Err(StoreError::Stale { current }),
         Guard::Exactly(version) if version != current => Err(StoreError::Stale { current }),
         Guard::Exactly(_) | Guard::Any => Ok(()),
     }
@@ -90,9 +94,9 @@ fn next_record(
     if values.0.len() != fields {
         return Err(StoreError::Unsupported(format!("a row of {} values for {fields} fields", values.0.len())));
     }
-    let (created_at, updated_at) = match state {
-        State::Present(before) => (before.created_at, now.max(before.updated_at)),
-        State::Absent(_) => (now, now),
+    let (created_at, updated_at) = match state.record() {
+        Some(before) => (before.created_at, now.max(before.updated_at)),
+        None => (now, now),
     };
     let values = Row(values.0.iter().cloned().map(normalised).collect());
     Ok(Record { key: change.key.clone(), version, created_at, updated_at, values })
@@ -127,6 +131,16 @@ impl State {
         match self {
             Self::Present(record) => record.version,
             Self::Absent(version) => *version,
+            Self::Unreadable(unreadable) => unreadable.rest.version,
+        }
+    }
+
+    /// The record, or what can be read of it.
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Present(record) => Some(record),
+            Self::Unreadable(unreadable) => Some(&unreadable.rest),
+            Self::Absent(_) => None,
         }
     }
 }
@@ -137,6 +151,7 @@ impl From<State> for Lookup {
             State::Present(record) => Self::Found(record),
             State::Absent(Version(0)) => Self::Missing,
             State::Absent(version) => Self::Deleted(version),
+            State::Unreadable(unreadable) => Self::Unreadable(unreadable),
         }
     }
 }

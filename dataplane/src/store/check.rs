@@ -115,8 +115,8 @@ impl Subject<'_> {
                 matches!(
                     (&field.kind, value),
                     (Kind::Text { .. } | Kind::Choice(_), Value::Text(_))
-                        | (Kind::Int { .. }, Value::Int(_))
-                        | (Kind::Decimal { .. }, Value::Decimal(_))
+                        | (Kind::Int { .. }, Value::Int(_) | Value::Wide(_))
+                        | (Kind::Decimal { .. }, Value::Decimal(_) | Value::Wide(_))
                         | (Kind::Bool, Value::Bool(_))
                         | (Kind::Time, Value::Time(_))
                         | (Kind::Json { .. }, Value::Json(_))

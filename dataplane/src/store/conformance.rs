@@ -25,6 +25,7 @@ mod declared;
 mod documents;
 mod holds;
 mod model;
+mod odd;
 mod outboxes;
 mod owners;
 mod queries;
@@ -117,6 +118,9 @@ suite!(
     holds::stock_is_never_oversold,
     owners::every_replica_is_told_the_same_identity,
     owners::another_key_is_refused_where_values_are_encrypted,
+    odd::what_has_a_meaning_is_read_and_the_rest_is_alone,
+    odd::a_change_mends_what_cannot_be_read,
+    odd::keys_are_any_text,
 );
 
 suite!(@sql

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     Client, Database, IndexModel,
@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use super::{
     RecordStore, StoreError, answer,
-    apply::State,
     check::check_query,
     confined::{PoolFault, PoolReason},
     identity::Identity,
+    odd::Pager,
 };
 use crate::{
     domain::{
@@ -46,7 +46,7 @@ use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index
 use fault::{Fault, read};
 use ledger::{Known, Ledger, answer_in};
 use outbox::MongoOutbox;
-use values::{int_of, time_to_bson};
+use values::{document_of, int_of, time_to_bson};
 
 mod audit;
 mod commit;
@@ -277,13 +277,16 @@ impl RecordStore for MongoStore {
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
         let deadline = call_deadline();
         let documents = self.documents(collection, deadline).await?;
-        let mut found: HashMap<Key, Lookup> = HashMap::with_capacity(keys.len());
+        let (raw, mut found) = (documents.raw(), HashMap::<Key, Lookup>::with_capacity(keys.len()));
         for part in keys.chunks(KEYS_MAX) {
-            let ids: Vec<Bson> = part.iter().filter_map(|key| documents.id(key.as_str())).collect();
-            let find = documents.handle.find(doc! { "_id": { "$in": ids } }).projection(doc! { PENDING: 0 });
-            for document in collect(find, deadline).await? {
-                let (key, state) = documents.state(&document)?;
-                found.insert(key, state.into());
+            let ids: Vec<Bson> = part.iter().flat_map(|key| documents.ids(key.as_str())).collect();
+            let find = raw.find(doc! { "_id": { "$in": ids } }).projection(doc! { PENDING: 0 });
+            for document in collect_raw(find, deadline).await? {
+                let Ok((key, state)) = documents.state(&document) else { continue };
+                // where several stand for one key, it is that of the collection's form
+                if document.get("_id").is_some_and(|id| documents.key.has(id)) || !found.contains_key(&key) {
+                    found.insert(key, state.into());
+                }
             }
         }
         Ok(keys.iter().map(|key| found.get(key).cloned().unwrap_or(Lookup::Missing)).collect())
@@ -293,25 +296,20 @@ impl RecordStore for MongoStore {
         check_query(&collection.schema, query)?;
         let deadline = call_deadline();
         let documents = self.documents(collection, deadline).await?;
-        let mut find = documents
-            .handle
-            .find(filter::condition(&documents, query))
-            .sort(filter::order(&documents, &query.order))
-            .projection(doc! { PENDING: 0 })
-            // one more than asked for tells whether there is a next page
-            .limit(i64::from(query.limit) + 1);
-        if let Start::Offset(offset) = query.start {
-            find = find.skip(offset.min(i64::MAX as u64));
-        }
-        let mut records = Vec::new();
-        for document in collect(find, deadline).await? {
-            if let State::Present(record) = documents.state(&document)?.1 {
-                records.push(record);
+        let (mut pager, raw) = (Pager::new(query), documents.raw());
+        loop {
+            let find = raw
+                .find(filter::condition(&documents, query))
+                .sort(filter::order(&documents, &query.order))
+                .projection(doc! { PENDING: 0 })
+                // one more than asked for tells whether there is a next page
+                .limit(i64::from(query.limit) + 1)
+                .skip(pager.offset().min(i64::MAX as u64));
+            let found = collect_raw(find, deadline).await?;
+            if pager.take(found.iter().filter_map(|document| documents.reading(document)).collect())? {
+                break;
             }
         }
-        let more = records.len() > query.limit as usize;
-        records.truncate(query.limit as usize);
-        let next = if more { records.last().map(|record| record.position(&query.order)) } else { None };
         let total = match query.count {
             true => {
                 let all = Query { start: Start::Offset(0), ..query.clone() };
@@ -319,7 +317,7 @@ impl RecordStore for MongoStore {
             }
             false => None,
         };
-        Ok(Page { records, total, next })
+        Ok(pager.page(total))
     }
 
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
@@ -344,7 +342,7 @@ impl RecordStore for MongoStore {
             Some(Known::Done(answer)) => Some(answer),
             Some(Known::Reserved(record)) => {
                 let id = documents.id_of(&record)?;
-                let stored = read(deadline, documents.handle.find_one(doc! { "_id": id })).await?;
+                let stored = collect_raw(documents.raw().find(doc! { "_id": id }), deadline).await?.pop();
                 match stored.and_then(|stored| answer_in(&stored, &idempotency.key).map(str::to_owned)) {
                     Some(answer) => Some(answer),
                     // a relay may have filed it in between
@@ -430,6 +428,16 @@ fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, St
 /// The time by which a call that starts now must be done.
 fn call_deadline() -> Instant {
     Instant::now() + CALL_TIME
+}
+
+/// The documents of a search by their bytes, since other programs may have written what is no document of ours.
+async fn collect_raw(
+    find: mongodb::action::Find<'_, RawDocumentBuf>,
+    deadline: Instant,
+) -> Result<Vec<Document>, Fault> {
+    let cursor = read(deadline, find).await?;
+    let found: Vec<RawDocumentBuf> = read(deadline, cursor.try_collect()).await?;
+    Ok(found.iter().map(|raw| document_of(raw)).collect())
 }
 
 async fn collect(find: mongodb::action::Find<'_, Document>, deadline: Instant) -> Result<Vec<Document>, Fault> {

@@ -7,7 +7,7 @@ use crate::domain::{
     value::{Json, Value},
 };
 
-use super::{StoreError, apply::normalised};
+use super::StoreError;
 
 /// The sealed text of a value; none for null, which is not hidden.
 pub fn seal(sealer: &dyn Sealer, table: &str, key: &Key, field: &Field, value: &Value) -> Option<String> {
@@ -39,8 +39,8 @@ pub fn parse(kind: &Kind, json: &str) -> Option<Value> {
     let text = || serde_json::from_str::<String>(json).ok();
     Some(match kind {
         Kind::Text { .. } | Kind::Choice(_) => Value::Text(text()?),
-        Kind::Int { .. } => Value::Int(bare(json).parse().ok()?),
-        Kind::Decimal { .. } => normalised(Value::Decimal(bare(json).parse().ok()?)),
+        Kind::Int { .. } => Value::whole(bare(json))?,
+        Kind::Decimal { .. } => Value::exact(bare(json))?,
         Kind::Bool => Value::Bool(json.parse().ok()?),
         Kind::Time => Value::Time(text()?.parse().ok()?),
         Kind::Json { .. } => Value::Json(Json::parse(json).ok()?),

@@ -59,6 +59,7 @@ mod migrations;
 mod nodelay;
 mod outbox;
 mod pools;
+mod reading;
 mod session;
 mod settings;
 mod stall;

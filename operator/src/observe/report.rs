@@ -87,6 +87,10 @@ pub struct PoolReport {
     pub staleness_ms: u64,
     /// Its fields in which numbers were read that readers of JSON numbers round.
     pub inexact_numbers: Vec<String>,
+    /// Stored records that it knows to be unreadable.
+    pub unreadable: u64,
+    /// One of them.
+    pub unreadable_example: Option<UnreadableReport>,
     /// Its tiers.
     pub tiers: Vec<TierReport>,
     /// Why the pod answers its requests with 503; none while it serves them.
@@ -101,6 +105,16 @@ pub struct UnavailableReport {
     pub reason: String,
     /// A sentence.
     pub message: String,
+}
+
+/// A stored record that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct UnreadableReport {
+    /// Its key; none where the key itself cannot be read.
+    pub key: Option<String>,
+    /// The field that cannot be read.
+    pub field: String,
 }
 
 /// One tier of one pool in one pod.

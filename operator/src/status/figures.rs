@@ -2,7 +2,7 @@
 
 use crds::status::{PoolFigures, TierShare};
 
-use crate::observe::report::{PodReport, PoolReport};
+use crate::observe::report::{PodReport, PoolReport, UnreadableReport};
 
 /// The API server takes this many tiers.
 const TIERS_MAX: usize = 16;
@@ -26,6 +26,10 @@ pub struct PoolSum {
     pub backlog: Option<u64>,
     /// The age of the oldest of them, in any pod.
     pub staleness_ms: u64,
+    /// Stored records that a pod knows to be unreadable: the most that one of them knows, since all know the same ones.
+    pub unreadable: u64,
+    /// One of them.
+    pub unreadable_example: Option<UnreadableReport>,
     /// Hits and misses of each tier, in the order of the first pod that reports them.
     pub tiers: Vec<(String, u64, u64)>,
 }
@@ -61,7 +65,7 @@ pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) ->
 impl PoolSum {
     fn and(mut self, report: &PoolReport) -> Self {
         let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, .. } = report;
-        let PoolReport { backlog, backlog_unknown, staleness_ms, tiers, .. } = report;
+        let PoolReport { backlog, backlog_unknown, staleness_ms, tiers, unreadable, unreadable_example, .. } = report;
         let sums = [
             (&mut self.entities, entities),
             (&mut self.distinct, distinct),
@@ -76,6 +80,10 @@ impl PoolSum {
         // Pods share the outbox: each reports all of it.
         self.backlog = self.backlog.max((!backlog_unknown).then_some(*backlog));
         self.staleness_ms = self.staleness_ms.max(*staleness_ms);
+        self.unreadable = self.unreadable.max(*unreadable);
+        if self.unreadable_example.is_none() {
+            self.unreadable_example.clone_from(unreadable_example);
+        }
         for tier in tiers {
             match self.tiers.iter_mut().find(|(name, ..)| *name == tier.name) {
                 Some((_, hits, misses)) => {

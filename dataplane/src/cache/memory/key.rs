@@ -1,4 +1,4 @@
-//! Keys as cells hold them: a byte for the length, then the text; a UUID in its 16 bytes.
+//! Keys as cells hold them: a byte for the length, then the text; a UUID in its 16 bytes, the longest and the empty key in forms of their own.
 
 use crate::{domain::record::Key, flyweight::json};
 
@@ -10,6 +10,9 @@ pub struct CellKey {
 
 /// Stands in the place of the length before a UUID.
 const UUID: u8 = 255;
+/// Stands in the place of the length before a key of 255 bytes. The empty key is a NUL, which no key holds.
+const LONGEST: u8 = 0;
+const EMPTY: [u8; 2] = [1, 0];
 
 impl CellKey {
     /// The encoded form of a key.
@@ -21,7 +24,11 @@ impl CellKey {
             bytes[1..17].copy_from_slice(&uuid);
             return Self { bytes, len: 17 };
         }
-        bytes[0] = text.len() as u8;
+        if text.is_empty() {
+            bytes[..2].copy_from_slice(&EMPTY);
+            return Self { bytes, len: 2 };
+        }
+        bytes[0] = if text.len() == Key::MAX { LONGEST } else { text.len() as u8 };
         bytes[1..=text.len()].copy_from_slice(text);
         Self { bytes, len: 1 + text.len() }
     }
@@ -34,11 +41,18 @@ impl CellKey {
 
 /// How many bytes the key takes that begins with this byte.
 pub fn encoded_len(first: u8) -> usize {
-    1 + if first == UUID { 16 } else { usize::from(first) }
+    1 + match first {
+        UUID => 16,
+        LONGEST => Key::MAX,
+        length => usize::from(length),
+    }
 }
 
 /// The key that was encoded.
 pub fn decode(encoded: &[u8]) -> Option<Key> {
+    if encoded == EMPTY {
+        return String::new().try_into().ok();
+    }
     let (first, rest) = encoded.split_first()?;
     let mut text = Vec::with_capacity(36);
     match *first {
@@ -56,7 +70,9 @@ mod tests {
     fn keys_come_back() {
         let long = "k".repeat(Key::MAX);
         let upper = Key::generate().as_str().to_uppercase();
-        for text in ["1", "product-0000042", Key::generate().as_str(), &upper, &long] {
+        for text in
+            ["1", "product-0000042", Key::generate().as_str(), &upper, &long, &long[1..], "", "k050 b", "Zürich"]
+        {
             let key: Key = text.parse().unwrap();
             let encoded = CellKey::new(&key);
             assert_eq!(encoded.as_bytes().len(), encoded_len(encoded.as_bytes()[0]));

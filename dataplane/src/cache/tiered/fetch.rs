@@ -168,6 +168,11 @@ impl Fetch {
 
     /// Lands one record of the store. What may go into shared tiers comes back.
     fn land(&self, ticket: Ticket<Outcome>, found: Lookup, asked_ms: u64) -> Option<(Key, Lookup)> {
+        if let Lookup::Unreadable(unreadable) = found {
+            self.inner.counters.load_errors.inc();
+            ticket.fail(Err(ReadError::Unreadable(Arc::from(unreadable))));
+            return None;
+        }
         let (inner, flight) = (&self.inner, ticket.flight().clone());
         let served = Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
         let mut filled = false;

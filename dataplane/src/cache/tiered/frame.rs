@@ -44,7 +44,7 @@ impl Framer {
         let short = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
         let packed = match found {
             Lookup::Found(record) if self.records => self.packer.pack(record, &*self.sealer).ok()?,
-            Lookup::Found(_) => return None,
+            Lookup::Found(_) | Lookup::Unreadable(_) => return None,
             Lookup::Deleted(_) | Lookup::Missing => Vec::new(),
         };
         let mut out = Vec::with_capacity(HEAD + packed.len());

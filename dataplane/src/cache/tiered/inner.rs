@@ -189,6 +189,8 @@ impl Inner {
         let error = match outcome {
             Ok(served) if !served.stale => return Ok(served),
             Ok(served) => return Ok(newer(fallback, Some(served.clone())).unwrap_or(served)),
+            // the store answered: what a tier still has is not what there is
+            Err(error @ ReadError::Unreadable(_)) => return Err(error),
             Err(error) => error,
         };
         let served = fallback.filter(|served| served.cached.version() >= required).ok_or(error)?;
@@ -232,6 +234,8 @@ impl Inner {
             Lookup::Found(record) => Cached::Present(encode(&self.schema, record, self.split)),
             Lookup::Deleted(version) => Cached::Absent(*version),
             Lookup::Missing => Cached::Absent(Version(0)),
+            // given to nobody: who waits for it is told why
+            Lookup::Unreadable(unreadable) => Cached::Absent(unreadable.rest.version),
         }
     }
 
@@ -280,5 +284,6 @@ pub(super) fn version_of(found: &Lookup) -> Version {
         Lookup::Found(record) => record.version,
         Lookup::Deleted(version) => *version,
         Lookup::Missing => Version(0),
+        Lookup::Unreadable(unreadable) => unreadable.rest.version,
     }
 }

@@ -137,7 +137,7 @@ impl Tiered {
             key: self.hot_key(&layer.prefix),
             version: Version(now_ms),
             loaded_at_ms: now_ms,
-            value: Some(Bytes::from(keys.join("\n"))),
+            value: Some(Bytes::from(keys.join("\0"))),
             keep_ms: HOT_KEEP_MS,
         };
         // told again soon
@@ -149,12 +149,12 @@ impl Tiered {
         let Some(layer) = self.shared.shareds.first() else { return Vec::new() };
         let held = layer.cache.get_many(&[self.hot_key(&layer.prefix)]).await.unwrap_or_default();
         let Some(held) = held.into_iter().flatten().next() else { return Vec::new() };
-        String::from_utf8_lossy(&held.value).lines().filter_map(|key| key.parse().ok()).collect()
+        String::from_utf8_lossy(&held.value).split('\0').filter_map(|key| key.parse().ok()).collect()
     }
 
-    /// No record's key has such a name.
+    /// No record's key holds a NUL.
     fn hot_key(&self, prefix: &str) -> String {
-        format!("{prefix}!hot")
+        format!("{prefix}\0hot")
     }
 }
 
@@ -162,6 +162,8 @@ impl WouldServe {
     /// Whether the store knows something newer, or other than this under the same version.
     pub fn is_behind(&self, store: &Lookup, encoded: &Cached) -> bool {
         match (store, &self.cached, encoded) {
+            // what cannot be read says of no answer that it is behind
+            (Lookup::Unreadable(_), ..) => false,
             // a record that another program deleted leaves no version
             (Lookup::Missing, cached, _) => matches!(cached, Cached::Present(_)),
             (_, Cached::Present(mine), Cached::Present(theirs)) if mine.version == theirs.version => {

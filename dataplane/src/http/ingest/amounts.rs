@@ -31,7 +31,7 @@ pub async fn faults(products: &Records, events: &[PriceEvent], body: Option<&[u8
         for (key, found) in part.iter().zip(found) {
             let code = match &found {
                 Lookup::Found(product) => products.schema().get(&product.values, "currency").as_text(),
-                Lookup::Deleted(_) | Lookup::Missing => None,
+                Lookup::Deleted(_) | Lookup::Missing | Lookup::Unreadable(_) => None,
             };
             codes.insert(key.to_string(), code.unwrap_or(currency::DEFAULT).to_owned());
         }

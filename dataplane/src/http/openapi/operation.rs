@@ -58,6 +58,17 @@ impl Operation {
         self.parameter("path", name, true, "", schema)
     }
 
+    /// The same operation on a record that the query names: at the path of its collection.
+    #[must_use]
+    pub fn by_query(mut self, collection: &str, about: &'static str) -> Self {
+        collection.clone_into(&mut self.path);
+        self.id.push_str("ById");
+        self.parameters.retain(|parameter| parameter["in"] != "path");
+        self.summary = about;
+        let schema = json!({ "type": "string", "maxLength": 255 });
+        self.parameter("query", "id", true, "The key: any text of up to 255 bytes.", schema)
+    }
+
     /// An optional parameter of the query.
     #[must_use]
     pub fn query(self, name: &str, about: &str, schema: Json) -> Self {

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     operation::Operation,
-    schemas::{draft, key, pascal, reference},
+    schemas::{any_key, draft, key, named_key, pascal, reference},
 };
 use crate::{
     domain::{batch::OPERATIONS_MAX, order, payment, price_event, schema::Schema},
@@ -46,6 +46,7 @@ pub fn operations(entity: Entity, resource: &Resource) -> Vec<Operation> {
     let mut operations = vec![described.list(), described.read()];
     if resource.is_writable() {
         operations.extend([described.replace(resource.upserts), described.delete()]);
+        operations.extend(described.by_query(resource.upserts));
         operations.extend([described.create(), described.patch(), described.batch()]);
     }
     operations.extend(of_entity(entity, &described));
@@ -139,10 +140,27 @@ impl Described<'_> {
     }
 
     fn list(&self) -> Operation {
-        let ids = format!("Up to {IDS_MAX} keys, separated by commas; nothing else beside them.");
+        let ids = format!(
+            "Up to {IDS_MAX} keys, separated by commas; a comma within a key is sent as %2C. Nothing else beside them."
+        );
+        let id = "One record of any key, as at its own path: its record is the answer. Nothing else beside it.";
         let operation =
             Operation::get(self.path, format!("list{}", self.many), "A page of records, or many by their keys");
-        self.page(operation).query("ids", &ids, json!({ "type": "string" }))
+        let either = json!({ "anyOf": [reference(&format!("{}Page", self.one)), reference(&self.one)] });
+        self.page(operation)
+            .query("ids", &ids, json!({ "type": "string" }))
+            .query("id", id, json!({ "type": "string", "maxLength": 255 }))
+            .gives(200, "A page, or the record of `id`.", either)
+            .gives_nothing(304, "The client has this version of the record of `id`.")
+            .fails(&[404])
+    }
+
+    fn by_query(&self, upserts: bool) -> [Operation; 3] {
+        [
+            self.replace(upserts).by_query(self.path, "Replace a record of any key"),
+            self.patch().by_query(self.path, "Change fields of a record of any key"),
+            self.delete().by_query(self.path, "Delete a record of any key"),
+        ]
     }
 
     /// The operation with the parameters and the answers of a page.
@@ -183,7 +201,7 @@ impl Described<'_> {
         let text = || json!({ "type": ["string", "null"] });
         let path = format!("{}/render", self.at());
         let operation = Operation::post(path, format!("render{}", self.one), "Fill in the variables of a template")
-            .in_path(self.key, key())
+            .in_path(self.key, named_key())
             .takes(json!({
                 "type": "object", "additionalProperties": false,
                 "properties": { "variables": { "type": "object" } },
@@ -209,7 +227,7 @@ impl Described<'_> {
             "required": ["op"],
             "properties": {
                 "op": { "type": "string", "enum": ["create", "update", "patch", "delete"] },
-                "id": key(),
+                "id": any_key(),
                 "version": { "type": "integer", "minimum": 1, "description": "The version that the record must have." },
                 "data": { "type": "object", "description": "The body of a create, update or patch." },
             },
@@ -227,7 +245,7 @@ impl Described<'_> {
             "type": "object",
             "required": ["status"],
             "properties": {
-                "status": { "type": "integer" }, "id": key(), "version": { "type": "integer", "minimum": 1 },
+                "status": { "type": "integer" }, "id": any_key(), "version": { "type": "integer", "minimum": 1 },
                 "error": reference("Problem"),
             },
         });
@@ -254,7 +272,7 @@ impl Described<'_> {
         let always = [("ETag", true)];
         Operation::get(self.at(), format!("get{}", self.one), "One record")
             .tag(self.tag)
-            .in_path(self.key, key())
+            .in_path(self.key, named_key())
             .header("If-None-Match", "Entity tags, or *.", tags())
             .header("If-Min-Version", "The least version to serve.", json!({ "type": "integer", "minimum": 0 }))
             .header(
@@ -280,7 +298,7 @@ impl Described<'_> {
 
     fn replace(&self, upserts: bool) -> Operation {
         let operation = Operation::put(self.at(), format!("replace{}", self.one), "Replace a record")
-            .in_path(self.key, key())
+            .in_path(self.key, named_key())
             .takes(reference(&format!("{}Replace", self.one)));
         let operation = self
             .written(self.conditional(operation))
@@ -298,7 +316,7 @@ impl Described<'_> {
     fn patch(&self) -> Operation {
         let operation =
             Operation::patch(self.at(), format!("patch{}", self.one), "Change fields of a record (JSON merge patch)")
-                .in_path(self.key, key())
+                .in_path(self.key, named_key())
                 .takes_as(
                     &["application/merge-patch+json", "application/json"],
                     reference(&format!("{}Patch", self.one)),
@@ -311,7 +329,7 @@ impl Described<'_> {
 
     fn delete(&self) -> Operation {
         let operation = Operation::delete(self.at(), format!("delete{}", self.one), "Delete a record");
-        self.conditional(operation.tag(self.tag).in_path(self.key, key()))
+        self.conditional(operation.tag(self.tag).in_path(self.key, named_key()))
             .guarded()
             .fails(&[404, 409, 422, 504, 507])
             .gives_nothing(204, "It is gone; the entity tag is the version of the delete.")

@@ -51,6 +51,16 @@ pub fn key() -> Json {
     json!({ "type": "string", "pattern": KEY_PATTERN, "maxLength": 128 })
 }
 
+/// A key of a record that another program may have made.
+pub fn any_key() -> Json {
+    json!({ "type": "string", "maxLength": 255 })
+}
+
+/// The same as a part of a path.
+pub fn named_key() -> Json {
+    json!({ "type": "string", "minLength": 1, "maxLength": 255 })
+}
+
 /// The words of a name as one: `notification_template` becomes `NotificationTemplate`.
 pub fn pascal(name: &str) -> String {
     let word = |word: &str| {
@@ -70,6 +80,14 @@ fn page(name: &str) -> Json {
             "total": { "type": "integer", "minimum": 0 },
             "limit": { "type": "integer", "minimum": 0, "maximum": 1000 },
             "offset": { "type": "integer", "minimum": 0 },
+            "unreadable": {
+                "type": "array",
+                "description": "Records among them that cannot be read; left out where all can.",
+                "items": {
+                    "type": "object", "required": ["key", "field"], "additionalProperties": false,
+                    "properties": { "key": { "type": ["string", "null"] }, "field": { "type": "string" } },
+                },
+            },
             "next_cursor": { "type": ["string", "null"], "description": "Where the next page begins; null on the last." },
         },
     })
@@ -78,7 +96,9 @@ fn page(name: &str) -> Json {
 fn object(schema: &Schema, body: Body) -> Json {
     let mut properties = Map::new();
     let mut required = Vec::new();
-    properties.insert(schema.key.clone(), key());
+    // who reads meets what other programs made
+    let key = if schema.any_key || body == Body::Record { any_key() } else { key() };
+    properties.insert(schema.key.clone(), key);
     if body != Body::Create {
         let time = json!({ "type": "string", "format": "date-time" });
         properties.insert("version".to_owned(), json!({ "type": "integer", "minimum": 1 }));

@@ -138,6 +138,11 @@ fn problem() -> Json {
                     "properties": { "field": { "type": "string" }, "message": { "type": "string" } },
                 },
             },
+            "key": { "type": "string", "description": "The record that cannot be read; so also what follows." },
+            "field": { "type": "string" },
+            "stored_type": { "type": "string" },
+            "length": { "type": "integer", "minimum": 0 },
+            "version": { "type": "integer", "minimum": 0, "description": "Left out where it cannot be read." },
         },
     })
 }

@@ -7,13 +7,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     super::{error::ServiceError, precondition::Precondition},
-    Records, Wish,
+    Records, Seen, Wish,
 };
 use crate::{
     domain::{
         change::{Action, Change, Guard, Origin, UnitOfWork, Written},
         json::{Draft, Echo, Patch, Replacement},
-        record::{Key, Lookup, Record, Row, Version},
+        record::{Key, Lookup, Record, Row, Unreadable, Version},
     },
     store::StoreError,
 };
@@ -92,7 +92,33 @@ impl Records {
             return self.commit(key.clone(), Action::Replace { guard, values }, origin).await;
         }
         let kept = |current: &Record| Ok(self.with_read_only(values.clone(), current));
-        self.try_update(key, precondition, &echo, origin, kept).await
+        let done = self.try_update(key, precondition, &echo, origin, kept).await;
+        match done {
+            Err(ServiceError::Unreadable(unreadable)) => {
+                self.mend(&unreadable, precondition, &echo, values, origin).await
+            }
+            done => done,
+        }
+    }
+
+    /// Replaces a record that cannot be read. What it shows of its version is asked for as of any other; what it does not show, nobody can ask for.
+    async fn mend(
+        &self,
+        unreadable: &Unreadable,
+        precondition: &Precondition,
+        echo: &Echo,
+        values: Row,
+        origin: &Origin,
+    ) -> Result<Written, ServiceError> {
+        let current = &unreadable.rest;
+        precondition.check(current.version)?;
+        if echo.version.is_some_and(|seen| seen != current.version) {
+            return Err(ServiceError::Stale { current: current.version });
+        }
+        let values = self.settle(self.with_read_only(values, current), Some(current), origin).await?;
+        self.judge(current, &values).await?;
+        let guard = if unreadable.has_version() { Guard::Exactly(current.version) } else { Guard::Any };
+        self.commit(current.key.clone(), Action::Replace { guard, values }, origin).await
     }
 
     /// Merges a patch into a record.
@@ -137,6 +163,13 @@ impl Records {
     ) -> Result<Written, ServiceError> {
         self.check_key(&body.echo, key)?;
         let of_any = matches!(precondition, Precondition::None | Precondition::Absent);
+        if let Err(fault) = self.schema().may_create(key.clone()) {
+            // another program's record of such a key can be replaced, but none is made
+            return match self.try_replace(key, precondition, body, origin).await {
+                Err(ServiceError::NotFound) => Err(ServiceError::Invalid(vec![fault])),
+                replaced => replaced,
+            };
+        }
         if !of_any || body.echo.version.is_some() || !body.echo.values.is_empty() {
             return match self.try_replace(key, precondition, body, origin).await {
                 Err(ServiceError::NotFound) => Err(ServiceError::Stale { current: Version(0) }),
@@ -150,7 +183,7 @@ impl Records {
         };
         match self.commit(key.clone(), action, origin).await {
             Err(ServiceError::Exists) if *precondition == Precondition::Absent => {
-                Err(ServiceError::Stale { current: self.current(key, origin).await?.version })
+                Err(ServiceError::Stale { current: self.seen(key, origin).await?.record().version })
             }
             done => done,
         }
@@ -180,13 +213,13 @@ impl Records {
             return self.commit(key.clone(), Action::Delete { guard }, origin).await;
         }
         for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key, origin).await?;
-            precondition.check(current.version)?;
-            self.may_delete(&current).await?;
+            let seen = self.seen(key, origin).await?;
+            precondition.check(seen.record().version)?;
+            self.may_delete(seen.record()).await?;
             if self.end(key, origin).await? {
                 return self.commit(key.clone(), Action::Delete { guard: Guard::Any }, origin).await;
             }
-            match self.commit(key.clone(), Action::Delete { guard: Guard::Exactly(current.version) }, origin).await {
+            match self.commit(key.clone(), Action::Delete { guard: seen.guard() }, origin).await {
                 Err(ServiceError::Stale { .. }) => back_off(attempt).await,
                 done => return done,
             }
@@ -202,6 +235,7 @@ impl Records {
         match self.look_up(key).await? {
             Lookup::Found(record) => Ok(Some(record)),
             Lookup::Deleted(_) | Lookup::Missing => Ok(None),
+            Lookup::Unreadable(unreadable) => Err(ServiceError::Unreadable(Arc::from(unreadable))),
         }
     }
 
@@ -480,9 +514,11 @@ impl Records {
         }
         let work = UnitOfWork::new(changes, origin);
         let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
+        let oddities = Arc::clone(&self.oddities);
         let task = tokio::spawn(async move {
             let written = store.commit(work).await?;
             wake();
+            oddities.forget(written.iter().map(|written| &written.key));
             // an answer of before may be older than what the tiers know
             let news = written.iter().filter(|written| !written.repeated);
             join_all(news.map(|written| async {
@@ -500,6 +536,24 @@ impl Records {
             }
             error => error.into(),
         })
+    }
+}
+
+impl Seen {
+    /// The record, or what can be read of it.
+    fn record(&self) -> &Record {
+        match self {
+            Self::Whole(record) => record,
+            Self::Unreadable(unreadable) => &unreadable.rest,
+        }
+    }
+
+    /// The guard of a change that follows this look.
+    fn guard(&self) -> Guard {
+        match self {
+            Self::Unreadable(unreadable) if !unreadable.has_version() => Guard::Any,
+            seen => Guard::Exactly(seen.record().version),
+        }
     }
 }
 

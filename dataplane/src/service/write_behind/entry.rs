@@ -76,7 +76,8 @@ impl Codec {
         let defect = |error: serde_json::Error| StoreError::Unsupported(error.to_string());
         let record = match state {
             State::Absent(_) => None,
-            State::Present(record) => {
+            State::Present(_) | State::Unreadable(_) => {
+                let Some(record) = state.record() else { return Err(StoreError::NotFound) };
                 let text = self.fields(record);
                 let fields = match self.sealed {
                     true => Fields::Sealed(self.sealer.seal(text.as_bytes(), &self.context(key))),

@@ -105,6 +105,7 @@ async fn leave_out_known(
         Lookup::Found(record) => record.version,
         Lookup::Deleted(version) => *version,
         Lookup::Missing => Version(0),
+        Lookup::Unreadable(unreadable) => unreadable.rest.version,
     };
     let mut stored = found.iter().map(version);
     due.retain(|due| {
@@ -122,6 +123,7 @@ async fn commit(store: &dyn RecordStore, collection: &Arc<Collection>, due: &[Du
         let (version, record) = match state {
             State::Present(record) => (record.version, Some(record.clone())),
             State::Absent(version) => (*version, None),
+            State::Unreadable(unreadable) => (unreadable.rest.version, Some(unreadable.rest.clone())),
         };
         Change { collection: collection.clone(), key: key.clone(), action: Action::Settle { version, record } }
     };

@@ -18,6 +18,7 @@ use super::{
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     event::Envelope,
+    record::Version,
     value::Timestamp,
 };
 
@@ -77,6 +78,23 @@ async fn waiting(
         }
     }
     Ok(found)
+}
+
+/// The newest version of a record that the audit knows, of what is filed or still rides with the document; 0 where it knows none.
+pub async fn newest(
+    ledger: &Ledger,
+    documents: &Documents,
+    stored: &Document,
+    key: &str,
+    deadline: Instant,
+) -> Result<Version, StoreError> {
+    let riders = stored.get_array(PENDING).into_iter().flatten().filter_map(Bson::as_document);
+    let waiting = riders.filter_map(entry_of).map(|entry| entry.version).max().unwrap_or(0);
+    let audit = ledger.audit();
+    let of = doc! { "entity": &documents.collection.schema.entity, "key": key };
+    let filed = super::collect(audit.find(of).sort(doc! { "version": -1 }).limit(1), deadline).await?;
+    let filed = filed.first().and_then(|entry| entry.get("version").and_then(int_of)).unwrap_or_default();
+    Ok(Version(waiting.max(u64::try_from(filed).unwrap_or(0))))
 }
 
 fn place_of(entry: &AuditEntry) -> Result<Place, StoreError> {

@@ -11,15 +11,15 @@ use super::{
         apply::{Applied, State, apply},
         leases::shard_of,
     },
-    StoreError,
+    StoreError, audit,
     document::{Documents, PENDING, PENDING_AT, SHARD},
-    fault::{Fault, read, write},
+    fault::{Fault, write},
     ledger::{Known, Ledger, answer_in, rider},
     values::time_to_bson,
 };
 use crate::domain::{
     change::{Action, Change, UnitOfWork, Written},
-    record::Version,
+    record::{Key, Version},
     value::Timestamp,
 };
 
@@ -92,12 +92,11 @@ impl Unit<'_> {
     async fn attempt(&self) -> Result<Option<Vec<Written>>, StoreError> {
         let Self { documents, work, deadline, .. } = self;
         let Some(first) = work.changes.first() else { return Ok(Some(Vec::new())) };
-        let id = documents.id_of(&first.key)?;
         let fresh = self.trusted && matches!(first.action, Action::Create { fresh_key: true, .. });
         let stored = match fresh {
             true => None,
             false => {
-                let stored = read(*deadline, documents.handle.find_one(doc! { "_id": id.clone() })).await?;
+                let stored = stored(documents, &first.key, *deadline).await?;
                 if let Some(answer) = self.done(stored.as_ref()).await? {
                     return repeated(documents, work, &answer).map(Some);
                 }
@@ -107,9 +106,9 @@ impl Unit<'_> {
         if let Some(stored) = &stored {
             check_room(stored, first)?;
         }
-        let before = match &stored {
-            Some(stored) => documents.state(stored)?.1,
-            None => State::Absent(Version(0)),
+        let (id, before) = match &stored {
+            Some(stored) => (own_id(documents, stored, work)?, self.known_state(stored).await?),
+            None => (documents.id_of(&first.key)?, State::Absent(Version(0))),
         };
         let now = Timestamp::now();
         let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
@@ -118,6 +117,9 @@ impl Unit<'_> {
             state = next;
             riders.push(rider(&event, &work.actor, before.as_deref())?);
             written.push(done);
+        }
+        if let State::Present(record) = &state {
+            documents.check_numbers(record)?;
         }
         self.add_answer(&written, &mut riders)?;
         let update = update(documents, first, &state, riders, now);
@@ -139,6 +141,20 @@ impl Unit<'_> {
         }
     }
 
+    /// What a document says of its key. Where its version cannot be read, it goes on from the newest that the audit knows.
+    async fn known_state(&self, stored: &Document) -> Result<State, StoreError> {
+        let (key, mut state) = self.documents.state(stored).map_err(|named| {
+            StoreError::Corrupt(format!("the {} of a document of {}", named.field, self.documents.collection.name))
+        })?;
+        if let State::Unreadable(unreadable) = &mut state
+            && !unreadable.has_version()
+        {
+            let newest = audit::newest(self.ledger, self.documents, stored, key.as_str(), self.deadline).await?;
+            unreadable.rest.version = newest;
+        }
+        Ok(state)
+    }
+
     /// What this unit's key was answered: in the document, or filed before the document was read.
     async fn done(&self, stored: Option<&Document>) -> Result<Option<String>, StoreError> {
         let Some(key) = &self.work.idempotency else { return Ok(None) };
@@ -157,6 +173,27 @@ impl Unit<'_> {
         let answer = answer::encode(written, collections, key, self.documents.sealer.as_ref())?;
         rider.insert("done", doc! { "key": &key.key, "answer": answer });
         Ok(())
+    }
+}
+
+/// The document of a key: that whose `_id` is of the collection's form, or else one that another program mixed in.
+async fn stored(documents: &Documents, key: &Key, deadline: Instant) -> Result<Option<Document>, StoreError> {
+    let find = doc! { "_id": { "$in": documents.ids(key.as_str()) } };
+    let mut found = super::collect_raw(documents.raw().find(find), deadline).await?;
+    found.sort_by_key(|document| !document.get("_id").is_some_and(|id| documents.key.has(id)));
+    Ok(found.into_iter().next())
+}
+
+/// The `_id` of a stored document. One of another type than the others' stays what it is, so the document can only be deleted.
+fn own_id(documents: &Documents, stored: &Document, work: &UnitOfWork) -> Result<Bson, StoreError> {
+    let id = stored.get("_id").cloned().unwrap_or(Bson::Null);
+    let deletes = work.changes.iter().all(|change| matches!(change.action, Action::Delete { .. }));
+    match deletes || documents.key.has(&id) {
+        true => Ok(id),
+        false => Err(StoreError::Unsupported(format!(
+            "the _id of this document has another type than the others of {}: delete it, and create it anew",
+            documents.collection.name
+        ))),
     }
 }
 
@@ -193,6 +230,8 @@ struct Update {
 fn update(documents: &Documents, change: &Change, state: &State, riders: Vec<Document>, now: Timestamp) -> Update {
     let (mut set, unset) = match state {
         State::Present(record) => documents.parts(record),
+        // nothing is made unreadable
+        State::Unreadable(unreadable) => documents.parts(&unreadable.rest),
         State::Absent(version) => documents.tombstone(*version, now),
     };
     set.insert(SHARD, shard_of(&documents.collection.name, change.key.as_str()));

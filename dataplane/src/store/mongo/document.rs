@@ -3,17 +3,22 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
+use bson::{Bson, DateTime, Document, RawDocumentBuf, doc, oid::ObjectId};
 use mongodb::Collection as Handle;
 
 use super::{
-    super::{apply::State, sealing},
+    super::{
+        apply::State,
+        odd::{Odd, Reading},
+        sealing,
+    },
     StoreError,
-    values::{from_bson, int_of, time_to_bson, to_bson},
+    values::{from_bson, int_of, is_held, odd, time_to_bson, to_bson},
 };
 use crate::domain::{
     change::Collection,
-    record::{Key, Record, Row, Version},
+    query::FieldRef,
+    record::{Key, Named, Oddity, Record, Row, Version},
     schema::Field,
     seal::Sealer,
     value::{Timestamp, Value},
@@ -55,14 +60,44 @@ pub enum KeyForm {
     Int,
 }
 
+impl KeyForm {
+    /// The `_id` of this form that a key stands for.
+    fn id(self, key: &str) -> Option<Bson> {
+        match self {
+            Self::Text => Some(Bson::String(key.to_owned())),
+            Self::ObjectId => ObjectId::parse_str(key).ok().filter(|id| id.to_hex() == key).map(Bson::ObjectId),
+            Self::Int => key.parse::<i64>().ok().filter(|number| number.to_string() == key).map(Bson::Int64),
+        }
+    }
+
+    /// Whether an `_id` is of this form.
+    pub fn has(self, id: &Bson) -> bool {
+        match self {
+            Self::Text => matches!(id, Bson::String(_)),
+            Self::ObjectId => matches!(id, Bson::ObjectId(_)),
+            Self::Int => int_of(id).is_some(),
+        }
+    }
+}
+
+/// The text that a key is shown and asked for by.
+fn key_text(id: &Bson) -> Option<String> {
+    match id {
+        Bson::String(text) => Some(text.clone()),
+        Bson::ObjectId(id) => Some(id.to_hex()),
+        other => int_of(other).map(|number| number.to_string()),
+    }
+}
+
 impl Documents {
+    /// Its documents by their bytes.
+    pub fn raw(&self) -> Handle<RawDocumentBuf> {
+        self.handle.clone_with_type()
+    }
+
     /// The `_id` of a key; none where no document of this collection can have it.
     pub fn id(&self, key: &str) -> Option<Bson> {
-        match self.key {
-            KeyForm::Text => Some(Bson::String(key.to_owned())),
-            KeyForm::ObjectId => ObjectId::parse_str(key).ok().filter(|id| id.to_hex() == key).map(Bson::ObjectId),
-            KeyForm::Int => key.parse::<i64>().ok().filter(|number| number.to_string() == key).map(Bson::Int64),
-        }
+        self.key.id(key)
     }
 
     /// The `_id` of a key that is to be written.
@@ -71,62 +106,111 @@ impl Documents {
             .ok_or_else(|| StoreError::Unsupported(format!("the keys of {} are of another type", self.collection.name)))
     }
 
+    /// The `_id`s that a key may stand for: that of the collection's form first, then those that other programs may have mixed in.
+    pub fn ids(&self, key: &str) -> Vec<Bson> {
+        let own = self.id(key);
+        let others = [KeyForm::Text, KeyForm::ObjectId, KeyForm::Int].into_iter().filter(|form| *form != self.key);
+        own.into_iter().chain(others.filter_map(|form| form.id(key))).collect()
+    }
+
     /// What a document says of its key.
-    pub fn state(&self, document: &Document) -> Result<(Key, State), StoreError> {
-        let key = self.key_of(document)?;
-        let version = self.version_of(document, &key)?;
+    ///
+    /// # Errors
+    /// It has no key that anybody could ask for it by.
+    pub fn state(&self, document: &Document) -> Result<(Key, State), Named> {
+        let id = document.get("_id").unwrap_or(&Bson::Null);
+        let nameless = |key: Option<String>| Named { key, field: self.collection.schema.key.clone() };
+        let text = key_text(id).ok_or_else(|| nameless(None))?;
+        let key: Key = text.clone().try_into().map_err(|_| nameless(Some(text.chars().take(Key::MAX).collect())))?;
+        let mut oddities = Vec::new();
+        let mut note = |at: FieldRef, field: &str, Odd { kind, length }: Odd| {
+            oddities.push(Oddity { at, field: field.to_owned(), kind, length });
+        };
+        if !self.key.has(id) {
+            note(FieldRef::Key, &self.collection.schema.key, odd(id));
+        }
+        let version = self.version_of(document).unwrap_or_else(|what| {
+            note(FieldRef::Version, "version", what);
+            Version(0)
+        });
         if document.contains_key(DELETED_AT) {
             return Ok((key, State::Absent(version)));
         }
-        let time = |name: &str| match document.get(name) {
-            Some(Bson::DateTime(time)) => Timestamp(time.timestamp_millis()),
+        let mut time = |name: &str, at: FieldRef| match document.get(name) {
+            Some(bson @ Bson::DateTime(time)) => Timestamp::checked(time.timestamp_millis()).unwrap_or_else(|| {
+                note(at, name, odd(bson));
+                Timestamp(0)
+            }),
             _ => Timestamp(0),
         };
-        let fields = self.collection.schema.fields.iter();
-        let values = fields.map(|field| self.value(document, &key, field)).collect::<Result<_, StoreError>>()?;
-        let (created_at, updated_at) = (time("created_at"), time("updated_at"));
-        Ok((key.clone(), State::Present(Record { key, version, created_at, updated_at, values: Row(values) })))
+        let created_at = time("created_at", FieldRef::CreatedAt);
+        let updated_at = time("updated_at", FieldRef::UpdatedAt);
+        let mut values = Vec::with_capacity(self.collection.schema.fields.len());
+        for (index, field) in self.collection.schema.fields.iter().enumerate() {
+            values.push(self.value(document, &key, field).unwrap_or_else(|what| {
+                note(FieldRef::Field(index), &field.name, what);
+                Value::Null
+            }));
+        }
+        let record = Record { key: key.clone(), version, created_at, updated_at, values: Row(values) };
+        Ok((
+            key,
+            match Reading::of(record, oddities) {
+                Reading::Whole(record) => State::Present(record),
+                Reading::Unreadable(unreadable) => State::Unreadable(unreadable),
+                Reading::Keyless(named) => return Err(named),
+            },
+        ))
     }
 
-    fn key_of(&self, document: &Document) -> Result<Key, StoreError> {
-        let text = match document.get("_id") {
-            Some(Bson::String(text)) if self.key == KeyForm::Text => Some(text.clone()),
-            Some(Bson::ObjectId(id)) if self.key == KeyForm::ObjectId => Some(id.to_hex()),
-            Some(bson) if self.key == KeyForm::Int => int_of(bson).map(|number| number.to_string()),
-            _ => None,
-        };
-        let name = &self.collection.name;
-        let text = text.ok_or_else(|| StoreError::Corrupt(format!("{name} has _ids of several types")))?;
-        text.parse().map_err(|why| StoreError::Corrupt(format!("the _id {text:?} of {name} {why}")))
+    /// A document as a list takes it; none for a tombstone.
+    pub fn reading(&self, document: &Document) -> Option<Reading> {
+        match self.state(document) {
+            Ok((_, State::Present(record))) => Some(Reading::Whole(record)),
+            Ok((_, State::Unreadable(unreadable))) => Some(Reading::Unreadable(unreadable)),
+            Ok((_, State::Absent(_))) => None,
+            Err(named) => Some(Reading::Keyless(named)),
+        }
     }
 
     /// Documents that other programs wrote may have no version yet: theirs is 1.
-    fn version_of(&self, document: &Document, key: &Key) -> Result<Version, StoreError> {
-        let version = match (&self.collection.version_column, document.get(&self.version)) {
+    fn version_of(&self, document: &Document) -> Result<Version, Odd> {
+        let (bson, version) = match (&self.collection.version_column, document.get(&self.version)) {
             (None, _) => match document.get("updated_at") {
-                Some(Bson::DateTime(time)) => Some(time.timestamp_millis().saturating_mul(1000)),
-                _ => Some(1),
+                Some(bson @ Bson::DateTime(time)) => (bson, Some(time.timestamp_millis().saturating_mul(1000))),
+                _ => return Ok(Version(1)),
             },
-            (Some(_), None | Some(Bson::Null)) => Some(1),
-            (Some(_), Some(bson)) => int_of(bson),
+            (Some(_), None | Some(Bson::Null)) => return Ok(Version(1)),
+            (Some(_), Some(bson)) => (bson, int_of(bson)),
         };
         let version = version.and_then(|version| u64::try_from(version).ok());
-        version.map(Version).ok_or_else(|| {
-            StoreError::Corrupt(format!("the version of {key} in {} is no whole number", self.collection.name))
-        })
+        version.map(Version).ok_or_else(|| odd(bson))
     }
 
-    fn value(&self, document: &Document, key: &Key, field: &Field) -> Result<Value, StoreError> {
+    fn value(&self, document: &Document, key: &Key, field: &Field) -> Result<Value, Odd> {
         let (name, bson) = (&self.collection.name, document.get(&field.name));
-        if let (true, Some(Bson::String(sealed))) = (field.encrypted, bson) {
-            return sealing::open(self.sealer.as_ref(), name, key, field, sealed);
-        }
-        let value = match (field.encrypted, bson) {
+        match (field.encrypted, bson) {
+            (true, Some(Bson::String(sealed))) => sealing::open(self.sealer.as_ref(), name, key, field, sealed)
+                .map_err(|_| Odd::new("a sealed text that cannot be opened", sealed.len() as u64)),
             (true, None | Some(Bson::Null)) => Ok(Value::Null),
-            (true, Some(_)) => Err("it is not encrypted".to_owned()),
+            (true, Some(bson)) => Err(odd(bson)),
             (false, bson) => from_bson(&field.kind, bson),
-        };
-        value.map_err(|why| StoreError::Corrupt(format!("{} of {key} in {name}: {why}", field.name)))
+        }
+    }
+
+    /// Refuses a number that a document would not hold exactly.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the field.
+    pub fn check_numbers(&self, record: &Record) -> Result<(), StoreError> {
+        let fields = self.collection.schema.fields.iter().zip(&record.values.0);
+        match fields.clone().find(|(field, value)| !field.encrypted && !is_held(value)) {
+            Some((field, _)) => Err(StoreError::Unsupported(format!(
+                "{} has more than 34 digits, the most that MongoDB holds",
+                field.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The parts of an update that makes a document this record: what is set and what is taken away.

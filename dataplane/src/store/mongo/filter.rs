@@ -5,7 +5,7 @@ use bson::{Bson, Document, doc};
 use super::{
     super::pattern::{self, Piece},
     document::{DELETED_AT, Documents, KeyForm},
-    values::{time_to_bson, to_bson},
+    values::{double_of, time_to_bson, to_bson},
 };
 use crate::domain::{
     query::{Comparison, Direction, FieldRef, Filter, Position, Query, Start},
@@ -47,7 +47,9 @@ fn filter(documents: &Documents, wanted: &Filter) -> Document {
         Filter::Not(part) => doc! { "$nor": [filter(documents, part)] },
         Filter::Compare(field, comparison, value) => compared(documents, *field, *comparison, value),
         Filter::In(field, values) => {
-            let values: Vec<Bson> = values.iter().filter_map(|value| operand(documents, *field, value)).collect();
+            let doubles = values.iter().filter_map(double_of).map(Bson::Double);
+            let exact = values.iter().filter_map(|value| operand(documents, *field, value));
+            let values: Vec<Bson> = exact.chain(doubles).collect();
             doc! { name(documents, *field): { "$in": values } }
         }
         Filter::Like(field, like) => {
@@ -89,8 +91,12 @@ fn is_null(documents: &Documents, field: FieldRef) -> Document {
 
 /// Comparisons in MongoDB are false for another type, and so for null; but `$ne` is true for it.
 fn compared(documents: &Documents, field: FieldRef, comparison: Comparison, value: &Value) -> Document {
+    let double = double_of(value);
     let Some(value) = operand(documents, field, value) else { return none() };
     let name = name(documents, field);
+    if let Some(double) = double {
+        return compared_with_double(&name, comparison, value, double);
+    }
     match comparison {
         Comparison::Eq => doc! { name: { "$eq": value } },
         Comparison::Ne => doc! { name: { "$nin": [value, Bson::Null] } },
@@ -98,6 +104,19 @@ fn compared(documents: &Documents, field: FieldRef, comparison: Comparison, valu
         Comparison::Lte => doc! { name: { "$lte": value } },
         Comparison::Gt => doc! { name: { "$gt": value } },
         Comparison::Gte => doc! { name: { "$gte": value } },
+    }
+}
+
+/// A double is shown as the short decimal that it stands for, but the server compares it as the binary number that it is: it counts
+/// as equal to that decimal here.
+fn compared_with_double(name: &str, comparison: Comparison, value: Bson, double: f64) -> Document {
+    match comparison {
+        Comparison::Eq => doc! { name: { "$in": [value, double] } },
+        Comparison::Ne => doc! { name: { "$nin": [value, double, Bson::Null] } },
+        Comparison::Lt => doc! { name: { "$lt": value, "$ne": double } },
+        Comparison::Gt => doc! { name: { "$gt": value, "$ne": double } },
+        Comparison::Lte => doc! { "$or": [{ name: { "$lte": value } }, { name: double }] },
+        Comparison::Gte => doc! { "$or": [{ name: { "$gte": value } }, { name: double }] },
     }
 }
 
@@ -125,7 +144,18 @@ fn name(documents: &Documents, field: FieldRef) -> String {
 /// The documents that come after a place in an order, nulls first where it ascends.
 fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Position) -> Document {
     let key = Value::Text(position.key.to_string());
-    let mut later = compared(documents, FieldRef::Key, Comparison::Gt, &key);
+    let mut later = match documents.key {
+        // what other programs mixed in sorts behind, and compares with none of these
+        KeyForm::Text => doc! { "$or": [
+            compared(documents, FieldRef::Key, Comparison::Gt, &key),
+            { "_id": { "$type": "objectId" } },
+        ] },
+        KeyForm::Int => doc! { "$or": [
+            compared(documents, FieldRef::Key, Comparison::Gt, &key),
+            { "_id": { "$type": ["string", "objectId"] } },
+        ] },
+        KeyForm::ObjectId => compared(documents, FieldRef::Key, Comparison::Gt, &key),
+    };
     for ((field, direction), value) in order.iter().zip(&position.values).rev() {
         let name = name(documents, *field);
         let nothing = doc! { &name: Bson::Null };

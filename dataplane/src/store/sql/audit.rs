@@ -1,6 +1,6 @@
 //! The table of the audit: rows are added with the changes that they speak of, and never changed.
 
-use sea_query::{Alias, Expr, ExprTrait, Order, Query, Value as SqlValue};
+use sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, Value as SqlValue};
 use serde_json::value::RawValue;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
 use crate::domain::{
     audit::{AuditEntry, AuditQuery},
     event::Envelope,
+    record::Version,
 };
 
 /// The columns of the table, but for the one that counts.
@@ -67,6 +68,17 @@ pub async fn find(session: &mut Session, query: &AuditQuery) -> Result<Vec<Audit
     }
     select.order_by(Alias::new("at"), Order::Asc).order_by(Alias::new("event_id"), Order::Asc);
     session.rows(dialect.build(&select)).await?.iter().map(entry).collect()
+}
+
+/// The newest version of a record that the audit knows.
+pub async fn newest(session: &mut Session, entity: &str, key: &str) -> Result<Option<Version>, Fault> {
+    let col = |name: &str| Expr::col(Alias::new(name));
+    let mut select = Query::select();
+    select.expr(Func::max(col("version"))).from(Alias::new(AUDIT));
+    select.and_where(col("entity").eq(entity)).and_where(col("record_key").eq(key));
+    let dialect = session.dialect();
+    let rows = session.rows(dialect.build(&select)).await?;
+    Ok(rows.first().map(|row| row.int(0)).transpose()?.flatten().map(|version| Version(version as u64)))
 }
 
 fn entry(row: &Row) -> Result<AuditEntry, Fault> {

@@ -31,6 +31,7 @@ use crate::{
     store::{
         answer,
         apply::{Applied, State, apply},
+        odd::Reading,
     },
 };
 
@@ -184,7 +185,8 @@ impl<'a> Unit<'a> {
                     Dialect::Sqlite => read_states(session, table, part, self.sealer).await?,
                     Dialect::Mysql => lock_states(session, table, part, self.sealer).await?,
                 };
-                for (key, state) in found {
+                for (key, mut state) in found {
+                    learn_version(session, table, &mut state).await?;
                     if let Some(slot) = keys.get_mut(&key) {
                         *slot = Slot { before: state.clone(), now: state, fresh: false, place: 0 };
                     }
@@ -207,7 +209,11 @@ impl<'a> Unit<'a> {
         for (key, slot) in keys {
             match (&slot.before, &slot.now) {
                 (before, now) if before == now => (),
-                (State::Present(_), State::Present(record)) => updated.push((slot.place, record)),
+                // nothing is made unreadable
+                (_, State::Unreadable(_)) => (),
+                (State::Present(_) | State::Unreadable(_), State::Present(record)) => {
+                    updated.push((slot.place, record))
+                }
                 (State::Absent(before), State::Present(record)) => {
                     created.push(record);
                     if before.0 > 0 {
@@ -216,7 +222,7 @@ impl<'a> Unit<'a> {
                 }
                 (before, State::Absent(version)) => {
                     buried.push((key, *version));
-                    if matches!(before, State::Present(_)) {
+                    if before.record().is_some() {
                         deleted.push(key);
                     }
                 }
@@ -276,13 +282,33 @@ pub async fn read_states(
     for row in session.rows(table.read(keys)).await? {
         states.push(match row.int(0)? {
             Some(version) => (key_of(row.text(1)?)?, State::Absent(Version(version as u64))),
-            None => {
-                let record = table.decode(&row, 1, sealer)?;
-                (record.key.clone(), State::Present(record))
-            }
+            None => match state_of(table.decode(&row, 1, sealer)?) {
+                Some(state) => state,
+                None => continue,
+            },
         });
     }
     Ok(states)
+}
+
+/// What a row says of its key; none for one that has no key to ask for.
+fn state_of(reading: Reading) -> Option<(Key, State)> {
+    match reading {
+        Reading::Whole(record) => Some((record.key.clone(), State::Present(record))),
+        Reading::Unreadable(unreadable) => Some((unreadable.rest.key.clone(), State::Unreadable(unreadable))),
+        Reading::Keyless(_) => None,
+    }
+}
+
+/// Where a record's version cannot be read, it goes on from the newest that the audit knows, so that no tier takes the next one for an older.
+async fn learn_version(session: &mut Session, table: &Table, state: &mut State) -> Result<(), Fault> {
+    let State::Unreadable(unreadable) = state else { return Ok(()) };
+    if !unreadable.has_version() {
+        let entity = &table.collection.schema.entity;
+        let known = audit::newest(session, entity, unreadable.rest.key.as_str()).await?;
+        unreadable.rest.version = known.unwrap_or(Version(0));
+    }
+    Ok(())
 }
 
 /// MySQL: records and tombstones are locked. The tombstones second, when whoever deletes or re-creates a record that was
@@ -299,8 +325,7 @@ async fn lock_states(
     select.and_where(Expr::col(table.key_alias()).is_in(values));
     let mut states = Vec::with_capacity(keys.len());
     for row in session.rows(table.dialect.build(&select)).await? {
-        let record = table.decode(&row, 0, sealer)?;
-        states.push((record.key.clone(), State::Present(record)));
+        states.extend(state_of(table.decode(&row, 0, sealer)?));
     }
     let found: HashSet<&Key> = states.iter().map(|(key, _)| key).collect();
     let gone: Vec<&Key> = keys.iter().filter(|key| !found.contains(key)).collect();

@@ -23,7 +23,6 @@ struct Found {
     name: String,
     /// `varchar`, `bigint`, `datetime`, …
     kind: String,
-    unsigned: bool,
     collation: Option<String>,
 }
 
@@ -62,7 +61,7 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
             faults.push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
         }
         let bytewise = column.is_bytewise(server);
-        Some(FieldColumn { name: column.name.clone(), unsigned: column.unsigned, bytewise })
+        Some(FieldColumn { name: column.name.clone(), kind: column.kind.clone(), bytewise })
     });
     let columns = columns.collect();
     if !faults.is_empty() {
@@ -114,10 +113,10 @@ fn quoted(name: &str) -> String {
 
 async fn columns(session: &mut Session, collection: &Collection) -> Result<Vec<Found>, Fault> {
     let text = match session.dialect() {
-        Dialect::Sqlite => "SELECT name, lower(type), '', NULL FROM pragma_table_info(?)",
+        Dialect::Sqlite => "SELECT name, lower(type), NULL FROM pragma_table_info(?)",
         Dialect::Mysql => {
             "SELECT CONVERT(column_name USING utf8mb4), LOWER(CONVERT(data_type USING utf8mb4)), \
-             LOWER(CONVERT(column_type USING utf8mb4)), CONVERT(collation_name USING utf8mb4) \
+             CONVERT(collation_name USING utf8mb4) \
              FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?"
         }
     };
@@ -127,8 +126,7 @@ async fn columns(session: &mut Session, collection: &Collection) -> Result<Vec<F
             Ok(Found {
                 name: row.text(0)?.unwrap_or_default(),
                 kind: row.text(1)?.unwrap_or_default(),
-                unsigned: row.text(2)?.unwrap_or_default().contains("unsigned"),
-                collation: row.text(3)?,
+                collation: row.text(2)?,
             })
         })
         .collect()
@@ -185,7 +183,7 @@ fn version_source(
         }
         Some(_) => (),
     }
-    VersionSource::Column(name.clone(), column.is_some_and(|column| column.unsigned))
+    VersionSource::Column(name.clone())
 }
 
 impl Found {

@@ -54,6 +54,10 @@ impl Dialect {
             Value::Bool(value) => SqlValue::Bool(Some(*value)),
             Value::Int(value) => SqlValue::BigInt(Some(*value)),
             Value::Decimal(value) => self.decimal(*value),
+            Value::Wide(value) => match value.to_string().parse() {
+                Ok(unsigned) if self == Self::Mysql => SqlValue::BigUnsigned(Some(unsigned)),
+                _ => SqlValue::String(Some(value.to_string())),
+            },
             Value::Text(value) => SqlValue::String(Some(value.clone())),
             Value::Time(value) => self.time(*value),
             Value::Json(value) => SqlValue::String(Some(value.as_str().to_owned())),

@@ -1,6 +1,6 @@
 //! Filters, orders and cursors as SQL. Logic has two values here too: what a null makes unknown in SQL is false.
 
-use sea_query::{Alias, Expr, ExprTrait, LikeExpr, Order, SelectStatement, SimpleExpr, Value as SqlValue};
+use sea_query::{Alias, Expr, ExprTrait, LikeExpr, Order, SelectStatement, SimpleExpr};
 
 use super::{
     StoreError,
@@ -97,7 +97,7 @@ fn one_of(table: &Table, field: FieldRef, values: &[Value]) -> Result<SimpleExpr
     match operand(table, field)? {
         Operand::Constant(own) => Ok(constant(values.contains(&own))),
         Operand::Column(column) => {
-            let values: Vec<SqlValue> = values
+            let values: Vec<SimpleExpr> = values
                 .iter()
                 .filter(|value| !value.is_null())
                 .filter_map(|value| comparand(table, field, value))
@@ -141,7 +141,7 @@ impl Column {
     }
 }
 
-fn compare(left: SimpleExpr, comparison: Comparison, right: SqlValue) -> SimpleExpr {
+fn compare(left: SimpleExpr, comparison: Comparison, right: SimpleExpr) -> SimpleExpr {
     match comparison {
         Comparison::Eq => left.eq(right),
         Comparison::Ne => left.ne(right),
@@ -174,7 +174,7 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
         FieldRef::CreatedAt => time(table.created_at()),
         FieldRef::UpdatedAt => time(table.updated_at()),
         FieldRef::Version => match &table.version {
-            VersionSource::Column(name, _) => column(table, name, true, false),
+            VersionSource::Column(name) => column(table, name, true, false),
             VersionSource::One => Operand::Constant(Value::Int(1)),
             VersionSource::UpdatedAt => {
                 let why = format!("{} has no version column to search or order by", table.collection.name);
@@ -187,6 +187,12 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
             match field.kind {
                 Kind::Time => plain(table.time(&own.name), true),
                 Kind::Text { .. } | Kind::Choice(_) => column(table, &own.name, own.bytewise, true),
+                // other programs store other numbers for true
+                Kind::Bool if table.collection.declared => {
+                    let own = Expr::col(Alias::new(&own.name));
+                    let truth = SimpleExpr::cust_with_expr("(? <> 0)", own.clone());
+                    Operand::Column(Box::new(Column { bytes: truth.clone(), text: truth, plain: own, nullable: true }))
+                }
                 _ => column(table, &own.name, true, true),
             }
         }
@@ -209,12 +215,17 @@ fn plain(plain: SimpleExpr, nullable: bool) -> Operand {
     Operand::Column(Box::new(Column { bytes: plain.clone(), text: plain.clone(), plain, nullable }))
 }
 
-fn comparand(table: &Table, field: FieldRef, value: &Value) -> Option<SqlValue> {
+fn comparand(table: &Table, field: FieldRef, value: &Value) -> Option<SimpleExpr> {
     match (field, value) {
         (FieldRef::Key, Value::Text(text)) if table.key == KeyForm::Int => {
-            text.parse().ok().map(|number| SqlValue::BigInt(Some(number)))
+            Value::whole(text).map(|number| SimpleExpr::from(table.dialect.value(&number)))
         }
-        _ => Some(table.dialect.value(value)),
+        // text would be compared as a double
+        (_, Value::Wide(wide)) if table.dialect == Dialect::Mysql => {
+            let form = format!("CAST(? AS DECIMAL({},{}))", wide.precision(), Ord::min(wide.scale(), 30));
+            Some(SimpleExpr::cust_with_values(form, [wide.to_string()]))
+        }
+        _ => Some(SimpleExpr::from(table.dialect.value(value))),
     }
 }
 

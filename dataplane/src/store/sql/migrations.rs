@@ -27,6 +27,7 @@ mod m0008_audit;
 mod m0009_pipeline;
 mod m0011_ingest;
 mod m0012_money;
+mod m0013_wide_keys;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 pub use m0008_audit::{AUDIT, IDEMPOTENCY};
@@ -71,10 +72,12 @@ pub enum Makes {
         /// The column.
         column: fn() -> Column,
     },
+    /// Columns of keys in the store's own tables that get room for 255 characters. SQLite bounds none.
+    Wider(&'static [(&'static str, &'static str)]),
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 15] = [
+pub static ALL: [Migration; 16] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -90,6 +93,7 @@ pub static ALL: [Migration; 15] = [
     m0012_money::USERS,
     m0012_money::PAYMENTS,
     m0012_money::DEAD_LETTERS,
+    m0013_wide_keys::MIGRATION,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
@@ -177,7 +181,7 @@ fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> 
     let mut steps = Vec::new();
     for migration in &ALL {
         match migration.makes {
-            Makes::Own(_) => steps.push(Step { migration, table: "" }),
+            Makes::Own(_) | Makes::Wider(_) => steps.push(Step { migration, table: "" }),
             Makes::Records { entity, .. } | Makes::Columns { entity, .. } | Makes::Unique { entity, .. } => steps
                 .extend(
                     collections
@@ -229,6 +233,11 @@ impl Step<'_> {
             Makes::Records { table, .. } => table().create(self.table, server),
             Makes::Columns { columns, indexed, .. } => added(self.table, &columns(), indexed, server),
             Makes::Unique { column, .. } => added_unique(self.table, &column(), server),
+            Makes::Wider(_) if server == Server::Sqlite => Vec::new(),
+            Makes::Wider(columns) => columns
+                .iter()
+                .map(|(table, column)| format!("ALTER TABLE `{table}` MODIFY `{column}` varchar(255) NOT NULL"))
+                .collect(),
         }
     }
 
@@ -237,7 +246,7 @@ impl Step<'_> {
         let columns = match self.migration.makes {
             Makes::Columns { columns, .. } => columns(),
             Makes::Unique { column, .. } => vec![column()],
-            Makes::Own(_) | Makes::Records { .. } => return Ok(false),
+            Makes::Own(_) | Makes::Records { .. } | Makes::Wider(_) => return Ok(false),
         };
         let mut select = Query::select();
         // with the table's name: SQLite takes an unknown name alone for text

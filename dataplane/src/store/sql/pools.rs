@@ -25,6 +25,7 @@ use super::{
     nodelay,
     session::{Connection, Session, deadline_in, within},
 };
+use crate::domain::wide::Wide;
 
 /// The most time of one call, from asking for a connection to the last answer.
 const CALL_TIME: Duration = Duration::from_secs(5);
@@ -265,10 +266,13 @@ pub async fn server_of(session: &mut Session) -> Result<Server, Fault> {
 
 /// Text that is no number, which the store never writes, comes first.
 fn compare_decimals(left: &str, right: &str) -> Ordering {
-    match (left.parse::<Decimal>(), right.parse::<Decimal>()) {
-        (Ok(left), Ok(right)) => left.cmp(&right),
-        (Ok(_), Err(_)) => Ordering::Greater,
-        (Err(_), Ok(_)) => Ordering::Less,
-        (Err(_), Err(_)) => left.cmp(right),
+    if let (Ok(left), Ok(right)) = (Decimal::from_str_exact(left), Decimal::from_str_exact(right)) {
+        return left.cmp(&right);
+    }
+    match (Wide::parse(left), Wide::parse(right)) {
+        (Some(left), Some(right)) => left.compare(&right),
+        (Some(_), None) => Ordering::Greater,
+        (None, Some(_)) => Ordering::Less,
+        (None, None) => left.cmp(right),
     }
 }

@@ -3,7 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use rust_decimal::Decimal;
-use sqlx::{AssertSqlSafe, MySql, Row as _, Sqlite, mysql::MySqlRow, pool::PoolConnection, sqlite::SqliteRow};
+use sqlx::{
+    AssertSqlSafe, MySql, Row as _, Sqlite, TypeInfo as _, ValueRef as _, mysql::MySqlRow, pool::PoolConnection,
+    sqlite::SqliteRow,
+};
 use time::PrimitiveDateTime;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +16,7 @@ use super::{
     fault::Fault,
     pools::Losses,
 };
-use crate::domain::value::Timestamp;
+use crate::{domain::value::Timestamp, store::odd::Odd};
 
 /// A connection of one call. Dropped in the middle of something (an error, a deadline, a caller that went away), it is
 /// closed rather than given back, and the server rolls back.
@@ -37,6 +40,21 @@ pub enum Row {
     Sqlite(SqliteRow),
     /// MySQL.
     Mysql(MySqlRow),
+}
+
+/// What a row holds in one place: in SQLite whatever was stored there, in MySQL the text that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Nothing.
+    Null,
+    /// A whole number.
+    Int(i64),
+    /// A floating-point number.
+    Real(f64),
+    /// Text.
+    Text(String),
+    /// Bytes that are no text: what they are called, and how many.
+    Bytes(&'static str, u64),
 }
 
 impl Session {
@@ -195,17 +213,28 @@ impl Row {
         Ok(cell!(self, at, i64)?)
     }
 
-    /// An unsigned whole number of any width, as MySQL declares them.
-    pub fn unsigned(&self, at: usize) -> Result<Option<i64>, Fault> {
-        match self {
-            Self::Sqlite(_) => self.int(at),
-            Self::Mysql(row) => match row.try_get_unchecked::<Option<u64>, _>(at)? {
-                Some(value) => i64::try_from(value)
-                    .map(Some)
-                    .map_err(|_| StoreError::Corrupt(format!("{value} is more than 9223372036854775807")).into()),
-                None => Ok(None),
-            },
+    /// What a place holds, whatever it is.
+    pub fn cell(&self, at: usize) -> Result<Cell, Fault> {
+        let text = |text: Result<Option<String>, sqlx::Error>| match text {
+            Ok(text) => text.map_or(Cell::Null, Cell::Text),
+            Err(_) => Cell::Bytes("text that is not UTF-8", self.length(at)),
+        };
+        let Self::Sqlite(row) = self else { return Ok(text(cell!(self, at, String))) };
+        let raw = row.try_get_raw(at)?;
+        if raw.is_null() {
+            return Ok(Cell::Null);
         }
+        Ok(match raw.type_info().name() {
+            "INTEGER" => Cell::Int(row.try_get_unchecked(at)?),
+            "REAL" => Cell::Real(row.try_get_unchecked(at)?),
+            "TEXT" => text(cell!(self, at, String)),
+            _ => Cell::Bytes("BLOB", self.length(at)),
+        })
+    }
+
+    /// How many bytes a place holds; 0 where that cannot be told.
+    pub fn length(&self, at: usize) -> u64 {
+        cell!(self, at, Vec<u8>).ok().flatten().map_or(0, |bytes| bytes.len() as u64)
     }
 
     /// An exact number.
@@ -236,6 +265,20 @@ impl Row {
     }
 }
 
-fn not(what: &str) -> Fault {
+/// A stored value is not what it must be.
+pub fn not(what: &str) -> Fault {
     Fault::Store(StoreError::Corrupt(format!("a stored value is not {what}")))
+}
+
+impl Odd {
+    /// What a cell holds; text of a column by the column's type.
+    pub fn of(cell: &Cell, column: &str) -> Self {
+        match cell {
+            Cell::Null => Self::new("NULL", 0),
+            Cell::Int(_) => Self::new("INTEGER", 8),
+            Cell::Real(_) => Self::new("REAL", 8),
+            Cell::Text(text) => Self::new(column, text.len() as u64),
+            Cell::Bytes(kind, length) => Self::new(kind, *length),
+        }
+    }
 }

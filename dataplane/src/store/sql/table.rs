@@ -13,17 +13,16 @@ use super::{
     dialect::{Dialect, Sql, padded, padded_len},
     fault::Fault,
     migrations::TOMBSTONES,
-    session::Row,
 };
 use crate::{
     domain::{
         change::Collection,
-        record::{self, Key, Record, Version},
+        record::{Key, Record},
         schema::{Field, Kind},
         seal::Sealer,
-        value::{Json, Timestamp, Value},
+        value::Value,
     },
-    store::{apply::normalised, sealing},
+    store::sealing,
 };
 
 /// The most keys in one statement.
@@ -70,8 +69,8 @@ pub enum KeyForm {
 /// Where a record's version comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionSource {
-    /// A column of its own, and whether its numbers are without a sign.
-    Column(String, bool),
+    /// A column of its own.
+    Column(String),
     /// `updated_at`, in microseconds.
     UpdatedAt,
     /// It is always 1.
@@ -83,8 +82,8 @@ pub enum VersionSource {
 pub struct FieldColumn {
     /// Its name.
     pub name: String,
-    /// Whether it holds whole numbers without a sign.
-    pub unsigned: bool,
+    /// What the database calls its type.
+    pub kind: String,
     /// Whether its text compares by bytes.
     pub bytewise: bool,
 }
@@ -93,16 +92,14 @@ impl Table {
     /// The table of a collection that this store makes.
     pub fn of_own(collection: &Collection, dialect: Dialect) -> Self {
         let columns = collection.schema.fields.iter();
-        let columns = columns.map(|field| FieldColumn { name: field.name.clone(), unsigned: false, bytewise: true });
+        let columns =
+            columns.map(|field| FieldColumn { name: field.name.clone(), kind: "text".to_owned(), bytewise: true });
         let unique = collection.schema.fields.iter().filter(|field| field.unique);
         let uniques = unique.map(|field| (format!("{}_{}_unique", collection.name, field.name), field.name.clone()));
         Self {
             dialect,
             key: KeyForm::Text,
-            version: collection
-                .version_column
-                .clone()
-                .map_or(VersionSource::UpdatedAt, |name| VersionSource::Column(name, false)),
+            version: collection.version_column.clone().map_or(VersionSource::UpdatedAt, VersionSource::Column),
             has_created_at: true,
             has_updated_at: true,
             columns: columns.collect(),
@@ -169,19 +166,35 @@ impl Table {
             KeyForm::Int | KeyForm::Foreign => self.key_text(),
         };
         let version = match &self.version {
-            VersionSource::Column(name, _) => Expr::col(Alias::new(name)),
-            VersionSource::UpdatedAt => Expr::col(Alias::new("updated_at")),
+            VersionSource::Column(name) => self.as_stored(name),
+            VersionSource::UpdatedAt => self.as_stored("updated_at"),
             VersionSource::One => null(),
         };
-        let created_at = self.created_at().unwrap_or_else(null);
-        let updated_at = self.updated_at().unwrap_or_else(null);
-        let mut cells = vec![key, version, created_at, updated_at];
+        let times = [(self.has_created_at, "created_at"), (self.has_updated_at, "updated_at")];
+        let time = |[first, second]: [(bool, &str); 2]| match self.is_as_text() {
+            true => self.first_of([first, second], |name| self.as_stored(name), "'1970-01-01 00:00:00'"),
+            false => self.first_time([first, second]),
+        };
+        let (created_at, updated_at) = (time(times), time([times[1], times[0]]));
+        let mut cells = vec![key, version, created_at.unwrap_or_else(null), updated_at.unwrap_or_else(null)];
         let fields = self.collection.schema.fields.iter().zip(&self.columns);
         cells.extend(fields.map(|(field, column)| match field.kind {
-            Kind::Time if !field.encrypted => self.time(&column.name),
-            _ => Expr::col(Alias::new(&column.name)),
+            _ if field.encrypted => Expr::col(Alias::new(&column.name)),
+            Kind::Text { .. } | Kind::Choice(_) | Kind::Json { .. } => Expr::col(Alias::new(&column.name)),
+            Kind::Time | Kind::Int { .. } | Kind::Decimal { .. } | Kind::Bool => self.as_stored(&column.name),
         }));
         cells
+    }
+
+    /// Whether numbers and times are asked for as text: other programs may have stored more than the types of our side hold, and in
+    /// a union MariaDB gives unsigned numbers as others.
+    fn is_as_text(&self) -> bool {
+        self.collection.declared && self.dialect == Dialect::Mysql
+    }
+
+    fn as_stored(&self, name: &str) -> SimpleExpr {
+        let column = Expr::col(Alias::new(name));
+        if self.is_as_text() { SimpleExpr::cust_with_expr("CAST(? AS CHAR)", column) } else { column }
     }
 
     /// The time of creation: of a declared table that does not have it the last change, or else 1970.
@@ -195,16 +208,25 @@ impl Table {
     }
 
     fn first_time(&self, columns: [(bool, &str); 2]) -> Option<SimpleExpr> {
-        let mut there = columns.into_iter().filter(|(there, _)| *there).map(|(_, name)| self.time(name));
+        let epoch = match self.dialect {
+            Dialect::Mysql => "CAST('1970-01-01' AS DATETIME(3))",
+            Dialect::Sqlite => "'1970-01-01T00:00:00.000Z'",
+        };
+        self.first_of(columns, |name| self.time(name), epoch)
+    }
+
+    fn first_of(
+        &self,
+        columns: [(bool, &str); 2],
+        of: impl Fn(&str) -> SimpleExpr,
+        epoch: &'static str,
+    ) -> Option<SimpleExpr> {
+        let mut there = columns.into_iter().filter(|(there, _)| *there).map(|(_, name)| of(name));
         let first = there.next()?;
         if !self.collection.declared {
             return Some(first);
         }
-        let epoch = match self.dialect {
-            Dialect::Mysql => SimpleExpr::cust("CAST('1970-01-01' AS DATETIME(3))"),
-            Dialect::Sqlite => SimpleExpr::cust("'1970-01-01T00:00:00.000Z'"),
-        };
-        Some(Func::coalesce(std::iter::once(first).chain(there).chain([epoch])).into())
+        Some(Func::coalesce(std::iter::once(first).chain(there).chain([SimpleExpr::cust(epoch)])).into())
     }
 
     /// A column of times as it is read and compared: in milliseconds, whatever a declared one has.
@@ -223,31 +245,6 @@ impl Table {
             Dialect::Mysql => SimpleExpr::cust_with_expr("CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin", column),
             Dialect::Sqlite => SimpleExpr::cust_with_expr("CAST(? AS TEXT)", column),
         }
-    }
-
-    /// The record in a row, whose cells start at a place.
-    pub fn decode(&self, row: &Row, at: usize, sealer: &dyn Sealer) -> Result<Record, Fault> {
-        let name = &self.collection.name;
-        let corrupt = |what: &str| Fault::Store(StoreError::Corrupt(format!("{what} in {name}")));
-        let key = row.text(at)?.ok_or_else(|| corrupt("a record without a key"))?;
-        let key: Key = key.parse().map_err(|why| corrupt(&format!("the key {key:?} {why}")))?;
-        let version = match &self.version {
-            VersionSource::Column(_, false) => row.int(at + 1)?,
-            VersionSource::Column(_, true) => row.unsigned(at + 1)?,
-            VersionSource::UpdatedAt => row.micros(at + 1)?,
-            VersionSource::One => Some(1),
-        };
-        let version = version.and_then(|version| u64::try_from(version).ok()).map(Version);
-        let version = version.ok_or_else(|| corrupt(&format!("no version of {key}")))?;
-        let created_at = row.time(at + 2)?.unwrap_or(Timestamp(0));
-        let updated_at = row.time(at + 3)?.unwrap_or(Timestamp(0));
-        let fields = self.collection.schema.fields.iter().zip(&self.columns).enumerate();
-        let values = fields.map(|(index, (field, column))| {
-            cell(row, at + 4 + index, field, column, &|field, text| sealing::open(sealer, name, &key, field, text))
-                .map_err(|fault| named(fault, name, &key, field))
-        });
-        let values = record::Row(values.collect::<Result<_, Fault>>()?);
-        Ok(Record { key, version, created_at, updated_at, values })
     }
 
     /// The most records in one statement.
@@ -274,6 +271,7 @@ impl Table {
         let mut insert = Query::insert();
         insert.into_table(self.alias());
         for (index, record) in records.iter().enumerate() {
+            self.check_numbers(record)?;
             let mut cells = self.written_cells(record, sealer);
             cells.push((self.collection.key_column.as_str(), self.key_of(&record.key)?));
             if index == 0 {
@@ -286,6 +284,7 @@ impl Table {
 
     /// The statement that gives a record, which is locked, its new values.
     pub fn update(&self, record: &Record, sealer: &dyn Sealer) -> Result<Sql, StoreError> {
+        self.check_numbers(record)?;
         let mut update = Query::update();
         update.table(self.alias());
         for (name, value) in self.written_cells(record, sealer) {
@@ -295,9 +294,24 @@ impl Table {
         Ok(self.dialect.build(&update))
     }
 
+    /// SQLite would keep a whole number beyond 64 signed bits as a floating-point one.
+    fn check_numbers(&self, record: &Record) -> Result<(), StoreError> {
+        let fields = self.collection.schema.fields.iter().zip(&record.values.0);
+        let beyond = |(field, value): &(&Field, &Value)| {
+            matches!((&field.kind, value), (Kind::Int { .. }, Value::Wide(_))) && !field.encrypted
+        };
+        match fields.clone().find(beyond).filter(|_| self.dialect == Dialect::Sqlite) {
+            Some((field, _)) => Err(StoreError::Unsupported(format!(
+                "{} is more than 9223372036854775807, the most that the embedded store holds",
+                field.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn written_cells(&self, record: &Record, sealer: &dyn Sealer) -> Vec<(&str, SqlValue)> {
         let mut cells = Vec::with_capacity(self.columns.len() + 4);
-        if let VersionSource::Column(name, _) = &self.version {
+        if let VersionSource::Column(name) = &self.version {
             cells.push((name.as_str(), SqlValue::BigInt(Some(record.version.0 as i64))));
         }
         if self.has_created_at {
@@ -322,8 +336,8 @@ impl Table {
         match self.key {
             KeyForm::Text | KeyForm::Foreign => Some(key.as_str().into()),
             KeyForm::Int => {
-                let number = key.as_str().parse::<i64>().ok()?;
-                (number.to_string() == key.as_str()).then_some(SqlValue::BigInt(Some(number)))
+                let number = Value::whole(key.as_str()).filter(|number| number.is_written(key.as_str()))?;
+                Some(self.dialect.value(&number))
             }
         }
     }
@@ -361,40 +375,4 @@ fn read_only(collection: &Collection) -> Option<String> {
         .version_column
         .is_none()
         .then(|| format!("{} has no version column, so it can only be read", collection.name))
-}
-
-fn cell(
-    row: &Row,
-    at: usize,
-    field: &Field,
-    column: &FieldColumn,
-    open: &dyn Fn(&Field, &str) -> Result<Value, StoreError>,
-) -> Result<Value, Fault> {
-    if field.encrypted {
-        return Ok(row.text(at)?.map(|text| open(field, &text)).transpose()?.unwrap_or(Value::Null));
-    }
-    let value = match &field.kind {
-        Kind::Text { .. } | Kind::Choice(_) => row.text(at)?.map(Value::Text),
-        Kind::Int { .. } if column.unsigned => row.unsigned(at)?.map(Value::Int),
-        Kind::Int { .. } => row.int(at)?.map(Value::Int),
-        Kind::Decimal { .. } => row.decimal(at)?.map(|value| normalised(Value::Decimal(value))),
-        Kind::Bool => row.int(at)?.map(|value| Value::Bool(value != 0)),
-        Kind::Time => row.time(at)?.map(Value::Time),
-        Kind::Json { .. } => match row.text(at)? {
-            Some(text) => Some(Value::Json(
-                Json::parse(&text).map_err(|_| StoreError::Corrupt("what is stored is not JSON".to_owned()))?,
-            )),
-            None => None,
-        },
-    };
-    Ok(value.unwrap_or(Value::Null))
-}
-
-fn named(fault: Fault, table: &str, key: &Key, field: &Field) -> Fault {
-    match fault {
-        Fault::Store(StoreError::Corrupt(why)) => {
-            Fault::Store(StoreError::Corrupt(format!("{} of {key} in {table}: {why}", field.name)))
-        }
-        other => other,
-    }
 }

@@ -69,6 +69,7 @@ impl Pool {
             Lookup::Found(record) => record,
             Lookup::Deleted(version) => return Some(Packed::absent(*version)),
             Lookup::Missing => return Some(Packed::absent(Version(0))),
+            Lookup::Unreadable(_) => return None,
         };
         let number = self.shape.load(Ordering::Relaxed);
         let shape = self.shape(number)?;

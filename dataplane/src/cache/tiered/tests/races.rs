@@ -10,7 +10,10 @@ use crate::{
         clock::Clock,
         tiered::{Loader, ReadError},
     },
-    domain::record::{Lookup, Version},
+    domain::{
+        query::FieldRef,
+        record::{Lookup, Oddity, Unreadable, Version},
+    },
 };
 
 fn replica(store: &Arc<Store>) -> Arc<Replica> {
@@ -189,4 +192,22 @@ async fn many_keys_take_one_load_and_keep_their_order() {
     }
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
     assert_eq!(store.loads(), 4, "b was in memory, a was asked for once");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_kept_by_no_tier_and_fails_alone() {
+    let store = Store::with(&key("a"), 1);
+    let Lookup::Found(rest) = found(&key("odd"), 3) else { panic!() };
+    let oddity = Oddity { at: FieldRef::Field(0), field: "name".to_owned(), kind: "BLOB".to_owned(), length: 2 };
+    store.set(&key("odd"), Lookup::Unreadable(Box::new(Unreadable { rest, oddities: vec![oddity] })));
+    let replica = replica(&store);
+    for round in 1..=2 {
+        let answers = replica.tiered.get_many(&["a", "odd", "none"].map(key), &replica.load).await;
+        let [Ok(a), Err(ReadError::Unreadable(odd)), Ok(none)] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!((a.cached.version().0, none.cached.version().0), (1, 0));
+        assert_eq!(odd.first().field, "name");
+        assert_eq!(store.loads(), 2 + round, "only what cannot be read is asked for again");
+    }
+    store.put(&key("odd"), 4);
+    assert_eq!(replica.version(&key("odd")).await, 4, "mended by whoever, it is read at once");
 }

@@ -169,7 +169,7 @@ impl Store {
         let version = match records.get(key) {
             Some(Lookup::Found(record)) => record.version.0 + 1,
             Some(Lookup::Deleted(version)) => version.0 + 1,
-            Some(Lookup::Missing) | None => 1,
+            Some(Lookup::Missing | Lookup::Unreadable(_)) | None => 1,
         };
         let state = if version % 7 == 0 { Lookup::Deleted(Version(version)) } else { found(key, version) };
         records.insert(key.clone(), state.clone());

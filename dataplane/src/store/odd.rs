@@ -1,0 +1,181 @@
+//! What stores make of rows and documents that other programs wrote: a record, or what of it cannot be read; and pages that go on past those.
+
+use crate::domain::{
+    query::{Page, Position, Query, Start},
+    record::{Named, Oddity, Record, Unreadable},
+    value::Value,
+};
+
+use super::StoreError;
+
+/// A row or a document as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// A record.
+    Whole(Record),
+    /// A record that cannot be read whole.
+    Unreadable(Box<Unreadable>),
+    /// It has no key that anybody could ask for it by.
+    Keyless(Named),
+}
+
+/// What is stored where nothing with an exact meaning is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Odd {
+    /// Its type.
+    pub kind: String,
+    /// Its bytes.
+    pub length: u64,
+}
+
+impl Odd {
+    /// A value of a type with so many bytes.
+    pub fn new(kind: &str, length: u64) -> Self {
+        Self { kind: kind.to_owned(), length }
+    }
+}
+
+impl Reading {
+    /// The record with what of it cannot be read.
+    pub fn of(record: Record, oddities: Vec<Oddity>) -> Self {
+        match oddities.is_empty() {
+            true => Self::Whole(record),
+            false => Self::Unreadable(Box::new(Unreadable { rest: record, oddities })),
+        }
+    }
+
+    /// Its place in the order of a query, where that can be told.
+    fn position(&self, query: &Query) -> Option<Position> {
+        match self {
+            Self::Whole(record) => Some(record.position(&query.order)),
+            Self::Unreadable(unreadable) => unreadable.position(&query.order),
+            Self::Keyless(_) => None,
+        }
+    }
+}
+
+/// The decimal that a double stands for: of at most 15 digits, which each double keeps. Others have no short exact meaning.
+pub fn short_decimal(real: f64) -> Option<Value> {
+    const DIGITS_MAX: usize = 15;
+    let text = real.is_finite().then(|| format!("{real:e}"))?;
+    let digits = text.split('e').next()?.bytes().filter(u8::is_ascii_digit).count();
+    if digits > DIGITS_MAX {
+        return None;
+    }
+    Value::exact(&text)
+}
+
+/// A page that is read in parts, until it ends at a record whose place can be told.
+pub struct Pager<'a> {
+    query: &'a Query,
+    page: Page,
+    /// Records of this page so far.
+    taken: u64,
+}
+
+/// The most parts of a page none of whose records has a place.
+const PARTS_MAX: u64 = 100;
+
+impl<'a> Pager<'a> {
+    /// The page of a query.
+    pub fn new(query: &'a Query) -> Self {
+        Self { query, page: Page::default(), taken: 0 }
+    }
+
+    /// How many records come before the next part, beyond the query's start.
+    pub fn offset(&self) -> u64 {
+        let skip = match &self.query.start {
+            Start::Offset(offset) => *offset,
+            Start::After(position) => position.skip,
+        };
+        skip.saturating_add(self.taken)
+    }
+
+    /// Takes what was read from there on, up to one more than the query's limit. Says whether the page is done.
+    ///
+    /// # Errors
+    /// So many records in a row cannot be read that no place is found to go on from.
+    pub fn take(&mut self, mut readings: Vec<Reading>) -> Result<bool, StoreError> {
+        let limit = self.query.limit as usize;
+        let more = readings.len() > limit;
+        readings.truncate(limit);
+        let places = readings.iter().rev().enumerate();
+        let place = places.filter_map(|(after, reading)| Some((after as u64, reading.position(self.query)?))).next();
+        self.taken += readings.len() as u64;
+        for reading in readings {
+            match reading {
+                Reading::Whole(record) => self.page.records.push(record),
+                Reading::Unreadable(unreadable) => self.page.unreadable.push(unreadable.named()),
+                Reading::Keyless(named) => self.page.unreadable.push(named),
+            }
+        }
+        match place {
+            _ if !more => Ok(true),
+            Some((after, position)) => {
+                self.page.next = Some(Position { skip: after, ..position });
+                Ok(true)
+            }
+            None if self.taken > PARTS_MAX.saturating_mul(limit.max(1) as u64) => {
+                Err(StoreError::Corrupt("too many records in a row have no place in this order".to_owned()))
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// The page, with the number of records in all where it is known.
+    pub fn page(self, total: Option<u64>) -> Page {
+        Page { total, ..self.page }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        query::{Direction, FieldRef, Filter},
+        record::{Row, Version},
+        value::Timestamp,
+    };
+
+    #[test]
+    fn a_double_is_the_short_decimal_that_it_stands_for() {
+        for (real, text) in [(19.9, "19.9"), (5.0, "5"), (-0.1, "-0.1"), (1e20, "100000000000000000000"), (0.0, "0")] {
+            assert_eq!(short_decimal(real), Value::exact(text), "{real}");
+        }
+        for odd in [f64::NAN, f64::INFINITY, 0.1 + 0.2, 1e300, 1.0 / 3.0] {
+            assert_eq!(short_decimal(odd), None, "{odd}");
+        }
+    }
+
+    fn record(key: &str) -> Record {
+        let (key, at) = (key.parse().unwrap(), Timestamp(0));
+        Record { key, version: Version(1), created_at: at, updated_at: at, values: Row(vec![Value::Null]) }
+    }
+
+    fn odd(key: &str, at: FieldRef) -> Reading {
+        let oddity = Oddity { at, field: "x".to_owned(), kind: "text".to_owned(), length: 3 };
+        Reading::of(record(key), vec![oddity])
+    }
+
+    #[test]
+    fn a_page_goes_on_past_records_without_a_place() {
+        let order = vec![(FieldRef::Field(0), Direction::Ascending)];
+        let query = Query { filter: Filter::All, order, start: Start::Offset(7), limit: 2, count: false };
+        let place = FieldRef::Field(0);
+        let mut pager = Pager::new(&query);
+        assert!(!pager.take(vec![odd("a", place), odd("b", place), odd("c", place)]).unwrap());
+        assert_eq!(pager.offset(), 9, "the next part starts behind them");
+        let part = vec![Reading::Whole(record("c")), odd("d", place), odd("e", FieldRef::Version)];
+        assert!(pager.take(part).unwrap());
+        let page = pager.page(None);
+        let next = page.next.unwrap();
+        assert_eq!((next.key.as_str(), next.skip), ("c", 1), "one record behind c was given too");
+        assert_eq!(page.unreadable.len(), 3);
+        let query =
+            Query { start: Start::After(Position { values: vec![Value::Null], key: next.key, skip: 1 }), ..query };
+        let mut pager = Pager::new(&query);
+        assert_eq!(pager.offset(), 1);
+        assert!(pager.take(vec![odd("e", FieldRef::Version)]).unwrap());
+        assert_eq!(pager.page(None).next, None);
+    }
+}

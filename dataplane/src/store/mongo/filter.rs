@@ -1,6 +1,6 @@
 //! Filters, orders and cursors as MongoDB's queries. A missing field and one that is null are the same.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, doc, oid::ObjectId};
 
 use super::{
     super::pattern::{self, Piece},
@@ -144,17 +144,13 @@ fn name(documents: &Documents, field: FieldRef) -> String {
 /// The documents that come after a place in an order, nulls first where it ascends.
 fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Position) -> Document {
     let key = Value::Text(position.key.to_string());
+    let behind = compared(documents, FieldRef::Key, Comparison::Gt, &key);
+    // what other programs mixed in sorts behind, and compares only with its own type
+    let any_object_id = doc! { "_id": { "$gte": ObjectId::from_bytes([0; 12]) } };
     let mut later = match documents.key {
-        // what other programs mixed in sorts behind, and compares with none of these
-        KeyForm::Text => doc! { "$or": [
-            compared(documents, FieldRef::Key, Comparison::Gt, &key),
-            { "_id": { "$type": "objectId" } },
-        ] },
-        KeyForm::Int => doc! { "$or": [
-            compared(documents, FieldRef::Key, Comparison::Gt, &key),
-            { "_id": { "$type": ["string", "objectId"] } },
-        ] },
-        KeyForm::ObjectId => compared(documents, FieldRef::Key, Comparison::Gt, &key),
+        KeyForm::Text => doc! { "$or": [behind, any_object_id] },
+        KeyForm::Int => doc! { "$or": [behind, { "_id": { "$gte": "" } }, any_object_id] },
+        KeyForm::ObjectId => behind,
     };
     for ((field, direction), value) in order.iter().zip(&position.values).rev() {
         let name = name(documents, *field);

@@ -87,7 +87,7 @@ fn may_list(resource: &Resource, call: &Call) -> Result<(), Problem> {
 async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
     may_list(resource, &call)?;
     let params = Params::read(&call.uri, &["limit", "offset", "cursor", "ids", "id"])?;
-    if let Some(keys) = params.ids()? {
+    if let Some(keys) = params.ids(resource.records.schema().any_key)? {
         let many = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
         return Ok(json(entries_body(&many, keys.len()).into(), StatusCode::OK));
     }

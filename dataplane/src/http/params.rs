@@ -99,26 +99,36 @@ impl Params {
         Ok(u32::try_from(limit).unwrap_or(LIMIT_MAX))
     }
 
-    /// The keys of `ids=a,b`; none where the parameter is not given. A comma that is part of a key is sent as `%2C`.
+    /// The keys of `ids=a,b`; none where the parameter is not given. Where keys may hold a comma, that one is sent as `%2C`. Many clients
+    /// encode every comma: a value without a plain one is taken as a list too.
     ///
     /// # Errors
     /// A malformed key, or too many.
-    pub fn ids(&self) -> Result<Option<Vec<Key>>, Problem> {
+    pub fn ids(&self, any_key: bool) -> Result<Option<Vec<Key>>, Problem> {
         let Some(text) = &self.ids else { return Ok(None) };
         if let Some((other, _)) = self.found.iter().find(|(name, _)| name != "ids") {
             return Err(Problem::field(other, "cannot be joined with ids"));
         }
-        if text.split(',').take(IDS_MAX + 1).count() > IDS_MAX {
+        let decoded = |text: &str| decode(text).unwrap_or_default();
+        let whole = decoded(text);
+        let is_plain = any_key && text.contains(',');
+        let mut parts: Vec<String> = match is_plain {
+            true => text.split(',').map(decoded).collect(),
+            false => whole.split(',').map(str::to_owned).collect(),
+        };
+        if any_key && !is_plain && parts.len() > 1 {
+            parts.push(whole);
+        }
+        if parts.len() > IDS_MAX {
             return Err(Problem::field("ids", format!("must name at most {IDS_MAX} records")));
         }
-        let key = |text: &str| {
-            let text = decode(text).unwrap_or_default();
+        let key = |text: String| {
             if text.is_empty() {
                 return Err(Problem::field("ids", "each must be a key: the empty one is read as ?id="));
             }
             Key::try_from(text).map_err(|message| Problem::field("ids", format!("each {message}")))
         };
-        text.split(',').map(key).collect::<Result<_, _>>().map(Some)
+        parts.into_iter().map(key).collect::<Result<_, _>>().map(Some)
     }
 
     fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, Problem> {
@@ -178,11 +188,14 @@ mod tests {
 
     #[test]
     fn ids_are_bounded_keys() {
-        let ids = |query: &str| read(query).and_then(|params| params.ids());
+        let ids = |query: &str| read(query).and_then(|params| params.ids(true));
         assert_eq!(ids("ids=a,b").unwrap().unwrap().len(), 2);
         assert_eq!(ids("limit=1").unwrap(), None);
         let odd = ids("ids=a%2Cb,k+1,AB%2F12,Z%C3%BCrich").unwrap().unwrap();
         assert_eq!(odd.iter().map(Key::as_str).collect::<Vec<_>>(), ["a,b", "k 1", "AB/12", "Zürich"]);
+        let encoded = |any_key| read("ids=a%2Cb").unwrap().ids(any_key).unwrap().unwrap();
+        assert_eq!(encoded(false).iter().map(Key::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(encoded(true).iter().map(Key::as_str).collect::<Vec<_>>(), ["a", "b", "a,b"]);
         for bad in ["ids=", "ids=a,,b", "ids=a,%00", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))] {
             assert!(ids(bad).is_err(), "{bad}");
         }

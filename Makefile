@@ -43,6 +43,7 @@ soak: ## Prove stores, crashes, outages and the operator at full length, some ho
 	@cargo build --workspace --bins
 	@cargo build --workspace --bins --release
 	@$(if $(ONLY),true,FLYWEIGHT_SOAK=1 tests/tools/with.sh mysql mariadb mongo -- cargo test --workspace --lib -- --nocapture random_queries)
+	@$(if $(ONLY),true,FLYWEIGHT_ROUNDS=5000 cargo test --workspace --lib -- --nocapture whatever_comes_in no_more_is_sold)
 	@$(if $(filter $(CRASHED),$(SOAKED)),FLYWEIGHT_SOAK=1 cargo test --workspace --test suites -- --test-threads=1 --nocapture $(addsuffix ::,$(filter $(CRASHED),$(SOAKED))))
 	@$(if $(filter-out $(CRASHED),$(SOAKED)),FLYWEIGHT_SOAK=1 FLYWEIGHT_BIN_DIR=$(CARGO_TARGET_DIR)/release cargo test --workspace --test suites -- --test-threads=1 --nocapture $(addsuffix ::,$(filter-out $(CRASHED),$(SOAKED))))
 	@$(if $(ONLY),true,$(MAKE) bench ONLY=overload)

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod batch;
 pub mod change;
 pub mod configuration;
+pub mod counted;
 pub mod currency;
 pub mod custom;
 pub mod dead_letter;

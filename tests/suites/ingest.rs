@@ -24,7 +24,7 @@ const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 async fn accepted_events_are_applied_in_embedded_stores() {
     let mut stage = Stage::embedded();
     contract(&stage.api).await;
-    poisoned(&stage.api).await;
+    strangers(&stage.api).await;
     killed(&mut stage).await;
 }
 
@@ -34,7 +34,7 @@ async fn accepted_events_are_applied_over_real_servers() {
         return;
     };
     contract(&stage.api).await;
-    poisoned(&stage.api).await;
+    strangers(&stage.api).await;
     killed(&mut stage).await;
 }
 
@@ -90,27 +90,7 @@ async fn contract(api: &Api) {
     assert_eq!(product.json()["price"], 13);
     assert!(product.json().get("priced_by").is_none(), "bookkeeping is shown nowhere");
 
-    let missing = format!("missing-{}", rand::random::<u32>());
-    let orphan = json!({ "product_id": missing, "price": 3, "stock": 4 });
-    assert_eq!(post(api, &orphan).await.0, 202);
-    let letter = wait::until("a dead letter", Duration::from_secs(30), async || {
-        let page = api.get(&format!("/api/v1/dead-letters?stage=ingest&subject={missing}")).await.json();
-        page["items"][0]["id"].as_str().map(str::to_owned)
-    })
-    .await;
-    // an older one that comes later does not take its place
-    let older = json!({ "product_id": missing, "price": 9, "stock": 9, "at": "2026-01-01T00:00:00Z" });
-    assert_eq!(post(api, &older).await.0, 202);
-    nothing_waits(api).await;
-    let held = api.get(&format!("/api/v1/dead-letters/{letter}")).await.json();
-    assert_eq!(held["payload"]["stock"], 4, "{held}");
-    let replay = format!("/api/v1/dead-letters/{letter}/replay");
-    assert_eq!(api.send(Method::POST, &replay, &[], &Value::Null).await.status, 409, "there is still no product");
-    assert_eq!(api.post("/api/v1/products", &json!({ "id": missing, "name": "P", "price": 1 })).await.status, 201);
-    let replayed = api.send(Method::POST, &replay, &[], &Value::Null).await;
-    assert!(replayed.status < 300, "{}", replayed.text);
-    until_stock(api, &missing, 4).await;
-    assert_eq!(api.get(&format!("/api/v1/dead-letters/{letter}")).await.status, 404);
+    unknown(api).await;
 
     let broken = api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(b"{\"product_id\":\"a\"}\n{}x\n".to_vec()));
     let broken = broken.await.unwrap();
@@ -123,6 +103,25 @@ async fn contract(api: &Api) {
     ] {
         assert_eq!(post(api, &bad).await.0, 400);
     }
+}
+
+/// An event makes its product, but none that was deleted after it.
+async fn unknown(api: &Api) {
+    let id = format!("unknown-{}", rand::random::<u32>());
+    let event = json!({ "product_id": id, "price": 49.99, "stock": 100 });
+    assert_eq!(post(api, &event).await.0, 202);
+    until_stock(api, &id, 100).await;
+    let path = format!("/api/v1/products/{id}");
+    let product = api.get(&path).await.json();
+    assert_eq!((&product["name"], &product["price"], &product["currency"]), (&json!(id), &json!(49.99), &json!("USD")));
+    assert_eq!(api.send(Method::DELETE, &path, &[], &Value::Null).await.status, 204);
+    let older = json!({ "product_id": id, "price": 9, "stock": 9, "at": "2026-01-01T00:00:00Z" });
+    assert_eq!(post(api, &older).await.0, 202);
+    nothing_waits(api).await;
+    assert_eq!(api.get(&path).await.status, 404, "it was deleted after that");
+    assert_eq!(post(api, &json!({ "product_id": id, "price": 3, "stock": 4 })).await.0, 202);
+    until_stock(api, &id, 4).await;
+    assert!(api.get(&path).await.json()["version"].as_i64() > Some(2), "its versions go on");
 }
 
 async fn post(api: &Api, event: &Value) -> (u16, Value) {
@@ -138,18 +137,18 @@ async fn until_stock(api: &Api, id: &str, stock: i64) {
     .await;
 }
 
-/// Events of products that are not there, among others: each is one dead letter, the rest is applied, and a replay after the fix empties the list.
-async fn poisoned(api: &Api) {
-    let (events, poison) = (scale::of(5_000, 100_000), scale::of(50, 1_000));
+/// Events of products that are not there, among others: each makes its product, and none becomes a dead letter.
+async fn strangers(api: &Api) {
+    let (events, strangers) = (scale::of(5_000, 100_000), scale::of(50, 1_000));
     let seed = seed::of("ingest");
     let ids = |n: usize| format!("good-{seed}-{n}");
-    let missing: Vec<String> = (0..poison).map(|n| format!("missing-{seed}-{n}")).collect();
+    let missing: Vec<String> = (0..strangers).map(|n| format!("missing-{seed}-{n}")).collect();
     create(api, (0..PRODUCTS).map(ids)).await;
     let begun = Instant::now();
     for first in (0..events).step_by(LOT) {
         let event = |n: usize| {
-            let product = match n % (events / poison) {
-                0 => missing[n / (events / poison)].clone(),
+            let product = match n % (events / strangers) {
+                0 => missing[n / (events / strangers)].clone(),
                 _ => ids(n % PRODUCTS),
             };
             let at = format!("2026-01-{:02}T{:02}:{:02}:{:02}Z", n / 86_400 + 1, n / 3_600 % 24, n / 60 % 60, n % 60);
@@ -166,27 +165,16 @@ async fn poisoned(api: &Api) {
     }
     let sent = begun.elapsed();
     nothing_waits(api).await;
-    assert_eq!(letters(api).await, poison as u64);
+    assert_eq!(letters(api).await, 0);
     let applied = begun.elapsed();
     for product in 0..PRODUCTS {
-        let newest = (0..events).rev().find(|n| n % PRODUCTS == product && n % (events / poison) != 0);
+        let newest = (0..events).rev().find(|n| n % PRODUCTS == product && n % (events / strangers) != 0);
         until_stock(api, &ids(product), newest.unwrap_or_default() as i64).await;
     }
-    create(api, missing.iter().cloned()).await;
-    loop {
-        let answer = api.post("/api/v1/dead-letters/replay", &json!({ "stage": "ingest" })).await;
-        assert_eq!((answer.status, &answer.json()["failed"]), (200, &json!(0)), "{}", answer.text);
-        if answer.json()["more"] != true {
-            break;
-        }
-    }
-    assert_eq!(letters(api).await, 0);
     for (n, id) in missing.iter().enumerate() {
-        until_stock(api, id, (n * (events / poison)) as i64).await;
+        until_stock(api, id, (n * (events / strangers)) as i64).await;
     }
-    eprintln!(
-        "{events} events sent in {sent:?}, applied after {applied:?}; {poison} dead letters, none after the replay"
-    );
+    eprintln!("{events} events sent in {sent:?}, applied after {applied:?}; {strangers} products made by them");
 }
 
 async fn letters(api: &Api) -> u64 {

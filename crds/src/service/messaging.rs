@@ -99,6 +99,20 @@ pub struct Ingest {
     /// The longest that an event waits for its batch to fill. Hot.
     #[serde(default = "default_flush_interval")]
     pub batch_flush_interval: Span,
+    /// What becomes of an event whose product is not there. Hot.
+    #[serde(default)]
+    pub unknown_products: UnknownProducts,
+}
+
+/// What becomes of an event whose product is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum UnknownProducts {
+    /// It makes the product: its key is its name. One that was deleted after the event stays so.
+    #[default]
+    Create,
+    /// It is refused: 404, naming `product_id`.
+    Reject,
 }
 
 /// The live feed.
@@ -144,6 +158,7 @@ impl Default for Ingest {
             workers: 3,
             batch_size: 1000,
             batch_flush_interval: default_flush_interval(),
+            unknown_products: UnknownProducts::default(),
         }
     }
 }

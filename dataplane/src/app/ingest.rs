@@ -2,14 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use crds::{pool::Entity, service::messaging::Ingest};
 use prometheus::{
     IntGauge, IntGaugeVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use serde_json::{Value as Tree, json};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -17,26 +15,22 @@ use tracing::warn;
 use super::serve::World;
 use crate::{
     config::Loaded,
-    domain::{price_event::PriceEvent, record::Record, value::Value},
-    events::intake::Unreadable,
     http::ingest::Ingress,
     service::{
-        dead_letters::{DeadLetters, Letter, Source},
-        error::ServiceError,
-        failure::{Class, Failure},
+        dead_letters::DeadLetters,
         ingest::{
-            IngestFigures, Ingestor, Rejects,
+            IngestFigures, Ingestor,
+            letters::{Letters, Replays, STAGE},
             queue::{IngestQueue, QueueFigures},
+            waiting::Waiting,
             workers::Workers,
         },
+        records::Records,
     },
 };
 
 /// How long the batches that are under way may take at the end.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// The stage of dead letters.
-const STAGE: &str = "ingest";
 
 /// The ingestion of one process.
 pub struct Ingestion {
@@ -45,6 +39,8 @@ pub struct Ingestion {
     /// Applies them.
     pub ingestor: Arc<Ingestor>,
     ingress: Arc<Ingress>,
+    letters: Arc<DeadLetters>,
+    products: Arc<Records>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -60,11 +56,16 @@ impl Ingestion {
         let Some(products) = products else { return Ok(None) };
         let letters = &world.orders.letters;
         let queue = Arc::new(IngestQueue::new(world.backends.intake.clone(), settings.queue_size.into()));
-        let ingestor = Arc::new(Ingestor::new(products.resource.records.clone(), Arc::new(Letters(letters.clone()))));
-        letters.serve(STAGE, Arc::new(Replays { letters: letters.clone(), ingestor: ingestor.clone() }));
+        let ingestor =
+            Arc::new(Ingestor::new(products.resource.records.clone(), Arc::new(Letters::new(letters.clone()))));
+        letters.serve(STAGE, Arc::new(Replays::new(letters.clone(), ingestor.clone())));
         let ingress = Arc::new(Ingress::new(products.resource.clone(), queue.clone()));
+        queue.set_unknown(settings.unknown_products);
+        ingestor.set_unknown(settings.unknown_products);
         world.registry.register(Box::new(IngestMetrics::new(queue.clone(), ingestor.clone())?))?;
-        Ok(Some(Self { queue, ingestor, ingress, stop: CancellationToken::new(), tasks: TaskTracker::new() }))
+        let (letters, products) = (letters.clone(), products.resource.records.clone());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Ok(Some(Self { queue, ingestor, ingress, letters, products, stop, tasks }))
     }
 
     /// The handler of `POST /events`.
@@ -76,6 +77,7 @@ impl Ingestion {
     pub fn start(&self, mut prepared: watch::Receiver<bool>, mut loaded: watch::Receiver<Arc<Loaded>>) {
         let (sender, settings) = watch::channel(loaded.borrow_and_update().settings.ingest.clone());
         let workers = Workers { queue: self.queue.clone(), ingestor: self.ingestor.clone(), settings };
+        let waiting = Waiting::new(self.letters.clone(), self.products.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             if stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_none() {
@@ -90,7 +92,7 @@ impl Ingestion {
             };
             tokio::select! {
                 () = follow => {}
-                () = workers.run(stop) => {}
+                ((), ()) = async { tokio::join!(workers.run(stop.clone()), waiting.run(stop)) } => {}
             }
         });
         self.tasks.close();
@@ -149,73 +151,5 @@ impl Collector for IngestMetrics {
             self.waiting.collect()
         });
         self.events.collect().into_iter().chain(waiting.into_iter().flatten()).collect()
-    }
-}
-
-/// Events that can never be applied are dead letters: the newest of each product.
-struct Letters(Arc<DeadLetters>);
-
-#[async_trait]
-impl Rejects for Letters {
-    async fn put(&self, event: &PriceEvent, why: String) -> Result<(), ServiceError> {
-        let letter = Letter {
-            stage: STAGE.to_owned(),
-            subject: event.product_id.clone(),
-            failure: Failure::new(Class::NotRetryable, why),
-            attempts: 1,
-            trace: event.id.to_string(),
-            payload: serde_json::to_value(event).map_err(|error| ServiceError::Internal(error.to_string()))?,
-        };
-        // events come in no order: a late one must not take the place of a newer one
-        let newer = |held: &Record| {
-            event_of(&self.0, held).is_none_or(|held| event.id == held.id || event.is_newer_than(&held))
-        };
-        self.0.put_where(letter, newer).await
-    }
-
-    async fn put_unreadable(&self, record: &Unreadable) -> Result<(), ServiceError> {
-        let Unreadable { place, text, error } = record;
-        let letter = Letter {
-            stage: STAGE.to_owned(),
-            subject: place.clone(),
-            failure: Failure::new(Class::Validation, format!("it is no event: {error}")),
-            attempts: 1,
-            trace: String::new(),
-            payload: json!({ "text": text }),
-        };
-        self.0.put(letter).await.map(drop)
-    }
-}
-
-/// The event of a letter; none where it never was one.
-fn event_of(letters: &DeadLetters, letter: &Record) -> Option<PriceEvent> {
-    match letters.records().schema().get(&letter.values, "payload") {
-        Value::Json(payload) => {
-            let payload: Tree = serde_json::from_str(payload.as_str()).ok()?;
-            match payload["text"].as_str() {
-                Some(text) => serde_json::from_str(text).ok(),
-                None => serde_json::from_value(payload).ok(),
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Applies the events of dead letters again.
-struct Replays {
-    letters: Arc<DeadLetters>,
-    ingestor: Arc<Ingestor>,
-}
-
-#[async_trait]
-impl Source for Replays {
-    async fn replay(&self, letter: &Record, _actor: &str) -> Result<(), ServiceError> {
-        let unreadable = || ServiceError::Conflict("what it holds is no event of price and stock".to_owned());
-        let event = event_of(&self.letters, letter).ok_or_else(unreadable)?;
-        self.ingestor.replay(&event).await
-    }
-
-    async fn dropped(&self, _letter: &Record, _actor: &str) -> Result<(), ServiceError> {
-        Ok(())
     }
 }

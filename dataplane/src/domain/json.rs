@@ -193,6 +193,11 @@ impl Echo {
 }
 
 impl Patch {
+    /// Whether it says something of a field.
+    pub fn sets(&self, index: usize) -> bool {
+        self.parts.iter().any(|(of, _)| *of == index)
+    }
+
     /// The values that the patch makes of a record's.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The product catalogue.
 
 use super::{
-    currency, price_event,
+    counted, currency, price_event,
     schema::{Field, Kind, Schema, Shape},
     stock,
     value::Value,
@@ -9,7 +9,8 @@ use super::{
 
 /// What a product looks like.
 pub fn schema() -> Schema {
-    Schema { rules: |schema, row| currency::faults(schema, row, "price"), ..fields() }
+    let rules = |schema: &Schema, row: &_| currency::faults(schema, row, "price");
+    Schema { rules, on_write: counted::on_write, ..fields() }
 }
 
 fn fields() -> Schema {
@@ -28,8 +29,9 @@ fn fields() -> Schema {
             // what orders hold of the stock, and since when the oldest of them does: see `stock`
             Field::new("holds", Kind::Json { max: stock::HOLDS_BYTES_MAX, shape: Shape::Object }).internal(),
             Field::new("held_since", Kind::Time).indexed().internal(),
-            // the event that gave it its price and stock: see `price_event`
+            // who set its price and stock, and what was sold since: see `counted` and `price_event`
             Field::new(price_event::MARK, Kind::text(64)).internal(),
+            Field::new(counted::FIELD, Kind::json(Shape::Object)).internal(),
         ],
     )
 }

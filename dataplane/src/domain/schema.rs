@@ -3,8 +3,9 @@
 use rust_decimal::Decimal;
 
 use super::{
+    json::Patch,
     record::{Key, Row},
-    value::Value,
+    value::{Timestamp, Value},
 };
 pub use crds::pool::{JsonForm, Role};
 
@@ -25,6 +26,19 @@ pub struct Schema {
     pub rules: fn(&Schema, &Row) -> Vec<FieldFault>,
     /// Sets what the server computes from the other fields of a valid record, such as an order's total.
     pub derive: fn(&Schema, &mut Row),
+    /// What a change from outside leaves in internal fields: the record before it, which a create has not, the record after it, what was written, the time.
+    pub on_write: fn(&Schema, Option<&Row>, &mut Row, Wrote<'_>, Timestamp),
+}
+
+/// What a change from outside wrote.
+#[derive(Clone, Copy, Debug)]
+pub enum Wrote<'a> {
+    /// A new record.
+    Created,
+    /// All fields of a record.
+    Replaced,
+    /// The fields that a patch names.
+    Patched(&'a Patch),
 }
 
 /// The greatest whole number up to which a double holds each: 2^53 - 1.
@@ -148,6 +162,7 @@ impl Schema {
             any_key: false,
             rules: |_, _| Vec::new(),
             derive: |_, _| (),
+            on_write: |_, _, _, _, _| (),
         }
     }
 

@@ -1,10 +1,12 @@
 //! Stock that orders hold: a product's `stock` and its list of holds change together, so that nothing is ever sold twice.
 //!
-//! Each hold is named by its order, so that whatever is repeated has no second effect: to hold again, to settle again.
+//! `stock` is what can be had: what was counted, less what orders hold, less what was sold since (see `counted`). Each hold is named by its order,
+//! so that whatever is repeated has no second effect: to hold again, to settle again.
 
 use serde_json::{Map, Value as Tree, json};
 
 use super::{
+    counted::Counted,
     record::{Key, Row},
     schema::Schema,
     value::{Json, Timestamp, Value},
@@ -44,7 +46,8 @@ pub fn hold(schema: &Schema, row: &Row, order: &Key, quantity: i64, now: Timesta
     if before == quantity {
         return Held::Already;
     }
-    let free = stock(schema, row).saturating_add(before);
+    let mut memory = Counted::of(schema, row, now);
+    let free = memory.give(stock(schema, row), before);
     if free < quantity {
         return Held::Short(free);
     }
@@ -52,19 +55,22 @@ pub fn hold(schema: &Schema, row: &Row, order: &Key, quantity: i64, now: Timesta
         return Held::Crowded;
     }
     holds.insert(order.to_string(), json!([quantity, now.0]));
-    Held::Now(with(schema, row, free - quantity, holds))
+    Held::Now(with(schema, row, free - quantity, holds, memory))
 }
 
 /// Ends the hold of an order. None where there is no such hold: it was ended before.
-pub fn settle(schema: &Schema, row: &Row, order: &Key, settling: Settling) -> Option<Row> {
+pub fn settle(schema: &Schema, row: &Row, order: &Key, settling: Settling, now: Timestamp) -> Option<Row> {
     let mut holds = holds(schema, row);
     let quantity = holds.remove(order.as_str()).as_ref().and_then(pieces)?;
-    let stock = stock(schema, row);
+    let (stock, mut memory) = (stock(schema, row), Counted::of(schema, row, now));
     let stock = match settling {
-        Settling::Commit => stock,
-        Settling::Release => stock.saturating_add(quantity),
+        Settling::Commit => {
+            memory.sell(quantity, now);
+            stock
+        }
+        Settling::Release => memory.give(stock, quantity),
     };
-    Some(with(schema, row, stock, holds))
+    Some(with(schema, row, stock, holds, memory))
 }
 
 /// The orders that have held a product since before a time.
@@ -79,6 +85,11 @@ pub fn stock(schema: &Schema, row: &Row) -> i64 {
         Value::Int(stock) => *stock,
         _ => 0,
     }
+}
+
+/// The pieces that orders hold.
+pub fn held(schema: &Schema, row: &Row) -> i64 {
+    holds(schema, row).values().filter_map(pieces).fold(0, i64::saturating_add)
 }
 
 fn holds(schema: &Schema, row: &Row) -> Map<String, Tree> {
@@ -96,20 +107,21 @@ fn since(hold: &Tree) -> Option<i64> {
     hold.get(1)?.as_i64()
 }
 
-fn with(schema: &Schema, row: &Row, stock: i64, holds: Map<String, Tree>) -> Row {
+fn with(schema: &Schema, row: &Row, stock: i64, holds: Map<String, Tree>, memory: Counted) -> Row {
     let mut row = row.clone();
     let oldest = holds.values().filter_map(since).min();
     let shown = if holds.is_empty() { Value::Null } else { Value::Json(Json::from_value(&Tree::Object(holds))) };
     schema.set(&mut row, "stock", Value::Int(stock));
     schema.set(&mut row, "holds", shown);
     schema.set(&mut row, "held_since", oldest.map_or(Value::Null, |at| Value::Time(Timestamp(at))));
+    memory.write(schema, &mut row);
     row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{json::parse_create, product};
+    use crate::domain::{counted, json::parse_create, product};
 
     fn product(stock: i64) -> (Schema, Row) {
         let schema = product::schema();
@@ -141,20 +153,22 @@ mod tests {
         assert_eq!(held_before(&schema, &row, Timestamp(1_001)), [key("a")]);
         assert!(held_before(&schema, &row, now).is_empty());
 
-        let sold = settle(&schema, &row, &key("a"), Settling::Commit).unwrap();
+        let settle = |row: &Row, settling| settle(&schema, row, &key("a"), settling, now);
+        let sold = settle(&row, Settling::Commit).unwrap();
         assert_eq!(stock(&schema, &sold), 2);
-        assert_eq!(settle(&schema, &sold, &key("a"), Settling::Release), None);
-        let back = settle(&schema, &row, &key("a"), Settling::Release).unwrap();
-        assert_eq!(stock(&schema, &back), 5);
-        assert_eq!(settle(&schema, &back, &key("a"), Settling::Release), None);
-        assert_eq!(back, product(5).1, "nothing is left of it");
+        assert_eq!(settle(&sold, Settling::Release), None);
+        let mut back = settle(&row, Settling::Release).unwrap();
+        assert_eq!((stock(&schema, &back), super::held(&schema, &back)), (5, 0));
+        assert_eq!(settle(&back, Settling::Release), None);
+        schema.set(&mut back, counted::FIELD, Value::Null);
+        assert_eq!(back, product(5).1, "nothing is left of it but what it remembers");
     }
 
     #[test]
     fn the_list_of_holds_is_bounded() {
         let (schema, mut row) = product(1_000_000);
         let all: Map<String, Tree> = (0..HOLDS_MAX).map(|n| (format!("o{n}"), json!([1, n]))).collect();
-        row = with(&schema, &row, 10, all);
+        row = with(&schema, &row, 10, all, Counted::default());
         assert_eq!(hold(&schema, &row, &key("one-more"), 1, Timestamp(0)), Held::Crowded);
         let Some(Value::Json(json)) = schema.internal_index_of("holds").and_then(|at| row.0.get(at)) else { panic!() };
         assert!(json.as_str().len() + HOLDS_MAX * Key::PLAIN_MAX < HOLDS_BYTES_MAX);

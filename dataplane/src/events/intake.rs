@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{domain::price_event::PriceEvent, durability::Setting};
+use crate::{
+    domain::{counted::Place, price_event::PriceEvent},
+    durability::Setting,
+};
 
 /// How much larger a batch may become while a queue stands, and up to how many events.
 const STANDING: usize = 16;
@@ -52,7 +55,7 @@ pub trait IntakeReader: Send {
 /// What was taken out of the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The events, in no order.
+    /// The events, each with its place in the log, in no order.
     pub events: Vec<PriceEvent>,
     /// What is no event: a record of another program, or of another version of this one.
     pub unreadable: Vec<Unreadable>,
@@ -71,12 +74,13 @@ pub struct Unreadable {
 
 impl Batch {
     /// Adds a record as it stands in the log.
-    fn add(&mut self, record: &[u8], place: impl FnOnce() -> String) {
-        match serde_json::from_slice(record) {
-            Ok(event) => self.events.push(event),
+    fn add(&mut self, record: &[u8], place: Place) {
+        match serde_json::from_slice::<PriceEvent>(record) {
+            Ok(event) => self.events.push(PriceEvent { place: Some(place), ..event }),
             Err(error) => {
                 let text = String::from_utf8_lossy(record).chars().take(TEXT_MAX).collect();
-                self.unreadable.push(Unreadable { place: place(), text, error: error.to_string() });
+                let place = format!("{}/{}", place.log, place.seq);
+                self.unreadable.push(Unreadable { place, text, error: error.to_string() });
             }
         }
     }

@@ -120,6 +120,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
     }
 
+    /// 404: what these fields name is not there.
+    pub fn unknown(errors: Vec<FieldFault>) -> Self {
+        Self { errors, ..Self::not_found("what the request speaks of is not there") }
+    }
+
     /// 413: the body is too large.
     pub fn too_large(bytes_max: usize) -> Self {
         let detail = format!("the body may have at most {bytes_max} bytes");

@@ -1,6 +1,6 @@
 //! `POST /events`: events of price and stock, one as JSON or many as lines of JSON. Accepted means durable; the workers apply them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -11,6 +11,7 @@ use crate::{
     domain::{
         json::BodyError,
         price_event::{self, PriceEvent},
+        record::{Key, Lookup},
         schema::{FieldFault, Schema},
         value::Timestamp,
     },
@@ -31,6 +32,8 @@ const EVENTS_MAX: usize = 10_000;
 const BYTES_MAX: usize = 4 << 20;
 /// The most faults that one answer lists.
 const FAULTS_MAX: usize = 100;
+/// Products that are looked for at once.
+const KEYS_MAX: usize = 1_000;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -58,7 +61,7 @@ impl Ingress {
         let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let many = kind.contains("ndjson") || kind.contains("jsonl");
         let body = call.body(TYPES, BYTES_MAX, BODY_DEADLINE).await?;
-        let now = Timestamp::now();
+        let now = self.products.records.now();
         let events = match many {
             true => self.parse_lines(&body, now)?,
             false => vec![PriceEvent::parse(&self.schema, &body, now).map_err(ServiceError::from)?],
@@ -67,9 +70,34 @@ impl Ingress {
         if !wrong.is_empty() {
             return Err(Problem::invalid(wrong));
         }
+        if self.queue.takes_known_only() {
+            let lines = if many { amounts::numbers(&body) } else { Vec::new() };
+            self.check_known(&events, &lines).await?;
+        }
         let accepted = events.len();
         self.queue.accept(events).await.map_err(refusal)?;
         Ok((StatusCode::ACCEPTED, axum::Json(json!({ "accepted": accepted }))).into_response())
+    }
+
+    /// Whether all products of events are there, by the store: a tier may not know yet of one that was made just now.
+    async fn check_known(&self, events: &[PriceEvent], lines: &[usize]) -> Result<(), Problem> {
+        let mut keys: Vec<Key> = events.iter().filter_map(|event| event.key().ok()).collect();
+        keys.sort();
+        keys.dedup();
+        let mut unknown = HashSet::new();
+        for part in keys.chunks(KEYS_MAX) {
+            let found = self.products.records.look_up_all(part).await.map_err(|error| self.products.problem(error))?;
+            let missing = part.iter().zip(found).filter(|(_, found)| !matches!(found, Lookup::Found(_)));
+            unknown.extend(missing.map(|(key, _)| key.to_string()));
+        }
+        let of_unknown = events.iter().enumerate().filter(|(_, event)| unknown.contains(&event.product_id));
+        let fault = |(index, event): (usize, &PriceEvent)| {
+            let field =
+                lines.get(index).map_or_else(|| "product_id".to_owned(), |line| format!("line {line}: product_id"));
+            FieldFault::new(field, format!("there is no product {}: make it first", event.product_id))
+        };
+        let faults: Vec<FieldFault> = of_unknown.take(FAULTS_MAX).map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(Problem::unknown(faults)) }
     }
 
     /// The events of lines; none is taken where one has a fault.

@@ -65,6 +65,7 @@ mod bad_input;
 mod batches;
 mod changes;
 mod conditions;
+mod events;
 mod factory;
 mod faults;
 mod money;
@@ -85,6 +86,7 @@ struct Server {
     commits: Arc<AtomicU64>,
     factory: Arc<Factory>,
     router: Router,
+    ingest: Arc<IngestQueue>,
     _folder: Option<Folder>,
 }
 
@@ -245,13 +247,9 @@ impl Server {
             queues: Box::new(|| Json::Null),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| (pool.resource.records.clone(), None))));
-        let api = Api {
-            factory: factory.clone(),
-            pools: pools.clone(),
-            letters: None,
-            ingress: ingress(&pools),
-            health: Arc::new(health),
-        };
+        let (ingest, ingress) = ingress(&pools);
+        let api =
+            Api { factory: factory.clone(), pools: pools.clone(), letters: None, ingress, health: Arc::new(health) };
         let router = router(&api, Router::new());
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
@@ -274,6 +272,7 @@ impl Server {
             commits,
             factory,
             router,
+            ingest,
             _folder: None,
         }
     }
@@ -418,8 +417,9 @@ async fn declare(file: &std::path::Path) {
 }
 
 /// A way in for events whose log is a list; none where no products are served.
-fn ingress(pools: &[Pool]) -> Option<Arc<Ingress>> {
-    let products = pools.iter().find(|pool| pool.entity == Entity::Product)?;
+fn ingress(pools: &[Pool]) -> (Arc<IngestQueue>, Option<Arc<Ingress>>) {
+    let products = pools.iter().find(|pool| pool.entity == Entity::Product);
     let queue = Arc::new(IngestQueue::new(Arc::new(MemoryIntake::default()), 10));
-    Some(Arc::new(Ingress::new(products.resource.clone(), queue)))
+    let ingress = products.map(|products| Arc::new(Ingress::new(products.resource.clone(), queue.clone())));
+    (queue, ingress)
 }

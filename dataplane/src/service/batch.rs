@@ -17,7 +17,7 @@ use crate::domain::{
     change::{Action, Change, Guard, Idempotency, Origin, Written},
     json::{Draft, Echo, Patch, Replacement, parse_create, parse_patch, parse_replace},
     record::{Key, Lookup, Record, Row, Version},
-    schema::FieldFault,
+    schema::{FieldFault, Wrote},
     value::Timestamp,
 };
 
@@ -259,7 +259,8 @@ impl Unit<'_> {
                 if matches!(self.states.get(&key), Some(Lookup::Found(_) | Lookup::Unreadable(_))) {
                     return Err(ServiceError::Exists);
                 }
-                let values = self.records.settle(values, None, self.origin).await?;
+                let mut values = self.records.settle(values, None, self.origin).await?;
+                self.records.note(None, &mut values, Wrote::Created);
                 self.becomes(&key, Some(values.clone()));
                 Ok((key, Action::Create { values, fresh_key }))
             }
@@ -270,18 +271,21 @@ impl Unit<'_> {
                 let current = match self.current(&key, &asked, &echo) {
                     Err(ServiceError::NotFound) if self.upserts && asked == Precondition::None => {
                         schema.may_create(key.clone()).map_err(|fault| ServiceError::Invalid(vec![fault]))?;
-                        let values = self.records.settle(values, None, self.origin).await?;
+                        let mut values = self.records.settle(values, None, self.origin).await?;
+                        self.records.note(None, &mut values, Wrote::Created);
                         self.becomes(&key, Some(values.clone()));
                         return Ok((key, Action::Create { values, fresh_key: false }));
                     }
                     current => current?,
                 };
-                let values = self.records.with_read_only(values, &current);
+                let mut values = self.records.with_read_only(values, &current);
+                self.records.note(Some(&current.values), &mut values, Wrote::Replaced);
                 self.replaced(key, &current, values).await
             }
             Job::Patch(key, asked, patch) => {
                 let current = self.current(&key, &asked, &patch.echo)?;
-                let values = patch.apply(schema, &current.values)?;
+                let mut values = patch.apply(schema, &current.values)?;
+                self.records.note(Some(&current.values), &mut values, Wrote::Patched(&patch));
                 self.replaced(key, &current, values).await
             }
             Job::Delete(key, asked) => {
@@ -314,7 +318,8 @@ impl Unit<'_> {
     ) -> Result<Option<(Key, Action)>, ServiceError> {
         let Some(Lookup::Unreadable(unreadable)) = self.states.get(key) else { return Ok(None) };
         asked.check(unreadable.rest.version)?;
-        let values = self.records.with_read_only(values.clone(), &unreadable.rest);
+        let mut values = self.records.with_read_only(values.clone(), &unreadable.rest);
+        self.records.note(Some(&unreadable.rest.values), &mut values, Wrote::Replaced);
         let values = self.records.settle(values, Some(&unreadable.rest), self.origin).await?;
         self.records.judge(&unreadable.rest, &values).await?;
         self.becomes(key, Some(values.clone()));

@@ -203,6 +203,23 @@ impl DeadLetters {
         Ok(done)
     }
 
+    /// Letters of a stage by their keys, from after one; and where the next page begins, if there is one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn of_stage(
+        &self,
+        stage: &str,
+        after: Option<Key>,
+        limit: u32,
+    ) -> Result<(Vec<Record>, Option<Key>), ServiceError> {
+        let index = self.records.schema().index_of("stage").unwrap_or_default();
+        let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
+        let start = after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key }));
+        let page = self.records.find(&Query { filter, order: Vec::new(), start, limit, count: false }).await?;
+        Ok((page.records, page.next.map(|next| next.key)))
+    }
+
     /// Gives up what a letter is about, and removes it.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! Ingestion: takes accepted events of price and stock out of their log, batch by batch, and applies the newest of each product, in one
 //! transaction where the store can.
 //!
-//! A product remembers the event that it has its price and stock from, so a batch that is applied twice, or after a newer one, changes nothing.
+//! A product remembers the change that it has its price and its stock from, so a batch that is applied twice, or after a newer one, changes nothing. An
+//! event of a product that is not there makes it or is set aside, as `spec.ingest.unknownProducts` says.
 
+pub mod letters;
 pub mod queue;
+pub mod waiting;
 pub mod workers;
 
 use std::{
@@ -15,6 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use crds::service::messaging::UnknownProducts;
 use futures::{StreamExt, stream};
 
 use super::{
@@ -24,10 +28,12 @@ use super::{
 use crate::{
     domain::{
         actor,
+        audit::AuditQuery,
         change::{Action, Change, Guard, Origin},
         currency,
         price_event::PriceEvent,
-        record::{Key, Lookup, Row, Version},
+        record::{Key, Lookup, Record, Row},
+        value::Timestamp,
     },
     events::intake::{Batch, Unreadable},
 };
@@ -38,6 +44,11 @@ const ACTOR: &str = actor::INGEST;
 const CHANGES_MAX: usize = 2_000;
 /// Products that are changed at the same time where the store commits them one by one.
 const AT_ONCE: usize = 16;
+/// Audit entries that one look reads, and how many looks there are at most.
+const ENTRIES: u32 = 500;
+const LOOKS_MAX: u32 = 20;
+/// How the error of a letter begins whose event waits for its product.
+const NO_PRODUCT: &str = "there is no product";
 /// How often a batch is tried again when others change its products at the same time.
 const ATTEMPTS_MAX: u32 = 8;
 
@@ -57,6 +68,8 @@ pub struct Ingestor {
     rejects: Arc<dyn Rejects>,
     /// Whether the store was found to commit no more than one record at a time.
     one_by_one: AtomicBool,
+    /// Whether events of unknown products make them.
+    creates: AtomicBool,
     meter: Meter,
 }
 
@@ -84,7 +97,13 @@ pub struct IngestFigures {
 impl Ingestor {
     /// Applies events to these products; what cannot be applied goes to `rejects`.
     pub fn new(products: Arc<Records>, rejects: Arc<dyn Rejects>) -> Self {
-        Self { products, rejects, one_by_one: AtomicBool::new(false), meter: Meter::default() }
+        let (one_by_one, creates) = (AtomicBool::new(false), AtomicBool::new(true));
+        Self { products, rejects, one_by_one, creates, meter: Meter::default() }
+    }
+
+    /// From now on events of unknown products are treated so.
+    pub fn set_unknown(&self, unknown: UnknownProducts) {
+        self.creates.store(unknown == UnknownProducts::Create, Ordering::Relaxed);
     }
 
     /// The figures now.
@@ -142,6 +161,7 @@ impl Ingestor {
         let key = event.key().map_err(ServiceError::Conflict)?;
         match self.products.find_one(&key).await? {
             Some(_) => self.apply_events(std::slice::from_ref(event)).await,
+            None if self.creates.load(Ordering::Relaxed) => self.apply_events(std::slice::from_ref(event)).await,
             None => Err(ServiceError::Conflict(format!("there is still no product {key}"))),
         }
     }
@@ -161,33 +181,47 @@ impl Ingestor {
                     self.count(&self.meter.applied, count);
                     return Ok(());
                 }
-                // somebody changed or deleted one of the products: look again. What was applied is found to be so
-                Err(ServiceError::Stale { .. } | ServiceError::NotFound) => {}
+                // somebody made, changed or deleted one of the products: look again. What was applied is found to be so
+                Err(ServiceError::Stale { .. } | ServiceError::NotFound | ServiceError::Exists) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(ServiceError::Contended)
     }
 
-    /// What is to be changed: nothing where a product has a newer event. Events of unknown products are rejected.
+    /// What is to be changed: nothing where a product knows of something newer.
     async fn changes(&self, part: &[(Key, &PriceEvent)]) -> Result<Vec<Change>, ServiceError> {
         let keys: Vec<Key> = part.iter().map(|(key, _)| key.clone()).collect();
         let found = self.products.look_up_all(&keys).await?;
         let mut changes = Vec::with_capacity(part.len());
         for ((key, event), found) in part.iter().zip(found) {
-            match found {
-                Lookup::Found(record) => match event.applied(self.products.schema(), &record.values) {
-                    Some(values) => match self.amount_fault(event, &values) {
-                        None => changes.push(self.replace(key.clone(), record.version, values)),
-                        Some(why) => self.reject(event, why).await?,
-                    },
-                    None => self.count(&self.meter.outdated, 1),
-                },
-                // the others of this batch go on; whoever mends the record lets its event be replayed
-                Lookup::Unreadable(unreadable) => self.reject(event, unreadable.to_string()).await?,
-                Lookup::Deleted(_) | Lookup::Missing => {
-                    self.reject(event, format!("there is no product {key}")).await?
+            let schema = self.products.schema();
+            let next = match found {
+                Lookup::Found(record) => {
+                    event.applied(schema, &record.values, record.updated_at).map(|values| (values, Some(record)))
                 }
+                // the others of this batch go on; whoever mends the record lets its event be replayed
+                Lookup::Unreadable(unreadable) => {
+                    self.reject(event, unreadable.to_string()).await?;
+                    continue;
+                }
+                // the product that it speaks of is gone
+                Lookup::Deleted(_) if self.is_deleted_since(key, event).await? => None,
+                Lookup::Deleted(_) | Lookup::Missing => match self.creates.load(Ordering::Relaxed) {
+                    true => Some((event.product(schema), None)),
+                    false => {
+                        self.reject(event, format!("{NO_PRODUCT} {key}")).await?;
+                        continue;
+                    }
+                },
+            };
+            let Some((values, record)) = next else {
+                self.count(&self.meter.outdated, 1);
+                continue;
+            };
+            match self.amount_fault(event, &values) {
+                Some(why) => self.reject(event, why).await?,
+                None => changes.push(self.change(key.clone(), values, record.as_ref())),
             }
         }
         Ok(changes)
@@ -197,6 +231,29 @@ impl Ingestor {
     fn amount_fault(&self, event: &PriceEvent, values: &Row) -> Option<String> {
         let code = self.products.schema().get(values, "currency").as_text().unwrap_or(currency::DEFAULT);
         Some(format!("price {}", currency::amount_fault(code, event.price)?))
+    }
+
+    /// Whether a product that is not there was deleted after an event, by the audit.
+    async fn is_deleted_since(&self, key: &Key, event: &PriceEvent) -> Result<bool, ServiceError> {
+        let mut query = AuditQuery {
+            entities: vec![self.products.schema().entity.clone()],
+            key: Some(key.to_string()),
+            since: Some(Timestamp(event.mark().moment)),
+            limit: ENTRIES,
+            ..AuditQuery::default()
+        };
+        for _ in 0..LOOKS_MAX {
+            let entries = self.products.audit(&query).await?;
+            if entries.iter().any(|entry| entry.action == "deleted") {
+                return Ok(true);
+            }
+            let last = entries.last().filter(|_| entries.len() >= ENTRIES as usize);
+            let Some(last) = last else { return Ok(false) };
+            let at = last.at.parse().map_err(ServiceError::Internal)?;
+            query.after = Some((at, last.id));
+        }
+        // so much happened since then that the event is old
+        Ok(true)
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), ServiceError> {
@@ -220,8 +277,11 @@ impl Ingestor {
         failed
     }
 
-    fn replace(&self, key: Key, version: Version, values: Row) -> Change {
-        let action = Action::Replace { guard: Guard::Exactly(version), values };
+    fn change(&self, key: Key, values: Row, before: Option<&Record>) -> Change {
+        let action = match before {
+            Some(before) => Action::Replace { guard: Guard::Exactly(before.version), values },
+            None => Action::Create { values, fresh_key: false },
+        };
         Change { collection: self.products.collection().clone(), key, action }
     }
 
@@ -238,8 +298,10 @@ impl Ingestor {
 
 /// The newest event of each product, by its key.
 fn newest(batch: &[PriceEvent]) -> BTreeMap<Key, &PriceEvent> {
+    let mut ordered: Vec<&PriceEvent> = batch.iter().collect();
+    ordered.sort_by(|one, other| one.place.cmp(&other.place));
     let mut newest: BTreeMap<Key, &PriceEvent> = BTreeMap::new();
-    for event in batch {
+    for event in ordered {
         let Ok(key) = event.key() else { continue };
         let held = newest.entry(key).or_insert(event);
         if event.is_newer_than(held) {

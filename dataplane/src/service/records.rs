@@ -21,7 +21,8 @@ use crate::{
         change::{Collection, Origin},
         query::{Filter, Page, Query, Start},
         record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
-        schema::Schema,
+        schema::{Schema, Wrote},
+        value::Timestamp,
     },
     store::{RecordStore, StoreError},
 };
@@ -140,6 +141,16 @@ impl Records {
     /// What the records look like.
     pub fn schema(&self) -> &Schema {
         &self.collection.schema
+    }
+
+    /// Now, by the clock that stamps these records.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Notes in internal fields what a change from outside writes.
+    pub fn note(&self, before: Option<&Row>, after: &mut Row, wrote: Wrote<'_>) {
+        (self.schema().on_write)(self.schema(), before, after, wrote, self.now());
     }
 
     /// The collection.

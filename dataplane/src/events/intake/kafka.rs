@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Batch, Intake, IntakeError, IntakeReader, most};
 use crate::{
-    domain::price_event::PriceEvent,
+    domain::{counted::Place, price_event::PriceEvent},
     durability::{self, Setting},
     events::kafka::{
         config::{self, KafkaOptions, Quiet},
@@ -235,7 +235,9 @@ impl IntakeReader for KafkaReader {
             if let Some(claim) = claim.as_ref() {
                 claim.standing.borrow().allowed().map_err(failed)?;
             }
-            let place = || format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
+            // the events of a product are all in one partition
+            let log = format!("{}/{}", message.topic(), message.partition());
+            let place = Place { log, seq: message.offset() };
             received.add(message.payload().unwrap_or_default(), place);
             positions.insert(message.partition(), message.offset() + 1);
             until.get_or_insert_with(|| Instant::now() + flush);

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{Batch, Intake, IntakeError, IntakeReader, most};
 use crate::{
-    domain::price_event::PriceEvent,
+    domain::{counted::Place, price_event::PriceEvent},
     durability::Setting,
     events::local::log::{committed_by, is_full},
 };
@@ -222,7 +222,7 @@ impl LocalReader {
         if let Some(last) = last {
             self.taken = Some((after, last, rows.len() as u64));
         }
-        rows.iter().for_each(|(seq, text)| batch.add(text.as_bytes(), || format!("intake/{seq}")));
+        rows.iter().for_each(|(seq, text)| batch.add(text.as_bytes(), Place { log: "intake".to_owned(), seq: *seq }));
         Ok(batch)
     }
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     use crate::events::{
-        intake::testing::{event, events},
+        intake::testing::{event, events, placed},
         testing::Folder,
     };
 
@@ -310,6 +310,7 @@ mod tests {
         let intake = LocalIntake::open(folder.path()).await.unwrap();
         let all = events(400);
         intake.append(all.clone()).await.unwrap();
+        let all = placed(all);
         let mut one = intake.reader().await.unwrap();
         assert_eq!(one.take(10, FLUSH).await.unwrap().events, all[..160], "a queue stands: 16 batches at once");
         one.done().await.unwrap();

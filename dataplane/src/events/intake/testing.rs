@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{Intake, IntakeError, IntakeReader};
-use crate::domain::price_event::PriceEvent;
+use crate::domain::{counted::Place, price_event::PriceEvent};
 
 /// A log in memory that nobody reads.
 #[derive(Default)]
@@ -29,7 +29,22 @@ impl Intake for MemoryIntake {
 
 /// An event, told from others by its stock.
 pub fn event(stock: i64) -> PriceEvent {
-    PriceEvent { id: Uuid::now_v7(), product_id: format!("p{}", stock % 7), price: stock.into(), stock, at: stock }
+    PriceEvent {
+        id: Uuid::now_v7(),
+        product_id: format!("p{}", stock % 7),
+        price: stock.into(),
+        stock,
+        at: stock,
+        accepted: stock,
+        undated: false,
+        place: None,
+    }
+}
+
+/// The same events as they stand in a new embedded log.
+pub fn placed(events: Vec<PriceEvent>) -> Vec<PriceEvent> {
+    let place = |seq| Some(Place { log: "intake".to_owned(), seq });
+    (1..).zip(events).map(|(seq, event)| PriceEvent { place: place(seq), ..event }).collect()
 }
 
 /// So many of them.

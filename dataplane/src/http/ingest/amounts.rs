@@ -46,7 +46,7 @@ pub async fn faults(products: &Records, events: &[PriceEvent], body: Option<&[u8
 }
 
 /// The numbers of the lines that are not empty, from 1.
-fn numbers(body: &[u8]) -> Vec<usize> {
+pub fn numbers(body: &[u8]) -> Vec<usize> {
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, _)| index + 1).collect()
 }

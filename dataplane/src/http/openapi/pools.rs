@@ -130,8 +130,14 @@ fn ingest(pool: &Described) -> Operation {
     .tag(pool.tag)
     .takes(event)
     .guarded()
-    .gives(202, "The events are durable and will be applied: the newest of each product wins.", accepted)
-    .fails(&[408, 413, 415])
+    .gives(
+        202,
+        "The events are durable and will be applied: of all changes of a product the newest wins. `stock` counts the pieces at `at`, those that orders \
+         hold included; what was sold after that is taken off. Without `at` the order of acceptance decides. A product that is not there is made, or \
+         refused with 404, as `spec.ingest.unknownProducts` says.",
+        accepted,
+    )
+    .fails(&[404, 408, 413, 415])
 }
 
 impl Described<'_> {

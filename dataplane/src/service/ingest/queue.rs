@@ -3,11 +3,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use crds::service::messaging::UnknownProducts;
 use parking_lot::Mutex;
 
 use crate::{
@@ -23,6 +24,8 @@ pub struct IngestQueue {
     intake: Arc<dyn Intake>,
     waiting: Mutex<Waiting>,
     limit: AtomicU64,
+    /// Whether events of unknown products are refused.
+    known_only: AtomicBool,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
@@ -87,6 +90,7 @@ impl IngestQueue {
             intake,
             waiting: Mutex::default(),
             limit: AtomicU64::new(limit),
+            known_only: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -100,6 +104,16 @@ impl IngestQueue {
     /// From now on at most so many events may wait.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// From now on events of unknown products are treated so.
+    pub fn set_unknown(&self, unknown: UnknownProducts) {
+        self.known_only.store(unknown == UnknownProducts::Reject, Ordering::Relaxed);
+    }
+
+    /// Whether events of unknown products are to be refused.
+    pub fn takes_known_only(&self) -> bool {
+        self.known_only.load(Ordering::Relaxed)
     }
 
     /// Accepts all events or none. They are durable when this returns.

@@ -34,6 +34,8 @@ impl Workers {
         loop {
             let wanted = settings.borrow_and_update().clone();
             workers.queue.set_limit(wanted.queue_size.into());
+            workers.queue.set_unknown(wanted.unknown_products);
+            workers.ingestor.set_unknown(wanted.unknown_products);
             while running.len() < wanted.workers as usize {
                 let token = stop.child_token();
                 tasks.spawn(workers.clone().work(token.clone()));

@@ -17,7 +17,6 @@ use crate::{
         progress::{Ending, Stage},
         record::{Key, Record},
         stock::{self, Held, Settling},
-        value::Timestamp,
     },
     service::{
         error::ServiceError,
@@ -73,8 +72,7 @@ impl Pipeline {
     async fn hold(&self, case: &Case, product: &Key, quantity: i64) -> Result<Hold, Failure> {
         let Some(products) = &self.parts.products else { return Ok(Hold::Held) };
         let schema = products.schema();
-        let hold = |current: &Record| match stock::hold(schema, &current.values, &case.key, quantity, Timestamp::now())
-        {
+        let hold = |current: &Record| match stock::hold(schema, &current.values, &case.key, quantity, products.now()) {
             Held::Now(row) => Ok(Some(row)),
             Held::Already => Ok(None),
             Held::Short(left) => Err(ServiceError::Conflict(format!(
@@ -137,7 +135,7 @@ impl Pipeline {
     ) -> Result<Adjusted, Failure> {
         let Some(products) = &self.parts.products else { return Ok(Adjusted::Unchanged) };
         let schema = products.schema();
-        let settle = |current: &Record| Ok(stock::settle(schema, &current.values, order, settling));
+        let settle = |current: &Record| Ok(stock::settle(schema, &current.values, order, settling, products.now()));
         let _turn = self.turns.at(product).await;
         match products.adjust_while(product, ACTOR, settle, still).await {
             // a product that was deleted took its holds with it

@@ -1,5 +1,6 @@
 //! The pipeline over SQLite and a bank on a free port: what it does with an order, and what it leaves when that goes wrong.
 
+mod counts;
 mod proof;
 mod support;
 
@@ -338,7 +339,7 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
                     Held::Now(row) => Some(row),
                     other => panic!("{other:?}"),
                 },
-                _ => stock::settle(schema, &current.values, &order, stock::Settling::Commit),
+                _ => stock::settle(schema, &current.values, &order, stock::Settling::Commit, Timestamp::now()),
             })
         };
         let look = async || {

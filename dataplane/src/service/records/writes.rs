@@ -14,6 +14,7 @@ use crate::{
         change::{Action, Change, Guard, Origin, UnitOfWork, Written},
         json::{Draft, Echo, Patch, Replacement},
         record::{Key, Lookup, Record, Row, Unreadable, Version},
+        schema::Wrote,
     },
     store::StoreError,
 };
@@ -58,7 +59,8 @@ impl Records {
     async fn try_create(&self, draft: Draft, origin: &Origin) -> Result<Written, ServiceError> {
         let Draft { key, values } = draft;
         let fresh_key = key.is_none();
-        let values = self.settle(values, None, origin).await?;
+        let mut values = self.settle(values, None, origin).await?;
+        self.note(None, &mut values, Wrote::Created);
         let key = key.unwrap_or_else(Key::generate);
         self.commit(key, Action::Create { values, fresh_key }, origin).await
     }
@@ -91,7 +93,11 @@ impl Records {
             let values = self.settle(values, None, origin).await?;
             return self.commit(key.clone(), Action::Replace { guard, values }, origin).await;
         }
-        let kept = |current: &Record| Ok(self.with_read_only(values.clone(), current));
+        let kept = |current: &Record| {
+            let mut values = self.with_read_only(values.clone(), current);
+            self.note(Some(&current.values), &mut values, Wrote::Replaced);
+            Ok(values)
+        };
         let done = self.try_update(key, precondition, &echo, origin, kept).await;
         match done {
             Err(ServiceError::Unreadable(unreadable)) => {
@@ -115,7 +121,9 @@ impl Records {
         if echo.version.is_some_and(|seen| seen != current.version) {
             return Err(ServiceError::Stale { current: current.version });
         }
-        let values = self.settle(self.with_read_only(values, current), Some(current), origin).await?;
+        let mut values = self.with_read_only(values, current);
+        self.note(Some(&current.values), &mut values, Wrote::Replaced);
+        let values = self.settle(values, Some(current), origin).await?;
         self.judge(current, &values).await?;
         let guard = if unreadable.has_version() { Guard::Exactly(current.version) } else { Guard::Any };
         self.commit(current.key.clone(), Action::Replace { guard, values }, origin).await
@@ -133,7 +141,11 @@ impl Records {
         origin: &Origin,
     ) -> Result<Record, ServiceError> {
         self.check_key(&patch.echo, key)?;
-        let merged = |current: &Record| Ok(patch.apply(self.schema(), &current.values)?);
+        let merged = |current: &Record| {
+            let mut values = patch.apply(self.schema(), &current.values)?;
+            self.note(Some(&current.values), &mut values, Wrote::Patched(patch));
+            Ok(values)
+        };
         self.update(key, precondition, &patch.echo, origin, merged).await
     }
 

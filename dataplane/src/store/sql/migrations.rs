@@ -28,6 +28,7 @@ mod m0009_pipeline;
 mod m0011_ingest;
 mod m0012_money;
 mod m0013_wide_keys;
+mod m0014_counted;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 pub use m0008_audit::{AUDIT, IDEMPOTENCY};
@@ -77,7 +78,7 @@ pub enum Makes {
 }
 
 /// Every migration, in order.
-pub static ALL: [Migration; 16] = [
+pub static ALL: [Migration; 17] = [
     m0001_base::MIGRATION,
     m0002_users::MIGRATION,
     m0003_payments::MIGRATION,
@@ -94,6 +95,7 @@ pub static ALL: [Migration; 16] = [
     m0012_money::PAYMENTS,
     m0012_money::DEAD_LETTERS,
     m0013_wide_keys::MIGRATION,
+    m0014_counted::MIGRATION,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.

@@ -1,0 +1,265 @@
+//! What a product remembers of who set its price and its stock, and of what was sold since then.
+//!
+//! A count says how many pieces are there at its time, those that orders hold included. What can be had is that count, less what orders hold
+//! now, less what was sold after that time: a count that comes late sells nothing a second time. Of all that changes a price or a stock, events
+//! and people alike, the newest wins.
+//!
+//! Sales are remembered back to the last count, which is as far as any count that may still win can reach. Their number is bounded: sales that
+//! are close together, as seen from now, become one of the later time, so a late count sells fewer rather than more.
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    price_event,
+    record::Row,
+    schema::{Schema, Wrote},
+    stock,
+    value::{Json, Timestamp, Value},
+};
+
+/// The field of a product that holds the memory.
+pub const FIELD: &str = "counted";
+/// The most sales that are remembered one by one.
+const SOLD_MAX: usize = 128;
+/// How far the clocks of two processes may be apart. Events of one log whose times are further apart than that belong to a log that was made anew.
+const CLOCKS_MS: i64 = 5_000;
+
+/// Where an event stands in its log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The log, or the part of it that has an order.
+    pub log: String,
+    /// The number in it.
+    pub seq: i64,
+}
+
+/// Which change a price or a stock comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Since when it is so, in milliseconds since 1970: never later than when it was accepted.
+    pub moment: i64,
+    /// The time that the sender gave, as given; none where the log alone has the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<i64>,
+    /// Where the event stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The event; none for a person's change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Uuid>,
+}
+
+/// The memory of a product.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counted {
+    /// Where its price comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Mark>,
+    /// Where its stock comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stock: Option<Mark>,
+    /// Up to this time somebody else changed it, who remembers nothing.
+    #[serde(skip_serializing_if = "is_zero")]
+    unknown_until: i64,
+    /// Pieces that are held or sold beyond what was counted: those that come back make up for them first.
+    #[serde(skip_serializing_if = "is_zero")]
+    short: i64,
+    /// What was sold since the stock was counted: the time and the pieces, in the order of time.
+    sold: Vec<(i64, i64)>,
+    /// What the product was left with. If it has anything else, somebody else changed it.
+    left: Left,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Left {
+    stock: i64,
+    held: i64,
+    price: String,
+}
+
+impl Mark {
+    /// The mark of a person's change.
+    pub fn of_person(moment: i64) -> Self {
+        Self { moment, at: None, place: None, event: None }
+    }
+
+    /// Whether it wins over another: by the times that senders gave, else by the order of the log, else by when each was so.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        if self.event.is_some() && self.event == other.event {
+            return false;
+        }
+        let in_log = match (&self.place, &other.place) {
+            (Some(this), Some(other)) if this.log == other.log => Some(this.seq.cmp(&other.seq)),
+            _ => None,
+        };
+        match (self.at, other.at, in_log) {
+            (Some(this), Some(other), _) if this != other => return this > other,
+            (Some(_), Some(_), Some(order)) => return order.is_gt(),
+            (None, None, Some(order)) => {
+                return order.is_gt() || self.moment > other.moment.saturating_add(CLOCKS_MS);
+            }
+            _ if self.moment != other.moment => return self.moment > other.moment,
+            (_, _, Some(order)) => return order.is_gt(),
+            (_, _, None) => (),
+        }
+        // at one moment a person is right, and of two events of different logs always the same
+        match (self.event, other.event) {
+            (Some(this), Some(other)) => this > other,
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+}
+
+impl Counted {
+    /// The memory of a product. What somebody else changed, who keeps none, is taken as changed at `changed`.
+    pub fn of(schema: &Schema, row: &Row, changed: Timestamp) -> Self {
+        let left = Left::of(schema, row);
+        let kept = match schema.get(row, FIELD) {
+            Value::Json(json) => serde_json::from_str::<Self>(json.as_str()).ok(),
+            _ => None,
+        };
+        let Some(mut kept) = kept else {
+            // a product of before this memory, or of another program
+            let mark = schema.get(row, price_event::MARK).as_text().and_then(price_event::parse_mark);
+            return Self { price: mark.clone(), stock: mark, unknown_until: changed.0, left, ..Self::default() };
+        };
+        if (kept.left.stock, kept.left.held) != (left.stock, left.held) {
+            (kept.unknown_until, kept.short, kept.sold) = (kept.unknown_until.max(changed.0), 0, Vec::new());
+        }
+        if kept.left.price != left.price {
+            kept.price = Some(Mark::of_person(changed.0));
+        }
+        Self { left, ..kept }
+    }
+
+    /// Writes the memory into a product, as it is left.
+    pub fn write(mut self, schema: &Schema, row: &mut Row) {
+        self.left = Left::of(schema, row);
+        if let Ok(json) = serde_json::to_value(&self) {
+            schema.set(row, FIELD, Value::Json(Json::from_value(&json)));
+        }
+    }
+
+    /// The price is that of a change now, where that is the newest. Says whether it is.
+    pub fn price(&mut self, mark: &Mark) -> bool {
+        let newest = self.price.as_ref().is_none_or(|last| mark.is_newer_than(last));
+        if newest {
+            self.price = Some(after(mark, self.price.as_ref()));
+        }
+        newest
+    }
+
+    /// So many pieces were counted; none where something newer is known, else what can be had.
+    pub fn count(&mut self, mark: &Mark, pieces: i64) -> Option<i64> {
+        if self.stock.as_ref().is_some_and(|last| !mark.is_newer_than(last)) {
+            return None;
+        }
+        // a sale of the same millisecond may have been after the count
+        self.sold.retain(|(at, _)| *at >= mark.moment);
+        let sold = self.sold.iter().fold(0_i64, |sum, (_, pieces)| sum.saturating_add(*pieces));
+        let mut free = pieces.saturating_sub(self.left.held).saturating_sub(sold);
+        if mark.moment <= self.unknown_until {
+            // what was sold after the count is not known: it adds nothing
+            free = free.min(self.left.stock - self.short);
+        } else {
+            self.unknown_until = 0;
+        }
+        self.stock = Some(after(mark, self.stock.as_ref()));
+        Some(self.leave(free))
+    }
+
+    /// What can be had once pieces were given back, or taken: those that are missing come first.
+    pub fn give(&mut self, stock: i64, pieces: i64) -> i64 {
+        let free = stock.saturating_add(pieces).saturating_sub(self.short);
+        self.leave(free)
+    }
+
+    /// So many pieces were sold now.
+    pub fn sell(&mut self, pieces: i64, now: Timestamp) {
+        let last = self.sold.last().map_or(i64::MIN, |(at, _)| *at);
+        let at = self.stock.as_ref().map_or(last, |mark| last.max(mark.moment)).max(now.0);
+        match self.sold.last_mut() {
+            Some((same, sum)) if *same == at => *sum = sum.saturating_add(pieces),
+            _ => self.sold.push((at, pieces)),
+        }
+        if self.sold.len() > SOLD_MAX {
+            self.merge(at);
+        }
+    }
+
+    fn leave(&mut self, free: i64) -> i64 {
+        self.short = free.min(0).saturating_neg();
+        free.max(0)
+    }
+
+    /// Makes one of the two sales that are closest together, as seen from now.
+    fn merge(&mut self, now: i64) {
+        let apart = |pair: &[(i64, i64)]| match pair {
+            [(one, _), (next, _)] => (next - one) as f64 / ((now - next) as f64 + 1_000.0),
+            _ => f64::INFINITY,
+        };
+        let pairs = self.sold.windows(2).map(apart).enumerate();
+        let closest = pairs.min_by(|(_, one), (_, other)| one.total_cmp(other));
+        if let Some((index, _)) = closest {
+            let (_, pieces) = self.sold.remove(index);
+            if let Some((_, sum)) = self.sold.get_mut(index) {
+                *sum = sum.saturating_add(pieces);
+            }
+        }
+    }
+}
+
+/// What a person's change makes of a product: who says the stock counts the pieces at this moment, those that orders hold included. A whole
+/// record that is sent back with the stock that it has leaves it.
+pub fn on_write(schema: &Schema, before: Option<&Row>, after: &mut Row, wrote: Wrote<'_>, now: Timestamp) {
+    let says = |field: &str| match wrote {
+        Wrote::Created | Wrote::Replaced => true,
+        Wrote::Patched(patch) => schema.index_of(field).is_some_and(|index| patch.sets(index)),
+    };
+    let mut memory = before.map_or_else(Counted::default, |before| Counted::of(schema, before, now));
+    let (mark, said) = (Mark::of_person(now.0), stock::stock(schema, after));
+    if before.is_none() {
+        // a record without a stock is one that waits for its events
+        let counted = (said != 0).then_some(mark);
+        (memory.price, memory.stock) = (counted.clone(), counted);
+        return memory.write(schema, after);
+    }
+    if says("price") {
+        memory.price = Some(mark.clone());
+    }
+    if says("stock") {
+        let sent_back = matches!(wrote, Wrote::Replaced) && said == memory.left.stock;
+        (memory.stock, memory.unknown_until, memory.sold) = (Some(mark), 0, Vec::new());
+        if !sent_back {
+            let free = memory.leave(said.saturating_sub(memory.left.held));
+            schema.set(after, "stock", Value::Int(free));
+        }
+    }
+    memory.write(schema, after);
+}
+
+/// The mark, no earlier than the one before it.
+fn after(mark: &Mark, before: Option<&Mark>) -> Mark {
+    Mark { moment: before.map_or(mark.moment, |before| before.moment.max(mark.moment)), ..mark.clone() }
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Left {
+    fn of(schema: &Schema, row: &Row) -> Self {
+        let price = match schema.get(row, "price") {
+            Value::Decimal(price) => price.normalize(),
+            _ => Decimal::ZERO,
+        };
+        Self { stock: stock::stock(schema, row), held: stock::held(schema, row), price: price.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

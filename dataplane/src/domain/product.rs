@@ -9,8 +9,7 @@ use super::{
 
 /// What a product looks like.
 pub fn schema() -> Schema {
-    let rules = |schema: &Schema, row: &_| currency::faults(schema, row, "price");
-    Schema { rules, on_write: counted::on_write, ..fields() }
+    Schema { rules: |schema, row| currency::faults(schema, row, "price"), on_write: counted::on_write, ..fields() }
 }
 
 fn fields() -> Schema {

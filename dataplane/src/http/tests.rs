@@ -240,7 +240,7 @@ impl Server {
         let health = Health {
             checks: watch::channel(BTreeMap::new()).1,
             unready: watch::channel(None).1,
-            unavailable: Box::new(std::collections::BTreeMap::new),
+            unavailable: Box::new(BTreeMap::new),
             served: http::HeaderValue::from_static("products"),
             factory: Box::new(|| Json::Null),
             figures: Box::new(|| Json::Null),

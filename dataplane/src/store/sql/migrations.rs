@@ -299,7 +299,7 @@ async fn lock(session: &mut Session) -> Result<(), Fault> {
 
 /// Names of locks are the server's, not the database's, and shorter than names of databases can be.
 const MYSQL_LOCK: &str = "IF(CHAR_LENGTH(DATABASE()) <= 50, CONCAT('flyweight:', DATABASE()), \
-     CONCAT('flyweight:', LEFT(DATABASE(), 18), MD5(DATABASE())))";
+     CONCAT('flyweight:', LEFT(DATABASE(), 18), LEFT(SHA2(DATABASE(), 256), 32)))";
 
 async fn unlock(session: &mut Session) -> Result<(), Fault> {
     match session.dialect() {

@@ -9,7 +9,7 @@ use self::identity::Identity;
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
-        change::{Collection, Idempotency, UnitOfWork, Written},
+        change::{Change, Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup, Version},
@@ -109,6 +109,53 @@ fn due(deadline: Option<std::time::Instant>, call: Duration) -> Result<Instant, 
     }
 }
 
+/// What a store of documents says to changes of several records, an embedded one too.
+const ONE_RECORD: &str = "this is MongoDB, where changes of several records are not atomic: \
+                          leave `atomic` out, or send them one by one";
+
+/// Whether all changes of a unit are of one record.
+fn is_of_one_record(work: &UnitOfWork) -> bool {
+    let same = |pair: &[Change]| matches!(pair, [a, b] if a.key == b.key && a.collection.name == b.collection.name);
+    work.changes.windows(2).all(same)
+}
+
+impl StoreError {
+    /// The reason itself, without the change that it is of.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::At { error, .. } => error.cause(),
+            error => error,
+        }
+    }
+
+    /// Whether the store said no, for good and with nothing changed.
+    fn is_refusal(&self) -> bool {
+        match self.cause() {
+            Self::NotFound
+            | Self::Stale { .. }
+            | Self::Exists
+            | Self::Duplicate { .. }
+            | Self::ReadOnly(_)
+            | Self::Unsupported(_) => true,
+            Self::KeyReused
+            | Self::Unprepared(_)
+            | Self::Unavailable(_)
+            | Self::Full(_)
+            | Self::Unknown(_)
+            | Self::Corrupt(_)
+            | Self::At { .. } => false,
+        }
+    }
+
+    /// The same, of one of several changes, where it is a refusal.
+    fn of_change(self, index: usize) -> Self {
+        match self.is_refusal() && !matches!(self, Self::At { .. }) {
+            true => Self::At { index, error: Box::new(self) },
+            false => self,
+        }
+    }
+}
+
 /// Why a store did not do what it was asked. Nothing was changed, but for `Unknown`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -154,4 +201,12 @@ pub enum StoreError {
     /// What is stored cannot be read as the schema says.
     #[error("stored data is not as declared: {0}")]
     Corrupt(String),
+    /// One of several changes was refused, so none was made.
+    #[error("change {index}: {error}")]
+    At {
+        /// Its place in the unit, from 0.
+        index: usize,
+        /// Why.
+        error: Box<StoreError>,
+    },
 }

@@ -48,7 +48,7 @@ async fn contract(api: &Api, stage: &Stage) {
     declared_table(api).await;
     problems(api).await;
     rows::repeats(api).await;
-    rows::batches(api, stage).await;
+    rows::batches(api).await;
     rows::audit(api).await;
     rows::repositories(api).await;
     rows::templates(api).await;

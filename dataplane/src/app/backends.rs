@@ -146,7 +146,13 @@ pub async fn stores(
             }
             (Place::Embedded(dir) | Place::Backends(dir), None) => {
                 let file = dir.join(format!("{name}.db"));
-                Arc::new(ConfinedStore::new(Arc::new(SqlStore::sqlite(&file, sealer.clone())?)))
+                let store = SqlStore::sqlite(&file, sealer.clone())?;
+                let store = match kind {
+                    // what the same manifests meet on a cluster
+                    BackendKind::Mongodb { .. } => store.of_documents(),
+                    _ => store,
+                };
+                Arc::new(ConfinedStore::new(Arc::new(store)))
             }
         };
         away.insert(name.clone(), store.away().clone());

@@ -48,6 +48,18 @@ pub enum Op {
     Delete,
 }
 
+impl Op {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// Reads the body of a batch. What is wrong within `data` is left to each operation.
 ///
 /// # Errors

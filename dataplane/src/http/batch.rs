@@ -13,12 +13,9 @@ use super::{
     resource::{JSON, Resource, json as json_response},
 };
 use crate::{
-    domain::batch::{Batch, OPERATIONS_MAX, parse_batch},
+    domain::batch::{Batch, OPERATIONS_MAX, Operation, parse_batch},
     gateway::memory::{ABOUT, ASKS_ABOUT, about},
-    service::{
-        batch::{Done, DoneKind, Outcome, Undone, run, run_atomic},
-        error::ServiceError,
-    },
+    service::batch::{Bounds, Done, DoneKind, Outcome, Undone, run, run_atomic},
 };
 
 /// The most bytes of a batch.
@@ -36,18 +33,23 @@ async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
     let body = resource.body_up_to(call, JSON, BODY_MAX).await?;
     let Batch { atomic, operations } = parse_batch(&body).map_err(|error| resource.problem(error.into()))?;
     origin.idempotency = key.map(|key| resource.idempotency(&origin, &key, "batch", &body));
+    let bounds = Bounds { upserts: resource.upserts, data_bytes_max: resource.record_bytes_max() };
     let outcomes = match atomic {
-        false => run(&resource.records, resource.upserts, &operations, &origin).await,
-        true => match run_atomic(&resource.records, resource.upserts, &operations, &origin).await {
+        false => run(&resource.records, bounds, &operations, &origin).await,
+        true => match run_atomic(&resource.records, bounds, &operations, &origin).await {
             Ok(done) => done.into_iter().map(Ok).collect(),
-            Err(Undone { index: None, error }) => return Err(resource.problem(error)),
-            Err(Undone { index: Some(failed), error }) => {
-                return Ok(answer(none_done(resource, failed, error, operations.len(), uri.path())));
+            Err(Undone::Whole(error)) => return Err(resource.problem(error)),
+            Err(Undone::Planned { index: failed, error }) => {
+                let problem = of_operation(resource.problem(error), failed, &operations);
+                return Ok(answer(none_done(failed, &problem, &operations, uri.path())));
+            }
+            Err(Undone::Refused { index, error }) => {
+                return Err(of_operation(resource.problem(error), index, &operations));
             }
         },
     };
     let about = if is_asked { about_all(resource, &outcomes) } else { None };
-    let mut response = answer(outcomes.into_iter().map(|outcome| result(resource, outcome, uri.path())).collect());
+    let mut response = answer(results_of(resource, outcomes, &operations, uri.path()));
     if let Some(about) = about {
         response.headers_mut().insert(ABOUT, about);
     }
@@ -62,11 +64,16 @@ fn about_all(resource: &Resource, outcomes: &[Outcome]) -> Option<HeaderValue> {
     HeaderValue::try_from(parts.join(",")).ok().filter(|about| !about.is_empty())
 }
 
+fn results_of(resource: &Resource, outcomes: Vec<Outcome>, operations: &[Operation<'_>], path: &str) -> Vec<Json> {
+    let outcomes = outcomes.into_iter().enumerate();
+    outcomes.map(|(index, outcome)| result(resource, index, outcome, operations, path)).collect()
+}
+
 fn answer(results: Vec<Json>) -> Response {
     json_response(json!({ "results": results }).to_string().into(), StatusCode::MULTI_STATUS)
 }
 
-fn result(resource: &Resource, outcome: Outcome, path: &str) -> Json {
+fn result(resource: &Resource, index: usize, outcome: Outcome, operations: &[Operation<'_>], path: &str) -> Json {
     match outcome {
         Ok(Done { key, version, kind }) => {
             let status = match kind {
@@ -76,17 +83,23 @@ fn result(resource: &Resource, outcome: Outcome, path: &str) -> Json {
             };
             json!({ "status": status.as_u16(), "id": key.as_str(), "version": version.0 })
         }
-        Err(error) => failed(&resource.problem(error), path),
+        Err(error) => failed(&of_operation(resource.problem(error), index, operations), path),
+    }
+}
+
+fn of_operation(problem: Problem, index: usize, operations: &[Operation<'_>]) -> Problem {
+    match operations.get(index) {
+        Some(operation) => problem.of_operation(index, operation),
+        None => problem,
     }
 }
 
 /// One operation failed, so none was done.
-fn none_done(resource: &Resource, failed_at: usize, error: ServiceError, len: usize, path: &str) -> Vec<Json> {
-    let problem = resource.problem(error);
+fn none_done(failed_at: usize, problem: &Problem, operations: &[Operation<'_>], path: &str) -> Vec<Json> {
     let detail = format!("not done, because operation {failed_at} failed");
     let others = Problem::new(StatusCode::FAILED_DEPENDENCY, "not-done", "The operation was not done", detail);
-    let one = |index| failed(if index == failed_at { &problem } else { &others }, path);
-    (0..len.min(OPERATIONS_MAX)).map(one).collect()
+    let one = |index| failed(if index == failed_at { problem } else { &others }, path);
+    (0..operations.len().min(OPERATIONS_MAX)).map(one).collect()
 }
 
 fn failed(problem: &Problem, path: &str) -> Json {

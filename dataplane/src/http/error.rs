@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     domain::{
+        batch::Operation,
         record::{Oddity, Unreadable, Version},
         schema::FieldFault,
     },
@@ -30,6 +31,7 @@ pub struct Problem {
     retry_after_s: Option<u32>,
     cause: Cause,
     unreadable: Option<Box<Shown>>,
+    operation: Option<OfOperation>,
 }
 
 /// What a status of the class 5xx is counted as.
@@ -57,6 +59,15 @@ struct Shown {
     version: Option<u64>,
 }
 
+/// The operation of a batch that a problem is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct OfOperation {
+    index: usize,
+    op: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -68,6 +79,8 @@ struct Body<'a> {
     errors: Vec<Fault<'a>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     unreadable: Option<&'a Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'a OfOperation>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +101,7 @@ impl Problem {
             retry_after_s: None,
             cause: Cause::Failure,
             unreadable: None,
+            operation: None,
         }
     }
 
@@ -169,6 +183,16 @@ impl Problem {
         self.cause
     }
 
+    /// The same, of one operation of a batch.
+    #[must_use]
+    pub fn of_operation(mut self, index: usize, operation: &Operation<'_>) -> Self {
+        let (op, id) = (operation.op.name(), operation.key.as_ref().map(ToString::to_string));
+        let named = id.as_ref().map_or_else(String::new, |id| format!(" {id}"));
+        self.detail = format!("operation {index} ({op}{named}): {}", self.detail);
+        self.operation = Some(OfOperation { index, op, id });
+        self
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -188,6 +212,7 @@ impl Problem {
             instance: path,
             errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
             unreadable: self.unreadable.as_deref(),
+            operation: self.operation.as_ref(),
         }
     }
 
@@ -244,6 +269,8 @@ impl From<ServiceError> for Problem {
             ServiceError::Unsupported(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unsupported", "The store cannot do this", detail)
             }
+            ServiceError::TooLarge(bytes_max) => Self::too_large(bytes_max),
+            ServiceError::At { index: _, error } => Self::from(*error),
             ServiceError::NotYet { wanted, current } => Self {
                 cause: Cause::Demand,
                 ..Self::unavailable(

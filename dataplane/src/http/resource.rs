@@ -238,8 +238,13 @@ impl Resource {
     /// # Errors
     /// See [`Call::body`].
     pub async fn body(&self, call: Call, types: &[&str]) -> Result<Bytes, Problem> {
-        let bytes_max = usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX);
+        let bytes_max = self.record_bytes_max();
         self.body_up_to(call, types, bytes_max).await
+    }
+
+    /// The most bytes of the body of one record.
+    pub fn record_bytes_max(&self) -> usize {
+        usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX)
     }
 
     /// The body of a request, of at most so many bytes.

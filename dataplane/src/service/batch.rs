@@ -1,6 +1,10 @@
 //! Batches: up to 1,000 operations on one collection, each by itself, or all as one unit of work.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 
@@ -54,11 +58,32 @@ pub enum DoneKind {
 
 /// Why a unit of work was not done.
 #[derive(Debug)]
-pub struct Undone {
-    /// The operation that failed; none where only the store knows.
-    pub index: Option<usize>,
-    /// Why.
-    pub error: ServiceError,
+pub enum Undone {
+    /// An operation cannot be done by what is there.
+    Planned {
+        /// Its place.
+        index: usize,
+        /// Why.
+        error: ServiceError,
+    },
+    /// The store refused an operation.
+    Refused {
+        /// Its place.
+        index: usize,
+        /// Why.
+        error: ServiceError,
+    },
+    /// The whole was not done.
+    Whole(ServiceError),
+}
+
+/// What a pool allows of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Whether an update creates a record that is not there.
+    pub upserts: bool,
+    /// The most bytes of an operation's data, as of the body of a request for one record.
+    pub data_bytes_max: usize,
 }
 
 /// An operation whose data was read.
@@ -69,16 +94,20 @@ enum Job {
     Delete(Key, Precondition),
 }
 
-/// Does each operation by itself, those on one record in their order, and says what became of each. With an idempotency key, each
-/// operation is told from its repeats by its place.
-pub async fn run(records: &Records, upserts: bool, operations: &[Operation<'_>], origin: &Origin) -> Vec<Outcome> {
+/// Does each operation by itself, those on one record in their order, and says what became of each. Where records can be in each other's way, by a
+/// unique value, all are done in their order. With an idempotency key, each operation is told from its repeats by its place.
+pub async fn run(records: &Records, bounds: Bounds, operations: &[Operation<'_>], origin: &Origin) -> Vec<Outcome> {
     let origin = &origin.within(TIME);
+    let schema = records.schema();
+    // which values of a declared table are unique only its owner knows
+    let in_order = records.collection().declared || schema.fields.iter().any(|field| field.unique);
     let mut groups: Vec<Vec<(usize, Result<Job, ServiceError>)>> = Vec::new();
     let mut of_key: HashMap<Key, usize> = HashMap::new();
     for (index, operation) in operations.iter().enumerate() {
-        let job = job(records, operation);
+        let job = job(records, bounds, operation);
         let key = job.as_ref().ok().and_then(Job::key).cloned();
         let group = match key {
+            _ if in_order => 0,
             Some(key) => *of_key.entry(key).or_insert(groups.len()),
             None => groups.len(),
         };
@@ -95,7 +124,7 @@ pub async fn run(records: &Records, upserts: bool, operations: &[Operation<'_>],
             for (index, job) in group {
                 let origin = at_place(origin, index);
                 let outcome = match job {
-                    Ok(job) => alone(records, upserts, job, &origin).await,
+                    Ok(job) => alone(records, bounds.upserts, job, &origin).await,
                     Err(error) => Err(error),
                 };
                 outcomes.push((index, outcome));
@@ -118,31 +147,32 @@ pub async fn run(records: &Records, upserts: bool, operations: &[Operation<'_>],
 /// The first operation that cannot be done, or what the store says of the whole.
 pub async fn run_atomic(
     records: &Records,
-    upserts: bool,
+    bounds: Bounds,
     operations: &[Operation<'_>],
     origin: &Origin,
 ) -> Result<Vec<Done>, Undone> {
     let origin = &records.in_its_time(origin);
     let mut attempt = 0;
     loop {
-        let undone = match unit(records, upserts, operations, origin).await {
+        let undone = match unit(records, bounds, operations, origin).await {
             Err(undone) => undone,
-            Ok(changes) => match records.commit_all(changes, origin).await {
+            Ok(changes) => match records.commit_unit(changes, origin).await.map_err(ServiceError::split) {
                 Ok(written) => return Ok(written.iter().map(done).collect()),
                 // another writer came between the look and the commit
-                Err(ServiceError::Stale { .. } | ServiceError::Exists | ServiceError::NotFound)
+                Err((_, ServiceError::Stale { .. } | ServiceError::Exists | ServiceError::NotFound))
                     if attempt < ATTEMPTS_MAX =>
                 {
                     back_off(attempt).await;
                     attempt += 1;
                     continue;
                 }
-                Err(error) => Undone { index: None, error },
+                Err((Some(index), error)) => Undone::Refused { index, error },
+                Err((None, error)) => Undone::Whole(error),
             },
         };
         return match records.recall(origin).await {
             Ok(Some(written)) => Ok(written.iter().map(done).collect()),
-            Err(ServiceError::KeyReused) => Err(Undone { index: None, error: ServiceError::KeyReused }),
+            Err(ServiceError::KeyReused) => Err(Undone::Whole(ServiceError::KeyReused)),
             Ok(None) | Err(_) => Err(undone),
         };
     }
@@ -169,7 +199,10 @@ async fn alone(records: &Records, upserts: bool, job: Job, origin: &Origin) -> O
     }
 }
 
-fn job(records: &Records, operation: &Operation<'_>) -> Result<Job, ServiceError> {
+fn job(records: &Records, bounds: Bounds, operation: &Operation<'_>) -> Result<Job, ServiceError> {
+    if operation.data.len() > bounds.data_bytes_max {
+        return Err(ServiceError::TooLarge(bounds.data_bytes_max));
+    }
     let (schema, data) = (records.schema(), operation.data.as_bytes());
     let asked = operation.version.map_or(Precondition::None, |version| Precondition::OneOf(vec![version]));
     if operation.op == Op::Create {
@@ -217,28 +250,40 @@ fn at_place(origin: &Origin, index: usize) -> Origin {
     Origin { idempotency, ..origin.clone() }
 }
 
-/// The changes of a unit of work, by what the store has now.
+/// The changes of a unit of work, by what the store has now. Nothing is changed by putting them together.
 async fn unit(
     records: &Records,
-    upserts: bool,
+    bounds: Bounds,
     operations: &[Operation<'_>],
     origin: &Origin,
 ) -> Result<Vec<Change>, Undone> {
+    let planned = |index| move |error| Undone::Planned { index, error };
     let mut jobs = Vec::with_capacity(operations.len());
     for (index, operation) in operations.iter().enumerate() {
-        jobs.push(job(records, operation).map_err(|error| Undone { index: Some(index), error })?);
+        jobs.push(job(records, bounds, operation).map_err(planned(index))?);
     }
     let mut keys: Vec<Key> = jobs.iter().filter_map(Job::key).cloned().collect();
     keys.sort();
     keys.dedup();
-    let found = records.look_up_for(origin, &keys).await.map_err(|error| Undone { index: None, error })?;
-    let mut draft = Unit { records, upserts, origin, states: keys.into_iter().zip(found).collect() };
+    let found = records.look_up_for(origin, &keys).await.map_err(Undone::Whole)?;
+    let there = keys.iter().zip(&found).filter(|(_, found)| matches!(found, Lookup::Found(_) | Lookup::Unreadable(_)));
+    let stored = there.map(|(key, _)| key.clone()).collect();
+    let (states, alone) = (keys.into_iter().zip(found).collect(), jobs.len() == 1);
+    let mut draft = Unit { records, upserts: bounds.upserts, origin, states, stored, alone, index: 0, under_way: None };
     let mut changes = Vec::with_capacity(jobs.len());
     for (index, job) in jobs.into_iter().enumerate() {
-        let (key, action) = draft.add(job).await.map_err(|error| Undone { index: Some(index), error })?;
+        draft.index = index;
+        let (key, action) = draft.add(job).await.map_err(planned(index))?;
         changes.push(Change { collection: records.collection().clone(), key, action });
     }
-    Ok(changes)
+    match draft.under_way {
+        None => Ok(changes),
+        Some(index) => {
+            let why = "something goes on with this record that has to end first: in an atomic batch it would end even where the \
+                       batch is refused. Cancel it before, or delete it by itself";
+            Err(planned(index)(ServiceError::Conflict(why.to_owned())))
+        }
+    }
 }
 
 /// A unit of work while it is put together: what its operations so far make of the records.
@@ -247,6 +292,14 @@ struct Unit<'a> {
     upserts: bool,
     origin: &'a Origin,
     states: HashMap<Key, Lookup>,
+    /// The records that are there before it.
+    stored: HashSet<Key>,
+    /// Whether there is no other operation.
+    alone: bool,
+    /// The place of the operation that is looked at.
+    index: usize,
+    /// The first delete of a record with which something goes on.
+    under_way: Option<usize>,
 }
 
 impl Unit<'_> {
@@ -289,20 +342,19 @@ impl Unit<'_> {
                 self.replaced(key, &current, values).await
             }
             Job::Delete(key, asked) => {
-                let guard = match self.states.get(&key) {
+                let (current, is_readable) = match self.states.get(&key) {
                     Some(Lookup::Unreadable(unreadable)) => {
                         asked.check(unreadable.rest.version)?;
-                        self.records.may_delete(&unreadable.rest).await?;
-                        self.records.end(&key, self.origin).await?;
-                        Guard::Any
+                        (unreadable.rest.clone(), false)
                     }
-                    _ => {
-                        let current = self.current(&key, &asked, &Echo::default())?;
-                        self.records.may_delete(&current).await?;
-                        let ended = self.records.end(&key, self.origin).await?;
-                        if ended { Guard::Any } else { Guard::Exactly(current.version) }
-                    }
+                    _ => (self.current(&key, &asked, &Echo::default())?, true),
                 };
+                self.records.may_delete(&current).await?;
+                if !self.alone && self.stored.contains(&key) && self.records.is_under_way(&current) {
+                    self.under_way.get_or_insert(self.index);
+                }
+                let ended = self.alone && self.records.end(&key, self.origin).await?;
+                let guard = if ended || !is_readable { Guard::Any } else { Guard::Exactly(current.version) };
                 self.becomes(&key, None);
                 Ok((key, Action::Delete { guard }))
             }

@@ -86,12 +86,31 @@ pub enum ServiceError {
     /// What is stored is not as declared, or this program has a defect.
     #[error("{0}")]
     Internal(String),
+    /// The data of an operation has more bytes than a record of the pool may have.
+    #[error("the data may have at most {0} bytes")]
+    TooLarge(usize),
+    /// One of several changes was refused, so none was made.
+    #[error("operation {index}: {error}")]
+    At {
+        /// Its place among them, from 0.
+        index: usize,
+        /// Why.
+        error: Box<ServiceError>,
+    },
 }
 
 impl ServiceError {
     /// One field of the request is wrong.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldFault::new(field, message)])
+    }
+
+    /// The reason itself, and the change that it is of where there were several.
+    pub fn split(self) -> (Option<usize>, Self) {
+        match self {
+            Self::At { index, error } => (Some(index), *error),
+            error => (None, error),
+        }
     }
 }
 
@@ -122,6 +141,7 @@ impl From<&StoreError> for ServiceError {
             StoreError::Full(why) => Self::Full(why.clone()),
             StoreError::Unknown(why) => Self::Unknown(why.clone()),
             StoreError::Corrupt(why) => Self::Internal(why.clone()),
+            StoreError::At { index, error } => Self::At { index: *index, error: Box::new(Self::from(&**error)) },
         }
     }
 }

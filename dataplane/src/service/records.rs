@@ -58,6 +58,11 @@ pub trait Keeper: Send + Sync {
         Ok(())
     }
 
+    /// Whether something goes on with a record that has to end before it is deleted, so that no unit of work can hold both.
+    fn is_under_way(&self, _current: &Record) -> bool {
+        false
+    }
+
     /// Ends what goes on with a record before an actor deletes it. Says whether that may have changed the record.
     async fn before_delete(&self, _key: &Key, _actor: &str) -> Result<bool, ServiceError> {
         Ok(false)

@@ -324,6 +324,9 @@ impl RecordStore for MongoStore {
         let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
         let deadline = super::due(work.deadline, CALL_TIME)?;
         let documents = self.documents(&first.collection, deadline).await?;
+        if !super::is_of_one_record(&work) {
+            return Err(StoreError::Unsupported(super::ONE_RECORD.to_owned()));
+        }
         failpoint::reach(NAME, "commit.before");
         let written = commit::commit(&documents, &self.ledger, &work, deadline).await?;
         failpoint::reach(NAME, "commit.after");

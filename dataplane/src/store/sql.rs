@@ -84,6 +84,8 @@ pub struct SqlStore {
     filled: Mutex<HashSet<String>>,
     group: Arc<Group>,
     stall: Stall,
+    /// Whether it stands in for a store of documents, where a unit is of one record.
+    of_documents: bool,
 }
 
 impl SqlStore {
@@ -100,6 +102,12 @@ impl SqlStore {
         let made = std::fs::File::options().create(true).append(true).open(path);
         made.map_err(|error| StoreError::Unavailable(format!("{} cannot be written: {error}", path.display())))?;
         Ok(Self::new(Pools::sqlite(path), sealer))
+    }
+
+    /// The same as a stand-in for MongoDB: it refuses units of several records, too.
+    #[must_use]
+    pub fn of_documents(self) -> Self {
+        Self { of_documents: true, ..self }
     }
 
     /// A store in a MySQL or MariaDB server, which need not be up yet: every call tries, and fails in bounded time.
@@ -122,6 +130,7 @@ impl SqlStore {
             filled: Mutex::default(),
             group,
             stall: Stall::default(),
+            of_documents: false,
         }
     }
 
@@ -261,6 +270,9 @@ impl RecordStore for SqlStore {
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         if work.changes.is_empty() {
             return Ok(Vec::new());
+        }
+        if self.of_documents && !super::is_of_one_record(&work) {
+            return Err(StoreError::Unsupported(super::ONE_RECORD.to_owned()));
         }
         let mut tables: Vec<Arc<Table>> = Vec::with_capacity(work.changes.len());
         for change in &work.changes {

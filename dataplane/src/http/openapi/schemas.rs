@@ -219,7 +219,7 @@ fn integer(min: i64, max: i64, form: JsonForm, asked: bool) -> Json {
         schema["description"] = format!("A whole number from {min} to {max}, as text.").into();
     }
     if form == JsonForm::String || asked {
-        schema["pattern"] = format!("^{sign}[0-9]{{1,19}}$").into();
+        schema["pattern"] = format!("^{sign}[0-9]{{1,20}}$").into();
     }
     schema
 }
@@ -236,7 +236,8 @@ fn decimal((min, max, scale): (Decimal, Decimal, u32), form: JsonForm, asked: bo
     if asked || is_text {
         schema["type"] = if asked { json!(["number", "string"]) } else { json!("string") };
         let sign = if min < Decimal::ZERO { "-?" } else { "" };
-        let digits = max.trunc().to_string().len();
+        // a declared one takes every exact number
+        let (digits, scale) = if max < Decimal::MAX { (max.trunc().to_string().len(), scale) } else { (65, 65) };
         schema["pattern"] = format!("^{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
     }
     schema

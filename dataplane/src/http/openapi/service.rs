@@ -143,6 +143,16 @@ fn problem() -> Json {
             "stored_type": { "type": "string" },
             "length": { "type": "integer", "minimum": 0 },
             "version": { "type": "integer", "minimum": 0, "description": "Left out where it cannot be read." },
+            "operation": {
+                "type": "object",
+                "description": "The operation of a batch that it is of.",
+                "required": ["index", "op"],
+                "properties": {
+                    "index": { "type": "integer", "minimum": 0 },
+                    "op": { "type": "string", "enum": ["create", "update", "patch", "delete"] },
+                    "id": { "type": "string" },
+                },
+            },
         },
     })
 }

@@ -56,7 +56,10 @@ async fn an_atomic_batch_is_all_or_nothing() {
         {"op":"create","id":"bob","data":{"email":"b@b.co","name":"Bob"}},
         {"op":"create","id":"eve","data":{"email":"a@b.co","name":"Eve"}}
     ]}"#;
-    assert_eq!(server.post("/users/batch", taken).await.problem(409), ["email"]);
+    let refused = server.post("/users/batch", taken).await;
+    assert_eq!(refused.problem(409), ["email"]);
+    assert_eq!(refused.json()["operation"], serde_json::json!({ "index": 1, "op": "create", "id": "eve" }));
+    assert!(refused.text.contains("operation 1 (create eve): "), "{}", refused.text);
     server.get("/users/bob").await.problem(404);
     assert_eq!(server.get("/users/ann").await.json()["version"], 1);
     let sound = r#"{"atomic":true,"operations":[
@@ -98,6 +101,102 @@ async fn a_repeated_batch_has_one_effect() {
         }
     }
     assert_eq!(server.get("/products").await.json()["total"], 4);
+}
+
+#[tokio::test]
+async fn a_value_that_one_operation_gives_up_is_free_for_the_next_and_not_before() {
+    let server = Server::start().await;
+    for atomic in [false, true] {
+        let many: Vec<String> = (0..40)
+            .flat_map(|index| {
+                [
+                    format!(r#"{{"op":"create","id":"u{index}","data":{{"email":"one@b.co","name":"U"}}}}"#),
+                    format!(r#"{{"op":"delete","id":"u{index}"}}"#),
+                ]
+            })
+            .collect();
+        let body = format!(r#"{{"atomic":{atomic},"operations":[{}]}}"#, many.join(","));
+        let statuses = statuses(&batch(&server, "/users/batch", &body).await);
+        assert!(statuses.chunks(2).all(|pair| pair == [201, 204]), "{atomic}: {statuses:?}");
+    }
+    server.post("/users", r#"{"id":"ann","email":"a@b.co","name":"Ann"}"#).await.expect(201);
+    let early = |atomic: bool| {
+        format!(
+            r#"{{"atomic":{atomic},"operations":[{{"op":"create","id":"eve","data":{{"email":"a@b.co","name":"Eve"}}}},{{"op":"delete","id":"ann"}}]}}"#
+        )
+    };
+    let refused = server.post("/users/batch", &early(true)).await;
+    assert_eq!(refused.problem(409), ["email"]);
+    assert_eq!(refused.json()["operation"]["index"], 0);
+    server.get("/users/ann").await.expect(200);
+    let results = batch(&server, "/users/batch", &early(false)).await;
+    assert_eq!(statuses(&results), [409, 204]);
+    assert_eq!(results[0].1["error"]["operation"], serde_json::json!({ "index": 0, "op": "create", "id": "eve" }));
+}
+
+#[tokio::test]
+async fn one_record_may_come_twice_with_guards_of_the_steps_before() {
+    let server = Server::start().await;
+    for atomic in [false, true] {
+        server.post("/products", r#"{"id":"p","name":"P","price":1}"#).await.expect(201);
+        let version = server.get("/products/p").await.json()["version"].as_u64().unwrap();
+        let (next, last) = (version + 1, version + 3);
+        let body = format!(
+            r#"{{"atomic":{atomic},"operations":[
+            {{"op":"patch","id":"p","version":{version},"data":{{"price":2}}}},
+            {{"op":"update","id":"p","version":{next},"data":{{"name":"Q","price":3,"version":{next}}}}},
+            {{"op":"delete","id":"p"}},
+            {{"op":"create","id":"p","data":{{"name":"R","price":4}}}},
+            {{"op":"delete","id":"p","version":{}}}]}}"#,
+            last + 1
+        );
+        let results = batch(&server, "/products/batch", &body).await;
+        assert_eq!(statuses(&results), [200, 200, 204, 201, 204], "{results:?}");
+        let stale = format!(
+            r#"{{"atomic":true,"operations":[
+            {{"op":"create","id":"p","data":{{"name":"S","price":1}}}},{{"op":"patch","id":"p","version":1,"data":{{"price":2}}}}]}}"#
+        );
+        let results = batch(&server, "/products/batch", &stale).await;
+        assert_eq!(statuses(&results), [424, 412]);
+        assert_eq!(results[1].1["error"]["operation"], serde_json::json!({ "index": 1, "op": "patch", "id": "p" }));
+        server.get("/products/p").await.problem(404);
+    }
+}
+
+#[tokio::test]
+async fn data_of_an_operation_is_bounded_as_the_body_of_a_request() {
+    let server = Server::start().await;
+    let large = format!(r#"{{"name":"P","price":1,"description":"{}"}}"#, " ".repeat(1 << 20));
+    assert_eq!(server.post("/products", &large).await.problem(413), Vec::<String>::new());
+    let body = |atomic: bool| {
+        format!(
+            r#"{{"atomic":{atomic},"operations":[{{"op":"create","data":{{"name":"A","price":1}}}},{{"op":"create","data":{large}}}]}}"#
+        )
+    };
+    assert_eq!(statuses(&batch(&server, "/products/batch", &body(false)).await), [201, 413]);
+    assert_eq!(statuses(&batch(&server, "/products/batch", &body(true)).await), [424, 413]);
+}
+
+#[tokio::test]
+async fn a_refused_batch_leaves_its_key_free() {
+    let server = Server::start().await;
+    let headers = [("idempotency-key", "once")];
+    let body = |id: &str| {
+        format!(
+            r#"{{"atomic":true,"operations":[{{"op":"create","id":"b","data":{{"name":"B","price":1}}}},{{"op":"patch","id":"{id}","data":{{"price":2}}}}]}}"#
+        )
+    };
+    let send = async |body: String| server.send(Method::POST, "/products/batch", &headers, body).await;
+    assert_eq!(statuses(&results_of(&send(body("none")).await)), [424, 404]);
+    let done = send(body("b")).await;
+    assert_eq!(statuses(&results_of(&done)), [201, 200]);
+    assert_eq!(send(body("b")).await.text, done.text);
+    assert_eq!(send(body("none")).await.problem(422), ["Idempotency-Key"]);
+}
+
+fn results_of(answer: &Answer) -> Vec<(u64, Json)> {
+    let results = answer.json()["results"].as_array().unwrap().clone();
+    results.into_iter().map(|result| (result["status"].as_u64().unwrap(), result)).collect()
 }
 
 #[tokio::test]

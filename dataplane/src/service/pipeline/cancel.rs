@@ -148,6 +148,10 @@ impl Keeper for Pipeline {
         }
     }
 
+    fn is_under_way(&self, current: &Record) -> bool {
+        !Progress::of(self.parts.orders.schema(), &current.values).is_settled()
+    }
+
     async fn before_delete(&self, order: &Key, actor: &str) -> Result<bool, ServiceError> {
         let begun = Instant::now();
         loop {

@@ -442,6 +442,43 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
     assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
 }
 
+/// Nothing of an atomic batch happens before all of it does: an order that is under way is called off by no batch that fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_batch_calls_no_order_off() {
+    use crate::{
+        domain::batch::{Batch, parse_batch},
+        service::batch::{Bounds, Undone, run_atomic},
+    };
+    let shop = Shop::open(settings()).await;
+    shop.product("lamp", 5).await;
+    let order = shop.order(&[("lamp", 2)]).await;
+    shop.drive_to(&order, Stage::Inventory).await;
+    let batch = async |operations: &str| {
+        let body = format!(r#"{{"atomic":true,"operations":[{operations}]}}"#);
+        let Batch { operations, .. } = parse_batch(body.as_bytes()).unwrap();
+        let bounds = Bounds { upserts: false, data_bytes_max: 1 << 20 };
+        run_atomic(&shop.parts.orders, bounds, &operations, &Origin::of("test")).await
+    };
+    let delete = |key: &str| format!(r#"{{"op":"delete","id":"{key}"}}"#);
+    let (first, create) = (
+        delete(order.as_str()),
+        r#"{"op":"create","id":"new","data":{"user_id":"u","items":[{"product_id":"lamp","quantity":1,"price":"2"}]}}"#,
+    );
+    let before = shop.parts.orders.find_one(&order).await.unwrap();
+    let refused = batch(&format!("{first},{}", delete("none"))).await;
+    assert!(matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::NotFound })), "{refused:?}");
+    let refused = batch(&format!("{create},{first}")).await;
+    assert!(matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::Conflict(_) })), "{refused:?}");
+    assert_eq!(shop.parts.orders.find_one(&order).await.unwrap(), before, "it goes on as if nothing was asked");
+    assert_eq!(shop.parts.orders.find_one(&"new".parse().unwrap()).await.unwrap(), None);
+    // what never was under way may go with what ended; by itself an order is called off first, as ever
+    shop.drive(&order).await;
+    assert_eq!(batch(&format!("{create},{first},{}", delete("new"))).await.unwrap().len(), 3);
+    let alone = shop.order(&[("lamp", 1)]).await;
+    assert_eq!(batch(&delete(alone.as_str())).await.unwrap().len(), 1);
+    assert_eq!(shop.parts.orders.find_one(&alone).await.unwrap(), None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_calls_off_and_who_drops_is_in_the_audit() {
     let shop = Shop::open(settings()).await;

@@ -390,6 +390,11 @@ impl Records {
         }
     }
 
+    /// Whether something goes on with a record that has to end before it is deleted.
+    pub fn is_under_way(&self, current: &Record) -> bool {
+        self.keeper.get().is_some_and(|keeper| keeper.is_under_way(current))
+    }
+
     /// Asks the keeper whether a record may be deleted as it is.
     ///
     /// # Errors
@@ -518,6 +523,14 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn commit_all(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
+        self.commit_unit(changes, origin).await.map_err(|error| error.split().1)
+    }
+
+    /// The same; a refusal says of which change it is, where there are several and it is known.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn commit_unit(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
         let origin = &self.in_its_time(origin);
         let time_left = self.time_left(origin);
         if time_left.is_zero() {

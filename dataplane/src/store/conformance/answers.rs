@@ -114,6 +114,32 @@ pub async fn a_key_whose_request_failed_can_be_tried_again(target: &Target) {
     assert!(sign_up(target, "a@example.com", &origin).await.unwrap().repeated);
 }
 
+/// A refusal is no answer: the key is as if it never came, for this request and for others.
+pub async fn a_key_whose_request_was_refused_is_free_for_another(target: &Target) {
+    target.one(create(&target.users, "taken", person("a@example.com", None))).await.unwrap();
+    let key = |request: &str| keyed("k", request);
+    for _twice in 0..2 {
+        let refused = sign_up(target, "a@example.com", &key("r1")).await;
+        assert!(matches!(refused, Err(StoreError::Duplicate { .. })), "{refused:?}");
+    }
+    let stale =
+        UnitOfWork::new(vec![replace(&target.users, "taken", exactly(7), person("x@example.com", None))], &key("r2"));
+    let refused = target.store.commit(stale).await;
+    assert!(matches!(refused, Err(StoreError::Stale { .. })), "{refused:?}");
+    assert_eq!(target.store.recall(&target.users, &key("r3").idempotency.unwrap()).await.unwrap(), None);
+    let done = sign_up(target, "b@example.com", &key("r3")).await.unwrap();
+    assert!(!done.repeated);
+    for round in 0..2 {
+        assert_eq!(
+            sign_up(target, "b@example.com", &key("r3")).await.unwrap(),
+            Written { repeated: true, ..done.clone() }
+        );
+        let reused = sign_up(target, "c@example.com", &key("r1")).await;
+        assert!(matches!(reused, Err(StoreError::KeyReused)), "{round}: {reused:?}");
+        relay(target).await;
+    }
+}
+
 async fn audit(target: &Target, query: AuditQuery) -> Vec<AuditEntry> {
     let entities = match query.entities.is_empty() {
         true => vec!["user".to_owned(), "thing".to_owned()],

@@ -91,14 +91,19 @@ pub async fn a_unit_is_all_or_nothing(target: &Target) {
         create(things, "b", titled("b")),
         replace(things, "none", Guard::Any, titled("c")),
     ];
-    assert!(matches!(target.commit(changes).await, Err(StoreError::NotFound)));
+    let result = target.commit(changes).await;
+    assert!(
+        matches!(&result, Err(StoreError::At { index: 2, error }) if matches!(**error, StoreError::NotFound)),
+        "{result:?}"
+    );
     let changes = vec![
         create(things, "b", titled("b")),
         create(users, "a", person("a@example.com", None)),
         create(users, "c", person("a@example.com", None)),
     ];
     let result = target.commit(changes).await;
-    assert!(matches!(&result, Err(StoreError::Duplicate { field }) if field == "email"), "{result:?}");
+    let Err(StoreError::At { index: 2, error }) = &result else { panic!("{result:?}") };
+    assert!(matches!(&**error, StoreError::Duplicate { field } if field == "email"), "{result:?}");
     assert_eq!(target.lookup(users, "a").await, Lookup::Missing);
     assert_eq!(target.lookup(things, "b").await, Lookup::Missing);
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 0);
@@ -134,7 +139,9 @@ pub async fn changes_of_a_unit_see_each_other(target: &Target) {
     assert_eq!(target.commit(changes).await.unwrap()[2].version, Version(5));
     assert_eq!(found(target.lookup(things, "b").await).version, Version(5));
     let stale = vec![delete(things, "a", Guard::Any), replace(things, "b", exactly(4), titled("x"))];
-    assert!(matches!(target.commit(stale).await, Err(StoreError::Stale { current: Version(5) })));
+    let result = target.commit(stale).await;
+    let Err(StoreError::At { index: 1, error }) = &result else { panic!("{result:?}") };
+    assert!(matches!(**error, StoreError::Stale { current: Version(5) }), "{result:?}");
     assert_eq!(found(target.lookup(things, "a").await).version, Version(4));
 }
 
@@ -290,4 +297,65 @@ async fn a_server_that_is_not_there_is_told_in_time() {
 async fn a_folder_that_is_not_there_is_told() {
     let result = SqlStore::sqlite(std::path::Path::new("/nowhere/at/all/x.db"), sealer());
     assert!(matches!(result, Err(StoreError::Unavailable(_))));
+}
+
+/// A unique value is taken by the first change that takes it, and free from the one that gives it up: not before, and not only in the end.
+pub async fn unique_values_go_by_the_order_of_the_changes(target: &Target) {
+    let users = &target.users;
+    let as_ = |email: &str| person(&format!("{email}@example.com"), None);
+    target.commit(vec![create(users, "a", as_("x")), create(users, "b", as_("y"))]).await.unwrap();
+    // taken before it is given up
+    for (index, changes) in [
+        (0, vec![create(users, "c", as_("x")), delete(users, "a", Guard::Any)]),
+        (
+            1,
+            vec![
+                replace(users, "b", Guard::Any, as_("z")),
+                replace(users, "b", Guard::Any, as_("x")),
+                delete(users, "a", Guard::Any),
+            ],
+        ),
+        (2, vec![create(users, "c", as_("1")), create(users, "d", as_("2")), create(users, "e", as_("1"))]),
+    ] {
+        let result = target.commit(changes).await;
+        let Err(StoreError::At { index: at, error }) = &result else { panic!("{index}: {result:?}") };
+        assert!(matches!(&**error, StoreError::Duplicate { field } if field == "email"), "{result:?}");
+        assert_eq!(*at, index, "{result:?}");
+    }
+    assert_eq!(found(target.lookup(users, "a").await).values, as_("x"));
+    assert_eq!(found(target.lookup(users, "b").await).values, as_("y"));
+    assert_eq!(target.lookup(users, "c").await, Lookup::Missing);
+    // two records change places, by a third value
+    let turned = vec![
+        replace(users, "a", exactly(1), as_("free")),
+        replace(users, "b", exactly(1), as_("x")),
+        replace(users, "a", exactly(2), as_("y")),
+        delete(users, "b", exactly(2)),
+        create(users, "c", as_("x")),
+    ];
+    let versions: Vec<u64> = target.commit(turned).await.unwrap().iter().map(|one| one.version.0).collect();
+    assert_eq!(versions, [2, 2, 3, 3, 1]);
+    assert_eq!(found(target.lookup(users, "a").await).values, as_("y"));
+    assert_eq!(target.lookup(users, "b").await, Lookup::Deleted(Version(3)));
+    let events = target.store.outbox().claim("o", Duration::from_secs(10), 20).await.unwrap().events;
+    assert_eq!(events.len(), 7, "one for each change");
+}
+
+/// What stands in for MongoDB on a laptop refuses what a server of its own refuses, in the same words.
+#[tokio::test]
+async fn the_stand_in_refuses_units_of_several_records() {
+    let target = Target::sqlite().await.unwrap();
+    let Place::File(path) = &target.place else { panic!("no file") };
+    let store = SqlStore::sqlite(path, sealer()).unwrap().of_documents();
+    store.prepare(&[target.users.clone(), target.things.clone()]).await.unwrap();
+    let things = &target.things;
+    let unit = |changes| UnitOfWork::new(changes, &Origin::of("tester"));
+    let several = vec![create(things, "a", titled("x")), create(things, "b", titled("y"))];
+    let result = store.commit(unit(several)).await;
+    assert!(matches!(&result, Err(StoreError::Unsupported(why)) if why.contains("MongoDB")), "{result:?}");
+    let other = vec![create(things, "a", titled("x")), create(&target.users, "a", person("a@example.com", None))];
+    assert!(matches!(store.commit(unit(other)).await, Err(StoreError::Unsupported(_))));
+    let one = vec![create(things, "a", titled("x")), replace(things, "a", exactly(1), titled("y"))];
+    assert_eq!(store.commit(unit(one)).await.unwrap().len(), 2);
+    target.remove().await;
 }

@@ -29,7 +29,7 @@ const ATTEMPTS_MAX: u32 = 64;
 const PENDING_MAX: usize = 1000;
 const PENDING_BYTES_MAX: usize = 4 << 20;
 
-/// Commits a unit: several changes only where all are of one record.
+/// Commits a unit whose changes are all of one record.
 pub async fn commit(
     documents: &Arc<Documents>,
     ledger: &Ledger,
@@ -37,12 +37,6 @@ pub async fn commit(
     deadline: Instant,
 ) -> Result<Vec<Written>, StoreError> {
     let Some(first) = work.changes.first() else { return Ok(Vec::new()) };
-    let one_record = |change: &Change| change.key == first.key && change.collection.name == first.collection.name;
-    if !work.changes.iter().all(one_record) {
-        return Err(StoreError::Unsupported(
-            "changes of several records are not atomic in MongoDB: commit them one by one".to_owned(),
-        ));
-    }
     if let Some(why) = &documents.read_only {
         return Err(StoreError::ReadOnly(why.clone()));
     }
@@ -60,14 +54,32 @@ pub async fn commit(
             }
         }
     }
+    let done = attempts(documents, ledger, &work, first_try, deadline).await;
+    if let (Some(key), Err(error)) = (&work.idempotency, &done)
+        && error.is_refusal()
+    {
+        // as in every store: what was refused leaves its key free. Where this fails the key stays with this request
+        _ = ledger.release(key, deadline).await;
+    }
+    done
+}
+
+async fn attempts(
+    documents: &Documents,
+    ledger: &Ledger,
+    work: &UnitOfWork,
+    first_try: bool,
+    deadline: Instant,
+) -> Result<Vec<Written>, StoreError> {
     for attempt in 1..=ATTEMPTS_MAX {
-        let unit = Unit { documents, ledger, work: &work, trusted: first_try && attempt == 1, deadline };
+        let unit = Unit { documents, ledger, work, trusted: first_try && attempt == 1, deadline };
         if let Some(written) = unit.attempt().await? {
             return Ok(written);
         }
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..=u64::from(attempt)))).await;
     }
-    Err(StoreError::Unavailable(format!("too many changes of {} at once", first.key)))
+    let key = work.changes.first().map(|change| change.key.to_string()).unwrap_or_default();
+    Err(StoreError::Unavailable(format!("too many changes of {key} at once")))
 }
 
 /// The answer of an earlier unit with the same key.
@@ -104,7 +116,7 @@ impl Unit<'_> {
             }
         };
         if let Some(stored) = &stored {
-            check_room(stored, first)?;
+            check_room(stored, &first.key)?;
         }
         let (id, before) = match &stored {
             Some(stored) => (own_id(documents, stored, work)?, self.known_state(stored).await?),
@@ -112,8 +124,10 @@ impl Unit<'_> {
         };
         let now = Timestamp::now();
         let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
-        for change in &work.changes {
-            let Applied { state: next, written: done, event, before } = apply(&state, change, now)?;
+        for (place, change) in work.changes.iter().enumerate() {
+            let applied = apply(&state, change, now);
+            let named = |error: StoreError| if work.changes.len() > 1 { error.of_change(place) } else { error };
+            let Applied { state: next, written: done, event, before } = applied.map_err(named)?;
             state = next;
             riders.push(rider(&event, &work.actor, before.as_deref())?);
             written.push(done);
@@ -198,11 +212,11 @@ fn own_id(documents: &Documents, stored: &Document, work: &UnitOfWork) -> Result
 }
 
 /// A record whose events nobody relays may not grow until its document is full.
-fn check_room(stored: &Document, change: &Change) -> Result<(), StoreError> {
+fn check_room(stored: &Document, key: &Key) -> Result<(), StoreError> {
     let pending = stored.get_array(PENDING).map(Vec::as_slice).unwrap_or_default();
     let bytes: usize = pending.iter().filter_map(Bson::as_document).map(rider_len).sum();
     if pending.len() >= PENDING_MAX || bytes >= PENDING_BYTES_MAX {
-        return Err(StoreError::Unavailable(format!("too many events of {} wait to be published", change.key)));
+        return Err(StoreError::Unavailable(format!("too many events of {key} wait to be published")));
     }
     Ok(())
 }

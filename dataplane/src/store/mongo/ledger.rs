@@ -18,6 +18,7 @@ use super::{
     audit::{document_of, entry_of},
     document::PENDING,
     fault::{Fault, read},
+    values::int_of,
 };
 use crate::{
     domain::{change::Idempotency, event::Envelope, record::Key, value::Timestamp},
@@ -28,6 +29,8 @@ use crate::{
 const AUDIT: &str = "flyweight_audit";
 /// Reserved idempotency keys, and what was answered.
 const IDEMPOTENCY: &str = "flyweight_idempotency";
+/// The tries of a key's request that were not refused: without any, and without an answer, the key is free for another.
+const CLAIMS: &str = "claims";
 /// How long a key is kept.
 const ANSWER_HOURS: i64 = 24;
 /// How many answers are filed at once.
@@ -72,13 +75,40 @@ impl Ledger {
     ) -> Result<Option<Known>, StoreError> {
         let Idempotency { key, request } = idempotency;
         let reservation = doc! {
-            "_id": key, "request": request, "record": record.as_str(), "at": DateTime::from_millis(Timestamp::now().0)
+            "_id": key, "request": request, "record": record.as_str(), "at": DateTime::from_millis(Timestamp::now().0), CLAIMS: 1
         };
         match read(deadline, self.keys().insert_one(reservation)).await {
             Ok(_) => Ok(None),
-            Err(Fault::Taken(_)) => self.known(idempotency, deadline).await,
+            Err(Fault::Taken(_)) => self.join(idempotency, record, deadline).await,
             Err(fault) => Err(fault.into()),
         }
+    }
+
+    /// Another try of the request that has the key, or the first of one that comes after a refused one.
+    async fn join(
+        &self,
+        idempotency: &Idempotency,
+        record: &Key,
+        deadline: Instant,
+    ) -> Result<Option<Known>, StoreError> {
+        let Idempotency { key, request } = idempotency;
+        let keys = self.keys();
+        let free = doc! { "_id": key, "answer": { "$exists": false }, CLAIMS: { "$lte": 0 } };
+        let taken = doc! { "$set": { "request": request, "record": record.as_str(), CLAIMS: 1 } };
+        if read(deadline, keys.update_one(free, taken)).await?.matched_count == 1 {
+            return Ok(None);
+        }
+        let mine = doc! { "_id": key, "request": request, "answer": { "$exists": false }, CLAIMS: { "$exists": true } };
+        read(deadline, keys.update_one(mine, doc! { "$inc": { CLAIMS: 1 } })).await?;
+        self.known(idempotency, deadline).await
+    }
+
+    /// Gives a try up that was refused. Once all are, another request may have the key; one that was answered keeps it.
+    pub async fn release(&self, idempotency: &Idempotency, deadline: Instant) -> Result<(), StoreError> {
+        let Idempotency { key, request } = idempotency;
+        let mine = doc! { "_id": key, "request": request, "answer": { "$exists": false }, CLAIMS: { "$exists": true } };
+        read(deadline, self.keys().update_one(mine, doc! { "$inc": { CLAIMS: -1 } })).await?;
+        Ok(())
     }
 
     /// What is known of a key.
@@ -88,8 +118,10 @@ impl Ledger {
     pub async fn known(&self, idempotency: &Idempotency, deadline: Instant) -> Result<Option<Known>, StoreError> {
         let found = read(deadline, self.keys().find_one(doc! { "_id": &idempotency.key })).await?;
         let Some(found) = found else { return Ok(None) };
+        let is_free =
+            !found.contains_key("answer") && found.get(CLAIMS).and_then(int_of).is_some_and(|claims| claims <= 0);
         if found.get_str("request").ok() != Some(idempotency.request.as_str()) {
-            return Err(StoreError::KeyReused);
+            return if is_free { Ok(None) } else { Err(StoreError::KeyReused) };
         }
         if let Ok(answer) = found.get_str("answer") {
             return Ok(Some(Known::Done(answer.to_owned())));

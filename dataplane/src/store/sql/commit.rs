@@ -52,6 +52,17 @@ pub struct Unit<'a> {
     pub sealer: &'a dyn Sealer,
     /// By when all attempts must have ended.
     pub deadline: Option<Instant>,
+    /// Whether a refusal is to say of which change it is.
+    pub names: bool,
+}
+
+/// How one try of a unit is made.
+#[derive(Clone, Copy)]
+struct Try {
+    /// Whether one was made before.
+    again: bool,
+    /// Whether each change is written by itself, so that a refusal is of one.
+    singly: bool,
 }
 
 /// One key that a unit touches.
@@ -75,7 +86,8 @@ impl<'a> Unit<'a> {
         let UnitOfWork { changes, actor, idempotency, deadline } = work;
         let (idempotency, deadline) = (idempotency.as_ref(), *deadline);
         let actors = vec![actor.as_str(); changes.len()];
-        Self { changes: changes.iter().collect(), actors, idempotency, tables, sealer, deadline }
+        let names = changes.len() > 1;
+        Self { changes: changes.iter().collect(), actors, idempotency, tables, sealer, deadline, names }
     }
 
     /// Commits, again from the start where that is safe.
@@ -86,10 +98,10 @@ impl<'a> Unit<'a> {
             }
         }
         let deadline = pools::deadline_of(self.deadline)?;
-        let mut attempt = 1;
+        let (mut attempt, mut singly) = (1, false);
         loop {
             let mut session = pools.write_until(deadline).await?;
-            let fault = match self.write(&mut session, attempt > 1).await {
+            let fault = match self.write(&mut session, Try { again: attempt > 1, singly }).await {
                 // from here on nothing is tried again: the commit may have happened
                 Ok(written) => {
                     failpoint::reach(pools.dialect().name(), "commit.before");
@@ -107,6 +119,13 @@ impl<'a> Unit<'a> {
                 return Ok(known);
             }
             match fault {
+                // a statement of several rows does not say which was refused
+                Fault::Raced(_) | Fault::Store(StoreError::Duplicate { .. } | StoreError::Unsupported(_))
+                    if self.names && !singly =>
+                {
+                    singly = true;
+                    attempt += 1;
+                }
                 Fault::Raced(error) if attempt > 1 => return Err(error),
                 Fault::Conflict(_) | Fault::Lost(_) | Fault::Raced(_) if attempt < ATTEMPTS_MAX => {
                     tokio::time::sleep(backoff(attempt)).await;
@@ -118,7 +137,7 @@ impl<'a> Unit<'a> {
     }
 
     /// Everything but the commit. A key is trusted to be fresh only the first time.
-    async fn write(&self, session: &mut Session, again: bool) -> Result<Vec<Written>, Fault> {
+    async fn write(&self, session: &mut Session, Try { again, singly }: Try) -> Result<Vec<Written>, Fault> {
         session.begin().await?;
         if let Some(known) = self.known(session).await? {
             return Ok(known);
@@ -128,17 +147,30 @@ impl<'a> Unit<'a> {
         let mut written = Vec::with_capacity(self.changes.len());
         let mut events = Vec::with_capacity(self.changes.len());
         let mut befores = Vec::with_capacity(self.changes.len());
+        let in_order = singly || (self.changes.len() > 1 && self.tables.iter().any(|table| table.has_unique_fields()));
+        let mut ordered = Parts::default();
         for (place, (change, table)) in self.changes.iter().zip(&self.tables).enumerate() {
             let slot = slots.slot(table, &change.key);
             slot.place = place;
-            let Applied { state, written: done, event, before } = apply(&slot.now, change, now)?;
-            slot.now = state;
+            let applied = apply(&slot.now, change, now);
+            let Applied { state, written: done, event, before } = applied.map_err(|error| self.at(place, error))?;
+            let was = std::mem::replace(&mut slot.now, state);
+            if in_order {
+                ordered.add(singly, table, &change.key, Slot { before: was, now: slot.now.clone(), ..*slot });
+            }
             written.push(done);
             events.push((table.collection.name.as_str(), event));
             befores.push(before);
         }
         self.keep_answer(session, &written, now).await?;
-        for (table, keys) in &slots.tables {
+        for Part { table, keys, place, .. } in &ordered.0 {
+            let written = self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault));
+            written.map_err(|fault| match (fault, singly) {
+                (Fault::Store(error) | Fault::Raced(error), true) => Fault::Store(self.at(*place, error)),
+                (fault, _) => fault,
+            })?;
+        }
+        for (table, keys) in slots.tables.iter().filter(|_| !in_order) {
             self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault))?;
         }
         self.write_events(session, &events).await?;
@@ -148,6 +180,11 @@ impl<'a> Unit<'a> {
             session.execute(audit::insert(session.dialect(), part)?).await?;
         }
         Ok(written)
+    }
+
+    /// The error, of one of several changes.
+    fn at(&self, place: usize, error: StoreError) -> StoreError {
+        if self.names { error.of_change(place) } else { error }
     }
 
     /// The answer of an earlier unit with the same idempotency key.
@@ -248,6 +285,35 @@ impl<'a> Unit<'a> {
             session.execute(outbox::insert(session.dialect(), part)?).await?;
         }
         Ok(())
+    }
+}
+
+/// The changes of a unit in their order, those together that are alike and of different records.
+#[derive(Default)]
+struct Parts(Vec<Part>);
+
+struct Part {
+    table: Arc<Table>,
+    /// Whether its records are there before and after.
+    kind: (bool, bool),
+    keys: HashMap<Key, Slot>,
+    /// The place of its first change.
+    place: usize,
+}
+
+impl Parts {
+    fn add(&mut self, singly: bool, table: &Arc<Table>, key: &Key, slot: Slot) {
+        let is_there = |state: &State| !matches!(state, State::Absent(_));
+        let kind = (is_there(&slot.before), is_there(&slot.now));
+        let fits = |part: &Part| {
+            !singly && part.kind == kind && Arc::ptr_eq(&part.table, table) && !part.keys.contains_key(key)
+        };
+        if !self.0.last().is_some_and(fits) {
+            self.0.push(Part { table: table.clone(), kind, keys: HashMap::new(), place: slot.place });
+        }
+        if let Some(part) = self.0.last_mut() {
+            part.keys.insert(key.clone(), slot);
+        }
     }
 }
 

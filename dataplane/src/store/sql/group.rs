@@ -121,7 +121,8 @@ impl Group {
         // one that is done for others too is done as long as one of them waits
         let deadlines: Option<Vec<Instant>> = creates.iter().map(|create| create.deadline).collect();
         let deadline = deadlines.and_then(|all| all.into_iter().max());
-        let unit = Unit { changes, actors, idempotency: None, tables, sealer: self.sealer.as_ref(), deadline };
+        let unit =
+            Unit { changes, actors, idempotency: None, tables, sealer: self.sealer.as_ref(), deadline, names: false };
         unit.commit(&self.pools).await
     }
 }

@@ -347,6 +347,12 @@ impl Table {
             .ok_or_else(|| StoreError::Unsupported(format!("the keys of {} are whole numbers", self.collection.name)))
     }
 
+    /// Whether two records can be in each other's way by the value of a field. Of a declared file only its owner knows.
+    pub fn has_unique_fields(&self) -> bool {
+        let unknown = self.collection.declared && self.dialect == Dialect::Sqlite;
+        unknown || self.uniques.iter().any(|(_, column)| *column != self.collection.key_column)
+    }
+
     /// The table's name.
     pub fn alias(&self) -> Alias {
         Alias::new(&self.collection.name)

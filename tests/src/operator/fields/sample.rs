@@ -31,6 +31,7 @@ fn resources() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         "fields": [
             { "name": "code", "type": "String", "required": true },
             { "name": "city", "type": "String", "encrypt": true },
+            { "name": "serial", "type": "Integer", "json": "String" },
         ],
         "tierRefs": [{ "name": "hot" }, { "name": "shared" }],
     });

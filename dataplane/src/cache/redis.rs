@@ -1,9 +1,12 @@
 //! The shared cache in Redis: one server or a cluster, found out by itself. Values are guarded by version in a script.
 //!
-//! Each key holds `<version>:<loaded at>:<value>`; without a value it only keeps older versions out. Every call has one short
+//! Each key holds `<version>:<loaded at>:@<run>:<value>`; without a value it only keeps older versions out. Every call has one short
 //! deadline, connecting included, and goes through a breaker, so a Redis that is down, silent or loading costs a miss.
+//!
+//! Times in it are by the clock of Redis, which is one for all replicas: this is where they are changed from and to the clock of the process. `run` names
+//! the run of Redis that took the entry. What another run took may have been gone back to (a restored file, a failover): its time says nothing.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
 use arc_swap::ArcSwap;
@@ -11,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 
-use self::link::{Connection, Link};
+use self::link::{Connection, Epoch, Link};
 use super::{
     clock::Clock,
     shared::{Held, Order, SharedCache, SharedError, SharedStatus},
@@ -50,14 +53,17 @@ const BREAKER_OPEN: Duration = Duration::from_millis(500);
 
 /// Takes a value, or only a version, unless a newer one is there. Versions are compared as numbers, exact up to 2^53.
 const GUARD: &str = r"
-local version, loaded = string.match(redis.call('GETRANGE', KEYS[1], 0, 41), '^(%d+):(%d+):')
+local version, loaded, run = string.match(redis.call('GETRANGE', KEYS[1], 0, 79), '^(%d+):(%d+):@?(%x*)')
 if version then
   local new = tonumber(ARGV[1])
   version = tonumber(version)
   if version > new then return 0 end
-  if version == new and (ARGV[4] == '' or tonumber(loaded) > tonumber(ARGV[2])) then return 0 end
+  if version == new then
+    if ARGV[4] == '' then return 0 end
+    if run == ARGV[5] and tonumber(loaded) > tonumber(ARGV[2]) then return 0 end
+  end
 end
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[4], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':@' .. ARGV[5] .. ':' .. ARGV[4], 'PX', ARGV[3])
 return 1
 ";
 
@@ -139,7 +145,7 @@ impl RedisCache {
     }
 
     /// One call through the breaker, within the deadline.
-    async fn call<T, F>(&self, op: impl FnOnce(Connection) -> F) -> Result<T, SharedError>
+    async fn call<T, F>(&self, op: impl FnOnce(Connection, Arc<Link>) -> F) -> Result<T, SharedError>
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -148,7 +154,7 @@ impl RedisCache {
         let outcome = tokio::time::timeout(self.deadline, async {
             let (connection, generation) = link.get().await?;
             used = Some(generation);
-            op(connection).await
+            op(connection, link.clone()).await
         })
         .await;
         match outcome {
@@ -175,12 +181,12 @@ impl RedisCache {
         }
     }
 
-    async fn tell_one(&self, mut connection: Connection, order: &Order) -> RedisResult<()> {
+    async fn tell_one(&self, mut connection: Connection, order: &Order, epoch: &Epoch) -> RedisResult<()> {
         let command = |name: &str, script: &str| {
             let mut command = cmd(name);
             command.arg(script).arg(1).arg(&order.key);
-            command.arg(order.version.0).arg(order.loaded_at_ms).arg(order.keep_ms.max(1));
-            command.arg(order.value.as_deref().unwrap_or_default());
+            command.arg(order.version.0).arg(epoch.to_server(order.loaded_at_ms)).arg(order.keep_ms.max(1));
+            command.arg(order.value.as_deref().unwrap_or_default()).arg(&*epoch.run);
             command
         };
         match connection.query(&command("EVALSHA", self.guard.get_hash())).await {
@@ -202,15 +208,20 @@ impl SharedCache for RedisCache {
         // a cluster's connection splits it by slot
         let mut get = cmd("MGET");
         get.arg(keys);
-        let values: Vec<Option<Bytes>> =
-            self.call(|mut connection| async move { connection.query(&get).await }).await?;
-        Ok(values.into_iter().map(|value| held(&value?)).collect())
+        let read = self.call(|mut connection, link| async move {
+            let values: Vec<Option<Bytes>> = connection.query(&get).await?;
+            // as it is known after the answer: what came from a run before is not taken for one of now
+            Ok((values, link.epoch()))
+        });
+        let (values, epoch) = read.await?;
+        Ok(values.into_iter().map(|value| held(&value?, &epoch)).collect())
     }
 
     async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>> {
-        let told = self.call(|connection| async move {
+        let told = self.call(|connection, link| async move {
+            let epoch = link.epoch();
             // sent at once: the connection writes them back to back
-            let answers = join_all(orders.iter().map(|order| self.tell_one(connection.clone(), order))).await;
+            let answers = join_all(orders.iter().map(|order| self.tell_one(connection.clone(), order, &epoch))).await;
             match answers.iter().find_map(|answer| answer.as_ref().err().filter(|error| !is_answer(error))) {
                 Some(error) => Err(error.clone()),
                 None => Ok(answers),
@@ -228,7 +239,7 @@ impl SharedCache for RedisCache {
             set.arg(format!("{key}{LEASE}")).arg(owner).arg("NX").arg("PX").arg(keep_ms.max(1));
             async move { connection.query::<Option<String>>(&set).await }
         };
-        self.call(|connection| try_join_all(keys.iter().map(move |key| take(key, connection.clone()))))
+        self.call(|connection, _| try_join_all(keys.iter().map(move |key| take(key, connection.clone()))))
             .await
             .map(|taken| taken.iter().map(Option::is_some).collect())
     }
@@ -240,7 +251,7 @@ impl SharedCache for RedisCache {
             async move { connection.query::<i64>(&eval).await }
         };
         // what fails here ends by itself
-        _ = self.call(|connection| try_join_all(keys.iter().map(move |key| give(key, connection.clone())))).await;
+        _ = self.call(|connection, _| try_join_all(keys.iter().map(move |key| give(key, connection.clone())))).await;
     }
 
     fn trusted_since_ms(&self) -> u64 {
@@ -264,7 +275,7 @@ impl SharedCache for RedisCache {
 
     /// Counts for the breaker like any call.
     async fn ping(&self) -> Result<(), SharedError> {
-        self.call(|mut connection| async move { connection.query::<()>(&cmd("PING")).await }).await
+        self.call(|mut connection, _| async move { connection.query::<()>(&cmd("PING")).await }).await
     }
 }
 
@@ -285,11 +296,18 @@ fn failed(error: &RedisError) -> SharedError {
     SharedError::Failed(error.code().map_or_else(|| error.category().to_owned(), str::to_owned))
 }
 
-/// Reads `<version>:<loaded at>:<value>`; nothing where the value is empty or it is none of ours.
-fn held(kept: &Bytes) -> Option<Held> {
+/// Reads `<version>:<loaded at>:@<run>:<value>`; nothing where the value is empty or it is none of ours. What another run of the server took, or a
+/// version of this program that named none, was loaded before every time that is asked for.
+fn held(kept: &Bytes, epoch: &Epoch) -> Option<Held> {
     let mut parts = kept.splitn(3, |byte| *byte == b':');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
     let (version, loaded_at_ms) = (Version(number()?), number()?);
-    let value = kept.slice_ref(parts.next().filter(|value| !value.is_empty())?);
-    Some(Held { version, loaded_at_ms, value })
+    let rest = parts.next()?;
+    let (run, value) = match rest.strip_prefix(b"@") {
+        Some(named) => named.split_at_checked(named.iter().position(|byte| *byte == b':')?)?,
+        None => (&b""[..], rest),
+    };
+    let value = Some(value.strip_prefix(b":").unwrap_or(value)).filter(|value| !value.is_empty())?;
+    let loaded_at_ms = if run == epoch.run.as_bytes() { epoch.to_process(loaded_at_ms) } else { 0 };
+    Some(Held { version, loaded_at_ms, value: kept.slice_ref(value) })
 }

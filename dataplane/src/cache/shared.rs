@@ -47,7 +47,8 @@ pub trait SharedCache: Send + Sync {
 pub struct Held {
     /// Its version.
     pub version: Version,
-    /// When it began to be read from the store, in ms since 1970.
+    /// When it began to be read from the store, in ms since 1970 by the clock of this process, whichever replica read it; 0 where nobody knows, because
+    /// the cache was another one then.
     pub loaded_at_ms: u64,
     /// The value.
     pub value: Bytes,

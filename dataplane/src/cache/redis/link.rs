@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::RedisConfig;
 use crate::cache::clock::Clock;
@@ -40,9 +41,21 @@ pub struct Link {
     tls: Option<TlsCertificates>,
     clock: Clock,
     state: Mutex<State>,
-    /// The processes that were seen behind the address, by their run ids.
+    /// The processes that were seen behind the address, by their runs.
     seen: Mutex<Option<BTreeSet<String>>>,
     trusted_since_ms: AtomicU64,
+    epoch: Mutex<Arc<Epoch>>,
+    /// Whether its clock is followed.
+    followed: AtomicBool,
+}
+
+/// Which run of the server answers, and how its clock goes.
+#[derive(Debug, Default)]
+pub struct Epoch {
+    /// Names the run, with digits of base 16; all replicas name it alike. Empty before the first connection.
+    pub run: String,
+    /// The server's clock less that of this process, in ms.
+    ahead_ms: i64,
 }
 
 enum State {
@@ -57,6 +70,14 @@ type Connecting = Shared<BoxFuture<'static, RedisResult<(Connection, u64)>>>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a cluster is asked whether its nodes are still the same processes.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the server is asked what time it is.
+const TIME_INTERVAL: Duration = Duration::from_secs(5);
+/// An answer that took longer says too little of the time.
+const TIME_DOUBT_MS: u64 = 250;
+/// By how much a clock may differ from what was known of it. More is a clock that was set: times from before say nothing.
+const CLOCK_STEP_MS: u64 = 500;
+/// The name of the run of a server that does not say who it is.
+const NAMELESS: &str = "0";
 /// Commands that may wait to be written.
 const PIPELINE_BUFFER: usize = 1024;
 
@@ -67,6 +88,18 @@ impl Connection {
             Self::Single(connection) => command.query_async(connection).await,
             Self::Cluster(connection) => command.query_async(connection).await,
         }
+    }
+}
+
+impl Epoch {
+    /// A time of this process as the server's clock has it.
+    pub fn to_server(&self, ms: u64) -> u64 {
+        ms.saturating_add_signed(self.ahead_ms)
+    }
+
+    /// A time of the server as the clock of this process has it.
+    pub fn to_process(&self, ms: u64) -> u64 {
+        ms.saturating_add_signed(self.ahead_ms.saturating_neg())
     }
 }
 
@@ -85,6 +118,8 @@ impl Link {
             state: Mutex::new(State::Idle),
             seen: Mutex::default(),
             trusted_since_ms: AtomicU64::new(0),
+            epoch: Mutex::default(),
+            followed: AtomicBool::new(false),
         };
         for url in &link.urls {
             link.client(url).map_err(|error| format!("the address of Redis is not usable: {}", error.category()))?;
@@ -131,6 +166,11 @@ impl Link {
         self.trusted_since_ms.load(Ordering::Acquire)
     }
 
+    /// Which run of the server answers, as last found out.
+    pub fn epoch(&self) -> Arc<Epoch> {
+        self.epoch.lock().clone()
+    }
+
     fn client(&self, url: &str) -> RedisResult<Client> {
         match &self.tls {
             Some(tls) => Client::build_with_tls(url.into_connection_info()?, tls.clone()),
@@ -139,6 +179,9 @@ impl Link {
     }
 
     async fn open(self: &Arc<Self>) -> RedisResult<Connection> {
+        if !self.followed.swap(true, Ordering::AcqRel) {
+            tokio::spawn(follow_time(Arc::downgrade(self)));
+        }
         let (mut single, mut failure) = (None, interrupted());
         for url in &self.urls {
             let config = AsyncConnectionConfig::new()
@@ -154,15 +197,20 @@ impl Link {
             }
         }
         let mut single = single.ok_or(failure)?;
-        let info = match cmd("INFO").arg("server").query_async::<String>(&mut single).await {
-            Ok(info) => info,
-            // a server may not say who it is; then nobody is trusted to be the same as before
-            Err(error) if super::is_answer(&error) => format!("run_id:{}", uuid::Uuid::now_v7()),
+        let info = match cmd("INFO").query_async::<String>(&mut single).await {
+            Ok(info) => Some(info),
+            Err(error) if super::is_answer(&error) => None,
             Err(error) => return Err(error),
         };
-        if !info.contains("redis_mode:cluster") {
-            self.meet(run_ids(&info).collect());
-            return Ok(Connection::Single(single));
+        if !info.as_ref().is_some_and(|info| info.contains("redis_mode:cluster")) {
+            let mut single = Connection::Single(single);
+            match info {
+                Some(info) => self.meet(runs(&info).collect()),
+                // a server may not say who it is; then nobody is trusted to be the same as before
+                None => self.meet_as(BTreeSet::from([uuid::Uuid::now_v7().to_string()]), NAMELESS.to_owned()),
+            }
+            self.tell_time(&mut single).await;
+            return Ok(single);
         }
         let mut builder = ClusterClient::builder(self.urls.iter().map(String::as_str))
             .connection_timeout(CONNECT_TIMEOUT)
@@ -174,16 +222,92 @@ impl Link {
         let mut cluster = builder.build()?.get_async_connection().await?;
         self.meet(nodes(&mut cluster).await?);
         tokio::spawn(watch(Arc::downgrade(self), cluster.clone()));
-        Ok(Connection::Cluster(cluster))
+        let mut cluster = Connection::Cluster(cluster);
+        self.tell_time(&mut cluster).await;
+        Ok(cluster)
     }
 
-    /// Notes which processes answer. A new one may hold less or older data than was seen before: a restart, a failover.
+    /// Notes which processes answer.
     fn meet(&self, now: BTreeSet<String>) {
+        let names = now.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        self.meet_as(now, format!("{:016x}", xxh3_64(names.as_bytes())));
+    }
+
+    /// A new process may hold less or older data than was seen before: a restart, a failover.
+    fn meet_as(&self, now: BTreeSet<String>, run: String) {
+        {
+            let mut epoch = self.epoch.lock();
+            if epoch.run != run {
+                *epoch = Arc::new(Epoch { run, ahead_ms: epoch.ahead_ms });
+            }
+        }
         let mut seen = self.seen.lock();
         if seen.as_ref().is_some_and(|before| !now.is_subset(before)) {
             self.trusted_since_ms.store(self.clock.now_ms(), Ordering::Release);
         }
         *seen = Some(now);
+    }
+}
+
+impl Link {
+    /// Asks the server what time it is; where it does not say, its clock is taken to go as it did.
+    async fn tell_time(&self, connection: &mut Connection) {
+        let before_ms = self.clock.now_ms();
+        let Ok(server_ms) = connection.time_ms().await else { return };
+        let after_ms = self.clock.now_ms();
+        let took_ms = after_ms.saturating_sub(before_ms);
+        let ahead_ms = server_ms.cast_signed().saturating_sub((before_ms + took_ms / 2).cast_signed());
+        self.note_time(ahead_ms, took_ms);
+    }
+
+    fn note_time(&self, ahead_ms: i64, took_ms: u64) {
+        let mut epoch = self.epoch.lock();
+        let is_first = epoch.ahead_ms == 0;
+        if !is_first && took_ms > TIME_DOUBT_MS {
+            return;
+        }
+        if !is_first && epoch.ahead_ms.abs_diff(ahead_ms) > CLOCK_STEP_MS {
+            self.trusted_since_ms.store(self.clock.now_ms(), Ordering::Release);
+        }
+        *epoch = Arc::new(Epoch { run: epoch.run.clone(), ahead_ms });
+    }
+}
+
+impl Connection {
+    /// The time by the clock of the server, in ms since 1970; of a cluster that of the clock which is ahead of the others, so that all replicas have the same.
+    async fn time_ms(&mut self) -> RedisResult<u64> {
+        let time = cmd("TIME");
+        let answers = match self {
+            Self::Single(connection) => vec![time.query_async(connection).await?],
+            Self::Cluster(connection) => {
+                let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                let Value::Map(answers) = connection.route_command(time, primaries).await? else {
+                    return Err(interrupted());
+                };
+                answers.into_iter().map(|(_, answer)| answer).collect()
+            }
+        };
+        let mut newest = 0;
+        for answer in answers {
+            let (seconds, micros) = <(u64, u64)>::from_redis_value(answer)?;
+            newest = newest.max(seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
+        }
+        Ok(newest)
+    }
+}
+
+/// Follows the server's clock, of whichever connection there is, until the link is gone.
+async fn follow_time(link: Weak<Link>) {
+    loop {
+        tokio::time::sleep(TIME_INTERVAL).await;
+        let Some(link) = link.upgrade() else { return };
+        let connection = match &*link.state.lock() {
+            State::Up(connection, _) => Some(connection.clone()),
+            State::Idle | State::Connecting(_) => None,
+        };
+        if let Some(mut connection) = connection {
+            _ = tokio::time::timeout(CONNECT_TIMEOUT, link.tell_time(&mut connection)).await;
+        }
     }
 }
 
@@ -215,16 +339,17 @@ async fn watch(link: Weak<Link>, mut cluster: ClusterConnection) {
 
 async fn nodes(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<String>> {
     let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-    let mut info = cmd("INFO");
-    info.arg("server");
-    let Value::Map(answers) = cluster.route_command(info, primaries).await? else { return Err(interrupted()) };
+    let Value::Map(answers) = cluster.route_command(cmd("INFO"), primaries).await? else { return Err(interrupted()) };
     let texts =
         answers.into_iter().map(|(_, answer)| String::from_redis_value(answer)).collect::<Result<Vec<_>, _>>()?;
-    Ok(texts.iter().flat_map(|text| run_ids(text)).collect())
+    Ok(texts.iter().flat_map(|text| runs(text)).collect())
 }
 
-fn run_ids(info: &str) -> impl Iterator<Item = String> {
-    info.lines().filter_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned())
+/// The process, and the history that it writes: a replica that is promoted begins another, also where it was a primary once before.
+fn runs(info: &str) -> impl Iterator<Item = String> {
+    let field = |name: &'static str| info.lines().filter_map(move |line| line.strip_prefix(name));
+    let history = field("master_replid:").next().unwrap_or_default().trim();
+    field("run_id:").map(move |id| format!("{}/{history}", id.trim()))
 }
 
 fn interrupted() -> RedisError {

@@ -25,7 +25,7 @@ use crate::{
         shared::{Order, SharedCache, SharedError},
         tiered::tests::support::{Replica, Store, key, tier, until},
     },
-    domain::record::Version,
+    domain::{record::Version, value::Timestamp},
     owner::{self, Owner},
 };
 
@@ -175,6 +175,66 @@ async fn data_from_before_a_restart_is_not_trusted() {
     until("it is back", async || cache.ping().await.is_ok()).await;
     assert_eq!(value(&cache, "k").await, Some((1, "one".to_owned())), "the file was not read");
     assert!(cache.trusted_since_ms() > 0);
+}
+
+/// Times in Redis are its own: what replicas with other clocks take out of it is by their own clocks again. What a run of Redis before brings back has no time.
+#[tokio::test]
+async fn replicas_whose_clocks_differ_agree_on_ages_and_on_what_a_run_before_took() {
+    let Some(program) = redis_program() else { return };
+    let mut server = Server::start(&program, &["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let url = server.url();
+    let replica = |behind_ms: i64| {
+        let (clock, ms) = Clock::manual();
+        ms.store(Timestamp::now().0.saturating_sub(behind_ms) as u64, SeqCst);
+        let config = RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(&url) };
+        (Arc::new(RedisCache::new(config, clock.clone()).unwrap()), clock)
+    };
+    let ((one, clock), (behind, clock_behind), (ahead, clock_ahead)) =
+        (replica(0), replica(60_000), replica(-8 * 24 * 3_600_000));
+    let loaded_at = async |cache: &RedisCache| {
+        until("it answers", async || cache.ping().await.is_ok()).await;
+        cache.get_many(&["k".to_owned()]).await.unwrap().remove(0).unwrap().loaded_at_ms
+    };
+    for cache in [&one, &behind, &ahead] {
+        until("it answers", async || cache.ping().await.is_ok()).await;
+    }
+    tell(&one, &[Order { loaded_at_ms: clock.now_ms(), ..order("k", 1, Some("one")) }]).await;
+    for (cache, clock) in [(&one, &clock), (&behind, &clock_behind), (&ahead, &clock_ahead)] {
+        let at = loaded_at(cache).await;
+        assert!(at.abs_diff(clock.now_ms()) < 5_000, "it was loaded at {at}, and it is {}", clock.now_ms());
+    }
+    // among values of one version the youngest stays, whoever loaded it
+    tell(&behind, &[Order { loaded_at_ms: clock_behind.now_ms() + 9_000, ..order("k", 1, Some("later")) }]).await;
+    tell(&ahead, &[Order { loaded_at_ms: clock_ahead.now_ms(), ..order("k", 1, Some("before")) }]).await;
+    assert_eq!(value(&one, "k").await, Some((1, "later".to_owned())));
+
+    server.kill();
+    server.again().await;
+    for (cache, clock) in [(&one, &clock), (&behind, &clock_behind), (&ahead, &clock_ahead)] {
+        assert_eq!(loaded_at(cache).await, 0, "a file of before says when it was loaded, at {}", clock.now_ms());
+    }
+    // a replica that starts now has no horizon; it does not believe what came back either
+    let (late, _) = replica(0);
+    assert_eq!(loaded_at(&late).await, 0);
+    // what is loaded now takes its place, also where its time is before that of the file
+    tell(&behind, &[Order { loaded_at_ms: clock_behind.now_ms(), ..order("k", 1, Some("now")) }]).await;
+    assert_eq!(value(&one, "k").await, Some((1, "now".to_owned())));
+    assert!(loaded_at(&one).await.abs_diff(clock.now_ms()) < 30_000);
+}
+
+/// As a version of this program before this one wrote it: what it says of time was by another replica's clock.
+#[tokio::test]
+async fn entries_of_earlier_versions_are_not_believed_and_keep_newer_versions() {
+    let Some(program) = redis_program() else { return };
+    let server = Server::start(&program, &[]).await;
+    let admin = ::redis::Client::open(server.url()).unwrap();
+    let cache = cache(RedisConfig { deadline: Duration::from_secs(2), ..RedisConfig::new(server.url()) });
+    run(&admin, &["SET", "k", "5:99999999999999:old"]).await;
+    tell(&cache, &[order("k", 4, Some("older"))]).await;
+    let held = cache.get_many(&["k".to_owned()]).await.unwrap().remove(0).unwrap();
+    assert_eq!((held.version, held.loaded_at_ms, &held.value[..]), (Version(5), 0, &b"old"[..]));
+    tell(&cache, &[order("k", 5, Some("same"))]).await;
+    assert_eq!(value(&cache, "k").await, Some((5, "same".to_owned())));
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ pub(super) enum Look {
     Miss(Option<Served>),
 }
 
-/// How far the clocks of replicas may be apart when a horizon is compared with another replica's times.
+/// How far apart replicas may be in what they know of a shared tier's clock, when a horizon is compared with another replica's times.
 const CLOCK_SKEW_MS: u64 = 1_000;
 /// The wait before the store is asked again for a version that it does not have yet, doubled up to the longest.
 const NOT_YET_FIRST: Duration = Duration::from_millis(5);

@@ -106,7 +106,7 @@ impl SharedLayer {
             return None;
         }
         let (found, span) = self.framer.decode(key, held)?;
-        // another replica's clock may be ahead of this one's
+        // another replica may know the tier's clock a little better
         let age_ms = now_ms.saturating_sub(held.loaded_at_ms);
         let worth = self.rules.load().worth_at(matches!(found, Lookup::Found(_)), age_ms, span);
         Some(SharedHit { found, worth, age_ms, fresh_ms: span.fresh_ms.saturating_sub(age_ms) })

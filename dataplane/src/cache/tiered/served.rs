@@ -135,7 +135,8 @@ impl Tiered {
         let now_ms = self.shared.clock.now_ms();
         let order = Order {
             key: self.hot_key(&layer.prefix),
-            version: Version(now_ms),
+            // of one version the youngest stays, by the clock of the tier
+            version: Version(1),
             loaded_at_ms: now_ms,
             value: Some(Bytes::from(keys.join("\0"))),
             keep_ms: HOT_KEEP_MS,

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod audit;
 pub mod batch;
 pub mod change;
+pub mod clock;
 pub mod configuration;
 pub mod counted;
 pub mod currency;

@@ -13,6 +13,7 @@ use crate::{
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup, Version},
+        value::Timestamp,
     },
     durability::Setting,
 };
@@ -28,6 +29,7 @@ pub mod sql;
 mod answer;
 pub mod apply;
 mod check;
+pub mod clock;
 #[cfg(test)]
 mod conformance;
 mod leases;
@@ -91,6 +93,11 @@ pub trait RecordStore: Send + Sync {
     /// Removes some entries of the audit that are older than this, by the clock that their times are from. Says how many, as `prune` does.
     async fn prune_audit(&self, _retention: Duration) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    /// The time by the clock of the server, which is one for all processes. The embedded one has that of the process.
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::now())
     }
 
     /// The committed events that are not yet published.

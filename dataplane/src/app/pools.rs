@@ -147,7 +147,8 @@ impl Builder<'_> {
                 }
                 let catalogue =
                     products.clone().map(|products| Catalogue { products, right: self.price_right.clone() });
-                records = records.completed_by(orders::pricing(collection.schema.clone(), catalogue));
+                let clock = records.clock().clone();
+                records = records.completed_by(orders::pricing(collection.schema.clone(), catalogue, clock));
             }
             let records = Arc::new(records);
             if pool.entity == Entity::Product {

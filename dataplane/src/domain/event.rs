@@ -1,6 +1,6 @@
 //! Events of changed records: the envelope that Kafka, WebSockets and outboxes share, and the outbox as relays see it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,8 @@ pub struct Claimed {
     pub events: Vec<Envelope>,
     /// Whether more wait that another owner holds: it may give them up at any moment.
     pub blocked: bool,
+    /// Until when the claim surely lasts, by the clock of this process that no correction moves; none where nothing was claimed.
+    pub until: Option<Instant>,
 }
 
 /// What an outbox holds.

@@ -44,8 +44,11 @@ pub struct RelayOptions {
     pub name: String,
     /// Events claimed at once.
     pub batch: usize,
-    /// How long a claim lasts. Longer than a publish can take, so that a slow one is not overtaken by another relay.
+    /// How long a claim lasts: longer than a step and a publish can take, so that a slow one is not overtaken by another relay.
     pub lease: Duration,
+    /// How long a publish may take. One is only begun while the claim lasts for that long: less than half of the lease, which is what is left at least
+    /// when a claim is asked for.
+    pub publish: Duration,
     /// How often the outbox is looked at when nobody pokes the relay.
     pub poll: Duration,
     /// The least time from one step to the next while several events come at a time, so that they go together: each step costs the store a commit.
@@ -72,6 +75,7 @@ impl Default for RelayOptions {
             name: String::new(),
             batch: 1_000,
             lease: Duration::from_secs(15),
+            publish: Duration::from_secs(6),
             poll: Duration::from_millis(500),
             pace: Duration::from_millis(15),
             linger: Duration::from_millis(20),
@@ -247,18 +251,19 @@ impl Relay {
         let claimed_at = Instant::now();
         let known: HashSet<Uuid> = before.into_iter().flat_map(|before| &before.ids).copied().collect();
         let limit = self.options.batch + known.len();
-        let Claimed { mut events, blocked } = self.outbox.claim(&self.owner, self.options.lease, limit).await?;
+        let Claimed { mut events, blocked, until } = self.outbox.claim(&self.owner, self.options.lease, limit).await?;
         events.retain(|event| !known.contains(&event.id));
         events.truncate(self.options.batch);
         let published = Published { ids: events.iter().map(|event| event.id).collect(), claimed_at };
         if events.is_empty() {
             return Ok((published, blocked));
         }
+        failpoint::reach(&self.options.name, "relay.claimed");
         // a process that stood still may have lost its claims meanwhile: what another published is not published after it
-        if claimed_at.elapsed() > self.options.lease / 2 {
+        let left = until.map(|until| Instant::from_std(until).saturating_duration_since(Instant::now()));
+        if left.unwrap_or_default() < self.options.publish {
             return Err(StepError::Late);
         }
-        failpoint::reach(&self.options.name, "relay.claimed");
         self.bus.publish(&events).await?;
         failpoint::reach(&self.options.name, "relay.published");
         self.meter.published.fetch_add(events.len() as u64, Ordering::Relaxed);
@@ -337,7 +342,7 @@ enum StepError {
     Outbox(#[from] OutboxError),
     #[error(transparent)]
     Bus(#[from] super::BusError),
-    #[error("the claim came back too late to be used")]
+    #[error("the claim came back too late: it ends before a publish may")]
     Late,
 }
 

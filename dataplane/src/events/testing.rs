@@ -7,13 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::{BusError, EventBus};
@@ -86,6 +89,8 @@ pub struct FakeOutbox {
     rows: Mutex<Vec<(Envelope, Option<Claim>)>>,
     pub stuck_at_confirm: AtomicBool,
     pub stuck: Notify,
+    /// How long a claim still lasts when it is told of, where not for its whole lease.
+    pub left: Mutex<Option<Duration>>,
     /// How long it takes to count the events, and how often they were counted.
     pub counting: Mutex<Duration>,
     pub counted: AtomicUsize,
@@ -124,7 +129,8 @@ impl Outbox for FakeOutbox {
             *claim = Some(Claim { owner: owner.to_owned(), until: now + lease });
             event.clone()
         });
-        Ok(Claimed { events: taken.collect(), blocked: !foreign.is_empty() })
+        let until = Some((now + self.left.lock().unwrap_or(lease)).into_std());
+        Ok(Claimed { events: taken.collect(), blocked: !foreign.is_empty(), until })
     }
 
     async fn confirm(&self, _owner: &str, ids: &[Uuid]) -> Result<(), OutboxError> {

@@ -217,7 +217,9 @@ impl Server {
                 let records = match entity {
                     Entity::Order => {
                         let catalogue = products.clone().map(|products| Catalogue { products, right: right.clone() });
-                        records(collection).completed_by(pricing(Arc::clone(&collection.schema), catalogue))
+                        let records = records(collection);
+                        let clock = records.clock().clone();
+                        records.completed_by(pricing(Arc::clone(&collection.schema), catalogue, clock))
                     }
                     _ => records(collection),
                 };

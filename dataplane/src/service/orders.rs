@@ -21,6 +21,7 @@ use crate::{
         value::Value,
     },
     security::caller::allows,
+    store::clock::ServerClock,
     telemetry::trace,
 };
 
@@ -36,14 +37,16 @@ pub struct Catalogue {
     pub right: PriceRight,
 }
 
-/// Completes orders with the prices and the currency of a catalogue; without one every item must have its price.
-pub fn pricing(orders: Arc<Schema>, catalogue: Option<Catalogue>) -> Completion {
-    Arc::new(move |wish| Box::pin(price(Arc::clone(&orders), catalogue.clone(), wish)))
+/// Completes orders with the prices and the currency of a catalogue; without one every item must have its price. They are due by the clock of their server.
+pub fn pricing(orders: Arc<Schema>, catalogue: Option<Catalogue>, clock: Arc<ServerClock>) -> Completion {
+    Arc::new(move |mut wish| {
+        begin(&orders, &mut wish.values, &clock);
+        Box::pin(price(Arc::clone(&orders), catalogue.clone(), wish))
+    })
 }
 
 async fn price(orders: Arc<Schema>, catalogue: Option<Catalogue>, wish: Wish) -> Result<Row, ServiceError> {
     let Wish { mut values, current, origin } = wish;
-    begin(&orders, &mut values);
     let mut items = order::items(&orders, &values).map_err(ServiceError::Invalid)?;
     let mut lines = Lines::default();
     let known = current.as_ref().map(|row| currency_of(&orders, row));
@@ -78,12 +81,12 @@ fn currency_of(schema: &Schema, row: &Row) -> String {
 }
 
 /// A new order's progress: the trace of its request, the key of its charge, and the time when the pipeline looks after it if no event reaches it before.
-fn begin(orders: &Schema, row: &mut Row) {
+fn begin(orders: &Schema, row: &mut Row, clock: &ServerClock) {
     if orders.get(row, "progress").is_null() {
         let mut progress =
             Progress { trace: Some(trace::current()), charge: Some(pipeline::new_charge_key()), ..Progress::default() };
         progress.note("placed", None);
-        *row = progress.write(orders, row, Some(pipeline::due_later()), None);
+        *row = progress.write(orders, row, Some(pipeline::due_later(clock)), None);
     }
 }
 

@@ -51,6 +51,7 @@ use crate::{
         value::{Timestamp, Value},
     },
     events::consumer::Ticket,
+    store::clock::ServerClock,
 };
 
 /// Who changes records here.
@@ -103,13 +104,13 @@ struct Tools {
     notifier: Arc<dyn Notifier>,
 }
 
-/// When an order that is left alone from now on is looked after.
-pub fn due_later() -> Timestamp {
-    after(STUCK_AFTER)
+/// When an order that is left alone from now on is looked after, by the clock of the orders' server: every process sweeps by it.
+pub fn due_later(clock: &ServerClock) -> Timestamp {
+    after(clock, STUCK_AFTER)
 }
 
-fn after(time: Duration) -> Timestamp {
-    Timestamp(Timestamp::now().0.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
+fn after(clock: &ServerClock, time: Duration) -> Timestamp {
+    Timestamp(clock.now().0.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// A random wait before attempt `failed + 1`: anywhere up to a bound that doubles with each ("full jitter").
@@ -177,6 +178,14 @@ impl Pipeline {
         }
         pipeline.parts.orders.keep(pipeline.clone());
         Ok(pipeline)
+    }
+
+    fn clock(&self) -> &ServerClock {
+        self.parts.orders.clock()
+    }
+
+    fn due_later(&self) -> Timestamp {
+        due_later(self.clock())
     }
 
     /// Starts the workers and the sweep. `alone` says that no other process serves these orders, so that all that is open is taken up at once.

@@ -24,7 +24,7 @@ use crate::{
         schema::{Schema, Wrote},
         value::Timestamp,
     },
-    store::{RecordStore, StoreError},
+    store::{RecordStore, StoreError, clock::ServerClock},
 };
 use inexact::Inexact;
 
@@ -82,6 +82,7 @@ pub struct Records {
     pages: Pages,
     inexact: Arc<Inexact>,
     oddities: Arc<Oddities>,
+    clock: Arc<ServerClock>,
 }
 
 /// What was found of several keys.
@@ -129,6 +130,7 @@ impl Records {
             pages: Pages::default(),
             inexact,
             oddities,
+            clock: Arc::default(),
         }
     }
 
@@ -166,6 +168,21 @@ impl Records {
     /// Which records are known to be unreadable.
     pub fn oddities(&self) -> &Oddities {
         &self.oddities
+    }
+
+    /// The clock of the store's server, as last asked: what several processes stamp and compare goes by it.
+    pub fn clock(&self) -> &Arc<ServerClock> {
+        &self.clock
+    }
+
+    /// Asks the store's server what time it is, so that `clock` goes right.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn set_clock(&self) -> Result<(), ServiceError> {
+        let asked_at = Instant::now();
+        self.clock.note(asked_at, self.store.now().await?);
+        Ok(())
     }
 
     /// The tiers that reads go through.

@@ -251,6 +251,10 @@ impl RecordStore for WriteBehind {
         self.inner.settings().await
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+
     async fn prune(&self) -> Result<u64, StoreError> {
         self.inner.prune().await
     }

@@ -39,6 +39,8 @@ pub struct Applied {
 /// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema.
 pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
     let before = state.record().map(|record| record.to_masked_json(&change.collection.schema));
+    // whatever the clock says: of one record no change is before another
+    let now = state.record().map_or(now, |record| now.max(record.updated_at).max(record.created_at));
     let is_there = before.is_some();
     let (values, created) = match &change.action {
         Action::Create { .. } if is_there => return Err(StoreError::Exists),

@@ -133,6 +133,7 @@ suite!(@sql
     sql::units_that_cross_each_other_all_succeed,
     sql::old_tombstones_are_pruned,
     sql::the_settings_of_commits_are_told,
+    sql::what_is_old_goes_at_its_age,
     sql::many_processes_prepare_at_once,
     sql::a_field_that_cannot_be_encrypted_is_refused,
     sql::lost_connections_are_made_again,

@@ -22,6 +22,7 @@ use crate::{
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup},
+        value::Timestamp,
     },
     durability::Setting,
 };
@@ -134,6 +135,10 @@ impl RecordStore for GuardedStore {
 
     async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
         self.store.settings().await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.store.now().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

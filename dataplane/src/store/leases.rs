@@ -33,6 +33,14 @@ impl Leases {
         shards.iter().copied().filter(held).collect()
     }
 
+    /// Until when all of these shards are surely held; none where one is not.
+    pub fn end(&self, owner: &str, shards: &[i64]) -> Option<Instant> {
+        let known = self.0.lock();
+        let ends: Option<Vec<Instant>> =
+            shards.iter().map(|shard| known.get(&(owner.to_owned(), *shard)).copied()).collect();
+        ends?.into_iter().min()
+    }
+
     /// Notes that of the shards asked for the owner got these.
     pub fn note(&self, owner: &str, asked: &[i64], got: Vec<i64>, until: Instant) {
         let mut known = self.0.lock();

@@ -387,8 +387,12 @@ impl RecordStore for MongoStore {
         Ok(durability::mongodb(self.database.write_concern(), self.database.read_concern(), deployment))
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.ledger.now(call_deadline()).await?)
+    }
+
     async fn prune(&self) -> Result<u64, StoreError> {
-        let before = Timestamp(Timestamp::now().0 - TOMBSTONE_DAYS * 24 * 3_600_000);
+        let before = Timestamp(self.ledger.now(call_deadline()).await?.0 - TOMBSTONE_DAYS * 24 * 3_600_000);
         let old = doc! { DELETED_AT: { "$lt": time_to_bson(before) }, PENDING_AT: { "$exists": false } };
         let all: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
         let mut removed = self.ledger.prune(call_deadline()).await?;

@@ -16,6 +16,7 @@ use crate::{
         event::{Backlog, Claimed, Outbox, OutboxError},
         query::{Page, Query},
         record::{Key, Lookup},
+        value::Timestamp,
     },
     durability::Setting,
 };
@@ -117,6 +118,10 @@ impl RecordStore for RotatingStore {
 
     async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
         self.now().settings().await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.now().now().await
     }
 
     async fn prune(&self) -> Result<u64, StoreError> {

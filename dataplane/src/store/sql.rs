@@ -9,11 +9,13 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
+use sea_query::Query as SqlQuery;
 use tokio::time::Instant;
 
 use super::{
     RecordStore, StoreError,
     check::check_query,
+    clock::ServerClock,
     confined::{PoolFault, PoolReason},
     identity::Identity,
 };
@@ -21,6 +23,7 @@ use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
+        clock::GuardedClock,
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup},
@@ -86,6 +89,10 @@ pub struct SqlStore {
     stall: Stall,
     /// Whether it stands in for a store of documents, where a unit is of one record.
     of_documents: bool,
+    /// By what a file is pruned.
+    file_clock: GuardedClock,
+    /// The clock of the server, as last asked.
+    clock: ServerClock,
 }
 
 impl SqlStore {
@@ -131,21 +138,45 @@ impl SqlStore {
             group,
             stall: Stall::default(),
             of_documents: false,
+            file_clock: GuardedClock::default(),
+            clock: ServerClock::default(),
         }
     }
 
+    /// Removes rows that are older than so many hours, by the clock that stamps them: the server's. What a clock of this process that is ahead calls
+    /// old stays.
     async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
-        let before = Timestamp(Timestamp::now().0 - hours * 3_600_000);
         let dialect = self.pools.dialect();
-        let text = match dialect {
-            Dialect::Sqlite => format!(
-                "DELETE FROM {table} WHERE rowid IN \
-                 (SELECT rowid FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT {PRUNE_BATCH})"
-            ),
-            Dialect::Mysql => format!("DELETE FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT {PRUNE_BATCH}"),
+        let sql = match dialect {
+            Dialect::Sqlite => {
+                let before = Timestamp(self.file_clock.now().0 - hours * 3_600_000);
+                let text = format!(
+                    "DELETE FROM {table} WHERE rowid IN \
+                     (SELECT rowid FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT {PRUNE_BATCH})"
+                );
+                Sql::new(text, vec![dialect.time(before)])
+            }
+            Dialect::Mysql => Sql::text(format!(
+                "DELETE FROM {table} WHERE {time} < UTC_TIMESTAMP(3) - INTERVAL {hours} HOUR \
+                 ORDER BY {time} LIMIT {PRUNE_BATCH}"
+            )),
         };
-        let sql = Sql::new(text, vec![dialect.time(before)]);
         Ok(self.pools.write().await?.execute(sql).await?)
+    }
+
+    /// Notes the newest stamp of the file before this process adds any.
+    async fn begin_file_clock(&self) -> Result<(), StoreError> {
+        if self.pools.dialect() != Dialect::Sqlite || self.file_clock.has_begun() {
+            return Ok(());
+        }
+        let newest = format!(
+            "SELECT MAX(at) FROM (SELECT MAX(deleted_at) AS at FROM {TOMBSTONES} UNION ALL \
+             SELECT MAX(at) FROM {IDEMPOTENCY} UNION ALL SELECT MAX(at) FROM {AUDIT})"
+        );
+        let rows = self.pools.read().await?.rows(Sql::text(newest)).await?;
+        let newest = rows.first().map(|row| row.time(0)).transpose()?.flatten();
+        self.file_clock.begin(newest);
+        Ok(())
     }
 
     /// The table of a collection: made by `prepare`, or now where the collection changed since.
@@ -220,6 +251,9 @@ impl RecordStore for SqlStore {
             session.abandon();
         }
         let unmigrated = migrated?;
+        if let Err(error) = self.begin_file_clock().await {
+            tracing::debug!(%error, "the newest stamp of the file is looked for again before anything is pruned");
+        }
         for collection in &fit {
             let fault = match unmigrated.get(&collection.name).filter(|_| !collection.declared) {
                 Some(fault) => Some(fault.clone()),
@@ -331,12 +365,29 @@ impl RecordStore for SqlStore {
         Ok(settings::read(&self.pools).await?)
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        if let Some(now) = self.clock.recent() {
+            return Ok(now);
+        }
+        let mut select = SqlQuery::select();
+        select.expr(self.pools.dialect().now_ms());
+        let mut session = self.pools.read().await?;
+        let asked_at = std::time::Instant::now();
+        let rows = session.rows(self.pools.dialect().build(&select)).await?;
+        let now = rows.first().map(|row| row.int(0)).transpose()?.flatten();
+        let now = Timestamp(now.ok_or_else(|| StoreError::Corrupt("the server tells no time".to_owned()))?);
+        self.clock.note(asked_at, now);
+        Ok(now)
+    }
+
     async fn prune(&self) -> Result<u64, StoreError> {
+        self.begin_file_clock().await?;
         let tombstones = self.prune_table(TOMBSTONES, "deleted_at", TOMBSTONE_DAYS * 24).await?;
         Ok(tombstones + self.prune_table(IDEMPOTENCY, "at", ANSWER_HOURS).await?)
     }
 
     async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.begin_file_clock().await?;
         let hours = i64::try_from(retention.as_secs().div_ceil(3_600)).unwrap_or(i64::MAX);
         // the age of the earth in hours, at most
         self.prune_table(AUDIT, "at", hours.min(1_000_000)).await

@@ -17,6 +17,7 @@ fn quick() -> RelayOptions {
         name: String::new(),
         batch: 10,
         lease: Duration::from_millis(200),
+        publish: Duration::from_millis(50),
         poll: Duration::from_millis(20),
         pace: Duration::ZERO,
         linger: Duration::from_millis(5),
@@ -148,6 +149,25 @@ async fn events_that_come_fast_go_together() {
     assert_eq!(bus.log().len(), 500);
     let most = begun.elapsed().as_millis() as usize / 100 + 2;
     assert!(bus.publishes() <= most, "{} steps instead of {most} at most", bus.publishes());
+}
+
+/// A process that stood still past the end of its claim: another relay may have published these events and later ones of the same keys.
+#[tokio::test]
+async fn a_claim_that_ends_before_a_publish_may_is_not_used() {
+    let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
+    let options =
+        RelayOptions { lease: Duration::from_secs(15), publish: Duration::from_secs(6), batch: 100, ..quick() };
+    for (left, is_late) in [(0, true), (5, true), (8, false), (15, false)] {
+        *outbox.left.lock() = Some(Duration::from_secs(left));
+        outbox.commit(&events(3, 2));
+        let before = bus.publishes();
+        let relay = Relay::new(outbox.clone(), bus.clone(), Arc::default(), options.clone());
+        let step = relay.step(&mut None).await;
+        assert_eq!(matches!(step, Err(StepError::Late)), is_late, "{left} s before it ends");
+        assert_eq!(bus.publishes() > before, !is_late, "{left} s before it ends");
+        outbox.release(&relay.owner).await.unwrap();
+    }
+    assert!(outbox.is_empty(), "what was late is published by the next claim");
 }
 
 /// The events of one replica must not wait for the other's next look, nor for its lease to end.

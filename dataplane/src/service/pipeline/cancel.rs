@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Pipeline, due_later};
+use super::Pipeline;
 use crate::{
     domain::{
         progress::{Ending, Progress, Stage},
@@ -54,7 +54,7 @@ impl Pipeline {
             }
             *letter.lock() = progress.parked.clone();
             progress.end(ending, reason);
-            Ok(Some(progress.write(schema, &current.values, Some(due_later()), None)))
+            Ok(Some(progress.write(schema, &current.values, Some(self.due_later()), None)))
         });
         let ended = ended.await?;
         let letter = letter.into_inner();
@@ -80,7 +80,7 @@ impl Pipeline {
             progress.note("replayed", None);
             let stage = progress.stage;
             progress.advance(stage);
-            Ok(Some(progress.write(schema, &current.values, Some(due_later()), None)))
+            Ok(Some(progress.write(schema, &current.values, Some(self.due_later()), None)))
         });
         match resumed.await {
             Ok(Some(record)) => {

@@ -6,7 +6,7 @@
 
 use rust_decimal::Decimal;
 
-use super::{ACTOR, Pipeline, due_later, work::Case};
+use super::{ACTOR, Pipeline, work::Case};
 use crate::{
     domain::{
         actor,
@@ -91,7 +91,7 @@ impl Pipeline {
         let moved = self.move_on(case, |progress| {
             progress.note("charged", Some(how.to_owned()));
             progress.advance(Stage::Inventory);
-            (Some("paid"), Some(due_later()))
+            (Some("paid"), Some(self.due_later()))
         });
         let moved = moved.await?;
         if moved.is_none() && self.case(&case.key).await?.is_none() {
@@ -104,7 +104,7 @@ impl Pipeline {
     async fn unpaid(&self, case: &Case, reason: &str) -> Result<Option<Record>, Failure> {
         let moved = self.move_on(case, |progress| {
             progress.end(Ending::Failed, reason);
-            (None, Some(due_later()))
+            (None, Some(self.due_later()))
         });
         moved.await
     }
@@ -115,7 +115,7 @@ impl Pipeline {
         let moved = self.move_on(case, |progress| {
             progress.charge = Some(charge.to_string());
             progress.charged_as = charged_as.as_ref().map(ToString::to_string);
-            (None, Some(due_later()))
+            (None, Some(self.due_later()))
         });
         Ok(moved.await?.map(|record| self.case_of(record)))
     }
@@ -202,7 +202,7 @@ impl Pipeline {
                 Stage::Inventory => progress.attempts += 1,
                 _ => progress.advance(Stage::Inventory),
             }
-            Ok(Some(progress.write(schema, &current.values, Some(due_later()), None)))
+            Ok(Some(progress.write(schema, &current.values, Some(self.due_later()), None)))
         });
         match sent.await {
             Ok(_) => Ok(()),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use futures::future::BoxFuture;
 use serde_json::{Value as Tree, json};
 
-use super::{ACTOR, Pipeline, charges::new_charge_key, due_later, work::Case};
+use super::{ACTOR, Pipeline, charges::new_charge_key, work::Case};
 use crate::{
     domain::{
         progress::{Ending, Stage},
@@ -52,13 +52,13 @@ impl Pipeline {
         let moved = self.move_on(case, |progress| match &refused {
             Some(reason) => {
                 progress.end(Ending::Failed, reason);
-                (None, Some(due_later()))
+                (None, Some(self.due_later()))
             }
             None => {
                 progress.charge.get_or_insert_with(new_charge_key);
                 progress.note("stock_held", None);
                 progress.advance(Stage::Payments);
-                (Some("processing"), Some(due_later()))
+                (Some("processing"), Some(self.due_later()))
             }
         });
         let moved = moved.await?;
@@ -155,7 +155,7 @@ impl Pipeline {
         // decided first, so that the order cannot be called off while its holds are ended one by one
         let decided = self.move_on(case, |progress| {
             progress.sold = true;
-            (None, Some(due_later()))
+            (None, Some(self.due_later()))
         });
         match decided.await? {
             Some(record) => self.commit_holds(&self.case_of(record)).await,
@@ -170,7 +170,7 @@ impl Pipeline {
         let moved = self.move_on(sold, |progress| {
             progress.note("stock_committed", None);
             progress.advance(Stage::Notifications);
-            (Some("completed"), Some(due_later()))
+            (Some("completed"), Some(self.due_later()))
         });
         moved.await
     }
@@ -183,7 +183,7 @@ impl Pipeline {
         let moved = self.move_on(case, |progress| {
             progress.note("given_back", reversed.then(|| "stock and payment".to_owned()));
             progress.advance(Stage::Notifications);
-            (Some(ending.status()), Some(due_later()))
+            (Some(ending.status()), Some(self.due_later()))
         });
         moved.await
     }

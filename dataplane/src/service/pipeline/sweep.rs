@@ -50,16 +50,18 @@ impl Pipeline {
     /// Takes up the orders that are due, or will be within a time.
     pub(super) async fn sweep_orders(&self, ahead: Duration) -> Result<(), Failure> {
         let orders = &self.parts.orders;
+        // one clock says what is due, whichever process stamped it; where it cannot be asked, the page below fails too
+        orders.set_clock().await?;
         // each sweep goes on after the last: orders that are due and cannot go on must not hide those behind them
         let start = self.swept.lock().take().map_or(Start::Offset(0), Start::After);
-        let page = due(orders, "due_at", after(ahead), start).await?;
+        let page = due(orders, "due_at", after(self.clock(), ahead), start).await?;
         for record in page.records {
             let progress = Progress::of(orders.schema(), &record.values);
             match progress.parked {
                 // a message can wait for a later sweep, an order that has not ended goes first
                 None if progress.stage == Stage::Notifications && self.places.is_crowded() => (),
                 None => self.hint(progress.stage, record.key),
-                Some(letter) if is_before(orders, &record, "due_at", Timestamp::now()) => {
+                Some(letter) if is_before(orders, &record, "due_at", self.clock().now()) => {
                     match self.attend_to(&record.key, progress.stage, &letter).await {
                         Ok(()) | Err(ServiceError::NotFound | ServiceError::Conflict(_)) => (),
                         Err(error) => return Err(error.into()),

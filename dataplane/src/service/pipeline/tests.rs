@@ -356,8 +356,12 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
     }
     assert_eq!(shop.bank.charged(), 2);
     assert!(
-        stock::held_before(schema, &products.find_one(&lamp).await.unwrap().unwrap().values, after(STUCK_AFTER))
-            .is_empty()
+        stock::held_before(
+            schema,
+            &products.find_one(&lamp).await.unwrap().unwrap().values,
+            after(&ServerClock::default(), STUCK_AFTER)
+        )
+        .is_empty()
     );
 }
 
@@ -519,4 +523,24 @@ fn waits_are_random_and_bounded() {
     }
     let spread: HashSet<_> = (0..50).map(|_| backoff(&retry, 5)).collect();
     assert!(spread.len() > 10, "they must not come in step");
+}
+
+/// Replicas whose clocks are days off sweep alike: what is due goes by the clock of the orders' server, which stamped it.
+#[tokio::test]
+async fn what_is_due_goes_by_the_clock_of_the_server() {
+    const DAYS_MS: i64 = 8 * 24 * 3_600_000;
+    for ahead_ms in [-DAYS_MS, DAYS_MS] {
+        let shop = Shop::open_at(settings(), ahead_ms).await;
+        shop.product("lamp", 5).await;
+        shop.pipeline.sweep_orders(Duration::ZERO).await.unwrap();
+        let order = shop.order(&[("lamp", 1)]).await;
+        let late = shop.due_at(&order).await.0 - (Timestamp::now().0 + ahead_ms);
+        assert!((5_000..20_000).contains(&late), "due {late} ms after the server's now");
+        shop.pipeline.sweep_orders(Duration::ZERO).await.unwrap();
+        assert_eq!((shop.pipeline.under_way(), shop.status(&order).await.as_str()), (0, "pending"), "it is not due");
+        shop.pipeline.sweep_orders(STUCK_AFTER).await.unwrap();
+        assert_eq!(shop.pipeline.under_way(), 1, "it is due within that time");
+        shop.drive(&order).await;
+        assert_eq!(shop.status(&order).await, "completed");
+    }
 }

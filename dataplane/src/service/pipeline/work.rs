@@ -203,7 +203,7 @@ impl Pipeline {
             crate::domain::value::Value::Time(due) => *due,
             _ => return None,
         };
-        u64::try_from(due.0 - Timestamp::now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
+        u64::try_from(due.0 - self.clock().now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
     /// Changes the order's progress, and its status where that changes too, if it is still where the case was read. None where it is not:
@@ -252,7 +252,7 @@ impl Pipeline {
             let noted = self.move_on(case, |progress| {
                 progress.attempts = attempts;
                 progress.note("attempt_failed", Some(format!("attempt {attempts}: {failure}")));
-                (None, Some(after(wait)))
+                (None, Some(after(self.clock(), wait)))
             });
             if noted.await?.is_some() {
                 self.lines.count(stage, "retried");
@@ -267,8 +267,8 @@ impl Pipeline {
             progress.parked = Some(letter.key.to_string());
             progress.note("dead_lettered", Some(failure.to_string()));
             let due = match stage {
-                Stage::Orders | Stage::Payments => Some(after(PARKED_MAX)),
-                Stage::Inventory => Some(after(OWING_MAX)),
+                Stage::Orders | Stage::Payments => Some(after(self.clock(), PARKED_MAX)),
+                Stage::Inventory => Some(after(self.clock(), OWING_MAX)),
                 Stage::Notifications | Stage::Done => None,
             };
             (None, due)

@@ -60,6 +60,38 @@ async fn documents_are_queryable_by_people() {
     target.remove().await;
 }
 
+/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock of the server.
+#[tokio::test]
+async fn what_is_old_goes_at_its_age() {
+    let Some(target) = Target::mongo().await else { return };
+    let place = database(options(&target)).await;
+    let ago = |hours: i64| bson::DateTime::from_millis(Timestamp::now().0 - hours * 3_600_000);
+    for (key, hours) in [("young", 7 * 24 - 1), ("old", 7 * 24 + 1)] {
+        target.one(create(&target.things, key, titled("x"))).await.unwrap();
+        target.one(delete(&target.things, key, Guard::Any)).await.unwrap();
+        let things = place.collection::<Document>("things");
+        // one whose delete was not published stays, however old
+        let aged = doc! { "$set": { "_deleted_at": ago(hours) } };
+        things.update_one(doc! { "_id": key }, aged).await.unwrap();
+    }
+    assert_eq!(target.store.prune().await.unwrap(), 0);
+    let outbox = target.store.outbox();
+    let events = outbox.claim("o", std::time::Duration::from_secs(10), 10).await.unwrap().events;
+    outbox.confirm("o", &events.iter().map(|event| event.id).collect::<Vec<_>>()).await.unwrap();
+    let keys = place.collection::<Document>("flyweight_idempotency");
+    for (key, hours) in [("young", 23), ("old", 25)] {
+        let request = doc! { "_id": key, "request": "r", "record": "k", "at": ago(hours) };
+        keys.insert_one(request).await.unwrap();
+    }
+    assert_eq!(target.store.prune().await.unwrap(), 2);
+    assert_eq!(target.lookup(&target.things, "old").await, Lookup::Missing);
+    assert_eq!(target.lookup(&target.things, "young").await, Lookup::Deleted(Version(2)));
+    assert_eq!(keys.find_one(doc! {}).await.unwrap().unwrap().get_str("_id").unwrap(), "young");
+    let apart = target.store.now().await.unwrap().0.abs_diff(Timestamp::now().0);
+    assert!(apart < 60_000, "the server's time is {apart} ms apart");
+    target.remove().await;
+}
+
 #[tokio::test]
 async fn marks_that_a_crash_left_keep_no_later_event_back() {
     let Some(target) = Target::mongo().await else { return };

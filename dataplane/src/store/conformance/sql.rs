@@ -6,7 +6,7 @@ use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row as _, SqliteConnection};
 
 use super::*;
-use crate::store::sql::tests::create_statements;
+use crate::{domain::change::Idempotency, store::sql::tests::create_statements};
 
 /// A new database in a server: its address and its name.
 pub async fn new_database(server: &str) -> (String, String) {
@@ -224,6 +224,55 @@ pub async fn the_settings_of_commits_are_told(target: &Target) {
         }
         Place::Mongo { .. } => panic!("not SQL"),
     }
+}
+
+/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock that stamped them.
+pub async fn what_is_old_goes_at_its_age(target: &Target) {
+    let ago = |hours: u32| match &target.place {
+        Place::File(_) => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{hours} hours')"),
+        _ => format!("UTC_TIMESTAMP(3) - INTERVAL {hours} HOUR"),
+    };
+    for (key, hours) in [("young", 7 * 24 - 1), ("old", 7 * 24 + 1)] {
+        target.one(create(&target.things, key, titled("x"))).await.unwrap();
+        target.one(delete(&target.things, key, Guard::Any)).await.unwrap();
+        let at = ago(hours);
+        by_hand(target, &format!("UPDATE flyweight_tombstones SET deleted_at = {at} WHERE id = '{key}'")).await;
+    }
+    let mut answers = Vec::new();
+    for (key, hours) in [("young", 23), ("old", 25)] {
+        let idempotency = Idempotency { key: key.to_owned(), request: "r".to_owned() };
+        let origin = Origin { idempotency: Some(idempotency.clone()), ..Origin::of("ann") };
+        let work = UnitOfWork::new(vec![create(&target.things, &format!("a-{key}"), titled("x"))], &origin);
+        target.store.commit(work).await.unwrap();
+        let at = ago(hours);
+        by_hand(target, &format!("UPDATE flyweight_idempotency SET at = {at} WHERE id = '{key}'")).await;
+        answers.push(idempotency);
+    }
+    assert_eq!(target.store.prune().await.unwrap(), 2);
+    assert_eq!(target.lookup(&target.things, "old").await, Lookup::Missing);
+    assert_eq!(target.lookup(&target.things, "young").await, Lookup::Deleted(Version(2)));
+    let known = async |key: &Idempotency| target.store.recall(&target.things, key).await.unwrap().is_some();
+    assert!(known(&answers[0]).await && !known(&answers[1]).await);
+    // what is stamped now is stamped by the server
+    let apart = target.store.now().await.unwrap().0.abs_diff(Timestamp::now().0);
+    assert!(apart < 60_000, "the server's time is {apart} ms apart");
+}
+
+/// A file that a process with a right clock wrote, then one whose clock is days ahead: what is young stays.
+#[tokio::test]
+async fn a_clock_that_is_ahead_prunes_no_file() {
+    let target = Target::sqlite().await.unwrap();
+    target.one(create(&target.things, "k", titled("x"))).await.unwrap();
+    target.one(delete(&target.things, "k", Guard::Any)).await.unwrap();
+    // as if this process's clock were 8 days ahead of the one that wrote
+    for (table, column) in [("flyweight_tombstones", "deleted_at"), ("flyweight_audit", "at")] {
+        by_hand(&target, &format!("UPDATE {table} SET {column} = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-8 days')"))
+            .await;
+    }
+    let next = target.again().await;
+    assert_eq!(next.store.prune().await.unwrap(), 0);
+    assert_eq!(next.lookup(&target.things, "k").await, Lookup::Deleted(Version(2)));
+    target.remove().await;
 }
 
 pub async fn many_processes_prepare_at_once(target: &Target) {

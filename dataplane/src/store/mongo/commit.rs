@@ -122,7 +122,7 @@ impl Unit<'_> {
             Some(stored) => (own_id(documents, stored, work)?, self.known_state(stored).await?),
             None => (documents.id_of(&first.key)?, State::Absent(Version(0))),
         };
-        let now = Timestamp::now();
+        let now = self.ledger.now(*deadline).await?;
         let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
         for (place, change) in work.changes.iter().enumerate() {
             let applied = apply(&state, change, now);

@@ -3,7 +3,7 @@
 //!
 //! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an answer that is not filed yet.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bson::{Bson, DateTime, Document, doc};
 use futures::{TryStreamExt, future::try_join_all};
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     domain::{change::Idempotency, event::Envelope, record::Key, value::Timestamp},
     failpoint,
+    store::clock::ServerClock,
 };
 
 /// Who changed what and when.
@@ -42,6 +43,7 @@ const DUPLICATE: i32 = 11000;
 #[derive(Clone)]
 pub struct Ledger {
     database: Database,
+    clock: Arc<ServerClock>,
 }
 
 /// What is known of an idempotency key.
@@ -55,7 +57,33 @@ pub enum Known {
 impl Ledger {
     /// The ledger of a database.
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, clock: Arc::default() }
+    }
+
+    /// The time by the clock of the server: what is stamped by it is pruned by it.
+    pub async fn now(&self, deadline: Instant) -> Result<Timestamp, Fault> {
+        if let Some(now) = self.clock.recent() {
+            return Ok(now);
+        }
+        let asked_at = std::time::Instant::now();
+        let now = self.ask_time(deadline).await?;
+        self.clock.note(asked_at, now);
+        Ok(now)
+    }
+
+    /// Asks the server what time it is.
+    pub async fn ask_time(&self, deadline: Instant) -> Result<Timestamp, Fault> {
+        let hello = match read(deadline, self.database.run_command(doc! { "hello": 1 })).await {
+            Err(Fault::Store(StoreError::Unsupported(_))) => {
+                // its name before MongoDB 5
+                read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?
+            }
+            hello => hello?,
+        };
+        hello
+            .get_datetime("localTime")
+            .map(|time| Timestamp(time.timestamp_millis()))
+            .map_err(|_| StoreError::Unsupported("the server does not tell its time".to_owned()).into())
     }
 
     /// Makes the indexes.
@@ -74,9 +102,8 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Option<Known>, StoreError> {
         let Idempotency { key, request } = idempotency;
-        let reservation = doc! {
-            "_id": key, "request": request, "record": record.as_str(), "at": DateTime::from_millis(Timestamp::now().0), CLAIMS: 1
-        };
+        let now = DateTime::from_millis(self.now(deadline).await?.0);
+        let reservation = doc! { "_id": key, "request": request, "record": record.as_str(), "at": now, CLAIMS: 1 };
         match read(deadline, self.keys().insert_one(reservation)).await {
             Ok(_) => Ok(None),
             Err(Fault::Taken(_)) => self.join(idempotency, record, deadline).await,
@@ -164,7 +191,7 @@ impl Ledger {
 
     /// Removes keys that are older than their retention, and says how many.
     pub async fn prune(&self, deadline: Instant) -> Result<u64, Fault> {
-        let before = DateTime::from_millis(Timestamp::now().0 - ANSWER_HOURS * 3_600_000);
+        let before = DateTime::from_millis(self.now(deadline).await?.0 - ANSWER_HOURS * 3_600_000);
         let removed = read(deadline, self.keys().delete_many(doc! { "at": { "$lt": before } })).await?;
         Ok(removed.deleted_count)
     }
@@ -172,7 +199,7 @@ impl Ledger {
     /// Removes entries of the audit that are older than this, and says how many.
     pub async fn prune_audit(&self, retention: Duration, deadline: Instant) -> Result<u64, Fault> {
         let age_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let before = DateTime::from_millis(Timestamp::now().0.saturating_sub(age_ms));
+        let before = DateTime::from_millis(self.now(deadline).await?.0.saturating_sub(age_ms));
         let removed = read(deadline, self.audit().delete_many(doc! { "at": { "$lt": before } })).await?;
         Ok(removed.deleted_count)
     }

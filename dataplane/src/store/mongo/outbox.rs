@@ -25,10 +25,7 @@ use super::{
     ledger::Ledger,
 };
 use crate::{
-    domain::{
-        event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
-        value::Timestamp,
-    },
+    domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
     failpoint,
 };
 
@@ -85,8 +82,9 @@ impl MongoOutbox {
         let held = self.leases.held(owner, &pending, Instant::now());
         let blocked = held.len() < pending.len();
         if held.is_empty() {
-            return Ok(Claimed { events: Vec::new(), blocked });
+            return Ok(Claimed { blocked, ..Claimed::default() });
         }
+        let ends_at = self.leases.end(owner, &held).map(Instant::into_std);
         let mut waiting = Vec::new();
         for handle in self.handles() {
             waiting.extend(oldest(&handle, &held, limit, deadline).await?);
@@ -102,7 +100,7 @@ impl MongoOutbox {
             places.insert(event.id, (collection, id));
             event
         };
-        Ok(Claimed { events: events.map(claim).collect(), blocked })
+        Ok(Claimed { events: events.map(claim).collect(), blocked, until: ends_at })
     }
 
     async fn pending_shards(&self, deadline: Instant) -> Result<Vec<i64>, Fault> {
@@ -121,7 +119,7 @@ impl MongoOutbox {
     /// Takes those leases that are free, run out, or the owner's own.
     async fn take(&self, owner: &str, lease: Duration, shards: &[i64], deadline: Instant) -> Result<Vec<i64>, Fault> {
         let leases = self.database.collection::<Document>(LEASES);
-        let now = self.server_time(deadline).await?;
+        let now = self.ledger.ask_time(deadline).await?.0;
         let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
         let mut got = Vec::new();
         for shard in shards {
@@ -138,20 +136,6 @@ impl MongoOutbox {
             }
         }
         Ok(got)
-    }
-
-    async fn server_time(&self, deadline: Instant) -> Result<i64, Fault> {
-        let hello = match read(deadline, self.database.run_command(doc! { "hello": 1 })).await {
-            Err(Fault::Store(StoreError::Unsupported(_))) => {
-                // its name before MongoDB 5
-                read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?
-            }
-            hello => hello?,
-        };
-        match hello.get_datetime("localTime") {
-            Ok(time) => Ok(time.timestamp_millis()),
-            Err(_) => Ok(Timestamp::now().0),
-        }
     }
 
     async fn confirmed(&self, ids: &[Uuid]) -> Result<(), Fault> {
@@ -187,7 +171,7 @@ impl MongoOutbox {
 
     async fn counted(&self) -> Result<Backlog, Fault> {
         let deadline = call_deadline();
-        let mut backlog = Backlog::default();
+        let (mut backlog, now) = (Backlog::default(), self.ledger.now(deadline).await?);
         for handle in self.handles() {
             let pipeline = [
                 doc! { "$match": { PENDING_AT: { "$exists": true } } },
@@ -201,7 +185,7 @@ impl MongoOutbox {
             for group in read(deadline, cursor.try_collect::<Vec<Document>>()).await? {
                 let events = group.get("events").and_then(super::values::int_of).unwrap_or_default();
                 let oldest = group.get_datetime("oldest").map_or(i64::MAX, |time| time.timestamp_millis());
-                let age = Timestamp::now().0.saturating_sub(oldest).max(0);
+                let age = now.0.saturating_sub(oldest).max(0);
                 backlog.events += events as u64;
                 backlog.oldest_ms = backlog.oldest_ms.max(age as u64);
             }

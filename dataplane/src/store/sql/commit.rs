@@ -162,16 +162,16 @@ impl<'a> Unit<'a> {
             events.push((table.collection.name.as_str(), event));
             befores.push(before);
         }
-        self.keep_answer(session, &written, now).await?;
+        self.keep_answer(session, &written).await?;
         for Part { table, keys, place, .. } in &ordered.0 {
-            let written = self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault));
+            let written = self.write_table(session, table, keys).await.map_err(|fault| table.fault(fault));
             written.map_err(|fault| match (fault, singly) {
                 (Fault::Store(error) | Fault::Raced(error), true) => Fault::Store(self.at(*place, error)),
                 (fault, _) => fault,
             })?;
         }
         for (table, keys) in slots.tables.iter().filter(|_| !in_order) {
-            self.write_table(session, table, keys, now).await.map_err(|fault| table.fault(fault))?;
+            self.write_table(session, table, keys).await.map_err(|fault| table.fault(fault))?;
         }
         self.write_events(session, &events).await?;
         let entries = self.actors.iter().zip(&events).zip(befores);
@@ -195,11 +195,11 @@ impl<'a> Unit<'a> {
     }
 
     /// Before anything is written: who comes second with a key waits here for the first, and then finds its answer.
-    async fn keep_answer(&self, session: &mut Session, written: &[Written], now: Timestamp) -> Result<(), Fault> {
+    async fn keep_answer(&self, session: &mut Session, written: &[Written]) -> Result<(), Fault> {
         let Some(key) = self.idempotency else { return Ok(()) };
         let collections = self.changes.iter().map(|change| change.collection.as_ref());
         let answer = answer::encode(written, collections, key, self.sealer)?;
-        match session.execute(idempotency::insert(session.dialect(), key, &answer, now)).await {
+        match session.execute(idempotency::insert(session.dialect(), key, &answer)).await {
             Err(Fault::Taken(_)) => Err(Fault::Conflict("the same request is done at the same time".to_owned())),
             done => done.map(|_| ()),
         }
@@ -234,13 +234,7 @@ impl<'a> Unit<'a> {
     }
 
     /// Deletes, then updates, then creates: so a unique value that one record gives up is free for another.
-    async fn write_table(
-        &self,
-        session: &mut Session,
-        table: &Table,
-        keys: &HashMap<Key, Slot>,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
+    async fn write_table(&self, session: &mut Session, table: &Table, keys: &HashMap<Key, Slot>) -> Result<(), Fault> {
         let (mut deleted, mut buried, mut raised) = (Vec::new(), Vec::new(), Vec::new());
         let (mut updated, mut created) = (Vec::new(), Vec::new());
         for (key, slot) in keys {
@@ -267,7 +261,7 @@ impl<'a> Unit<'a> {
         }
         created.sort_by(|a: &&Record, b: &&Record| a.key.cmp(&b.key));
         delete(session, table, &deleted).await?;
-        bury(session, table, &buried, now).await?;
+        bury(session, table, &buried).await?;
         updated.sort_by_key(|(place, _)| *place);
         let updated: Vec<&Record> = updated.into_iter().map(|(_, record)| record).collect();
         update(session, table, &updated, self.sealer).await?;
@@ -457,20 +451,19 @@ async fn insert(session: &mut Session, table: &Table, records: &[&Record], seale
     Ok(())
 }
 
-/// Leaves tombstones.
-async fn bury(session: &mut Session, table: &Table, keys: &[(&Key, Version)], now: Timestamp) -> Result<(), Fault> {
+/// Leaves tombstones, stamped by the server: by its clock they are pruned.
+async fn bury(session: &mut Session, table: &Table, keys: &[(&Key, Version)]) -> Result<(), Fault> {
     for part in keys.chunks(KEYS_MAX) {
         let mut replace = Query::insert();
         replace.replace().into_table(Alias::new(TOMBSTONES));
         replace.columns(["collection", "id", "version", "deleted_at"].map(Alias::new));
         for (key, version) in part {
-            let cells: [SqlValue; 4] = [
-                table.collection.name.as_str().into(),
-                key.as_str().into(),
-                SqlValue::BigInt(Some(version.0 as i64)),
-                table.dialect.time(now),
-            ];
-            replace.values_panic(cells.map(Expr::val));
+            replace.values_panic([
+                SimpleExpr::from(table.collection.name.as_str()),
+                SimpleExpr::from(key.as_str()),
+                SimpleExpr::from(version.0 as i64),
+                table.dialect.now(),
+            ]);
         }
         session.execute(table.dialect.build(&replace)).await?;
     }

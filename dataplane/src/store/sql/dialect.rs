@@ -83,11 +83,19 @@ impl Dialect {
         }
     }
 
-    /// The server's clock in milliseconds since 1970: leases are judged by one clock, whoever asks.
+    /// The time of the server as a column of times holds it; in SQLite that of the process, which is the server there. What it stamps is pruned by it.
+    pub fn now(self) -> SimpleExpr {
+        match self {
+            Self::Sqlite => SimpleExpr::from(self.time(Timestamp::now())),
+            Self::Mysql => SimpleExpr::cust("UTC_TIMESTAMP(3)"),
+        }
+    }
+
+    /// The server's clock in milliseconds since 1970: leases are judged by one clock, whoever asks, which no change to summer time moves.
     pub fn now_ms(self) -> SimpleExpr {
         match self {
             Self::Sqlite => SimpleExpr::from(Timestamp::now().0),
-            Self::Mysql => SimpleExpr::cust("CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"),
+            Self::Mysql => SimpleExpr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The table of answers that are kept under idempotency keys.
 
-use sea_query::{Alias, Expr, ExprTrait, Query, Value as SqlValue};
+use sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
 
 use super::{
     StoreError,
@@ -13,7 +13,6 @@ use crate::{
     domain::{
         change::{Collection, Idempotency, Written},
         seal::Sealer,
-        value::Timestamp,
     },
     store::answer,
 };
@@ -41,10 +40,11 @@ pub async fn recall<'a>(
 }
 
 /// The statement that keeps an answer.
-pub fn insert(dialect: Dialect, key: &Idempotency, answer: &str, now: Timestamp) -> Sql {
+pub fn insert(dialect: Dialect, key: &Idempotency, answer: &str) -> Sql {
     let mut insert = Query::insert();
     insert.into_table(Alias::new(IDEMPOTENCY)).columns(["id", "request", "at", "answer"].map(Alias::new));
-    let cells: [SqlValue; 4] = [key.key.as_str().into(), key.request.as_str().into(), dialect.time(now), answer.into()];
-    insert.values_panic(cells.map(Expr::val));
+    let text = |text: &str| SimpleExpr::from(text);
+    // kept for a time by the server's clock, which also prunes it
+    insert.values_panic([text(&key.key), text(&key.request), dialect.now(), text(answer)]);
     dialect.build(&insert)
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, Value as SqlValue};
+use sea_query::{Alias, CaseStatement, Expr, ExprTrait, Func, OnConflict, Order, Query, SimpleExpr};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -21,10 +21,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    domain::{
-        event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
-        value::Timestamp,
-    },
+    domain::event::{Backlog, Claimed, Envelope, Outbox, OutboxError},
     store::leases::{Leases, shard_of},
 };
 
@@ -48,15 +45,14 @@ pub fn insert(dialect: Dialect, events: &[(&str, Envelope)]) -> Result<Sql, Stor
     insert.into_table(Alias::new(OUTBOX)).columns(COLUMNS.map(Alias::new));
     for (table, event) in events {
         let text = serde_json::to_string(event).map_err(|error| StoreError::Unsupported(error.to_string()))?;
-        let at = event.at.parse().map_err(StoreError::Unsupported)?;
-        let cells: [SqlValue; 5] = [
-            event.id.to_string().into(),
-            SqlValue::BigInt(Some(shard_of(table, &event.key))),
-            event.key.as_str().into(),
-            dialect.time(at),
-            text.into(),
-        ];
-        insert.values_panic(cells.map(Expr::val));
+        insert.values_panic([
+            SimpleExpr::from(event.id.to_string()),
+            SimpleExpr::from(shard_of(table, &event.key)),
+            SimpleExpr::from(event.key.as_str()),
+            // how long it waits is told by one clock, whoever asks
+            dialect.now(),
+            SimpleExpr::from(text),
+        ]);
     }
     Ok(dialect.build(&insert))
 }
@@ -82,13 +78,15 @@ impl SqlOutbox {
         let held = self.leases.held(owner, &pending, Instant::now());
         let blocked = held.len() < pending.len();
         if held.is_empty() {
-            return Ok(Claimed { events: Vec::new(), blocked });
+            return Ok(Claimed { blocked, ..Claimed::default() });
         }
+        // asked before the events are read: a lease that is renewed meanwhile only lasts longer
+        let until = self.leases.end(owner, &held).map(Instant::into_std);
         let oldest = oldest(&mut session, &held, limit).await?;
         // what an owner has not confirmed it is given again, so only its last claim counts
         let places = oldest.iter().map(|(place, event)| (event.id, *place)).collect();
         self.places.lock().insert(owner.to_owned(), places);
-        Ok(Claimed { events: oldest.into_iter().map(|(_, event)| event).collect(), blocked })
+        Ok(Claimed { events: oldest.into_iter().map(|(_, event)| event).collect(), blocked, until })
     }
 
     /// Takes the leases of these shards that are free, run out, or the owner's own.
@@ -156,12 +154,15 @@ impl SqlOutbox {
         oldest.order_by(Alias::new("seq"), Order::Asc);
         let mut select = Query::select();
         select.expr(Func::count(Expr::col(Alias::new("seq")))).from(Alias::new(OUTBOX));
-        select.expr(Expr::from(oldest));
+        select.expr(Expr::from(oldest)).expr(self.pools.dialect().now_ms());
         let mut session = self.pools.read().await?;
         let rows = session.rows(self.pools.dialect().build(&select)).await?;
         let Some(row) = rows.first() else { return Ok(Backlog::default()) };
         let events = row.int(0)?.unwrap_or_default() as u64;
-        let oldest_ms = row.time(1)?.map_or(0, |at| Timestamp::now().0.saturating_sub(at.0).try_into().unwrap_or(0));
+        let oldest_ms = match (row.time(1)?, row.int(2)?) {
+            (Some(at), Some(now)) => now.saturating_sub(at.0).try_into().unwrap_or(0),
+            _ => 0,
+        };
         Ok(Backlog { events, oldest_ms })
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use axum::{
     Json, Router,
     extract::State,
@@ -28,17 +29,19 @@ use crate::{
         tiered::{Tiered, TieredConfig},
     },
     domain::{
-        change::{Collection, Origin},
+        audit::{AuditEntry, AuditQuery},
+        change::{Collection, Idempotency, Origin, UnitOfWork, Written},
         dead_letter,
+        event::Outbox,
         json::parse_create,
         order, payment, product,
         progress::{Progress, Stage},
-        query::{Filter, Query, Start},
-        record::{Key, Record},
+        query::{Filter, Page, Query, Start},
+        record::{Key, Lookup, Record},
         schema::Schema,
         seal::{SealError, Sealer},
         stock,
-        value::Value,
+        value::{Timestamp, Value},
     },
     service::{
         dead_letters::DeadLetters,
@@ -46,7 +49,7 @@ use crate::{
         payment::http::SigningKey,
         records::Records,
     },
-    store::{RecordStore, sql::SqlStore},
+    store::{RecordStore, StoreError, sql::SqlStore},
 };
 
 /// How long an order may take.
@@ -87,6 +90,46 @@ struct Books {
     given_back: usize,
 }
 
+/// A store on a server whose clock differs.
+struct Elsewhere {
+    store: Arc<dyn RecordStore>,
+    ahead_ms: i64,
+}
+
+#[async_trait]
+impl RecordStore for Elsewhere {
+    async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError> {
+        self.store.prepare(collections).await
+    }
+    async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
+        self.store.read(collection, keys).await
+    }
+    async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {
+        self.store.find(collection, query).await
+    }
+    async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
+        self.store.commit(work).await
+    }
+    async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+        unreachable!("nobody repeats a request")
+    }
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store.audit(query).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+    async fn prune(&self) -> Result<u64, StoreError> {
+        self.store.prune().await
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp(self.store.now().await?.0 + self.ahead_ms))
+    }
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        self.store.outbox()
+    }
+}
+
 struct Plain;
 
 impl Sealer for Plain {
@@ -109,17 +152,24 @@ pub fn settings() -> Settings {
 }
 
 impl Shop {
-    pub async fn open(mut settings: Settings) -> Self {
+    pub async fn open(settings: Settings) -> Self {
+        Self::open_at(settings, 0).await
+    }
+
+    /// A shop whose store is on a server with a clock of its own, by so many ms ahead of this process's.
+    pub async fn open_at(mut settings: Settings, ahead_ms: i64) -> Self {
         _ = rustls::crypto::ring::default_provider().install_default();
         let file = std::env::temp_dir().join(format!("flyweight-{}.db", Key::generate()));
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
+        let store: Arc<dyn RecordStore> = Arc::new(Elsewhere { store, ahead_ms });
         let all = [product::schema(), payment::schema(), order::schema(), dead_letter::schema()].map(collection);
         store.prepare(&all).await.unwrap();
         let [products, payments, orders, letters] = all.map(|one| records(one, &store));
         let products = Arc::new(products);
         let catalogue = Catalogue { products: products.clone(), right: PriceRight::default() };
         let orders_schema = orders.collection().schema.clone();
-        let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(catalogue))));
+        let clock = orders.clock().clone();
+        let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(catalogue), clock)));
         let letters = Arc::new(DeadLetters::new(Arc::new(letters)));
         let payments = Arc::new(payments);
         let parts = || Parts {
@@ -195,6 +245,14 @@ impl Shop {
 
     async fn progress(&self, order: &Key) -> Progress {
         Progress::of(self.parts.orders.schema(), &self.record(order).await.values)
+    }
+
+    /// When a sweep looks after the order.
+    pub async fn due_at(&self, order: &Key) -> Timestamp {
+        match self.parts.orders.schema().get(&self.record(order).await.values, "due_at") {
+            Value::Time(due) => *due,
+            other => panic!("due at {other:?}"),
+        }
     }
 
     pub async fn stage(&self, order: &Key) -> Stage {

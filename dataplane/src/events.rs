@@ -69,11 +69,13 @@ pub trait EventBus: Send + Sync {
 /// One of them is no cursor, or they are of different feeds.
 pub fn has_reached(at: &str, other: &str) -> Result<bool, BusError> {
     match (Cursor::decode(at)?, Cursor::decode(other)?) {
-        (Cursor::Local { feed, number }, Cursor::Local { feed: other_feed, number: other }) if feed == other_feed => {
+        (Cursor::Local { feed, number, mark: _ }, Cursor::Local { feed: other_feed, number: other, mark: _ })
+            if feed == other_feed =>
+        {
             Ok(number >= other)
         }
-        (Cursor::Topic(at), Cursor::Topic(other)) if at.len() >= other.len() => {
-            Ok(at.iter().zip(&other).all(|(at, other)| at >= other))
+        (Cursor::Topic(one), Cursor::Topic(other)) if one.at.len() >= other.at.len() && one.may_be_of(other.topic) => {
+            Ok(one.at.iter().zip(&other.at).all(|(at, other)| at >= other))
         }
         _ => Err(BusError::BadCursor),
     }

@@ -3,6 +3,7 @@
 pub mod config;
 mod follow;
 mod group;
+mod identity;
 mod owned;
 mod publish;
 mod replay;
@@ -16,6 +17,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -26,7 +28,7 @@ use futures::{
 };
 use parking_lot::Mutex;
 use rdkafka::{consumer::BaseConsumer, error::KafkaError};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use self::{
     config::{KafkaOptions, Quiet},
@@ -35,7 +37,11 @@ use self::{
     replay::Replay,
     ring::{Read, Ring},
 };
-use super::{BusError, EventBus, consumer::Consumer, cursor::Cursor};
+use super::{
+    BusError, EventBus,
+    consumer::Consumer,
+    cursor::{Cursor, TopicPlace},
+};
 use crate::{
     domain::event::Envelope,
     durability::{self, Setting},
@@ -46,6 +52,8 @@ use crate::{
 const LIVE_CAPACITY: usize = 16_384;
 /// Replays that read the topic by themselves at the same time.
 const REPLAYS: usize = 16;
+/// The longest wait for a consumer of one's own.
+const PERMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// The bus on Kafka.
 pub struct KafkaBus {
@@ -130,6 +138,22 @@ impl KafkaBus {
         _ = tokio::task::spawn_blocking(move || follower.join()).await;
     }
 
+    /// Checks that the last event of a place is where it was: the mark of what is there, where that is `known`, else the record itself. A topic that was cut
+    /// short, or restored, and grew again has another there. What is not kept any more cannot be asked.
+    async fn check(&self, place: &TopicPlace, known: Option<u32>, low: Option<&[i64]>) -> Result<(), BusError> {
+        let Some((partition, mark)) = place.last else { return Ok(()) };
+        let offset = place.at[partition] - 1;
+        let found = match (known, low.map(|low| low[partition])) {
+            (Some(found), _) => Some(found),
+            (None, Some(low)) if offset < low => return Ok(()),
+            (None, _) => {
+                let _permit = self.feed.permit().await?;
+                self.ask(move |_, feed| replay::mark_at(feed, partition, offset).map_err(unavailable)).await?
+            }
+        };
+        if found == Some(mark) { Ok(()) } else { Err(BusError::Expired) }
+    }
+
     /// Asks the broker something, without holding up other tasks.
     async fn ask<T: Send + 'static>(
         &self,
@@ -155,6 +179,12 @@ impl Feed {
     async fn owned(&self) -> Result<(), BusError> {
         let Some(claim) = self.options().claim.clone() else { return Ok(()) };
         claim.settled().await.map_err(unavailable)
+    }
+
+    /// The right to read the topic by a consumer of one's own.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, BusError> {
+        let permit = tokio::time::timeout(PERMIT_WAIT, self.replays.clone().acquire_owned()).await;
+        permit.map_err(unavailable)?.map_err(unavailable)
     }
 
     /// Ends the follower and all replays.
@@ -186,26 +216,30 @@ impl EventBus for KafkaBus {
     }
 
     async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
-        let Cursor::Topic(at) = Cursor::decode(since)? else { return Err(BusError::Expired) };
-        let (reader, in_ring) = {
+        let Cursor::Topic(place) = Cursor::decode(since)? else { return Err(BusError::Expired) };
+        let (reader, in_ring, known) = {
             let held = self.feed.ring.lock();
             let ring = held.as_ref().ok_or_else(not_joined)?;
-            let reader = ring.reader(at.clone()).ok_or(BusError::Expired)?;
+            let reader = ring.reader(&place).ok_or(BusError::Expired)?;
             let ahead = reader.at.iter().zip(ring.position()).any(|(at, position)| at > position);
-            let mut probe = ring.reader(at).ok_or(BusError::Expired)?;
-            (reader, !ahead && !matches!(ring.read(&mut probe), Read::Behind(_)))
+            let mut probe = ring.reader(&place).ok_or(BusError::Expired)?;
+            let known = place.last.and_then(|(partition, _)| ring.mark_at(partition, place.at[partition] - 1));
+            (reader, !ahead && !matches!(ring.read(&mut probe), Read::Behind(_)), known)
         };
-        if !in_ring {
+        let mut low = None;
+        if !in_ring || (known.is_none() && place.last.is_some()) {
             // another replica may be ahead, and the topic reaches back farther; but not any offset is one of it
-            let at = reader.at.clone();
+            let partitions = reader.at.len();
             let bounds =
-                self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, at.len()).map_err(unavailable));
+                self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
             let bounds = bounds.await?;
             if reader.at.iter().zip(&bounds).any(|(at, bounds)| !(bounds.low..=bounds.high).contains(at)) {
                 return Err(BusError::Expired);
             }
+            low = Some(bounds.iter().map(|bounds| bounds.low).collect::<Vec<i64>>());
         }
-        let replay = Replay::new(self.feed.clone(), reader);
+        self.check(&place, known, low.as_deref()).await?;
+        let replay = Replay::new(self.feed.clone(), reader, low.filter(|_| !in_ring));
         Ok(stream::try_unfold(replay, |mut replay| async move {
             let event = replay.next().await?;
             Ok(event.map(|event| (event, replay)))
@@ -216,7 +250,7 @@ impl EventBus for KafkaBus {
     async fn head(&self) -> Result<String, BusError> {
         let held = self.feed.ring.lock();
         let ring = held.as_ref().ok_or_else(not_joined)?;
-        Ok(Cursor::Topic(ring.position().to_vec()).encode())
+        Ok(Cursor::Topic(ring.place()).encode())
     }
 
     async fn consume(&self, group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
@@ -225,10 +259,12 @@ impl EventBus for KafkaBus {
     }
 
     async fn oldest(&self) -> Result<String, BusError> {
-        let partitions = self.feed.ring.lock().as_ref().ok_or_else(not_joined)?.position().len();
+        let TopicPlace { topic, at, .. } = self.feed.ring.lock().as_ref().ok_or_else(not_joined)?.place();
+        let partitions = at.len();
         let bounds =
             self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
-        Ok(Cursor::Topic(bounds.await?.iter().map(|bounds| bounds.low).collect()).encode())
+        let at = bounds.await?.iter().map(|bounds| bounds.low).collect();
+        Ok(Cursor::Topic(TopicPlace { topic, last: None, at }).encode())
     }
 
     async fn settings(&self) -> Result<Vec<Setting>, BusError> {

@@ -26,9 +26,12 @@ use tokio::{
 };
 
 use self::log::{Appended, Log};
-use super::{BusError, EventBus, cursor::Cursor};
+use super::{
+    BusError, EventBus,
+    cursor::{Cursor, mark_of},
+};
 use crate::{
-    domain::{event::Envelope, value::Timestamp},
+    domain::{clock::GuardedClock, event::Envelope, value::Timestamp},
     durability::Setting,
 };
 
@@ -73,6 +76,7 @@ struct Feed {
     /// Events up to this number may be removed already.
     floor: AtomicU64,
     gaps: watch::Sender<u64>,
+    clock: GuardedClock,
 }
 
 impl LocalBus {
@@ -89,8 +93,10 @@ impl LocalBus {
             head: watch::channel(bounds.head).0,
             floor: AtomicU64::new(bounds.floor),
             gaps: watch::channel(0).0,
+            clock: GuardedClock::default(),
             options,
         });
+        feed.clock.begin(bounds.newest);
         let pruner = tokio::spawn(prune_for_ever(feed.clone()));
         Ok(Self { feed, pruner })
     }
@@ -124,9 +130,17 @@ impl EventBus for LocalBus {
     }
 
     async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
-        let Cursor::Local { feed, number } = Cursor::decode(since)? else { return Err(BusError::Expired) };
+        let Cursor::Local { feed, number, mark } = Cursor::decode(since)? else { return Err(BusError::Expired) };
         let head = *self.feed.head.borrow();
         if feed != self.feed.log.feed() || number > head || number < self.feed.floor.load(Ordering::Acquire) {
+            return Err(BusError::Expired);
+        }
+        // a log that was restored has other events at the numbers that it had once
+        if let Some(mark) = mark
+            && number > self.feed.floor.load(Ordering::Acquire)
+            && self.feed.log.mark_at(number).await? != Some(mark)
+            && number > self.feed.floor.load(Ordering::Acquire)
+        {
             return Err(BusError::Expired);
         }
         let replay =
@@ -139,12 +153,14 @@ impl EventBus for LocalBus {
     }
 
     async fn head(&self) -> Result<String, BusError> {
-        Ok(Cursor::Local { feed: self.feed.log.feed(), number: *self.feed.head.borrow() }.encode())
+        let number = *self.feed.head.borrow();
+        let mark = self.feed.log.mark_at(number).await?;
+        Ok(Cursor::Local { feed: self.feed.log.feed(), number, mark }.encode())
     }
 
     async fn oldest(&self) -> Result<String, BusError> {
         let number = self.feed.floor.load(Ordering::Acquire);
-        Ok(Cursor::Local { feed: self.feed.log.feed(), number }.encode())
+        Ok(Cursor::Local { feed: self.feed.log.feed(), number, mark: None }.encode())
     }
 
     async fn settings(&self) -> Result<Vec<Setting>, BusError> {
@@ -207,7 +223,8 @@ impl Feed {
     async fn prune(&self) -> Result<(), BusError> {
         let by_count = self.head.borrow().saturating_sub(self.options.events_max);
         let age_max_ms = i64::try_from(self.options.age_max.as_millis()).unwrap_or(i64::MAX);
-        let oldest = Timestamp(Timestamp::now().0.saturating_sub(age_max_ms));
+        // a clock that is days ahead makes nothing old: a log of writes may hold what no store has yet
+        let oldest = Timestamp(self.clock.now().0.saturating_sub(age_max_ms));
         let by_age = self.log.last_before(oldest).await?;
         let floor = by_count.max(by_age);
         // said before it is done: a replay that finds the floor unmoved after a read has read everything

@@ -1,7 +1,7 @@
 //! Follows the topic on a thread of its own: every partition, from the end as it was at the start, into the ring and to live readers.
 //!
 //! The positions are held here and in no group, so an outage of the broker leaves no gap. What is a gap: offsets that the topic does not have
-//! any more, or never had, because it was cut short or made anew.
+//! any more, or never had, because it was cut short or made anew. A topic that was made anew may have grown past the position, so it is told by its id.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,11 +15,13 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 
-use super::{Feed, config, config::Quiet, owned::Marked, ring::Ring, topic};
+use super::{Feed, config, config::Quiet, identity, owned::Marked, replay, ring::Ring, topic};
 use crate::domain::event::Envelope;
 
 /// The wait for a message, after which a stop is noticed.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a look at what stands before the end may get nothing.
+const LOOK_BACK: Duration = Duration::from_secs(2);
 /// The wait before the topic is looked for again.
 const RETRY: Duration = Duration::from_millis(300);
 /// The wait before a topic of another owner is looked at again.
@@ -31,6 +33,8 @@ enum Interrupt {
     Failed(KafkaError),
     /// Events may have been lost.
     Gap(KafkaError),
+    /// It is another topic of the same name.
+    MadeAnew,
     /// The topic is not there and could not be created.
     Missing,
     /// The topic has another number of partitions than before.
@@ -71,6 +75,10 @@ pub fn follow(feed: &Feed, found: impl Fn()) {
                 tracing::warn!(topic = feed.topic, %error, "the feed was cut");
                 gap = true;
             }
+            Err(Interrupt::MadeAnew) => {
+                tracing::warn!(topic = feed.topic, "the topic was made anew");
+                gap = true;
+            }
             // at once: the brokers were just found to answer
             Err(Interrupt::Rotated) => continue,
             Err(Interrupt::Repartitioned) => tracing::info!(topic = feed.topic, "the topic has more partitions now"),
@@ -102,7 +110,8 @@ fn session(
         return Err(Interrupt::Unowned);
     }
     found();
-    let position = join(feed, &consumer, partitions, gap)?;
+    let id = identity::of_topic(&consumer, &feed.topic)?;
+    let position = join(feed, &consumer, (partitions, id), gap)?;
     consumer.assign(&topic::assignment(&feed.topic, position.into_iter().enumerate())?)?;
     if std::mem::take(lost) {
         tracing::info!(topic = feed.topic, "the feed goes on");
@@ -131,6 +140,10 @@ fn session(
             if matches!(marked.look(&options, &feed.topic), Ok(false)) {
                 return Err(Interrupt::Unowned);
             }
+            let other = identity::of_topic(&consumer, &feed.topic).is_ok_and(|now| now != 0 && id != 0 && now != id);
+            if other {
+                return Err(Interrupt::MadeAnew);
+            }
             checked = Instant::now();
         }
     }
@@ -150,30 +163,65 @@ fn find(feed: &Feed, consumer: &BaseConsumer<Quiet>) -> Result<usize, Interrupt>
 }
 
 /// Where to go on: from the end at first, then from where the feed is, or from what the topic still has after a gap.
-fn join(feed: &Feed, consumer: &BaseConsumer<Quiet>, partitions: usize, gap: &mut bool) -> Result<Vec<i64>, Interrupt> {
+fn join(
+    feed: &Feed,
+    consumer: &BaseConsumer<Quiet>,
+    (partitions, id): (usize, u64),
+    gap: &mut bool,
+) -> Result<Vec<i64>, Interrupt> {
     let bounds = topic::bounds(consumer, &feed.topic, partitions)?;
-    let mut held = feed.ring.lock();
-    let Some(ring) = held.as_mut() else {
-        let (options, position) = (feed.options(), bounds.iter().map(|bounds| bounds.high).collect::<Vec<i64>>());
-        *held = Some(Ring::new(position.clone(), options.ring_events, options.ring_bytes));
-        drop(held);
+    if feed.ring.lock().is_none() {
+        let ring = begin(feed, id, &bounds);
+        let position = ring.position().to_vec();
+        *feed.ring.lock() = Some(ring);
         // state that was kept before this moment is not covered by the feed
         feed.gaps.send_modify(|gaps| *gaps += 1);
         feed.moved.send_modify(|moved| *moved += 1);
         return Ok(position);
-    };
+    }
+    let mut held = feed.ring.lock();
+    let Some(ring) = held.as_mut() else { return Err(Interrupt::Stop) };
+    let is_new = ring.is_of_another(id);
     if ring.position().len() < partitions {
         ring.add_partitions(partitions);
     }
     let fits = |(position, bounds): (&i64, &topic::Bounds)| (bounds.low..=bounds.high).contains(position);
-    if std::mem::take(gap) || ring.position().len() != partitions || !ring.position().iter().zip(&bounds).all(fits) {
-        let kept = ring.position().iter().zip(&bounds).map(|pair| if fits(pair) { *pair.0 } else { pair.1.low });
-        let position = kept.collect();
-        ring.restart(position);
+    let is_cut = ring.position().len() != partitions || !ring.position().iter().zip(&bounds).all(fits);
+    if std::mem::take(gap) || is_new || is_cut {
+        // of another topic everything is news
+        let kept = |pair: (&i64, &topic::Bounds)| if fits(pair) && !is_new { *pair.0 } else { pair.1.low };
+        let position = ring.position().iter().zip(&bounds).map(kept).collect();
+        ring.restart(id, position);
         feed.gaps.send_modify(|gaps| *gaps += 1);
         feed.moved.send_modify(|moved| *moved += 1);
     }
+    ring.name(id);
     Ok(ring.position().to_vec())
+}
+
+/// A ring for a feed that begins at the end of the topic. It has what stands just before that, so that what a relay repeats after a crash is told from news,
+/// and who comes back after a restart of this process reads from it.
+fn begin(feed: &Feed, id: u64, bounds: &[topic::Bounds]) -> Ring {
+    let options = feed.options();
+    let (low, high): (Vec<i64>, Vec<i64>) = bounds.iter().map(|bounds| (bounds.low, bounds.high)).unzip();
+    let empty = |at: Vec<i64>| Ring::new(id, at, options.ring_events, options.ring_bytes);
+    let from = replay::window_before(&high, &low);
+    let mut ring = empty(from.clone());
+    let read =
+        replay::read_records(feed, &from, &high, LOOK_BACK, |replay::Record { partition, offset, event, bytes }| {
+            ring.push(partition, offset, event, bytes);
+            !feed.stop.load(Ordering::Acquire)
+        });
+    match read {
+        Ok(()) => {
+            ring.advance(&high);
+            ring
+        }
+        Err(error) => {
+            tracing::warn!(topic = feed.topic, %error, "what a relay repeats after a crash may be told again");
+            empty(high)
+        }
+    }
 }
 
 /// Takes one record in.

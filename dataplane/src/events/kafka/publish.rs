@@ -158,10 +158,60 @@ fn payload(event: &Envelope) -> Result<String, BusError> {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{
+        consumer::{BaseConsumer, Consumer},
+        mocking::MockCluster,
+    };
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::events::testing::event;
+    use crate::events::{
+        kafka::config::{self, KafkaOptions},
+        testing::event,
+    };
+
+    /// A relay's publish failed at its deadline, so its claim may end and another relay publishes: nothing of it may go out after that, though another
+    /// relay of this process still uses the producer.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_sent_after_a_publish_failed() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("changes", 1, 1).unwrap();
+        let options = KafkaOptions::new(cluster.bootstrap_servers(), "");
+        let publisher = Publisher::new(config::producer(&options), "changes".to_owned(), Duration::from_millis(500));
+        let record = |version| Record::of(&event("a", version)).unwrap();
+        until_published(&publisher, record(1)).await;
+        let others = publisher.line().unwrap();
+        cluster.broker_down(-1).unwrap();
+        assert!(publisher.publish(&[record(2)]).await.is_err(), "nobody acknowledged it");
+        cluster.broker_up(-1).unwrap();
+        assert!(
+            publisher.enqueue(&others, &[record(3)]).is_err(),
+            "what comes after what was lost is not sent by the same producer"
+        );
+        // what the broker gets next shows that it is reached again
+        let before = end_of(&options);
+        until_published(&publisher, record(4)).await;
+        others.producer.flush(Duration::from_secs(2)).unwrap();
+        assert_eq!(end_of(&options), before + 1, "what had failed was sent all the same");
+        assert_eq!(before, 1);
+    }
+
+    async fn until_published(publisher: &Publisher, record: Record) {
+        let records = [record];
+        for _ in 0..60 {
+            if publisher.publish(&records).await.is_ok() {
+                return;
+            }
+        }
+        panic!("in vain");
+    }
+
+    /// How many records there are.
+    fn end_of(options: &KafkaOptions) -> i64 {
+        let consumer: BaseConsumer<Quiet> = config::consumer(options).create_with_context(Quiet).unwrap();
+        let wait = Duration::from_secs(5);
+        (0..20).find_map(|_| consumer.fetch_watermarks("changes", 0, wait).ok()).expect("the broker is up").1
+    }
 
     #[test]
     fn payloads_have_no_cursor_and_are_bounded() {

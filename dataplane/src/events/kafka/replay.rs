@@ -1,4 +1,7 @@
 //! Replays: from the ring where it reaches back far enough, else by a consumer of their own up to where the ring begins to serve.
+//!
+//! A relay that crashed before it confirmed a batch is followed by one that publishes it again: behind version 9 of a key the topic has versions 2 to 9 once
+//! more. So whoever begins in the middle of the topic first learns which events stand just before that: the follower, and each replay from the topic.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +17,7 @@ use rdkafka::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::{
-    super::cursor::Cursor,
+    super::cursor::mark_of,
     BusError, Feed, config,
     config::Quiet,
     ring::{Read, Reader},
@@ -24,8 +27,10 @@ use crate::domain::event::Envelope;
 
 /// Records of a topic that wait for a reader.
 const QUEUE: usize = 256;
-/// The longest wait for a consumer of one's own.
-const PERMIT_WAIT: Duration = Duration::from_secs(5);
+/// The records of each partition, and of all, that are looked at before a place: two batches of a relay, one that was being confirmed when it
+/// crashed and one that was being published. Fewer than the events that a reader remembers.
+const WINDOW: i64 = 2_000;
+const WINDOW_ALL: i64 = 12_000;
 /// A consumer of one's own that gets nothing for this long gives up.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -37,6 +42,8 @@ pub struct Replay {
     taken: VecDeque<Arc<Envelope>>,
     /// Records from the topic, and the position that they lead to.
     behind: Option<Behind>,
+    /// The oldest offset of each partition, until what stands before the place was looked at.
+    unseen: Option<Vec<i64>>,
 }
 
 struct Behind {
@@ -44,16 +51,23 @@ struct Behind {
     to: Vec<i64>,
 }
 
-struct Record {
-    partition: usize,
-    offset: i64,
-    event: Option<Envelope>,
+/// A record of the topic.
+pub struct Record {
+    /// Its partition.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// The event, where it is one.
+    pub event: Option<Envelope>,
+    /// The bytes of the record.
+    pub bytes: usize,
 }
 
 impl Replay {
-    pub fn new(feed: Arc<Feed>, reader: Reader) -> Self {
+    /// A replay; one that is to begin with the topic also looks at what stands before its place, from these offsets on at most.
+    pub fn new(feed: Arc<Feed>, reader: Reader, low: Option<Vec<i64>>) -> Self {
         let moved = feed.moved.subscribe();
-        Self { feed, reader, moved, taken: VecDeque::new(), behind: None }
+        Self { feed, reader, moved, taken: VecDeque::new(), behind: None, unseen: low }
     }
 
     /// The next event, once there is one; none when the bus is closed.
@@ -91,17 +105,26 @@ impl Replay {
     }
 
     fn read(&mut self, record: Record) -> Option<Arc<Envelope>> {
-        self.reader.at[record.partition] = record.offset + 1;
-        let mut event = record.event.filter(|event| self.reader.is_new(event.id))?;
-        event.cursor = Some(Cursor::Topic(self.reader.at.clone()).encode());
+        let Record { partition, offset, event, bytes: _ } = record;
+        if offset < self.reader.at[partition] {
+            // the reader has it: only to be told from a repetition
+            event.iter().for_each(|event| _ = self.reader.is_new(event.id));
+            return None;
+        }
+        self.reader.at[partition] = offset + 1;
+        let mut event = event.filter(|event| self.reader.is_new(event.id))?;
+        event.cursor = Some(self.reader.cursor(partition, event.id));
         Some(Arc::new(event))
     }
 
-    async fn read_topic(&self, to: Vec<i64>) -> Result<Behind, BusError> {
-        let permit = tokio::time::timeout(PERMIT_WAIT, self.feed.replays.clone().acquire_owned()).await;
-        let permit = permit.map_err(unavailable)?.map_err(unavailable)?;
+    async fn read_topic(&mut self, to: Vec<i64>) -> Result<Behind, BusError> {
+        let permit = self.feed.permit().await?;
         let (sender, records) = mpsc::channel(QUEUE);
-        let (feed, from, until) = (self.feed.clone(), self.reader.at.clone(), to.clone());
+        let from = match self.unseen.take() {
+            Some(low) => window_before(&self.reader.at, &low),
+            None => self.reader.at.clone(),
+        };
+        let (feed, until) = (self.feed.clone(), to.clone());
         tokio::task::spawn_blocking(move || read_partitions(&feed, &from, &until, &sender, permit));
         Ok(Behind { records, to })
     }
@@ -115,7 +138,8 @@ fn read_partitions(
     sender: &mpsc::Sender<Result<Record, BusError>>,
     _permit: OwnedSemaphorePermit,
 ) {
-    if let Err(error) = try_read_partitions(feed, from, to, sender) {
+    let give = |record: Record| sender.blocking_send(Ok(record)).is_ok();
+    if let Err(error) = read_records(feed, from, to, SILENCE, give) {
         let error = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => BusError::Expired,
             _ => unavailable(error),
@@ -124,11 +148,34 @@ fn read_partitions(
     }
 }
 
-fn try_read_partitions(
+/// The place some records before another, but not before the oldest.
+pub fn window_before(at: &[i64], low: &[i64]) -> Vec<i64> {
+    // a topic of many partitions has fewer records of one relay in each
+    let window = (WINDOW_ALL / at.len().max(1) as i64).clamp(1, WINDOW);
+    at.iter().zip(low).map(|(at, low)| (at - window).max(*low).min(*at)).collect()
+}
+
+/// The mark of the event that stands at a place; none where no event does. Blocks, for a bounded time.
+pub fn mark_at(feed: &Feed, partition: usize, offset: i64) -> Result<Option<u32>, KafkaError> {
+    let mut places = vec![0; partition + 1];
+    places[partition] = offset;
+    let mut ends = places.clone();
+    ends[partition] += 1;
+    let mut found = None;
+    read_records(feed, &places, &ends, SILENCE, |record| {
+        found = record.event.filter(|_| record.offset == offset).map(|event| mark_of(event.id));
+        true
+    })?;
+    Ok(found)
+}
+
+/// Reads the records of each partition from one position to another, those of one partition in order, until `give` says no.
+pub fn read_records(
     feed: &Feed,
     from: &[i64],
     to: &[i64],
-    sender: &mpsc::Sender<Result<Record, BusError>>,
+    silence: Duration,
+    mut give: impl FnMut(Record) -> bool,
 ) -> Result<(), KafkaError> {
     let mut missing: Vec<bool> = from.iter().zip(to).map(|(from, to)| from < to).collect();
     let wanted = from.iter().copied().enumerate().filter(|(partition, _)| missing[*partition]);
@@ -139,7 +186,7 @@ fn try_read_partitions(
     let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
     consumer.assign(&assignment)?;
     while missing.contains(&true) {
-        match consumer.poll(SILENCE) {
+        match consumer.poll(silence) {
             None => return Err(KafkaError::NoMessageReceived),
             Some(Err(KafkaError::PartitionEOF(partition))) => missing[partition as usize] = false,
             Some(Err(error)) => match error.rdkafka_error_code() {
@@ -154,8 +201,9 @@ fn try_read_partitions(
                 if offset >= to[partition] {
                     continue;
                 }
-                let event = serde_json::from_slice(message.payload().unwrap_or_default()).ok();
-                if sender.blocking_send(Ok(Record { partition, offset, event })).is_err() {
+                let payload = message.payload().unwrap_or_default();
+                let event = serde_json::from_slice(payload).ok();
+                if !give(Record { partition, offset, event, bytes: payload.len() }) {
                     return Ok(());
                 }
             }

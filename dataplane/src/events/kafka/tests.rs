@@ -171,8 +171,24 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     assert_eq!(ids(&take(&three, &middle, 1_000).await), ids(&replayed[1_001..]));
 
     assert!(matches!(one.replay("nonsense").await, Err(BusError::BadCursor)));
-    for strange in [Cursor::Topic(vec![0; 7]), Cursor::Topic(vec![1 << 40; 6]), Cursor::Local { feed: 1, number: 1 }] {
+    let of = |at: Vec<i64>| Cursor::Topic(TopicPlace { at, ..TopicPlace::default() });
+    for strange in [of(vec![0; 7]), of(vec![1 << 40; 6]), Cursor::Local { feed: 1, number: 1, mark: None }] {
         assert!(matches!(one.replay(&strange.encode()).await, Err(BusError::Expired)), "{strange:?}");
+    }
+    // what stands before the place is not what its reader saw: the topic was cut short or restored, and grew again
+    for (bus, at) in [(&two, 999), (&three, 5)] {
+        let Cursor::Topic(mut place) = Cursor::decode(&seen_one[at].cursor.clone().unwrap()).unwrap() else { panic!() };
+        assert!(bus.replay(&Cursor::Topic(place.clone()).encode()).await.is_ok());
+        let (partition, mark) = place.last.unwrap();
+        place.last = Some((partition, !mark));
+        assert!(matches!(bus.replay(&Cursor::Topic(place.clone()).encode()).await, Err(BusError::Expired)));
+        place.last = None;
+        assert!(bus.replay(&Cursor::Topic(place.clone()).encode()).await.is_ok());
+        place.topic += 1;
+        assert!(matches!(bus.replay(&Cursor::Topic(place.clone()).encode()).await, Err(BusError::Expired)));
+        // a cursor of an earlier version
+        place.topic = 0;
+        assert!(bus.replay(&Cursor::Topic(place).encode()).await.is_ok());
     }
     one.close().await;
 }
@@ -281,6 +297,70 @@ async fn a_topic_that_was_made_anew_is_a_gap() {
     }
     while receive(&mut live, 1).await[0].id != next.id {}
     assert!(matches!(bus.replay(&old).await, Err(BusError::Expired)));
+}
+
+/// Nobody was there to see it go, and it has more records than before: only its id tells that it is another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_anew_and_grew_past_a_cursor_is_another_one() {
+    let Some(broker) = Broker::start().await else { return };
+    let bus = join(broker.options()).await;
+    let mut live = bus.live();
+    publish(&bus, &events(30, 2)).await;
+    receive(&mut live, 60).await;
+    let old = bus.head().await.unwrap();
+    assert!(bus.replay(&old).await.is_ok());
+    let admin: rdkafka::admin::AdminClient<Quiet> =
+        config::client(&broker.options()).create_with_context(Quiet).unwrap();
+    let idle = join(KafkaOptions { check_interval: Duration::from_secs(2), ..broker.options() }).await;
+    // it sees nothing of what happens
+    let (mut gaps, position) = (idle.gaps(), idle.head().await.unwrap());
+    bus.close().await;
+    admin.delete_topics(&["shop.changes"], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    let next = join(broker.options()).await;
+    let all = events(30, 20);
+    for batch in all.chunks(100) {
+        let deadline = Instant::now() + WAIT;
+        while next.publish(batch).await.is_err() {
+            assert!(Instant::now() < deadline, "the topic was made anew");
+        }
+    }
+    assert!(matches!(next.replay(&old).await, Err(BusError::Expired)), "32 events would be missing in silence");
+    // a replica that followed the former topic says so, and serves the new one from its beginning
+    tokio::time::timeout(WAIT, gaps.wait_for(|gaps| *gaps > 1)).await.expect("the gap in time").unwrap();
+    assert!(matches!(idle.replay(&position).await, Err(BusError::Expired)));
+    let start = idle.oldest().await.unwrap();
+    assert!(ids(&all).is_subset(&ids(&take(&idle, &start, 600).await)));
+}
+
+/// What a relay publishes again after a crash stands behind what readers have: it is told to nobody twice, also after a restart, from the ring or the topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_relay_repeats_after_a_crash_is_not_told_again() {
+    let Some(broker) = Broker::start().await else { return };
+    let (crashed, late) = (events(5, 9), event("late", 1));
+    let bus = join(broker.options()).await;
+    let mut live = bus.live();
+    publish(&bus, &crashed).await;
+    let seen = receive(&mut live, 45).await;
+    let cursor = seen[44].cursor.clone().unwrap();
+    bus.close().await;
+    // the process that comes after it publishes again what was not confirmed
+    let (next, small) = (join(broker.options()).await, join(KafkaOptions { ring_events: 1, ..broker.options() }).await);
+    let mut live = next.live();
+    publish(&next, &crashed[5..]).await;
+    publish(&next, std::slice::from_ref(&late)).await;
+    assert_eq!(receive(&mut live, 1).await[0].id, late.id, "a live reader");
+    until("the small one has all", || {
+        small.feed.ring.lock().as_ref().unwrap().place().at == next.feed.ring.lock().as_ref().unwrap().place().at
+    })
+    .await;
+    for bus in [&next, &small] {
+        assert_eq!(take(bus, &cursor, 1).await[0].id, late.id, "a reader who returns");
+        // in the middle of what is repeated: the rest once
+        let middle = seen[20].cursor.clone().unwrap();
+        let rest = take(bus, &middle, 25).await;
+        assert_eq!(ids(&rest), ids(seen[21..].iter().chain([&late])));
+        assert_in_order(&rest);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use sqlx::{
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::{BusError, Cursor};
+use super::{BusError, Cursor, mark_of};
 use crate::{
     domain::{event::Envelope, value::Timestamp},
     durability::{self, Setting},
@@ -36,6 +36,8 @@ pub struct Bounds {
     pub head: u64,
     /// Events up to this number were removed.
     pub floor: u64,
+    /// When the newest event that is there was published.
+    pub newest: Option<Timestamp>,
 }
 
 /// An event with its place in the log.
@@ -74,8 +76,9 @@ impl Log {
             .execute(&mut writer)
             .await
             .map_err(unavailable)?;
-        let (feed, last, first): (u32, i64, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT feed FROM meta), COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'feed'), 0), (SELECT MIN(cursor) FROM feed)",
+        let (feed, last, first, newest): (u32, i64, Option<i64>, Option<i64>) = sqlx::query_as(
+            "SELECT (SELECT feed FROM meta), COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'feed'), 0), \
+             (SELECT MIN(cursor) FROM feed), (SELECT at FROM feed ORDER BY cursor DESC LIMIT 1)",
         )
         .fetch_one(&mut writer)
         .await
@@ -86,7 +89,8 @@ impl Log {
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(options.clone().read_only(true));
-        Ok((Self { writer: Mutex::new(Some(writer)), options, readers, feed }, Bounds { head, floor }))
+        let bounds = Bounds { head, floor, newest: newest.map(Timestamp) };
+        Ok((Self { writer: Mutex::new(Some(writer)), options, readers, feed }, bounds))
     }
 
     /// Identifies this log among all.
@@ -148,6 +152,16 @@ impl Log {
             .collect()
     }
 
+    /// The mark of the event with a number; none where it is not there.
+    pub async fn mark_at(&self, number: u64) -> Result<Option<u32>, BusError> {
+        let found: Option<(Vec<u8>,)> = sqlx::query_as("SELECT id FROM feed WHERE cursor = ?")
+            .bind(number.cast_signed())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        Ok(found.and_then(|(id,)| Uuid::from_slice(&id).ok()).map(mark_of))
+    }
+
     /// The number of the last event published before a time, 0 where there is none. Reads only those events.
     pub async fn last_before(&self, time: Timestamp) -> Result<u64, BusError> {
         let (number,): (i64,) = sqlx::query_as(
@@ -182,7 +196,7 @@ impl Log {
     }
 
     fn appended(&self, number: u64, mut envelope: Envelope) -> Appended {
-        envelope.cursor = Some(Cursor::Local { feed: self.feed, number }.encode());
+        envelope.cursor = Some(Cursor::Local { feed: self.feed, number, mark: Some(mark_of(envelope.id)) }.encode());
         Appended { number, envelope }
     }
 }

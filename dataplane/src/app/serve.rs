@@ -12,7 +12,7 @@ use tracing::info;
 use super::{
     admin,
     backends::{self, Backends, Place},
-    feed,
+    feed::{self, Followed},
     figures::{self, Figures},
     hot,
     ingest::Ingestion,
@@ -85,7 +85,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         let unavailable = unavailable.clone();
         move |pool: &str| unavailable().contains_key(pool)
     };
-    let warm_up = warm_up::run(declared.clone(), behind, factory, bus, is_away);
+    let warm_up = warm_up::run(&world.followed, declared.clone(), behind, factory, bus, is_away);
     let Backends { stores, away, .. } = &world.backends;
     let monitor::Readiness { unready, prepared } =
         monitor::watch_readiness(stores, &world.collections, away, shutdown.clone(), warm_up);
@@ -132,7 +132,6 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let served = served(&world.pools)?;
     let news = (checks, unready.clone(), Box::new(unavailable) as Unavailable);
     let health = Arc::new(health(news, served, figures.clone(), overview, queues));
-    tokio::spawn(feed::invalidate(world.backends.bus.1.clone(), world.pools.clone()));
     for (name, store) in &world.backends.stores {
         tokio::spawn(upkeep::prune_for_ever(
             name.clone(),
@@ -248,6 +247,8 @@ pub struct World {
     factory: Arc<Factory>,
     /// The pipeline and the dead letters.
     pub orders: Arc<Orders>,
+    /// The pools have followed their changes since before anything could fill their tiers.
+    followed: Followed,
     /// What the stores have to be prepared for, by their backends.
     collections: BTreeMap<String, Vec<Arc<Collection>>>,
     /// The Secrets that it was made from.
@@ -282,13 +283,14 @@ impl World {
             price_right: PriceRight::default(),
         };
         let pools = Arc::new(builder.build()?);
+        let followed = feed::follow(&backends.bus.1, pools.clone());
         let made = pools.iter().map(|pool| (pool.resource.records.clone(), pool.behind.clone()));
         let factory = Arc::new(Factory::new(made));
         let letterbox = builder.letterbox()?;
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
         let orders = Arc::new(Orders::build(&builder, &pools, letterbox, signing, &registry)?);
-        Ok(Self { clock, backends, pokes, gates, registry, pools, factory, orders, collections, mounted })
+        Ok(Self { clock, backends, pokes, gates, registry, pools, factory, orders, followed, collections, mounted })
     }
 }
 
@@ -411,4 +413,17 @@ fn tell_how(port: u16) {
          curl -i {url}/lamp -H 'flyweight-explain: 1'\n  \
          curl -i {url}/lamp -H 'if-none-match: \"1\"'\n"
     );
+}
+
+#[cfg(test)]
+impl World {
+    /// The parts of a process that serves the samples from a folder.
+    pub async fn embedded(folder: &std::path::Path) -> Self {
+        use clap::Parser;
+        let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples");
+        let args = ["flyweight-dataplane", "serve", "--manifests", samples, "--data-dir", folder.to_str().unwrap()];
+        let crate::args::Command::Serve(args) = crate::args::Args::parse_from(args).command else { unreachable!() };
+        let loaded = args.source.source().load().unwrap();
+        Self::open(&args, &place(&args).unwrap(), &loaded).await.unwrap()
+    }
 }

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::feed::Followed;
 use crate::{
     events::EventBus,
     service::{factory::Factory, write_behind::WriteBehind},
@@ -22,8 +23,19 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How often the keys that are read most are told, shortened at random by up to a half.
 const TELL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Warms up the pools that want it.
-pub async fn run(
+/// Warms up the pools that want it, whose changes are followed by now.
+pub fn run<A: Fn(&str) -> bool + Send + Sync>(
+    _: &Followed,
+    pools: Vec<PoolSettings>,
+    behind: Vec<(String, Arc<WriteBehind>)>,
+    factory: Arc<Factory>,
+    bus: Arc<dyn EventBus>,
+    is_away: A,
+) -> impl Future<Output = ()> + Send + use<A> {
+    fill(pools, behind, factory, bus, is_away)
+}
+
+async fn fill(
     pools: Vec<PoolSettings>,
     behind: Vec<(String, Arc<WriteBehind>)>,
     factory: Arc<Factory>,

@@ -326,3 +326,6 @@ fn problem(status: StatusCode, detail: &str) -> Response {
     });
     (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body.to_string())).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Which requests go to another pod after one broke off: pods here count what reaches them and never answer.
+
+use std::{path::PathBuf, sync::atomic::AtomicUsize};
+
+use rustls::{ClientConfig, RootCertStore};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use super::*;
+use crate::config::Source;
+
+const PATH: &str = "/api/v1/products";
+
+/// A gateway before pods at these addresses.
+fn gateway(addrs: Vec<SocketAddr>) -> Proxy {
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples"));
+    let loaded = Source::Manifests { dir, service: None }.load().unwrap();
+    let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let proxy = Proxy::new(watch::channel(Arc::new(loaded)).1, UpstreamClient::new(tls, false));
+    for pod in proxy.registry.set_group("default", addrs) {
+        pod.says_that_it_serves(Some("products"));
+        pod.checked(Some(true));
+    }
+    proxy
+}
+
+/// A pod that reads requests and breaks off, or answers them.
+async fn pod(seen: &Arc<AtomicUsize>, answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, seen) = (listener.local_addr().unwrap(), seen.clone());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut bytes = [0; 4_096];
+            if socket.read(&mut bytes).await.is_ok_and(|len| len > 0) {
+                seen.fetch_add(1, Ordering::SeqCst);
+                _ = socket.write_all(answer).await;
+            }
+        }
+    });
+    addr
+}
+
+fn request(method: &str, key: Option<&str>) -> Request {
+    let mut request = http::Request::builder().method(method).uri(PATH);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    request.body(Body::empty()).unwrap()
+}
+
+async fn forward(proxy: &Proxy, request: Request) -> StatusCode {
+    proxy.forward(request, ([127, 0, 0, 1], 1).into(), &ConnectionMemory::default()).await.status()
+}
+
+#[tokio::test]
+async fn only_what_has_no_second_effect_is_sent_again_after_a_pod_broke_off() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    for (method, key, repeated) in [
+        ("GET", None, true),
+        ("HEAD", None, true),
+        ("POST", Some("k1"), true),
+        ("POST", None, false),
+        // these keep no answer under a key
+        ("PUT", Some("k2"), false),
+        ("PUT", None, false),
+        ("PATCH", Some("k3"), false),
+        ("DELETE", None, false),
+    ] {
+        // as many pods as there are attempts, so that none has to be waited for
+        let mut addrs = Vec::new();
+        for _ in 0..ATTEMPTS_MAX {
+            addrs.push(pod(&seen, b"").await);
+        }
+        let before = seen.load(Ordering::SeqCst);
+        let status = forward(&gateway(addrs), request(method, key)).await;
+        let (reached, name) = (seen.load(Ordering::SeqCst) - before, format!("{method} with key {key:?}"));
+        match repeated {
+            true => assert_eq!((reached, status), (ATTEMPTS_MAX as usize, StatusCode::SERVICE_UNAVAILABLE), "{name}"),
+            false => assert_eq!((reached, status), (1, StatusCode::BAD_GATEWAY), "{name}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_pod_can_have_seen_is_sent_to_another() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let good = pod(&seen, b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    for method in ["POST", "PUT", "DELETE"] {
+        let mut addrs = vec![good];
+        for _ in 0..2 {
+            // nobody listens there any more
+            addrs.push(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+        }
+        let before = seen.load(Ordering::SeqCst);
+        assert_eq!(forward(&gateway(addrs), request(method, None)).await, StatusCode::CREATED, "{method}");
+        assert_eq!(seen.load(Ordering::SeqCst) - before, 1, "{method}");
+    }
+}

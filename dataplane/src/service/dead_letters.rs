@@ -215,7 +215,7 @@ impl DeadLetters {
     ) -> Result<(Vec<Record>, Option<Key>), ServiceError> {
         let index = self.records.schema().index_of("stage").unwrap_or_default();
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
-        let start = after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key }));
+        let start = after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
         let page = self.records.find(&Query { filter, order: Vec::new(), start, limit, count: false }).await?;
         Ok((page.records, page.next.map(|next| next.key)))
     }

@@ -20,7 +20,7 @@ main() {
         ((status == 3)) && [[ ${CI:-} != true ]] || exit "$status"
     fi
     step "unit tests, with real servers"
-    tests/tools/with.sh mysql mariadb mongo redis kafka -- cargo test --workspace --lib --bins
+    tests/tools/with.sh mysql mariadb mysql-odd mariadb-odd mongo redis kafka -- cargo test --workspace --lib --bins
     step "make run, as a newcomer"
     tests/quickstart.sh
     step "dashboard"

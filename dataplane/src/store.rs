@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use self::identity::Identity;
+use self::{identity::Identity, limits::Limits};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
@@ -13,6 +13,7 @@ use crate::{
         event::Outbox,
         query::{Page, Query},
         record::{Key, Lookup, Version},
+        schema::FieldFault,
         value::Timestamp,
     },
     durability::Setting,
@@ -33,6 +34,7 @@ pub mod clock;
 #[cfg(test)]
 mod conformance;
 mod leases;
+pub mod limits;
 mod odd;
 mod pattern;
 mod sealing;
@@ -55,6 +57,11 @@ pub trait RecordStore: Send + Sync {
 
     /// What the store knows of each key, in the order of the keys, in one round trip.
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError>;
+
+    /// What the collection holds exactly: known before a write is acknowledged that is stored later.
+    async fn limits(&self, _: &Collection) -> Result<Arc<Limits>, StoreError> {
+        Ok(Arc::default())
+    }
 
     /// A page of the records that a query finds.
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError>;
@@ -143,9 +150,11 @@ impl StoreError {
             | Self::Exists
             | Self::Duplicate { .. }
             | Self::ReadOnly(_)
-            | Self::Unsupported(_) => true,
+            | Self::Unsupported(_)
+            | Self::Invalid(_) => true,
             Self::KeyReused
             | Self::Unprepared(_)
+            | Self::Setup(_)
             | Self::Unavailable(_)
             | Self::Full(_)
             | Self::Unknown(_)
@@ -161,6 +170,11 @@ impl StoreError {
             false => self,
         }
     }
+}
+
+fn told(faults: &[FieldFault]) -> String {
+    let each = faults.iter().map(|FieldFault { field, message }| format!("{field} {message}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// Why a store did not do what it was asked. Nothing was changed, but for `Unknown`.
@@ -196,6 +210,12 @@ pub enum StoreError {
     /// The collection cannot be used as it is: its owner has to mend it. Others of the store can be.
     #[error("{}", .0.message)]
     Unprepared(PoolFault),
+    /// The store cannot hold these values exactly, or refuses them. One entry for each field.
+    #[error("{}", told(.0))]
+    Invalid(Vec<FieldFault>),
+    /// The store is not set up for what is asked: a table, column, right or setting is missing. The words are our own: a client is shown them.
+    #[error("{0}")]
+    Setup(String),
     /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),

@@ -44,7 +44,7 @@ Data, sockets and DIR/server.log are in DIR. Environment:
   REDIS_APPENDONLY  yes: redis keeps its data in an append-only file (no)
   REDIS_PASSWORD    redis: the password that clients must give (none)
   KAFKA_OPTS        kafka: more options for Java
-  MYSQL_OPTS        mysql: more options of the server
+  MYSQL_OPTS        mysql, mariadb: more options of the server
   KAFKA_SECURE      yes: kafka listens with TLS and SCRAM too, and DIR/secret has what a client is given for that (no)
 Accounts of mysql and mariadb: shop / shop-secret (database shop, and any shop_...), root / root-secret.
 TEXT
@@ -81,6 +81,8 @@ serve_mariadb() {
             mariadbd "${common[@]}" --datadir="$DIR/data.new" --bootstrap
         data_made
     fi
+    # shellcheck disable=SC2206  # several options in one variable
+    common+=(${MYSQL_OPTS:-})
     exec "$(command -v mariadbd)" "${common[@]}" --datadir="$DIR/data" --socket="$(socket_path)" \
         --pid-file="$DIR/server.pid" --port="$PORT" --bind-address="$BIND" --skip-name-resolve --skip-log-bin \
         --max-connections=500 --performance-schema=OFF --innodb-flush-log-at-trx-commit=1

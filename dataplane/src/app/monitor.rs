@@ -163,7 +163,7 @@ async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collect
             }
             Err(error) => {
                 // A table that lacks a column is mended by its owner, not by waiting: said louder, tried again all the same.
-                let lasting = matches!(error, StoreError::Unsupported(_));
+                let lasting = matches!(error, StoreError::Unsupported(_) | StoreError::Setup(_));
                 warn!(store = name, lasting, %error, "the store is not yet prepared");
                 say(Some(error.to_string()));
             }

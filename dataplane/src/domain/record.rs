@@ -186,6 +186,16 @@ impl Record {
         self.write_whole(schema, true)
     }
 
+    /// The bytes that it has in a statement or message, about: twice those of text, which may be sealed.
+    pub fn bytes(&self) -> usize {
+        let of = |value: &Value| match value {
+            Value::Text(text) => 2 * text.len(),
+            Value::Json(json) => 2 * json.as_str().len(),
+            _ => 40,
+        };
+        256 + self.values.0.iter().map(of).sum::<usize>()
+    }
+
     fn write_whole(&self, schema: &Schema, mask: bool) -> String {
         let mut out = String::with_capacity(256);
         self.write_head(schema, &mut out);

@@ -271,6 +271,9 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::TooLarge(bytes_max) => Self::too_large(bytes_max),
             ServiceError::At { index: _, error } => Self::from(*error),
+            ServiceError::Setup(detail) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store-setup", "The store is not set up for this", detail)
+            }
             ServiceError::NotYet { wanted, current } => Self {
                 cause: Cause::Demand,
                 ..Self::unavailable(

@@ -54,6 +54,9 @@ pub enum ServiceError {
     /// The store cannot do what is asked, whatever its state.
     #[error("{0}")]
     Unsupported(String),
+    /// The store is not set up for what is asked: a table, column, right or setting is missing.
+    #[error("{0}")]
+    Setup(String),
     /// The version that a read must have has not arrived.
     #[error("version {wanted} has not arrived: the record has version {current}")]
     NotYet {
@@ -137,6 +140,8 @@ impl From<&StoreError> for ServiceError {
             StoreError::ReadOnly(why) => Self::ReadOnly(why.clone()),
             StoreError::Unsupported(why) => Self::Unsupported(why.clone()),
             StoreError::Unprepared(fault) => Self::PoolUnavailable(fault.clone()),
+            StoreError::Invalid(faults) => Self::Invalid(faults.clone()),
+            StoreError::Setup(why) => Self::Setup(why.clone()),
             StoreError::Unavailable(why) => Self::Unavailable(why.clone()),
             StoreError::Full(why) => Self::Full(why.clone()),
             StoreError::Unknown(why) => Self::Unknown(why.clone()),

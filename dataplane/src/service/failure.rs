@@ -72,6 +72,7 @@ impl From<ServiceError> for Failure {
             | ServiceError::Timeout
             | ServiceError::Unknown(_)
             | ServiceError::Contended
+            | ServiceError::Setup(_)
             | ServiceError::NotYet { .. } => Class::System,
             ServiceError::Invalid(_) | ServiceError::Malformed(_) => Class::Validation,
             _ => Class::NotRetryable,

@@ -318,6 +318,7 @@ fn may_pass(error: &ServiceError) -> bool {
         ServiceError::Unavailable(_)
             | ServiceError::Full(_)
             | ServiceError::PoolUnavailable(_)
+            | ServiceError::Setup(_)
             | ServiceError::Timeout
             | ServiceError::Unknown(_)
             | ServiceError::Contended

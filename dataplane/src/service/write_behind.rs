@@ -37,6 +37,7 @@ use crate::{
         RecordStore, StoreError,
         apply::{Applied, State, apply},
         confined::PoolFault,
+        limits::Limits,
     },
 };
 
@@ -144,9 +145,16 @@ impl WriteBehind {
     async fn write(&self, change: &Change, actor: &str) -> Result<Written, StoreError> {
         let _turn =
             self.turns[xxhash_rust::xxh3::xxh3_64(change.key.as_str().as_bytes()) as usize % TURNS].lock().await;
+        let limits = self.inner.limits(&change.collection).await?;
+        if let Some(what) = &limits.changed_by {
+            return Err(StoreError::Setup(format!(
+                "{} has {what}: what they make of a record is not known before the store has it, so it takes no write-behind",
+                self.collection.name
+            )));
+        }
         for _ in 0..ATTEMPTS_MAX {
             let base = self.state(&change.key).await?;
-            let Applied { state, written, event: _, before: _ } = apply(&base, change, Timestamp::now())?;
+            let Applied { state, written, event: _, before: _ } = apply(&base, change, Timestamp::now(), &limits)?;
             let entry = Entry { key: change.key.clone(), base: base.version(), state, actor: actor.to_owned() };
             let envelope = self.codec.encode(&entry)?;
             if envelope.data.as_ref().is_some_and(|data| data.get().len() > ENTRY_BYTES_MAX) {
@@ -207,6 +215,10 @@ impl RecordStore for WriteBehind {
             .into_iter()
             .map(|waiting| waiting.map_or_else(|| found.next().unwrap_or(Lookup::Missing), Lookup::from))
             .collect())
+    }
+
+    async fn limits(&self, collection: &Collection) -> Result<Arc<Limits>, StoreError> {
+        self.inner.limits(collection).await
     }
 
     /// Waits a moment for what was acknowledged here; what is not in the store by then is not in the page.

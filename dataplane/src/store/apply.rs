@@ -1,6 +1,6 @@
 //! What a change does to a record: the rules of versions and guards, the same for every store, without I/O.
 
-use super::StoreError;
+use super::{StoreError, limits::Limits};
 use crate::domain::{
     change::{Action, Change, Guard, Written},
     event::{Envelope, Happening},
@@ -36,8 +36,9 @@ pub struct Applied {
 /// An `Upsert` that is guarded by a version and finds no record is `Stale`: an absent record has no version.
 ///
 /// # Errors
-/// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema.
-pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
+/// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema; `Invalid` where the
+/// collection cannot hold it.
+pub fn apply(state: &State, change: &Change, now: Timestamp, limits: &Limits) -> Result<Applied, StoreError> {
     let before = state.record().map(|record| record.to_masked_json(&change.collection.schema));
     // whatever the clock says: of one record no change is before another
     let now = state.record().map_or(now, |record| now.max(record.updated_at).max(record.created_at));
@@ -68,7 +69,11 @@ pub fn apply(state: &State, change: &Change, now: Timestamp) -> Result<Applied, 
     };
     let version = state.version().next();
     let record = match values {
-        Some(values) => Some(next_record(state, change, version, values, now)?),
+        Some(values) => {
+            let mut record = next_record(state, change, version, values, now)?;
+            limits.fit(&change.collection.schema, &mut record)?;
+            Some(record)
+        }
         None => None,
     };
     Ok(Applied { before, ..outcome(change, version, record, created, now) })

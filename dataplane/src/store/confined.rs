@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{RecordStore, StoreError, identity::Identity, room::Room};
+use super::{RecordStore, StoreError, identity::Identity, limits::Limits, room::Room};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
@@ -176,6 +176,11 @@ impl RecordStore for ConfinedStore {
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
         self.check(collection)?;
         self.told(collection, self.store.read(collection, keys).await)
+    }
+
+    async fn limits(&self, collection: &Collection) -> Result<Arc<Limits>, StoreError> {
+        self.check(collection)?;
+        self.told(collection, self.store.limits(collection).await)
     }
 
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {

@@ -1,5 +1,5 @@
 //! One suite for every store: what `RecordStore` promises, tried on SQLite always, and on MySQL, MariaDB and MongoDB where
-//! `MYSQL_URL`, `MARIADB_URL` and `MONGODB_URI` name a server. Each test has a database of its own.
+//! `MYSQL_URL`, `MARIADB_URL` and `MONGODB_URI` name a server; `MYSQL_ODD_URL` and `MARIADB_ODD_URL` those that are set otherwise. Each test has a database of its own.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
     sql::{MysqlOptions, SqlStore},
 };
 use crate::domain::{
-    change::{Action, Change, Collection, Guard, Origin, UnitOfWork, Written},
+    change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},
     record::{Key, Lookup, Record, Row, Version},
     schema::{Field, Form, Kind, Schema, Shape},
     seal::{SealError, Sealer},
@@ -23,6 +23,7 @@ use crate::domain::{
 mod answers;
 mod declared;
 mod documents;
+mod exact;
 mod holds;
 mod model;
 mod odd;
@@ -32,6 +33,7 @@ mod queries;
 mod records;
 mod rotation;
 mod sql;
+mod way;
 
 /// A store under test, with two collections: `users` as built in, and `things` as declared, with a field of every kind.
 struct Target {
@@ -70,6 +72,10 @@ macro_rules! suite {
         suite!(@store sql_on_sqlite, Target::sqlite(), $($module::$case),*);
         suite!(@store sql_on_mysql, Target::mysql("MYSQL_URL"), $($module::$case),*);
         suite!(@store sql_on_mariadb, Target::mysql("MARIADB_URL"), $($module::$case),*);
+    };
+    (@odd $($module:ident :: $case:ident),* $(,)?) => {
+        suite!(@store odd_mysql, Target::mysql("MYSQL_ODD_URL"), $($module::$case),*);
+        suite!(@store odd_mariadb, Target::mysql("MARIADB_ODD_URL"), $($module::$case),*);
     };
     (@store $store:ident, $target:expr, $($module:ident :: $case:ident),*) => {
         mod $store {
@@ -130,6 +136,7 @@ suite!(@sql
     sql::a_value_given_up_is_free_in_the_same_unit,
     sql::unique_values_go_by_the_order_of_the_changes,
     sql::a_unit_of_a_thousand,
+    sql::large_records_go_in_several_statements,
     sql::units_that_cross_each_other_all_succeed,
     sql::old_tombstones_are_pruned,
     sql::the_settings_of_commits_are_told,
@@ -145,6 +152,49 @@ suite!(@sql
     declared::a_table_without_a_version_is_read_only,
     declared::keys_may_be_numbers,
     declared::text_of_any_collation_compares_by_bytes,
+    exact::numbers_without_a_sign_come_back_of_every_size,
+    exact::what_a_column_cannot_hold_is_refused_with_its_field,
+    exact::what_the_database_makes_of_a_record_is_what_is_told,
+    exact::numbers_that_are_counted_up_are_told,
+    exact::triggers_that_are_not_seen_are_minded,
+    exact::times_are_told_as_they_are_kept,
+    exact::refusals_of_the_database_are_in_our_own_words,
+    exact::what_is_gone_while_running_is_not_said_to_pass,
+    way::a_commit_that_is_cut_off_has_an_unknown_outcome,
+    way::creates_whose_commit_is_cut_off_are_not_done_again,
+    way::settings_that_do_not_take_are_told,
+    sql::a_create_that_raced_with_a_deletion_goes_on_counting,
+);
+
+// The same answers from servers that are set otherwise: not strict, ANSI, another time zone, isolation and character set, no autocommit.
+suite!(@odd
+    records::a_record_is_created_read_replaced_and_deleted,
+    records::a_deleted_key_goes_on_counting,
+    records::every_kind_of_value_comes_back_as_it_was,
+    records::unique_values_are_unique_but_for_nulls,
+    records::one_of_many_writers_wins_each_version,
+    records::of_many_creators_one_wins,
+    queries::comparisons_have_two_values,
+    queries::patterns_match_alike,
+    queries::parts_are_found_in_either_case,
+    queries::pages_follow_an_order,
+    answers::a_repeated_request_gets_the_first_answer,
+    answers::every_change_has_its_audit_entry,
+    outboxes::events_are_claimed_in_order_and_confirmed,
+    sql::a_unit_is_all_or_nothing,
+    sql::a_unit_of_a_thousand,
+    sql::large_records_go_in_several_statements,
+    sql::units_that_cross_each_other_all_succeed,
+    sql::old_tombstones_are_pruned,
+    declared::missing_columns_and_wrong_types_are_told,
+    declared::keys_may_be_numbers,
+    declared::text_of_any_collation_compares_by_bytes,
+    exact::numbers_without_a_sign_come_back_of_every_size,
+    exact::what_a_column_cannot_hold_is_refused_with_its_field,
+    exact::what_the_database_makes_of_a_record_is_what_is_told,
+    exact::numbers_that_are_counted_up_are_told,
+    exact::times_are_told_as_they_are_kept,
+    exact::refusals_of_the_database_are_in_our_own_words,
 );
 
 impl Target {

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::timeout;
 
-use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity};
+use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity, limits::Limits};
 use crate::{
     breaker::Breaker,
     domain::{
@@ -102,6 +102,10 @@ impl RecordStore for GuardedStore {
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
         self.guard.call(self.store.read(collection, keys)).await
+    }
+
+    async fn limits(&self, collection: &Collection) -> Result<Arc<Limits>, StoreError> {
+        self.store.limits(collection).await
     }
 
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity};
+use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity, limits::Limits};
 use crate::{
     domain::{
         audit::{AuditEntry, AuditQuery},
@@ -86,6 +86,10 @@ impl RecordStore for RotatingStore {
 
     async fn read(&self, collection: &Collection, keys: &[Key]) -> Result<Vec<Lookup>, StoreError> {
         self.now().read(collection, keys).await
+    }
+
+    async fn limits(&self, collection: &Collection) -> Result<Arc<Limits>, StoreError> {
+        self.now().limits(collection).await
     }
 
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {

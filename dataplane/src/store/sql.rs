@@ -18,6 +18,7 @@ use super::{
     clock::ServerClock,
     confined::{PoolFault, PoolReason},
     identity::Identity,
+    limits::Limits,
 };
 use crate::{
     domain::{
@@ -47,6 +48,7 @@ use table::{KEYS_MAX, Table};
 pub use pools::MysqlOptions;
 
 mod audit;
+mod columns;
 mod commit;
 mod ddl;
 mod declared;
@@ -63,6 +65,7 @@ mod nodelay;
 mod outbox;
 mod pools;
 mod reading;
+mod relied;
 mod session;
 mod settings;
 mod stall;
@@ -286,6 +289,10 @@ impl RecordStore for SqlStore {
         }
         let known = |key: &Key| found.get(key).cloned().unwrap_or(Lookup::Missing);
         Ok(keys.iter().map(known).collect())
+    }
+
+    async fn limits(&self, collection: &Collection) -> Result<Arc<Limits>, StoreError> {
+        Ok(self.table(collection).await?.limits.clone())
     }
 
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError> {

@@ -11,6 +11,7 @@ use crate::{
         json::parse_create,
         query::{Page, Query},
         record::{Key, Lookup, Record, Version},
+        schema::FieldFault,
         value::Timestamp,
     },
     store::{
@@ -154,6 +155,8 @@ async fn every_failure_of_a_store_has_its_answer() {
         (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
         (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),
         (|| StoreError::Unsupported("this cannot be done".into()), 422, 422),
+        (|| StoreError::Setup("a column is gone".into()), 500, 500),
+        (|| StoreError::Invalid(vec![FieldFault::new("name", "is too long")]), 400, 400),
         (|| StoreError::ReadOnly("this cannot be written".into()), 403, 403),
         (|| StoreError::NotFound, 404, 404),
         (|| StoreError::Duplicate { field: "name".into() }, 409, 409),

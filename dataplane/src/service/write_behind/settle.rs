@@ -64,7 +64,7 @@ async fn settle(store: &dyn RecordStore, collection: &Arc<Collection>, ledger: &
             true
         }
         // one of them is there already, or the store takes them only one by one
-        Err(StoreError::Stale { .. } | StoreError::Unsupported(_)) => {
+        Err(StoreError::Stale { .. } | StoreError::Unsupported(_) | StoreError::Invalid(_)) => {
             let one = async |due: &Due| match commit(store, collection, std::slice::from_ref(due)).await {
                 Ok(()) => {
                     ledger.settle(&due.key, due.state.version(), false);

@@ -43,6 +43,8 @@ pub async fn dump(url: &str) -> Vec<u8> {
 
 pub async fn run(url: &str, statement: &str) {
     let mut connection = MySqlConnection::connect(url).await.unwrap();
+    // a server may be set otherwise
+    connection.execute("SET autocommit = 1").await.unwrap();
     connection.execute(AssertSqlSafe(statement)).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
@@ -183,6 +185,32 @@ pub async fn a_unit_of_a_thousand(target: &Target) {
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 3000);
 }
 
+/// A server takes no more than `max_allowed_packet` at once, which is 1 MiB where it is set so.
+pub async fn large_records_go_in_several_statements(target: &Target) {
+    let things = &target.things;
+    let large = |letter: &str| {
+        let mut row = titled(letter);
+        row.0[field::TAGS] = json(&format!("\"{}\"", letter.repeat(200_000)));
+        row
+    };
+    let keys: Vec<String> = (0..9).map(|index| format!("k{index}")).collect();
+    target.commit(keys.iter().map(|key| create(things, key, large("a"))).collect()).await.unwrap();
+    target.commit(keys.iter().map(|key| replace(things, key, exactly(1), large("b"))).collect()).await.unwrap();
+    for key in &keys {
+        assert_eq!(found(target.lookup(things, key).await).values, large("b"));
+    }
+    let mut huge = titled("x");
+    huge.0[field::TAGS] = json(&format!("\"{}\"", "x".repeat(1_200_000)));
+    match target.one(create(things, "huge", huge)).await {
+        Ok(_) => assert_eq!(found(target.lookup(things, "huge").await).version, Version(1)),
+        Err(StoreError::Unsupported(why)) => {
+            assert!(why.contains("max_allowed_packet"), "{why}");
+            assert_eq!(target.lookup(things, "huge").await, Lookup::Missing);
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
 pub async fn units_that_cross_each_other_all_succeed(target: &Target) {
     let things = &target.things;
     let unit = |order: [&str; 2]| order.map(|key| upsert(things, key, Guard::Any, titled("x"))).to_vec();
@@ -317,6 +345,36 @@ pub async fn lost_connections_are_made_again(target: &Target) {
         assert_eq!(written.version, Version(round + 1));
         assert_eq!(found(target.lookup(things, "k").await).version, Version(round + 1));
     }
+}
+
+/// Between the look at the tombstones and the insertion the record comes and goes: the create waits there for a lock that is held by hand.
+pub async fn a_create_that_raced_with_a_deletion_goes_on_counting(target: &Target) {
+    let Place::Mysql { url, database, .. } = &target.place else { return };
+    let things = &target.things;
+    let mut hand = MySqlConnection::connect(url).await.unwrap();
+    hand.execute("START TRANSACTION").await.unwrap();
+    let held = "INSERT INTO flyweight_idempotency (id, request, at, answer) VALUES ('race', 'r', NOW(), '[]')";
+    hand.execute(held).await.unwrap();
+    let idempotency = Some(Idempotency { key: "race".to_owned(), request: "r".to_owned() });
+    let origin = Origin { idempotency, ..Origin::of("tester") };
+    let late = UnitOfWork::new(vec![create(things, "k", titled("late"))], &origin);
+    let meanwhile = async {
+        let waits = format!(
+            "SELECT 1 FROM information_schema.processlist WHERE db = '{database}' AND command = 'Execute' \
+             AND info LIKE 'INSERT INTO `flyweight_idempotency`%'"
+        );
+        let mut connection = MySqlConnection::connect(url).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while sqlx::query(AssertSqlSafe(waits.clone())).fetch_all(&mut connection).await.unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "the create does not wait");
+        }
+        target.one(create(things, "k", titled("early"))).await.unwrap();
+        target.one(delete(things, "k", Guard::Any)).await.unwrap();
+        hand.execute("ROLLBACK").await.unwrap();
+    };
+    let (written, ()) = tokio::join!(target.store.commit(late), meanwhile);
+    assert_eq!(written.unwrap()[0].version, Version(3));
+    assert_eq!(found(target.lookup(things, "k").await).version, Version(3));
 }
 
 /// A new account has to prove its password in full: encrypted with the server's key, where there is no TLS.

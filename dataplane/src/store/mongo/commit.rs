@@ -10,6 +10,7 @@ use super::{
         answer,
         apply::{Applied, State, apply},
         leases::shard_of,
+        limits::Limits,
     },
     StoreError, audit,
     document::{Documents, PENDING, PENDING_AT, SHARD},
@@ -125,7 +126,7 @@ impl Unit<'_> {
         let now = self.ledger.now(*deadline).await?;
         let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
         for (place, change) in work.changes.iter().enumerate() {
-            let applied = apply(&state, change, now);
+            let applied = apply(&state, change, now, &Limits::default());
             let named = |error: StoreError| if work.changes.len() > 1 { error.of_change(place) } else { error };
             let Applied { state: next, written: done, event, before } = applied.map_err(named)?;
             state = next;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as SqlValue};
+use serde_json::value::RawValue;
 
 use super::{
     StoreError, audit,
@@ -120,7 +121,8 @@ impl<'a> Unit<'a> {
             }
             match fault {
                 // a statement of several rows does not say which was refused
-                Fault::Raced(_) | Fault::Store(StoreError::Duplicate { .. } | StoreError::Unsupported(_))
+                Fault::Raced(_)
+                | Fault::Store(StoreError::Duplicate { .. } | StoreError::Unsupported(_) | StoreError::Invalid(_))
                     if self.names && !singly =>
                 {
                     singly = true;
@@ -152,7 +154,7 @@ impl<'a> Unit<'a> {
         for (place, (change, table)) in self.changes.iter().zip(&self.tables).enumerate() {
             let slot = slots.slot(table, &change.key);
             slot.place = place;
-            let applied = apply(&slot.now, change, now);
+            let applied = apply(&slot.now, change, now, &table.limits);
             let Applied { state, written: done, event, before } = applied.map_err(|error| self.at(place, error))?;
             let was = std::mem::replace(&mut slot.now, state);
             if in_order {
@@ -173,10 +175,16 @@ impl<'a> Unit<'a> {
         for (table, keys) in slots.tables.iter().filter(|_| !in_order) {
             self.write_table(session, table, keys).await.map_err(|fault| table.fault(fault))?;
         }
+        if slots.tables.iter().any(|(table, _)| table.reads_back) {
+            self.read_back(session, &slots, &mut written, &mut events).await?;
+        }
         self.write_events(session, &events).await?;
         let entries = self.actors.iter().zip(&events).zip(befores);
         let entries: Vec<_> = entries.map(|((actor, (_, event)), before)| (*actor, event, before)).collect();
-        for part in parts(&entries, ROWS_MAX) {
+        let bytes = |(_, event, before): &(&str, &Envelope, Option<String>)| {
+            bytes_of(event) + before.as_ref().map_or(0, String::len)
+        };
+        for part in parts(&entries, ROWS_MAX, session.bytes_max(), bytes) {
             session.execute(audit::insert(session.dialect(), part)?).await?;
         }
         Ok(written)
@@ -185,6 +193,53 @@ impl<'a> Unit<'a> {
     /// The error, of one of several changes.
     fn at(&self, place: usize, error: StoreError) -> StoreError {
         if self.names { error.of_change(place) } else { error }
+    }
+
+    /// What triggers and generated columns made of the records: what is answered, published and audited is what is in the row.
+    async fn read_back(
+        &self,
+        session: &mut Session,
+        slots: &Slots,
+        written: &mut [Written],
+        events: &mut [(&str, Envelope)],
+    ) -> Result<(), Fault> {
+        let mut differs = false;
+        for (table, keys) in slots.tables.iter().filter(|(table, _)| table.reads_back) {
+            let of = |slot: &Slot| match &slot.now {
+                State::Present(record) if slot.before != slot.now => Some((slot.place, record.clone())),
+                State::Present(_) | State::Absent(_) | State::Unreadable(_) => None,
+            };
+            let sent: Vec<(usize, Record)> = keys.values().filter_map(of).collect();
+            let wanted: Vec<Key> = sent.iter().map(|(_, record)| record.key.clone()).collect();
+            let mut stored = HashMap::new();
+            for part in wanted.chunks(KEYS_MAX) {
+                for reading in read_records(session, table, part, self.sealer, false).await? {
+                    if let Reading::Whole(record) = reading {
+                        stored.insert(record.key.clone(), record);
+                    }
+                }
+            }
+            for (place, sent) in sent {
+                let stored = stored.remove(&sent.key).filter(|stored| stored.version == sent.version);
+                let stored = stored.ok_or_else(|| table.changed("the key or the version"))?;
+                table.check_kept(&sent, &stored)?;
+                let (Some(written), Some((_, event))) = (written.get_mut(place), events.get_mut(place)) else {
+                    continue;
+                };
+                differs |= written.record.as_ref() != Some(&stored);
+                event.at = stored.updated_at.to_string();
+                event.data = RawValue::from_string(stored.to_masked_json(&table.collection.schema)).ok();
+                written.record = Some(stored);
+            }
+        }
+        match self.idempotency {
+            Some(key) if differs => {
+                let collections = self.changes.iter().map(|change| change.collection.as_ref());
+                let answer = answer::encode(written, collections, key, self.sealer)?;
+                session.execute(idempotency::update(session.dialect(), key, &answer)).await.map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The answer of an earlier unit with the same idempotency key.
@@ -275,7 +330,7 @@ impl<'a> Unit<'a> {
     }
 
     async fn write_events(&self, session: &mut Session, events: &[(&str, Envelope)]) -> Result<(), Fault> {
-        for part in parts(events, ROWS_MAX) {
+        for part in parts(events, ROWS_MAX, session.bytes_max(), |(_, event)| bytes_of(event)) {
             session.execute(outbox::insert(session.dialect(), part)?).await?;
         }
         Ok(())
@@ -379,20 +434,32 @@ async fn lock_states(
     keys: &[Key],
     sealer: &dyn Sealer,
 ) -> Result<Vec<(Key, State)>, Fault> {
-    let mut select = Query::select();
-    select.exprs(table.cells()).from(table.alias()).lock(LockType::Update);
-    let values = padded(keys.iter().filter_map(|key| table.key_value(key)).collect());
-    select.and_where(Expr::col(table.key_alias()).is_in(values));
-    let mut states = Vec::with_capacity(keys.len());
-    for row in session.rows(table.dialect.build(&select)).await? {
-        states.extend(state_of(table.decode(&row, 0, sealer)?));
-    }
+    let readings = read_records(session, table, keys, sealer, true).await?;
+    let mut states: Vec<_> = readings.into_iter().filter_map(state_of).collect();
     let found: HashSet<&Key> = states.iter().map(|(key, _)| key).collect();
     let gone: Vec<&Key> = keys.iter().filter(|key| !found.contains(key)).collect();
     for (key, version) in lock_tombstones(session, table, &gone).await? {
         states.push((key, State::Absent(version)));
     }
     Ok(states)
+}
+
+async fn read_records(
+    session: &mut Session,
+    table: &Table,
+    keys: &[Key],
+    sealer: &dyn Sealer,
+    locks: bool,
+) -> Result<Vec<Reading>, Fault> {
+    let mut select = Query::select();
+    select.exprs(table.cells()).from(table.alias());
+    if locks {
+        select.lock(LockType::Update);
+    }
+    let values = padded(keys.iter().filter_map(|key| table.key_value(key)).collect());
+    select.and_where(Expr::col(table.key_alias()).is_in(values));
+    let rows = session.rows(table.dialect.build(&select)).await?;
+    rows.iter().map(|row| table.decode(row, 0, sealer)).collect()
 }
 
 async fn lock_tombstones(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<Vec<(Key, Version)>, Fault> {
@@ -428,10 +495,15 @@ async fn delete(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(
     Ok(())
 }
 
+/// The bytes that an event has in a statement, about.
+fn bytes_of(event: &Envelope) -> usize {
+    512 + event.data.as_ref().map_or(0, |data| data.get().len())
+}
+
 /// In SQLite a statement is no round trip, and each costs little.
 async fn update(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
     if session.dialect() == Dialect::Mysql && !table.collection.declared && records.len() > 1 {
-        for part in parts(records, table.rows_max()) {
+        for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
             session.execute(table.update_all(part, sealer)?).await?;
         }
         return Ok(());
@@ -445,7 +517,7 @@ async fn update(session: &mut Session, table: &Table, records: &[&Record], seale
 }
 
 async fn insert(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
-    for part in parts(records, table.rows_max()) {
+    for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
         session.execute(table.insert(part, sealer)?).await?;
     }
     Ok(())

@@ -4,9 +4,12 @@ use rust_decimal::Decimal;
 use sea_query::{Alias, ColumnDef, Index, IndexCreateStatement, MysqlQueryBuilder, SqliteQueryBuilder, Table};
 
 use super::dialect::DECIMAL_COLLATION;
-use crate::domain::{
-    change::Collection,
-    schema::{Field, Kind},
+use crate::{
+    domain::{
+        change::Collection,
+        schema::{Field, Kind},
+    },
+    store::limits::{Hold, Text},
 };
 
 /// A database that tables are created in.
@@ -225,6 +228,17 @@ impl Form {
             Self::Short if mysql => "varchar(768)".to_owned(),
             Self::Long | Self::Json if mysql => "longtext".to_owned(),
             Self::Time | Self::Key | Self::Short | Self::Long | Self::Json => "text".to_owned(),
+        }
+    }
+
+    /// What a column of this form holds exactly in MySQL, and so in every database.
+    pub fn hold(self) -> Hold {
+        match self {
+            Self::Short => Hold::Text(Text { chars: Some(768), ..Text::default() }),
+            Self::Money => Hold::Decimal { whole: 15, scale: 4, unsigned: false },
+            // a key's bound is its type's
+            Self::Int => Hold::Int { min: i128::from(i64::MIN), max: i128::from(i64::MAX) },
+            Self::Key | Self::Serial | Self::Bool | Self::Long | Self::Json | Self::Time => Hold::Any,
         }
     }
 

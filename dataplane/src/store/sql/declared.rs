@@ -1,9 +1,12 @@
 //! Tables that the user declared: what they have is read from the database and held against the schema.
 
+use std::sync::Arc;
+
 use sea_query::Value as SqlValue;
 
 use super::{
     StoreError,
+    columns::{Found, Triggers, columns, triggers},
     ddl::{Form, Server, declared_table},
     dialect::{Dialect, Sql},
     fault::Fault,
@@ -11,20 +14,12 @@ use super::{
     table::{FieldColumn, KeyForm, Table, VersionSource},
 };
 use crate::{
-    domain::{
-        change::Collection,
-        schema::{Field, Kind},
+    domain::change::Collection,
+    store::{
+        confined::{PoolFault, PoolReason},
+        limits::{Limit, Limits, Times},
     },
-    store::confined::{PoolFault, PoolReason},
 };
-
-/// What the database says of a column.
-struct Found {
-    name: String,
-    /// `varchar`, `bigint`, `datetime`, …
-    kind: String,
-    collation: Option<String>,
-}
 
 /// The table of a declared collection.
 ///
@@ -52,30 +47,44 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
         faults.push(format!("{} has no unique index of its own", collection.key_column));
     }
     let version = version_source(&found, collection, dialect, &mut faults);
-    let columns = collection.schema.fields.iter().filter_map(|field| {
-        let Some(column) = found.iter().find(|column| column.name == field.name) else {
-            faults.push(format!("there is no column {}", field.name));
-            return None;
-        };
-        if !column.holds(field, dialect) {
-            faults.push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
-        }
-        let bytewise = column.is_bytewise(server);
-        Some(FieldColumn { name: column.name.clone(), kind: column.kind.clone(), bytewise })
-    });
-    let columns = columns.collect();
+    let mut limits = Limits::default();
+    let columns: Vec<FieldColumn> = collection
+        .schema
+        .fields
+        .iter()
+        .filter_map(|field| {
+            let Some(column) = found.iter().find(|column| column.name == field.name) else {
+                faults.push(format!("there is no column {}", field.name));
+                return None;
+            };
+            if !column.holds(field, dialect) {
+                faults.push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
+            }
+            let bytewise = column.is_bytewise(server);
+            limits.fields.push(column.limit(field, server));
+            Some(FieldColumn { name: column.name.clone(), kind: column.kind.clone(), bytewise })
+        })
+        .collect();
     if !faults.is_empty() {
         return Err(StoreError::Unprepared(unlike(name, &faults)).into());
     }
-    let has = |name: &str| found.iter().any(|column| column.name == name && column.is_time(dialect));
+    let time = |name: &str| found.iter().find(|column| column.name == name && column.is_time(dialect));
+    limits.times =
+        Times { created: time("created_at").map(Found::clock), updated: time("updated_at").map(Found::clock) };
+    limits.key = found.iter().find(|column| column.name == collection.key_column).map(Found::key).unwrap_or_default();
+    let triggers = triggers(session, collection).await?;
+    limits.changed_by = changed_by(triggers, &found, collection);
     let first_columns = uniques.into_iter().filter_map(|(index, columns)| Some((index, columns.into_iter().next()?)));
     let mut table = Table::of_own(collection, dialect);
     table.key = key;
     table.version = version;
-    table.has_created_at = has("created_at");
-    table.has_updated_at = has("updated_at");
+    table.has_created_at = limits.times.created.is_some();
+    table.has_updated_at = limits.times.updated.is_some();
     table.columns = columns;
     table.uniques = first_columns.collect();
+    let is_sure = triggers != Triggers::Hidden && !limits.fields.iter().any(Limit::is_foreign);
+    table.reads_back = limits.changed_by.is_some() || !is_sure;
+    table.limits = Arc::new(limits);
     Ok(table)
 }
 
@@ -84,6 +93,20 @@ fn unlike(table: &str, faults: &[String]) -> PoolFault {
     let missing = faults.iter().any(|fault| fault.starts_with("there is no column"));
     let reason = if missing { PoolReason::ColumnMissing } else { PoolReason::ColumnUnfit };
     PoolFault::new(reason, format!("the table {table} is not as declared: {}", faults.join("; ")))
+}
+
+/// Why what is stored may differ from what is sent.
+fn changed_by(triggers: Triggers, found: &[Found], collection: &Collection) -> Option<String> {
+    let fields = collection.schema.fields.iter();
+    let columns: Vec<&Found> =
+        fields.filter_map(|field| found.iter().find(|column| column.name == field.name)).collect();
+    let why = match triggers {
+        Triggers::Some => "triggers",
+        _ if columns.iter().any(|column| column.computed) => "generated columns",
+        _ if columns.iter().any(|column| column.counted) => "numbers that the database counts up",
+        Triggers::None | Triggers::Hidden => return None,
+    };
+    Some(why.to_owned())
 }
 
 /// An embedded database has nobody who makes tables by hand: what is missing is added.
@@ -109,27 +132,6 @@ async fn complete(session: &mut Session, collection: &Collection, found: &[Found
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-async fn columns(session: &mut Session, collection: &Collection) -> Result<Vec<Found>, Fault> {
-    let text = match session.dialect() {
-        Dialect::Sqlite => "SELECT name, lower(type), NULL FROM pragma_table_info(?)",
-        Dialect::Mysql => {
-            "SELECT CONVERT(column_name USING utf8mb4), LOWER(CONVERT(data_type USING utf8mb4)), \
-             CONVERT(collation_name USING utf8mb4) \
-             FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?"
-        }
-    };
-    let rows = session.rows(Sql::new(text, vec![SqlValue::from(collection.name.as_str())])).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Found {
-                name: row.text(0)?.unwrap_or_default(),
-                kind: row.text(1)?.unwrap_or_default(),
-                collation: row.text(2)?,
-            })
-        })
-        .collect()
 }
 
 /// The unique indexes: their names, and their columns in order.
@@ -184,40 +186,6 @@ fn version_source(
         Some(_) => (),
     }
     VersionSource::Column(name.clone())
-}
-
-impl Found {
-    fn is_text(&self) -> bool {
-        matches!(self.kind.as_str(), "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum")
-    }
-
-    fn is_int(&self) -> bool {
-        matches!(self.kind.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
-    }
-
-    fn is_time(&self, dialect: Dialect) -> bool {
-        dialect == Dialect::Sqlite || matches!(self.kind.as_str(), "datetime" | "timestamp")
-    }
-
-    fn is_bytewise(&self, server: Server) -> bool {
-        self.collation.as_deref() == Some(server.collation())
-    }
-
-    /// Whether the column holds the values of a field. What SQLite holds in a column is not bound to its type.
-    fn holds(&self, field: &Field, dialect: Dialect) -> bool {
-        if dialect == Dialect::Sqlite {
-            let decimal = matches!(field.kind, Kind::Decimal { .. }) && !field.encrypted;
-            return !decimal || self.kind == "text";
-        }
-        match field.kind {
-            _ if field.encrypted => self.is_text(),
-            Kind::Text { .. } | Kind::Choice(_) => self.is_text(),
-            Kind::Int { .. } | Kind::Bool => self.is_int(),
-            Kind::Decimal { .. } => self.kind == "decimal",
-            Kind::Time => self.is_time(dialect),
-            Kind::Json { .. } => self.is_text() || self.kind == "json",
-        }
-    }
 }
 
 /// Whether the columns that this store makes hold what a collection's schema wants of them.

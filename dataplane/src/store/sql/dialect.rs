@@ -112,15 +112,39 @@ impl Sql {
     }
 }
 
+impl Sql {
+    /// The bytes of its text and values, about.
+    pub fn bytes(&self) -> usize {
+        let of = |value: &SqlValue| match value {
+            SqlValue::String(Some(text)) => text.len() + 9,
+            _ => 16,
+        };
+        self.text.len() + self.values.0.0.iter().map(of).sum::<usize>()
+    }
+}
+
 /// How many values a list in a statement gets, so that few texts, and so few prepared statements, serve lists of every length.
 pub fn padded_len(len: usize) -> usize {
     len.next_power_of_two()
 }
 
-/// Parts of a list, each as long as a power of two, `max` or less: rows cannot be padded, and few prepared statements are to serve lists of every length.
-pub fn parts<T>(mut list: &[T], max: usize) -> impl Iterator<Item = &[T]> {
+/// Parts of a list, each as long as a power of two, `max` or less, and of `bytes_max` bytes or a single one: rows cannot be padded, and few
+/// prepared statements are to serve lists of every length.
+pub fn parts<T>(
+    mut list: &[T],
+    max: usize,
+    bytes_max: usize,
+    bytes: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let len = list.len().min(max).checked_ilog2().map(|log| 1 << log)?;
+        let mut left = bytes_max;
+        let fits = |one: &&T| {
+            let room = left.checked_sub(bytes(one));
+            left = room.unwrap_or_default();
+            room.is_some()
+        };
+        let count = list.iter().take(max).take_while(fits).count().max(1).min(list.len());
+        let len = count.checked_ilog2().map(|log| 1 << log)?;
         let (part, rest) = list.split_at(len);
         list = rest;
         Some(part)
@@ -143,10 +167,12 @@ mod tests {
     fn parts_have_few_lengths_and_miss_nothing() {
         let list: Vec<usize> = (0..1_000).collect();
         for len in [0, 1, 2, 3, 63, 64, 65, 1_000] {
-            let cut: Vec<&[usize]> = parts(&list[..len], 64).collect();
+            let cut: Vec<&[usize]> = parts(&list[..len], 64, usize::MAX, |_| 1).collect();
             assert!(cut.iter().all(|part| part.len().is_power_of_two() && part.len() <= 64));
             assert_eq!(cut.concat(), list[..len]);
         }
-        assert_eq!(parts(&list, 100).next().map(<[usize]>::len), Some(64));
+        assert_eq!(parts(&list, 100, usize::MAX, |_| 1).next().map(<[usize]>::len), Some(64));
+        let lens: Vec<usize> = parts(&list[..9], 64, 50, |one| 10 * one).map(<[usize]>::len).collect();
+        assert_eq!(lens, [2, 2, 1, 1, 1, 1, 1], "those that are too much alone go alone");
     }
 }

@@ -39,6 +39,14 @@ pub async fn recall<'a>(
     Ok(Some(answer::decode(&text, collections, key, sealer)?))
 }
 
+/// The statement that gives a kept answer another text.
+pub fn update(dialect: Dialect, key: &Idempotency, answer: &str) -> Sql {
+    let mut update = Query::update();
+    update.table(Alias::new(IDEMPOTENCY)).value(Alias::new("answer"), answer);
+    update.and_where(Expr::col(Alias::new("id")).eq(key.key.as_str()));
+    dialect.build(&update)
+}
+
 /// The statement that keeps an answer.
 pub fn insert(dialect: Dialect, key: &Idempotency, answer: &str) -> Sql {
     let mut insert = Query::insert();

@@ -109,7 +109,7 @@ pub async fn migrate(
     match missing(session, &wanted).await {
         Ok(missing) if missing.is_empty() => return Ok(faults),
         // the table of migrations is not there either
-        Ok(_) | Err(Fault::Store(StoreError::Unsupported(_) | StoreError::Unprepared(_))) => (),
+        Ok(_) | Err(Fault::Store(StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_))) => (),
         Err(fault) => return Err(fault),
     }
     for statement in migrations_table().create(MIGRATIONS, server) {
@@ -256,7 +256,9 @@ impl Step<'_> {
         select.columns(names).from(Alias::new(self.table)).limit(0);
         match session.rows(session.dialect().build(&select)).await {
             Ok(_) => Ok(true),
-            Err(Fault::Store(StoreError::Unsupported(_) | StoreError::Unprepared(_))) => Ok(false),
+            Err(Fault::Store(StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_))) => {
+                Ok(false)
+            }
             Err(fault) => Err(fault),
         }
     }

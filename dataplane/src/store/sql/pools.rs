@@ -1,17 +1,20 @@
 //! Connections: to one SQLite file with one writer and several readers, or to a MySQL server.
 
 use std::{
-    cmp::Ordering,
+    cmp,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use sqlx::{
-    ConnectOptions, Connection as _, Executor, MySqlPool, SqlitePool,
-    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
+    ConnectOptions, Connection as _, MySqlPool, SqlitePool,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode},
     pool::PoolConnectionMetadata,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -23,6 +26,7 @@ use super::{
     dialect::{DECIMAL_COLLATION, Dialect, Sql},
     fault::Fault,
     nodelay,
+    relied::{self, SettingsError},
     session::{Connection, Session, deadline_in, within},
 };
 use crate::domain::wide::Wide;
@@ -31,6 +35,13 @@ use crate::domain::wide::Wide;
 const CALL_TIME: Duration = Duration::from_secs(5);
 /// A connection that is idle for longer is closed, before the server does so.
 const IDLE_MAX: Duration = Duration::from_secs(8);
+/// The most bytes of one statement to SQLite.
+const SQLITE_BYTES_MAX: usize = 1_000_000_000;
+/// What a server takes at least, and what is left of that for the text of a statement.
+const PACKET_LEAST: usize = 16 << 10;
+const PACKET_SPARE: usize = 32 << 10;
+/// How long it is told that settings did not take.
+const REFUSAL_MAX: Duration = Duration::from_secs(5);
 /// The most time for making tables.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
 /// How many connections read a SQLite file.
@@ -78,12 +89,20 @@ pub enum Pools {
         pool: MySqlPool,
         /// When one was lost.
         losses: Losses,
+        /// Why the last one could not be used.
+        refusal: Refusal,
+        /// The most bytes that the server takes at once.
+        packet_max: Arc<AtomicUsize>,
     },
 }
 
 /// When a connection was last lost: those that were idle since before then are asked whether they still live.
 #[derive(Clone, Default)]
 pub struct Losses(Arc<Mutex<Option<Instant>>>);
+
+/// Why the settings of the last connection did not take; none where they did. Those who wait for a connection are told.
+#[derive(Clone, Default)]
+pub struct Refusal(Arc<Mutex<Option<(Instant, String)>>>);
 
 /// How many prepared statements each of so many connections may keep.
 fn statements_max(connections: u32) -> usize {
@@ -101,6 +120,8 @@ impl MysqlOptions {
         // the parser's own error can show the password
         let url: MySqlConnectOptions =
             self.url.parse().map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
+        // `relied` has all of these, and looks whether they took
+        let url = url.pipes_as_concat(false).no_engine_substitution(false).timezone(None).set_names(false);
         let mut options =
             url.disable_statement_logging().statement_cache_capacity(statements_max(self.max_connections));
         if let Some(ca) = &self.ca {
@@ -147,6 +168,10 @@ impl Pools {
     pub fn mysql(options: &MysqlOptions) -> Result<Self, StoreError> {
         let losses = Losses::default();
         let known = losses.clone();
+        let refusal = Refusal::default();
+        let told = refusal.clone();
+        let packet_max = Arc::new(AtomicUsize::new(PACKET_LEAST));
+        let packet = packet_max.clone();
         let pool = MySqlPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
@@ -161,16 +186,19 @@ impl Pools {
                     }
                 })
             })
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
+                let (told, packet) = (told.clone(), packet.clone());
                 Box::pin(async move {
                     _ = tokio::task::spawn_blocking(nodelay::everywhere).await;
-                    for setting in MYSQL_SETTINGS {
-                        connection.execute(setting).await?;
+                    let result = relied::apply(connection).await;
+                    if let Ok(bytes) = &result {
+                        let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_SPARE);
+                        packet.store(bytes.max(PACKET_LEAST), Ordering::Relaxed);
                     }
-                    Ok(())
+                    told.note(result)
                 })
             });
-        Ok(Self::Mysql { pool: pool.connect_lazy_with(options.connect_options()?), losses })
+        Ok(Self::Mysql { pool: pool.connect_lazy_with(options.connect_options()?), losses, refusal, packet_max })
     }
 
     /// The SQL that is spoken.
@@ -212,10 +240,47 @@ impl Pools {
                 let pool = if write { writer } else { readers };
                 Connection::Sqlite(within(deadline, pool.acquire()).await?)
             }
-            Self::Mysql { pool, losses } => Connection::Mysql(within(deadline, pool.acquire()).await?, losses.clone()),
+            Self::Mysql { pool, losses, refusal, packet_max: _ } => match within(deadline, pool.acquire()).await {
+                Ok(connection) => Connection::Mysql(connection, losses.clone()),
+                Err(fault) => return Err(refusal.why().unwrap_or(fault)),
+            },
         };
-        Ok(Session::new(connection, deadline))
+        let packet_max = match self {
+            Self::Sqlite { .. } => SQLITE_BYTES_MAX,
+            Self::Mysql { packet_max, .. } => packet_max.load(Ordering::Relaxed),
+        };
+        Ok(Session::new(connection, deadline, packet_max))
     }
+}
+
+impl Refusal {
+    /// Notes how setting a connection up went. The error closes it, and another is tried until the caller's time is over.
+    fn note(&self, result: Result<u64, SettingsError>) -> Result<(), sqlx::Error> {
+        let (kept, result) = match result {
+            Ok(_) => (None, Ok(())),
+            Err(SettingsError::Refused(why)) => (Some(why.clone()), Err(sqlx::Error::Configuration(why.into()))),
+            Err(SettingsError::Failed(error)) => (refused(&error), Err(error)),
+        };
+        *self.0.lock() = kept.map(|why| (Instant::now(), why));
+        result
+    }
+
+    fn why(&self) -> Option<Fault> {
+        let (at, why) = self.0.lock().clone()?;
+        // later it is another reason: whoever waits for a connection has the settings tried all the time
+        (at.elapsed() < REFUSAL_MAX).then(|| Fault::Store(StoreError::Setup(why)))
+    }
+}
+
+/// What a server said to the settings themselves; none where the connection was lost.
+fn refused(error: &sqlx::Error) -> Option<String> {
+    let number = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?.number();
+    // a wrong statement, an unknown setting, no right to it, another value wanted
+    [1064, 1193, 1227, 1231, 1232].contains(&number).then(|| {
+        format!(
+            "the settings of a session are refused (error {number}): MySQL from 8.0 or MariaDB from 10.11 is needed"
+        )
+    })
 }
 
 impl Losses {
@@ -242,18 +307,6 @@ pub fn deadline_of(unit: Option<std::time::Instant>) -> Result<Instant, StoreErr
     super::super::due(unit, CALL_TIME)
 }
 
-/// What each connection to MySQL is told first. Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut
-/// long names.
-///
-/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives the connection up: after 10 seconds
-/// without a statement, the time after which Kafka gives up a member of a group. No process that runs is cut off so: it ends each transaction within
-/// half of that, the time of a call, or closes the connection.
-const MYSQL_SETTINGS: [&str; 3] = [
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION wait_timeout = 10",
-    "SET SESSION innodb_lock_wait_timeout = 2, SESSION max_sort_length = 4096",
-];
-
 /// Which server answers.
 pub async fn server_of(session: &mut Session) -> Result<Server, Fault> {
     if session.dialect() == Dialect::Sqlite {
@@ -265,14 +318,14 @@ pub async fn server_of(session: &mut Session) -> Result<Server, Fault> {
 }
 
 /// Text that is no number, which the store never writes, comes first.
-fn compare_decimals(left: &str, right: &str) -> Ordering {
+fn compare_decimals(left: &str, right: &str) -> cmp::Ordering {
     if let (Ok(left), Ok(right)) = (Decimal::from_str_exact(left), Decimal::from_str_exact(right)) {
         return left.cmp(&right);
     }
     match (Wide::parse(left), Wide::parse(right)) {
         (Some(left), Some(right)) => left.compare(&right),
-        (Some(_), None) => Ordering::Greater,
-        (None, Some(_)) => Ordering::Less,
+        (Some(_), None) => cmp::Ordering::Greater,
+        (None, Some(_)) => cmp::Ordering::Less,
         (None, None) => left.cmp(right),
     }
 }

@@ -24,6 +24,8 @@ pub struct Session {
     connection: Option<Connection>,
     deadline: Instant,
     unfinished: bool,
+    /// The most bytes that the database takes at once.
+    packet_max: usize,
 }
 
 /// A connection to either database.
@@ -59,8 +61,13 @@ pub enum Cell {
 
 impl Session {
     /// A session that must be done by the deadline.
-    pub fn new(connection: Connection, deadline: Instant) -> Self {
-        Self { connection: Some(connection), deadline, unfinished: false }
+    pub fn new(connection: Connection, deadline: Instant, packet_max: usize) -> Self {
+        Self { connection: Some(connection), deadline, unfinished: false, packet_max }
+    }
+
+    /// The most bytes of values that one statement should have: half of what the database takes at once.
+    pub fn bytes_max(&self) -> usize {
+        self.packet_max / 2
     }
 
     /// The SQL that is spoken.
@@ -73,6 +80,12 @@ impl Session {
 
     /// Runs a statement and gives the number of rows that it touched.
     pub async fn execute(&mut self, sql: Sql) -> Result<u64, Fault> {
+        // a server closes the connection of one that sends more, and says nothing that could be told
+        if sql.bytes() > self.packet_max {
+            let max = self.packet_max;
+            let why = format!("the change is more than the database takes at once: {max} bytes (max_allowed_packet)");
+            return Err(StoreError::Unsupported(why).into());
+        }
         self.run(async |connection| match connection {
             Connection::Sqlite(connection) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
                 .execute(&mut **connection)

@@ -10,19 +10,23 @@ use sea_query::{
 
 use super::{
     StoreError,
+    ddl::Form,
     dialect::{Dialect, Sql, padded, padded_len},
-    fault::Fault,
-    migrations::TOMBSTONES,
+    fault::{Fault, UNHELD},
+    migrations::{self, TOMBSTONES},
 };
 use crate::{
     domain::{
         change::Collection,
         record::{Key, Record},
-        schema::{Field, Kind},
+        schema::{Field, FieldFault, Kind},
         seal::Sealer,
         value::Value,
     },
-    store::sealing,
+    store::{
+        limits::{Limit, Limits},
+        sealing,
+    },
 };
 
 /// The most keys in one statement.
@@ -50,6 +54,10 @@ pub struct Table {
     pub columns: Vec<FieldColumn>,
     /// The unique indexes: their names and their first columns.
     pub uniques: Vec<(String, String)>,
+    /// What its columns hold exactly.
+    pub limits: Arc<Limits>,
+    /// Whether what is in a row after a write is read, since it may differ from what was sent.
+    pub reads_back: bool,
     /// Why it cannot be written.
     pub read_only: Option<String>,
     reads: Mutex<HashMap<usize, Arc<str>>>,
@@ -104,6 +112,8 @@ impl Table {
             has_updated_at: true,
             columns: columns.collect(),
             uniques: uniques.collect(),
+            limits: Arc::new(own_limits(collection)),
+            reads_back: false,
             read_only: read_only(collection),
             reads: Mutex::default(),
             collection: collection.clone(),
@@ -321,7 +331,10 @@ impl Table {
             cells.push(("updated_at", self.dialect.time(record.updated_at)));
         }
         let fields = self.collection.schema.fields.iter().zip(&record.values.0);
-        for (column, (field, value)) in self.columns.iter().zip(fields) {
+        for ((at, column), (field, value)) in self.columns.iter().enumerate().zip(fields) {
+            if self.limits.fields.get(at).is_some_and(|limit| limit.computed) {
+                continue;
+            }
             let value = match field.encrypted {
                 true => sealing::seal(sealer, &self.collection.name, &record.key, field, value).into(),
                 false => self.dialect.value(value),
@@ -334,7 +347,8 @@ impl Table {
     /// The key as its column holds it; none where that column can't hold it.
     pub fn key_value(&self, key: &Key) -> Option<SqlValue> {
         match self.key {
-            KeyForm::Text | KeyForm::Foreign => Some(key.as_str().into()),
+            // a database need not be asked for characters that its column does not have
+            KeyForm::Text | KeyForm::Foreign => self.limits.key.knows(key.as_str()).then(|| key.as_str().into()),
             KeyForm::Int => {
                 let number = Value::whole(key.as_str()).filter(|number| number.is_written(key.as_str()))?;
                 Some(self.dialect.value(&number))
@@ -343,8 +357,9 @@ impl Table {
     }
 
     fn key_of(&self, key: &Key) -> Result<SqlValue, StoreError> {
-        self.key_value(key)
-            .ok_or_else(|| StoreError::Unsupported(format!("the keys of {} are whole numbers", self.collection.name)))
+        let why = "must be a whole number: its column holds no other keys";
+        let fault = || StoreError::Invalid(vec![FieldFault::new(&self.collection.schema.key, why)]);
+        self.key_value(key).ok_or_else(fault)
     }
 
     /// Whether two records can be in each other's way by the value of a field. Of a declared file only its owner knows.
@@ -363,9 +378,13 @@ impl Table {
         Alias::new(&self.collection.key_column)
     }
 
-    /// What a fault of a write to this table means: the index of a taken value is named by its field.
+    /// What a fault of a write to this table means: the index of a taken value is named by its field, a column that refuses too.
     pub fn fault(&self, fault: Fault) -> Fault {
-        let Fault::Taken(index) = fault else { return fault };
+        let index = match fault {
+            Fault::Taken(index) => index,
+            Fault::Refused { why, column } => return Fault::Store(self.refused(why, column.as_deref())),
+            other => return other,
+        };
         let name = index.split(", ").next().and_then(|first| first.rsplit('.').next()).unwrap_or_default();
         let column = self.uniques.iter().find(|(unique, _)| unique == name).map_or(name, |(_, column)| column);
         match column == "PRIMARY" || column == self.collection.key_column {
@@ -373,6 +392,57 @@ impl Table {
             false => Fault::Store(StoreError::Duplicate { field: column.to_owned() }),
         }
     }
+}
+
+impl Table {
+    /// A record came back otherwise than it can be told apart by.
+    pub fn changed(&self, what: &str) -> Fault {
+        let by = self.limits.changed_by.as_deref().unwrap_or("the database");
+        Fault::Store(StoreError::Setup(format!("{what} of a record of {} is changed by {by}", self.collection.name)))
+    }
+
+    /// Whether text of a character set that only the database knows came back as it was sent.
+    pub fn check_kept(&self, sent: &Record, stored: &Record) -> Result<(), StoreError> {
+        let fields = self.collection.schema.fields.iter().zip(&self.limits.fields);
+        let values = sent.values.0.iter().zip(&stored.values.0);
+        let lost = fields.zip(values).filter(|((_, limit), (sent, stored))| {
+            limit.is_foreign() && sent != stored && self.limits.changed_by.is_none()
+        });
+        let fault = |((field, _), _): ((&Field, _), _)| FieldFault::new(&field.name, UNHELD);
+        let faults: Vec<FieldFault> = lost.map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
+    }
+
+    /// Only names that are declared are told: others may be the database's own affair.
+    fn refused(&self, why: &'static str, column: Option<&str>) -> StoreError {
+        let schema = &self.collection.schema;
+        let is = |name: &str| column.is_some_and(|column| column.eq_ignore_ascii_case(name));
+        if let Some(field) = schema.fields.iter().find(|field| is(&field.name)) {
+            return StoreError::Invalid(vec![FieldFault::new(&field.name, why)]);
+        }
+        let foreign = schema.fields.iter().zip(&self.limits.fields).filter(|(_, limit)| limit.is_foreign());
+        let faults: Vec<_> = foreign.map(|(field, _)| FieldFault::new(&field.name, why)).collect();
+        if why == UNHELD && !faults.is_empty() {
+            return StoreError::Invalid(faults);
+        }
+        match &self.version {
+            _ if is(&self.collection.key_column) => StoreError::Invalid(vec![FieldFault::new(&schema.key, why)]),
+            VersionSource::Column(name) if is(name) => {
+                StoreError::Setup(format!("{name} of {}, the version, {why}", self.collection.name))
+            }
+            _ => StoreError::Unsupported(format!("{} does not take this: {why}", self.collection.name)),
+        }
+    }
+}
+
+/// What the columns that this store makes hold exactly, in whichever database.
+fn own_limits(collection: &Collection) -> Limits {
+    let entity = &collection.schema.entity;
+    let fields = collection.schema.fields.iter().map(|field| Limit {
+        hold: migrations::form_of(entity, &field.name).map(Form::hold).unwrap_or_default(),
+        ..Limit::default()
+    });
+    Limits { fields: fields.collect(), ..Limits::default() }
 }
 
 /// Why a collection cannot be written.

@@ -150,9 +150,9 @@ impl Records {
         &self.collection.schema
     }
 
-    /// Now, by the clock that stamps these records.
+    /// Now, by the clock of the store's server, as far as it is known: what several processes stamp is compared.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        self.clock.now()
     }
 
     /// Notes in internal fields what a change from outside writes.

@@ -1,4 +1,4 @@
-//! Dead letters of events whose product was not there: each is replayed by itself once the product is.
+//! Dead letters of events whose product was not there: each is replayed by itself once the product is. The clock of the products is set here too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,10 +34,15 @@ impl Waiting {
     /// Looks again and again until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut after = None;
+        _ = self.products.set_clock().await;
         loop {
             let wait = EVERY.mul_f64(rand::random_range(0.5..1.5));
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
+            }
+            // counts, sales and holds of all processes are stamped by one clock
+            if let Err(error) = self.products.set_clock().await {
+                tracing::debug!(%error, "the clock of the products' store could not be asked");
             }
             after = match self.look(after.take()).await {
                 Ok(next) => next,

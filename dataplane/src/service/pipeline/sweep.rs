@@ -92,7 +92,7 @@ impl Pipeline {
     /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that ended without it.
     pub(super) async fn sweep_holds(&self, age: Duration) -> Result<(), Failure> {
         let Some(products) = &self.parts.products else { return Ok(()) };
-        let before = Timestamp(Timestamp::now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let before = Timestamp(products.now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut start = Start::Offset(0);
         loop {
             let page = due(products, "held_since", before, start).await?;

@@ -160,7 +160,7 @@ impl Api {
         if asks || *method != Method::GET || self.replicas() < 2 {
             return None;
         }
-        self.session.as_ref()?.written.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied()
+        self.session.as_ref()?.written.lock().unwrap_or_else(PoisonError::into_inner).get(&record_of(path)).copied()
     }
 
     /// GET.
@@ -197,14 +197,19 @@ impl Api {
     }
 }
 
+/// The path of the record that a request is about.
+fn record_of(path: &str) -> String {
+    path.trim_end_matches("/status").replace("?id=", "/")
+}
+
 impl Session {
     fn note(&self, method: Method, path: &str, answer: &Answer) {
         let version = answer.header("etag").trim_matches('"').parse().ok();
         if let (Some(version), false) = (version, method == Method::GET) {
             let location = answer.header("location");
-            let record = if location.is_empty() { path.trim_end_matches("/status") } else { location };
+            let record = record_of(if location.is_empty() { path } else { location });
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-            written.insert(record.to_owned(), version);
+            written.insert(record, version);
         }
         let path = path.split('?').next().unwrap_or(path).to_owned();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);

@@ -54,6 +54,7 @@ async fn contract(api: &Api, stage: &Stage) {
     rows::templates(api).await;
     rows::lists(api).await;
     entities::all(api).await;
+    entities::named_in_the_query(api).await;
     parts::all(api).await;
     health(api, stage).await;
     document::every_operation_refuses_what_makes_no_sense(api).await;
@@ -237,7 +238,7 @@ async fn problems(api: &Api) {
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{path}");
         assert_eq!(answer.json()["status"], status);
     }
-    let refused = api.send(Method::DELETE, "/api/v1/products", &[], &Value::Null).await;
+    let refused = api.send(Method::DELETE, "/api/v1/pools", &[], &Value::Null).await;
     assert_eq!(refused.status, 405);
     assert!(refused.header("allow").contains("GET"), "{:?}", refused.headers);
 }

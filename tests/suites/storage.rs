@@ -73,7 +73,7 @@ async fn a_full_disk_refuses_writes_with_its_cause_and_loses_none_that_was_ackno
     })
     .await;
     is_full(&refused);
-    let event = json!({ "product_id": "before", "price": 2 });
+    let event = json!({ "product_id": "before", "price": 2, "stock": 5 });
     let mut settled = Vec::new();
     let refused = until_refused(async |_| api.post("/api/v1/events", &event).await).await;
     is_full(&refused);

@@ -281,7 +281,7 @@ mod tests {
         // too large for a record: the order itself will tell
         assert_eq!(read("o1", "order_updated", Value::Null), Ok(Some(("o1".to_owned(), String::new()))));
         assert_eq!(read("o1", "order_deleted", Value::Null), Ok(None));
-        assert!(read("no key", "order_updated", json!({})).is_err());
+        assert!(read("no\0key", "order_updated", json!({})).is_err());
         assert!(read("o1", "order_updated", json!({ "status": 1 })).is_err());
     }
 }

@@ -420,6 +420,8 @@ impl World {
     /// The parts of a process that serves the samples from a folder.
     pub async fn embedded(folder: &std::path::Path) -> Self {
         use clap::Parser;
+        // the first one stays, as in main
+        _ = rustls::crypto::ring::default_provider().install_default();
         let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples");
         let args = ["flyweight-dataplane", "serve", "--manifests", samples, "--data-dir", folder.to_str().unwrap()];
         let crate::args::Command::Serve(args) = crate::args::Args::parse_from(args).command else { unreachable!() };

@@ -125,7 +125,7 @@ impl RedisCache {
     pub async fn mark(&self, key: &str) -> Result<Option<String>, SharedError> {
         let mut get = cmd("GET");
         get.arg(key);
-        self.call(|mut connection| async move { connection.query(&get).await }).await
+        self.call(|mut connection, _| async move { connection.query(&get).await }).await
     }
 
     /// Writes a mark where `found` is there still; says whether it was.
@@ -141,7 +141,7 @@ impl RedisCache {
     ) -> Result<bool, SharedError> {
         let mut eval = cmd("EVAL");
         eval.arg(LEAVE).arg(1).arg(key).arg(found.unwrap_or_default()).arg(mark).arg(keep_ms);
-        self.call(|mut connection| async move { connection.query(&eval).await }).await
+        self.call(|mut connection, _| async move { connection.query(&eval).await }).await
     }
 
     /// One call through the breaker, within the deadline.
@@ -265,7 +265,7 @@ impl SharedCache for RedisCache {
     async fn settings(&self) -> Result<Vec<Setting>, SharedError> {
         let mut info = cmd("INFO");
         info.arg("persistence");
-        let text = self.call(|mut connection| async move { connection.query::<String>(&info).await }).await?;
+        let text = self.call(|mut connection, _| async move { connection.query::<String>(&info).await }).await?;
         let value =
             |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         let aof = value("aof_enabled").map(|on| if on == "1" { "yes" } else { "no" });

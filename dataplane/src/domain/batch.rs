@@ -189,7 +189,7 @@ mod tests {
             (r#"{"operations":[{"op":"merge","data":{}}]}"#, "operations[0].op"),
             (r#"{"operations":[{"data":{}}]}"#, "operations[0].op"),
             (r#"{"operations":[{"op":"patch","data":{}}]}"#, "operations[0].id"),
-            (r#"{"operations":[{"op":"patch","id":"a b","data":{}}]}"#, "operations[0].id"),
+            (r#"{"operations":[{"op":"patch","id":"a\u0000b","data":{}}]}"#, "operations[0].id"),
             (r#"{"operations":[{"op":"patch","id":"a"}]}"#, "operations[0].data"),
             (r#"{"operations":[{"op":"delete","id":"a","data":{}}]}"#, "operations[0].data"),
             (r#"{"operations":[{"op":"delete","id":"a","version":-1}]}"#, "operations[0].version"),

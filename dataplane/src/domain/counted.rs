@@ -4,8 +4,9 @@
 //! now, less what was sold after that time: a count that comes late sells nothing a second time. Of all that changes a price or a stock, events
 //! and people alike, the newest wins.
 //!
-//! Sales are remembered back to the last count, which is as far as any count that may still win can reach. Their number is bounded: sales that
-//! are close together, as seen from now, become one of the later time, so a late count sells fewer rather than more.
+//! Sales are remembered back to a little before the last count: most counts that may still win reach no further back. One that does (two senders
+//! whose clocks are ahead, a log whose order is not that of the clocks) adds nothing to what can be had. The number of sales is bounded: few pieces
+//! next to all that were sold after them become part of the sale that follows, so a late count sells fewer rather than more.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -61,13 +62,13 @@ pub struct Counted {
     /// Where its stock comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     stock: Option<Mark>,
-    /// Up to this time somebody else changed it, who remembers nothing.
-    #[serde(skip_serializing_if = "is_zero")]
-    unknown_until: i64,
+    /// What was sold up to this time is not all known: it was forgotten, or somebody else changed the product, who remembers nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_until: Option<i64>,
     /// Pieces that are held or sold beyond what was counted: those that come back make up for them first.
     #[serde(skip_serializing_if = "is_zero")]
     short: i64,
-    /// What was sold since the stock was counted: the time and the pieces, in the order of time.
+    /// What was sold since then: the time and the pieces, in the order of time.
     sold: Vec<(i64, i64)>,
     /// What the product was left with. If it has anything else, somebody else changed it.
     left: Left,
@@ -125,10 +126,14 @@ impl Counted {
         let Some(mut kept) = kept else {
             // a product of before this memory, or of another program
             let mark = schema.get(row, price_event::MARK).as_text().and_then(price_event::parse_mark);
-            return Self { price: mark.clone(), stock: mark, unknown_until: changed.0, left, ..Self::default() };
+            return Self { price: mark.clone(), stock: mark, unknown_until: Some(changed.0), left, ..Self::default() };
         };
         if (kept.left.stock, kept.left.held) != (left.stock, left.held) {
-            (kept.unknown_until, kept.short, kept.sold) = (kept.unknown_until.max(changed.0), 0, Vec::new());
+            kept.unknown_until = kept.unknown_until.max(Some(changed.0));
+            if kept.left.held == left.held {
+                // it was counted; where holds were given back, the same pieces are missing still
+                kept.short = 0;
+            }
         }
         if kept.left.price != left.price {
             kept.price = Some(Mark::of_person(changed.0));
@@ -148,7 +153,7 @@ impl Counted {
     pub fn price(&mut self, mark: &Mark) -> bool {
         let newest = self.price.as_ref().is_none_or(|last| mark.is_newer_than(last));
         if newest {
-            self.price = Some(after(mark, self.price.as_ref()));
+            self.price = Some(no_earlier(mark, self.price.as_ref()));
         }
         newest
     }
@@ -159,16 +164,14 @@ impl Counted {
             return None;
         }
         // a sale of the same millisecond may have been after the count
-        self.sold.retain(|(at, _)| *at >= mark.moment);
-        let sold = self.sold.iter().fold(0_i64, |sum, (_, pieces)| sum.saturating_add(*pieces));
+        let since = self.sold.iter().filter(|(at, _)| *at >= mark.moment);
+        let sold = since.fold(0_i64, |sum, (_, pieces)| sum.saturating_add(*pieces));
         let mut free = pieces.saturating_sub(self.left.held).saturating_sub(sold);
-        if mark.moment <= self.unknown_until {
-            // what was sold after the count is not known: it adds nothing
-            free = free.min(self.left.stock - self.short);
-        } else {
-            self.unknown_until = 0;
+        if self.unknown_until.is_some_and(|until| mark.moment <= until) {
+            // not all that was sold after the count is known: it adds nothing
+            free = free.min(self.left.stock.saturating_sub(self.short));
         }
-        self.stock = Some(after(mark, self.stock.as_ref()));
+        self.counted(mark);
         Some(self.leave(free))
     }
 
@@ -187,8 +190,21 @@ impl Counted {
             _ => self.sold.push((at, pieces)),
         }
         if self.sold.len() > SOLD_MAX {
-            self.merge(at);
+            self.merge();
         }
+    }
+
+    /// The stock is that of a change now. What was sold before it is forgotten, as far as no count that may still win was before.
+    fn counted(&mut self, mark: &Mark) {
+        let mark = no_earlier(mark, self.stock.as_ref());
+        // the moment of the next may be earlier: by the log, or by the time of a sender whose clock is ahead
+        let from = mark.moment.saturating_sub(CLOCKS_MS);
+        let known = self.sold.len();
+        self.sold.retain(|(at, _)| *at >= from);
+        if self.sold.len() < known {
+            self.unknown_until = self.unknown_until.max(Some(from.saturating_sub(1)));
+        }
+        self.stock = Some(mark);
     }
 
     fn leave(&mut self, free: i64) -> i64 {
@@ -196,15 +212,20 @@ impl Counted {
         free.max(0)
     }
 
-    /// Makes one of the two sales that are closest together, as seen from now.
-    fn merge(&mut self, now: i64) {
-        let apart = |pair: &[(i64, i64)]| match pair {
-            [(one, _), (next, _)] => (next - one) as f64 / ((now - next) as f64 + 1_000.0),
-            _ => f64::INFINITY,
-        };
-        let pairs = self.sold.windows(2).map(apart).enumerate();
-        let closest = pairs.min_by(|(_, one), (_, other)| one.total_cmp(other));
-        if let Some((index, _)) = closest {
+    /// Makes one of two sales that follow each other: those whose pieces are fewest, next to all that were sold after them. Their time is the later,
+    /// so a count between them sells that many fewer at most.
+    fn merge(&mut self) {
+        let (mut later, mut fewest) = (1.0, (f64::INFINITY, None));
+        for (index, pair) in self.sold.windows(2).enumerate().rev() {
+            if let [(_, one), (_, next)] = pair {
+                let part = (*one as f64 + *next as f64) / later;
+                if part < fewest.0 {
+                    fewest = (part, Some(index));
+                }
+                later += *next as f64;
+            }
+        }
+        if let Some(index) = fewest.1 {
             let (_, pieces) = self.sold.remove(index);
             if let Some((_, sum)) = self.sold.get_mut(index) {
                 *sum = sum.saturating_add(pieces);
@@ -229,11 +250,11 @@ pub fn on_write(schema: &Schema, before: Option<&Row>, after: &mut Row, wrote: W
         return memory.write(schema, after);
     }
     if says("price") {
-        memory.price = Some(mark.clone());
+        memory.price = Some(no_earlier(&mark, memory.price.as_ref()));
     }
     if says("stock") {
         let sent_back = matches!(wrote, Wrote::Replaced) && said == memory.left.stock;
-        (memory.stock, memory.unknown_until, memory.sold) = (Some(mark), 0, Vec::new());
+        memory.counted(&mark);
         if !sent_back {
             let free = memory.leave(said.saturating_sub(memory.left.held));
             schema.set(after, "stock", Value::Int(free));
@@ -243,7 +264,7 @@ pub fn on_write(schema: &Schema, before: Option<&Row>, after: &mut Row, wrote: W
 }
 
 /// The mark, no earlier than the one before it.
-fn after(mark: &Mark, before: Option<&Mark>) -> Mark {
+fn no_earlier(mark: &Mark, before: Option<&Mark>) -> Mark {
     Mark { moment: before.map_or(mark.moment, |before| before.moment.max(mark.moment)), ..mark.clone() }
 }
 

@@ -28,7 +28,10 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
         Kind::Int { min, max } => {
             let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
             match int_of(&text, *min, *max) {
-                Err(why) => field.kind.is_unbounded().then(|| Value::whole(&text)).flatten().ok_or_else(|| fault(why)),
+                Err(why) => {
+                    let wide = (field.kind.is_unbounded() && is_whole(&text)).then(|| Value::whole(&text)).flatten();
+                    wide.ok_or_else(|| fault(why))
+                }
                 Ok(value) => Ok(Value::Int(value)),
             }
         }
@@ -146,9 +149,14 @@ fn wide_of(text: &str) -> Option<Value> {
     Value::exact(text).filter(|_| sound)
 }
 
+/// Digits, perhaps after a minus sign.
+fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn int_of(raw: &str, min: i64, max: i64) -> Result<i64, String> {
-    let digits = raw.strip_prefix('-').unwrap_or(raw);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !is_whole(raw) {
         return Err("must be a whole number".to_owned());
     }
     raw.parse().ok().filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("must be from {min} to {max}"))

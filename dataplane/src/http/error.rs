@@ -31,7 +31,7 @@ pub struct Problem {
     retry_after_s: Option<u32>,
     cause: Cause,
     unreadable: Option<Box<Shown>>,
-    operation: Option<OfOperation>,
+    operation: Option<Box<OfOperation>>,
 }
 
 /// What a status of the class 5xx is counted as.
@@ -189,7 +189,7 @@ impl Problem {
         let (op, id) = (operation.op.name(), operation.key.as_ref().map(ToString::to_string));
         let named = id.as_ref().map_or_else(String::new, |id| format!(" {id}"));
         self.detail = format!("operation {index} ({op}{named}): {}", self.detail);
-        self.operation = Some(OfOperation { index, op, id });
+        self.operation = Some(Box::new(OfOperation { index, op, id }));
         self
     }
 
@@ -212,7 +212,7 @@ impl Problem {
             instance: path,
             errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
             unreadable: self.unreadable.as_deref(),
-            operation: self.operation.as_ref(),
+            operation: self.operation.as_deref(),
         }
     }
 

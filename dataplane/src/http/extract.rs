@@ -89,10 +89,10 @@ impl Call {
     /// # Errors
     /// It is no key.
     pub fn key(&mut self, name: &str) -> Result<Key, Problem> {
-        let text = match self.param.take() {
-            Some(text) => text,
+        let (text, name) = match self.param.take() {
+            Some(text) => (text, name),
             None => match Params::read(&self.uri, &["id"])?.get("id") {
-                Some(text) => text.to_owned(),
+                Some(text) => (text.to_owned(), "id"),
                 None => return Err(Problem::field(name, "is not UTF-8, or missing: give it in the path or as ?id=")),
             },
         };

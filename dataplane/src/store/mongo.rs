@@ -375,7 +375,7 @@ impl RecordStore for MongoStore {
     }
 
     async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
-        let hello = read(call_deadline(), self.database.run_command(doc! { "hello": 1 })).await?;
+        let hello = self.ledger.hello(call_deadline()).await?;
         let deployment = match (hello.get_str("setName"), hello.get_str("msg")) {
             (Ok(name), _) => {
                 let members = hello.get_array("hosts").map_or(1, Vec::len);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Demo;
@@ -61,12 +62,22 @@ pub async fn acts(demo: &Demo) {
     demo.holds(&format!("all drained, and {before} pods brought back"));
 }
 
-/// Two events for products that are not there: one is handed in again when its product is, one is dropped.
+/// Two orders whose message uses what is not given: one is handed in again when its text is mended, one is dropped.
 async fn letters(demo: &Demo) {
     let [mended, dropped] = ["mended", "dropped"].map(|name| format!("{name}-{:x}", rand::random::<u32>()));
-    for product in [&mended, &dropped] {
-        let taken = demo.api.post("/api/v1/events", &json!({ "product_id": product, "price": 3, "stock": 4 })).await;
-        assert_eq!(taken.status, 202, "{}", taken.text);
+    let text = "/api/v1/notifications/templates/told";
+    let made = [
+        (
+            "/api/v1/notifications/templates",
+            json!({ "id": "told", "template": "order_completed", "subject": "Done", "body": "{{ nobody }}" }),
+        ),
+        ("/api/v1/products", json!({ "id": "wanted", "name": "P", "price": 1, "stock": 2 })),
+        ("/api/v1/orders", order(&mended)),
+        ("/api/v1/orders", order(&dropped)),
+    ];
+    for (path, body) in made {
+        let taken = demo.api.post(path, &body).await;
+        assert_eq!(taken.status, 201, "{path}: {}", taken.text);
     }
     let of = |subject: &str| {
         let list = json(demo, &["dead-letters", "shop"]);
@@ -76,19 +87,18 @@ async fn letters(demo: &Demo) {
     };
     let find = async |subject: &str| wait::until("a dead letter", STATUS, async || of(subject)).await;
     let (again, never) = (find(&mended).await, find(&dropped).await);
-    let (refusal, replayed) = plugin(demo, &["dead-letters", "shop", "--replay", &again]);
-    assert!(!replayed && refusal.contains("409"), "there is still no such product: {refusal}");
-    let product = json!({ "id": mended, "name": "P", "price": 1 });
-    assert_eq!(demo.api.post("/api/v1/products", &product).await.status, 201);
+    let (refusal, replayed) = plugin(demo, &["dead-letters", "shop", "--replay", "none"]);
+    assert!(!replayed && refusal.contains("404"), "there is no such letter: {refusal}");
+    assert_eq!(demo.api.send(Method::PATCH, text, &[], &json!({ "body": "It is there." })).await.status, 200);
     assert_eq!(json(demo, &["dead-letters", "shop", "--replay", &again])["id"], again.as_str());
-    let path = format!("/api/v1/products/{mended}");
-    wait::until("the event to be applied", STATUS, async || {
-        (demo.api.get(&path).await.json()["stock"] == 4).then_some(())
-    })
-    .await;
+    assert_eq!(of(&mended), None);
     assert_eq!(json(demo, &["dead-letters", "shop", "--delete", &never])["action"], "delete");
     assert_eq!((of(&mended), of(&dropped)), (None, None));
     demo.holds("a dead letter applied by a replay, and one dropped");
+}
+
+fn order(id: &str) -> Value {
+    json!({ "id": id, "user_id": "u1", "items": [{ "product_id": "wanted", "quantity": 1 }] })
 }
 
 /// What it says to programs.

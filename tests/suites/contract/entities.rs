@@ -247,3 +247,52 @@ async fn searches(api: &Api) {
         assert_eq!((page.status, &page.json()["total"]), (200, &json!(1)), "{search}: {}", page.text);
     }
 }
+
+/// Every record answers by the parameter `id` of its collection as it does by its path.
+pub async fn named_in_the_query(api: &Api) {
+    let (product, user) = (word(), word());
+    let lamp = json!({ "id": product, "name": "Lamp", "price": 1 });
+    assert_eq!(api.post("/api/v1/products", &lamp).await.status, 201);
+    let items = json!([{ "product_id": product, "quantity": 1 }]);
+    for (collection, body, patch) in [
+        ("products", json!({ "name": "Cup", "price": 2 }), json!({ "price": 3 })),
+        ("users", json!({ "email": format!("{user}@example.test"), "name": "U" }), json!({ "name": "V" })),
+        ("payments", json!({ "user_id": user, "amount": 1, "currency": "EUR" }), json!({ "amount": 2 })),
+        ("orders", json!({ "user_id": user, "items": items }), json!({ "metadata": { "gift": true } })),
+        ("notifications/templates", json!({ "template": word(), "body": "b" }), json!({ "body": "c" })),
+        ("configurations", json!({ "value": 1 }), json!({ "value": 2 })),
+        ("pools/stores", json!({ "city": "Bonn" }), json!({ "city": "Cologne" })),
+    ] {
+        let path = format!("/api/v1/{collection}");
+        let id = word();
+        let named = format!("{path}?id={id}");
+        let upserts = ["configurations", "pools/stores"].contains(&collection);
+        let made = if upserts {
+            api.send(Method::PUT, &named, &[], &body).await
+        } else {
+            let mut with_id = body.clone();
+            with_id["id"] = id.clone().into();
+            api.post(&path, &with_id).await
+        };
+        assert_eq!(made.status, 201, "{named}: {}", made.text);
+        // an order of what is not there comes to its end by itself
+        let read = wait::until("the record at rest", Duration::from_secs(30), async || {
+            let read = api.get(&named).await;
+            assert_eq!(read.status, 200, "{named}: {}", read.text);
+            (collection != "orders" || read.json()["status"] == "failed").then_some(read)
+        })
+        .await;
+        assert!(read.header("etag").starts_with('"'), "{named}");
+        let mut whole = body.clone();
+        if collection == "orders" {
+            whole["items"] = read.json()["items"].clone();
+        }
+        for (method, body, status) in
+            [(Method::PATCH, &patch, 200), (Method::PUT, &whole, 200), (Method::DELETE, &Value::Null, 204)]
+        {
+            let answer = api.send(method.clone(), &named, &[], body).await;
+            assert_eq!(answer.status, status, "{method} {named}: {}", answer.text);
+        }
+        assert_eq!(api.get(&named).await.status, 404);
+    }
+}

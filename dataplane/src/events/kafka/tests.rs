@@ -122,6 +122,12 @@ fn schema_of_first(options: &KafkaOptions) -> String {
     String::from_utf8(header.value.unwrap().to_vec()).unwrap()
 }
 
+/// Which topic a cursor is of, and the next record of each partition.
+fn offsets(cursor: &str) -> (u64, Vec<i64>) {
+    let Cursor::Topic(TopicPlace { topic, last: _, at }) = Cursor::decode(cursor).unwrap() else { panic!("{cursor}") };
+    (topic, at)
+}
+
 fn ids<'a>(events: impl IntoIterator<Item = &'a Envelope>) -> HashSet<uuid::Uuid> {
     events.into_iter().map(|event| event.id).collect()
 }
@@ -151,12 +157,17 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     );
 
     // a cursor of one replica, taken to the other, which had the partitions in another order
+    let head = two.head().await.unwrap();
+    let mut ends = vec![one.head().await.unwrap(), head.clone()];
     for at in [0, 1, 999, 1_998] {
         let cursor = seen_one[at].cursor.clone().unwrap();
         let rest = take(&two, &cursor, 1_999 - at).await;
         assert_in_order(&rest);
         assert_eq!(ids(&rest), ids(&seen_one[at + 1..]), "after {at}");
-        assert_eq!(rest.last().unwrap().cursor.clone().unwrap(), two.head().await.unwrap());
+        // the same place; but each names the event that came last to its own reader
+        let end = rest.last().unwrap().cursor.clone().unwrap();
+        assert_eq!(offsets(&end), offsets(&head), "after {at}");
+        ends.push(end);
     }
 
     // a third one that was not there reads the topic, and goes on with what comes
@@ -167,6 +178,13 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     assert_in_order(&replayed);
     assert_eq!(ids(&replayed[..2_000]), ids(&published));
     assert_eq!(replayed[2_000].id, late[0].id);
+    for (bus, end) in [&one, &two, &three].into_iter().flat_map(|bus| ends.iter().map(move |end| (bus, end))) {
+        assert_eq!(
+            take(bus, end, 1).await[0].id,
+            late[0].id,
+            "whoever read the last event, it is the end on all: {end}"
+        );
+    }
     let middle = replayed[1_000].cursor.clone().unwrap();
     assert_eq!(ids(&take(&three, &middle, 1_000).await), ids(&replayed[1_001..]));
 

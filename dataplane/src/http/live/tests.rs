@@ -331,11 +331,14 @@ async fn a_change_of_the_service_s_state_is_told() {
 #[tokio::test]
 async fn requests_that_make_no_sense_are_refused() {
     let service = start(LiveOptions { max_connections: 2, ..options() }).await;
+    let long = format!("user_id={}", "a".repeat(Key::MAX + 1));
     for (query, field) in [
         ("topics=product,nonsense", "topics"),
         ("since=nonsense", "since"),
         ("since=", "since"),
-        ("user_id=a%20b", "user_id"),
+        ("user_id=a%00b", "user_id"),
+        ("user_id=%ff", "user_id"),
+        (long.as_str(), "user_id"),
         ("client_id=", "client_id"),
         ("topic=product", "topic"),
     ] {
@@ -357,7 +360,8 @@ async fn requests_that_make_no_sense_are_refused() {
     assert_eq!(service.live.figures().refused, 1);
     drop(one);
     until("the client is gone", || service.live.figures().connections == 1).await;
-    service.connect("").await;
+    // a user's key may be any text
+    service.connect("user_id=a%20b").await;
     // a hot change
     service.options.send_modify(|options| options.max_connections = 0);
     assert_eq!(service.refused("").await.0, 503);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{operation::Operation, schemas::key};
+use super::{operation::Operation, schemas::any_key};
 use crate::{
     http::router::BASE,
     service::list::{LIMIT_DEFAULT, LIMIT_MAX},
@@ -49,7 +49,7 @@ fn audit_entry() -> Json {
             "at": { "type": "string", "format": "date-time" },
             "actor": { "type": "string" },
             "entity": { "type": "string" },
-            "key": key(),
+            "key": any_key(),
             "action": { "type": "string", "enum": ["created", "updated", "deleted"] },
             "version": { "type": "integer", "minimum": 1 },
             "before": record("The record before, encrypted fields masked."),
@@ -87,7 +87,7 @@ fn audited(operation: Operation) -> Operation {
         .guarded()
         .fails(&[404])
         .query("entity", "Of one entity, or pool.", text())
-        .query("id", "Of one record.", key())
+        .query("id", "Of one record.", any_key())
         .query("actor", "By one caller.", text())
         .query("since", "Not before this time.", json!({ "type": "string", "format": "date-time" }))
 }

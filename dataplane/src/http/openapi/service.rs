@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     operation::Operation,
-    schemas::{key, pascal, reference},
+    schemas::{any_key, pascal, reference},
 };
 use crate::http::{
     pages::{PAGES, Page},
@@ -112,7 +112,7 @@ fn subscribes(operation: Operation) -> Operation {
     operation
         .tag("events")
         .query("topics", topics, json!({ "type": "string" }))
-        .query("user_id", "Only what concerns this user.", key())
+        .query("user_id", "Only what concerns this user.", any_key())
         .query("client_id", "A label for the log.", json!({ "type": "string", "minLength": 1, "maxLength": 128 }))
         .query("since", "The cursor of the last event that the client has.", json!({ "type": "string" }))
         .guarded()

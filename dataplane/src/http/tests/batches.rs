@@ -152,11 +152,9 @@ async fn one_record_may_come_twice_with_guards_of_the_steps_before() {
         );
         let results = batch(&server, "/products/batch", &body).await;
         assert_eq!(statuses(&results), [200, 200, 204, 201, 204], "{results:?}");
-        let stale = format!(
-            r#"{{"atomic":true,"operations":[
-            {{"op":"create","id":"p","data":{{"name":"S","price":1}}}},{{"op":"patch","id":"p","version":1,"data":{{"price":2}}}}]}}"#
-        );
-        let results = batch(&server, "/products/batch", &stale).await;
+        let stale = r#"{"atomic":true,"operations":[
+            {"op":"create","id":"p","data":{"name":"S","price":1}},{"op":"patch","id":"p","version":1,"data":{"price":2}}]}"#;
+        let results = batch(&server, "/products/batch", stale).await;
         assert_eq!(statuses(&results), [424, 412]);
         assert_eq!(results[1].1["error"]["operation"], serde_json::json!({ "index": 1, "op": "patch", "id": "p" }));
         server.get("/products/p").await.problem(404);

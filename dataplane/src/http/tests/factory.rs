@@ -100,7 +100,7 @@ async fn a_warm_up_makes_first_reads_hits() {
     for (path, body, field) in [
         ("/factory/warm", r#"{"mode":"Some"}"#, "mode"),
         ("/repositories/cache/warm", "{}", "repository"),
-        ("/repositories/cache/warm", r#"{"repository":"products","ids":["a b"]}"#, "ids"),
+        ("/repositories/cache/warm", r#"{"repository":"products","ids":["a\u0000b"]}"#, "ids[0]"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":"p1"}"#, "ids"),
         ("/repositories/cache/warm", r#"{"repository":"products","where":"p1"}"#, "where"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":[],"where":{"and":[]}}"#, "where"),

@@ -148,7 +148,7 @@ const CREATE: &str = r#"{"name":"Tea","price":1}"#;
 
 #[tokio::test]
 async fn every_failure_of_a_store_has_its_answer() {
-    let cases: [(Fault, u16, u16); 10] = [
+    let cases: [(Fault, u16, u16); 12] = [
         (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
         (|| StoreError::Unprepared(PoolFault::new(PoolReason::ColumnMissing, "there is no column x")), 503, 503),
         (|| StoreError::Full("the disk is full".into()), 507, 507),

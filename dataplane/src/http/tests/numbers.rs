@@ -105,12 +105,13 @@ async fn a_stored_number_that_readers_round_is_served_and_named() {
 async fn money_stays_a_number_of_at_most_15_digits() {
     let server = Server::start().await;
     for (sent, kept) in [("49.99", "49.99"), ("\"49.990\"", "49.99"), ("99999999999.9999", "99999999999.9999")] {
-        let body = format!(r#"{{"name":"Lamp","price":{sent}}}"#);
+        // the currency with the most digits
+        let body = format!(r#"{{"name":"Lamp","currency":"CLF","price":{sent}}}"#);
         let created = server.post("/products", &body).await.expect(201);
         assert!(created.text.contains(&format!("\"price\":{kept},")), "{}", created.text);
     }
     for bad in ["1000000000000", "0.00001", "12345678901234567.89", "\"12345678901234567.89\""] {
-        let body = format!(r#"{{"name":"Lamp","price":{bad}}}"#);
+        let body = format!(r#"{{"name":"Lamp","currency":"CLF","price":{bad}}}"#);
         assert_eq!(server.post("/products", &body).await.problem(400), ["price"], "{bad}");
     }
 }

@@ -71,7 +71,9 @@ async fn what_cannot_be_fulfilled_fails_and_gives_everything_back() {
     shop.product("lamp", 5).await;
     shop.product("vase", 1).await;
     let short = shop.order(&[("lamp", 2), ("vase", 2)]).await;
+    shop.product("none", 1).await;
     let unknown = shop.order(&[("lamp", 2), ("none", 1)]).await;
+    shop.withdraw("none").await;
     for order in [&short, &unknown] {
         shop.drive(order).await;
         assert_eq!((shop.status(order).await, shop.stock("lamp").await), ("failed".to_owned(), 5));

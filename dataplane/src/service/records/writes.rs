@@ -14,7 +14,7 @@ use crate::{
         change::{Action, Change, Guard, Origin, UnitOfWork, Written},
         json::{Draft, Echo, Patch, Replacement},
         record::{Key, Lookup, Record, Row, Unreadable, Version},
-        schema::Wrote,
+        schema::{Schema, Wrote},
     },
     store::StoreError,
 };
@@ -537,6 +537,7 @@ impl Records {
             // nothing was changed, and that is known
             return Err(ServiceError::Timeout);
         }
+        let schemas: Vec<Arc<Schema>> = changes.iter().map(|change| Arc::clone(&change.collection.schema)).collect();
         let work = UnitOfWork::new(changes, origin);
         let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
         let oddities = Arc::clone(&self.oddities);
@@ -555,11 +556,17 @@ impl Records {
         let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
         let done = timeout(time_left, task).await.map_err(|_| late())?;
         let done = done.map_err(|error| ServiceError::Internal(error.to_string()))?;
-        done.map_err(|error| match error {
-            StoreError::Duplicate { field } => {
-                ServiceError::Duplicate { field: self.schema().known_as(&field).to_owned() }
+        done.map_err(|error| {
+            let mut refusal = ServiceError::from(error);
+            let (mut schema, mut innermost) = (self.schema(), &mut refusal);
+            while let ServiceError::At { index, error } = innermost {
+                schema = schemas.get(*index).map_or(schema, Arc::as_ref);
+                innermost = error;
             }
-            error => error.into(),
+            if let ServiceError::Duplicate { field } = innermost {
+                *field = schema.known_as(field).to_owned();
+            }
+            refusal
         })
     }
 }

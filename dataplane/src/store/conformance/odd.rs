@@ -215,6 +215,12 @@ fn key(text: &str) -> Key {
     text.parse().unwrap()
 }
 
+/// The one number that MongoDB sorts below all numbers, and what stands in for it above them: there it comes on each page after them.
+fn is_no_number(key: &str) -> bool {
+    let is_nan = |bson: &Bson| matches!(bson, Bson::Decimal128(number) if number.to_string() == "NaN");
+    cases().iter().any(|case| case.key == key && case.mongo.as_ref().is_some_and(is_nan))
+}
+
 /// All keys of a list in pages, each with whether its record can be read. Fails where one comes twice.
 async fn listed(target: &Target, shelves: &Collection, order: Vec<(FieldRef, Direction)>) -> BTreeSet<(String, bool)> {
     let mut query = Query { filter: Filter::All, order, start: Start::Offset(0), limit: 3, count: true };
@@ -224,7 +230,8 @@ async fn listed(target: &Target, shelves: &Collection, order: Vec<(FieldRef, Dir
         let whole = page.records.iter().map(|record| (record.key.to_string(), true));
         let odd = page.unreadable.iter().map(|Named { key, .. }| (key.clone().unwrap(), false));
         for one in whole.chain(odd) {
-            assert!(seen.insert(one.clone()), "{one:?} comes twice: {:?}", query.order);
+            let may_come_again = matches!(target.place, Place::Mongo { .. }) && is_no_number(&one.0);
+            assert!(seen.insert(one.clone()) || may_come_again, "{one:?} comes twice: {:?}", query.order);
         }
         match page.next {
             Some(next) => query.start = Start::After(next),
@@ -255,12 +262,14 @@ pub async fn what_has_a_meaning_is_read_and_the_rest_is_alone(target: &Target) {
     let all: BTreeSet<(String, bool)> = cases.iter().map(|case| (case.key.clone(), case.value.is_some())).collect();
     assert_eq!(listed(target, &shelves, Vec::new()).await, all);
     for field in [0, 1, 4] {
-        let order = vec![(FieldRef::Field(field), Direction::Descending)];
-        let listed = listed(target, &shelves, order).await;
-        // in an order of MongoDB, what has another type than the place of a cursor does not come after it
-        let is_named = |one: &&(String, bool)| one.1 || !matches!(target.place, Place::Mongo { .. });
-        let all: Vec<_> = all.iter().filter(is_named).collect();
-        assert_eq!(listed.iter().filter(is_named).collect::<Vec<_>>(), all, "{field}");
+        for direction in [Direction::Descending, Direction::Ascending] {
+            // what stands in for MongoDB takes 9223372036854775807 for as much as anything above it when it sorts, but not when it looks for it
+            if (field, direction) == (1, Direction::Ascending) && matches!(target.place, Place::Mongo { .. }) {
+                continue;
+            }
+            let order = vec![(FieldRef::Field(field), direction)];
+            assert_eq!(listed(target, &shelves, order).await, all, "{field} {direction:?}");
+        }
     }
     let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 1000, count: true };
     let page = target.store.find(&shelves, &query).await.unwrap();
@@ -281,9 +290,16 @@ pub async fn what_has_a_meaning_is_read_and_the_rest_is_alone(target: &Target) {
     let digits34 = Value::exact("1234567890123456789012.345678901234").unwrap();
     let same = compare(2, Comparison::Eq, "1234567890123456789012.345678901234");
     assert_eq!(find(same).await, expected("price", &|value| *value == digits34));
-    let half = Value::whole("9223372036854775807").unwrap();
-    let above = Filter::Compare(FieldRef::Field(1), Comparison::Gt, half.clone());
-    assert_eq!(find(above).await, expected("size", &|value| value.compare(&half).is_gt()));
+    // the same of the first here
+    let halves = ["9223372036854775807", "9223372036854775808"];
+    for half in &halves[usize::from(matches!(target.place, Place::Mongo { .. }))..] {
+        let half = Value::whole(half).unwrap();
+        let above = Filter::Compare(FieldRef::Field(1), Comparison::Gt, half.clone());
+        let wanted = expected("size", &|value| value.compare(&half).is_gt());
+        // an embedded database holds none
+        assert_eq!(wanted.is_empty(), matches!(target.place, Place::File(_)));
+        assert_eq!(find(above).await, wanted, "{half:?}");
+    }
     assert_eq!(
         find(Filter::Compare(FieldRef::Field(3), Comparison::Eq, Value::Bool(true))).await,
         expected("active", &|value| *value == Value::Bool(true))

@@ -150,8 +150,12 @@ pub async fn changes_of_a_unit_see_each_other(target: &Target) {
 pub async fn a_value_given_up_is_free_in_the_same_unit(target: &Target) {
     let users = &target.users;
     target.one(create(users, "a", person("x@example.com", None))).await.unwrap();
-    let moved = vec![create(users, "b", person("x@example.com", None)), delete(users, "a", Guard::Any)];
-    target.commit(moved).await.unwrap();
+    let moved = || vec![delete(users, "a", Guard::Any), create(users, "b", person("x@example.com", None))];
+    // not before it is given up
+    let early = target.commit(moved().into_iter().rev().collect()).await;
+    let Err(StoreError::At { index: 0, error }) = &early else { panic!("{early:?}") };
+    assert!(matches!(&**error, StoreError::Duplicate { field } if field == "email"), "{early:?}");
+    target.commit(moved()).await.unwrap();
     let passed_on = vec![
         replace(users, "b", Guard::Any, person("y@example.com", None)),
         create(users, "a", person("x@example.com", None)),
@@ -165,7 +169,8 @@ pub async fn a_value_given_up_is_free_in_the_same_unit(target: &Target) {
     target.commit(vec![email("b", "z@example.com"), email("a", "y@example.com")]).await.unwrap();
     target.one(create(users, "c", person("c@example.com", None))).await.unwrap();
     let taken = target.commit(vec![email("b", "w@example.com"), email("a", "c@example.com")]).await;
-    assert!(matches!(&taken, Err(StoreError::Duplicate { field }) if field == "email"), "{taken:?}");
+    let Err(StoreError::At { index: 1, error }) = &taken else { panic!("{taken:?}") };
+    assert!(matches!(&**error, StoreError::Duplicate { field } if field == "email"), "{taken:?}");
     let (a, b) = (found(target.lookup(users, "a").await), found(target.lookup(users, "b").await));
     assert_eq!((a.version, b.version), (Version(4), Version(3)));
     assert_eq!((a.values, b.values), (person("y@example.com", None), person("z@example.com", None)));

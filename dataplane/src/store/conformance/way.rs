@@ -76,8 +76,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: &AtomicU8) ->
                     CUT_AFTER if has(bytes, b"\x03COMMIT").is_some() => {
                         server.write_all(bytes).await?;
                         // once it answers it has committed
-                        server.read(&mut answered).await?;
-                        return Ok(());
+                        return server.read(&mut answered).await.map(drop);
                     }
                     CHANGE => {
                         if let Some(at) = has(bytes, b"+00:00") {

@@ -158,17 +158,52 @@ fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Posi
         let (beyond, same) = match (is_nothing(*field, value), direction) {
             (true, Direction::Ascending) => (doc! { &name: { "$ne": Bson::Null } }, nothing),
             (true, Direction::Descending) => (none(), nothing),
-            (false, Direction::Ascending) => {
-                (compared(documents, *field, Comparison::Gt, value), compared(documents, *field, Comparison::Eq, value))
+            (false, direction) => {
+                let comparison = if *direction == Direction::Ascending { Comparison::Gt } else { Comparison::Lt };
+                let mut beyond = vec![compared(documents, *field, comparison, value)];
+                if let Some(place) = operand(documents, *field, value) {
+                    beyond.extend(of_other_types(&name, &place, *direction));
+                }
+                if *direction == Direction::Descending {
+                    beyond.push(nothing);
+                }
+                (doc! { "$or": beyond }, compared(documents, *field, Comparison::Eq, value))
             }
-            (false, Direction::Descending) => (
-                doc! { "$or": [compared(documents, *field, Comparison::Lt, value), nothing] },
-                compared(documents, *field, Comparison::Eq, value),
-            ),
         };
         later = doc! { "$or": [beyond, { "$and": [same, later] }] };
     }
     later
+}
+
+/// What sorts beyond a value since it is of another type, as other programs may have written it. Comparisons see their own type alone, but the place
+/// of a cursor counts what was given after it: it all must be found again.
+fn of_other_types(name: &str, place: &Bson, direction: Direction) -> Vec<Document> {
+    // each type as it is sorted, after null; an array is sorted by what it holds
+    const TYPES: [&str; 10] =
+        ["number", "string", "object", "binData", "objectId", "bool", "date", "timestamp", "regex", "maxKey"];
+    let own = match place {
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => "number",
+        Bson::String(_) => "string",
+        Bson::Document(_) => "object",
+        Bson::ObjectId(_) => "objectId",
+        Bson::Boolean(_) => "bool",
+        Bson::DateTime(_) => "date",
+        _ => return Vec::new(),
+    };
+    let at = TYPES.iter().position(|kind| *kind == own).unwrap_or_default();
+    let kinds = match direction {
+        Direction::Ascending => TYPES[at + 1..].to_vec(),
+        Direction::Descending => TYPES[..at].to_vec(),
+    };
+    let mut others = Vec::new();
+    if !kinds.is_empty() {
+        others.push(doc! { name: { "$type": kinds } });
+    }
+    // it sorts below all numbers, but is not less than any
+    if own == "number" && direction == Direction::Descending {
+        others.push(doc! { name: f64::NAN });
+    }
+    others
 }
 
 /// A pattern as a regular expression over the whole text, for the option `s`.
@@ -191,6 +226,18 @@ fn is_nothing(field: FieldRef, value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_another_type_comes_after_a_place_too() {
+        let beyond = |place: Bson, direction| of_other_types("f", &place, direction);
+        let kinds = |kinds: &[&str]| doc! { "f": { "$type": kinds.to_vec() } };
+        let (up, down) = (Direction::Ascending, Direction::Descending);
+        assert_eq!(beyond(true.into(), up), [kinds(&["date", "timestamp", "regex", "maxKey"])]);
+        assert_eq!(beyond(true.into(), down), [kinds(&["number", "string", "object", "binData", "objectId"])]);
+        assert_eq!(beyond("x".into(), down), [kinds(&["number"])]);
+        let below = beyond(7_i64.into(), down);
+        assert!(matches!(&below[..], [nan] if nan.get_f64("f").is_ok_and(f64::is_nan)), "{below:?}");
+    }
 
     #[test]
     fn a_pattern_takes_its_characters_as_they_are() {

@@ -73,17 +73,22 @@ impl Ledger {
 
     /// Asks the server what time it is.
     pub async fn ask_time(&self, deadline: Instant) -> Result<Timestamp, Fault> {
-        let hello = match read(deadline, self.database.run_command(doc! { "hello": 1 })).await {
-            Err(Fault::Store(StoreError::Unsupported(_))) => {
-                // its name before MongoDB 5
-                read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await?
-            }
-            hello => hello?,
-        };
-        hello
+        self.hello(deadline)
+            .await?
             .get_datetime("localTime")
             .map(|time| Timestamp(time.timestamp_millis()))
             .map_err(|_| StoreError::Unsupported("the server does not tell its time".to_owned()).into())
+    }
+
+    /// What the server says of itself.
+    pub async fn hello(&self, deadline: Instant) -> Result<Document, Fault> {
+        match read(deadline, self.database.run_command(doc! { "hello": 1 })).await {
+            Err(Fault::Store(StoreError::Unsupported(_))) => {
+                // its name before MongoDB 5
+                read(deadline, self.database.run_command(doc! { "isMaster": 1 })).await
+            }
+            hello => hello,
+        }
     }
 
     /// Makes the indexes.

@@ -268,7 +268,7 @@ impl Refusal {
     fn why(&self) -> Option<Fault> {
         let (at, why) = self.0.lock().clone()?;
         // later it is another reason: whoever waits for a connection has the settings tried all the time
-        (at.elapsed() < REFUSAL_MAX).then(|| Fault::Store(StoreError::Setup(why)))
+        (at.elapsed() < REFUSAL_MAX).then_some(Fault::Store(StoreError::Setup(why)))
     }
 }
 

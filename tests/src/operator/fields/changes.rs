@@ -78,6 +78,7 @@ fn pools() -> Vec<Change> {
         users("warmUp", json!("Peers")),
         users("access/read", json!(["reader"])),
         users("access/write", json!(["writer"])),
+        users("access/price", json!(["seller"])),
     ]
 }
 
@@ -191,6 +192,8 @@ fn configuration() -> Vec<Change> {
         ("ingest/batchSize", json!(1_001)),
         ("ingest/queueSize", json!(50_001)),
         ("ingest/workers", json!(4)),
+        ("ingest/unknownProducts", json!("Reject")),
+        ("audit/retention", json!("48h")),
         ("observability/logLevel", json!("debug")),
         ("pipeline/breaker/threshold", json!(6)),
         ("pipeline/breaker/timeout", json!("2m")),

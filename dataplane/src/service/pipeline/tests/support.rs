@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::super::{Parts, Pipeline};
+use crate::service::precondition::Precondition;
 use crate::{
     cache::{
         clock::Clock,
@@ -192,6 +193,12 @@ impl Shop {
         let products = self.parts.products.as_ref().unwrap();
         let body = format!(r#"{{"id":"{key}","name":"P","price":"2","stock":{stock}}}"#);
         products.create(parse_create(products.schema(), body.as_bytes()).unwrap(), &Origin::of("test")).await.unwrap();
+    }
+
+    /// Takes a product out of the catalogue.
+    pub async fn withdraw(&self, key: &str) {
+        let products = self.parts.products.as_ref().unwrap();
+        products.delete(&key.parse().unwrap(), &Precondition::None, &Origin::of("test")).await.unwrap();
     }
 
     pub async fn order(&self, items: &[(&str, i64)]) -> Key {

@@ -193,7 +193,7 @@ fn configuration() -> Vec<Change> {
         ("ingest/queueSize", json!(50_001)),
         ("ingest/workers", json!(4)),
         ("ingest/unknownProducts", json!("Reject")),
-        ("audit/retention", json!("48h")),
+        ("audit/retention", json!("49h")),
         ("observability/logLevel", json!("debug")),
         ("pipeline/breaker/threshold", json!(6)),
         ("pipeline/breaker/timeout", json!("2m")),

@@ -72,6 +72,7 @@ fn service() -> Value {
             { "name": "main", "replicas": 2, "poolRefs": some, "resources": resources },
         ],
         "gateway": {},
+        "audit": {},
         "pipeline": {
             "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } },
             "notifications": { "webhookUrl": "http://hooks.example" },

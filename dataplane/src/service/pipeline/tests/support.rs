@@ -89,6 +89,8 @@ struct Books {
     reversed: Vec<String>,
     /// Reversals of what was charged by then.
     given_back: usize,
+    /// How often a charge was asked for.
+    asked: usize,
 }
 
 /// A store on a server whose clock differs.
@@ -310,7 +312,8 @@ impl Bank {
     async fn open() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let books = Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new(), given_back: 0 };
+        let books =
+            Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new(), given_back: 0, asked: 0 };
         let bank = Self(Arc::new(Mutex::new(books)));
         let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
         let routes = routes.route("/approved", post(charge));
@@ -321,6 +324,11 @@ impl Bank {
 
     pub fn set(&self, mood: Mood) {
         self.0.lock().mood = mood;
+    }
+
+    /// How often a charge was asked for, whatever became of it.
+    pub fn asked(&self) -> usize {
+        self.0.lock().asked
     }
 
     /// How many charges were made.
@@ -349,6 +357,7 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> Response {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap();
     let (key, trace) = (header("idempotency-key"), header("traceparent"));
     assert!(header("flyweight-signature").starts_with("t="));
+    bank.0.lock().asked += 1;
     let too_early = |books: &Books| matches!(books.mood, Mood::Late(_)) && !books.reversed.contains(&key);
     while too_early(&bank.0.lock()) {
         tokio::time::sleep(Duration::from_millis(1)).await;

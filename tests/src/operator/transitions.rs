@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::resolve::{Fault, Named, replicas_of, resolve};
+use crds::{
+    resolve::{Fault, Named, replicas_of, resolve},
+    settings::names::Names,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -25,6 +28,7 @@ const CHANGES_SOAK: usize = 200;
 
 /// The resources as their author last applied them.
 struct Shop {
+    namespace: String,
     service: Value,
     users: Value,
     products: Value,
@@ -150,6 +154,7 @@ impl Shop {
             stage.proof.api.get(&format!("{}/{name}", folder(&stage.namespace, plural))).await["spec"].clone()
         };
         Self {
+            namespace: stage.namespace.clone(),
             service: of("flyweightservices", "shop").await,
             users: of("flyweightpools", "users").await,
             products: of("flyweightpools", "products").await,
@@ -173,7 +178,8 @@ impl Shop {
         let pool = |name: &str, spec: &Value| Named { name: name.to_owned(), spec: typed(spec) };
         let pools = [pool("products", &self.products), pool("users", &self.users)];
         let tiers = [Named { name: "hot".to_owned(), spec: typed(&self.tier) }];
-        let settings = resolve(&service, &pools, &tiers)?;
+        let names = Names::Of { namespace: self.namespace.clone(), service: service.name.clone() };
+        let settings = resolve(&service, &pools, &tiers)?.named(&names);
         let gateway = service.spec.gateway.as_ref();
         let deployments = ["shop-main"].into_iter().chain(gateway.map(|_| "shop-gateway"));
         let images: Map<_, _> = deployments.clone().map(|name| (name.to_owned(), json!(service.spec.image))).collect();

@@ -51,7 +51,8 @@ pub fn service() -> Value {
             { "name": "mysql", "mysql": { "secretRef": { "name": "shop-mysql" } } },
             { "name": "mongodb", "mongodb": { "secretRef": { "name": "shop-mongodb" }, "database": "shop" } },
             { "name": "redis", "redis": { "secretRef": { "name": "shop-redis" } } },
-            { "name": "kafka", "kafka": { "secretRef": { "name": "shop-kafka" } } },
+            // of its own namespace it would be another in each life, and so would all that is compared
+            { "name": "kafka", "kafka": { "secretRef": { "name": "shop-kafka" }, "topicPrefix": "shop." } },
         ],
     })
 }

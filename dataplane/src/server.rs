@@ -11,6 +11,8 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lingering::Lingering;
+use places::Places;
+use stalled::{STALL_MAX, Stalled};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -23,7 +25,10 @@ use tracing::{debug, warn};
 
 use crate::gateway::memory::ConnectionMemory;
 
+pub mod apart;
 mod lingering;
+pub mod places;
+mod stalled;
 
 /// A client's connection, in the extensions of each of its requests.
 #[derive(Clone, Debug)]
@@ -33,9 +38,6 @@ pub struct ClientConnection {
     /// What the connection has written.
     pub memory: Arc<ConnectionMemory>,
 }
-
-/// Connections that one listener takes at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 20_000;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,14 +56,20 @@ where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
 {
     let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::of_listener();
+    // further ones wait in the kernel's queue
+    let all = Arc::new(Semaphore::new(places.most()));
     let mut stopped = std::pin::pin!(stopped);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &all) => accepted,
             () = &mut stopped => break,
         };
         let Some((stream, peer, place)) = accepted else { continue };
+        let Some(own) = places.enter(peer.ip()) else {
+            debug!(%peer, "a connection is refused: its address has as many as are free");
+            continue;
+        };
         _ = stream.set_nodelay(true);
         let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
         connections.spawn(async move {
@@ -74,7 +82,7 @@ where
                     Err(_) => debug!(%peer, "TLS was not agreed on in time"),
                 },
             }
-            drop(place);
+            drop((place, own));
         });
     }
     drop(listener);
@@ -108,7 +116,7 @@ async fn converse<S, I>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(silence_max)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Stalled::new(stream, STALL_MAX)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

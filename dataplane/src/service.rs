@@ -19,6 +19,7 @@ pub mod payments;
 pub mod pipeline;
 pub mod precondition;
 pub mod records;
+pub mod rendering;
 pub mod staleness;
 pub mod warm;
 pub mod write_behind;

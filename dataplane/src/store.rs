@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use self::{identity::Identity, limits::Limits};
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Change, Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
@@ -63,7 +63,7 @@ pub trait RecordStore: Send + Sync {
         Ok(Arc::default())
     }
 
-    /// A page of the records that a query finds.
+    /// A page of the records that a query finds: at most its limit, and [`PAGE_BYTES_MAX`](crate::domain::query::PAGE_BYTES_MAX) bytes.
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError>;
 
     /// Commits all changes or none, with their audit entries. The answer has one entry for each change, in order, and is given once the
@@ -77,8 +77,8 @@ pub trait RecordStore: Send + Sync {
         idempotency: &Idempotency,
     ) -> Result<Option<Vec<Written>>, StoreError>;
 
-    /// The audit entries that a query finds, oldest first. In MongoDB an entry is found once the event of its change is published.
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError>;
+    /// The audit entries that a query finds, oldest first, as many as fit into a page. In MongoDB an entry is found once the event of its change is published.
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError>;
 
     /// What identifies the database: a text that is made in it at the first call.
     async fn identity(&self) -> Result<Identity, StoreError> {
@@ -153,6 +153,7 @@ impl StoreError {
             | Self::Unsupported(_)
             | Self::Invalid(_) => true,
             Self::KeyReused
+            | Self::Overloaded
             | Self::Unprepared(_)
             | Self::Setup(_)
             | Self::Unavailable(_)
@@ -219,6 +220,9 @@ pub enum StoreError {
     /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The process has no memory for what is asked for: the same call may succeed later.
+    #[error("there is no memory for this answer now")]
+    Overloaded,
     /// The store has no room left: nothing was changed. Reads go on.
     #[error("the store has no room left: {0}")]
     Full(String),

@@ -12,15 +12,23 @@ use http::{StatusCode, header};
 use prometheus::TextEncoder;
 
 use super::figures::Figures;
-use crate::http::health::{self, Health};
+use crate::{
+    http::health::{self, Health},
+    server::apart::Pulse,
+};
 
 /// The routes of the admin port.
-pub fn routes(health: Arc<Health>, figures: Arc<Figures>) -> Router {
+pub fn routes(health: Arc<Health>, figures: Arc<Figures>, pulse: Pulse) -> Router {
     Router::new()
-        .route("/livez", get(health::live))
+        .route("/livez", get(live).with_state(pulse))
         .route("/readyz", get(health::ready).with_state(health))
         .route("/metrics", get(metrics).with_state(figures.clone()))
         .route("/status", get(status).with_state(figures))
+}
+
+/// `GET /livez`: the threads that serve turn.
+async fn live(State(pulse): State<Pulse>) -> Response {
+    pulse.answer()
 }
 
 async fn metrics(State(figures): State<Arc<Figures>>) -> Response {

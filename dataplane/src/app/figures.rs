@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
+    budget::Budgets,
     cache::memory::{Forecast, PoolStats},
     config::Loaded,
     domain::{event::Backlog, strict},
@@ -16,6 +17,7 @@ use crate::{
         health::{Condition, Unavailable},
         metrics::RequestFigures,
     },
+    server::places,
     service::{
         factory::{Factory, FactoryPool},
         staleness::Staleness,
@@ -36,6 +38,7 @@ pub struct Figures {
     secrets: Secrets,
     load: Arc<Load>,
     unavailable: Unavailable,
+    budgets: Budgets,
     gauges: Gauges,
 }
 
@@ -63,6 +66,8 @@ pub struct Parts {
     pub load: Arc<Load>,
     /// The pools that are away.
     pub unavailable: Unavailable,
+    /// What requests and answers hold.
+    pub budgets: Budgets,
 }
 
 struct Gauges {
@@ -82,6 +87,9 @@ struct Gauges {
     secret_in_use: IntGaugeVec,
     secret_rotations: IntGaugeVec,
     inexact: IntGaugeVec,
+    refused_connections: IntGaugeVec,
+    held: IntGaugeVec,
+    held_max: IntGaugeVec,
 }
 
 impl Figures {
@@ -90,8 +98,20 @@ impl Figures {
     /// # Errors
     /// Another family has the same name.
     pub fn new(parts: Parts) -> Result<Self, prometheus::Error> {
-        let Parts { registry, pools, factory, relays, checks, unready, settings, group, secrets, load, unavailable } =
-            parts;
+        let Parts {
+            registry,
+            pools,
+            factory,
+            relays,
+            checks,
+            unready,
+            settings,
+            group,
+            secrets,
+            load,
+            unavailable,
+            budgets,
+        } = parts;
         let gauges = Gauges::new(&registry)?;
         Ok(Self {
             registry,
@@ -105,6 +125,7 @@ impl Figures {
             secrets,
             load,
             unavailable,
+            budgets,
             gauges,
         })
     }
@@ -143,6 +164,11 @@ impl Figures {
         for (secret, state) in self.secrets.borrow().iter() {
             self.gauges.secret_in_use.with_label_values(&[secret]).set(i64::from(state.problem.is_none()));
             self.gauges.secret_rotations.with_label_values(&[secret]).set(state.rotations.cast_signed());
+        }
+        self.gauges.refused_connections.with_label_values(&[] as &[&str]).set(places::refused().cast_signed());
+        for (of, budget) in [("answers", &self.budgets.answers), ("bodies", &self.budgets.bodies)] {
+            self.gauges.held.with_label_values(&[of]).set(budget.used().cast_signed());
+            self.gauges.held_max.with_label_values(&[of]).set(budget.capacity().cast_signed());
         }
         self.registry.gather()
     }
@@ -337,6 +363,17 @@ impl Gauges {
                 "Contents of the Secret that were taken over while the process ran.",
                 &["secret"],
             )?,
+            refused_connections: family(
+                "flyweight_refused_connections_total",
+                "Connections refused because their address had as many as were free.",
+                &[],
+            )?,
+            held: family(
+                "flyweight_held_bytes",
+                "Bytes that answers under way, or the bodies of requests, hold in memory.",
+                &["of"],
+            )?,
+            held_max: family("flyweight_held_bytes_max", "The most that they may hold.", &["of"])?,
             inexact: family(
                 "flyweight_pool_inexact_numbers",
                 "1 where a number beyond 2^53 was read in the field, which goes out as a JSON number: it wants `json: String`.",

@@ -1,4 +1,5 @@
-//! Keeps the process within its limit of memory: the caches give back first; when that is not enough, writes are refused.
+//! Keeps the process within its limit of memory: the caches give back first; answers under way may hold what is left, and a quarter of the limit at most;
+//! when that is not enough, writes are refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +8,17 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::pools::{Gates, ServedPool};
-use crate::config::Loaded;
+use crate::{budget::Budgets, config::Loaded};
 
 /// How often the memory is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// The least share of their memory that caches are left with.
 const SHARE_MIN: f64 = 0.05;
+
+/// The part of the limit that answers under way may hold.
+const ANSWERS_PART: u64 = 4;
+/// The part of it that they are left with.
+const ANSWERS_PART_MIN: u64 = 32;
 
 /// Which share of their memory the caches get, and whether writes are refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,11 +41,18 @@ impl Plan {
 }
 
 /// Watches the memory until the process ends.
-pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<ServedPool>>, gates: Arc<Gates>) {
+pub async fn watch(
+    limit: u64,
+    settings: watch::Receiver<Arc<Loaded>>,
+    pools: Arc<Vec<ServedPool>>,
+    (gates, budgets): (Arc<Gates>, Budgets),
+) {
+    budgets.set(limit / ANSWERS_PART);
     let mut plan = Plan { share: 1.0, refuse: false };
     loop {
         tokio::time::sleep(TICK).await;
         let Some(resident) = resident_bytes() else { continue };
+        budgets.set(for_answers(limit, resident, budgets.answers.used() + budgets.bodies.used()));
         let next = plan.next(resident, limit);
         if next.refuse != plan.refuse {
             warn!(resident, limit, refused = next.refuse, "writes for want of memory");
@@ -50,6 +63,12 @@ pub async fn watch(limit: u64, settings: watch::Receiver<Arc<Loaded>>, pools: Ar
         }
         plan = next;
     }
+}
+
+/// The bytes that answers may hold: what the process does not use for anything else, within bounds. Above its limit a few small ones still go on.
+fn for_answers(limit: u64, resident: u64, held: u64) -> u64 {
+    let left = limit.saturating_add(held).saturating_sub(resident);
+    left.clamp(limit / ANSWERS_PART_MIN, limit / ANSWERS_PART)
 }
 
 fn resize(loaded: &Loaded, pools: &[ServedPool], share: f64) {
@@ -97,5 +116,12 @@ mod tests {
         }
         assert_eq!(plan.share, 1.0);
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn answers_hold_what_is_left_within_bounds() {
+        assert_eq!(for_answers(320, 100, 0), 80, "a quarter at most");
+        assert_eq!(for_answers(320, 300, 10), 30, "what they hold already is theirs");
+        assert_eq!(for_answers(320, 400, 0), 10, "a few small ones go on");
     }
 }

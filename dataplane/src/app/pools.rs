@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::backends::Backends;
 use crate::{
+    budget::Budgets,
     cache::{
         clock::Clock,
         memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
@@ -113,9 +114,10 @@ pub struct Letterbox {
     pub resource: Arc<Resource>,
 }
 
-/// Gates before these backends.
-pub fn gates<'a>(backends: impl Iterator<Item = &'a String>) -> Gates {
-    backends.map(|name| (name.clone(), Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE)))).collect()
+/// Gates before these backends, which share what requests and answers may hold.
+pub fn gates<'a>(backends: impl Iterator<Item = &'a String>, budgets: &Budgets) -> Gates {
+    let gate = || Arc::new(Gate::new(REQUESTS_MAX, BODY_DEADLINE, budgets.clone()));
+    backends.map(|name| (name.clone(), gate())).collect()
 }
 
 /// The parts of a pool below its records.

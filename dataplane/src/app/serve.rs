@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     args::Serve,
+    budget::Budgets,
     cache::clock::Clock,
     config::Loaded,
     domain::change::Collection,
@@ -42,7 +43,10 @@ use crate::{
         refusals::Refusals,
         router::{self, Api},
     },
-    server,
+    server::{
+        self,
+        apart::{Pulse, serve_apart},
+    },
     service::{factory::Factory, ingest::queue::IngestQueue, orders::PriceRight, staleness},
     shutdown::Shutdown,
     store::confined::{Away, PoolFault},
@@ -117,6 +121,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         secrets: rotation::follow(mounted),
         load: load.clone(),
         unavailable: Box::new(unavailable.clone()),
+        budgets: world.budgets.clone(),
     })?);
     tokio::spawn(async move { load.follow().await });
     let closing = CancellationToken::new();
@@ -147,7 +152,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         ingestion.start(prepared.clone(), settings.clone());
     }
     if let Some(limit) = settings.borrow().limits.memory_max {
-        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), world.gates.clone()));
+        let held = (world.gates.clone(), world.budgets.clone());
+        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), held));
     }
     tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
     let orders = world.orders.clone();
@@ -163,7 +169,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let api = Api { pools, letters, ingress, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
-    tokio::spawn(server::serve(admin, None, admin::routes(health, figures), std::future::pending()));
+    serve_apart(admin, admin::routes(health, figures, Pulse::start())).context("the admin port")?;
     let serving = tokio::spawn(server::serve(listener, tls, routes, async move {
         shutdown.stopped().await;
         closing.cancel();
@@ -240,6 +246,8 @@ pub struct World {
     pub backends: Backends,
     pokes: BTreeMap<String, Arc<Notify>>,
     gates: Arc<Gates>,
+    /// What requests and answers may hold.
+    budgets: Budgets,
     /// Where metrics are.
     pub registry: prometheus::Registry,
     /// What is served.
@@ -270,7 +278,8 @@ impl World {
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
         let registry = prometheus::Registry::new();
         let metrics = HttpMetrics::new(&registry)?;
-        let gates = Arc::new(gates(backends.stores.keys()));
+        let budgets = Budgets::default();
+        let gates = Arc::new(gates(backends.stores.keys(), &budgets));
         let builder = Builder {
             settings,
             group: args.group.as_deref(),
@@ -290,7 +299,20 @@ impl World {
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
         let orders = Arc::new(Orders::build(&builder, &pools, letterbox, signing, &registry)?);
-        Ok(Self { clock, backends, pokes, gates, registry, pools, factory, orders, followed, collections, mounted })
+        Ok(Self {
+            clock,
+            backends,
+            pokes,
+            gates,
+            budgets,
+            registry,
+            pools,
+            factory,
+            orders,
+            followed,
+            collections,
+            mounted,
+        })
     }
 }
 

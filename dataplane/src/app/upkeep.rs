@@ -62,7 +62,7 @@ mod tests {
     use crate::{
         cache::tiered::tests::support::until,
         domain::{
-            audit::{AuditEntry, AuditQuery},
+            audit::{AuditFound, AuditQuery},
             change::{Collection, Idempotency, UnitOfWork, Written},
             event::Outbox,
             query::{Page, Query},
@@ -91,7 +91,7 @@ mod tests {
         async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
             unreachable!("nobody writes")
         }
-        async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        async fn audit(&self, _: &AuditQuery) -> Result<AuditFound, StoreError> {
             unreachable!("nobody reads")
         }
         async fn prune(&self) -> Result<u64, StoreError> {

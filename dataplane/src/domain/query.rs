@@ -4,6 +4,12 @@ use super::{
     record::{Key, Named, Record, Unreadable},
     value::Value,
 };
+use crate::budget::Allowance;
+
+/// The most bytes of a page, about: it ends before the record that would pass them, and has one at least.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// The bytes of memory that each byte of a page takes while it is made: the record, and its JSON.
+pub const HELD_PER_BYTE: usize = 2;
 
 /// What to find.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +24,8 @@ pub struct Query {
     pub limit: u32,
     /// Whether the total is wanted.
     pub count: bool,
+    /// How much memory the page may take; it ends early where there is no more.
+    pub allowance: Allowance,
 }
 
 /// Which records.

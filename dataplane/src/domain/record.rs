@@ -196,6 +196,16 @@ impl Record {
         256 + self.values.0.iter().map(of).sum::<usize>()
     }
 
+    /// The bytes that it has in an answer, about.
+    pub fn answer_bytes(&self) -> usize {
+        let of = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Json(json) => json.as_str().len(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Decimal(_) | Value::Wide(_) | Value::Time(_) => 24,
+        };
+        128 + self.values.0.iter().map(of).sum::<usize>()
+    }
+
     fn write_whole(&self, schema: &Schema, mask: bool) -> String {
         let mut out = String::with_capacity(256);
         self.write_head(schema, &mut out);

@@ -1,19 +1,45 @@
 //! Texts with variables, as in `Hello {{ name }}`, with `if` and `for`. Strict: a variable that is not given is a fault, not a gap.
 //!
 //! Who writes templates is not who runs the service, so a text can ask for no more than it may have: there is fuel for its steps, its length
-//! is bounded, and what could double a text at each step (joining operators, assignments, deep loops) is refused before it runs.
+//! is bounded, and what could double a text at each step (joining operators, assignments, deep loops) is refused before it runs. The larger
+//! the variables are, the fewer the steps, since each may go through all of them; filters of text have a number of bytes together.
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context, filters, tests as checks};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use minijinja::{
+    Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context, filters, tests as checks, value::Rest,
+};
 use serde_json::Value as Tree;
 
 use super::schema::FieldFault;
 
-/// The steps of one text.
+/// The most steps of one text.
 const FUEL: u64 = 200_000;
+/// The most bytes that all steps of a text may go through, if each goes through all variables.
+const WORK_MAX: u64 = 2 << 30;
+/// The most bytes that the filters of a text may go through.
+const FILTERED_MAX: u64 = 8 << 20;
+/// The most bytes of variables.
+pub const VARIABLES_MAX: usize = 256 << 10;
+/// What a value counts for beside its text.
+const VALUE: usize = 16;
 /// The most bytes of a finished text.
 const OUTPUT_MAX: usize = 256 << 10;
 /// The most loops within one another.
 const LOOPS_MAX: usize = 3;
+/// The filters that go through the whole of a text, and under which names they do: no text can spell those.
+const OF_TEXT: [(&str, &str); 7] = [
+    ("upper", "of text: upper"),
+    ("lower", "of text: lower"),
+    ("title", "of text: title"),
+    ("capitalize", "of text: capitalize"),
+    ("trim", "of text: trim"),
+    ("length", "of text: length"),
+    ("escape", "of text: escape"),
+];
 /// The words that a `{% … %}` may begin with.
 const TAGS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
 
@@ -22,7 +48,7 @@ pub fn fault_of(text: &str) -> Option<String> {
     if let Some(fault) = refused(text) {
         return Some(fault);
     }
-    let error = environment().template_from_str(text).err()?;
+    let error = environment(FUEL).template_from_str(text).err()?;
     Some(format!("is no template: {}", told(&error)))
 }
 
@@ -35,7 +61,12 @@ pub fn render(field: &str, text: &str, variables: &Tree) -> Result<String, Field
     if let Some(refused) = refused(text) {
         return Err(fault(refused));
     }
-    let environment = environment();
+    let weight = weight_of(variables);
+    if weight > VARIABLES_MAX {
+        let message = format!("are about {weight} bytes: send at most {VARIABLES_MAX}, what the template uses");
+        return Err(FieldFault::new("variables", message));
+    }
+    let environment = environment((WORK_MAX / weight.max(1) as u64).min(FUEL));
     let template =
         environment.template_from_str(text).map_err(|error| fault(format!("is no template: {}", told(&error))))?;
     let mut output = Bounded(Vec::new());
@@ -56,7 +87,9 @@ pub fn render(field: &str, text: &str, variables: &Tree) -> Result<String, Field
                 None => fault("uses a part of a variable that is not given".to_owned()),
             })
         }
-        Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(fault("takes too many steps".to_owned())),
+        Err(error) if error.kind() == ErrorKind::OutOfFuel => {
+            Err(fault("takes too many steps: use shorter variables or fewer loops".to_owned()))
+        }
         Err(error) if error.kind() == ErrorKind::WriteFailure => {
             Err(fault(format!("becomes longer than {OUTPUT_MAX} bytes")))
         }
@@ -64,22 +97,35 @@ pub fn render(field: &str, text: &str, variables: &Tree) -> Result<String, Field
     }
 }
 
-/// An environment with what a text may use.
-fn environment() -> Environment<'static> {
+/// An environment with what a text may use, for so many steps.
+fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(FUEL));
-    environment.add_filter("upper", filters::upper);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("title", filters::title);
-    environment.add_filter("capitalize", filters::capitalize);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("length", filters::length);
+    environment.set_fuel(Some(fuel));
+    environment.add_filter(OF_TEXT[0].1, filters::upper);
+    environment.add_filter(OF_TEXT[1].1, filters::lower);
+    environment.add_filter(OF_TEXT[2].1, filters::title);
+    environment.add_filter(OF_TEXT[3].1, filters::capitalize);
+    environment.add_filter(OF_TEXT[4].1, filters::trim);
+    environment.add_filter(OF_TEXT[5].1, filters::length);
+    environment.add_filter(OF_TEXT[6].1, filters::escape);
+    let left = Arc::new(AtomicU64::new(FILTERED_MAX));
+    for (name, own) in OF_TEXT {
+        let left = left.clone();
+        environment.add_filter(name, move |state: &State<'_, '_>, values: Rest<Value>| {
+            let bytes = values.first().and_then(Value::as_str).map_or(0, str::len) as u64;
+            let enough = |left: u64| left.checked_sub(bytes);
+            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_err() {
+                let detail = format!("its filters go through more than {FILTERED_MAX} bytes of text");
+                return Err(Error::new(ErrorKind::InvalidOperation, detail));
+            }
+            state.apply_filter(own, &values)
+        });
+    }
     environment.add_filter("default", filters::default);
     environment.add_filter("round", filters::round);
     environment.add_filter("first", filters::first);
     environment.add_filter("last", filters::last);
-    environment.add_filter("escape", filters::escape);
     environment.add_test("defined", checks::is_defined);
     environment.add_test("undefined", checks::is_undefined);
     environment.add_test("none", checks::is_none);
@@ -87,12 +133,23 @@ fn environment() -> Environment<'static> {
 }
 
 /// An error without the text around it.
-fn told(error: &minijinja::Error) -> String {
+fn told(error: &Error) -> String {
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     match error.line() {
         Some(line) => format!("{detail} (line {line})"),
         None => detail,
     }
+}
+
+/// The bytes of all texts and values in a tree, about.
+fn weight_of(tree: &Tree) -> usize {
+    VALUE
+        + match tree {
+            Tree::Null | Tree::Bool(_) | Tree::Number(_) => 0,
+            Tree::String(text) => text.len(),
+            Tree::Array(items) => items.iter().map(weight_of).sum(),
+            Tree::Object(members) => members.iter().map(|(name, value)| name.len() + weight_of(value)).sum(),
+        }
 }
 
 fn has(variables: &Tree, name: &str) -> bool {
@@ -106,7 +163,7 @@ fn has(variables: &Tree, name: &str) -> bool {
 /// What a text may not use at all.
 fn refused(text: &str) -> Option<String> {
     let (mut rest, mut loops) = (text, 0_usize);
-    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
+    while let Some(start) = next_tag(rest) {
         let (kind, inside) = rest.get(start..)?.split_at_checked(2)?;
         if kind == "{#" {
             rest = inside.split_once("#}")?.1;
@@ -136,6 +193,12 @@ fn refused(text: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// Where the next tag begins. It is looked for once, so that each part of a text is gone through once.
+fn next_tag(text: &str) -> Option<usize> {
+    let pairs = text.as_bytes().windows(2);
+    pairs.enumerate().find_map(|(at, pair)| matches!(pair, b"{{" | b"{%" | b"{#").then_some(at))
 }
 
 /// The code of a tag up to its end, which does not count within quotes; and what comes after.
@@ -252,6 +315,25 @@ mod tests {
             assert!(render("body", &text, &variables).is_err(), "{text}");
             assert!(started.elapsed() < std::time::Duration::from_secs(2), "{text}");
         }
+        let (large, many) = ("x".repeat(200_000), vec![0; 1_000]);
+        let variables = json!({ "x": large, "l": many });
+        let looped = |inside: &str| format!("{{% for i in l %}}{inside}{{% endfor %}}");
+        for (text, why) in [
+            (looped("{{ x|upper|length }}"), "bytes of text"),
+            (looped(&"{% if x|lower == x %}{% endif %}".repeat(10)), "bytes of text"),
+            (looped(&"{% if x == x %}{% endif %}".repeat(10)), "too many steps"),
+            ("{{ x".to_owned() + &"|escape|upper".repeat(200) + "|length }}", "bytes of text"),
+        ] {
+            let fault = render("body", &text, &variables).unwrap_err();
+            assert!(fault.message.contains(why), "{fault:?}");
+        }
+        assert_eq!(render("body", "{{ x|upper|length }}", &variables).unwrap(), "200000");
+        let larger = json!({ "x": "x".repeat(400_000) });
+        assert_eq!(render("body", "{{ x|length }}", &larger).unwrap_err().field, "variables");
+        let deep = json!({ "l": vec![json!([0, 0]); 10_000] });
+        assert_eq!(render("body", "", &deep).unwrap_err().field, "variables", "values count, not only their text");
+        // each part of a text is gone through once
+        assert_eq!(fault_of(&"{{ 1 }}".repeat(9_000)), None);
         assert!(fault_of("{{ 1 ").is_some() && fault_of("{% set a = 1 %}").is_some());
     }
 }

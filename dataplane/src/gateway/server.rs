@@ -21,7 +21,11 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    server::{self, ClientConnection},
+    server::{
+        self, ClientConnection,
+        apart::{Pulse, serve_apart},
+        places,
+    },
     shutdown::Shutdown,
 };
 
@@ -58,18 +62,22 @@ pub async fn run(options: GatewayOptions) {
     if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
         info!(%addr, %admin, "ready");
     }
+    let pulse = Pulse::start();
     let admin_routes =
-        probes().route("/metrics", get(metrics)).route("/status", get(status)).with_state(gateway.clone());
-    tokio::spawn(server::serve(admin, None, admin_routes, std::future::pending()));
-    server::serve(listener, tls, routes(gateway), async move { shutdown.stopped().await }).await;
+        probes(pulse.clone()).route("/metrics", get(metrics)).route("/status", get(status)).with_state(gateway.clone());
+    if let Err(error) = serve_apart(admin, admin_routes) {
+        tracing::error!(%error, "the admin port cannot be served");
+        return;
+    }
+    server::serve(listener, tls, routes(gateway, pulse), async move { shutdown.stopped().await }).await;
 }
 
-fn routes(gateway: Gateway) -> Router {
-    probes().route("/api/v1/gateway/registry", get(registry)).fallback(forward).with_state(gateway)
+fn routes(gateway: Gateway, pulse: Pulse) -> Router {
+    probes(pulse).route("/api/v1/gateway/registry", get(registry)).fallback(forward).with_state(gateway)
 }
 
-fn probes() -> Router<Gateway> {
-    Router::new().route("/livez", get(async || StatusCode::OK)).route("/readyz", get(readyz))
+fn probes(pulse: Pulse) -> Router<Gateway> {
+    Router::new().route("/livez", get(async move || pulse.answer())).route("/readyz", get(readyz))
 }
 
 async fn readyz(State(gateway): State<Gateway>) -> Response {
@@ -132,6 +140,12 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
             "# HELP flyweight_gateway_{name}_total {help}\n# TYPE flyweight_gateway_{name}_total counter\nflyweight_gateway_{name}_total {count}"
         );
     }
+    let refused = places::refused();
+    _ = writeln!(
+        text,
+        "# HELP flyweight_refused_connections_total Connections refused because their address had as many as were free.\n\
+         # TYPE flyweight_refused_connections_total counter\nflyweight_refused_connections_total {refused}"
+    );
     let upstreams = gateway.proxy.registry.all();
     let healthy = upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
     _ = writeln!(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{body::Body, extract::State, response::Response};
-use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -17,6 +16,7 @@ use super::{
     resource::{Resource, json},
 };
 use crate::{
+    budget::{Allowance, Held, until_sent},
     domain::{
         audit::{AuditEntry, AuditQuery},
         record::Key,
@@ -63,16 +63,16 @@ async fn lines(audit: Arc<Audit>, call: Call) -> Result<Response, Problem> {
     let (records, query) = asked(&audit, &params, &call)?;
     let query = AuditQuery { limit: EXPORT_STEP, ..query };
     // the first step is done before the answer begins, so that a failure is told as one
-    let first = audit::page(&records, query.clone()).await.map_err(|error| audit.problem(error))?;
+    let first = audit.read(&records, query.clone()).await.map_err(|error| audit.problem(error))?;
     let rest = stream::try_unfold(Some(Step::Read(first)), move |step| {
-        let (records, query) = (records.clone(), query.clone());
+        let (records, query, audit) = (records.clone(), query.clone(), audit.clone());
         async move {
-            let page = match step {
+            let (page, held) = match step {
                 None => return Ok::<_, std::io::Error>(None),
-                Some(Step::Read(page)) => page,
+                Some(Step::Read(read)) => read,
                 Some(Step::After(place)) => {
                     let query = AuditQuery { after: Some(place), ..query };
-                    audit::page(&records, query).await.map_err(std::io::Error::other)?
+                    audit.read(&records, query).await.map_err(std::io::Error::other)?
                 }
             };
             let mut text = Vec::new();
@@ -81,7 +81,7 @@ async fn lines(audit: Arc<Audit>, call: Call) -> Result<Response, Problem> {
                 text.push(b'\n');
             }
             let next = page.next_cursor.as_deref().and_then(audit::place_of).map(Step::After);
-            Ok(Some((Bytes::from(text), next)))
+            Ok(Some((until_sent(text.into(), held), next)))
         }
     });
     let mut response = Response::new(Body::from_stream(rest));
@@ -91,13 +91,20 @@ async fn lines(audit: Arc<Audit>, call: Call) -> Result<Response, Problem> {
 
 /// How far an export is.
 enum Step {
-    /// This was read.
-    Read(AuditPage),
+    /// This was read, and is held.
+    Read((AuditPage, Arc<Held>)),
     /// What follows this place is next.
     After((Timestamp, Uuid)),
 }
 
 impl Audit {
+    /// A page, and what it holds of the memory for answers.
+    async fn read(&self, records: &[Arc<Records>], query: AuditQuery) -> Result<(AuditPage, Arc<Held>), ServiceError> {
+        let held = Arc::new(self.0.first().ok_or(ServiceError::NotFound)?.budgets().answers.share());
+        let page = audit::page(records, AuditQuery { allowance: Allowance::of(&held), ..query }).await?;
+        Ok((page, held))
+    }
+
     fn problem(&self, error: ServiceError) -> Problem {
         self.0.first().map_or_else(|| Problem::not_found(""), |pool| pool.problem(error))
     }
@@ -127,10 +134,10 @@ async fn page(audit: &Audit, call: Call) -> Result<Response, Problem> {
         .map(|cursor| audit::place_of(cursor).ok_or_else(|| Problem::field("cursor", "is not a cursor of the audit")));
     let limit = params.limit()?;
     let query = AuditQuery { after: after.transpose()?, limit, ..query };
-    let page = audit::page(&records, query).await.map_err(|error| audit.problem(error))?;
+    let (page, held) = audit.read(&records, query).await.map_err(|error| audit.problem(error))?;
     let AuditPage { entries, next_cursor } = page;
     let body = serde_json::to_vec(&Page { items: &entries, limit, next_cursor }).unwrap_or_default();
-    Ok(json(body.into(), StatusCode::OK))
+    Ok(json(until_sent(body.into(), held), StatusCode::OK))
 }
 
 /// The pools that are asked for, as far as the caller may read them.

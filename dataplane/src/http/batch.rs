@@ -23,14 +23,14 @@ const BODY_MAX: usize = 16 << 20;
 
 /// `POST /{collection}/batch`
 pub async fn post(State(resource): State<Arc<Resource>>, call: Call) -> Response {
-    resource.run(Metric::Batch, call, |call| batch(&resource, call)).await
+    resource.run_received(Metric::Batch, call, |call| batch(&resource, call)).await
 }
 
 async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
     resource.may_write(&call)?;
     let (mut origin, key, uri) = (call.origin(), call.idempotency_key()?, call.uri.clone());
     let is_asked = call.headers.contains_key(ASKS_ABOUT);
-    let body = resource.body_up_to(call, JSON, BODY_MAX).await?;
+    let body = resource.receive(call, Metric::Batch, JSON, BODY_MAX).await?;
     let Batch { atomic, operations } = parse_batch(&body).map_err(|error| resource.problem(error.into()))?;
     origin.idempotency = key.map(|key| resource.idempotency(&origin, &key, "batch", &body));
     let bounds = Bounds { upserts: resource.upserts, data_bytes_max: resource.record_bytes_max() };

@@ -178,6 +178,13 @@ impl Problem {
         Self { cause: Cause::Overload, ..Self::unavailable(kind, detail) }
     }
 
+    /// 503: the requests and answers under way hold as much memory as they may.
+    pub fn no_memory() -> Self {
+        let detail =
+            "requests and answers under way hold as much memory as they may: try again, or ask for less at once";
+        Self::overload("memory", detail)
+    }
+
     /// What it is counted as, where its status is of the class 5xx.
     pub fn cause(&self) -> Cause {
         self.cause
@@ -289,6 +296,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Unavailable(_) => {
                 Self::unavailable("store-unavailable", "the store cannot be reached: try again")
             }
+            ServiceError::Overloaded => Self::no_memory(),
             ServiceError::Timeout => Self::unavailable("timeout", "the store did not answer in time: try again"),
             ServiceError::Unknown(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,

@@ -1,23 +1,27 @@
 //! What handlers take from a request: its parts without judging them, then key, caller and body, each judged where it is needed.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderMap, StatusCode, Uri, header};
+use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::{error::Problem, params::Params};
+use super::{error::Problem, gate::Places, params::Params};
 use crate::{
+    budget::Held,
     domain::{actor, change::Origin, record::Key},
     security::caller::Caller,
 };
 
 /// The header that tells repeats of a request.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The bytes of a body that need no room of their own: most have no more.
+const SMALL: usize = 4 << 10;
 /// The longest value of that header.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
@@ -30,6 +34,28 @@ pub struct Call {
     body: Body,
     param: Option<String>,
     extensions: Extensions,
+}
+
+/// A body that has arrived, with what its request holds until it is answered.
+pub struct Received<'a> {
+    bytes: Bytes,
+    _held: Held,
+    _places: Places<'a>,
+}
+
+impl Deref for Received<'_> {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<'a> Received<'a> {
+    /// A body with the memory and the places of its request.
+    pub fn new(bytes: Bytes, held: Held, places: Places<'a>) -> Self {
+        Self { bytes, _held: held, _places: places }
+    }
 }
 
 impl Call {
@@ -114,26 +140,23 @@ impl Call {
     /// The whole body, of one of these media types (or of none that the client names).
     ///
     /// # Errors
-    /// Another media type or encoding, too many bytes, too slow, or broken off.
-    pub async fn body(self, types: &[&str], bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
+    /// Another media type or encoding, too many bytes, too slow, broken off, or there is no memory for it.
+    pub async fn body(
+        self,
+        types: &[&str],
+        bytes_max: usize,
+        deadline: Duration,
+        held: &Held,
+    ) -> Result<Bytes, Problem> {
         media_type(&self.headers, types)?;
         let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > bytes_max) {
             return Err(Problem::too_large(bytes_max));
         }
-        match timeout(deadline, to_bytes(self.body, bytes_max)).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) if is_too_large(&error) => Err(Problem::too_large(bytes_max)),
-            Ok(Err(_)) => {
-                Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", "The body cannot be read", "the body broke off"))
-            }
-            Err(_) => Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "slow",
-                "The body did not arrive",
-                "the body did not arrive in time",
-            )),
-        }
+        timeout(deadline, collected(self.body, bytes_max, held)).await.unwrap_or_else(|_| {
+            let detail = "the body did not arrive in time";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow", "The body did not arrive", detail))
+        })
     }
 }
 
@@ -170,13 +193,26 @@ fn media_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
     }
 }
 
-fn is_too_large(error: &axum::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
+/// A body in one piece, as far as there is memory for it.
+async fn collected(mut body: Body, bytes_max: usize, held: &Held) -> Result<Bytes, Problem> {
+    let (mut whole, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let broken = |_| {
+            let detail = "the body broke off";
+            Problem::new(StatusCode::BAD_REQUEST, "malformed", "The body cannot be read", detail)
+        };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length > bytes_max {
+            return Err(Problem::too_large(bytes_max));
         }
-        source = error.source();
+        if length > SMALL && !held.grow(data.len() as u64) {
+            return Err(Problem::no_memory());
+        }
+        if body.is_end_stream() && whole.is_empty() {
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
     }
-    false
+    Ok(whole.freeze())
 }

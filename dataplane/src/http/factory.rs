@@ -200,7 +200,9 @@ impl<'a> Request<'a> {
             allowed.into_iter().collect::<Result<(), _>>()?;
             return Err(Problem::forbidden("none of the token's roles may do this"));
         }
-        let body = call.body(&["application/json"], BODY_MAX, BODY_DEADLINE).await?;
+        let held = api.pools.first().map(|pool| pool.resource.budgets().bodies.share());
+        let held = held.ok_or_else(|| Problem::not_found("no pool is served here"))?;
+        let body = call.body(&["application/json"], BODY_MAX, BODY_DEADLINE, &held).await?;
         let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
         let draft = parse_create(schema, &body).map_err(|error| match error {
             BodyError::Malformed(detail) => ServiceError::Malformed(detail).into(),

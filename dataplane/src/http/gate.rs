@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::error::Problem;
+use crate::budget::Budgets;
 
 /// Writes of one pool that are under way at once: enough that some are prepared while others are committed together, and few enough that each is done
 /// in a bounded time.
@@ -32,11 +33,16 @@ const PAUSE_EACH: Duration = Duration::from_millis(1);
 /// Refusals that are held back at once; further ones are told at once.
 const PAUSED_MAX: usize = 8_192;
 
+/// The places that a request holds: among all, and among the writes of its pool.
+pub type Places<'a> = [Option<SemaphorePermit<'a>>; 2];
+
 /// Bounds the requests that are handled at once, over all pools.
 pub struct Gate {
     places: Semaphore,
     /// How long the body of a request may take.
     pub deadline: Duration,
+    /// What requests and answers may hold, together with those of other gates.
+    pub budgets: Budgets,
     out_of_memory: AtomicBool,
 }
 
@@ -57,8 +63,8 @@ pub struct WriteGate {
 
 impl Gate {
     /// A gate for so many requests at once, whose bodies arrive within `deadline`.
-    pub fn new(requests_max: usize, deadline: Duration) -> Self {
-        Self { places: Semaphore::new(requests_max), deadline, out_of_memory: AtomicBool::new(false) }
+    pub fn new(requests_max: usize, deadline: Duration, budgets: Budgets) -> Self {
+        Self { places: Semaphore::new(requests_max), deadline, budgets, out_of_memory: AtomicBool::new(false) }
     }
 
     /// Refuses writes, or lets them in again.

@@ -1,6 +1,6 @@
 //! `POST /events`: events of price and stock, one as JSON or many as lines of JSON. Accepted means durable; the workers apply them.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -34,8 +34,6 @@ const BYTES_MAX: usize = 4 << 20;
 const FAULTS_MAX: usize = 100;
 /// Products that are looked for at once.
 const KEYS_MAX: usize = 1_000;
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The way in for events.
 pub struct Ingress {
@@ -53,14 +51,14 @@ impl Ingress {
     /// `POST /events`
     pub async fn post(self: Arc<Self>, call: Call) -> Response {
         let products = self.products.clone();
-        products.run(Operation::Ingest, call, async move |call| self.accept(call).await).await
+        products.run_received(Operation::Ingest, call, async move |call| self.accept(call).await).await
     }
 
     async fn accept(&self, call: Call) -> Result<Response, Problem> {
         self.products.may_write(&call)?;
         let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let many = kind.contains("ndjson") || kind.contains("jsonl");
-        let body = call.body(TYPES, BYTES_MAX, BODY_DEADLINE).await?;
+        let body = self.products.receive(call, Operation::Ingest, TYPES, BYTES_MAX).await?;
         let now = self.products.records.now();
         let events = match many {
             true => self.parse_lines(&body, now)?,

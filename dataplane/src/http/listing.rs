@@ -15,14 +15,16 @@ use super::{
     resource::{Resource, json},
 };
 use crate::{
+    budget::{Allowance, until_sent},
     domain::{
         field::value_of,
         query::{Comparison, Direction, FieldRef, Filter},
-        record::Named,
+        record::{Key, Named},
         schema::Schema,
         value::{Value, write_json_text},
     },
     service::{
+        cursor::{place_among, place_of},
         list::{Listing, PageRequest, list},
         records::Many,
     },
@@ -88,10 +90,22 @@ async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
     may_list(resource, &call)?;
     let params = Params::read(&call.uri, &["limit", "offset", "cursor", "ids", "id"])?;
     if let Some(keys) = params.ids(resource.records.schema().any_key)? {
-        let many = resource.records.get_many(&keys).await.map_err(|error| resource.problem(error))?;
-        return Ok(json(entries_body(&many, keys.len()).into(), StatusCode::OK));
+        return many(resource, &keys, params.get("cursor")).await;
     }
     page(resource, Filter::All, Vec::new(), &params.page()?).await
+}
+
+/// Many by their keys, from the place of a cursor on.
+async fn many(resource: &Resource, keys: &[Key], cursor: Option<&str>) -> Result<Response, Problem> {
+    let place = |text| place_of(text, keys).ok_or_else(|| Problem::field("cursor", "is not a cursor of these ids"));
+    let offset = cursor.map(place).transpose()?.unwrap_or_default();
+    let held = Arc::new(resource.budgets().answers.share());
+    let rest = keys.get(offset..).unwrap_or_default();
+    let found = resource.records.get_many(rest, &Allowance::of(&held)).await;
+    let many = found.map_err(|error| resource.problem(error))?;
+    let next = Some(offset + many.keys).filter(|next| *next < keys.len()).map(|next| place_among(keys, next));
+    let body = entries_body(&many, keys.len(), offset, next);
+    Ok(json(until_sent(body.into(), held), StatusCode::OK))
 }
 
 async fn matching_path(resource: &Resource, field: &str, call: Call) -> Result<Response, Problem> {
@@ -138,10 +152,12 @@ pub async fn page(
         return Ok(json(body, StatusCode::OK));
     }
     let generation = records.generation();
-    let listing = list(records, filter, order, page).await.map_err(|error| resource.problem(error))?;
+    let held = Arc::new(resource.budgets().answers.share());
+    let listing = list(records, filter, order, page, Allowance::of(&held)).await;
+    let listing = listing.map_err(|error| resource.problem(error))?;
     let body = Bytes::from(listing_body(records.schema(), &listing, page.limit));
     records.keep_page(query, generation, &body);
-    Ok(json(body, StatusCode::OK))
+    Ok(json(until_sent(body, held), StatusCode::OK))
 }
 
 /// The records that have each word of a text in one of some fields.
@@ -229,8 +245,8 @@ fn write_unreadable(unreadable: &[Named], out: &mut String) {
     out.push(']');
 }
 
-fn entries_body(many: &Many, asked: usize) -> Vec<u8> {
-    let Many { entries, unreadable } = many;
+fn entries_body(many: &Many, asked: usize, offset: usize, next: Option<String>) -> Vec<u8> {
+    let Many { entries, unreadable, keys: _ } = many;
     let mut out = Vec::with_capacity(entries.iter().map(|entry| entry.body_len() + 1).sum::<usize>() + 80);
     out.extend_from_slice(b"{\"items\":[");
     for (index, entry) in entries.iter().enumerate() {
@@ -242,7 +258,8 @@ fn entries_body(many: &Many, asked: usize) -> Vec<u8> {
         out.push(b'}');
     }
     let total = entries.len() + unreadable.len();
-    let mut end = format!("],\"total\":{total},\"limit\":{asked},\"offset\":0,\"next_cursor\":null");
+    let mut end = format!("],\"total\":{total},\"limit\":{asked},\"offset\":{offset},\"next_cursor\":");
+    next.map_or(Value::Null, Value::Text).write_json(&mut end);
     write_unreadable(unreadable, &mut end);
     end.push('}');
     out.extend_from_slice(end.as_bytes());

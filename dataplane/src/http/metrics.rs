@@ -30,6 +30,13 @@ pub enum Operation {
     Ingest,
 }
 
+impl Operation {
+    /// Whether it changes or adds something, which takes memory that a read does not.
+    pub fn writes(self) -> bool {
+        !matches!(self, Self::Get | Self::List)
+    }
+}
+
 const OPERATIONS: [(Operation, &str); 8] = [
     (Operation::Get, "get"),
     (Operation::List, "list"),

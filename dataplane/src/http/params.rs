@@ -100,13 +100,13 @@ impl Params {
     }
 
     /// The keys of `ids=a,b`; none where the parameter is not given. Where keys may hold a comma, that one is sent as `%2C`. Many clients
-    /// encode every comma: a value without a plain one is taken as a list too.
+    /// encode every comma: a value without a plain one is taken as a list too. Only a cursor may stand beside them.
     ///
     /// # Errors
     /// A malformed key, or too many.
     pub fn ids(&self, any_key: bool) -> Result<Option<Vec<Key>>, Problem> {
         let Some(text) = &self.ids else { return Ok(None) };
-        if let Some((other, _)) = self.found.iter().find(|(name, _)| name != "ids") {
+        if let Some((other, _)) = self.found.iter().find(|(name, _)| name != "ids" && name != "cursor") {
             return Err(Problem::field(other, "cannot be joined with ids"));
         }
         let decoded = |text: &str| decode(text).unwrap_or_default();

@@ -16,7 +16,7 @@ use super::{
     listing::{self, Match, SearchParam},
     metrics::Operation,
     params::Params,
-    resource::{self, Resource},
+    resource::{self, JSON, Resource},
     router::BASE,
 };
 use crate::{
@@ -131,13 +131,13 @@ async fn replay(State(state): State<Arc<Letters>>, call: Call) -> Response {
 async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
     let Letters { resource, letters } = &*state;
     resource
-        .run(Operation::Patch, call, async |call: Call| {
+        .run_received(Operation::Patch, call, async |call: Call| {
             resource.may_write(&call)?;
             let actor = call.origin().actor;
-            let body = resource.body(call, &["application/json"]).await?;
+            let received = resource.body(call, Operation::Patch, JSON).await?;
             let schema = filter();
-            let body = if body.is_empty() { "{}".into() } else { body };
-            let draft = parse_create(&schema, &body).map_err(|error| resource.problem(error.into()))?;
+            let body: &[u8] = if received.is_empty() { b"{}" } else { &received };
+            let draft = parse_create(&schema, body).map_err(|error| resource.problem(error.into()))?;
             if draft.key.is_some() {
                 return Err(Problem::field("id", "is no filter: replay one letter at its own path"));
             }

@@ -131,7 +131,10 @@ async fn one(State(repositories): State<Arc<Repositories>>, call: Call) -> Respo
 async fn query(State(repositories): State<Arc<Repositories>>, call: Call) -> Response {
     match repositories.pools.first() {
         Some(first) => {
-            first.resource.run(Operation::List, call, |call| search(&repositories, &first.resource, call)).await
+            first
+                .resource
+                .run_received(Operation::List, call, |call| search(&repositories, &first.resource, call))
+                .await
         }
         None => Problem::not_found("no pool is served here").respond(&call.uri),
     }
@@ -140,7 +143,7 @@ async fn query(State(repositories): State<Arc<Repositories>>, call: Call) -> Res
 async fn search(repositories: &Repositories, gate: &Resource, call: Call) -> Result<Response, Problem> {
     Params::read(&call.uri, &[])?;
     let caller = call.head();
-    let body = gate.body_up_to(call, JSON, BODY_MAX).await?;
+    let body = gate.receive(call, Operation::List, JSON, BODY_MAX).await?;
     let search = parse_search(&body).map_err(|error| gate.problem(error.into()))?;
     let resource = repositories.of(&search.repository)?;
     resource.may_read(&caller)?;

@@ -9,19 +9,19 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
-use tokio::sync::SemaphorePermit;
 
 use super::{
     compress::{compressed, is_large},
     conditions::{IF_MIN_VERSION, at_least, etag, is_known, precondition},
     error::{Cause, Problem},
-    extract::{Call, IDEMPOTENCY_KEY},
-    gate::{Gate, WriteGate},
+    extract::{Call, IDEMPOTENCY_KEY, Received},
+    gate::{Gate, Places, WriteGate},
     metrics::{Operation, PoolMetrics},
     params::Params,
 };
 use crate::{
-    cache::tiered::STORE,
+    budget::{Budgets, until_sent},
+    cache::{Entry, tiered::STORE},
     domain::{
         change::{Idempotency, Origin},
         json::{parse_create, parse_patch, parse_replace},
@@ -40,6 +40,9 @@ use crate::{
 pub const JSON: &[&str] = &["application/json"];
 const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 const EXPLAIN: HeaderName = HeaderName::from_static("flyweight-explain");
+
+/// From how many bytes on an answer of one record counts in memory.
+const LARGE: usize = 64 << 10;
 
 const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
 
@@ -110,6 +113,11 @@ impl Resource {
         &self.metrics
     }
 
+    /// What requests and answers may hold.
+    pub fn budgets(&self) -> &Budgets {
+        &self.gate.budgets
+    }
+
     /// The roles that may read.
     pub fn readers(&self) -> Vec<String> {
         self.policy.read().access.read.clone()
@@ -120,8 +128,22 @@ impl Resource {
         self.records.collection().version_column.is_some()
     }
 
-    /// Handles a request within the gate, and counts it. `work` gets the request.
+    /// Handles a request without a body within the gate, and counts it. `work` gets the request.
     pub async fn run<F: Future<Output = Result<Response, Problem>>>(
+        &self,
+        operation: Operation,
+        call: Call,
+        work: impl FnOnce(Call) -> F,
+    ) -> Response {
+        let work = |call| async move {
+            let _places = self.enter(operation).await?;
+            work(call).await
+        };
+        self.run_received(operation, call, work).await
+    }
+
+    /// Counts a request whose `work` receives a body first, and with it its places: who sends it slowly takes none from others.
+    pub async fn run_received<F: Future<Output = Result<Response, Problem>>>(
         &self,
         operation: Operation,
         call: Call,
@@ -129,10 +151,7 @@ impl Resource {
     ) -> Response {
         let started = Instant::now();
         let (uri, accepted) = (call.uri.clone(), call.headers.get(header::ACCEPT_ENCODING).cloned());
-        let response = match self.enter(operation).await {
-            Ok(_places) => trace::scope(trace::of_headers(&call.headers), work(call)).await,
-            Err(problem) => Err(problem),
-        };
+        let response = trace::scope(trace::of_headers(&call.headers), work(call)).await;
         let cause = response.as_ref().err().map(Problem::cause);
         let response = response.unwrap_or_else(|problem| problem.respond(&uri));
         let response = match accepted {
@@ -152,16 +171,14 @@ impl Resource {
     }
 
     /// A place for a request; for a change of a record also one among the pool's writes. Events only pass through to their log.
-    async fn enter(&self, operation: Operation) -> Result<[Option<SemaphorePermit<'_>>; 2], Problem> {
+    async fn enter(&self, operation: Operation) -> Result<Places<'_>, Problem> {
+        if operation.writes() {
+            self.gate.check_memory()?;
+        }
         // A write that waits, or whose refusal is held back, takes no place from others.
         let write = match operation {
-            Operation::Get | Operation::List => None,
-            Operation::Ingest => {
-                self.gate.check_memory()?;
-                None
-            }
+            Operation::Get | Operation::List | Operation::Ingest => None,
             Operation::Create | Operation::Replace | Operation::Patch | Operation::Delete | Operation::Batch => {
-                self.gate.check_memory()?;
                 Some(self.writes.enter().await?)
             }
         };
@@ -233,13 +250,12 @@ impl Resource {
         Idempotency { key, request: hex([request.as_bytes(), self.path.as_bytes(), body]) }
     }
 
-    /// The body of a write.
+    /// The body of a request of one record, and its places.
     ///
     /// # Errors
-    /// See [`Call::body`].
-    pub async fn body(&self, call: Call, types: &[&str]) -> Result<Bytes, Problem> {
-        let bytes_max = self.record_bytes_max();
-        self.body_up_to(call, types, bytes_max).await
+    /// See [`Self::receive`].
+    pub async fn body(&self, call: Call, operation: Operation, types: &[&str]) -> Result<Received<'_>, Problem> {
+        self.receive(call, operation, types, self.record_bytes_max()).await
     }
 
     /// The most bytes of the body of one record.
@@ -247,12 +263,23 @@ impl Resource {
         usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX)
     }
 
-    /// The body of a request, of at most so many bytes.
+    /// The body of a request, of at most so many bytes, and once it is there the places of the request.
     ///
     /// # Errors
-    /// See [`Call::body`].
-    pub async fn body_up_to(&self, call: Call, types: &[&str], bytes_max: usize) -> Result<Bytes, Problem> {
-        call.body(types, bytes_max, self.gate.deadline).await
+    /// See [`Call::body`]; 503 where there is no place.
+    pub async fn receive(
+        &self,
+        call: Call,
+        operation: Operation,
+        types: &[&str],
+        bytes_max: usize,
+    ) -> Result<Received<'_>, Problem> {
+        if operation.writes() {
+            self.gate.check_memory()?;
+        }
+        let held = self.budgets().bodies.share();
+        let bytes = call.body(types, bytes_max, self.gate.deadline, &held).await?;
+        Ok(Received::new(bytes, held, self.enter(operation).await?))
     }
 
     /// The answer that shows a record as it was written.
@@ -285,7 +312,7 @@ impl Resource {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         } else {
-            json(served.entry.to_body().into(), StatusCode::OK)
+            json(self.body_of(&served.entry)?, StatusCode::OK)
         };
         response.headers_mut().insert(header::ETAG, tag);
         if served.stale {
@@ -302,18 +329,35 @@ impl Resource {
         Ok(response)
     }
 
+    /// The body of an answer; a large one counts in memory until it is sent.
+    fn body_of(&self, entry: &Entry) -> Result<Bytes, Problem> {
+        let bytes = entry.body_len();
+        if bytes < LARGE {
+            return Ok(entry.to_body().into());
+        }
+        let held = Arc::new(self.budgets().answers.share());
+        match held.grow(bytes as u64) {
+            true => Ok(until_sent(entry.to_body().into(), held)),
+            false => Err(Problem::no_memory()),
+        }
+    }
+
     /// Creates a record.
     pub async fn post(&self, call: Call) -> Response {
-        // In a box of its own, which a write gets that is let in: thousands may wait to be refused.
-        self.run(Operation::Create, call, |call| Box::pin(self.create(call))).await
+        self.run_received(Operation::Create, call, |call| self.create(call)).await
     }
 
     async fn create(&self, call: Call) -> Result<Response, Problem> {
         self.may_write(&call)?;
-        let (mut origin, key) = (call.origin(), call.idempotency_key()?);
-        let body = self.body(call, JSON).await?;
-        let draft = parse_create(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
-        origin.idempotency = key.map(|key| self.idempotency(&origin, &key, "create", &body));
+        let (origin, key) = (call.origin(), call.idempotency_key()?);
+        let body = self.body(call, Operation::Create, JSON).await?;
+        // In a box of its own, which a write gets that is let in: thousands may wait to be refused.
+        Box::pin(self.create_from(&body, origin, key)).await
+    }
+
+    async fn create_from(&self, body: &[u8], mut origin: Origin, key: Option<String>) -> Result<Response, Problem> {
+        let draft = parse_create(self.records.schema(), body).map_err(|error| self.problem(error.into()))?;
+        origin.idempotency = key.map(|key| self.idempotency(&origin, &key, "create", body));
         let record = self.records.create(draft, &origin).await.map_err(|error| self.problem(error))?;
         Ok(self.written(&record, StatusCode::CREATED))
     }
@@ -322,8 +366,8 @@ impl Resource {
         self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
-        let body = self.body(call, JSON).await?;
-        let body = parse_replace(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
+        let received = self.body(call, Operation::Replace, JSON).await?;
+        let body = parse_replace(self.records.schema(), &received).map_err(|error| self.problem(error.into()))?;
         let (record, created) = if self.upserts {
             self.records.upsert(&key, &asked, body, &origin).await.map_err(|error| self.problem(error))?
         } else {
@@ -336,7 +380,7 @@ impl Resource {
         self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
-        let body = self.body(call, PATCH).await?;
+        let body = self.body(call, Operation::Patch, PATCH).await?;
         let patch = parse_patch(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
         let record = self.records.patch(&key, &asked, &patch, &origin).await.map_err(|error| self.problem(error))?;
         Ok(self.written(&record, StatusCode::OK))
@@ -377,12 +421,12 @@ pub async fn create(State(resource): State<Arc<Resource>>, call: Call) -> Respon
 
 /// `PUT /{collection}/{key}`
 pub async fn replace(State(resource): State<Arc<Resource>>, call: Call) -> Response {
-    resource.run(Operation::Replace, call, |call| resource.replace(call)).await
+    resource.run_received(Operation::Replace, call, |call| resource.replace(call)).await
 }
 
 /// `PATCH /{collection}/{key}`
 pub async fn patch(State(resource): State<Arc<Resource>>, call: Call) -> Response {
-    resource.run(Operation::Patch, call, |call| resource.patch(call)).await
+    resource.run_received(Operation::Patch, call, |call| resource.patch(call)).await
 }
 
 /// `DELETE /{collection}/{key}`

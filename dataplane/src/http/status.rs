@@ -5,7 +5,13 @@ use std::sync::{Arc, LazyLock};
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 
-use super::{conditions::precondition, error::Problem, extract::Call, metrics::Operation, resource::Resource};
+use super::{
+    conditions::precondition,
+    error::Problem,
+    extract::Call,
+    metrics::Operation,
+    resource::{JSON, Resource},
+};
 use crate::{
     domain::{
         json::parse_create,
@@ -22,14 +28,14 @@ static BODY: LazyLock<Schema> =
 
 /// Moves a payment to the status of the body.
 pub async fn put(State(payments): State<Arc<Resource>>, call: Call) -> Response {
-    payments.run(Operation::Patch, call, |call| change(&payments, call)).await
+    payments.run_received(Operation::Patch, call, |call| change(&payments, call)).await
 }
 
 async fn change(payments: &Resource, mut call: Call) -> Result<Response, Problem> {
     payments.may_change(&call)?;
     let key = call.key("id")?;
     let (asked, origin) = (precondition(&call.headers)?, call.origin());
-    let body = payments.body(call, &["application/json"]).await?;
+    let body = payments.body(call, Operation::Patch, JSON).await?;
     let draft = parse_create(&BODY, &body).map_err(|error| payments.problem(error.into()))?;
     if draft.key.is_some_and(|other| other != key) {
         return Err(Problem::field("id", "must be the key of the path, or left out"));

@@ -20,28 +20,39 @@ use crate::{
         schema::FieldFault,
         strict, template,
     },
-    service::error::ServiceError,
+    service::{error::ServiceError, rendering},
 };
+
+/// The most bytes of a body: as many as variables may have, and what is around them.
+const BODY_MAX: usize = template::VARIABLES_MAX + 1_024;
 
 /// `POST /notifications/templates/{id}/render`
 pub async fn render(State(templates): State<Arc<Resource>>, call: Call) -> Response {
-    templates.run(Operation::Get, call, |call| filled_in(&templates, call)).await
+    templates.run_received(Operation::Get, call, |call| filled_in(&templates, call)).await
 }
 
 async fn filled_in(templates: &Resource, mut call: Call) -> Result<Response, Problem> {
     templates.may_read(&call)?;
     Params::read(&call.uri, &[])?;
     let key = call.key(&templates.records.schema().key)?;
-    let body = templates.body(call, JSON).await?;
+    let body = templates.receive(call, Operation::Get, JSON, BODY_MAX).await?;
     let variables = variables_of(&body).map_err(|error| templates.problem(error.into()))?;
     let served = templates.records.get(&key, Version(0)).await.map_err(|error| templates.problem(error))?;
     let record: Json = serde_json::from_slice(&served.entry.to_body()).unwrap_or_default();
+    let texts = ["subject", "body"].map(|field| (field, record.get(field).and_then(Json::as_str).map(str::to_owned)));
+    let filled = rendering::apart(move || {
+        texts.map(|(field, text)| text.map(|text| template::render(field, &text, &variables)).transpose())
+    });
+    let filled = filled.await.ok_or_else(|| {
+        Problem::overload("rendering", "templates are filled in as fast as they can be: try again, or with less text")
+    })?;
     let mut faults = Vec::new();
-    let mut part = |field: &str| {
-        let text = record.get(field).and_then(Json::as_str)?;
-        template::render(field, text, &variables).map_err(|fault| faults.push(fault)).ok()
-    };
-    let (subject, text) = (part("subject"), part("body"));
+    let [subject, text] = filled.map(|text| {
+        text.unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        })
+    });
     if !faults.is_empty() {
         faults.dedup();
         return Err(templates.problem(ServiceError::Invalid(faults)));

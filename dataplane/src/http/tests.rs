@@ -37,6 +37,7 @@ use super::{
     router::{Api, Pool, Source, path_of, router, upserts},
 };
 use crate::{
+    budget::Budgets,
     cache::{
         clock::Clock,
         memory::{MemoryConfig, MemoryTier, PoolConfig},
@@ -63,6 +64,7 @@ use crate::{
 mod access;
 mod bad_input;
 mod batches;
+mod bounds;
 mod changes;
 mod conditions;
 mod events;
@@ -209,7 +211,7 @@ impl Server {
         let products = collections.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
         let right: PriceRight = Arc::new(vec!["sales".to_owned()].into());
         let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
-        let gate = Arc::new(Gate::new(64, Duration::from_secs(5)));
+        let gate = Arc::new(Gate::new(64, Duration::from_secs(5), Budgets::default()));
         let pools: Vec<Pool> = collections
             .iter()
             .map(|collection| {

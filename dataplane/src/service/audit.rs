@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{error::ServiceError, records::Records};
 use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
+    audit::{AuditEntry, AuditFound, AuditQuery},
+    query::PAGE_BYTES_MAX,
     value::Timestamp,
 };
 
@@ -26,9 +27,6 @@ pub struct AuditPage {
 /// # Errors
 /// What a store says.
 pub async fn page(pools: &[Arc<Records>], query: AuditQuery) -> Result<AuditPage, ServiceError> {
-    let limit = query.limit as usize;
-    // one more than asked for tells whether there is a next page
-    let query = AuditQuery { limit: query.limit.saturating_add(1), ..query };
     let mut stores: Vec<&Arc<Records>> = Vec::new();
     for pool in pools {
         if !stores.iter().any(|known| known.shares_store(pool)) {
@@ -36,13 +34,28 @@ pub async fn page(pools: &[Arc<Records>], query: AuditQuery) -> Result<AuditPage
         }
     }
     let found = try_join_all(stores.into_iter().map(|store| store.audit(&query))).await?;
-    let mut entries: Vec<AuditEntry> = found.into_iter().flatten().collect();
-    // times of one form sort as text
-    entries.sort_by(|a, b| (&a.at, a.id).cmp(&(&b.at, b.id)));
-    let more = entries.len() > limit;
-    entries.truncate(limit);
+    let (entries, more) = merged(found, query.limit as usize);
     let next_cursor = entries.last().filter(|_| more).map(encode);
     Ok(AuditPage { entries, next_cursor })
+}
+
+/// The first entries of several stores, and whether there are further ones: what a store left out is not overtaken by what another found.
+fn merged(found: Vec<AuditFound>, limit: usize) -> (Vec<AuditEntry>, bool) {
+    let place = |entry: &AuditEntry| (entry.at.clone(), entry.id);
+    // times of one form sort as text
+    let end = found.iter().filter(|found| found.more).filter_map(|found| found.entries.last().map(place)).min();
+    let mut more = end.is_some();
+    let mut entries: Vec<AuditEntry> = found.into_iter().flat_map(|found| found.entries).collect();
+    entries.sort_by_cached_key(place);
+    let mut bytes = 0;
+    let fits = |entry: &&AuditEntry| {
+        bytes += entry.bytes();
+        bytes <= PAGE_BYTES_MAX && end.as_ref().is_none_or(|end| place(entry) <= *end)
+    };
+    let most = entries.iter().take_while(fits).count().max(1).min(limit);
+    more |= most < entries.len();
+    entries.truncate(most);
+    (entries, more)
 }
 
 /// The place that a cursor names; none for what is not a cursor of the audit.
@@ -54,4 +67,40 @@ pub fn place_of(cursor: &str) -> Option<(Timestamp, Uuid)> {
 
 fn encode(entry: &AuditEntry) -> String {
     URL_SAFE_NO_PAD.encode(format!("{} {}", entry.at, entry.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(times: &[u32], bytes: usize, more: bool) -> AuditFound {
+        let entry = |time: &u32| AuditEntry {
+            id: Uuid::from_u128(u128::from(*time)),
+            at: format!("2026-01-01T00:00:{time:02}.000Z"),
+            actor: "x".repeat(bytes),
+            entity: "user".to_owned(),
+            key: time.to_string(),
+            action: "created".to_owned(),
+            version: 1,
+            before: None,
+            after: None,
+        };
+        AuditFound { entries: times.iter().map(entry).collect(), more }
+    }
+
+    fn keys((entries, more): (Vec<AuditEntry>, bool)) -> (Vec<String>, bool) {
+        (entries.into_iter().map(|entry| entry.key).collect(), more)
+    }
+
+    #[test]
+    fn no_entry_is_passed_over_where_a_store_ends_early() {
+        let of = |keys: &[&str], more| (keys.iter().map(ToString::to_string).collect::<Vec<_>>(), more);
+        let two = |more| vec![found(&[1, 4], 1, more), found(&[2, 3, 5, 6], 1, false)];
+        assert_eq!(keys(merged(two(false), 9)), of(&["1", "2", "3", "4", "5", "6"], false));
+        assert_eq!(keys(merged(two(true), 9)), of(&["1", "2", "3", "4"], true), "5 may follow something of the first");
+        assert_eq!(keys(merged(two(false), 2)), of(&["1", "2"], true));
+        assert_eq!(keys(merged(vec![found(&[1, 2, 3], PAGE_BYTES_MAX / 2, false)], 9)), of(&["1"], true));
+        assert_eq!(keys(merged(vec![found(&[1], 2 * PAGE_BYTES_MAX, false)], 9)), of(&["1"], false));
+        assert_eq!(keys(merged(Vec::new(), 9)), of(&[], false));
+    }
 }

@@ -77,6 +77,23 @@ impl Cursor {
     }
 }
 
+/// A place in a list of keys, as clients see it.
+pub fn place_among(keys: &[Key], place: usize) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{place} {:016x}", check_of(keys)))
+}
+
+/// Reads a place in this list of keys; none for what is not one.
+pub fn place_of(text: &str, keys: &[Key]) -> Option<usize> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (place, check) = text.split_once(' ')?;
+    let is_of_these = check == format!("{:016x}", check_of(keys));
+    place.parse().ok().filter(|place| is_of_these && *place < keys.len())
+}
+
+fn check_of(keys: &[Key]) -> u64 {
+    xxh3_64(keys.iter().map(Key::as_str).collect::<Vec<_>>().join("\0").as_bytes())
+}
+
 impl Scope<'_> {
     fn check(&self, payload: &[u8]) -> u64 {
         let mut text = format!("{}\0{:?}\0{:?}\0", self.schema.collection, self.filter, self.order).into_bytes();
@@ -149,5 +166,13 @@ mod tests {
         for bad in ["", "A", "!", "AAAAAAAAAAAAAAAA", &"A".repeat(TEXT_MAX + 1)] {
             assert_eq!(Cursor::decode(bad, &scope), None);
         }
+    }
+    #[test]
+    fn a_place_fits_only_its_keys() {
+        let keys: Vec<Key> = ["a", "b", "c"].map(|key| key.parse().unwrap()).to_vec();
+        let place = place_among(&keys, 2);
+        assert_eq!(place_of(&place, &keys), Some(2));
+        assert_eq!((place_of(&place, &keys[..2]), place_of("", &keys), place_of("Mg", &keys)), (None, None, None));
+        assert_eq!(place_of(&place_among(&keys, 3), &keys), None, "there is nothing behind the last");
     }
 }

@@ -17,13 +17,16 @@ use super::{
     precondition::Precondition,
     records::{Records, writes::ATTEMPTS_MAX},
 };
-use crate::domain::{
-    actor,
-    change::{Action, Change, Guard, Origin},
-    dead_letter::{DROPPED, REPLAYED},
-    query::{Comparison, FieldRef, Filter, Position, Query, Start},
-    record::{Key, Record, Row},
-    value::{Json, Value},
+use crate::{
+    budget::Allowance,
+    domain::{
+        actor,
+        change::{Action, Change, Guard, Origin},
+        dead_letter::{DROPPED, REPLAYED},
+        query::{Comparison, FieldRef, Filter, Position, Query, Start},
+        record::{Key, Record, Row},
+        value::{Json, Value},
+    },
 };
 
 /// Who writes dead letters.
@@ -181,7 +184,14 @@ impl DeadLetters {
         });
         let filter = Filter::And(wanted.collect());
         let start = cursor.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
-        let query = Query { filter, order: Vec::new(), start, limit: REPLAYED_MAX, count: false };
+        let query = Query {
+            filter,
+            order: Vec::new(),
+            start,
+            limit: REPLAYED_MAX,
+            count: false,
+            allowance: Allowance::default(),
+        };
         let page = self.records.find(&query).await?;
         let mut done = Replayed { more: page.next.is_some(), ..Replayed::default() };
         let (begun, mut last) = (Instant::now(), None);
@@ -216,7 +226,10 @@ impl DeadLetters {
         let index = self.records.schema().index_of("stage").unwrap_or_default();
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
         let start = after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
-        let page = self.records.find(&Query { filter, order: Vec::new(), start, limit, count: false }).await?;
+        let page = self
+            .records
+            .find(&Query { filter, order: Vec::new(), start, limit, count: false, allowance: Allowance::default() })
+            .await?;
         Ok((page.records, page.next.map(|next| next.key)))
     }
 
@@ -277,7 +290,14 @@ impl DeadLetters {
     pub async fn count(&self, stage: &str) -> Result<u64, ServiceError> {
         let index = self.records.schema().index_of("stage").unwrap_or_default();
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
-        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: true };
+        let query = Query {
+            filter,
+            order: Vec::new(),
+            start: Start::Offset(0),
+            limit: 1,
+            count: true,
+            allowance: Allowance::default(),
+        };
         Ok(self.records.find(&query).await?.total.unwrap_or_default())
     }
 

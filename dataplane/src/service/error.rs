@@ -77,6 +77,9 @@ pub enum ServiceError {
     /// The store, or the log before it, has no room left; nothing was changed.
     #[error("there is no room left: {0}")]
     Full(String),
+    /// The process has no memory for the answer.
+    #[error("there is no memory for this answer now")]
+    Overloaded,
     /// The store did not answer in time; nothing was changed by a read.
     #[error("the store did not answer in time")]
     Timeout,
@@ -144,6 +147,7 @@ impl From<&StoreError> for ServiceError {
             StoreError::Setup(why) => Self::Setup(why.clone()),
             StoreError::Unavailable(why) => Self::Unavailable(why.clone()),
             StoreError::Full(why) => Self::Full(why.clone()),
+            StoreError::Overloaded => Self::Overloaded,
             StoreError::Unknown(why) => Self::Unknown(why.clone()),
             StoreError::Corrupt(why) => Self::Internal(why.clone()),
             StoreError::At { index, error } => Self::At { index: *index, error: Box::new(Self::from(&**error)) },

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     domain::{
         actor,
-        audit::AuditQuery,
+        audit::{AuditFound, AuditQuery},
         change::{Action, Change, Guard, Origin},
         currency,
         price_event::PriceEvent,
@@ -243,11 +243,11 @@ impl Ingestor {
             ..AuditQuery::default()
         };
         for _ in 0..LOOKS_MAX {
-            let entries = self.products.audit(&query).await?;
+            let AuditFound { entries, more } = self.products.audit(&query).await?;
             if entries.iter().any(|entry| entry.action == "deleted") {
                 return Ok(true);
             }
-            let last = entries.last().filter(|_| entries.len() >= ENTRIES as usize);
+            let last = entries.last().filter(|_| more);
             let Some(last) = last else { return Ok(false) };
             let at = last.at.parse().map_err(ServiceError::Internal)?;
             query.after = Some((at, last.id));

@@ -5,9 +5,12 @@ use super::{
     error::ServiceError,
     records::Records,
 };
-use crate::domain::{
-    query::{Direction, FieldRef, Filter, Query, Start},
-    record::{Named, Record},
+use crate::{
+    budget::Allowance,
+    domain::{
+        query::{Direction, FieldRef, Filter, Query, Start},
+        record::{Named, Record},
+    },
 };
 
 /// The most records of one page.
@@ -50,7 +53,7 @@ pub struct Listing {
     pub next_cursor: Option<String>,
 }
 
-/// Reads a page of the records that a filter takes, in an order; ties are broken by the key.
+/// Reads a page of the records that a filter takes, in an order; ties are broken by the key. It ends early at the bytes of a page, or where its memory does.
 ///
 /// # Errors
 /// `Invalid` for a cursor that is not one of this list, or what the store says.
@@ -59,6 +62,7 @@ pub async fn list(
     filter: Filter,
     order: Vec<(FieldRef, Direction)>,
     page: &PageRequest,
+    allowance: Allowance,
 ) -> Result<Listing, ServiceError> {
     let scope = Scope { schema: records.schema(), filter: &filter, order: &order };
     let (start, offset, known_total) = match &page.from {
@@ -69,8 +73,14 @@ pub async fn list(
             (Start::After(position), offset, Some(total))
         }
     };
-    let query =
-        Query { filter: filter.clone(), order: order.clone(), start, limit: page.limit, count: known_total.is_none() };
+    let query = Query {
+        filter: filter.clone(),
+        order: order.clone(),
+        start,
+        limit: page.limit,
+        count: known_total.is_none(),
+        allowance,
+    };
     let found = records.find(&query).await?;
     let total = known_total.or(found.total).unwrap_or_default();
     let before_next = offset + (found.records.len() + found.unreadable.len()) as u64;

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use super::failure::{Class, Failure};
+use super::{
+    failure::{Class, Failure},
+    rendering,
+};
 use crate::{
     domain::{schema::FieldFault, template},
     telemetry::trace,
@@ -69,28 +72,34 @@ impl Notifier for Webhook {
     }
 }
 
-/// The text of a template with its variables filled in.
+/// The subject and the body of a template with their variables filled in.
 ///
 /// # Errors
-/// `Validation` where the template is wrong, or names what is not there.
-pub fn render(text: &str, variables: &Value) -> Result<String, Failure> {
+/// `Validation` where the template is wrong, or names what is not there; `Retryable` where there was no time for it.
+pub async fn render(subject: String, body: String, variables: Value) -> Result<(String, String), Failure> {
     let wrong = |fault: FieldFault| Failure::new(Class::Validation, format!("{} {}", fault.field, fault.message));
-    template::render("the template", text, variables).map_err(wrong)
+    let filled = rendering::apart(move || {
+        [subject, body].map(|text| template::render("the template", &text, &variables).map_err(wrong))
+    });
+    let late = || Failure::retryable("templates are filled in as fast as they can be".to_owned());
+    let [subject, body] = filled.await.ok_or_else(late)?;
+    Ok((subject?, body?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn templates_are_strict() {
+    #[tokio::test]
+    async fn templates_are_strict() {
         let order = json!({ "order": { "id": "o1", "l": vec![0; 1_000] } });
-        assert_eq!(render("Order {{ order.id }}", &order).unwrap(), "Order o1");
+        let render = async |text: &str| render(text.to_owned(), String::new(), order.clone()).await;
+        assert_eq!(render("Order {{ order.id }}").await.unwrap().0, "Order o1");
         // who writes templates cannot hold up the workers: what asks for too much is a fault of the template
         let endless =
             "{% for a in order.l %}{% for b in order.l %}{% for c in order.l %}x{% endfor %}{% endfor %}{% endfor %}";
         for bad in ["{{ nothing }}", "{{ order.id", endless] {
-            assert_eq!(render(bad, &order).unwrap_err().class, Class::Validation, "{bad}");
+            assert_eq!(render(bad).await.unwrap_err().class, Class::Validation, "{bad}");
         }
     }
 }

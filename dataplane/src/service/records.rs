@@ -12,14 +12,15 @@ use tokio::time::timeout;
 
 use super::{error::ServiceError, oddities::Oddities, pages::Pages};
 use crate::{
+    budget::Allowance,
     cache::{
         Cached, Entry,
         tiered::{LoadError, Loader, ReadError, Tiered},
     },
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Origin},
-        query::{Filter, Page, Query, Start},
+        query::{Filter, HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Query, Start},
         record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
         schema::{Schema, Wrote},
         value::Timestamp,
@@ -30,6 +31,9 @@ use inexact::Inexact;
 
 mod inexact;
 pub mod writes;
+
+/// Keys that are read at first where many are asked for: their records say how many more fit.
+const KEYS_FIRST: usize = 16;
 
 /// Called after each commit, so that the relay need not wait for its next look.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -92,6 +96,8 @@ pub struct Many {
     pub entries: Vec<Entry>,
     /// Those that cannot be read.
     pub unreadable: Vec<Named>,
+    /// How many keys that is: what follows did not fit.
+    pub keys: usize,
 }
 
 /// A record that a read found, ready to be sent.
@@ -205,19 +211,35 @@ impl Records {
         }
     }
 
-    /// The records of several keys.
+    /// The records of several keys, from the first one on, as many as fit into a page and its memory.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn get_many(&self, keys: &[Key]) -> Result<Many, ServiceError> {
-        let mut many = Many { entries: Vec::with_capacity(keys.len()), unreadable: Vec::new() };
-        for answer in self.tiered.get_many(keys, &self.load).await {
-            match answer.map(|served| served.cached) {
-                Ok(Cached::Present(entry)) => many.entries.push(entry),
-                Ok(Cached::Absent(_)) => (),
-                Err(ReadError::Unreadable(unreadable)) => many.unreadable.push(unreadable.named()),
-                Err(error) => return Err(error.into()),
+    /// What the store says, or `Overloaded`: there is no memory for the first one.
+    pub async fn get_many(&self, keys: &[Key], allowance: &Allowance) -> Result<Many, ServiceError> {
+        let (mut many, mut bytes, mut portion) = (Many::default(), 0, KEYS_FIRST);
+        while let Some(rest) = keys.get(many.keys..).filter(|rest| !rest.is_empty()) {
+            let part = rest.get(..portion).unwrap_or(rest);
+            for answer in self.tiered.get_many(part, &self.load).await {
+                match answer.map(|served| served.cached) {
+                    Ok(Cached::Present(entry)) => {
+                        let more = entry.body_len();
+                        let is_first = many.entries.is_empty();
+                        let is_over = !is_first && bytes + more > PAGE_BYTES_MAX;
+                        if is_over || !allowance.take(HELD_PER_BYTE * more) {
+                            return if many.keys > 0 { Ok(many) } else { Err(ServiceError::Overloaded) };
+                        }
+                        bytes += more;
+                        many.entries.push(entry);
+                    }
+                    Ok(Cached::Absent(_)) => (),
+                    Err(ReadError::Unreadable(unreadable)) => many.unreadable.push(unreadable.named()),
+                    Err(error) => return Err(error.into()),
+                }
+                many.keys += 1;
             }
+            // as many as are likely to fit
+            let each = (bytes / many.keys).max(1);
+            portion = (PAGE_BYTES_MAX.saturating_sub(bytes) / each).max(1);
         }
         Ok(many)
     }
@@ -237,7 +259,14 @@ impl Records {
     /// # Errors
     /// What the store says.
     pub async fn count(&self, filter: Filter) -> Result<u64, ServiceError> {
-        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: true };
+        let query = Query {
+            filter,
+            order: Vec::new(),
+            start: Start::Offset(0),
+            limit: 1,
+            count: true,
+            allowance: Allowance::default(),
+        };
         Ok(self.find(&query).await?.total.unwrap_or_default())
     }
 
@@ -272,7 +301,7 @@ impl Records {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, ServiceError> {
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, ServiceError> {
         self.in_time(self.store.audit(query)).await
     }
 

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use crds::pool::WarmUp;
 
 use super::{error::ServiceError, records::Records};
-use crate::domain::{
-    query::{Direction, FieldRef, Filter, Query, Start},
-    record::Key,
-    schema::Schema,
+use crate::{
+    budget::Allowance,
+    domain::{
+        query::{Direction, FieldRef, Filter, Query, Start},
+        record::Key,
+        schema::Schema,
+    },
 };
 
 /// Warms up one pool.
@@ -61,7 +64,7 @@ impl Warmer {
     async fn hot(&self, keys: &[Key], taken: impl Fn(u64)) -> Result<(), ServiceError> {
         let evicted_before = self.evicted();
         for part in keys.chunks(PAGE as usize) {
-            taken(self.records.get_many(part).await?.entries.len() as u64);
+            taken(self.keys(part).await?);
             if self.evicted() > evicted_before {
                 break;
             }
@@ -74,9 +77,12 @@ impl Warmer {
     /// # Errors
     /// What the store says.
     pub async fn keys(&self, keys: &[Key]) -> Result<u64, ServiceError> {
-        let mut found = 0;
-        for part in keys.chunks(PAGE as usize) {
-            found += self.records.get_many(part).await?.entries.len() as u64;
+        let (mut found, mut rest) = (0, keys);
+        while !rest.is_empty() {
+            let part = self.records.get_many(rest, &Allowance::default()).await?;
+            found += part.entries.len() as u64;
+            // it takes one at least
+            rest = rest.get(part.keys.max(1)..).unwrap_or_default();
         }
         Ok(found)
     }
@@ -94,7 +100,8 @@ impl Warmer {
             true => (vec![(FieldRef::UpdatedAt, Direction::Descending)], PAGE_RECENT),
             false => (Vec::new(), PAGE),
         };
-        let mut query = Query { filter, order, start: Start::Offset(0), limit, count: false };
+        let mut query =
+            Query { filter, order, start: Start::Offset(0), limit, count: false, allowance: Allowance::default() };
         let evicted_before = self.evicted();
         loop {
             let asked_ms = self.records.tiered().now_ms();

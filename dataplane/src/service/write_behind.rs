@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Change, Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
@@ -251,7 +251,7 @@ impl RecordStore for WriteBehind {
         self.inner.recall(collection, idempotency).await
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.inner.audit(query).await
     }
 

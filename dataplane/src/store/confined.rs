@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{RecordStore, StoreError, identity::Identity, limits::Limits, room::Room};
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
@@ -205,7 +205,7 @@ impl RecordStore for ConfinedStore {
         self.told(collection, self.store.recall(collection, idempotency).await)
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.store.audit(query).await
     }
 

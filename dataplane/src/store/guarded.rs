@@ -17,7 +17,7 @@ use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity, li
 use crate::{
     breaker::Breaker,
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query},
@@ -124,7 +124,7 @@ impl RecordStore for GuardedStore {
         self.guard.call(self.store.recall(collection, idempotency)).await
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.guard.call(self.store.audit(query)).await
     }
 

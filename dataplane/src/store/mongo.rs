@@ -26,11 +26,11 @@ use super::{
     check::check_query,
     confined::{PoolFault, PoolReason},
     identity::Identity,
-    odd::Pager,
+    odd::{Pager, Part},
 };
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
         query::{Page, Query, Start},
@@ -67,6 +67,8 @@ const CALL_TIME: Duration = Duration::from_secs(5);
 const PREPARE_TIME: Duration = Duration::from_secs(60);
 /// How long a call waits for a server that can be reached.
 const SELECTION_TIME: Duration = Duration::from_secs(2);
+/// Documents that a server sends at once: each may be large.
+const ROWS_AHEAD: u32 = 100;
 /// The most keys in one command.
 const KEYS_MAX: usize = 1000;
 /// How long a tombstone is kept: longer than any tier's time to live.
@@ -304,9 +306,15 @@ impl RecordStore for MongoStore {
                 .projection(doc! { PENDING: 0 })
                 // one more than asked for tells whether there is a next page
                 .limit(i64::from(query.limit) + 1)
+                .batch_size(ROWS_AHEAD)
                 .skip(pager.offset().min(i64::MAX as u64));
-            let found = collect_raw(find, deadline).await?;
-            if pager.take(found.iter().filter_map(|document| documents.reading(document)).collect())? {
+            let (mut found, mut part) = (read(deadline, find).await?, Part::new(query));
+            while let Some(raw) = read(deadline, found.try_next()).await? {
+                if documents.reading(&document_of(&raw)).is_some_and(|reading| !part.push(reading)) {
+                    break;
+                }
+            }
+            if pager.take(part)? {
                 break;
             }
         }
@@ -360,7 +368,7 @@ impl RecordStore for MongoStore {
         answer.map(|text| answer::decode(&text, all, idempotency, self.sealer.as_ref())).transpose()
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         let collections: Vec<Arc<Documents>> = self.collections.read().values().cloned().collect();
         audit::find(&self.ledger, &collections, query, call_deadline()).await
     }

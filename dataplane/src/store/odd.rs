@@ -1,7 +1,7 @@
 //! What stores make of rows and documents that other programs wrote: a record, or what of it cannot be read; and pages that go on past those.
 
 use crate::domain::{
-    query::{Page, Position, Query, Start},
+    query::{HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Position, Query, Start},
     record::{Named, Oddity, Record, Unreadable},
     value::Value,
 };
@@ -44,6 +44,15 @@ impl Reading {
         }
     }
 
+    /// The bytes that it has in an answer, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(record) => record.answer_bytes(),
+            Self::Unreadable(unreadable) => unreadable.rest.answer_bytes(),
+            Self::Keyless(named) => 64 + named.field.len(),
+        }
+    }
+
     /// Its place in the order of a query, where that can be told.
     fn position(&self, query: &Query) -> Option<Position> {
         match self {
@@ -65,6 +74,15 @@ pub fn short_decimal(real: f64) -> Option<Value> {
     Value::exact(&text)
 }
 
+/// What is read at once for a page: it ends at the query's limit, at the bytes of a page, or where there is no more memory.
+pub struct Part<'a> {
+    query: &'a Query,
+    readings: Vec<Reading>,
+    bytes: usize,
+    /// Whether there are further ones.
+    more: bool,
+}
+
 /// A page that is read in parts, until it ends at a record whose place can be told.
 pub struct Pager<'a> {
     query: &'a Query,
@@ -75,6 +93,27 @@ pub struct Pager<'a> {
 
 /// The most parts of a page none of whose records has a place.
 const PARTS_MAX: u64 = 100;
+
+impl<'a> Part<'a> {
+    /// A part for the page of a query.
+    pub fn new(query: &'a Query) -> Self {
+        Self { query, readings: Vec::new(), bytes: 0, more: false }
+    }
+
+    /// Takes what was read next, as far as it still belongs to the part. Says whether to go on reading.
+    pub fn push(&mut self, reading: Reading) -> bool {
+        let bytes = reading.bytes();
+        let is_full = self.readings.len() >= self.query.limit as usize
+            || (!self.readings.is_empty() && self.bytes + bytes > PAGE_BYTES_MAX)
+            || !self.query.allowance.take(HELD_PER_BYTE * bytes);
+        self.more |= is_full;
+        if !self.more {
+            self.bytes += bytes;
+            self.readings.push(reading);
+        }
+        !self.more
+    }
+}
 
 impl<'a> Pager<'a> {
     /// The page of a query.
@@ -91,14 +130,15 @@ impl<'a> Pager<'a> {
         skip.saturating_add(self.taken)
     }
 
-    /// Takes what was read from there on, up to one more than the query's limit. Says whether the page is done.
+    /// Takes what was read from there on. Says whether the page is done.
     ///
     /// # Errors
-    /// So many records in a row cannot be read that no place is found to go on from.
-    pub fn take(&mut self, mut readings: Vec<Reading>) -> Result<bool, StoreError> {
-        let limit = self.query.limit as usize;
-        let more = readings.len() > limit;
-        readings.truncate(limit);
+    /// There is no memory for one record, or so many in a row cannot be read that no place is found to go on from.
+    pub fn take(&mut self, part: Part<'_>) -> Result<bool, StoreError> {
+        let Part { query: _, readings, bytes: _, more } = part;
+        if more && readings.is_empty() {
+            return Err(StoreError::Overloaded);
+        }
         let places = readings.iter().rev().enumerate();
         let place = places.filter_map(|(after, reading)| Some((after as u64, reading.position(self.query)?))).next();
         self.taken += readings.len() as u64;
@@ -115,7 +155,7 @@ impl<'a> Pager<'a> {
                 self.page.next = Some(Position { skip: after, ..position });
                 Ok(true)
             }
-            None if self.taken > PARTS_MAX.saturating_mul(limit.max(1) as u64) => {
+            None if self.taken > PARTS_MAX.saturating_mul(u64::from(self.query.limit.max(1))) => {
                 Err(StoreError::Corrupt("too many records in a row have no place in this order".to_owned()))
             }
             None => Ok(false),
@@ -131,10 +171,13 @@ impl<'a> Pager<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        query::{Direction, FieldRef, Filter},
-        record::{Row, Version},
-        value::Timestamp,
+    use crate::{
+        budget::Allowance,
+        domain::{
+            query::{Direction, FieldRef, Filter},
+            record::{Row, Version},
+            value::Timestamp,
+        },
     };
 
     #[test]
@@ -160,22 +203,74 @@ mod tests {
     #[test]
     fn a_page_goes_on_past_records_without_a_place() {
         let order = vec![(FieldRef::Field(0), Direction::Ascending)];
-        let query = Query { filter: Filter::All, order, start: Start::Offset(7), limit: 2, count: false };
+        let query = Query {
+            filter: Filter::All,
+            order,
+            start: Start::Offset(7),
+            limit: 2,
+            count: false,
+            allowance: Allowance::default(),
+        };
         let place = FieldRef::Field(0);
         let mut pager = Pager::new(&query);
-        assert!(!pager.take(vec![odd("a", place), odd("b", place), odd("c", place)]).unwrap());
+        let part = |readings: Vec<Reading>| {
+            let mut part = Part::new(&query);
+            readings.into_iter().all(|reading| part.push(reading));
+            part
+        };
+        assert!(!pager.take(part(vec![odd("a", place), odd("b", place), odd("c", place)])).unwrap());
         assert_eq!(pager.offset(), 9, "the next part starts behind them");
-        let part = vec![Reading::Whole(record("c")), odd("d", place), odd("e", FieldRef::Version)];
-        assert!(pager.take(part).unwrap());
+        let last = vec![Reading::Whole(record("c")), odd("d", place), odd("e", FieldRef::Version)];
+        assert!(pager.take(part(last)).unwrap());
         let page = pager.page(None);
         let next = page.next.unwrap();
         assert_eq!((next.key.as_str(), next.skip), ("c", 1), "one record behind c was given too");
         assert_eq!(page.unreadable.len(), 3);
-        let query =
-            Query { start: Start::After(Position { values: vec![Value::Null], key: next.key, skip: 1 }), ..query };
+        let after = Start::After(Position { values: vec![Value::Null], key: next.key, skip: 1 });
+        let query = Query { start: after, ..query };
         let mut pager = Pager::new(&query);
         assert_eq!(pager.offset(), 1);
-        assert!(pager.take(vec![odd("e", FieldRef::Version)]).unwrap());
+        let mut part = Part::new(&query);
+        assert!(part.push(odd("e", FieldRef::Version)));
+        assert!(pager.take(part).unwrap());
         assert_eq!(pager.page(None).next, None);
+    }
+
+    fn large(key: &str, bytes: usize) -> Reading {
+        Reading::Whole(Record { values: Row(vec![Value::Text("x".repeat(bytes))]), ..record(key) })
+    }
+
+    #[test]
+    fn a_page_ends_at_its_bytes_and_says_where_it_goes_on() {
+        let (order, start) = (Vec::new(), Start::Offset(0));
+        let query =
+            Query { filter: Filter::All, order, start, limit: 9, count: false, allowance: Allowance::default() };
+        let (mut pager, mut part) = (Pager::new(&query), Part::new(&query));
+        assert!(part.push(large("a", PAGE_BYTES_MAX / 2)) && part.push(large("b", PAGE_BYTES_MAX / 4)));
+        assert!(!part.push(large("c", PAGE_BYTES_MAX / 2)), "nothing after it is read");
+        assert!(pager.take(part).unwrap());
+        let page = pager.page(None);
+        assert_eq!((page.records.len(), page.next.unwrap().key.as_str()), (2, "b"));
+        // one that is larger than a page is a page of its own
+        let (mut pager, mut part) = (Pager::new(&query), Part::new(&query));
+        assert!(part.push(large("a", 2 * PAGE_BYTES_MAX)) && !part.push(large("b", 1)));
+        assert!(pager.take(part).unwrap());
+        assert_eq!(pager.page(None).records.len(), 1);
+    }
+
+    #[test]
+    fn a_page_ends_early_where_memory_does_and_is_refused_without_any() {
+        let budget = crate::budget::Budget::new(10_000);
+        let (order, start, held) = (Vec::new(), Start::Offset(0), std::sync::Arc::new(budget.share()));
+        let allowance = Allowance::of(&held);
+        let query = Query { filter: Filter::All, order, start, limit: 9, count: false, allowance };
+        let (mut pager, mut part) = (Pager::new(&query), Part::new(&query));
+        assert!(part.push(large("a", 4_000)) && !part.push(large("b", 4_000)));
+        assert!(pager.take(part).unwrap());
+        assert_eq!(pager.page(None).next.unwrap().key.as_str(), "a");
+        let mut part = Part::new(&query);
+        assert!(!part.push(large("b", 4_000)));
+        assert!(matches!(Pager::new(&query).take(part), Err(StoreError::Overloaded)));
+        assert!(budget.peak() <= 10_000);
     }
 }

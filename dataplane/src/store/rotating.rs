@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{RecordStore, StoreError, confined::PoolFault, identity::Identity, limits::Limits};
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         event::{Backlog, Claimed, Outbox, OutboxError},
         query::{Page, Query},
@@ -108,7 +108,7 @@ impl RecordStore for RotatingStore {
         self.now().recall(collection, idempotency).await
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.now().audit(query).await
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         clock::GuardedClock,
         event::Outbox,
@@ -341,7 +341,7 @@ impl RecordStore for SqlStore {
         Ok(idempotency::recall(&mut session, key, all, self.sealer.as_ref()).await?)
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         let mut tries = Tries::new();
         loop {
             let mut session = self.pools.read_until(tries.deadline).await?;

@@ -147,7 +147,7 @@ impl Described<'_> {
 
     fn list(&self) -> Operation {
         let ids = format!(
-            "Up to {IDS_MAX} keys, separated by commas; a comma within a key is sent as %2C. Nothing else beside them."
+            "Up to {IDS_MAX} keys, separated by commas; a comma within a key is sent as %2C. Nothing but a cursor beside them."
         );
         let id = "One record of any key, as at its own path: its record is the answer. Nothing else beside it.";
         let operation =

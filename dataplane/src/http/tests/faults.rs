@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::{
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Idempotency, UnitOfWork, Written},
         event::Outbox,
         json::parse_create,
@@ -46,7 +46,7 @@ impl RecordStore for Failing {
     async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
         Err((self.0)())
     }
-    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, _: &AuditQuery) -> Result<AuditFound, StoreError> {
         Err((self.0)())
     }
     async fn ping(&self) -> Result<(), StoreError> {
@@ -77,7 +77,7 @@ impl RecordStore for Silent {
     async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
         std::future::pending().await
     }
-    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, _: &AuditQuery) -> Result<AuditFound, StoreError> {
         std::future::pending().await
     }
     async fn ping(&self) -> Result<(), StoreError> {
@@ -130,8 +130,8 @@ impl RecordStore for Busy {
     async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
         std::future::pending().await
     }
-    async fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
-        Ok(Vec::new())
+    async fn audit(&self, _: &AuditQuery) -> Result<AuditFound, StoreError> {
+        Ok(AuditFound::default())
     }
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())

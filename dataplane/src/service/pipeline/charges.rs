@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 
 use super::{ACTOR, Pipeline, work::Case};
 use crate::{
+    budget::Allowance,
     domain::{
         actor,
         audit::AuditQuery,
@@ -158,7 +159,14 @@ impl Pipeline {
     async fn marked(&self, payments: &Records, mark: &str) -> Result<Vec<Record>, ServiceError> {
         let Some(index) = payments.schema().internal_index_of(CHARGE_OF) else { return Ok(Vec::new()) };
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(mark.to_owned()));
-        let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: FOUND_MAX, count: false };
+        let query = Query {
+            filter,
+            order: Vec::new(),
+            start: Start::Offset(0),
+            limit: FOUND_MAX,
+            count: false,
+            allowance: Allowance::default(),
+        };
         Ok(payments.find(&query).await?.records)
     }
 
@@ -182,7 +190,7 @@ impl Pipeline {
             limit: FOUND_MAX,
             ..AuditQuery::default()
         };
-        let entries = payments.audit(&query).await?;
+        let entries = payments.audit(&query).await?.entries;
         let made = entries.iter().rposition(|entry| entry.action == "created");
         let since = made.map_or(&[][..], |made| entries.get(made..).unwrap_or_default());
         Ok(!since.is_empty() && since.iter().all(|entry| entry.actor == actor::PIPELINE))

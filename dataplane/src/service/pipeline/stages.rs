@@ -213,7 +213,7 @@ impl Pipeline {
             None => None,
         };
         let (subject, body) = match text {
-            Some((subject, body)) => (render(&subject, &variables)?, render(&body, &variables)?),
+            Some((subject, body)) => render(subject, body, variables).await?,
             None => (format!("Your order {}", case.key), format!("Your order {} is {status}.", case.key)),
         };
         let to = schema.get(&case.record.values, "user_id").as_text().unwrap_or_default().to_owned();

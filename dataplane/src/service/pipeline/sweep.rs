@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{ACTOR, Pipeline, STUCK_AFTER, after};
 use crate::{
+    budget::Allowance,
     domain::{
         progress::{Ending, Progress, Stage},
         query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
@@ -131,6 +132,7 @@ async fn due(records: &Records, field: &str, before: Timestamp, start: Start) ->
         start,
         limit: FOUND_MAX,
         count: false,
+        allowance: Allowance::default(),
     };
     Ok(records.find(&query).await?)
 }

@@ -496,9 +496,9 @@ async fn who_calls_off_and_who_drops_is_in_the_audit() {
     shop.parts.letters.give_up(&letter.key, "eve").await.unwrap();
     shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
     let query = |entity: &str| AuditQuery { entities: vec![entity.to_owned()], limit: 100, ..AuditQuery::default() };
-    let entries = shop.parts.orders.audit(&query("order")).await.unwrap();
+    let entries = shop.parts.orders.audit(&query("order")).await.unwrap().entries;
     assert!(entries.iter().any(|entry| entry.actor == "ann" && entry.action == "updated"), "{entries:?}");
-    let entries = shop.parts.letters.records().audit(&query("dead_letter")).await.unwrap();
+    let entries = shop.parts.letters.records().audit(&query("dead_letter")).await.unwrap().entries;
     let by_eve: Vec<_> = entries.iter().filter(|entry| entry.actor == "eve").collect();
     let actions: Vec<&str> = by_eve.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(actions, ["updated", "deleted"], "{entries:?}");

@@ -8,6 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    budget::Allowance,
     domain::{
         query::{Comparison, FieldRef, Filter, Query, Start},
         record::Record,
@@ -71,7 +72,14 @@ async fn read(templates: &Records, name: &str) -> Result<Text, ServiceError> {
     let schema = templates.schema();
     let Some(index) = schema.index_of("template") else { return Ok(None) };
     let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(name.to_owned()));
-    let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1, count: false };
+    let query = Query {
+        filter,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 1,
+        count: false,
+        allowance: Allowance::default(),
+    };
     let page = templates.find(&query).await?;
     let text = |record: &Record, field| schema.get(&record.values, field).as_text().unwrap_or_default().to_owned();
     Ok(page.records.first().map(|record| (text(record, "subject"), text(record, "body"))))

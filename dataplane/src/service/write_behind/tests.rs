@@ -13,9 +13,10 @@ use futures::future::join_all;
 
 use super::{WriteBehind, WriteBehindConfig};
 use crate::{
+    budget::Allowance,
     cache::tiered::tests::support::until,
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Action, Change, Collection, Guard, Idempotency, UnitOfWork, Written},
         entities,
         event::Outbox,
@@ -71,7 +72,7 @@ impl RecordStore for Away {
     async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
         Ok(None)
     }
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.store.audit(query).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
@@ -193,7 +194,14 @@ async fn acknowledged_writes_are_read_while_the_store_is_away_and_settled_as_one
     assert_eq!((lag.settled, lag.conflicts), (2, 0), "{lag:?}");
     // and on it goes from there
     assert_eq!(world.put(&behind, "k", Guard::Exactly(Version(6)), "next").await.unwrap(), 7);
-    let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 10, count: false };
+    let query = Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 10,
+        count: false,
+        allowance: Allowance::default(),
+    };
     let page = behind.find(&world.collection, &query).await.unwrap();
     assert_eq!(page.records.iter().map(|record| record.version.0).collect::<Vec<_>>(), [7]);
 }

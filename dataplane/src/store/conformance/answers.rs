@@ -99,6 +99,7 @@ pub async fn of_many_equal_requests_one_is_done(target: &Target) {
         start: crate::domain::query::Start::Offset(0),
         limit: 100,
         count: true,
+        allowance: crate::budget::Allowance::default(),
     };
     assert_eq!(target.store.find(&target.users, &all).await.unwrap().records.len(), KEYS);
 }
@@ -146,7 +147,7 @@ async fn audit(target: &Target, query: AuditQuery) -> Vec<AuditEntry> {
         false => query.entities,
     };
     let limit = if query.limit == 0 { 100 } else { query.limit };
-    target.store.audit(&AuditQuery { entities, limit, ..query }).await.unwrap()
+    target.store.audit(&AuditQuery { entities, limit, ..query }).await.unwrap().entries
 }
 
 pub async fn every_change_has_its_audit_entry(target: &Target) {
@@ -247,4 +248,22 @@ pub async fn audit_entries_come_in_pages_by_filter(target: &Target) {
     let since = |ms: i64| AuditQuery { since: Some(Timestamp(last.0 + ms)), ..AuditQuery::default() };
     assert!(some(since(0)).await >= 1);
     assert_eq!(some(since(1)).await, 0);
+}
+
+pub async fn audit_entries_end_where_their_memory_does(target: &Target) {
+    let tags = json(&format!(r#"["{}"]"#, "x".repeat(9_000)));
+    for index in 0..5 {
+        let mut row = titled("large");
+        row.0[field::TAGS] = tags.clone();
+        target.one(create(&target.things, &format!("t{index}"), row)).await.unwrap();
+    }
+    relay(target).await;
+    let budget = crate::budget::Budget::new(60_000);
+    let allowance = || crate::budget::Allowance::of(&Arc::new(budget.share()));
+    let query =
+        || AuditQuery { entities: vec!["thing".to_owned()], limit: 5, allowance: allowance(), ..AuditQuery::default() };
+    let found = target.store.audit(&query()).await.unwrap();
+    assert!(found.more && (1..5).contains(&found.entries.len()), "{} entries", found.entries.len());
+    budget.set_capacity(1_000);
+    assert!(matches!(target.store.audit(&query()).await, Err(StoreError::Overloaded)));
 }

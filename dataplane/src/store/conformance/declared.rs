@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
+    budget::Allowance,
     domain::query::{Comparison, Direction, FieldRef, Filter, Query, Start},
     store::confined::{ConfinedStore, PoolFault, PoolReason},
 };
@@ -163,7 +164,14 @@ pub async fn a_table_without_a_version_is_read_only(target: &Target) {
     let result = target.one(upsert(&shelves, "a", Guard::Any, Row(vec![text("y")]))).await;
     assert!(matches!(&result, Err(StoreError::ReadOnly(why)) if why.contains("version")), "{result:?}");
     let order = vec![(FieldRef::CreatedAt, Direction::Descending)];
-    let query = Query { filter: Filter::All, order, start: Start::Offset(0), limit: 10, count: true };
+    let query = Query {
+        filter: Filter::All,
+        order,
+        start: Start::Offset(0),
+        limit: 10,
+        count: true,
+        allowance: Allowance::default(),
+    };
     assert_eq!(target.store.find(&shelves, &query).await.unwrap().records, [record]);
 }
 
@@ -181,7 +189,14 @@ pub async fn keys_may_be_numbers(target: &Target) {
     assert_eq!(lookups[1..], [Lookup::Missing, Lookup::Missing, Lookup::Deleted(Version(2)), Lookup::Missing]);
     let result = target.one(create(&shelves, "x", Row(vec![Value::Null]))).await;
     assert!(matches!(&result, Err(StoreError::Invalid(faults)) if faults[0].field == "no"), "{result:?}");
-    let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 1, count: false };
+    let query = Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 1,
+        count: false,
+        allowance: Allowance::default(),
+    };
     let page = target.store.find(&shelves, &query).await.unwrap();
     assert_eq!(page.records[0].key.as_str(), "9", "numbers are ordered as numbers");
     let next = Query { start: Start::After(page.next.unwrap()), ..query };
@@ -204,7 +219,8 @@ pub async fn text_of_any_collation_compares_by_bytes(target: &Target) {
     let label = FieldRef::Field(0);
     let find = async |filter: Filter| {
         let order = vec![(label, Direction::Ascending)];
-        let query = Query { filter, order, start: Start::Offset(0), limit: 10, count: true };
+        let query =
+            Query { filter, order, start: Start::Offset(0), limit: 10, count: true, allowance: Allowance::default() };
         let page = target.store.find(&shelves, &query).await.unwrap();
         let labels = page.records.iter().map(|record| record.values.0[0].as_text().unwrap().to_owned());
         labels.collect::<Vec<_>>()

@@ -6,6 +6,7 @@ use mongodb::{Client, Database};
 
 use super::*;
 use crate::{
+    budget::Allowance,
     domain::{
         change::Idempotency,
         query::{Direction, FieldRef, Filter, Query, Start},
@@ -148,7 +149,14 @@ async fn documents_of_other_programs_are_served() {
     for _ in 0..4 {
         things.insert_one(doc! { "_id": ObjectId::new(), "title": "z" }).await.unwrap();
     }
-    let mut query = Query { filter: Filter::All, order, start: Start::Offset(0), limit: 2, count: true };
+    let mut query = Query {
+        filter: Filter::All,
+        order,
+        start: Start::Offset(0),
+        limit: 2,
+        count: true,
+        allowance: Allowance::default(),
+    };
     let mut seen = 0;
     loop {
         let page = target.store.find(&target.things, &query).await.unwrap();
@@ -223,7 +231,14 @@ async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {
     commit(upsert(&target.things, "a", Guard::Any, titled("y")), "2").await;
     commit(delete(&target.things, "a", Guard::Any), "3").await;
     store.read(&target.things, &["a".parse().unwrap()]).await.unwrap();
-    let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 2, count: true };
+    let query = Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 2,
+        count: true,
+        allowance: Allowance::default(),
+    };
     store.find(&target.things, &query).await.unwrap();
     let outbox = store.outbox();
     let claimed = outbox.claim("o", std::time::Duration::from_secs(30), 10).await.unwrap().events;

@@ -227,7 +227,8 @@ pub async fn what_the_database_makes_of_a_record_is_what_is_told(target: &Target
         .store
         .audit(&AuditQuery { entities: vec!["shelf".to_owned()], limit: 10, ..AuditQuery::default() })
         .await
-        .unwrap();
+        .unwrap()
+        .entries;
     let after = entries.iter().filter_map(|entry| Some(entry.after.as_ref()?.get().to_owned()));
     assert_eq!(after.collect::<Vec<_>>(), told);
 }

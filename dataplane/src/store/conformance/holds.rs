@@ -3,11 +3,14 @@
 use futures::future::join_all;
 
 use super::*;
-use crate::domain::{
-    json::parse_create,
-    product,
-    query::{Comparison, FieldRef, Filter, Query, Start},
-    stock::{self, Held, Settling},
+use crate::{
+    budget::Allowance,
+    domain::{
+        json::parse_create,
+        product,
+        query::{Comparison, FieldRef, Filter, Query, Start},
+        stock::{self, Held, Settling},
+    },
 };
 
 /// Buyers at once.
@@ -72,7 +75,14 @@ async fn held_products(target: &Target, products: &Arc<Collection>) -> Vec<Strin
     let since = FieldRef::Field(products.schema.internal_index_of("held_since").unwrap());
     let later = Value::Time(Timestamp(Timestamp::now().0 + 60_000));
     let filter = Filter::Compare(since, Comparison::Lt, later);
-    let query = Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 10, count: false };
+    let query = Query {
+        filter,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 10,
+        count: false,
+        allowance: Allowance::default(),
+    };
     let page = target.store.find(products, &query).await.unwrap();
     page.records.iter().map(|record| record.key.to_string()).collect()
 }

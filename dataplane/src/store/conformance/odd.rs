@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, doc};
 
 use super::*;
-use crate::domain::{
-    query::{Comparison, Direction, FieldRef, Filter, Query, Start},
-    record::Named,
+use crate::{
+    budget::Allowance,
+    domain::{
+        query::{Comparison, Direction, FieldRef, Filter, Query, Start},
+        record::Named,
+    },
 };
 
 /// The columns between the version and the times.
@@ -223,7 +226,14 @@ fn is_no_number(key: &str) -> bool {
 
 /// All keys of a list in pages, each with whether its record can be read. Fails where one comes twice.
 async fn listed(target: &Target, shelves: &Collection, order: Vec<(FieldRef, Direction)>) -> BTreeSet<(String, bool)> {
-    let mut query = Query { filter: Filter::All, order, start: Start::Offset(0), limit: 3, count: true };
+    let mut query = Query {
+        filter: Filter::All,
+        order,
+        start: Start::Offset(0),
+        limit: 3,
+        count: true,
+        allowance: Allowance::default(),
+    };
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
         let page = target.store.find(shelves, &query).await.unwrap();
@@ -271,7 +281,14 @@ pub async fn what_has_a_meaning_is_read_and_the_rest_is_alone(target: &Target) {
             assert_eq!(listed(target, &shelves, order).await, all, "{field} {direction:?}");
         }
     }
-    let query = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 1000, count: true };
+    let query = Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 1000,
+        count: true,
+        allowance: Allowance::default(),
+    };
     let page = target.store.find(&shelves, &query).await.unwrap();
     assert_eq!(page.total, Some(cases.len() as u64));
     let find = async |filter: Filter| {

@@ -9,7 +9,10 @@ use futures::{StreamExt, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{field::*, *};
-use crate::domain::query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start};
+use crate::{
+    budget::{Allowance, Budget},
+    domain::query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
+};
 
 const TEXTS: [&str; 14] = ["", "a", "A", "a ", "ab", "b", "ä", "é", "a%b", "a_b", "a\\b", "[x]*?", "日本", "z|."];
 const PATTERNS: [&str; 14] =
@@ -17,7 +20,14 @@ const PATTERNS: [&str; 14] =
 const PARTS: [&str; 12] = ["a", "A", "Ä", "é", "%", "_", "\\", "[x]*?", "日", "|.", "B", "a b"];
 
 fn query(filter: Filter) -> Query {
-    Query { filter, order: Vec::new(), start: Start::Offset(0), limit: 1000, count: true }
+    Query {
+        filter,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 1000,
+        count: true,
+        allowance: Allowance::default(),
+    }
 }
 
 async fn find(target: &Target, query: &Query) -> Page {
@@ -288,4 +298,33 @@ fn filter(random: &mut StdRng, depth: u32) -> Filter {
         4 => Filter::Like(FieldRef::Field(TITLE), (*PATTERNS.choose(random).unwrap()).to_owned()),
         _ => Filter::Compare(field, *[Eq, Ne, Lt, Lte, Gt, Gte].choose(random).unwrap(), value(random)),
     }
+}
+
+pub async fn a_page_ends_where_its_memory_does(target: &Target) {
+    let tags = json(&format!(r#"["{}"]"#, "x".repeat(9_000)));
+    for index in 0..9 {
+        let mut row = titled("large");
+        row.0[TAGS] = tags.clone();
+        target.one(create(&target.things, &format!("t{index}"), row)).await.unwrap();
+    }
+    let budget = Budget::new(60_000);
+    let (mut start, mut seen) = (Start::Offset(0), Vec::new());
+    loop {
+        let held = Arc::new(budget.share());
+        let page = find(target, &Query { start, allowance: Allowance::of(&held), ..query(Filter::All) }).await;
+        assert!((1..=3).contains(&page.records.len()), "{} records", page.records.len());
+        assert_eq!(page.total, Some(9));
+        seen.extend(page.records.iter().map(|record| record.key.to_string()));
+        match page.next {
+            Some(next) => start = Start::After(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (0..9).map(|index| format!("t{index}")).collect::<Vec<_>>());
+    assert!(budget.peak() <= 60_000);
+    budget.set_capacity(1_000);
+    let allowance = Allowance::of(&Arc::new(budget.share()));
+    let refused = target.store.find(&target.things, &Query { allowance, ..query(Filter::All) }).await;
+    assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+    assert_eq!(find(target, &query(Filter::All)).await.records.len(), 9, "the store is as before");
 }

@@ -15,11 +15,15 @@ use super::{
     ledger::Ledger,
     values::int_of,
 };
-use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
-    event::Envelope,
-    record::Version,
-    value::Timestamp,
+use crate::{
+    budget::Allowance,
+    domain::{
+        audit::{AuditEntry, AuditFound, AuditPart, AuditQuery},
+        event::Envelope,
+        query::PAGE_BYTES_MAX,
+        record::Version,
+        value::Timestamp,
+    },
 };
 
 /// The place of an entry in the order.
@@ -31,20 +35,33 @@ pub async fn find(
     collections: &[Arc<Documents>],
     query: &AuditQuery,
     deadline: Instant,
-) -> Result<Vec<AuditEntry>, StoreError> {
+) -> Result<AuditFound, StoreError> {
     let mut found = Vec::new();
     // those that wait first: an entry that is gone from there by then was filed before
     for documents in collections.iter().filter(|documents| query.entities.contains(&documents.collection.schema.entity))
     {
         found.extend(waiting(documents, query, deadline).await?);
     }
-    for entry in filed(ledger, query, deadline).await? {
+    let filed = filed(ledger, query, deadline).await?;
+    for entry in filed.entries {
         found.push((place_of(&entry)?, entry));
     }
+    // what was filed and is left out comes before whatever waits behind it
+    let end = found.last().map(|(place, _)| *place).filter(|_| filed.more);
     found.sort_by_key(|(place, _)| *place);
     found.dedup_by_key(|(place, _)| *place);
-    found.truncate(query.limit as usize);
-    Ok(found.into_iter().map(|(_, entry)| entry).collect())
+    // they are held already
+    let query = AuditQuery { allowance: Allowance::default(), ..query.clone() };
+    let mut part = AuditPart::new(&query);
+    let mut more = end.is_some();
+    for (place, entry) in found {
+        if end.is_some_and(|end| place > end) || !part.push(entry) {
+            more = true;
+            break;
+        }
+    }
+    let found = part.found().ok_or(StoreError::Overloaded)?;
+    Ok(AuditFound { more: found.more || more, ..found })
 }
 
 /// The first entries that ride with events of a collection, in order.
@@ -63,12 +80,11 @@ async fn waiting(
     let mut found: Vec<(Place, AuditEntry)> = Vec::new();
     while let Some(document) = read(deadline, cursor.try_next()).await? {
         let oldest = document.get_datetime(PENDING_AT).map_or(0, |time| time.timestamp_millis());
-        found.sort_by_key(|(place, _)| *place);
+        let most = first_of(&mut found, limit);
         // this document and those that follow have only later ones
-        if limit.checked_sub(1).and_then(|last| found.get(last)).is_some_and(|((at, _), _)| at.0 < oldest) {
+        if found.get(most).is_some_and(|((at, _), _)| at.0 < oldest) {
             break;
         }
-        found.truncate(limit);
         for rider in document.get_array(PENDING).into_iter().flatten().filter_map(Bson::as_document) {
             let Some(entry) = entry_of(rider) else { continue };
             let place = place_of(&entry)?;
@@ -78,6 +94,19 @@ async fn waiting(
         }
     }
     Ok(found)
+}
+
+/// Sorts entries, and keeps as many as a page can have and one more, which tells that there are further ones. Says how many a page can have.
+fn first_of(found: &mut Vec<(Place, AuditEntry)>, limit: usize) -> usize {
+    found.sort_by_key(|(place, _)| *place);
+    let mut bytes = 0;
+    let fits = |(_, entry): &&(Place, AuditEntry)| {
+        bytes += entry.bytes();
+        bytes <= PAGE_BYTES_MAX
+    };
+    let most = found.iter().take_while(fits).count().max(1).min(limit);
+    found.truncate(most.saturating_add(1));
+    most
 }
 
 /// The newest version of a record that the audit knows, of what is filed or still rides with the document; 0 where it knows none.
@@ -104,7 +133,7 @@ fn place_of(entry: &AuditEntry) -> Result<Place, StoreError> {
 }
 
 fn takes(query: &AuditQuery, place: Place, entry: &AuditEntry) -> bool {
-    let AuditQuery { entities, key, actor, since, after, limit: _ } = query;
+    let AuditQuery { entities, key, actor, since, after, limit: _, allowance: _ } = query;
     entities.contains(&entry.entity)
         && key.as_ref().is_none_or(|key| *key == entry.key)
         && actor.as_ref().is_none_or(|actor| *actor == entry.actor)
@@ -113,8 +142,8 @@ fn takes(query: &AuditQuery, place: Place, entry: &AuditEntry) -> bool {
 }
 
 /// The first entries that are filed, in order.
-async fn filed(ledger: &Ledger, query: &AuditQuery, deadline: Instant) -> Result<Vec<AuditEntry>, StoreError> {
-    let AuditQuery { entities, key, actor, since, after, limit } = query;
+async fn filed(ledger: &Ledger, query: &AuditQuery, deadline: Instant) -> Result<AuditFound, StoreError> {
+    let AuditQuery { entities, key, actor, since, after, limit, allowance: _ } = query;
     let mut parts = vec![doc! { "entity": { "$in": entities } }];
     parts.extend(key.as_ref().map(|key| doc! { "key": key }));
     parts.extend(actor.as_ref().map(|actor| doc! { "actor": actor }));
@@ -127,9 +156,16 @@ async fn filed(ledger: &Ledger, query: &AuditQuery, deadline: Instant) -> Result
         ] });
     }
     let audit = ledger.audit();
-    let find = audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit));
-    let documents = super::collect(find, deadline).await?;
-    documents.iter().map(filed_entry).collect()
+    // one more than asked for tells whether there are further ones
+    let find = audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit) + 1);
+    let mut cursor = read(deadline, find.batch_size(super::ROWS_AHEAD)).await?;
+    let mut part = AuditPart::new(query);
+    while let Some(document) = read(deadline, cursor.try_next()).await? {
+        if !part.push(filed_entry(&document)?) {
+            break;
+        }
+    }
+    part.found().ok_or(StoreError::Overloaded)
 }
 
 /// The entry of a change, of what rides with its event. Events of an older program carry nothing.

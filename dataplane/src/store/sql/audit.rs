@@ -11,7 +11,7 @@ use super::{
     session::{Row, Session},
 };
 use crate::domain::{
-    audit::{AuditEntry, AuditQuery},
+    audit::{AuditEntry, AuditFound, AuditPart, AuditQuery},
     event::Envelope,
     record::Version,
 };
@@ -45,12 +45,14 @@ pub fn insert(dialect: Dialect, events: &[(&str, &Envelope, Option<String>)]) ->
 }
 
 /// The entries that a query finds, oldest first.
-pub async fn find(session: &mut Session, query: &AuditQuery) -> Result<Vec<AuditEntry>, Fault> {
-    let AuditQuery { entities, key, actor, since, after, limit } = query;
+pub async fn find(session: &mut Session, query: &AuditQuery) -> Result<AuditFound, Fault> {
+    let AuditQuery { entities, key, actor, since, after, limit, allowance: _ } = query;
     let dialect = session.dialect();
     let col = |name: &str| Expr::col(Alias::new(name));
     let mut select = Query::select();
-    select.columns(COLUMNS.map(Alias::new)).from(Alias::new(AUDIT)).limit(u64::from(*limit));
+    select.columns(COLUMNS.map(Alias::new)).from(Alias::new(AUDIT));
+    // one more than asked for tells whether there are further ones
+    select.limit(u64::from(*limit) + 1);
     select.and_where(col("entity").is_in(entities.iter().map(String::as_str)));
     if let Some(key) = key {
         select.and_where(col("record_key").eq(key.as_str()));
@@ -67,7 +69,9 @@ pub async fn find(session: &mut Session, query: &AuditQuery) -> Result<Vec<Audit
         select.and_where(col("at").gt(at).or(same));
     }
     select.order_by(Alias::new("at"), Order::Asc).order_by(Alias::new("event_id"), Order::Asc);
-    session.rows(dialect.build(&select)).await?.iter().map(entry).collect()
+    let mut part = AuditPart::new(query);
+    session.each_row(dialect.build(&select), |row| Ok(part.push(entry(&row)?))).await?;
+    Ok(part.found().ok_or(StoreError::Overloaded)?)
 }
 
 /// The newest version of a record that the audit knows.

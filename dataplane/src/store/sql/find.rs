@@ -8,13 +8,23 @@ use crate::{
         query::{Page, Query, Start},
         seal::Sealer,
     },
-    store::odd::Pager,
+    store::odd::{Pager, Part},
 };
 
 /// The page that a query finds.
 pub async fn find(session: &mut Session, table: &Table, query: &Query, sealer: &dyn Sealer) -> Result<Page, Fault> {
     let condition = filter::condition(table, &query.filter)?;
     let mut pager = Pager::new(query);
+    // first: a page that ends at its bytes may take its connection with it
+    let total = match query.count {
+        true => {
+            let mut count = SqlQuery::select();
+            count.expr(Func::count(Expr::col(Asterisk))).from(table.alias()).and_where(condition.clone());
+            let rows = session.rows(table.dialect.build(&count)).await?;
+            rows.first().map(|row| row.int(0)).transpose()?.flatten().map(|total| total as u64)
+        }
+        false => None,
+    };
     loop {
         let mut select = SqlQuery::select();
         select.exprs(table.cells()).from(table.alias()).and_where(condition.clone());
@@ -28,20 +38,11 @@ pub async fn find(session: &mut Session, table: &Table, query: &Query, sealer: &
             offset => _ = select.offset(offset.min(i64::MAX as u64)),
         }
         filter::order(&mut select, table, &query.order)?;
-        let rows = session.rows(table.dialect.build(&select)).await?;
-        let readings = rows.iter().map(|row| table.decode(row, 0, sealer)).collect::<Result<Vec<_>, Fault>>()?;
-        if pager.take(readings)? {
+        let mut part = Part::new(query);
+        session.each_row(table.dialect.build(&select), |row| Ok(part.push(table.decode(&row, 0, sealer)?))).await?;
+        if pager.take(part)? {
             break;
         }
     }
-    let total = match query.count {
-        true => {
-            let mut count = SqlQuery::select();
-            count.expr(Func::count(Expr::col(Asterisk))).from(table.alias()).and_where(condition);
-            let rows = session.rows(table.dialect.build(&count)).await?;
-            rows.first().map(|row| row.int(0)).transpose()?.flatten().map(|total| total as u64)
-        }
-        false => None,
-    };
     Ok(pager.page(total))
 }

@@ -44,6 +44,8 @@ const PACKET_SPARE: usize = 32 << 10;
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
 /// The most time for making tables.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// Rows of a SQLite file that are read ahead of who takes them: each may be large.
+const ROWS_AHEAD: usize = 16;
 /// How many connections read a SQLite file.
 const READERS: u32 = 4;
 /// Memory for pages of a SQLite file, in KiB (negative by SQLite's convention), so that writes at any place of a large table need not read.
@@ -145,7 +147,7 @@ impl Pools {
             .busy_timeout(Duration::from_secs(4))
             .foreign_keys(true)
             .statement_cache_capacity(256)
-            .row_buffer_size(256)
+            .row_buffer_size(ROWS_AHEAD)
             .collation(DECIMAL_COLLATION, compare_decimals)
             .disable_statement_logging();
         let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(CALL_TIME).idle_timeout(None);

@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use futures::{TryStreamExt, stream::BoxStream};
 use rust_decimal::Decimal;
 use sqlx::{
     AssertSqlSafe, MySql, Row as _, Sqlite, TypeInfo as _, ValueRef as _, mysql::MySqlRow, pool::PoolConnection,
@@ -114,6 +115,30 @@ impl Session {
         .await
     }
 
+    /// Runs a statement and hands its rows over one by one, for as long as `take` says that it goes on: no more of them are in memory. A server that
+    /// still has rows to send then is left with its connection, which costs less than to read them all.
+    pub async fn each_row(
+        &mut self,
+        sql: Sql,
+        mut take: impl FnMut(Row) -> Result<bool, Fault> + Send,
+    ) -> Result<(), Fault> {
+        let (outcome, is_rest) = self
+            .run(async |connection| match connection {
+                Connection::Sqlite(connection) => {
+                    let rows = sqlx::query_with(AssertSqlSafe(sql.text), sql.values).fetch(&mut **connection);
+                    // what a file still has costs nothing
+                    hand_over(rows, Row::Sqlite, &mut take).await.map(|(outcome, _)| (outcome, false))
+                }
+                Connection::Mysql(connection, _) => {
+                    let rows = sqlx::query_with(AssertSqlSafe(sql.text), sql.values).fetch(&mut **connection);
+                    hand_over(rows, Row::Mysql, &mut take).await
+                }
+            })
+            .await?;
+        self.unfinished |= is_rest;
+        outcome
+    }
+
     /// Runs a text that is not to be prepared: `BEGIN`, `COMMIT`, definitions, settings.
     pub async fn plain(&mut self, text: &str) -> Result<(), Fault> {
         self.run(async |connection| match connection {
@@ -191,6 +216,22 @@ impl Drop for Session {
             }
         }
     }
+}
+
+/// Hands rows over until there are no more or `take` is done. Says what came of it, and whether rows are left.
+async fn hand_over<R>(
+    mut rows: BoxStream<'_, Result<R, sqlx::Error>>,
+    row: fn(R) -> Row,
+    take: &mut (impl FnMut(Row) -> Result<bool, Fault> + Send),
+) -> Result<(Result<(), Fault>, bool), sqlx::Error> {
+    while let Some(next) = rows.try_next().await? {
+        match take(row(next)) {
+            Ok(true) => (),
+            // mostly that was the one beyond the limit, and the last
+            done => return Ok((done.map(drop), rows.try_next().await?.is_some())),
+        }
+    }
+    Ok((Ok(()), false))
 }
 
 /// Waits for a result until a deadline.

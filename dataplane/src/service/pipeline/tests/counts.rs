@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::support::{Mood, Shop, settings};
 use crate::{
+    budget::Allowance,
     domain::{
         change::Origin,
         counted::Place,
@@ -206,7 +207,14 @@ async fn at_random(seed: u64) {
 
 /// What was sold of each product: every order has ended, paid what it says or nothing.
 async fn settled(counter: &Counter, seed: u64, orders: &[Key]) -> BTreeMap<String, i64> {
-    let all = Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 1_000, count: false };
+    let all = Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 1_000,
+        count: false,
+        allowance: Allowance::default(),
+    };
     let parts = &counter.shop.parts;
     let payments = parts.payments.as_ref().unwrap();
     let found = payments.find(&all).await.unwrap().records;

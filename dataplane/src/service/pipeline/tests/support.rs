@@ -25,12 +25,13 @@ use serde_json::json;
 use super::super::{Parts, Pipeline};
 use crate::service::precondition::Precondition;
 use crate::{
+    budget::Allowance,
     cache::{
         clock::Clock,
         tiered::{Tiered, TieredConfig},
     },
     domain::{
-        audit::{AuditEntry, AuditQuery},
+        audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, Origin, UnitOfWork, Written},
         dead_letter,
         event::Outbox,
@@ -116,7 +117,7 @@ impl RecordStore for Elsewhere {
     async fn recall(&self, _: &Collection, _: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
         unreachable!("nobody repeats a request")
     }
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
         self.store.audit(query).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
@@ -428,7 +429,14 @@ fn records(collection: Arc<Collection>, store: &Arc<dyn RecordStore>) -> Records
 }
 
 pub fn everything() -> Query {
-    Query { filter: Filter::All, order: Vec::new(), start: Start::Offset(0), limit: 100, count: false }
+    Query {
+        filter: Filter::All,
+        order: Vec::new(),
+        start: Start::Offset(0),
+        limit: 100,
+        count: false,
+        allowance: Allowance::default(),
+    }
 }
 
 fn text(schema: &Schema, record: &Record, field: &str) -> String {

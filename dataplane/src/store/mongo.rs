@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io::Write,
     path::PathBuf,
     sync::{
         Arc,
@@ -46,6 +45,7 @@ use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index
 use fault::{Fault, read};
 use ledger::{Known, Ledger, answer_in};
 use outbox::MongoOutbox;
+use pair::Pair;
 use values::{document_of, int_of, time_to_bson};
 
 mod audit;
@@ -57,6 +57,7 @@ mod folds;
 mod ledger;
 mod meta;
 mod outbox;
+mod pair;
 mod values;
 
 /// What failpoints call this kind of store.
@@ -133,30 +134,17 @@ impl MongoOptions {
 
     fn client(&self, mut options: ClientOptions) -> Result<Client, StoreError> {
         let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
-        let pair = self.certificate_with_key().map_err(wrong)?;
+        let pair = self.cert.as_ref().map(|cert| Pair::of(cert, self.key.as_deref())).transpose().map_err(wrong)?;
         if self.ca.is_some() || pair.is_some() {
             let mut tls = TlsOptions::default();
             tls.ca_file_path = self.ca.clone();
-            tls.cert_key_file_path = pair.as_ref().map(|file| file.path().to_owned());
+            tls.cert_key_file_path = pair.as_ref().map(Pair::path);
             options.tls = Some(Tls::Enabled(tls));
         }
         Client::with_options(options).map_err(|error| match error.kind.as_ref() {
             mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => StoreError::Unsupported(message.clone()),
             _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),
         })
-    }
-
-    /// The driver wants the client's certificate and key in one file, and reads it when it is made.
-    fn certificate_with_key(&self) -> std::io::Result<Option<tempfile::NamedTempFile>> {
-        let Some(cert) = &self.cert else { return Ok(None) };
-        let mut file = tempfile::NamedTempFile::new()?;
-        file.write_all(&std::fs::read(cert)?)?;
-        if let Some(key) = &self.key {
-            file.write_all(b"\n")?;
-            file.write_all(&std::fs::read(key)?)?;
-        }
-        file.flush()?;
-        Ok(Some(file))
     }
 }
 

@@ -16,7 +16,7 @@ use self::{
 use crate::{
     GROUP,
     annotations::TAKE_OVER_FROM,
-    pool::PoolSpec,
+    pool::{Entity, PoolSpec},
     resolve::{Fault, Named, resolve},
     service::ServiceSpec,
     settings::{Settings, names::Origin},
@@ -28,6 +28,9 @@ mod lines;
 mod path;
 mod shape;
 
+/// Who writes a pool.
+const WRITERS: &str = "spec.access.write";
+
 /// The most files that are read from a folder.
 const FILES_MAX: usize = 256;
 
@@ -38,6 +41,8 @@ pub struct Checked {
     pub settings: Result<Settings, Vec<Fault>>,
     /// What was left aside, such as resources of other kinds, each with its place.
     pub notes: Vec<String>,
+    /// What works and becomes a fault in the next release.
+    pub warnings: Vec<Fault>,
 }
 
 /// Reads a folder (its `.yaml`, `.yml` and `.json` files, not those of folders below) or a single file, and resolves the service in it.
@@ -174,7 +179,9 @@ impl Folder {
     }
 
     fn resolve(mut self, service: Option<&str>) -> Checked {
-        let settings = self.choose(service).and_then(|id| self.resolved(&id));
+        let resolved = self.choose(service).and_then(|id| Ok((self.resolved(&id)?, id)));
+        let warnings = resolved.as_ref().map_or_else(|_| Vec::new(), |(settings, id)| self.unsaid(settings, &id.1));
+        let settings = resolved.map(|(settings, _)| settings);
         let notes = std::mem::take(&mut self.notes);
         let mut faults: BTreeSet<Fault> = self.unreadable.into_iter().chain(self.faults).collect();
         let settings = match settings {
@@ -185,7 +192,32 @@ impl Folder {
                 Err(faults.into_iter().collect())
             }
         };
-        Checked { settings, notes }
+        Checked { settings, notes, warnings }
+    }
+
+    /// Pools that do not say who writes them, while callers show tokens: everybody who has one.
+    fn unsaid(&self, settings: &Settings, namespace: &Option<String>) -> Vec<Fault> {
+        if settings.security.jwt_secret.is_none() {
+            return Vec::new();
+        }
+        let pools = settings.pools.iter().filter_map(|pool| {
+            let resource = self.resources.get(&("FlyweightPool", namespace.clone(), pool.name.clone()))?;
+            let spec = &resource.document.value["spec"];
+            let is_read_only = pool.entity == Entity::Custom
+                && ["mysql", "mongodb"].iter().all(|source| spec["source"][source]["version"].is_null());
+            if is_read_only || !spec["access"]["write"].is_null() {
+                return None;
+            }
+            Some(Fault {
+                resource: format!("FlyweightPool/{}", pool.name),
+                path: WRITERS.to_owned(),
+                message: "is left out, so everybody with a token may write: name the roles that may, or \"*\". \
+                          The next release lets nobody write then"
+                    .to_owned(),
+                place: Some(resource.document.place(&Path::parse(WRITERS))),
+            })
+        });
+        pools.collect()
     }
 
     /// The service that was asked for, or the only one.

@@ -166,6 +166,28 @@ fn the_service_is_chosen_by_name() {
 }
 
 #[test]
+fn a_pool_that_does_not_say_who_writes_is_warned_of_where_tokens_are_asked_for() {
+    let warnings = |text: String| {
+        let checked = check(&[("a.yaml".to_owned(), text)], None);
+        assert!(checked.settings.is_ok(), "it works as before");
+        checked.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let found = warnings(EXAMPLE.to_owned());
+    let [one] = found.as_slice() else { panic!("{found:?}") };
+    assert!(one.starts_with("a.yaml:40: FlyweightPool/stores spec.access.write: is left out"), "{one}");
+    for (from, to) in [
+        // nobody shows a token
+        ("jwt: { secretRef: { name: shop-jwt } }, ", ""),
+        // nobody can write
+        ("key: code, version: version }", "key: code }"),
+        // somebody is named
+        ("  tierRefs: [ { name: hot } ]\n", "  tierRefs: [ { name: hot } ]\n  access: { write: [\"*\"] }\n"),
+    ] {
+        assert_eq!(warnings(changed(from, to)), Vec::<String>::new(), "{to}");
+    }
+}
+
+#[test]
 fn namespaces_keep_apart() {
     let elsewhere = format!("{EXAMPLE}---\n{}", TIER.replace("name: hot", "name: hot, namespace: other"));
     assert_eq!(faults(&[("a.yaml", &elsewhere)], None), Vec::<String>::new());

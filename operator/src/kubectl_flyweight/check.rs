@@ -1,7 +1,7 @@
 //! `check -f`: what is wrong with manifests, without a cluster.
 
 use crds::{
-    manifest::{check, read},
+    manifest::{Checked, check, read},
     resolve::Fault,
 };
 use serde_json::{Value, json};
@@ -12,33 +12,39 @@ use crate::{
     paint::Paint,
 };
 
-/// Every fault with its file and line.
+/// Every fault and warning with its file and line.
 ///
 /// # Errors
 /// None: what cannot be read is a fault, too.
 pub fn run(args: &Check, output: Output) -> anyhow::Result<Answer> {
-    let settings = read(&args.path).and_then(|files| check(&files, args.service.as_deref()).settings);
+    let checked = read(&args.path).map(|files| check(&files, args.service.as_deref()));
+    let (settings, warnings) = match checked {
+        Ok(Checked { settings, warnings, .. }) => (settings, warnings),
+        Err(faults) => (Err(faults), Vec::new()),
+    };
     let faults = settings.as_ref().err().map_or(&[][..], Vec::as_slice);
     let text = match (output, &settings) {
         (Output::Json, _) => {
-            format!("{:#}\n", json!({ "ok": faults.is_empty(), "faults": as_json(faults) }))
+            let (ok, faults, warnings) = (faults.is_empty(), as_json(faults), as_json(&warnings));
+            format!("{:#}\n", json!({ "ok": ok, "faults": faults, "warnings": warnings }))
         }
         (Output::Text, Ok(settings)) => {
-            format!("service {}: {} pools, no faults\n", settings.service, settings.pools.len())
+            let warned = if warnings.is_empty() { String::new() } else { as_text(&warnings, "warning", Paint::new()) };
+            format!("{warned}service {}: {} pools, no faults\n", settings.service, settings.pools.len())
         }
-        (Output::Text, Err(faults)) => as_text(faults, Paint::new()),
+        (Output::Text, Err(faults)) => as_text(faults, "fault", Paint::new()),
     };
     Ok(Answer { text, well: faults.is_empty() })
 }
 
-/// One line for each fault, and their number.
-pub fn as_text(faults: &[Fault], paint: Paint) -> String {
+/// One line for each fault, or whatever they are called, and their number.
+pub fn as_text(faults: &[Fault], noun: &str, paint: Paint) -> String {
     let lines = faults.iter().map(|Fault { resource, path, message, place }| {
         let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
         format!("{}{} {}: {message}\n", paint.bold(&place), resource, paint.bad(path))
     });
-    let noun = if faults.len() == 1 { "fault" } else { "faults" };
-    lines.chain([format!("{} {noun}\n", faults.len())]).collect()
+    let plural = if faults.len() == 1 { "" } else { "s" };
+    lines.chain([format!("{} {noun}{plural}\n", faults.len())]).collect()
 }
 
 /// The faults for programs.

@@ -171,7 +171,7 @@ fn as_text(changes: &[Change], faults: &[Fault], paint: Paint) -> String {
     let mut text: String = changes.iter().map(|change| line(change, paint)).collect();
     if !faults.is_empty() {
         text.push_str(&format!("{}:\n", paint.bad("would not run")));
-        text.push_str(&check::as_text(faults, paint));
+        text.push_str(&check::as_text(faults, "fault", paint));
         return text;
     }
     let worst = changes.iter().map(|change| change.class).max();

@@ -139,10 +139,12 @@ fn member(field: &Field, body: Body) -> Json {
     if field.read_only {
         value["readOnly"] = (body == Body::Record).into();
     }
+    // said, and no `default`: generators of TypeScript take what has one for what is always sent
     if body == Body::Create
         && let Value::Text(text) = &field.default
     {
-        value["default"] = text.as_str().into();
+        let about = value["description"].as_str().map(|about| format!("{about} ")).unwrap_or_default();
+        value["description"] = format!("{about}{text} where it is left out.").into();
     }
     value
 }
@@ -178,7 +180,7 @@ fn value_of(field: &Field, asked: bool) -> Json {
             let mut schema = match shape {
                 Shape::Any => json!({ "not": { "type": "null" } }),
                 Shape::Object => json!({ "type": "object", "additionalProperties": true }),
-                Shape::List => json!({ "type": "array" }),
+                Shape::List => json!({ "type": "array", "items": {} }),
                 Shape::Strings => json!({ "type": "array", "items": { "type": "string" } }),
             };
             schema["description"] = format!("At most {max} bytes as JSON.").into();

@@ -138,9 +138,12 @@ fn search() -> Json {
                 "type": ["array", "null"], "maxItems": 8, "items": { "type": "string" },
                 "description": "Names of fields; a leading - is descending.",
             },
-            "limit": limit(),
+            "limit": {
+                "type": "integer", "minimum": 1, "maximum": LIMIT_MAX,
+                "description": format!("{LIMIT_DEFAULT} where it is left out."),
+            },
             "cursor": { "type": ["string", "null"] },
-            "count_only": { "type": "boolean", "default": false },
+            "count_only": { "type": "boolean", "description": "Their number alone; false where it is left out." },
         },
     })
 }

@@ -32,5 +32,7 @@ CMD ["run"]
 
 FROM runtime AS dataplane
 COPY --from=build /out/flyweight-dataplane /usr/local/bin/
+# A container is there for others; without this only its own loopback address is listened on.
+ENV LISTEN=[::]
 EXPOSE 8080 9090
 ENTRYPOINT ["/usr/local/bin/flyweight-dataplane"]

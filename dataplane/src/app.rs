@@ -20,7 +20,10 @@ mod serve;
 mod upkeep;
 mod warm_up;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
@@ -94,7 +97,12 @@ fn listen(args: &Listen) -> anyhow::Result<(TcpListener, TcpListener)> {
 }
 
 fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    // all addresses, of a kernel without IPv6
+    if socket.is_err() && address.ip().is_unspecified() && address.is_ipv6() {
+        return listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()));
+    }
+    let socket = socket?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

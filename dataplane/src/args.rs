@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{AddrParseError, IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use crds::units::Span;
@@ -106,9 +110,9 @@ pub struct SourceArgs {
 /// Where to listen, and how to log and to stop.
 #[derive(Clone, Debug, Group)]
 pub struct Listen {
-    /// The address to listen on.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
-    pub bind: std::net::IpAddr,
+    /// The address to listen on; [::] is all of this machine's, of both families.
+    #[arg(long, value_name = "ADDR", env = "LISTEN", default_value = "127.0.0.1", value_parser = address)]
+    pub bind: IpAddr,
     /// The port of the API; 0 takes a free one.
     #[arg(long, value_name = "PORT", env = "PORT", default_value_t = 8080)]
     pub port: u16,
@@ -141,6 +145,11 @@ pub struct Upstream {
     pub addr: SocketAddr,
 }
 
+/// An address, which may stand in brackets as it does in a URL.
+fn address(text: &str) -> Result<IpAddr, AddrParseError> {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse()
+}
+
 impl FromStr for Upstream {
     type Err = String;
 
@@ -160,5 +169,25 @@ impl SourceArgs {
                 crate::config::Source::Manifests { dir: dir.clone().unwrap_or_default(), service: self.service.clone() }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(more: &[&str]) -> IpAddr {
+        let args = ["flyweight-dataplane", "serve", "--manifests", "m", "--data-dir", "d"];
+        let Command::Serve(serve) = Args::parse_from(args.iter().chain(more)).command else { unreachable!() };
+        serve.listen.bind
+    }
+
+    #[test]
+    fn nobody_else_is_served_unless_that_is_said() {
+        assert!(bind(&[]).is_loopback());
+        for all in ["[::]", "::"] {
+            assert_eq!(bind(&["--bind", all]), IpAddr::from([0_u16; 8]));
+        }
+        assert_eq!(bind(&["--bind", "0.0.0.0"]), IpAddr::from([0_u8; 4]));
     }
 }

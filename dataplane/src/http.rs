@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod browsers;
 pub mod compress;
 pub mod conditions;
 pub mod direct;

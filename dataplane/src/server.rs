@@ -3,6 +3,8 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
+use closing::Closing;
+use futures::future::{Either, ready};
 use http::header;
 use hyper::{
     body::{Body as _, Incoming},
@@ -26,8 +28,10 @@ use tracing::{debug, warn};
 use crate::gateway::memory::ConnectionMemory;
 
 pub mod apart;
+mod closing;
 mod lingering;
 pub mod places;
+mod requests;
 mod stalled;
 
 /// A client's connection, in the extensions of each of its requests.
@@ -37,6 +41,8 @@ pub struct ClientConnection {
     pub peer: SocketAddr,
     /// What the connection has written.
     pub memory: Arc<ConnectionMemory>,
+    /// It came to the loopback address, which has names of its own only.
+    pub own_names_only: bool,
 }
 
 /// How long a client may take to agree on TLS.
@@ -59,6 +65,7 @@ where
     let places = Places::of_listener();
     // further ones wait in the kernel's queue
     let all = Arc::new(Semaphore::new(places.most()));
+    let own_names_only = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let mut stopped = std::pin::pin!(stopped);
     loop {
         let accepted = tokio::select! {
@@ -73,7 +80,7 @@ where
         _ = stream.set_nodelay(true);
         let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
         connections.spawn(async move {
-            let client = ClientConnection { peer, memory: Arc::default() };
+            let client = ClientConnection { peer, memory: Arc::default(), own_names_only };
             match tls {
                 None => converse(stream, client, service, closing, SILENCE_MAX).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
@@ -110,13 +117,17 @@ async fn converse<S, I>(
         let expects = request.headers().contains_key(header::EXPECT);
         let mut request = request
             .map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Lingering::new(body, expects)) });
+        if let Some(refused) = requests::refused(&request, client.own_names_only) {
+            return Either::Left(ready(Ok(refused)));
+        }
+        requests::settle(&mut request);
         request.extensions_mut().insert(client.clone());
-        answers.clone().oneshot(request)
+        Either::Right(answers.clone().oneshot(request))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(silence_max)
-        .serve_connection(TokioIo::new(Stalled::new(stream, STALL_MAX)), service)
+        .serve_connection(TokioIo::new(Closing::new(Stalled::new(stream, STALL_MAX))), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -137,7 +148,8 @@ async fn accept(
 ) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
+        // a listener of both families shows IPv4 within IPv6
+        Ok((stream, peer)) => Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), place)),
         Err(error) => {
             // Out of file descriptors, or the client is gone already: neither ends the server.
             warn!(%error, "a connection could not be taken");
@@ -165,7 +177,8 @@ mod tests {
         let silence = Duration::from_millis(200);
         for half_a_head in ["", "GET / HTTP/1.1\r\nhost: a\r\n"] {
             let (mut stream, theirs) = duplex(4096);
-            let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+            let peer = ([127, 0, 0, 1], 1).into();
+            let client = ClientConnection { peer, memory: Arc::default(), own_names_only: false };
             let answers = tower::service_fn(async |_: Request| Ok(Response::new(Body::from("answered"))));
             tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), silence));
             stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();

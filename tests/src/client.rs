@@ -204,7 +204,8 @@ fn record_of(path: &str) -> String {
 
 impl Session {
     fn note(&self, method: Method, path: &str, answer: &Answer) {
-        let version = answer.header("etag").trim_matches('"').parse().ok();
+        let version =
+            answer.header("etag").trim_matches('"').split('-').next().and_then(|version| version.parse().ok());
         if let (Some(version), false) = (version, method == Method::GET) {
             let location = answer.header("location");
             let record = record_of(if location.is_empty() { path } else { location });

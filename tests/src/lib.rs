@@ -9,6 +9,7 @@ pub mod kubectl;
 pub mod manifests;
 pub mod operator;
 pub mod process;
+pub mod raw;
 pub mod scale;
 pub mod seed;
 pub mod server;

@@ -85,7 +85,12 @@ async fn bad_paths_queries_and_headers_are_refused_by_name() {
         assert!(answer.fields().iter().any(|name| name == field), "{path}: {}", answer.text);
     }
     let text = api
-        .call(Method::POST, "/api/v1/products", &[("content-type", "text/plain")], Some(b"{}".to_vec()))
+        .call(
+            Method::POST,
+            "/api/v1/products",
+            &[("content-type", "application/json-patch+json")],
+            Some(b"{}".to_vec()),
+        )
         .await
         .unwrap();
     assert_eq!(text.status, 415, "{}", text.text);

@@ -72,16 +72,17 @@ async fn a_client_s_fault_is_answered_and_never_a_pod_s() {
         for (what, rest, expected) in BROKEN {
             let version = if rest.is_empty() { "HTTP/7.0" } else { "HTTP/1.1" };
             let rest = if rest.is_empty() { "\r\n" } else { rest };
-            let request =
-                format!("POST /api/v1/products {version}\r\nhost: a\r\ncontent-type: application/json\r\n{rest}");
+            let request = format!(
+                "POST /api/v1/products {version}\r\nhost: localhost\r\ncontent-type: application/json\r\n{rest}"
+            );
             let status = raw(url, request.as_bytes(), false).await;
             assert!(status.is_some_and(|status| expected.contains(&status)), "{door}: {what}: {status:?}");
         }
-        let long = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(70_000));
+        let long = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(70_000));
         assert_eq!(raw(url, long.as_bytes(), false).await, Some(414), "{door}: a path of 70 kB");
-        let headers = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: 1\r\n".repeat(200));
+        let headers = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: 1\r\n".repeat(200));
         assert_eq!(raw(url, headers.as_bytes(), false).await, Some(431), "{door}: 200 headers");
-        let cut = b"POST /api/v1/products HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{";
+        let cut = b"POST /api/v1/products HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
         assert!(matches!(raw(url, cut, true).await, None | Some(400)), "{door}: a body that was cut off");
         for framing in [format!("content-length: {}", 30 << 20), "transfer-encoding: chunked".to_owned()] {
             let status = upload(url, &framing).await;
@@ -100,7 +101,7 @@ async fn a_client_that_offers_another_protocol_is_served_by_this_one() {
     for (door, url) in edge.doors() {
         for protocol in ["h2c", "TLS/1.0", "websocket"] {
             let request = format!(
-                "POST /api/v1/products HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: {protocol}\r\n\
+                "POST /api/v1/products HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: {protocol}\r\n\
                  http2-settings: AAEAAEAAAAIAAAAA\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             );
@@ -172,8 +173,9 @@ async fn status(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<u16> {
 /// Sends 30 MiB, as a client does that reads no answer before it has sent all.
 async fn upload(url: &str, framing: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    let head =
-        format!("POST /api/v1/products HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n{framing}\r\n\r\n");
+    let head = format!(
+        "POST /api/v1/products HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{framing}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let (part, chunked) = (vec![b' '; 1 << 20], framing.contains("chunked"));
     for _ in 0..30 {

@@ -17,6 +17,7 @@ mod faults;
 mod feed;
 mod gateway;
 mod group;
+mod http_rules;
 mod ingest;
 mod injection;
 mod live;

@@ -94,7 +94,7 @@ build_archive() {
     mv "$WORK/layer.tar" "$WORK/oci/blobs/sha256/$layer"
 
     config=$(blob <<JSON
-{"architecture":"$architecture","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"$USER_ID:$USER_ID","Env":["PATH=/usr/local/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],"Entrypoint":["$entrypoint"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
+{"architecture":"$architecture","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"$USER_ID:$USER_ID","Env":["PATH=/usr/local/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt","LISTEN=[::]"],"Entrypoint":["$entrypoint"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
 JSON
     )
     manifest=$(blob <<JSON

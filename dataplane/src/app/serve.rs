@@ -1,6 +1,9 @@
 //! `serve`: from settings to a listening data plane, and down again.
 
-use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use crds::service::messaging::WebSocket;
@@ -393,7 +396,11 @@ fn collections(pools: &[ServedPool]) -> BTreeMap<String, Vec<Arc<Collection>>> {
 fn place(args: &Serve) -> anyhow::Result<Place> {
     match (&args.data_dir, &args.backends) {
         (Some(dir), _) => {
-            std::fs::create_dir_all(dir)
+            // what is made here is its owner's alone; a folder that is there already has the rights that it was given
+            let mut made = std::fs::DirBuilder::new();
+            made.recursive(true)
+                .mode(0o700)
+                .create(dir)
                 .with_context(|| format!("the data folder {} cannot be made", dir.display()))?;
             Ok(Place::Embedded(dir.clone()))
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
 
 /// Those that are of one hop whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -67,6 +67,8 @@ pub fn offer_websocket(headers: &mut HeaderMap) {
 /// A WebSocket's handshake (RFC 6455, section 4.1). Any other protocol that is offered is declined by going on without it (RFC 9110, section 7.8).
 fn asks_for_websocket(parts: &Parts) -> bool {
     parts.method == Method::GET
+        // before HTTP/1.1 nothing could be upgraded
+        && parts.version >= Version::HTTP_11
         && offers_websocket(&parts.headers)
         && tokens(&parts.headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
 }

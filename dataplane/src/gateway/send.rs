@@ -119,6 +119,10 @@ impl Answer {
         let (mut head, body) = response.into_parts();
         hops::strip(&mut head.headers);
         head.headers.remove(ABOUT);
+        if head.status == StatusCode::UPGRADE_REQUIRED {
+            // which protocol is needed is said hop by hop, too
+            hops::offer_websocket(&mut head.headers);
+        }
         let body = body.map_frame(move |frame| {
             // The request counts as under way until its whole answer has passed.
             let _ = &flight;

@@ -20,6 +20,9 @@ const POOL_RETRY_S: u32 = 5;
 /// When to ask again where there is no room: people have to make it.
 const ROOM_RETRY_S: u32 = 10;
 
+/// The kind of a body in a content coding.
+const CODED: &str = "content-coding";
+
 /// An error as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -145,6 +148,12 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
+    /// 415: the body came in a content coding.
+    pub fn coded() -> Self {
+        let detail = "Content-Encoding is not supported: send the body as it is";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, CODED, "The body's coding is not supported", detail)
+    }
+
     /// 503: try again in a second.
     pub fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -235,6 +244,10 @@ impl Problem {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // tells a wrong coding from a wrong type (RFC 9110, section 12.5.3)
+        if self.kind == CODED {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }
@@ -333,7 +346,8 @@ impl Problem {
         Self { errors, unreadable: Some(Box::new(shown)), ..problem }
     }
 
-    fn stale(current: Version) -> Self {
+    /// 412: the record has another version than the conditions ask for.
+    pub fn stale(current: Version) -> Self {
         let detail = match current {
             Version(0) => "the record is not there".to_owned(),
             version => format!("the record has version {version}"),

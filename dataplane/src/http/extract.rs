@@ -11,7 +11,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::{error::Problem, gate::Places, params::Params};
+use super::{browsers::FromOtherSite, error::Problem, gate::Places, params::Params};
 use crate::{
     budget::Held,
     domain::{actor, change::Origin, record::Key},
@@ -137,7 +137,7 @@ impl Call {
         }
     }
 
-    /// The whole body, of one of these media types (or of none that the client names).
+    /// The whole body, as JSON of one of these media types. A browser must name it; who else does not is taken at their word by what they send.
     ///
     /// # Errors
     /// Another media type or encoding, too many bytes, too slow, broken off, or there is no memory for it.
@@ -148,7 +148,8 @@ impl Call {
         deadline: Duration,
         held: &Held,
     ) -> Result<Bytes, Problem> {
-        media_type(&self.headers, types)?;
+        let strict = self.extensions.get::<FromOtherSite>().is_some();
+        media_type(&self.headers, types, strict)?;
         let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > bytes_max) {
             return Err(Problem::too_large(bytes_max));
@@ -173,24 +174,23 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     }
 }
 
-fn media_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
-    let refused = |detail: String| {
+/// `strict`: the type must be one of these. Otherwise only another JSON than these is refused, such as a JSON patch, and another charset.
+fn media_type(headers: &HeaderMap, types: &[&str], strict: bool) -> Result<(), Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        return Err(Problem::coded());
+    }
+    let refused = || {
+        let by = if strict { ", because a page of another site sends it" } else { "" };
+        let detail = format!("Content-Type must be {} in UTF-8{by}", types.join(" or "));
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body's type is not supported", detail)
     };
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
-        return Err(refused("Content-Encoding is not supported: send the body as it is".to_owned()));
-    }
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return if strict { Err(refused()) } else { Ok(()) } };
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
-    let sound_type = parts.next().is_some_and(|found| types.contains(&found));
+    let sound_type = parts.next().is_some_and(|found| types.contains(&found) || !strict && !found.ends_with("+json"));
     let sound_charset =
         parts.filter_map(|part| part.strip_prefix("charset=")).all(|charset| charset.trim_matches('"') == "utf-8");
-    if sound_type && sound_charset {
-        Ok(())
-    } else {
-        Err(refused(format!("Content-Type must be {} in UTF-8", types.join(" or "))))
-    }
+    if sound_type && sound_charset { Ok(()) } else { Err(refused()) }
 }
 
 /// A body in one piece, as far as there is memory for it.

@@ -9,17 +9,19 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    extract::Request,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::Request, response::Response};
 use crds::settings::Settings;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use parking_lot::RwLock;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tower::Service;
 
-use super::{direct::Routes, error::Problem, refusals::Refusals, router::BASE};
+use super::{
+    browsers::{self, Browsers},
+    direct::Routes,
+    error::Problem,
+    refusals::Refusals,
+    router::BASE,
+};
 use crate::{
     security::{
         caller::Caller,
@@ -35,12 +37,6 @@ const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-aut
 
 /// The header by which a pod that is about to end tells the gateway, which removes it.
 pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
-
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-const HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, idempotency-key, if-match, if-none-match, if-min-version, flyweight-explain",
-);
-const EXPOSED: HeaderValue = HeaderValue::from_static("etag, location, flyweight-explain, retry-after");
 
 /// Routes behind a guard. Not a layer of the router, for that costs every request several boxes.
 #[derive(Clone)]
@@ -60,7 +56,7 @@ enum Address<'a> {
 pub struct Guard {
     tokens: Option<TokenVerifier>,
     limits: CallerLimits,
-    origins: RwLock<Vec<String>>,
+    browsers: Browsers,
     behind_gateway: bool,
     shutdown: Shutdown,
     refusals: Refusals,
@@ -103,7 +99,7 @@ impl Guard {
         let guard = Self {
             tokens,
             limits: CallerLimits::default(),
-            origins: RwLock::default(),
+            browsers: Browsers::default(),
             behind_gateway: settings.gateway.is_some(),
             shutdown,
             refusals,
@@ -115,7 +111,7 @@ impl Guard {
     /// Takes the rate and the origins of new settings.
     pub fn apply(&self, settings: &Settings) {
         self.limits.apply(settings.security.rate_limit.as_ref());
-        self.origins.write().clone_from(&settings.security.cors_allow_origins);
+        self.browsers.allow(&settings.security.cors_allow_origins);
     }
 
     /// Takes the keys that are in `<security>/jwt` now.
@@ -132,15 +128,14 @@ impl Guard {
     }
 
     async fn handle(&self, mut request: Request, routes: Routes) -> Response {
-        let origin = self.allowed_origin(request.headers());
-        if let Some(origin) = &origin
-            && request.method() == Method::OPTIONS
-            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-        {
-            return preflight(origin.clone());
+        if let Some(answer) = self.browsers.preflight(&request) {
+            return answer;
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let admitted = self.admit(&mut request);
+        let (admitted, origin) = match self.browsers.admit(&mut request) {
+            Ok(origin) => (self.admit(&mut request), origin),
+            Err(problem) => (Err(problem), None),
+        };
         let caller = request.extensions().get::<Arc<Caller>>().cloned();
         let mut response = match admitted {
             Ok(()) => routes.answer(request).await,
@@ -155,11 +150,8 @@ impl Guard {
         };
         self.refusals.count(response.status(), &method, &uri, caller.as_ref().map(|caller| caller.subject.as_str()));
         let headers = response.headers_mut();
-        if let Some(origin) = origin {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-            headers.append(header::VARY, HeaderValue::from_static("origin"));
-        }
+        self.browsers.tell(origin, headers);
+        browsers::protect(headers);
         if self.shutdown.draining() && !headers.contains_key(header::UPGRADE) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             if self.behind_gateway {
@@ -204,23 +196,6 @@ impl Guard {
             None => Address::Peer(request.extensions().get::<ClientConnection>().map(|client| client.peer.ip())),
         }
     }
-
-    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let origin = headers.get(header::ORIGIN)?;
-        let text = origin.to_str().ok()?;
-        self.origins.read().iter().any(|allowed| allowed == "*" || allowed == text).then(|| origin.clone())
-    }
-}
-
-fn preflight(origin: HeaderValue) -> Response {
-    let headers = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
-        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
-        (header::VARY, HeaderValue::from_static("origin")),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
 }
 
 /// The API and the feed are guarded; probes and pages are not.
@@ -235,7 +210,8 @@ fn bearer(request: &Request) -> Option<&str> {
     let headers = request.headers();
     if let Some(value) = headers.get(header::AUTHORIZATION).or_else(|| headers.get(PROXIED_AUTHORIZATION)) {
         let text = value.to_str().ok()?;
-        return text.strip_prefix("Bearer ").map(str::trim);
+        let (scheme, token) = text.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then_some(token.trim());
     }
     if !request.headers().contains_key(header::UPGRADE) {
         return None;
@@ -261,6 +237,8 @@ mod tests {
         for (headers, uri, token) in [
             (&[plain][..], "/", Some("a.b.c")),
             (&[proxied], "/", Some("d.e.f")),
+            (&[("authorization", "bearer x.y.z")], "/", Some("x.y.z")),
+            (&[("authorization", "Bearer")], "/", None),
             (&[plain, proxied], "/", Some("a.b.c")),
             (&[("authorization", "Basic x"), proxied], "/", None),
             (&[upgrade], "/ws?topics=user&access_token=g.h.i", Some("g.h.i")),

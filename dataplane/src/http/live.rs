@@ -16,6 +16,7 @@
 pub mod catalogue;
 mod client;
 pub mod frame;
+mod handshake;
 mod hub;
 mod socket;
 mod stream;
@@ -31,12 +32,12 @@ use std::{
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
+    extract::{Request, State},
     response::Response,
     routing::get,
 };
 use crds::service::messaging::WebSocket as LiveOptions;
-use http::{StatusCode, Uri};
+use http::Uri;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -130,9 +131,9 @@ pub fn routes(live: Arc<Live>) -> Router {
 async fn web_socket(State(live): State<Arc<Live>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let uri = parts.uri.clone();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+    let upgrade = match handshake::take(&mut parts).await {
         Ok(upgrade) => upgrade,
-        Err(_) => return upgrade_needed().respond(&uri),
+        Err(response) => return *response,
     };
     // the client is let in before it is answered: what it does next is in its feed
     let client = match connect(&live, &uri, parts.extensions.get(), None).await {
@@ -175,11 +176,6 @@ async fn connect(
     let filter = Filter { user, topics, asked: params.get("topics").is_some() };
     let since = last_event.or(params.get("since")).map(str::to_owned);
     Client::connect(live.clone(), label.to_owned(), filter, since).await
-}
-
-fn upgrade_needed() -> Problem {
-    let detail = "this path is a WebSocket: connect with one, or read /api/v1/events/stream";
-    Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade", "A WebSocket is needed here", detail)
 }
 
 #[cfg(test)]

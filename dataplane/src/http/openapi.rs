@@ -3,6 +3,7 @@
 //! A test walks the router and this document and wants each route in both: a new route is described in one of
 //! `pools`, `factory`, `pipeline`, `searches` and `service`.
 
+mod examples;
 mod factory;
 pub mod operation;
 mod pipeline;
@@ -22,7 +23,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::router::{BASE, Pool};
+use super::{
+    conditions::is_known,
+    router::{BASE, Pool},
+};
 
 /// The routes that give the document.
 pub fn routes(pools: &[Pool]) -> Router {
@@ -52,6 +56,7 @@ pub fn document(pools: &[Pool]) -> Json {
             operation.insert_into(&mut paths);
         }
     }
+    examples::add(&mut paths, pools);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -93,7 +98,7 @@ fn tags(pools: &[Pool]) -> Vec<Json> {
 }
 
 fn respond(request: &Request, text: Bytes, tag: HeaderValue) -> Response {
-    if request.headers().get(header::IF_NONE_MATCH) == Some(&tag) {
+    if is_known(request.headers(), &tag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag)];

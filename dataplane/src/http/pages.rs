@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tower_http::compression::CompressionLayer;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::conditions::is_known;
+
 /// One file as browsers get it.
 pub struct Page {
     /// Its path.
@@ -65,7 +67,7 @@ pub fn routes() -> Router {
 
 impl Page {
     fn respond(&self, asked: &HeaderMap, tag: HeaderValue) -> Response {
-        let known = asked.get(header::IF_NONE_MATCH) == Some(&tag);
+        let known = is_known(asked, &tag);
         let headers = [
             (header::ETAG, tag),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),

@@ -11,8 +11,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::{
-    compress::{compressed, is_large},
-    conditions::{IF_MIN_VERSION, at_least, etag, is_known, precondition},
+    compress::{self, compressed, is_large},
+    conditions::{Asked, IF_MIN_VERSION, at_least, etag, of_read, precondition},
     error::{Cause, Problem},
     extract::{Call, IDEMPOTENCY_KEY, Received},
     gate::{Gate, Places, WriteGate},
@@ -154,10 +154,7 @@ impl Resource {
         let response = trace::scope(trace::of_headers(&call.headers), work(call)).await;
         let cause = response.as_ref().err().map(Problem::cause);
         let response = response.unwrap_or_else(|problem| problem.respond(&uri));
-        let response = match accepted {
-            Some(accepted) if is_large(&response) => compressed(accepted, response).await,
-            _ => response,
-        };
+        let response = if is_large(&response) { compressed(accepted, response).await } else { response };
         let took = started.elapsed();
         if cause == Some(Cause::Demand) {
             self.metrics.unmet(operation, took);
@@ -306,13 +303,11 @@ impl Resource {
         call.check_params()?;
         let key = call.key(&self.records.schema().key)?;
         let served = self.records.get(&key, at_least(&call.headers)?).await.map_err(|error| self.problem(error))?;
-        let tag = etag(served.entry.version);
-        let mut response = if is_known(&call.headers, served.entry.version) {
-            let mut response = Response::new(axum::body::Body::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        } else {
-            json(self.body_of(&served.entry)?, StatusCode::OK)
+        let version = served.entry.version;
+        let (mut response, tag) = match of_read(&call.headers, version)? {
+            Asked::Whole => (json(self.body_of(&served.entry)?, StatusCode::OK), etag(version)),
+            Asked::Known(tag) => (compress::not_modified(served.entry.body_len()), tag),
+            Asked::Refused => return Err(Problem::stale(version)),
         };
         response.headers_mut().insert(header::ETAG, tag);
         if served.stale {

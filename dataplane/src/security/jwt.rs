@@ -1,6 +1,6 @@
 //! JSON Web Tokens: verified once, then remembered until they expire.
 //!
-//! Source: RFC 7519; the algorithm is chosen by the key that is given, never by the token.
+//! Source: RFC 7519 and RFC 7515; the algorithm is chosen by the key that is given, never by the token.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -45,9 +45,44 @@ struct Remembered {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    exp: i64,
+    exp: NumericDate,
     #[serde(default)]
-    roles: Vec<String>,
+    roles: Roles,
+}
+
+/// Seconds since 1970; issuers may write a fraction (RFC 7519, section 2).
+#[derive(Clone, Copy, Deserialize)]
+#[serde(from = "f64")]
+struct NumericDate(i64);
+
+/// Issuers write one role as a word, and several as a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Roles {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl From<f64> for NumericDate {
+    fn from(seconds: f64) -> Self {
+        // no second of a fraction is given away, and what is too great is the end of time
+        Self(seconds.floor() as i64)
+    }
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl From<Roles> for Vec<String> {
+    fn from(roles: Roles) -> Self {
+        match roles {
+            Roles::One(role) => vec![role],
+            Roles::Several(roles) => roles,
+        }
+    }
 }
 
 /// The key cannot be used.
@@ -108,12 +143,13 @@ impl TokenVerifier {
             return Ok(known.caller.clone());
         }
         let (claims, until_s) = self.claims(token, now_s)?;
-        let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles });
+        let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles.into() });
         let mut remembered = self.remembered.write();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        let expires_s = until_s.map_or(claims.exp, |until_s| until_s.min(claims.exp));
+        let NumericDate(expires_s) = claims.exp;
+        let expires_s = until_s.map_or(expires_s, |until_s| until_s.min(expires_s));
         remembered.insert(digest, Remembered { caller: caller.clone(), expires_s });
         Ok(caller)
     }
@@ -124,6 +160,10 @@ impl TokenVerifier {
         let mut refusal = None;
         for key in self.keys.load().iter().filter(|key| key.until_s.is_none_or(|until_s| now_s < until_s)) {
             let error = match decode::<Claims>(token, &key.decoding, &key.validation) {
+                // what a token says must be understood is not (RFC 7515, section 4.1.11)
+                Ok(token) if token.header.crit.is_some() => {
+                    return Err(TokenError("the token is not accepted: it has critical headers (crit)".to_owned()));
+                }
                 Ok(token) => return Ok((token.claims, key.until_s)),
                 Err(error) => error,
             };

@@ -13,9 +13,9 @@ use hyper::body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 
 /// The most bytes that are thrown away.
-const DISCARDED_MAX: usize = 32 << 20;
+pub const DISCARDED_MAX: usize = 32 << 20;
 /// How long that may take.
-const DISCARD_DEADLINE: Duration = Duration::from_secs(5);
+pub const DISCARD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A body whose rest is read where its reader leaves it.
 pub struct Lingering<B: HttpBody<Data = Bytes> + Unpin + Send + 'static> {

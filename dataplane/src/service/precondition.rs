@@ -14,6 +14,13 @@ pub enum Precondition {
     OneOf(Vec<Version>),
     /// The record is not there (`If-None-Match: *`).
     Absent,
+    /// The record has none of these versions (`If-None-Match`).
+    NoneOf {
+        /// The versions.
+        versions: Vec<Version>,
+        /// It must be there, too (`If-Match: *`).
+        present: bool,
+    },
 }
 
 impl Precondition {
@@ -26,6 +33,7 @@ impl Precondition {
             Self::None | Self::Present => true,
             Self::OneOf(versions) => versions.contains(&current),
             Self::Absent => false,
+            Self::NoneOf { versions, .. } => !versions.contains(&current),
         };
         if holds { Ok(()) } else { Err(ServiceError::Stale { current }) }
     }
@@ -38,7 +46,7 @@ impl Precondition {
                 [version] => Some(Guard::Exactly(*version)),
                 _ => None,
             },
-            Self::Absent => None,
+            Self::Absent | Self::NoneOf { .. } => None,
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
         annotations[RESTARTED_AT] = time.clone().into();
     }
     let mut env = vec![
+        // a pod is there for others, by either family of addresses
+        json!({ "name": "LISTEN", "value": "[::]" }),
         field_env("POD_NAME", "metadata.name"),
         field_env("POD_NAMESPACE", "metadata.namespace"),
         // in bytes; where there is no limit, what the node has

@@ -140,6 +140,7 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
     for (probe, path) in [("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
         assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "admin", "scheme": "HTTP" }), "{probe}");
     }
+    assert_eq!(container["env"][0], json!({ "name": "LISTEN", "value": "[::]" }), "it serves others");
     assert_eq!(
         container["args"],
         json!([

@@ -218,7 +218,10 @@ pub fn problem_responses() -> Json {
 
 fn header(name: &str, always: bool) -> Json {
     let (about, schema) = match name {
-        "ETag" => ("The record's version as an entity tag.", json!({ "type": "string", "pattern": "^\"[0-9]+\"$" })),
+        "ETag" => (
+            "The record's version as an entity tag; with the content coding, where it is sent in one.",
+            json!({ "type": "string", "pattern": "^\"[0-9]+(-gzip|-zstd)?\"$" }),
+        ),
         "Location" => ("The path of the new record.", json!({ "type": "string", "pattern": "^/" })),
         "Retry-After" => ("Seconds to wait.", json!({ "type": "integer", "minimum": 0 })),
         "Age" => ("How old a stale answer is, in seconds.", json!({ "type": "integer", "minimum": 0 })),

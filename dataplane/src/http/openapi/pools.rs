@@ -15,7 +15,8 @@ use crate::{
 
 /// A list of entity tags, or `*`.
 fn tags() -> Json {
-    let pattern = "^(\\*|(W/)?\"[0-9]{1,18}\"( ?, ?(W/)?\"[0-9]{1,18}\")*)$";
+    const TAG: &str = "(W/)?\"[0-9]{1,18}(-gzip|-zstd)?\"";
+    let pattern = format!("^(\\*|{TAG}( ?, ?{TAG})*)$");
     json!({ "type": "string", "pattern": pattern })
 }
 
@@ -243,7 +244,7 @@ impl Described<'_> {
             "additionalProperties": false,
             "required": ["operations"],
             "properties": {
-                "atomic": { "type": "boolean", "default": false, "description": "All or none." },
+                "atomic": { "type": "boolean", "description": "All or none; false where it is left out." },
                 "operations": { "type": "array", "minItems": 1, "maxItems": OPERATIONS_MAX, "items": operation },
             },
         });
@@ -279,6 +280,7 @@ impl Described<'_> {
         Operation::get(self.at(), format!("get{}", self.one), "One record")
             .tag(self.tag)
             .in_path(self.key, named_key())
+            .header("If-Match", "Entity tags, or *.", tags())
             .header("If-None-Match", "Entity tags, or *.", tags())
             .header("If-Min-Version", "The least version to serve.", json!({ "type": "integer", "minimum": 0 }))
             .header(
@@ -287,7 +289,7 @@ impl Described<'_> {
                 json!({ "type": "string", "enum": ["0", "1"] }),
             )
             .guarded()
-            .fails(&[404])
+            .fails(&[404, 412])
             .gives(200, "The record.", reference(&self.one))
             .with_headers(200, &[("ETag", true), ("Age", false), ("Warning", false), ("Flyweight-Explain", false)])
             .gives_nothing(304, "The client has this version.")
@@ -361,7 +363,7 @@ impl Described<'_> {
     fn conditional(&self, operation: Operation) -> Operation {
         operation
             .header("If-Match", "Entity tags, or *.", tags())
-            .header("If-None-Match", "*: only where there is no record.", json!({ "type": "string", "enum": ["*"] }))
+            .header("If-None-Match", "Entity tags that the record must not have; *: only where there is none.", tags())
             .fails(&[412])
     }
 

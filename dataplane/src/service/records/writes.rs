@@ -174,6 +174,14 @@ impl Records {
         origin: &Origin,
     ) -> Result<Written, ServiceError> {
         self.check_key(&body.echo, key)?;
+        let mut precondition = precondition;
+        if let Precondition::NoneOf { present: false, .. } = precondition {
+            match self.try_replace(key, precondition, body.clone(), origin).await {
+                // what is not there has none of the versions
+                Err(ServiceError::NotFound) => precondition = &Precondition::Absent,
+                replaced => return replaced,
+            }
+        }
         let of_any = matches!(precondition, Precondition::None | Precondition::Absent);
         if let Err(fault) = self.schema().may_create(key.clone()) {
             // another program's record of such a key can be replaced, but none is made

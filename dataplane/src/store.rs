@@ -124,8 +124,8 @@ fn due(deadline: Option<std::time::Instant>, call: Duration) -> Result<Instant, 
 }
 
 /// What a store of documents says to changes of several records, an embedded one too.
-const ONE_RECORD: &str = "this is MongoDB, where changes of several records are not atomic: \
-                          leave `atomic` out, or send them one by one";
+const ONE_RECORD: &str = "this is MongoDB without transactions (no replica set, no mongos), where changes of several records \
+                          are not atomic: leave `atomic` out, or send them one by one";
 
 /// Whether all changes of a unit are of one record.
 fn is_of_one_record(work: &UnitOfWork) -> bool {

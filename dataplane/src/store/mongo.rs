@@ -58,6 +58,7 @@ mod ledger;
 mod meta;
 mod outbox;
 mod pair;
+mod transaction;
 mod values;
 
 /// What failpoints call this kind of store.
@@ -105,6 +106,8 @@ pub struct MongoStore {
     filled: Mutex<HashSet<String>>,
     /// Whether the outbox is of all collections that are known.
     prepared: AtomicBool,
+    /// Whether the server has transactions: found by the first call that has to know.
+    transactions: std::sync::OnceLock<bool>,
 }
 
 impl MongoOptions {
@@ -170,6 +173,7 @@ impl MongoStore {
             collections: RwLock::default(),
             filled: Mutex::default(),
             prepared: AtomicBool::default(),
+            transactions: std::sync::OnceLock::new(),
         })
     }
 
@@ -321,7 +325,7 @@ impl RecordStore for MongoStore {
         let deadline = super::due(work.deadline, CALL_TIME)?;
         let documents = self.documents(&first.collection, deadline).await?;
         if !super::is_of_one_record(&work) {
-            return Err(StoreError::Unsupported(super::ONE_RECORD.to_owned()));
+            return transaction::commit(self, work, deadline).await;
         }
         failpoint::reach(NAME, "commit.before");
         let written = commit::commit(&documents, &self.ledger, &work, deadline).await?;

@@ -84,7 +84,7 @@ async fn attempts(
 }
 
 /// The answer of an earlier unit with the same key.
-fn repeated(documents: &Documents, work: &UnitOfWork, answer: &str) -> Result<Vec<Written>, StoreError> {
+pub fn repeated(documents: &Documents, work: &UnitOfWork, answer: &str) -> Result<Vec<Written>, StoreError> {
     let Some(key) = &work.idempotency else { return Ok(Vec::new()) };
     let collections = work.changes.iter().map(|change| change.collection.as_ref());
     answer::decode(answer, collections, key, documents.sealer.as_ref())
@@ -213,7 +213,7 @@ fn own_id(documents: &Documents, stored: &Document, work: &UnitOfWork) -> Result
 }
 
 /// A record whose events nobody relays may not grow until its document is full.
-fn check_room(stored: &Document, key: &Key) -> Result<(), StoreError> {
+pub fn check_room(stored: &Document, key: &Key) -> Result<(), StoreError> {
     let pending = stored.get_array(PENDING).map(Vec::as_slice).unwrap_or_default();
     let bytes: usize = pending.iter().filter_map(Bson::as_document).map(rider_len).sum();
     if pending.len() >= PENDING_MAX || bytes >= PENDING_BYTES_MAX {
@@ -235,14 +235,19 @@ pub fn envelope_of(pending: &Bson) -> Option<&str> {
 }
 
 /// What makes a document this state, with its events.
-struct Update {
-    set: Document,
-    unset: Document,
-    pending: Vec<Bson>,
-    at: Bson,
+pub struct Update {
+    /// The fields that it gets.
+    pub set: Document,
+    /// The fields that it loses.
+    pub unset: Document,
+    /// Its events.
+    pub pending: Vec<Bson>,
+    /// When they were made.
+    pub at: Bson,
 }
 
-fn update(documents: &Documents, change: &Change, state: &State, riders: Vec<Document>, now: Timestamp) -> Update {
+/// The update that makes a document this state.
+pub fn update(documents: &Documents, change: &Change, state: &State, riders: Vec<Document>, now: Timestamp) -> Update {
     let (mut set, unset) = match state {
         State::Present(record) => documents.parts(record),
         // nothing is made unreadable

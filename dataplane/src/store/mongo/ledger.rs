@@ -143,6 +143,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// What keeps an answer that is filed with its changes, and where.
+    pub fn answered(&self, idempotency: &Idempotency, answer: String, at: Timestamp) -> (Handle<Document>, Document) {
+        let Idempotency { key, request } = idempotency;
+        let at = DateTime::from_millis(at.0);
+        (self.keys(), doc! { "_id": key, "request": request, "answer": answer, "at": at, CLAIMS: 1 })
+    }
+
     /// What is known of a key.
     ///
     /// # Errors

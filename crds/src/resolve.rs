@@ -24,6 +24,7 @@ mod service;
 mod tier;
 
 pub use replicas::replicas_of;
+pub use service::is_address;
 
 /// A resource's spec under its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +117,7 @@ pub fn resolve(
     });
     let payments = pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     let payments_secret = payments.map(|secret| secret.name.clone());
+    let notifications_secret = pipeline.notifications.secret_ref.as_ref().map(|secret| secret.name.clone());
     Ok(Settings {
         service: service.name.clone(),
         pools,
@@ -128,6 +130,7 @@ pub fn resolve(
             jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
             encryption_secret,
             payments_secret,
+            notifications_secret,
             tls_secret: security.tls.map(|tls| tls.secret_name(&service.name)),
             rate_limit: security.rate_limit,
             cors_allow_origins: security.cors.allow_origins,

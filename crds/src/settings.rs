@@ -193,6 +193,9 @@ pub struct SecuritySettings {
     /// The Secret with the key that calls of the payment provider are signed with; none where they are not signed.
     #[serde(default)]
     pub payments_secret: Option<String>,
+    /// The Secret with the address that messages to customers are posted to; none where it is no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications_secret: Option<String>,
     /// The Secret with the certificate of the API; none where it is served over plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_secret: Option<String>,
@@ -234,6 +237,7 @@ impl Settings {
             jwt_secret,
             encryption_secret,
             payments_secret,
+            notifications_secret,
             tls_secret,
             rate_limit: _,
             cors_allow_origins: _,
@@ -257,6 +261,7 @@ impl Settings {
                 jwt_secret,
                 encryption_secret,
                 payments_secret,
+                notifications_secret,
                 tls_secret,
                 rate_limit: None,
                 cors_allow_origins: Vec::new(),

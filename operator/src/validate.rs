@@ -167,8 +167,10 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     let encryption = encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned()));
     let payments = settings.security.payments_secret.iter();
     let payments = payments.map(|name| (name.as_str(), "spec.pipeline.payments.http.secretRef".to_owned()));
+    let notifications = settings.security.notifications_secret.iter();
+    let notifications = notifications.map(|name| (name.as_str(), "spec.pipeline.notifications.secretRef".to_owned()));
     let tls = settings.security.tls_secret.iter().map(|name| (name.as_str(), "spec.security.tls".to_owned()));
-    backends.chain(jwt).chain(encryption).chain(payments).chain(tls)
+    backends.chain(jwt).chain(encryption).chain(payments).chain(notifications).chain(tls)
 }
 
 /// Changes with every change of a named Secret: pods are told, and take over what they find mounted.

@@ -353,9 +353,10 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         None => name.ends_with(TLS_SUFFIX),
     };
     let payments = spec.pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
+    let notifications = spec.pipeline.notifications.secret_ref.as_ref();
     name.ends_with(crate::validate::ENCRYPTION_SUFFIX)
         || spec.backends.iter().any(backend)
-        || payments.is_some_and(|secret| secret.name == name)
+        || [payments, notifications].into_iter().flatten().any(|secret| secret.name == name)
         || spec.security.tls.as_ref().is_some_and(tls)
         || security.into_iter().flatten().any(|secret| secret.secret_ref.name == name)
 }

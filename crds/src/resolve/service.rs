@@ -117,7 +117,8 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
     }
 }
 
-fn is_address(url: &str) -> bool {
+/// Whether a text can be the address of something that is called over HTTP.
+pub fn is_address(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains([' ', '#']))
 }

@@ -68,6 +68,9 @@ pub struct Notifications {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 8, max = 2048)))]
     pub webhook_url: Option<String>,
+    /// The Secret whose key `url` says where messages are posted, for an address that is a secret itself; it wins over `webhookUrl`. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<Ref>,
 }
 
 impl Default for Payments {

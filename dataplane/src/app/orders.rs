@@ -27,6 +27,7 @@ use crate::{
         dead_letters::{DeadLetters, Letter, Source},
         error::ServiceError,
         failure::{Class, Failure},
+        notify::Address,
         orders::PriceRight,
         payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
@@ -62,7 +63,7 @@ impl Orders {
         builder: &Builder<'_>,
         pools: &[ServedPool],
         letterbox: Letterbox,
-        signing_key: SigningKey,
+        (signing_key, webhook): (SigningKey, Address),
         registry: &prometheus::Registry,
     ) -> anyhow::Result<Self> {
         let Letterbox { resource, .. } = letterbox;
@@ -83,6 +84,7 @@ impl Orders {
             templates: records(Entity::NotificationTemplate)?,
             letters: letters.clone(),
             signing_key,
+            webhook,
             client: client()?,
         };
         let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;

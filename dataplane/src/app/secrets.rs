@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
-use crds::settings::SecuritySettings;
+use crds::{resolve::is_address, settings::SecuritySettings};
 
 use super::{
     backends::Place,
@@ -14,7 +14,7 @@ use crate::{
     gateway::trust::Trust,
     http::guard::Guard,
     security::{encryption::FieldSealer, tls::Identity},
-    service::payment::http::SigningKey,
+    service::{notify::Address, payment::http::SigningKey},
 };
 
 /// The kind of these folders.
@@ -26,6 +26,8 @@ pub struct Keys {
     pub sealer: Arc<dyn Sealer>,
     /// Signs calls of the payment provider.
     pub signing: SigningKey,
+    /// Where messages to customers are posted, where that is a secret.
+    pub webhook: Address,
     /// The Secrets that they come from.
     pub mounted: Vec<Mounted>,
 }
@@ -50,8 +52,29 @@ impl Keys {
                 std::future::ready(new.map(|new| key.store(Some(Arc::new(new.trim_ascii().to_vec())))))
             }));
         }
-        Ok(Self { sealer, signing, mounted })
+        let webhook = Address::default();
+        if settings.notifications_secret.is_some() {
+            let dir = dir.context("the webhook's address is a secret: give its folder with --security")?;
+            let (folder, path) = (Folder::of(KIND, dir, "notifications"), dir.join("notifications/url"));
+            webhook.store(Some(Arc::new(address(&path)?)));
+            let used = webhook.clone();
+            mounted.push(folder.taken_by(move || {
+                let new = address(&path).map_err(|error| format!("{error:#}"));
+                std::future::ready(new.map(|new| used.store(Some(Arc::new(new)))))
+            }));
+        }
+        Ok(Self { sealer, signing, webhook, mounted })
     }
+}
+
+/// An address that is a secret: it is in no message.
+fn address(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let address = text.trim();
+    if !is_address(address) {
+        bail!("{} must start with https:// or http://", path.display());
+    }
+    Ok(address.to_owned())
 }
 
 /// The keys that tokens are verified by.
@@ -109,4 +132,21 @@ fn sealer(
         (_, Place::Embedded(dir), _) => FieldSealer::from_file_or_new(&dir.join("encryption.key"))?,
         (_, Place::Backends(_), None) => FieldSealer::ephemeral(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_webhook_comes_from_its_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("url");
+        assert!(address(&path).unwrap_err().to_string().contains("cannot be read"));
+        fs::write(&path, "https://hooks.example.com/t0ken\n").unwrap();
+        assert_eq!(address(&path).unwrap(), "https://hooks.example.com/t0ken");
+        fs::write(&path, "hooks.example.com/t0ken").unwrap();
+        let told = format!("{:#}", address(&path).unwrap_err());
+        assert!(told.contains("must start with https://") && !told.contains("t0ken"), "{told}");
+    }
 }

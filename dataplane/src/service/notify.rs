@@ -1,5 +1,8 @@
 //! How customers are told what became of their order.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -12,6 +15,9 @@ use crate::{
     domain::{schema::FieldFault, template},
     telemetry::trace,
 };
+
+/// An address that may be replaced at any time; none where it is not known.
+pub type Address = Arc<ArcSwapOption<String>>;
 
 /// Sends messages. A repetition has the same key and must have no second effect.
 #[async_trait]
@@ -43,7 +49,7 @@ pub struct Webhook {
     /// Calls it.
     pub client: Client,
     /// Where it is.
-    pub url: String,
+    pub address: Address,
 }
 
 #[async_trait]
@@ -59,7 +65,10 @@ impl Notifier for Webhook {
     async fn send(&self, message: &Message) -> Result<(), Failure> {
         let Message { key, to, subject, body, trace } = message;
         let text = json!({ "id": key, "to": to, "subject": subject, "body": body, "trace_id": trace }).to_string();
-        let request = self.client.post(&self.url).header("content-type", "application/json");
+        let Some(url) = self.address.load_full() else {
+            return Err(Failure::retryable("the webhook has no address".to_owned()));
+        };
+        let request = self.client.post(url.as_str()).header("content-type", "application/json");
         let request = request.header("idempotency-key", key).header("traceparent", trace::parent(trace));
         let lost = |error: reqwest::Error| Failure::retryable(format!("the webhook: {}", error.without_url()));
         let status = request.body(text).send().await.map_err(lost)?.status();
@@ -88,7 +97,40 @@ pub async fn render(subject: String, body: String, variables: Value) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, http::StatusCode, routing::post};
+
     use super::*;
+
+    async fn webhook(status: StatusCode) -> Arc<String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/secret", listener.local_addr().unwrap());
+        let router = Router::new().route("/secret", post(move || std::future::ready(status)));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Arc::new(url)
+    }
+
+    #[tokio::test]
+    async fn an_address_is_taken_over_and_never_told() {
+        let address = Address::default();
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().no_proxy().build().unwrap();
+        let webhook_of = Webhook { client, address: address.clone() };
+        let message = Message {
+            key: "k".to_owned(),
+            to: "u1".to_owned(),
+            subject: "s".to_owned(),
+            body: "b".to_owned(),
+            trace: String::new(),
+        };
+        let failure = webhook_of.send(&message).await.unwrap_err();
+        assert_eq!(failure.class, Class::Retryable, "{failure:?}");
+        address.store(Some(webhook(StatusCode::BAD_REQUEST).await));
+        let failure = webhook_of.send(&message).await.unwrap_err();
+        assert_eq!(failure.class, Class::NotRetryable, "{failure:?}");
+        assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
+        address.store(Some(webhook(StatusCode::OK).await));
+        webhook_of.send(&message).await.unwrap();
+    }
 
     #[tokio::test]
     async fn templates_are_strict() {

@@ -17,7 +17,7 @@ pub use charges::{is_charge_of, new_charge_key};
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crds::service::messaging::{Pipeline as Settings, Retry};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -34,7 +34,7 @@ use super::{
     dead_letters::DeadLetters,
     dependency::Dependency,
     error::ServiceError,
-    notify::{LogNotifier, Notifier, Webhook},
+    notify::{Address, LogNotifier, Notifier, Webhook},
     payment::{
         PaymentProvider,
         http::{HttpProvider, SigningKey},
@@ -75,6 +75,8 @@ pub struct Parts {
     pub letters: Arc<DeadLetters>,
     /// Signs calls of the payment provider.
     pub signing_key: SigningKey,
+    /// Where messages are posted, where that is a secret.
+    pub webhook: Address,
     /// Calls what is outside.
     pub client: Client,
 }
@@ -134,17 +136,20 @@ impl Tools {
             ("spec.pipeline.notifications.webhookUrl", settings.notifications.webhook_url.as_ref()),
         ];
         for (field, _) in addresses.iter().filter(|(_, url)| url.is_some_and(|url| holds_credentials(url))) {
-            tracing::warn!(
-                field,
-                "holds credentials, which everybody sees who reads the resource: use the signature by a Secret"
-            );
+            tracing::warn!(field, "holds credentials, which everybody sees who reads the resource: name a Secret");
         }
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
             Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),
             None => Arc::new(Simulator::new(payments.simulator.clone())),
         };
-        let notifier: Arc<dyn Notifier> = match &settings.notifications.webhook_url {
-            Some(url) => Arc::new(Webhook { client: parts.client.clone(), url: url.clone() }),
+        let notifications = &settings.notifications;
+        let address = match (&notifications.secret_ref, &notifications.webhook_url) {
+            (Some(_), _) => Some(parts.webhook.clone()),
+            (None, Some(url)) => Some(Address::new(ArcSwapOption::from_pointee(url.clone()))),
+            (None, None) => None,
+        };
+        let notifier: Arc<dyn Notifier> = match address {
+            Some(address) => Arc::new(Webhook { client: parts.client.clone(), address }),
             None => Arc::new(LogNotifier),
         };
         Self { settings: settings.clone(), provider, notifier }

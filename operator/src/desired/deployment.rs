@@ -58,7 +58,7 @@ pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Va
     )
 }
 
-/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`, `security/tls`.
+/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`, `security/notifications`, `security/tls`.
 pub(super) fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
     let settings = target.settings();
     let backends = settings.backends.iter().map(|backend| {
@@ -69,6 +69,7 @@ pub(super) fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
         ("jwt", &settings.security.jwt_secret),
         ("encryption", &settings.security.encryption_secret),
         ("payments", &settings.security.payments_secret),
+        ("notifications", &settings.security.notifications_secret),
         ("tls", &settings.security.tls_secret),
     ];
     let security = security.into_iter().filter_map(|(name, used)| {

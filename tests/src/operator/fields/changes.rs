@@ -178,6 +178,10 @@ fn backends() -> Vec<Change> {
             "pipeline/payments/http/secretRef/name",
             "spec/template/spec/volumes/security-payments/secret/secretName",
         ),
+        secret(
+            "pipeline/notifications/secretRef/name",
+            "spec/template/spec/volumes/security-notifications/secret/secretName",
+        ),
     ]
 }
 

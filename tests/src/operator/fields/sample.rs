@@ -7,7 +7,7 @@ use crate::operator::{api::folder, scenario::Stage, shop};
 /// Makes it; each resource (`cachetiers/hot`) with its spec as the API server filled it in.
 pub async fn make(stage: &Stage) -> Vec<(String, Value)> {
     let (api, namespace) = (&stage.proof.api, &stage.namespace);
-    for name in ["shop-jwt", "shop-pay", "shop-other", "shop-encryption", "shop-tls"] {
+    for name in ["shop-jwt", "shop-pay", "shop-hooks", "shop-other", "shop-encryption", "shop-tls"] {
         let secret = json!({ "metadata": { "name": name }, "stringData": { "key": "k" } });
         api.create(&folder(namespace, "secrets"), &secret).await;
     }
@@ -75,7 +75,7 @@ fn service() -> Value {
         "audit": {},
         "pipeline": {
             "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } },
-            "notifications": { "webhookUrl": "http://hooks.example" },
+            "notifications": { "webhookUrl": "http://hooks.example", "secretRef": { "name": "shop-hooks" } },
         },
         "autoscaling": { "minReplicas": 2, "maxReplicas": 8, "targetQueueDepth": 10, "targetHitMicros": 10 },
         "security": {

@@ -182,6 +182,7 @@ impl Shop {
             payments: Some(payments.clone()),
             templates: None,
             letters: letters.clone(),
+            webhook: crate::service::notify::Address::default(),
             signing_key: SigningKey::new(Some(Arc::new(b"key".to_vec())).into()),
             client: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
         };

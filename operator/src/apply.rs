@@ -139,18 +139,16 @@ impl Step<'_> {
             Some(live) => live.object.resource_version(),
             None => self.not_foreign(&api, &child.reference).await?,
         };
-        self.pace(&child.reference).await;
         // By force only what is known to be ours: what somebody else made since it was asked for is a conflict where it differs.
         let parameters = PatchParams { force: before.is_some(), ..PatchParams::apply(MANAGER) };
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
-        let mut object = self.context.writer.write("apply", kind.name(), name, request).await?;
+        let mut object = self.attempt("apply", &child.reference, request).await?;
         if let Some(patch) = serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object)) {
             // An apply leaves alone what another manager added.
-            self.pace(&child.reference).await;
             let (parameters, patch) = (managed(), Patch::Merge(&patch));
             let request = api.patch(name, &parameters, &patch);
-            object = self.context.writer.write("patch", kind.name(), name, request).await?;
+            object = self.attempt("patch", &child.reference, request).await?;
         }
         foreign::keep(object.managed_fields_mut());
         let memory = &self.context.memory;
@@ -188,9 +186,19 @@ impl Step<'_> {
         }
     }
 
-    /// Waits until a second has passed since the last attempt to change a child: whatever the reason is, an object is not changed more often.
-    async fn pace(&self, child: &ChildRef) {
-        tokio::time::sleep(self.context.memory.next_try(&self.observed.uid, child, Instant::now())).await;
+    /// Tries to change a child once a second has passed since the end of the last attempt: whatever the reason is, an object is not changed more
+    /// often.
+    async fn attempt<T>(
+        &self,
+        verb: &'static str,
+        child: &ChildRef,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        let (memory, uid) = (&self.context.memory, &self.observed.uid);
+        tokio::time::sleep(memory.next_try(uid, child, Instant::now())).await;
+        let done = self.context.writer.write(verb, child.kind.name(), &child.name, request).await;
+        memory.tried(uid, child, Instant::now());
+        done
     }
 
     async fn prune(&self, live: &Live) -> Result<(), Error> {
@@ -214,14 +222,13 @@ impl Step<'_> {
 
     /// Changes the number of pods of a Deployment, and nothing else of it.
     async fn resize(&self, reference: &ChildRef, replicas: u32) -> Result<(), Error> {
-        self.pace(reference).await;
         let ChildRef { kind, name } = reference;
         let patch = json!({ "spec": { "replicas": replicas } });
         let parameters = managed();
         let api = self.api(reference);
         let patch = Patch::Merge(&patch);
         let request = api.patch(name, &parameters, &patch);
-        match self.context.writer.write("patch", kind.name(), name, request).await {
+        match self.attempt("patch", reference, request).await {
             Ok(_) => self.did("Updated", format!("{} {name}: {replicas} pods", kind.name())),
             Err(Error::Api { source, .. }) if is_gone(&source) => (),
             Err(error) => return Err(error),

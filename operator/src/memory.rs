@@ -99,6 +99,13 @@ impl Memory {
         wait
     }
 
+    /// Takes down that an attempt to change a child has ended: the API server may have got it as late as now.
+    pub fn tried(&self, owner: &str, child: &ChildRef, now: Instant) {
+        let mut tried = self.tried.lock();
+        let last = tried.entry((owner.to_owned(), child.clone())).or_insert(now);
+        *last = now.max(*last);
+    }
+
     /// Takes down that a pod was told what changed.
     pub fn told(&self, owner: &str, pod: &str) {
         let mut told = self.told.lock();
@@ -244,6 +251,8 @@ mod tests {
             "the second waits for the first, the third for both"
         );
         assert_eq!(wait(JUST * 4), Duration::ZERO);
+        memory.tried("uid", &child, Instant::now() + JUST * 5);
+        assert!(wait(JUST * 5) > JUST / 2, "an attempt that took long counts from its end");
         memory.told("uid", "a");
         assert!(memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now()));
         assert!(!memory.just_told("uid", "a", Instant::now() + JUST));

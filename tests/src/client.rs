@@ -212,7 +212,9 @@ impl Session {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.insert(record, version);
         }
-        let path = path.split('?').next().unwrap_or(path).to_owned();
+        // a read by `?id=` is described where the record has its own path
+        let path = if method == Method::GET { path.replacen("?id=", "/", 1) } else { path.to_owned() };
+        let path = path.split(['?', '&']).next().unwrap_or_default().to_owned();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(Called { method, path, status: answer.status });
     }

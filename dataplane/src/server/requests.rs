@@ -8,16 +8,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use crate::http::error::Problem;
 
 /// The methods that are known here. Which of them a path has, its route says.
-const METHODS: [Method; 8] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-    Method::TRACE,
-];
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"];
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// The answer to a request that no route should see; none for all others. `own_names_only`: it came to an address of this machine alone, so that a name
@@ -34,7 +25,7 @@ pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
                       give it another address with --bind or LISTEN to serve other names";
         return problem(StatusCode::MISDIRECTED_REQUEST, "misdirected", "The host is not served here", detail);
     }
-    if request.version() <= Version::HTTP_11 && !METHODS.contains(request.method()) {
+    if request.version() <= Version::HTTP_11 && !METHODS.contains(&request.method().as_str()) {
         let detail = "no path here has this method";
         return problem(StatusCode::NOT_IMPLEMENTED, "method-unknown", "The method is not known", detail);
     }

@@ -97,7 +97,9 @@ fn stats() -> Json {
 }
 
 fn cache_stats() -> Json {
-    let pool = whole(json!({ "tiers": { "type": "array", "items": { "type": "object" } }, "loads": count() }));
+    let pool = whole(
+        json!({ "tiers": { "type": "array", "items": { "type": "object", "additionalProperties": true } }, "loads": count() }),
+    );
     let repositories = json!({ "type": "object", "additionalProperties": pool });
     whole(json!({ "hits": count(), "misses": count(), "hit_rate": share(), "repositories": repositories }))
 }

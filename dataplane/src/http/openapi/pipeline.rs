@@ -86,7 +86,7 @@ fn of_orders() -> Vec<Operation> {
         "required": ["stages", "under_way", "places", "holding", "dependencies"],
         "properties": {
             "stages": { "type": "array", "items": stage }, "under_way": count(), "places": count(), "holding": count(),
-            "dependencies": { "type": "object", "additionalProperties": { "type": "object" } },
+            "dependencies": { "type": "object", "additionalProperties": { "type": "object", "additionalProperties": true } },
         },
     });
     let orders = format!("{BASE}/orders/{{id}}");

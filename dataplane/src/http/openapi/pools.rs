@@ -150,16 +150,11 @@ impl Described<'_> {
         let ids = format!(
             "Up to {IDS_MAX} keys, separated by commas; a comma within a key is sent as %2C. Nothing but a cursor beside them."
         );
-        let id = "One record of any key, as at its own path: its record is the answer. Nothing else beside it.";
-        let operation =
-            Operation::get(self.path, format!("list{}", self.many), "A page of records, or many by their keys");
-        let either = json!({ "anyOf": [reference(&format!("{}Page", self.one)), reference(&self.one)] });
-        self.page(operation)
-            .query("ids", &ids, json!({ "type": "string" }))
-            .query("id", id, json!({ "type": "string", "maxLength": 255 }))
-            .gives(200, "A page, or the record of `id`.", either)
-            .gives_nothing(304, "The client has this version of the record of `id`.")
-            .fails(&[404])
+        // `id` is no parameter here, for clients that are made from this document would have two kinds of answers from each list
+        let about =
+            "A page of records, or many by their keys; with `id` alone, the record of any key as its own path gives it";
+        let operation = Operation::get(self.path, format!("list{}", self.many), about);
+        self.page(operation).query("ids", &ids, json!({ "type": "string" }))
     }
 
     fn by_query(&self, upserts: bool) -> [Operation; 3] {
@@ -211,7 +206,7 @@ impl Described<'_> {
             .in_path(self.key, named_key())
             .takes(json!({
                 "type": "object", "additionalProperties": false,
-                "properties": { "variables": { "type": "object" } },
+                "properties": { "variables": { "type": "object", "additionalProperties": true } },
             }));
         self.written(operation).fails(&[404]).gives(
             200,
@@ -236,7 +231,7 @@ impl Described<'_> {
                 "op": { "type": "string", "enum": ["create", "update", "patch", "delete"] },
                 "id": any_key(),
                 "version": { "type": "integer", "minimum": 1, "description": "The version that the record must have." },
-                "data": { "type": "object", "description": "The body of a create, update or patch." },
+                "data": { "type": "object", "additionalProperties": true, "description": "The body of a create, update or patch." },
             },
         });
         let body = json!({

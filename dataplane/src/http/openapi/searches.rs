@@ -153,7 +153,7 @@ fn found() -> Json {
         "type": "object",
         "required": ["total"],
         "properties": {
-            "items": { "type": "array", "items": { "type": "object" } },
+            "items": { "type": "array", "items": { "type": "object", "additionalProperties": true } },
             "total": { "type": "integer", "minimum": 0 },
             "limit": { "type": "integer", "minimum": 1 },
             "offset": { "type": "integer", "minimum": 0 },

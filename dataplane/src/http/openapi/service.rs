@@ -74,7 +74,11 @@ fn event_schemas() -> [Operation; 3] {
     let schema = |path: &'static str, name: &'static str, what: &'static str| {
         Operation::get(path, name, what)
             .in_path("kind", json!({ "type": "string", "pattern": "^[a-z_]+$" }))
-            .gives(200, "It; its version is the end of its `$id`.", json!({ "type": "object" }))
+            .gives(
+                200,
+                "It; its version is the end of its `$id`.",
+                json!({ "type": "object", "additionalProperties": true }),
+            )
             .fails(&[404])
     };
     [

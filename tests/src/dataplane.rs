@@ -22,6 +22,7 @@ pub struct DataPlane {
     pub url: String,
     /// Where the admin port is.
     pub admin: String,
+    program: PathBuf,
     args: Vec<String>,
     child: Child,
 }
@@ -43,22 +44,30 @@ pub fn bin_dir() -> PathBuf {
 }
 
 impl DataPlane {
+    /// The program that was built.
+    pub fn built() -> PathBuf {
+        bin_dir().join("flyweight-dataplane")
+    }
+
     /// Serves a folder of manifests with embedded stores in a data folder.
     pub fn embedded(manifests: &Path, data: &Path) -> Self {
-        Self::start(&["serve", "--manifests", &text(manifests), "--data-dir", &text(data)])
+        Self::embedded_of(Self::built(), manifests, data)
+    }
+
+    /// The same by another program than the one that was built.
+    pub fn embedded_of(program: PathBuf, manifests: &Path, data: &Path) -> Self {
+        Self::start_of(program, &["serve", "--manifests", &text(manifests), "--data-dir", &text(data)])
     }
 
     /// Serves a folder of manifests with the real stores whose addresses are in a folder of backends.
     pub fn real(manifests: &Path, backends: &Path, security: &Path) -> Self {
-        Self::start(&[
-            "serve",
-            "--manifests",
-            &text(manifests),
-            "--backends",
-            &text(backends),
-            "--security",
-            &text(security),
-        ])
+        Self::real_of(Self::built(), manifests, backends, security)
+    }
+
+    /// The same by another program than the one that was built.
+    pub fn real_of(program: PathBuf, manifests: &Path, backends: &Path, security: &Path) -> Self {
+        let [manifests, backends, security] = [manifests, backends, security].map(text);
+        Self::start_of(program, &["serve", "--manifests", &manifests, "--backends", &backends, "--security", &security])
     }
 
     /// Starts the program with these arguments on free ports and waits until it says that it is ready.
@@ -66,10 +75,14 @@ impl DataPlane {
     /// # Panics
     /// It does not become ready; the message holds what it printed.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_of(Self::built(), args)
+    }
+
+    fn start_of(program: PathBuf, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let [port, admin_port] = [free_port(), free_port()].map(|port| port.to_string());
-        match launch(&args, &[], &port, &admin_port) {
-            (child, Ok(Ready { url, admin })) => Self { url, admin, args, child },
+        match launch(&program, &args, &[], &port, &admin_port) {
+            (child, Ok(Ready { url, admin })) => Self { url, admin, program, args, child },
             (_, Err(printed)) => panic!("the data plane did not become ready:\n{printed}"),
         }
     }
@@ -124,7 +137,7 @@ impl DataPlane {
 
     fn try_restart(&mut self, environment: &[(&str, &str)]) -> Result<(), String> {
         let port = |url: &str| url.rsplit(':').next().unwrap_or("0").to_owned();
-        let (child, ready) = launch(&self.args, environment, &port(&self.url), &port(&self.admin));
+        let (child, ready) = launch(&self.program, &self.args, environment, &port(&self.url), &port(&self.admin));
         self.child = child;
         ready.map(drop)
     }
@@ -149,12 +162,13 @@ impl Drop for DataPlane {
 
 /// Starts the program; where it says that it listens, or what it printed instead before it ended, or was ended when its time was over.
 fn launch(
+    program: &Path,
     args: &[String],
     environment: &[(&str, &str)],
     port: &str,
     admin_port: &str,
 ) -> (Child, Result<Ready, String>) {
-    let mut command = Command::new(bin_dir().join("flyweight-dataplane"));
+    let mut command = Command::new(program);
     command.args(args).args([
         "--port",
         port,

@@ -33,4 +33,5 @@ mod staleness;
 mod startup;
 mod storage;
 mod tls;
+mod upgrade;
 mod write_behind;

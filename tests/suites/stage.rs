@@ -1,6 +1,6 @@
 //! Where a suite plays: the sample shop over embedded stores, or over real servers of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harness::{
     client::Api,
@@ -44,10 +44,20 @@ impl Stage {
 
     /// A shop over embedded stores, by the manifests that are written into a folder.
     pub fn embedded_with(write: impl FnOnce(&Path)) -> Self {
+        Self::embedded_of(DataPlane::built(), write)
+    }
+
+    /// The same by another program.
+    pub fn embedded_of(program: PathBuf, write: impl FnOnce(&Path)) -> Self {
         let dir = tempdir();
         write(&dir.path().join("manifests"));
-        let data_plane = DataPlane::embedded(&dir.path().join("manifests"), &dir.path().join("data"));
+        let data_plane = DataPlane::embedded_of(program, &dir.path().join("manifests"), &dir.path().join("data"));
         Self { name: "embedded", api: Api::at(&data_plane.url), data_plane, servers: None, dir }
+    }
+
+    /// Serves the data of an embedded stage by the program that was built, once the one before has ended.
+    pub fn embedded_anew(&self) -> DataPlane {
+        DataPlane::embedded(&self.dir.path().join("manifests"), &self.dir.path().join("data"))
     }
 
     /// The sample shop over real servers, or none where they are not installed.
@@ -57,15 +67,22 @@ impl Stage {
 
     /// The sample shop over real servers, with TLS and an account at Kafka.
     pub async fn real_secured(test: &str) -> Option<Self> {
-        Self::start(test, &[("KAFKA_SECURE", "yes")], |dir| manifests::write_samples_with(dir, "")).await
+        Self::start(DataPlane::built(), test, &[("KAFKA_SECURE", "yes")], |dir| manifests::write_samples_with(dir, ""))
+            .await
     }
 
     /// A shop over real servers, by the manifests that are written into a folder.
     pub async fn real_with(test: &str, write: impl FnOnce(&Path)) -> Option<Self> {
-        Self::start(test, &[], write).await
+        Self::real_of(DataPlane::built(), test, write).await
+    }
+
+    /// The same by another program; `replica` is by the one that was built.
+    pub async fn real_of(program: PathBuf, test: &str, write: impl FnOnce(&Path)) -> Option<Self> {
+        Self::start(program, test, &[], write).await
     }
 
     async fn start(
+        program: PathBuf,
         test: &str,
         settings: &'static [(&'static str, &'static str)],
         write: impl FnOnce(&Path),
@@ -89,7 +106,7 @@ impl Stage {
         manifests::write_encryption_key(&security);
         declare_stores_table(&mysql);
         write(&dir.path().join("manifests"));
-        let data_plane = DataPlane::real(&dir.path().join("manifests"), &backends, &security);
+        let data_plane = DataPlane::real_of(program, &dir.path().join("manifests"), &backends, &security);
         let servers = Some(Servers { mysql, mongo, redis, kafka });
         Some(Self { name: "real servers", api: Api::at(&data_plane.url), data_plane, servers, dir })
     }
@@ -112,7 +129,7 @@ impl Stage {
 }
 
 /// Where the addresses of backends and the keys are.
-fn folders(dir: &TempDir) -> (std::path::PathBuf, std::path::PathBuf) {
+fn folders(dir: &TempDir) -> (PathBuf, PathBuf) {
     (dir.path().join("backends"), dir.path().join("security"))
 }
 

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod batch;
 pub mod compress;
 pub mod conditions;
+pub mod credentials;
 pub mod direct;
 pub mod error;
 pub mod extract;
@@ -26,6 +27,7 @@ pub mod router;
 pub mod schemas;
 pub mod status;
 pub mod templates;
+pub mod tickets;
 
 #[cfg(test)]
 mod tests;

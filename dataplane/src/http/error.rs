@@ -145,6 +145,11 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
+    /// 429: the caller asks too often.
+    pub fn too_many_requests(detail: impl Into<String>) -> Self {
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many requests", detail) }
+    }
+
     /// 503: try again in a second.
     pub fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
         Self {

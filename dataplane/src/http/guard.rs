@@ -19,7 +19,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::RwLock;
 use tower::Service;
 
-use super::{direct::Routes, error::Problem, refusals::Refusals, router::BASE};
+use super::{
+    credentials::{self, InAddress},
+    direct::Routes,
+    error::Problem,
+    refusals::Refusals,
+    router::BASE,
+    tickets::Tickets,
+};
 use crate::{
     security::{
         caller::Caller,
@@ -29,9 +36,6 @@ use crate::{
     server::ClientConnection,
     shutdown::Shutdown,
 };
-
-/// Stands for `Authorization` where something on the way takes that for itself, as the API server of Kubernetes does when it hands a request on.
-const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-authorization");
 
 /// The header by which a pod that is about to end tells the gateway, which removes it.
 pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
@@ -59,6 +63,7 @@ enum Address<'a> {
 /// Guards the API. Rates and origins change in place.
 pub struct Guard {
     tokens: Option<TokenVerifier>,
+    tickets: Arc<Tickets>,
     limits: CallerLimits,
     origins: RwLock<Vec<String>>,
     behind_gateway: bool,
@@ -89,6 +94,7 @@ impl Guard {
     pub fn new(
         security: Option<&Path>,
         settings: &Settings,
+        tickets: Arc<Tickets>,
         shutdown: Shutdown,
         refusals: Refusals,
     ) -> Result<Self, JwtKeyError> {
@@ -102,6 +108,7 @@ impl Guard {
         };
         let guard = Self {
             tokens,
+            tickets,
             limits: CallerLimits::default(),
             origins: RwLock::default(),
             behind_gateway: settings.gateway.is_some(),
@@ -139,19 +146,13 @@ impl Guard {
         {
             return preflight(origin.clone());
         }
+        let in_address = credentials::take(&mut request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let admitted = self.admit(&mut request);
+        let admitted = self.admit(&mut request, in_address).await;
         let caller = request.extensions().get::<Arc<Caller>>().cloned();
         let mut response = match admitted {
             Ok(()) => routes.answer(request).await,
-            Err(problem) => {
-                let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
-                let mut response = problem.respond(request.uri());
-                if limited {
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                }
-                response
-            }
+            Err(problem) => problem.respond(request.uri()),
         };
         self.refusals.count(response.status(), &method, &uri, caller.as_ref().map(|caller| caller.subject.as_str()));
         let headers = response.headers_mut();
@@ -169,14 +170,21 @@ impl Guard {
         response
     }
 
-    fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+    async fn admit(&self, request: &mut Request, in_address: Option<InAddress>) -> Result<(), Problem> {
         if !is_guarded(request.uri().path()) {
             return Ok(());
         }
+        // a ticket is used up also where nobody asks for tokens: what is good once is so everywhere
+        let in_address = match in_address.filter(|_| !credentials::has_header(request.headers())) {
+            Some(InAddress::Ticket(ticket)) => Some(self.tickets.redeem(&ticket).await?),
+            Some(InAddress::Token(token)) => Some(token),
+            None => None,
+        };
         let caller = match &self.tokens {
             None => None,
             Some(tokens) => {
-                let token = bearer(request)
+                let token = credentials::bearer(request.headers())
+                    .or(in_address.as_deref())
                     .ok_or_else(|| Problem::unauthenticated("send a token: Authorization: Bearer <token>"))?;
                 let caller =
                     tokens.verify(token, now_s()).map_err(|error| Problem::unauthenticated(error.to_string()))?;
@@ -191,8 +199,7 @@ impl Guard {
             request.extensions_mut().insert(caller);
         }
         limited.map_err(|wait| {
-            let detail = format!("too many requests: try again in {} ms", wait.as_millis());
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many requests", detail)
+            Problem::too_many_requests(format!("too many requests: try again in {} ms", wait.as_millis()))
         })
     }
 
@@ -230,20 +237,6 @@ fn is_guarded(path: &str) -> bool {
     of_api || path == "/ws"
 }
 
-/// The token: from a header or, for WebSockets, which browsers open without headers, from the query.
-fn bearer(request: &Request) -> Option<&str> {
-    let headers = request.headers();
-    if let Some(value) = headers.get(header::AUTHORIZATION).or_else(|| headers.get(PROXIED_AUTHORIZATION)) {
-        let text = value.to_str().ok()?;
-        return text.strip_prefix("Bearer ").map(str::trim);
-    }
-    if !request.headers().contains_key(header::UPGRADE) {
-        return None;
-    }
-    let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("access_token="))
-}
-
 fn now_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
@@ -251,26 +244,65 @@ fn now_s() -> i64 {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
 
     use super::*;
+    use crate::cache::clock::Clock;
 
-    #[test]
-    fn the_token_is_where_its_header_or_a_websocket_says() {
-        let (plain, proxied) = (("authorization", "Bearer a.b.c"), ("flyweight-authorization", "Bearer d.e.f"));
-        let upgrade = ("upgrade", "websocket");
-        for (headers, uri, token) in [
-            (&[plain][..], "/", Some("a.b.c")),
-            (&[proxied], "/", Some("d.e.f")),
-            (&[plain, proxied], "/", Some("a.b.c")),
-            (&[("authorization", "Basic x"), proxied], "/", None),
-            (&[upgrade], "/ws?topics=user&access_token=g.h.i", Some("g.h.i")),
-            (&[], "/ws?access_token=g.h.i", None),
-            (&[], "/", None),
-        ] {
-            let builder = headers
-                .iter()
-                .fold(Request::builder().uri(uri), |builder, (name, value)| builder.header(*name, *value));
-            assert_eq!(bearer(&builder.body(Body::empty()).unwrap()), token, "{headers:?} {uri}");
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    /// A guard that asks for tokens of this key.
+    fn guard() -> Guard {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), SECRET).unwrap();
+        Guard {
+            tokens: Some(TokenVerifier::from_dir(dir.path()).unwrap()),
+            tickets: Arc::new(Tickets::of_process(Clock::system())),
+            limits: CallerLimits::default(),
+            origins: RwLock::default(),
+            behind_gateway: false,
+            shutdown: Shutdown::never(),
+            refusals: Refusals::new(&prometheus::Registry::new()).unwrap(),
+        }
+    }
+
+    /// Who is let in, or the status of the refusal; and the address that handlers see.
+    async fn admitted(guard: &Guard, uri: &str, header: Option<&str>) -> (Result<String, u16>, String) {
+        let mut request = Request::get(uri).body(Body::empty()).unwrap();
+        if let Some(value) = header {
+            request.headers_mut().insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        let in_address = credentials::take(&mut request);
+        let outcome = guard.admit(&mut request, in_address).await;
+        let caller = || request.extensions().get::<Arc<Caller>>().unwrap().subject.clone();
+        (outcome.map(|()| caller()).map_err(|problem| problem.status().as_u16()), request.uri().to_string())
+    }
+
+    #[tokio::test]
+    async fn the_feed_is_opened_by_a_header_a_token_in_the_address_or_a_ticket() {
+        let guard = guard();
+        let claims = json!({ "sub": "ann", "exp": now_s() + 60 });
+        let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+        let ann = || Ok::<_, u16>("ann".to_owned());
+        let header = format!("Bearer {token}");
+        let asked = |query: &str| format!("/api/v1/events/stream?topics=order{query}");
+        let bare = asked("");
+        assert_eq!(admitted(&guard, &bare, Some(&header)).await, (ann(), bare.clone()));
+        let in_address = asked(&format!("&access_token={token}"));
+        assert_eq!(admitted(&guard, &in_address, None).await, (ann(), bare.clone()));
+        assert_eq!(admitted(&guard, &in_address, Some("Basic x")).await.0, Err(401), "a header counts alone");
+        assert_eq!(admitted(&guard, &format!("/api/v1/orders?access_token={token}"), None).await.0, Err(401));
+
+        let ticket = guard.tickets.give(Some("ann"), &token).await.unwrap();
+        let by_ticket = asked(&format!("&ticket={ticket}"));
+        assert_eq!(admitted(&guard, &by_ticket, Some(&header)).await.0, ann());
+        assert_eq!(admitted(&guard, &by_ticket, None).await, (ann(), bare), "a header left the ticket as it was");
+        assert_eq!(admitted(&guard, &by_ticket, None).await.0, Err(401), "it is good once");
+        // whoever could write where tickets are kept is still nobody
+        for forged in ["", "a.b.c"] {
+            let ticket = guard.tickets.give(None, forged).await.unwrap();
+            assert_eq!(admitted(&guard, &asked(&format!("&ticket={ticket}")), None).await.0, Err(401));
         }
     }
 }

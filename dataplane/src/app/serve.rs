@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use crds::service::messaging::WebSocket;
+use crds::{service::messaging::WebSocket, settings::Settings};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,7 +32,7 @@ use crate::{
     budget::Budgets,
     cache::clock::Clock,
     config::Loaded,
-    domain::change::Collection,
+    domain::{change::Collection, entities},
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
@@ -125,7 +125,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     })?);
     tokio::spawn(async move { load.follow().await });
     let closing = CancellationToken::new();
-    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
+    let (live_options, live) = live_feed(&world, &settings.borrow().settings, checks.clone(), &closing);
     let overview = Overview::new(OverviewParts {
         pools: world.pools.clone(),
         relays: relays.meters.clone(),
@@ -370,14 +370,18 @@ fn queues(
     }
 }
 
+/// The feed of all pools of the service: the bus carries the events of every group.
 fn live_feed(
     world: &World,
-    options: &WebSocket,
+    settings: &Settings,
     checks: Checks,
     closing: &CancellationToken,
 ) -> (watch::Sender<WebSocket>, Arc<Live>) {
-    let entities = world.pools.iter().map(|pool| LiveEntity::of(&pool.collection.schema, pool.readers())).collect();
-    let (sender, options) = watch::channel(options.clone());
+    let served = world.pools.iter().map(|pool| LiveEntity::of(&pool.collection.schema, pool.readers()));
+    let elsewhere = settings.pools.iter().filter(|pool| world.pools.iter().all(|served| served.name != pool.name));
+    let elsewhere = elsewhere.map(|pool| LiveEntity::of(&entities::of_pool(pool), pool.access.read.clone()));
+    let entities = served.chain(elsewhere).collect();
+    let (sender, options) = watch::channel(settings.web_socket.clone());
     (sender, Live::start(world.backends.bus.1.clone(), entities, options, checks, closing.clone()))
 }
 

@@ -46,8 +46,8 @@ use self::{
     frame::Filter,
     hub::Hub,
 };
-use super::{error::Problem, health::Check, params::Params, router::BASE};
-use crate::{domain::record::Key, events::EventBus, security::caller::Caller};
+use super::{error::Problem, health::Check, params::Params};
+use crate::{domain::record::Key, events::EventBus, routes, security::caller::Caller};
 
 /// The most characters of a client's label.
 const LABEL_MAX: usize = 128;
@@ -121,9 +121,9 @@ impl Live {
 /// The routes of the feed.
 pub fn routes(live: Arc<Live>) -> Router {
     Router::new()
-        .route("/ws", get(web_socket))
-        .route(&format!("{BASE}/ws"), get(web_socket))
-        .route(&format!("{BASE}/events/stream"), get(event_stream))
+        .route(routes::WEB_SOCKET.path, get(web_socket))
+        .route(routes::WEB_SOCKET_OF_API.path, get(web_socket))
+        .route(routes::EVENT_STREAM.path, get(event_stream))
         .with_state(live)
 }
 

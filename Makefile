@@ -14,7 +14,7 @@ MANIFESTS ?= configs/samples
 MEASURED = $(or $(ONLY),memory growth policies serving overload messaging races)
 # Those that crash at a failpoint, which only debug builds have; everything else is proven on what is shipped.
 CRASHED = failpoints order
-SOAKED = $(or $(ONLY),durability $(CRASHED) ingest orders outage staleness)
+SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage staleness)
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 

@@ -18,7 +18,7 @@ SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage stale
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
-.PHONY: help run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help run test soak prove-unsafe bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -48,6 +48,12 @@ soak: ## Prove stores, crashes, outages and the operator at full length, some ho
 	@$(if $(filter-out $(CRASHED),$(SOAKED)),FLYWEIGHT_SOAK=1 FLYWEIGHT_BIN_DIR=$(CARGO_TARGET_DIR)/release cargo test --workspace --test suites -- --test-threads=1 --nocapture $(addsuffix ::,$(filter-out $(CRASHED),$(SOAKED))))
 	@$(if $(ONLY),true,$(MAKE) bench ONLY=overload)
 	@$(if $(ONLY),true,tests/operator.sh --soak)
+
+prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real broker
+	@tests/tools/install.sh kafka valgrind
+	@cargo test --quiet --workspace --lib --no-run
+	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9" \
+		tests/tools/with.sh kafka -- cargo test --quiet --workspace --lib -- --test-threads=1 events::kafka::identity
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
 	@tests/demo.sh run

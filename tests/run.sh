@@ -21,6 +21,7 @@ main() {
     fi
     step "unit tests, with real servers"
     tests/tools/with.sh mysql mariadb mysql-odd mariadb-odd mongo redis kafka -- cargo test --workspace --lib --bins
+    cargo test --workspace --test configs --test definitions --test manifest --test resolve
     step "make run, as a newcomer"
     tests/quickstart.sh
     step "dashboard"

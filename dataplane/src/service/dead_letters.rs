@@ -290,15 +290,7 @@ impl DeadLetters {
     pub async fn count(&self, stage: &str) -> Result<u64, ServiceError> {
         let index = self.records.schema().index_of("stage").unwrap_or_default();
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
-        let query = Query {
-            filter,
-            order: Vec::new(),
-            start: Start::Offset(0),
-            limit: 1,
-            count: true,
-            allowance: Allowance::default(),
-        };
-        Ok(self.records.find(&query).await?.total.unwrap_or_default())
+        self.records.count(filter).await
     }
 
     async fn replay_one(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {

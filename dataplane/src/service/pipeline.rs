@@ -136,7 +136,7 @@ impl Tools {
             ("spec.pipeline.notifications.webhookUrl", settings.notifications.webhook_url.as_ref()),
         ];
         for (field, _) in addresses.iter().filter(|(_, url)| url.is_some_and(|url| holds_credentials(url))) {
-            tracing::warn!(field, "holds credentials, which everybody sees who reads the resource: name a Secret");
+            tracing::warn!(field, "holds credentials, which everybody sees who reads the resource: use secretRef");
         }
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
             Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),

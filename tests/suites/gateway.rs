@@ -35,6 +35,7 @@ async fn a_killed_replica_costs_no_read_and_its_changes_reach_the_other() {
 
     changes_reach_both(&stage.api, &Api::at(&second.url), &path).await;
     what_a_connection_deleted_is_gone(&api).await;
+    a_connection_ends_with_the_answer_that_fills_its_memory(&api).await;
 
     let (reads, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let readers: Vec<_> = (0..4)
@@ -127,6 +128,20 @@ async fn what_a_connection_deleted_is_gone(api: &Api) {
             let read = connection.call(Method::GET, &path, &Value::Null).await;
             assert_eq!(read.status, 404, "{}", read.text);
         }
+    }
+}
+
+/// It remembers 1,024 records, and is ended before it would forget one.
+async fn a_connection_ends_with_the_answer_that_fills_its_memory(api: &Api) {
+    let mut connection = Connection::open(api.base()).await;
+    let create = json!({ "op": "create", "data": { "name": "Cup", "price": 1 } });
+    let body = json!({ "operations": vec![create; 1_000] });
+    let batch = connection.call(Method::POST, "/api/v1/products/batch", &body).await;
+    assert_eq!((batch.status, batch.header("connection")), (207, ""), "{}", batch.text);
+    for more in 1_001..=1_024 {
+        let created = connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
+        let ends = if more == 1_024 { "close" } else { "" };
+        assert_eq!((created.status, created.header("connection")), (201, ends), "after {more} records");
     }
 }
 

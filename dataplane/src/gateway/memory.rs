@@ -157,5 +157,9 @@ mod tests {
         }
         assert!(memory.is_full());
         assert_eq!(demanded(&memory, "/p/0").as_deref(), Some("1"), "nothing was forgotten");
+        // a batch of the largest size does not end a connection, and 20,000 connections have less than a gigabyte
+        const { assert!(RECORDS_MAX > 1_000) };
+        let bytes = memory.seen.lock().capacity() * size_of::<(u64, u64)>();
+        assert!(bytes <= 32 << 10, "{bytes} bytes for a connection");
     }
 }

@@ -23,9 +23,10 @@ mod warm_up;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
@@ -37,12 +38,15 @@ use crate::{
         trust::Trust,
     },
     shutdown::Shutdown,
-    telemetry,
+    supervisor, telemetry,
 };
 
 /// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come fill its own queue; those whose writes the store has
 /// done are woken from the store's thread, and under overload must not stand behind all that are about to be refused.
 const TURNS_BETWEEN_OTHERS: u32 = 8;
+
+/// How long clients of servers may take to say that they leave.
+const LEAVE: Duration = Duration::from_secs(3);
 
 /// Connections that wait to be taken: where thousands come at once, a shorter queue makes some wait for a second until they are sent again. The kernel
 /// may allow fewer.
@@ -58,11 +62,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .global_queue_interval(TURNS_BETWEEN_OTHERS)
         .build()
         .context("no threads")?;
-    match args.command {
+    let done = match args.command {
         Command::Check(check) => Ok(check::run(&check)),
         Command::Serve(serve) => runtime.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS),
         Command::Migrate(serve) => runtime.block_on(serve::migrate(serve)).map(|()| ExitCode::SUCCESS),
         Command::Gateway(gateway) => runtime.block_on(gateway_main(gateway)).map(|()| ExitCode::SUCCESS),
+    };
+    // a client that is dropped may wait for its server, for as long as that is away
+    runtime.shutdown_timeout(LEAVE);
+    match supervisor::ended_by() {
+        Some(task) => bail!("the background task {task} panicked"),
+        None => done,
     }
 }
 
@@ -70,7 +80,8 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
     let source = args.source.source();
     let loaded = source.load()?;
     telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
-    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0).context("signals cannot be handled")?;
+    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0, args.listen.grace_period.0)
+        .context("signals cannot be handled")?;
     let discovery = match args.upstream_domain {
         Some(domain) => Discovery::Dns { domain, port: args.upstream_port },
         None => Discovery::Fixed(args.upstream.into_iter().map(|upstream| (upstream.group, upstream.addr)).collect()),

@@ -122,6 +122,9 @@ pub struct Listen {
     /// How long to go on serving after SIGTERM, while clients move away.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub drain_delay: Span,
+    /// When to end after SIGTERM, whatever is still under way. A pod is killed after 60s.
+    #[arg(long, value_name = "DURATION", default_value = "55s")]
+    pub grace_period: Span,
     /// The form of log entries.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,

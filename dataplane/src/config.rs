@@ -11,6 +11,8 @@ use crds::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::supervisor;
+
 /// How often the source is looked at.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -106,7 +108,7 @@ impl Source {
         let rolling_hash = running.rolling_hash.clone();
         let mut seen = running.hash.clone();
         let (sender, receiver) = watch::channel(Arc::new(running));
-        tokio::spawn(async move {
+        supervisor::CONFIGURATION.spawn(async move {
             let mut trouble = String::new();
             loop {
                 tokio::select! {

@@ -21,4 +21,5 @@ pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;

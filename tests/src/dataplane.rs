@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{process, server::free_port};
+use crate::{process, server::free_port, wait};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
@@ -98,6 +98,11 @@ impl DataPlane {
         process::signal(&self.child, "STOP");
     }
 
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        process::is_frozen(&self.child)
+    }
+
     /// Lets a frozen one go on.
     pub fn thaw(&self) {
         process::signal(&self.child, "CONT");
@@ -105,8 +110,21 @@ impl DataPlane {
 
     /// Asks it to stop and waits until it has.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
-        process::signal(&self.child, "TERM");
+        self.ask_to_stop();
         self.child.wait().unwrap_or_default()
+    }
+
+    /// Asks it to stop.
+    pub fn ask_to_stop(&self) {
+        process::signal(&self.child, "TERM");
+    }
+
+    /// Waits until it has ended by itself; how.
+    ///
+    /// # Panics
+    /// It did not within the time.
+    pub async fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+        wait::until("the data plane to end", within, async || self.child.try_wait().ok()?).await
     }
 
     /// Starts it again on the same ports with the same arguments.

@@ -9,6 +9,7 @@ mod check;
 mod concurrency;
 mod contract;
 mod described;
+mod down;
 mod durability;
 mod edge;
 mod examples;

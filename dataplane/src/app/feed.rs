@@ -12,6 +12,7 @@ use crate::{
         record::{Key, Version},
     },
     events::EventBus,
+    supervisor,
 };
 
 /// Says that the changes of some pools are followed: whatever fills or serves their tiers comes after it.
@@ -24,7 +25,7 @@ pub fn follow(bus: &Arc<dyn EventBus>, pools: Arc<Vec<ServedPool>>) -> Followed 
     let (mut live, mut gaps): (_, watch::Receiver<u64>) = (bus.live(), bus.gaps());
     // the bus must live as long as it is followed
     let bus = bus.clone();
-    tokio::spawn(async move {
+    supervisor::INVALIDATION.spawn(async move {
         let _bus = bus;
         loop {
             tokio::select! {

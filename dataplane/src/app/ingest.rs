@@ -27,6 +27,7 @@ use crate::{
         },
         records::Records,
     },
+    supervisor,
 };
 
 /// How long the batches that are under way may take at the end.
@@ -79,7 +80,7 @@ impl Ingestion {
         let workers = Workers { queue: self.queue.clone(), ingestor: self.ingestor.clone(), settings };
         let waiting = Waiting::new(self.letters.clone(), self.products.clone());
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(supervisor::INGESTION.watch(async move {
             if stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_none() {
                 return;
             }
@@ -94,7 +95,7 @@ impl Ingestion {
                 () = follow => {}
                 ((), ()) = async { tokio::join!(workers.run(stop.clone()), waiting.run(stop)) } => {}
             }
-        });
+        }));
         self.tasks.close();
     }
 

@@ -23,6 +23,7 @@ use crate::{
     owner::Refusal,
     shutdown::Shutdown,
     store::{RecordStore, StoreError, confined::Away, room::Room},
+    supervisor,
 };
 
 /// How often each part is asked.
@@ -70,30 +71,34 @@ struct Part {
 pub async fn watch_parts(backends: &Backends) -> Checks {
     let (parts, told) = (Arc::new(parts(backends)), Arc::new(Settings::default()));
     let (sender, receiver) = watch::channel(ask_all(&parts, &told).await);
-    tokio::spawn(read_settings(parts.clone(), told.clone()));
-    tokio::spawn(async move {
-        loop {
-            let well = sender.borrow().values().all(|check| check.status == Condition::Healthy);
-            tokio::select! {
-                () = sender.closed() => return,
-                () = tokio::time::sleep(if well { INTERVAL } else { INTERVAL_FAILING }) => {}
-            }
-            let checks = ask_all(&parts, &told).await;
-            let before = sender.send_replace(checks.clone());
-            for (name, check) in &checks {
-                let was = before.get(name).map(|check| check.status);
-                match check.status {
-                    status if Some(status) == was => {}
-                    Condition::Healthy => info!(part = name, "answers again"),
-                    Condition::Degraded => {
-                        warn!(part = name, message = check.message, "does not do all that it should")
-                    }
-                    Condition::Unhealthy => warn!(part = name, message = check.message, "does not answer"),
+    let asked = (parts.clone(), told.clone());
+    supervisor::PART_SETTINGS.spawn(move || read_settings(asked.0.clone(), asked.1.clone()));
+    let sender = Arc::new(sender);
+    supervisor::CHECKS.spawn(move || ask_for_ever(parts.clone(), told.clone(), sender.clone()));
+    receiver
+}
+
+async fn ask_for_ever(parts: Arc<Vec<Part>>, told: Arc<Settings>, sender: Arc<watch::Sender<BTreeMap<String, Check>>>) {
+    loop {
+        let well = sender.borrow().values().all(|check| check.status == Condition::Healthy);
+        tokio::select! {
+            () = sender.closed() => return,
+            () = tokio::time::sleep(if well { INTERVAL } else { INTERVAL_FAILING }) => {}
+        }
+        let checks = ask_all(&parts, &told).await;
+        let before = sender.send_replace(checks.clone());
+        for (name, check) in &checks {
+            let was = before.get(name).map(|check| check.status);
+            match check.status {
+                status if Some(status) == was => {}
+                Condition::Healthy => info!(part = name, "answers again"),
+                Condition::Degraded => {
+                    warn!(part = name, message = check.message, "does not do all that it should")
                 }
+                Condition::Unhealthy => warn!(part = name, message = check.message, "does not answer"),
             }
         }
-    });
-    receiver
+    }
 }
 
 /// How far the start is.
@@ -119,7 +124,7 @@ pub fn watch_readiness(
         .map(|(name, store)| (name.clone(), store.clone(), collections.get(name).cloned().unwrap_or_default()))
         .collect();
     let away: Vec<_> = stores.iter().map(|(name, ..)| away.get(name).cloned().unwrap_or_default()).collect();
-    tokio::spawn(async move {
+    supervisor::READINESS.spawn(async move {
         let trouble = watch::channel(BTreeMap::new()).0;
         let prepared = join_all(stores.iter().map(|(name, store, collections)| {
             prepare(name, store.as_ref(), collections, |state| {
@@ -137,7 +142,9 @@ pub fn watch_readiness(
             prepared.await;
             tell_prepared.send_replace(true);
             for ((name, store, collections), away) in stores.iter().zip(away) {
-                tokio::spawn(keep_prepared(name.clone(), store.clone(), collections.clone(), away));
+                let (name, store, collections) = (name.clone(), store.clone(), collections.clone());
+                supervisor::PREPARATION
+                    .spawn(move || keep_prepared(name.clone(), store.clone(), collections.clone(), away.clone()));
             }
             sender.send_replace(Some("starting: memory is being filled".to_owned()));
             warm_up.await;
@@ -437,7 +444,7 @@ mod tests {
         let away = store.away().clone();
         let stores = BTreeMap::from([("mysql".to_owned(), store as Arc<dyn RecordStore>)]);
         let all_away = BTreeMap::from([("mysql".to_owned(), away.clone())]);
-        let shutdown = Shutdown::on_signal(Duration::ZERO).unwrap();
+        let shutdown = Shutdown::on_signal(Duration::ZERO, Duration::MAX).unwrap();
         let mut readiness = watch_readiness(&stores, &BTreeMap::new(), &all_away, shutdown, async {});
         timeout(LONG, readiness.unready.wait_for(Option::is_none)).await.expect("it is ready").unwrap();
         assert!(*readiness.prepared.borrow());

@@ -32,6 +32,7 @@ use crate::{
         payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
     },
+    supervisor,
 };
 
 /// The group of consumers that works off orders.
@@ -119,14 +120,14 @@ impl Orders {
         let Some((_, pipeline)) = &self.served else { return };
         let (pipeline, letters) = (pipeline.clone(), self.letters.clone());
         let tasks = pipeline.clone();
-        tasks.spawn(async move {
+        tasks.spawn(supervisor::ORDERS.watch(async move {
             let ready = async { prepared.wait_for(|prepared| *prepared).await.is_ok() };
             if pipeline.unless_stopped(ready).await == Some(true) {
                 pipeline.start(alone);
                 // at the end the consumer is dropped, which hands over its share at once
                 pipeline.unless_stopped(feed(&*bus, &pipeline, &letters)).await;
             }
-        });
+        }));
     }
 
     /// Orders that are under way here, or wait for it.

@@ -10,6 +10,7 @@ use super::backends::Place;
 use crate::{
     owner::Owner,
     store::{RecordStore, StoreError, identity::Identity},
+    supervisor,
 };
 
 /// The wait before a database is asked again who it is.
@@ -52,9 +53,12 @@ pub async fn named(settings: &Settings, place: &Place, owner: &Owner, stores: &S
 pub fn follow(stores: &Stores, owner: &watch::Sender<Owner>) {
     for (name, store) in stores {
         let (name, store, owner) = (name.clone(), store.clone(), owner.clone());
-        tokio::spawn(async move {
-            let identity = identity_of(&name, &*store).await;
-            owner.send_if_modified(|owner| owner.databases.insert(identity.id));
+        supervisor::IDENTITY.spawn(move || {
+            let (name, store, owner) = (name.clone(), store.clone(), owner.clone());
+            async move {
+                let identity = identity_of(&name, &*store).await;
+                owner.send_if_modified(|owner| owner.databases.insert(identity.id));
+            }
         });
     }
 }

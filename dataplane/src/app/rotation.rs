@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::domain::value::Timestamp;
+use crate::{domain::value::Timestamp, supervisor};
 
 /// How often the folders are looked at.
 const POLL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub fn follow(all: Vec<Mounted>) -> Secrets {
     let (sender, receiver) = watch::channel(states);
     let sender = Arc::new(sender);
     for mounted in all {
-        tokio::spawn(mounted.follow(sender.clone()));
+        supervisor::SECRETS.spawn(mounted.follow(sender.clone()));
     }
     receiver
 }

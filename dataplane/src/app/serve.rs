@@ -53,7 +53,7 @@ use crate::{
     service::{factory::Factory, ingest::queue::IngestQueue, orders::PriceRight, staleness},
     shutdown::Shutdown,
     store::confined::{Away, PoolFault},
-    telemetry,
+    supervisor, telemetry,
 };
 
 /// How long relays may take to give up their claims at the end.
@@ -68,8 +68,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let loaded = source.load()?;
     let log = telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
     let place = place(&args)?;
-    let _lock = lock(&place)?;
-    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0).context("signals cannot be handled")?;
+    let lock = lock(&place)?;
+    let shutdown = Shutdown::on_signal(args.listen.drain_delay.0, args.listen.grace_period.0)
+        .context("signals cannot be handled")?;
     let (listener, admin) = super::listen(&args.listen)?;
     let addrs = (listener.local_addr()?, admin.local_addr()?);
 
@@ -126,7 +127,10 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         unavailable: Box::new(unavailable.clone()),
         budgets: world.budgets.clone(),
     })?);
-    tokio::spawn(async move { load.follow().await });
+    supervisor::LOAD.spawn(move || {
+        let load = load.clone();
+        async move { load.follow().await }
+    });
     let closing = CancellationToken::new();
     let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
     let overview = Overview::new(OverviewParts {
@@ -141,27 +145,32 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let news = (checks, unready.clone(), Box::new(unavailable) as Unavailable);
     let health = Arc::new(health(news, served, figures.clone(), overview, queues));
     for (name, store) in &world.backends.stores {
-        tokio::spawn(upkeep::prune_for_ever(
-            name.clone(),
-            store.clone(),
-            upkeep::INTERVAL,
-            audit_retention(settings.clone()),
-        ));
+        let (name, store, settings) = (name.clone(), store.clone(), settings.clone());
+        supervisor::UPKEEP.spawn(move || {
+            let retention = audit_retention(settings.clone());
+            upkeep::prune_for_ever(name.clone(), store.clone(), upkeep::INTERVAL, retention)
+        });
     }
     let factory = world.factory.clone();
-    tokio::spawn(async move { factory.audit(staleness::INTERVAL).await });
-    tokio::spawn(warm_up::tell_for_ever(declared, world.factory.clone()));
+    supervisor::STALENESS.spawn(move || {
+        let factory = factory.clone();
+        async move { factory.audit(staleness::INTERVAL).await }
+    });
+    let factory = world.factory.clone();
+    supervisor::POPULAR.spawn(move || warm_up::tell_for_ever(declared.clone(), factory.clone()));
     if let Some(ingestion) = &ingestion {
         ingestion.start(prepared.clone(), settings.clone());
     }
     if let Some(limit) = settings.borrow().limits.memory_max {
         let held = (world.gates.clone(), world.budgets.clone());
-        tokio::spawn(memory::watch(limit.0, settings.clone(), world.pools.clone(), held));
+        let (settings, pools) = (settings.clone(), world.pools.clone());
+        supervisor::MEMORY.spawn(move || memory::watch(limit.0, settings.clone(), pools.clone(), held.clone()));
     }
-    tokio::spawn(hot::clean_up(settings.clone(), world.pools.clone(), world.clock.clone()));
+    let idle = (settings.clone(), world.pools.clone(), world.clock.clone());
+    supervisor::CLEAN_UP.spawn(move || hot::clean_up(idle.0.clone(), idle.1.clone(), idle.2.clone()));
     let orders = world.orders.clone();
     orders.start(world.backends.bus.1.clone(), args.data_dir.is_some(), prepared);
-    tokio::spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
+    supervisor::SETTINGS.spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
         orders.apply(&loaded.settings);
         live_options.send_replace(loaded.settings.web_socket.clone());
     }));
@@ -177,14 +186,18 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         shutdown.stopped().await;
         closing.cancel();
     }));
-    tokio::spawn(announce(unready, addrs, args.data_dir.is_some()));
+    supervisor::ANNOUNCEMENT.spawn(announce(unready, addrs, args.data_dir.is_some()));
     serving.await.context("the listener failed")?;
-    if let Some(ingestion) = &ingestion {
-        ingestion.stop().await;
-    }
-    world.orders.finish().await;
+    let ingested = async {
+        if let Some(ingestion) = &ingestion {
+            ingestion.stop().await;
+        }
+    };
+    tokio::join!(ingested, world.orders.finish());
     relays.stop().await;
     info!("stopped");
+    // what this holds of servers may wait for them when it goes
+    tokio::task::spawn_blocking(move || drop((world, ingestion, lock)));
     Ok(())
 }
 
@@ -281,6 +294,7 @@ impl World {
         let pokes: BTreeMap<_, Arc<Notify>> =
             backends.stores.keys().map(|name| (name.clone(), Arc::default())).collect();
         let registry = prometheus::Registry::new();
+        registry.register(Box::new(supervisor::panics()))?;
         let metrics = HttpMetrics::new(&registry)?;
         let budgets = Budgets::default();
         let gates = Arc::new(gates(backends.stores.keys(), &budgets));
@@ -337,12 +351,12 @@ impl Relays {
             let relay = Relay::new(store.outbox(), world.backends.bus.1.clone(), poke, options);
             meters.insert(name.clone(), relay.meter());
             let (stop, mut prepared) = (stop.clone(), prepared.clone());
-            tasks.spawn(async move {
+            tasks.spawn(supervisor::RELAY.watch(async move {
                 let prepared = stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_some();
                 if prepared {
                     relay.run(stop).await;
                 }
-            });
+            }));
         }
         tasks.close();
         Self { meters, stop, tasks }

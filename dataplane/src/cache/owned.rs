@@ -18,7 +18,10 @@ use super::{
     redis::RedisCache,
     shared::{Held, Order, SharedCache, SharedError, SharedStatus},
 };
-use crate::owner::{Claim, Owner, Standing, Verdict};
+use crate::{
+    owner::{Claim, Owner, Standing, Verdict},
+    supervisor,
+};
 
 /// What the key of the mark ends in: no record's key can.
 const MARK: &str = "flyweight!owner";
@@ -50,7 +53,8 @@ impl OwnedCache {
         let (claim, key) = (Claim::new(owner), format!("{prefix}{MARK}"));
         let first = watch::Sender::new(true);
         let cache = Arc::new(Self { inner, key, claim, clock, own_since_ms: AtomicU64::new(0), first });
-        tokio::spawn(look_for_ever(Arc::downgrade(&cache), cache.claim.owner.clone()));
+        let looked = (Arc::downgrade(&cache), cache.claim.owner.clone());
+        supervisor::OWNER.spawn(move || look_for_ever(looked.0.clone(), looked.1.clone()));
         cache
     }
 

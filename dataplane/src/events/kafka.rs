@@ -4,6 +4,7 @@ pub mod config;
 mod follow;
 mod group;
 mod identity;
+pub mod member;
 mod owned;
 mod publish;
 mod replay;
@@ -46,6 +47,7 @@ use crate::{
     domain::event::Envelope,
     durability::{self, Setting},
     owner::Refusal,
+    supervisor,
 };
 
 /// Live events that a receiver may lag behind.
@@ -105,7 +107,9 @@ impl KafkaBus {
             _ = std::thread::Builder::new().name("warm".to_owned()).spawn(move || publisher.warm());
         };
         let follower = std::thread::Builder::new().name("feed".to_owned());
-        let follower = follower.spawn(move || follow::follow(&followed, warm)).map_err(unavailable)?;
+        let follower = follower
+            .spawn(move || supervisor::FOLLOWER.run(|| follow::follow(&followed, warm)))
+            .map_err(unavailable)?;
         Ok(Self { feed, publisher, questions: ArcSwap::from_pointee(questions), follower: Mutex::new(Some(follower)) })
     }
 

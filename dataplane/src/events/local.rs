@@ -33,6 +33,7 @@ use super::{
 use crate::{
     domain::{clock::GuardedClock, event::Envelope, value::Timestamp},
     durability::Setting,
+    supervisor,
 };
 
 /// Live events that a receiver may lag behind.
@@ -97,7 +98,8 @@ impl LocalBus {
             options,
         });
         feed.clock.begin(bounds.newest);
-        let pruner = tokio::spawn(prune_for_ever(feed.clone()));
+        let pruned = feed.clone();
+        let pruner = supervisor::FEED_UPKEEP.spawn(move || prune_for_ever(pruned.clone()));
         Ok(Self { feed, pruner })
     }
 }

@@ -27,6 +27,7 @@ use crate::{
         places,
     },
     shutdown::Shutdown,
+    supervisor,
 };
 
 /// What the gateway needs to run.
@@ -57,8 +58,9 @@ struct Gateway {
 pub async fn run(options: GatewayOptions) {
     let GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown } = options;
     let gateway = Gateway { proxy: Arc::new(Proxy::new(settings, client)), shutdown: shutdown.clone() };
-    tokio::spawn(discover(gateway.proxy.clone(), discovery));
-    tokio::spawn(check(gateway.proxy.clone()));
+    let (found, asked) = ((gateway.proxy.clone(), Arc::new(discovery)), gateway.proxy.clone());
+    supervisor::DISCOVERY.spawn(move || discover(found.0.clone(), found.1.clone()));
+    supervisor::POD_CHECKS.spawn(move || check(asked.clone()));
     if let (Ok(addr), Ok(admin)) = (listener.local_addr(), admin.local_addr()) {
         info!(%addr, %admin, "ready");
     }
@@ -158,7 +160,7 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
 }
 
 /// Looks for pods, and asks new ones at once, so that they get traffic without waiting for the next round of checks.
-async fn discover(proxy: Arc<Proxy>, discovery: Discovery) {
+async fn discover(proxy: Arc<Proxy>, discovery: Arc<Discovery>) {
     loop {
         let loaded = proxy.settings();
         let groups: Vec<_> = loaded.settings.groups.iter().map(|group| group.name.clone()).collect();

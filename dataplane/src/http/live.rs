@@ -48,7 +48,7 @@ use self::{
     hub::Hub,
 };
 use super::{error::Problem, health::Check, params::Params, router::BASE};
-use crate::{domain::record::Key, events::EventBus, security::caller::Caller};
+use crate::{domain::record::Key, events::EventBus, security::caller::Caller, supervisor};
 
 /// The most characters of a client's label.
 const LABEL_MAX: usize = 128;
@@ -94,7 +94,7 @@ impl Live {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let (hub, catalogue) = (Hub::new(), Arc::new(Catalogue::new(entities)));
-        tokio::spawn(hub.run(&bus, catalogue.clone(), checks, shutdown.clone()));
+        supervisor::LIVE.spawn(hub.run(&bus, catalogue.clone(), checks, shutdown.clone()));
         Arc::new(Self { hub, bus, catalogue, options, meter: LiveMeter::default(), shutdown })
     }
 

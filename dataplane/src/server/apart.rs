@@ -21,6 +21,7 @@ use tokio::{net::TcpListener, runtime::Builder};
 use tower::Service;
 
 use super::serve;
+use crate::supervisor;
 
 /// Threads of the admin port: one that gathers metrics keeps no probe waiting.
 const THREADS: usize = 2;
@@ -42,13 +43,15 @@ impl Pulse {
     pub fn start() -> Self {
         let pulse = Self { started: Instant::now(), last_ms: Arc::default() };
         let beating = pulse.clone();
-        tokio::spawn(async move {
-            loop {
-                beating.last_ms.store(beating.now_ms(), Ordering::Relaxed);
-                tokio::time::sleep(BEAT).await;
-            }
-        });
+        supervisor::PULSE.spawn(move || beating.clone().beat());
         pulse
+    }
+
+    async fn beat(self) {
+        loop {
+            self.last_ms.store(self.now_ms(), Ordering::Relaxed);
+            tokio::time::sleep(BEAT).await;
+        }
     }
 
     /// Whether it beat lately.
@@ -84,14 +87,13 @@ where
 {
     let listener = listener.into_std()?;
     let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("admin").enable_all().build()?;
-    let run = move || {
-        runtime.block_on(async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => serve(listener, None, service, std::future::pending()).await,
-                Err(error) => tracing::error!(%error, "the admin port cannot be served"),
-            }
-        });
+    let serving = async move {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => serve(listener, None, service, std::future::pending()).await,
+            Err(error) => tracing::error!(%error, "the admin port cannot be served"),
+        }
     };
+    let run = move || supervisor::ADMIN.run(|| runtime.block_on(serving));
     thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
 }
 

@@ -52,6 +52,7 @@ use crate::{
     },
     events::consumer::Ticket,
     store::clock::ServerClock,
+    supervisor,
 };
 
 /// Who changes records here.
@@ -197,7 +198,7 @@ impl Pipeline {
     pub fn start(self: &Arc<Self>, alone: bool) {
         self.start_lines();
         let sweep = self.clone();
-        self.tasks.spawn(async move { sweep.sweep_until_stopped(alone).await });
+        self.tasks.spawn(supervisor::SWEEP.watch(move || sweep.clone().sweep_until_stopped(alone)));
     }
 
     /// Takes no more work, and waits until what is under way has ended. What is left in queues is found again by events or a sweep.

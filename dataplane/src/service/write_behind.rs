@@ -39,6 +39,7 @@ use crate::{
         confined::PoolFault,
         limits::Limits,
     },
+    supervisor,
 };
 
 mod entry;
@@ -116,8 +117,13 @@ impl WriteBehind {
         let WriteBehindConfig { inner, collection, log, sealer, wake, waiting_max } = config;
         let codec = Arc::new(Codec::new(collection.clone(), sealer));
         let ledger = Arc::new(Ledger::default());
-        tokio::spawn(log::follow(log.clone(), codec.clone(), Arc::downgrade(&ledger)));
-        tokio::spawn(settle::run(inner.clone(), collection.clone(), Arc::downgrade(&ledger), wake));
+        supervisor::WRITE_BEHIND_LEDGER.spawn(log::follow(log.clone(), codec.clone(), Arc::downgrade(&ledger)));
+        supervisor::WRITE_BEHIND_SETTLE.spawn(settle::run(
+            inner.clone(),
+            collection.clone(),
+            Arc::downgrade(&ledger),
+            wake,
+        ));
         let turns = (0..TURNS).map(|_| Mutex::default()).collect();
         Self { inner, collection, codec, ledger, appender: Appender::start(log), turns, waiting_max }
     }

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::RedisConfig;
-use crate::cache::clock::Clock;
+use crate::{cache::clock::Clock, supervisor};
 
 /// A connection to one server or to a cluster. Clones share it.
 #[derive(Clone)]
@@ -180,7 +180,8 @@ impl Link {
 
     async fn open(self: &Arc<Self>) -> RedisResult<Connection> {
         if !self.followed.swap(true, Ordering::AcqRel) {
-            tokio::spawn(follow_time(Arc::downgrade(self)));
+            let link = Arc::downgrade(self);
+            supervisor::REDIS_CLOCK.spawn(move || follow_time(link.clone()));
         }
         let (mut single, mut failure) = (None, interrupted());
         for url in &self.urls {
@@ -221,7 +222,8 @@ impl Link {
         }
         let mut cluster = builder.build()?.get_async_connection().await?;
         self.meet(nodes(&mut cluster).await?);
-        tokio::spawn(watch(Arc::downgrade(self), cluster.clone()));
+        let watched = (Arc::downgrade(self), cluster.clone());
+        supervisor::REDIS_NODES.spawn(move || watch(watched.0.clone(), watched.1.clone()));
         let mut cluster = Connection::Cluster(cluster);
         self.tell_time(&mut cluster).await;
         Ok(cluster)

@@ -16,6 +16,7 @@ use super::stats::TierCounters;
 use crate::{
     cache::shared::{Order, SharedCache},
     domain::record::{Key, Version},
+    supervisor,
 };
 
 /// Tells one shared cache of the commits of one pool.
@@ -55,7 +56,7 @@ impl Teller {
     /// A teller that works until it is dropped.
     pub fn new(cache: Arc<dyn SharedCache>, counters: Arc<TierCounters>, ledger: Box<dyn Ledger>) -> Self {
         let debts = Arc::new(Debts { owed: Mutex::default(), news: Notify::new(), ledger });
-        let worker = tokio::spawn(work(debts.clone(), cache, counters)).abort_handle();
+        let worker = supervisor::TELLER.spawn(work(debts.clone(), cache, counters)).abort_handle();
         Self { debts, worker }
     }
 

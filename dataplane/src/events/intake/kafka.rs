@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{FutureProducer, FutureRecord},
 };
 use tokio::{
@@ -20,9 +20,11 @@ use crate::{
     durability::{self, Setting},
     events::kafka::{
         config::{self, KafkaOptions, Quiet},
+        member::Member,
         topic,
     },
     owner::{Claim, Standing},
+    supervisor,
 };
 
 /// How long a question to the brokers may take.
@@ -61,7 +63,7 @@ impl KafkaIntake {
         let claim = options.claim.clone();
         std::thread::Builder::new()
             .name("intake".to_owned())
-            .spawn(move || make(&client, &watched, &name, claim.as_ref()))
+            .spawn(move || supervisor::INTAKE.run(|| make(&client, &watched, &name, claim.as_ref())))
             .map_err(failed)?;
         Ok(Self { deadline: options.publish_deadline, clients, topic, claim: options.claim.clone() })
     }
@@ -149,7 +151,7 @@ impl Intake for KafkaIntake {
         self.owned().await?;
         let mut clients = self.clients.subscribe();
         let readers = clients.borrow_and_update().readers.clone();
-        let consumer: StreamConsumer<Quiet> = readers.create_with_context(Quiet).map_err(failed)?;
+        let consumer = Member::new(&readers, Quiet).map_err(failed)?;
         consumer.subscribe(&[&self.topic]).map_err(failed)?;
         Ok(Box::new(KafkaReader {
             consumer: Arc::new(consumer),
@@ -197,7 +199,7 @@ fn lag(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<u64, rdkafka::error
 
 /// One member of the group.
 struct KafkaReader {
-    consumer: Arc<StreamConsumer<Quiet>>,
+    consumer: Arc<Member<Quiet>>,
     /// Changes when the brokers are reached in another way.
     clients: watch::Receiver<Arc<Clients>>,
     claim: Option<Claim>,

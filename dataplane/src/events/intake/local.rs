@@ -28,6 +28,7 @@ use crate::{
     domain::{counted::Place, price_event::PriceEvent},
     durability::Setting,
     events::local::log::{committed_by, is_full},
+    supervisor,
 };
 
 /// Rows that one statement inserts.
@@ -99,7 +100,7 @@ impl LocalIntake {
             turn: tokio::sync::Mutex::default(),
         });
         let (requests, queue) = mpsc::channel(REQUESTS);
-        tokio::spawn(write(options, writer, queue, log.clone()));
+        supervisor::INTAKE.spawn(write(options, writer, queue, log.clone()));
         Ok(Self { requests, log, settings })
     }
 }

@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
     message::BorrowedMessage,
 };
 use tokio::sync::watch;
 
-use super::{BusError, config, config::KafkaOptions, unavailable};
+use super::{BusError, config, config::KafkaOptions, member::Member, unavailable};
 use crate::{
     domain::event::Envelope,
     events::consumer::{Consumer, Content, Delivery, Ticket},
@@ -28,7 +28,7 @@ const POISON_MAX: usize = 100_000;
 
 /// A member of a group.
 pub struct GroupConsumer {
-    consumer: Arc<StreamConsumer<Context>>,
+    consumer: Arc<Member<Context>>,
     /// How the brokers are reached, as it may change.
     options: watch::Receiver<Arc<KafkaOptions>>,
     group: String,
@@ -59,7 +59,7 @@ struct Partition {
 
 /// A record that is being seen to.
 struct Place {
-    consumer: Arc<StreamConsumer<Context>>,
+    consumer: Arc<Member<Context>>,
     open: Context,
     topic: String,
     partition: i32,
@@ -219,9 +219,8 @@ async fn lost(claim: Option<&Claim>) {
     }
 }
 
-fn member(options: &KafkaOptions, group: &str) -> Result<Arc<StreamConsumer<Context>>, BusError> {
-    let consumer: StreamConsumer<Context> =
-        settings(options, group).create_with_context(Context::default()).map_err(unavailable)?;
+fn member(options: &KafkaOptions, group: &str) -> Result<Arc<Member<Context>>, BusError> {
+    let consumer = Member::new(&settings(options, group), Context::default()).map_err(unavailable)?;
     consumer.subscribe(&[&options.topic()]).map_err(unavailable)?;
     Ok(Arc::new(consumer))
 }

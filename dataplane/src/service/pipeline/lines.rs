@@ -21,6 +21,7 @@ use crate::{
         record::{Key, Record},
     },
     events::consumer::Ticket,
+    supervisor,
 };
 
 /// What can come of a step.
@@ -234,7 +235,7 @@ impl Pipeline {
         for stage in Stage::ALL {
             let Some(receiver) = self.lines.line(stage).and_then(|line| line.receiver.lock().take()) else { continue };
             let pipeline = self.clone();
-            self.tasks.spawn(async move { pipeline.work_off(stage, receiver).await });
+            self.tasks.spawn(supervisor::STAGE.watch(async move { pipeline.work_off(stage, receiver).await }));
         }
     }
 

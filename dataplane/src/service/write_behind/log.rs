@@ -17,6 +17,7 @@ use crate::{
     domain::event::Envelope,
     events::{BusError, EventBus, has_reached},
     store::StoreError,
+    supervisor,
 };
 
 /// Puts entries into the log, those that come at the same time together.
@@ -34,7 +35,7 @@ impl Appender {
     /// An appender that works until it is dropped.
     pub fn start(log: Arc<dyn EventBus>) -> Self {
         let (queue, mut entries) = mpsc::channel::<(Envelope, oneshot::Sender<Result<(), StoreError>>)>(QUEUE);
-        tokio::spawn(async move {
+        supervisor::WRITE_BEHIND_LOG.spawn(async move {
             let mut batch = Vec::with_capacity(TOGETHER);
             while entries.recv_many(&mut batch, TOGETHER).await > 0 {
                 let (envelopes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();

@@ -13,6 +13,7 @@ pub mod annotations;
 pub mod definitions;
 pub mod entity;
 pub mod manifest;
+pub mod network;
 pub mod pool;
 pub mod resolve;
 pub mod service;

@@ -252,10 +252,11 @@ impl Settings {
             backends,
             pipeline: Pipeline::default(),
             ingest: Ingest::default(),
-            gateway: gateway.map(|Gateway { replicas: _, strategy: _, health_check: _ }| Gateway {
+            gateway: gateway.map(|Gateway { replicas: _, strategy: _, health_check: _, trusted_proxies: _ }| Gateway {
                 replicas: 0,
                 strategy: Default::default(),
                 health_check: Default::default(),
+                trusted_proxies: Vec::new(),
             }),
             security: SecuritySettings {
                 jwt_secret,

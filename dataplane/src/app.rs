@@ -14,6 +14,7 @@ mod orders;
 mod overview;
 mod owner;
 mod pools;
+mod rates;
 mod rotation;
 mod secrets;
 mod serve;

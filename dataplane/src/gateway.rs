@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod client;
+mod client_address;
 pub mod discovery;
 pub mod health;
 pub mod memory;

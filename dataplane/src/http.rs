@@ -20,6 +20,7 @@ pub mod openapi;
 pub mod pages;
 pub mod params;
 pub mod pipeline;
+mod ratelimit;
 pub mod refusals;
 pub mod repositories;
 pub mod resource;

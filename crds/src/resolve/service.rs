@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Named, Report, missing, quantity::nanos};
 use crate::{
+    network::Network,
     pool::Ref,
     service::{
         Autoscaling, ServiceSpec,
@@ -111,6 +112,11 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
     if let Some(gateway) = &spec.gateway {
         positive.push(("spec.gateway.healthCheck.interval", gateway.health_check.interval));
         positive.push(("spec.gateway.healthCheck.timeout", gateway.health_check.timeout));
+        for (index, proxy) in gateway.trusted_proxies.iter().enumerate() {
+            if let Err(fault) = proxy.parse::<Network>() {
+                report.add(format!("spec.gateway.trustedProxies[{index}]"), fault);
+            }
+        }
     }
     for (path, span) in positive {
         report.ensure(span > Span::default(), path, "must be more than 0s");

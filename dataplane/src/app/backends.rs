@@ -16,7 +16,10 @@ use crds::{
 };
 use tokio::sync::watch;
 
-use super::rotation::{Folder, Mounted};
+use super::{
+    rates::RedisBuckets,
+    rotation::{Folder, Mounted},
+};
 use crate::{
     cache::{
         clock::Clock,
@@ -35,6 +38,7 @@ use crate::{
         local::{LocalBus, LocalOptions},
     },
     owner::{Claim, Owner},
+    security::limits::SharedBuckets,
     service::write_behind::LOG_AGE_MAX,
     store::{
         RecordStore,
@@ -91,6 +95,8 @@ pub struct Backends {
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
     /// The prefixes of those that others could use, too, by the backend and the prefix.
     pub owned: BTreeMap<(String, String), Arc<OwnedCache>>,
+    /// The buckets of callers that all replicas share; none without a Redis.
+    pub buckets: Option<Arc<dyn SharedBuckets>>,
     /// The bus, with its backend's name.
     pub bus: (String, Arc<dyn EventBus>),
     /// The log of events from outside.
@@ -175,7 +181,7 @@ pub async fn open(
 ) -> anyhow::Result<Backends> {
     let wants_log =
         settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
-    let mut log = None;
+    let (mut log, mut buckets) = (None, None::<Arc<dyn SharedBuckets>>);
     let (mut caches, mut owned, mut bus) = (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
     for BackendSettings { name, secret: _, kind } in &settings.backends {
         match (kind, files_of(place, name)) {
@@ -187,6 +193,7 @@ pub async fn open(
                     let prefixed = OwnedCache::watch(cache.clone(), prefix, owner.subscribe(), clock.clone());
                     owned.insert((name.clone(), prefix.to_owned()), prefixed);
                 }
+                buckets.get_or_insert_with(|| Arc::new(RedisBuckets::new(cache.clone(), &rate_prefix(settings, name))));
                 caches.insert(name.clone(), cache);
             }
             (BackendKind::Redis {}, None) => {
@@ -221,7 +228,8 @@ pub async fn open(
         Place::Embedded(dir) => Some(dir.clone()),
         Place::Backends(_) => None,
     };
-    Ok(Backends { stores, away, rooms, folder, caches, owned, bus: (name, events), intake, write_log, mounted })
+    let bus = (name, events);
+    Ok(Backends { stores, away, rooms, folder, caches, owned, buckets, bus, intake, write_log, mounted })
 }
 
 /// What the keys of the tiers in a backend start with.
@@ -233,6 +241,12 @@ fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
             TierKind::Redis { .. } | TierKind::Memory { .. } => None,
         })
         .collect()
+}
+
+/// What the keys of callers' buckets start with: as those of a tier there, or with the service's name where no tier is.
+fn rate_prefix(settings: &Settings, backend: &str) -> String {
+    let of_tier = prefixes(settings, backend).first().map(|prefix| (*prefix).to_owned());
+    of_tier.filter(|prefix| !prefix.is_empty()).unwrap_or_else(|| format!("{}:", settings.service))
 }
 
 /// The log of write-behind: a file of its own. On Kafka it is a topic of its own.

@@ -103,6 +103,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let relays = Relays::start(&world, &prepared, &RelayOptions { owner, ..RelayOptions::default() });
     let refusals = Refusals::new(&world.registry)?;
     let guard = Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone(), refusals)?;
+    if let Some(buckets) = &world.backends.buckets {
+        guard.share_rates(buckets.clone());
+    }
     let guard = Arc::new(guard);
     if let (Some(folder), Some(dir)) = (tokens, &args.security) {
         mounted.push(secrets::follow_tokens(folder, dir, &guard));
@@ -143,7 +146,10 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let queues = queues(relays.meters.clone(), queue);
     let served = served(&world.pools)?;
     let news = (checks, unready.clone(), Box::new(unavailable) as Unavailable);
-    let health = Arc::new(health(news, served, figures.clone(), overview, queues));
+    let rates = guard.clone();
+    let rates_are_shared = Box::new(move || rates.rates_are_shared());
+    let health = health(news, served, figures.clone(), overview, queues);
+    let health = Arc::new(Health { rates_are_shared, ..health });
     for (name, store) in &world.backends.stores {
         let (name, store, settings) = (name.clone(), store.clone(), settings.clone());
         supervisor::UPKEEP.spawn(move || {
@@ -227,7 +233,8 @@ fn health(
     queues: impl Fn() -> serde_json::Value + Send + Sync + 'static,
 ) -> Health {
     let (factory, figures) = (Box::new(move || figures.factory()), Box::new(move || overview.read()));
-    Health { checks, unready, unavailable, served, factory, figures, queues: Box::new(queues) }
+    let (queues, rates_are_shared) = (Box::new(queues), Box::new(|| None));
+    Health { checks, unready, unavailable, served, factory, figures, queues, rates_are_shared }
 }
 
 /// Prepares the stores, and ends.

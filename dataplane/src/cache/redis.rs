@@ -22,6 +22,7 @@ use super::{
 use crate::{breaker::Breaker, domain::record::Version, durability::Setting};
 
 mod link;
+pub mod rate;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crds::network::Network;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
+
+use super::client_address::{FORWARDED_FOR, client_of};
 
 /// Those that are of one hop whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -21,7 +24,6 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 const FORWARDED: [HeaderName; 2] = [header::FORWARDED, HeaderName::from_static("x-real-ip")];
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Removes what concerns this hop only, with all that `Connection` names.
 pub fn strip(headers: &mut HeaderMap) {
@@ -37,15 +39,16 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the head of a client's request one that a pod may be sent. The gateway is the first hop that is trusted: what a client says of earlier ones goes.
-pub fn prepare(parts: &mut Parts, peer: SocketAddr) {
+/// Makes the head of a client's request one that a pod may be sent. What a client says of earlier hops goes, unless it is a declared proxy.
+pub fn prepare(parts: &mut Parts, peer: SocketAddr, trusted: &[Network]) {
+    let client = client_of(&parts.headers, peer.ip(), trusted);
     let websocket = asks_for_websocket(parts);
     strip(&mut parts.headers);
     parts.headers.remove(HTTP2_SETTINGS);
     for name in FORWARDED {
         parts.headers.remove(name);
     }
-    if let Ok(address) = HeaderValue::from_str(&peer.ip().to_string()) {
+    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
         parts.headers.insert(FORWARDED_FOR, address);
     }
     if websocket {
@@ -88,7 +91,7 @@ mod tests {
             .iter()
             .fold(http::Request::builder().method(method), |builder, (name, value)| builder.header(*name, *value));
         let (mut parts, ()) = builder.body(()).unwrap().into_parts();
-        prepare(&mut parts, ([192, 0, 2, 7], 9).into());
+        prepare(&mut parts, ([192, 0, 2, 7], 9).into(), &[]);
         let shown = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut lines: Vec<String> = parts.headers.iter().map(shown).collect();
         lines.sort();

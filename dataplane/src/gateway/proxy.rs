@@ -30,7 +30,7 @@ use tracing::warn;
 use super::{
     balance::Balancer,
     client::UpstreamClient,
-    hops,
+    client_address, hops,
     memory::{ASKS_ABOUT, ConnectionMemory},
     patience::RetryBudget,
     registry::{Registry, Upstream},
@@ -115,7 +115,7 @@ impl Proxy {
             Ok(upload) => upload,
             Err(fault) => return self.not_uploaded(fault),
         };
-        hops::prepare(&mut parts, peer);
+        hops::prepare(&mut parts, peer, &client_address::trusted(&loaded.settings));
         memory.demand(&parts.method, &parts.uri, &mut parts.headers);
         if !parts.method.is_safe() {
             parts.headers.insert(ASKS_ABOUT, HeaderValue::from_static("1"));

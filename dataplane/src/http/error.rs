@@ -1,5 +1,7 @@
 //! The one form of an error: RFC 9457 problem details. No SQL, no stack, no secret.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
@@ -36,6 +38,10 @@ pub struct Problem {
     unreadable: Option<Box<Shown>>,
     operation: Option<Box<OfOperation>>,
 }
+
+/// The kind of a problem, in the extensions of its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason(pub &'static str);
 
 /// What a status of the class 5xx is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +136,15 @@ impl Problem {
     /// 403: the caller's roles do not allow it.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "The caller may not do this", detail)
+    }
+
+    /// 429: the caller asks more often than it may.
+    pub fn limited(detail: impl Into<String>, wait: Duration) -> Self {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+        Self {
+            retry_after_s: Some(seconds.max(1)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many requests", detail)
+        }
     }
 
     /// 404: nothing is there.
@@ -237,6 +252,7 @@ impl Problem {
         let body = self.body(uri.path());
         let mut response = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(Reason(self.kind));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {

@@ -19,6 +19,7 @@ use super::{
     browsers::{self, Browsers},
     direct::Routes,
     error::Problem,
+    ratelimit,
     refusals::Refusals,
     router::BASE,
 };
@@ -26,9 +27,9 @@ use crate::{
     security::{
         caller::Caller,
         jwt::{JwtKeyError, TokenVerifier},
-        limits::CallerLimits,
+        limits::{BadTokens, CallerLimits, SharedBuckets, Standing},
     },
-    server::ClientConnection,
+    server::{ClientConnection, places::network_of},
     shutdown::Shutdown,
 };
 
@@ -45,17 +46,23 @@ pub struct Guarded {
     routes: Routes,
 }
 
-/// Where a request comes from.
-#[derive(Hash)]
-enum Address<'a> {
-    Told(&'a [u8]),
-    Peer(Option<IpAddr>),
+/// Why a request is not let in, and how its caller stands where that is known.
+struct Refused {
+    problem: Problem,
+    standing: Option<Standing>,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { problem, standing: None }
+    }
 }
 
 /// Guards the API. Rates and origins change in place.
 pub struct Guard {
     tokens: Option<TokenVerifier>,
     limits: CallerLimits,
+    bad_tokens: BadTokens,
     browsers: Browsers,
     behind_gateway: bool,
     shutdown: Shutdown,
@@ -99,6 +106,7 @@ impl Guard {
         let guard = Self {
             tokens,
             limits: CallerLimits::default(),
+            bad_tokens: BadTokens::default(),
             browsers: Browsers::default(),
             behind_gateway: settings.gateway.is_some(),
             shutdown,
@@ -112,6 +120,16 @@ impl Guard {
     pub fn apply(&self, settings: &Settings) {
         self.limits.apply(settings.security.rate_limit.as_ref());
         self.browsers.allow(&settings.security.cors_allow_origins);
+    }
+
+    /// Keeps the rates of callers in these buckets from now on, together with other replicas.
+    pub fn share_rates(&self, buckets: Arc<dyn SharedBuckets>) {
+        self.limits.share(buckets);
+    }
+
+    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or there is no rate.
+    pub fn rates_are_shared(&self) -> Option<bool> {
+        self.limits.is_shared()
     }
 
     /// Takes the keys that are in `<security>/jwt` now.
@@ -133,22 +151,22 @@ impl Guard {
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let (admitted, origin) = match self.browsers.admit(&mut request) {
-            Ok(origin) => (self.admit(&mut request), origin),
-            Err(problem) => (Err(problem), None),
+            Ok(origin) => (self.admit(&mut request).await, origin),
+            Err(problem) => (Err(Refused::from(problem)), None),
+        };
+        let (admitted, standing) = match admitted {
+            Ok(standing) => (Ok(()), standing),
+            Err(Refused { problem, standing }) => (Err(problem), standing),
         };
         let caller = request.extensions().get::<Arc<Caller>>().cloned();
         let mut response = match admitted {
             Ok(()) => routes.answer(request).await,
-            Err(problem) => {
-                let limited = problem.status() == StatusCode::TOO_MANY_REQUESTS;
-                let mut response = problem.respond(request.uri());
-                if limited {
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                }
-                response
-            }
+            Err(problem) => problem.respond(&uri),
         };
-        self.refusals.count(response.status(), &method, &uri, caller.as_ref().map(|caller| caller.subject.as_str()));
+        if let Some(standing) = standing {
+            ratelimit::tell(&standing, response.headers_mut());
+        }
+        self.refusals.count(&response, &method, &uri, caller.as_ref().map(|caller| caller.subject.as_str()));
         let headers = response.headers_mut();
         self.browsers.tell(origin, headers);
         browsers::protect(headers);
@@ -161,40 +179,54 @@ impl Guard {
         response
     }
 
-    fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+    /// Finds out who calls, and counts the request: says how the caller stands.
+    ///
+    /// # Errors
+    /// 401 or 429.
+    async fn admit(&self, request: &mut Request) -> Result<Option<Standing>, Refused> {
         if !is_guarded(request.uri().path()) {
-            return Ok(());
+            return Ok(None);
         }
-        let caller = match &self.tokens {
-            None => None,
-            Some(tokens) => {
-                let token = bearer(request)
-                    .ok_or_else(|| Problem::unauthenticated("send a token: Authorization: Bearer <token>"))?;
-                let caller =
-                    tokens.verify(token, now_s()).map_err(|error| Problem::unauthenticated(error.to_string()))?;
-                Some(caller)
-            }
-        };
-        let limited = match &caller {
-            Some(caller) => self.limits.check(&caller.subject),
-            None => self.limits.check(&self.address(request)),
+        let address = self.address(request);
+        let caller = self.authenticated(request, address)?;
+        let name = match &caller {
+            Some(caller) => format!("subject {}", caller.subject),
+            None => format!("address {address}"),
         };
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
         }
-        limited.map_err(|wait| {
-            let detail = format!("too many requests: try again in {} ms", wait.as_millis());
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many requests", detail)
+        let standing = self.limits.check(&name).await;
+        self.refusals.note_shared(self.limits.is_shared() == Some(true));
+        match standing.as_ref().map_or(Ok(()), ratelimit::refuse) {
+            Ok(()) => Ok(standing),
+            Err(problem) => Err(Refused { problem, standing }),
+        }
+    }
+
+    /// The caller of the request's token; none where callers need none.
+    fn authenticated(&self, request: &Request, address: IpAddr) -> Result<Option<Arc<Caller>>, Problem> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let missing = || Problem::unauthenticated("send a token: Authorization: Bearer <token>");
+        let (token, now_s) = (bearer(request).ok_or_else(missing)?, now_s());
+        if let Some(caller) = tokens.known(token, now_s) {
+            return Ok(Some(caller));
+        }
+        // to look at a signature costs more than all else that a stranger can ask for
+        let limited = |wait| Problem::limited("too many bad tokens came from this address", wait);
+        self.bad_tokens.check(address).map_err(limited)?;
+        tokens.verify(token, now_s).map(Some).map_err(|error| {
+            self.bad_tokens.note(address);
+            Problem::unauthenticated(error.to_string())
         })
     }
 
-    /// The client's address: what the gateway says where there is one, for only the gateway reaches this process then.
-    fn address<'a>(&self, request: &'a Request) -> Address<'a> {
-        let told = if self.behind_gateway { request.headers().get("x-forwarded-for") } else { None };
-        match told {
-            Some(told) => Address::Told(told.as_bytes()),
-            None => Address::Peer(request.extensions().get::<ClientConnection>().map(|client| client.peer.ip())),
-        }
+    /// The client's address, or its network: what the gateway says where there is one, for only the gateway reaches this process then.
+    fn address(&self, request: &Request) -> IpAddr {
+        let told = request.headers().get("x-forwarded-for").filter(|_| self.behind_gateway);
+        let told = told.and_then(|told| told.to_str().ok()?.parse().ok());
+        let peer = || request.extensions().get::<ClientConnection>().map(|client| client.peer.ip());
+        network_of(told.or_else(peer).unwrap_or(IpAddr::from([0; 4])))
     }
 }
 

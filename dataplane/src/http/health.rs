@@ -31,6 +31,8 @@ pub struct Health {
     pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The figures that the dashboard shows.
     pub figures: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or there is no rate.
+    pub rates_are_shared: Box<dyn Fn() -> Option<bool> + Send + Sync>,
     /// What waits: committed events that are not yet published, and accepted ones that are not yet applied.
     pub queues: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -86,6 +88,7 @@ struct Report<'a> {
     unavailable: &'a BTreeMap<String, PoolFault>,
     factory: serde_json::Value,
     queues: serde_json::Value,
+    rate_limits: Option<&'static str>,
 }
 
 /// The state of the whole, from its parts.
@@ -116,6 +119,7 @@ pub async fn health(State(health): State<Arc<Health>>) -> Response {
         unavailable: &unavailable,
         factory,
         queues,
+        rate_limits: (health.rates_are_shared)().map(|shared| if shared { "shared" } else { "local" }),
     };
     let code = if status == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::to_string(&report).unwrap_or_default();

@@ -1,12 +1,13 @@
-//! Counts requests that were refused for who called: by route and caller, each of a bounded number.
+//! Counts requests that were refused: by why, by route and, where it matters who called, by caller, each of a bounded number.
 
 use std::collections::HashSet;
 
+use axum::response::Response;
 use http::{Method, StatusCode, Uri};
 use parking_lot::Mutex;
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
-use super::router::BASE;
+use super::{error::Reason, router::BASE};
 use crate::domain::strict::shorten;
 
 /// The callers that are told apart in one process: more are counted together.
@@ -42,11 +43,21 @@ const ROUTES: [&str; 24] = [
     "ws",
     "openapi.json",
 ];
+/// The statuses of refusals.
+const REFUSED: [StatusCode; 5] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The refused requests of this process.
 pub struct Refusals {
     refused: IntCounterVec,
+    /// Whether callers' rates are shared with other replicas.
+    shared: IntGauge,
     callers: Mutex<HashSet<String>>,
 }
 
@@ -56,21 +67,34 @@ impl Refusals {
     /// # Errors
     /// A metric of the same name is there already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let about = "Requests that were refused for who called: 401 without a good token, 403 without the right";
+        let about = "Requests that were refused: 401 without a good token, 403 without the right, 413 too large, \
+                     429 beyond the rate, 503 for overload or what is away";
         let opts = Opts::new("flyweight_refused_requests_total", about);
-        let refused = IntCounterVec::new(opts, &["status", "route", "caller"])?;
+        let refused = IntCounterVec::new(opts, &["status", "reason", "route", "caller"])?;
         registry.register(Box::new(refused.clone()))?;
-        Ok(Self { refused, callers: Mutex::default() })
+        let about = "Whether the rates of callers are shared with other replicas: 0 while each has its own.";
+        let shared = IntGauge::new("flyweight_rate_limits_shared", about)?;
+        registry.register(Box::new(shared.clone()))?;
+        Ok(Self { refused, shared, callers: Mutex::default() })
     }
 
     /// Counts an answer, if it is a refusal.
-    pub fn count(&self, status: StatusCode, method: &Method, uri: &Uri, caller: Option<&str>) {
-        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+    pub fn count(&self, response: &Response, method: &Method, uri: &Uri, caller: Option<&str>) {
+        let status = response.status();
+        if !REFUSED.contains(&status) {
             return;
         }
-        let (route, caller) = (route_of(method, uri.path()), self.known(caller));
-        tracing::debug!(status = status.as_u16(), route, caller, "refused");
-        self.refused.with_label_values(&[status.as_str(), &route, &caller]).inc();
+        // what the process cannot take is nobody's in particular
+        let by_caller = !matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE);
+        let (route, caller) = (route_of(method, uri.path()), self.known(caller.filter(|_| by_caller)));
+        let Reason(reason) = response.extensions().get().copied().unwrap_or(Reason(NOBODY));
+        tracing::debug!(status = status.as_u16(), reason, route, caller, "refused");
+        self.refused.with_label_values(&[status.as_str(), reason, &route, &caller]).inc();
+    }
+
+    /// Notes whether callers' rates are shared with other replicas.
+    pub fn note_shared(&self, shared: bool) {
+        self.shared.set(shared.into());
     }
 
     fn known(&self, caller: Option<&str>) -> String {
@@ -96,6 +120,7 @@ fn route_of(method: &Method, path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::error::Problem;
 
     fn text(registry: &Registry) -> String {
         prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
@@ -106,16 +131,27 @@ mod tests {
         let registry = Registry::new();
         let refusals = Refusals::new(&registry).unwrap();
         let uri = |path: &str| path.parse::<Uri>().unwrap();
-        refusals.count(StatusCode::UNAUTHORIZED, &Method::GET, &uri("/api/v1/orders"), None);
-        refusals.count(StatusCode::FORBIDDEN, &Method::DELETE, &uri("/api/v1/orders/o1?x=1"), Some("ann"));
-        refusals.count(StatusCode::OK, &Method::GET, &uri("/api/v1/orders"), Some("bob"));
+        let count = |status: StatusCode, method: &Method, uri: &Uri, caller: Option<&str>| {
+            let answer = Problem::new(status, "why", "", "").respond(uri);
+            refusals.count(&answer, method, uri, caller);
+        };
+        count(StatusCode::UNAUTHORIZED, &Method::GET, &uri("/api/v1/orders"), None);
+        count(StatusCode::FORBIDDEN, &Method::DELETE, &uri("/api/v1/orders/o1?x=1"), Some("ann"));
+        count(StatusCode::OK, &Method::GET, &uri("/api/v1/orders"), Some("bob"));
         let shown = text(&registry);
-        assert!(shown.contains(r#"{caller="-",route="GET /orders",status="401"} 1"#), "{shown}");
-        assert!(shown.contains(r#"{caller="ann",route="DELETE /orders/…",status="403"} 1"#), "{shown}");
+        assert!(shown.contains(r#"{caller="-",reason="why",route="GET /orders",status="401"} 1"#), "{shown}");
+        assert!(shown.contains(r#"{caller="ann",reason="why",route="DELETE /orders/…",status="403"} 1"#), "{shown}");
         assert!(!shown.contains("bob"));
+        for status in REFUSED {
+            count(status, &Method::GET, &uri("/api/v1/users"), Some("eve"));
+            let caller = if matches!(status.as_u16(), 413 | 503) { "-" } else { "eve" };
+            let told =
+                format!(r#"{{caller="{caller}",reason="why",route="GET /users",status="{}"}} 1"#, status.as_str());
+            assert!(text(&registry).contains(&told), "{told}");
+        }
         for n in 0..1_000 {
             let path = uri(&format!("/api/v1/{n}/{n}"));
-            refusals.count(StatusCode::FORBIDDEN, &Method::GET, &path, Some(&format!("caller-{n}")));
+            count(StatusCode::FORBIDDEN, &Method::GET, &path, Some(&format!("caller-{n}")));
         }
         assert!(text(&registry).lines().count() < CALLERS_MAX + 10);
         assert!(text(&registry).contains(r#"caller="others",route="GET /others/…""#));

@@ -249,6 +249,7 @@ impl Server {
             factory: Box::new(|| Json::Null),
             figures: Box::new(|| Json::Null),
             queues: Box::new(|| Json::Null),
+            rates_are_shared: Box::new(|| None),
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| (pool.resource.records.clone(), None))));
         let (ingest, ingress) = ingress(&pools);

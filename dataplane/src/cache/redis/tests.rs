@@ -16,7 +16,7 @@ use crds::{
 };
 
 use self::server::{Server, redis_program, tls_files};
-use super::{RedisCache, RedisConfig};
+use super::{RedisCache, RedisConfig, rate::Bucket};
 use crate::{
     breaker::BreakerState,
     cache::{
@@ -91,6 +91,25 @@ async fn versions_never_go_back_in_one_server() {
     let wrong = RedisConfig { deadline, ..RedisConfig::new(format!("redis://127.0.0.1:{}", server.port)) };
     let refused = self::cache(wrong).ping().await;
     assert!(matches!(refused, Err(SharedError::Failed(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_one_for_all_who_take_from_it() {
+    let Some(program) = redis_program() else { return };
+    let server = Server::start(&program, &[]).await;
+    let deadline = Duration::from_secs(2);
+    let caches = [(); 3].map(|()| cache(RedisConfig { deadline, ..RedisConfig::new(server.url()) }));
+    // one token in 1,000 s: none comes while this runs
+    let bucket = Bucket { per_second: 1, burst: 1_000 };
+    let takes = (0..90).map(|n| caches[n % 3].take_tokens("rate:ann", bucket, 20));
+    let taken = futures::future::join_all(takes).await.into_iter().map(|taken| taken.unwrap());
+    let (taken, waits): (Vec<u32>, Vec<u64>) = taken.map(|(granted, _, wait_ms)| (granted, wait_ms)).unzip();
+    // a second or two may pass
+    let all: u32 = taken.iter().sum();
+    assert!((1_000..1_010).contains(&all), "{all} tokens");
+    assert!(waits.iter().all(|wait_ms| *wait_ms <= 1_000) && waits.contains(&0));
+    let (granted, left, wait_ms) = caches[0].take_tokens("rate:bob", bucket, 20).await.unwrap();
+    assert_eq!((granted, left, wait_ms), (20, 980, 0));
 }
 
 async fn run(client: &::redis::Client, command: &[&str]) {

@@ -165,7 +165,7 @@ fn health() -> Json {
     let condition = json!({ "type": "string", "enum": ["healthy", "degraded", "unhealthy"] });
     json!({
         "type": "object",
-        "required": ["status", "version", "checks", "unavailable", "factory", "queues"],
+        "required": ["status", "version", "checks", "unavailable", "factory", "queues", "rate_limits"],
         "properties": {
             "status": condition,
             "version": { "type": "string" },
@@ -204,6 +204,10 @@ fn health() -> Json {
             },
             "factory": { "type": ["object", "null"], "description": "The figures of the flyweight pools, by their names." },
             "queues": { "type": ["object", "null"], "description": "What waits: events to be published, events to be applied." },
+            "rate_limits": {
+                "enum": ["shared", "local", null],
+                "description": "Whether callers' rates are counted for all replicas together, or by each while Redis is away.",
+            },
         },
     })
 }

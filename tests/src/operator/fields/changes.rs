@@ -190,6 +190,7 @@ fn configuration() -> Vec<Change> {
     let same = |(place, value): (&str, Value)| set(SHOP, place, value, place);
     let fields = [
         ("gateway/strategy", json!("RoundRobin")),
+        ("gateway/trustedProxies", json!(["192.0.2.0/24"])),
         ("gateway/healthCheck/interval", json!("6s")),
         ("gateway/healthCheck/timeout", json!("2s")),
         ("ingest/batchFlushInterval", json!("2s")),

@@ -99,11 +99,16 @@ export function why(error: unknown): string {
 export function follow(take: (event: FeedEvent) => void, say: (connected: boolean) => void): void {
   let cursor: string | undefined;
   let wait = 250;
-  const connect = () => {
+  const again = () => {
+    say(false);
+    setTimeout(() => void connect().catch(again), wait);
+    wait = Math.min(wait * 2, 5000);
+  };
+  const connect = async () => {
     const query = new URLSearchParams({ client_id: "dashboard" });
     if (cursor) query.set("since", cursor);
-    const known = token();
-    if (known) query.set("access_token", known);
+    // a browser sends no header with a WebSocket, and an address gets into logs: it has what is good only once
+    if (token()) query.set("ticket", (await ask<{ ticket: string }>("/api/v1/ws/tickets", "POST")).ticket);
     const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/ws?${query}`);
     let opened = false;
     socket.onopen = () => {
@@ -117,12 +122,10 @@ export function follow(take: (event: FeedEvent) => void, say: (connected: boolea
       if (event.id) take(event);
     };
     socket.onclose = () => {
-      say(false);
       // a cursor that is too old would be refused again and again
       if (!opened) cursor = undefined;
-      setTimeout(connect, wait);
-      wait = Math.min(wait * 2, 5000);
+      again();
     };
   };
-  connect();
+  void connect().catch(again);
 }

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod json;
 pub mod notification_template;
 pub mod order;
+pub mod ownership;
 pub mod payment;
 pub mod price_event;
 pub mod product;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod browsers;
 pub mod compress;
 pub mod conditions;
+pub mod credentials;
 pub mod direct;
 pub mod error;
 pub mod extract;
@@ -28,6 +29,7 @@ pub mod router;
 pub mod schemas;
 pub mod status;
 pub mod templates;
+pub mod tickets;
 
 #[cfg(test)]
 mod tests;

@@ -4,4 +4,5 @@ pub mod caller;
 pub mod encryption;
 pub mod jwt;
 pub mod limits;
+pub mod policy;
 pub mod tls;

@@ -50,6 +50,12 @@ impl Shutdown {
         Ok(Self(phase))
     }
 
+    /// One that never comes.
+    #[cfg(test)]
+    pub fn never() -> Self {
+        Self(watch::channel(Phase::Running).1)
+    }
+
     /// Whether new clients should go elsewhere.
     pub fn draining(&self) -> bool {
         *self.0.borrow() != Phase::Running

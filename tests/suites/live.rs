@@ -269,3 +269,43 @@ async fn clients_are_told_when_a_part_fails_and_when_it_is_back() {
     tokio::task::block_in_place(|| servers.redis.restart());
     said("healthy", "healthy").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_changes_holds_for_open_connections_and_dead_letters() {
+    let stage = Stage::embedded();
+    let connect = async |topics: &str| {
+        let url = format!("{}/ws?topics={topics}", stage.data_plane.url.replacen("http", "ws", 1));
+        tokio_tungstenite::connect_async(url).await.unwrap().0
+    };
+    let (mut orders, mut products) = (connect("orders").await, connect("products").await);
+    assert_eq!(stage.api.get("/api/v1/dead-letters").await.status, 200);
+    stage.rewrite(|dir| {
+        manifests::write_samples_with(dir, "");
+        let (pools, open) = (dir.join("pools.yaml"), "  entity: Order\n");
+        let text = fs::read_to_string(&pools).unwrap();
+        fs::write(&pools, text.replacen(open, &format!("{open}  access: {{ read: [clerk] }}\n"), 1)).unwrap();
+    });
+    let closed = async {
+        while let Some(Ok(message)) = orders.next().await {
+            if let Message::Close(frame) = message {
+                return u16::from(frame.unwrap().code);
+            }
+        }
+        0
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), closed).await.unwrap(), 4403);
+    for path in ["/api/v1/orders", "/api/v1/dead-letters", "/api/v1/pipeline"] {
+        assert_eq!(stage.api.get(path).await.status, 401, "{path}");
+    }
+    let created = stage.api.post("/api/v1/products", &json!({ "name": "Lamp", "price": 1 })).await;
+    let told = async {
+        loop {
+            let Message::Text(text) = products.next().await.unwrap().unwrap() else { continue };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            if frame["key"] == created.json()["id"] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(WAIT, told).await.unwrap();
+}

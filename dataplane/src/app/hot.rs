@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::pools::ServedPool;
-use crate::{cache::clock::Clock, config::Loaded, http::guard::Guard, telemetry::LogControl};
+use crate::{
+    cache::clock::Clock, config::Loaded, http::guard::Guard, security::policy::Policies, telemetry::LogControl,
+};
 
 /// How often the schedules of cleanups are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -13,6 +15,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Follows the settings until the process ends.
 pub async fn follow(
     mut settings: watch::Receiver<Arc<Loaded>>,
+    policies: Arc<Policies>,
     pools: Arc<Vec<ServedPool>>,
     guard: Arc<Guard>,
     log: LogControl,
@@ -20,6 +23,8 @@ pub async fn follow(
 ) {
     while settings.changed().await.is_ok() {
         let loaded = settings.borrow_and_update().clone();
+        // before all else: nobody waits for rights to end
+        policies.apply(&loaded.settings.pools);
         for pool in pools.iter() {
             if let Some(settings) = loaded.settings.pools.iter().find(|settings| settings.name == pool.name) {
                 pool.apply(settings);

@@ -28,7 +28,6 @@ use crate::{
         error::ServiceError,
         failure::{Class, Failure},
         notify::Address,
-        orders::PriceRight,
         payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
     },
@@ -51,7 +50,6 @@ pub struct Orders {
     /// The dead letters.
     pub letters: Arc<DeadLetters>,
     letters_resource: Arc<Resource>,
-    price_right: PriceRight,
     served: Option<(Arc<Resource>, Arc<Pipeline>)>,
 }
 
@@ -70,8 +68,7 @@ impl Orders {
         let Letterbox { resource, .. } = letterbox;
         let letters = Arc::new(DeadLetters::new(resource.records.clone()));
         let Some(orders) = pools.iter().find(|pool| pool.entity == Entity::Order && pool.resource.is_writable()) else {
-            let price_right = builder.price_right.clone();
-            return Ok(Self { letters, letters_resource: resource, price_right, served: None });
+            return Ok(Self { letters, letters_resource: resource, served: None });
         };
         let records = |entity| -> anyhow::Result<_> {
             let served = pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
@@ -90,15 +87,7 @@ impl Orders {
         };
         let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;
         letters.serve(EVENTS, Arc::new(Unreadable(pipeline.clone())));
-        let price_right = builder.price_right.clone();
-        let orders = Self {
-            letters,
-            letters_resource: resource,
-            price_right,
-            served: Some((orders.resource.clone(), pipeline)),
-        };
-        orders.grant(builder.settings);
-        Ok(orders)
+        Ok(Self { letters, letters_resource: resource, served: Some((orders.resource.clone(), pipeline)) })
     }
 
     /// The dead letters as the API serves them.
@@ -135,15 +124,8 @@ impl Orders {
         self.served.as_ref().map_or(0, |(_, pipeline)| pipeline.under_way())
     }
 
-    /// Who may set prices of orders: a right of the pool of products, whichever group serves that.
-    fn grant(&self, settings: &Settings) {
-        let products = settings.pools.iter().find(|pool| pool.entity == Entity::Product);
-        *self.price_right.write() = products.map_or_else(Vec::new, |pool| pool.access.price.clone());
-    }
-
     /// Takes new settings.
     pub fn apply(&self, settings: &Settings) {
-        self.grant(settings);
         if let Some((_, pipeline)) = &self.served {
             pipeline.apply(&settings.pipeline);
         }

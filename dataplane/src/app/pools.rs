@@ -28,11 +28,12 @@ use crate::{
     http::{
         gate::Gate,
         metrics::HttpMetrics,
-        resource::{Policy, Resource},
+        resource::Resource,
         router::{BASE, Pool, Source, path_of, upserts},
     },
+    security::policy::Policies,
     service::{
-        orders::{self, Catalogue, PriceRight},
+        orders::{self, Catalogue},
         payments::PaymentKeeper,
         records::{Records, Wake},
         write_behind::{WAITING_MAX, WriteBehind, WriteBehindConfig},
@@ -97,8 +98,8 @@ pub struct Builder<'a> {
     pub metrics: &'a HttpMetrics,
     /// Bounds the requests that are handled at once.
     pub gates: &'a Gates,
-    /// Who may set prices of orders.
-    pub price_right: PriceRight,
+    /// What the pools allow, and to whom.
+    pub policies: &'a Arc<Policies>,
 }
 
 /// The gates of a process, by the backends of what they guard: requests that wait for one take no places from others.
@@ -147,8 +148,10 @@ impl Builder<'_> {
                 if products.is_none() {
                     products = self.unserved(Entity::Product)?;
                 }
-                let catalogue =
-                    products.clone().map(|products| Catalogue { products, right: self.price_right.clone() });
+                let catalogue = products.clone().map(|products| {
+                    let policy = self.policies.of_pool(&products.collection().pool);
+                    Catalogue { products, policy }
+                });
                 let clock = records.clock().clone();
                 records = records.completed_by(orders::pricing(collection.schema.clone(), catalogue, clock));
             }
@@ -156,7 +159,7 @@ impl Builder<'_> {
             if pool.entity == Entity::Product {
                 products = Some(records.clone());
             }
-            let policy = policy(pool);
+            let policy = self.policies.of_pool(&pool.name);
             let path = path_of(pool.entity, &pool.name);
             let metrics = self.metrics.of_pool(&pool.name);
             let gate = self.gate(&pool.source.backend)?;
@@ -221,7 +224,8 @@ impl Builder<'_> {
         let metrics = self.metrics.of_pool("dead-letters");
         let path = format!("{BASE}/dead-letters");
         let gate = self.gate(&pool.source.backend)?;
-        let resource = Resource::new(Arc::new(records), path, false, policy(orders), gate, metrics)
+        let policy = self.policies.of_pool(&orders.name);
+        let resource = Resource::new(Arc::new(records), path, false, policy, gate, metrics)
             .confined_by(self.away(&pool.source.backend));
         Ok(Letterbox { backend: pool.source.backend, collection, resource: Arc::new(resource) })
     }
@@ -336,14 +340,8 @@ impl ServedPool {
         Pool { entity: self.entity, resource: self.resource.clone(), source }
     }
 
-    /// The roles that may read it.
-    pub fn readers(&self) -> Vec<String> {
-        self.resource.readers()
-    }
-
-    /// Takes what is hot in new settings.
+    /// Takes what is hot in new settings, but for the policy.
     pub fn apply(&self, settings: &PoolSettings) {
-        self.resource.set_policy(policy(settings));
         if let Err(error) = self.tiered.apply(&settings.tiers) {
             warn!(pool = self.name, error, "the tiers keep their settings");
             return;
@@ -356,11 +354,6 @@ impl ServedPool {
             }
         }
     }
-}
-
-/// The bounds and the access of a pool's requests.
-fn policy(pool: &PoolSettings) -> Policy {
-    Policy { access: pool.access.clone(), limits: pool.limits.clone() }
 }
 
 /// One memory tier for each name, whichever pools share it.

@@ -41,16 +41,18 @@ use crate::{
         direct::Routes,
         guard::Guard,
         health::{Health, Unavailable},
-        live::{self, Live, catalogue::LiveEntity},
+        live::{self, Live, LiveParts, catalogue::LiveEntity},
         metrics::HttpMetrics,
         refusals::Refusals,
         router::{self, Api},
+        tickets::Tickets,
     },
+    security::policy::Policies,
     server::{
         self,
         apart::{Pulse, serve_apart},
     },
-    service::{factory::Factory, ingest::queue::IngestQueue, orders::PriceRight, staleness},
+    service::{factory::Factory, ingest::queue::IngestQueue, staleness},
     shutdown::Shutdown,
     store::confined::{Away, PoolFault},
     supervisor, telemetry,
@@ -102,7 +104,11 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let owner = args.data_dir.as_ref().map(|_| "embedded".to_owned());
     let relays = Relays::start(&world, &prepared, &RelayOptions { owner, ..RelayOptions::default() });
     let refusals = Refusals::new(&world.registry)?;
-    let guard = Guard::new(args.security.as_deref(), &settings.borrow().settings, shutdown.clone(), refusals)?;
+    let tickets = tickets(&world);
+    let guard = {
+        let settings = &settings.borrow().settings;
+        Guard::new(args.security.as_deref(), settings, tickets.clone(), shutdown.clone(), refusals)?
+    };
     if let Some(buckets) = &world.backends.buckets {
         guard.share_rates(buckets.clone());
     }
@@ -135,7 +141,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         async move { load.follow().await }
     });
     let closing = CancellationToken::new();
-    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing);
+    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing)?;
     let overview = Overview::new(OverviewParts {
         pools: world.pools.clone(),
         relays: relays.meters.clone(),
@@ -176,7 +182,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     supervisor::CLEAN_UP.spawn(move || hot::clean_up(idle.0.clone(), idle.1.clone(), idle.2.clone()));
     let orders = world.orders.clone();
     orders.start(world.backends.bus.1.clone(), args.data_dir.is_some(), prepared);
-    supervisor::SETTINGS.spawn(hot::follow(settings, world.pools.clone(), guard.clone(), log, move |loaded| {
+    let policies = world.policies.clone();
+    supervisor::SETTINGS.spawn(hot::follow(settings, policies, world.pools.clone(), guard.clone(), log, move |loaded| {
         orders.apply(&loaded.settings);
         live_options.send_replace(loaded.settings.web_socket.clone());
     }));
@@ -184,7 +191,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let ingress = ingestion.as_ref().map(Ingestion::ingress);
     let letters = Some(world.orders.letters_resource());
-    let api = Api { pools, letters, ingress, health: health.clone(), factory: world.factory.clone() };
+    let api = Api { pools, letters, ingress, tickets, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
     serve_apart(admin, admin::routes(health, figures, Pulse::start())).context("the admin port")?;
@@ -271,6 +278,7 @@ pub struct World {
     gates: Arc<Gates>,
     /// What requests and answers may hold.
     budgets: Budgets,
+    policies: Arc<Policies>,
     /// Where metrics are.
     pub registry: prometheus::Registry,
     /// What is served.
@@ -305,6 +313,7 @@ impl World {
         let metrics = HttpMetrics::new(&registry)?;
         let budgets = Budgets::default();
         let gates = Arc::new(gates(backends.stores.keys(), &budgets));
+        let policies = Policies::of(&settings.pools);
         let builder = Builder {
             settings,
             group: args.group.as_deref(),
@@ -314,7 +323,7 @@ impl World {
             clock: &clock,
             metrics: &metrics,
             gates: &gates,
-            price_right: PriceRight::default(),
+            policies: &policies,
         };
         let pools = Arc::new(builder.build()?);
         let followed = feed::follow(&backends.bus.1, pools.clone());
@@ -330,6 +339,7 @@ impl World {
             pokes,
             gates,
             budgets,
+            policies,
             registry,
             pools,
             factory,
@@ -400,10 +410,32 @@ fn live_feed(
     options: &WebSocket,
     checks: Checks,
     closing: &CancellationToken,
-) -> (watch::Sender<WebSocket>, Arc<Live>) {
-    let entities = world.pools.iter().map(|pool| LiveEntity::of(&pool.collection.schema, pool.readers())).collect();
+) -> anyhow::Result<(watch::Sender<WebSocket>, Arc<Live>)> {
+    let entity = |pool: &ServedPool| LiveEntity::of(&pool.collection.schema, pool.resource.policy().clone());
     let (sender, options) = watch::channel(options.clone());
-    (sender, Live::start(world.backends.bus.1.clone(), entities, options, checks, closing.clone()))
+    let parts = LiveParts {
+        bus: world.backends.bus.1.clone(),
+        entities: world.pools.iter().map(entity).collect(),
+        policies: world.policies.clone(),
+        options,
+        checks,
+        shutdown: closing.clone(),
+    };
+    Ok((sender, Live::start(parts, &world.registry)?))
+}
+
+/// Tickets that every replica takes where a tier is in Redis; else each replica takes its own.
+fn tickets(world: &World) -> Arc<Tickets> {
+    let clock = world.clock.clone();
+    Arc::new(match world.backends.owned.first_key_value() {
+        Some(((_, prefix), cache)) => Tickets::shared(cache.clone(), prefix, clock),
+        None => {
+            if world.backends.folder.is_none() {
+                info!("no tier is in Redis: a ticket of the feed is good at the replica that gave it");
+            }
+            Tickets::of_process(clock)
+        }
+    })
 }
 
 /// The collections of each store.

@@ -138,6 +138,13 @@ impl SharedCache for OwnedCache {
         }
     }
 
+    async fn take(&self, key: &str) -> Result<Option<Held>, SharedError> {
+        match self.allowed().await? {
+            Standing::Own => self.inner.take(key).await,
+            Standing::Another(_) | Standing::Unknown => Ok(None),
+        }
+    }
+
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
         match self.allowed().await? {
             Standing::Own => self.inner.lease(keys, owner, keep_ms).await,

@@ -20,6 +20,9 @@ pub trait SharedCache: Send + Sync {
     /// An answer of Ok means that the cache holds nothing older than the order's version, until it loses data.
     async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>>;
 
+    /// Takes a value out: whoever is given it is the only one, whatever else asks at the same time.
+    async fn take(&self, key: &str) -> Result<Option<Held>, SharedError>;
+
     /// Takes the right to load each key for a time, where nobody has it: whether it was given, in the order of the keys. It keeps replicas from
     /// loading the same at once and decides nothing else, so a cache that loses it costs a load.
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError>;
@@ -154,6 +157,15 @@ impl SharedCache for LocalShared {
         vec![Ok(()); orders.len()]
     }
 
+    async fn take(&self, key: &str) -> Result<Option<Held>, SharedError> {
+        let (now_ms, mut inner) = (self.clock.now_ms(), self.inner.lock());
+        let Some(kept) = inner.kept.remove(key) else { return Ok(None) };
+        inner.bytes -= kept.bytes(key);
+        let Kept { version, loaded_at_ms, value, expires_ms, turn: _ } = kept;
+        let live = value.filter(|_| expires_ms > now_ms);
+        Ok(live.map(|value| Held { version, loaded_at_ms, value }))
+    }
+
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
         let (now_ms, mut inner) = (self.clock.now_ms(), self.inner.lock());
         if inner.leases.len() >= LEASES_MAX {
@@ -260,6 +272,18 @@ mod tests {
         assert_eq!(get(&cache, "k").await.unwrap(), "three");
         ms.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(get(&cache, "k").await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_out_is_gone() {
+        let (clock, ms) = Clock::manual();
+        let cache = LocalShared::new(1 << 20, clock);
+        cache.tell(&[order("k", 2, Some("two")), order("l", 1, Some("one"))]).await;
+        assert_eq!(cache.take("k").await.unwrap().unwrap().value, "two");
+        assert_eq!((cache.take("k").await.unwrap(), get(&cache, "k").await), (None, None));
+        ms.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(cache.take("l").await.unwrap(), None, "it was over");
+        assert_eq!(cache.inner.lock().bytes, 0);
     }
 
     #[tokio::test]

@@ -105,7 +105,7 @@ impl AuditEntry {
 
     /// The entry of a change: what its event says, by whom it was made, and the record before as masked JSON.
     pub fn of_event(event: Envelope, actor: String, before: Option<String>) -> Self {
-        let Envelope { id, kind, entity, key, version, cursor: _, at, data } = event;
+        let Envelope { id, kind, entity, key, version, cursor: _, at, owner: _, data } = event;
         let action = kind.rsplit_once('_').map_or(kind.as_str(), |(_, action)| action).to_owned();
         let before = before.and_then(|json| RawValue::from_string(json).ok());
         Self { id, at, actor, entity, key, action, version, before, after: data }

@@ -40,6 +40,9 @@ pub struct Envelope {
     pub cursor: Option<String>,
     /// When it was committed: RFC 3339 with milliseconds.
     pub at: String,
+    /// The key of the user whose the record is, or was before it was deleted; none where it is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The record as the API shows it, encrypted fields masked; null for a delete.
     pub data: Option<Box<RawValue>>,
 }
@@ -97,7 +100,7 @@ pub struct Backlog {
 pub struct OutboxError(pub String);
 
 impl Envelope {
-    /// The event of a committed change. `data` is the record's JSON, masked; none for a delete.
+    /// The event of a committed change of a record that is nobody's. `data` is the record's JSON, masked; none for a delete.
     pub fn of_change(
         entity: &str,
         happening: Happening,
@@ -119,6 +122,7 @@ impl Envelope {
             version: version.0,
             cursor: None,
             at: at.to_string(),
+            owner: None,
             data: data.and_then(|json| RawValue::from_string(json).ok()),
         }
     }

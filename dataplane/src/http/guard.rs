@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::Arc,
     task::{Context, Poll},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{extract::Request, response::Response};
@@ -17,11 +17,13 @@ use tower::Service;
 
 use super::{
     browsers::{self, Browsers},
+    credentials::{self, InAddress},
     direct::Routes,
     error::Problem,
     ratelimit,
     refusals::Refusals,
     router::BASE,
+    tickets::Tickets,
 };
 use crate::{
     security::{
@@ -32,9 +34,6 @@ use crate::{
     server::{ClientConnection, places::network_of},
     shutdown::Shutdown,
 };
-
-/// Stands for `Authorization` where something on the way takes that for itself, as the API server of Kubernetes does when it hands a request on.
-const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-authorization");
 
 /// The header by which a pod that is about to end tells the gateway, which removes it.
 pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
@@ -61,6 +60,7 @@ impl From<Problem> for Refused {
 /// Guards the API. Rates and origins change in place.
 pub struct Guard {
     tokens: Option<TokenVerifier>,
+    tickets: Arc<Tickets>,
     limits: CallerLimits,
     bad_tokens: BadTokens,
     browsers: Browsers,
@@ -92,6 +92,7 @@ impl Guard {
     pub fn new(
         security: Option<&Path>,
         settings: &Settings,
+        tickets: Arc<Tickets>,
         shutdown: Shutdown,
         refusals: Refusals,
     ) -> Result<Self, JwtKeyError> {
@@ -105,6 +106,7 @@ impl Guard {
         };
         let guard = Self {
             tokens,
+            tickets,
             limits: CallerLimits::default(),
             bad_tokens: BadTokens::default(),
             browsers: Browsers::default(),
@@ -149,9 +151,10 @@ impl Guard {
         if let Some(answer) = self.browsers.preflight(&request) {
             return answer;
         }
+        let in_address = credentials::take(&mut request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let (admitted, origin) = match self.browsers.admit(&mut request) {
-            Ok(origin) => (self.admit(&mut request).await, origin),
+            Ok(origin) => (self.admit(&mut request, in_address).await, origin),
             Err(problem) => (Err(Refused::from(problem)), None),
         };
         let (admitted, standing) = match admitted {
@@ -182,13 +185,20 @@ impl Guard {
     /// Finds out who calls, and counts the request: says how the caller stands.
     ///
     /// # Errors
-    /// 401 or 429.
-    async fn admit(&self, request: &mut Request) -> Result<Option<Standing>, Refused> {
+    /// 401, 429, or 503 where tickets cannot be looked up.
+    async fn admit(&self, request: &mut Request, in_address: Option<InAddress>) -> Result<Option<Standing>, Refused> {
         if !is_guarded(request.uri().path()) {
             return Ok(None);
         }
         let address = self.address(request);
-        let caller = self.authenticated(request, address)?;
+        // a ticket is used up also where nobody asks for tokens: what is good once is so everywhere
+        let in_address = match in_address.filter(|_| !credentials::has_header(request.headers())) {
+            Some(InAddress::Ticket(ticket)) => Some(self.redeemed(&ticket, address).await?),
+            Some(InAddress::Token(token)) => Some(token),
+            None => None,
+        };
+        let token = credentials::bearer(request.headers()).or(in_address.as_deref());
+        let caller = self.authenticated(token, address)?;
         let name = match &caller {
             Some(caller) => format!("subject {}", caller.subject),
             None => format!("address {address}"),
@@ -204,17 +214,26 @@ impl Guard {
         }
     }
 
-    /// The caller of the request's token; none where callers need none.
-    fn authenticated(&self, request: &Request, address: IpAddr) -> Result<Option<Arc<Caller>>, Problem> {
+    /// The token that a ticket stands for, which is used up.
+    async fn redeemed(&self, ticket: &str, address: IpAddr) -> Result<String, Problem> {
+        self.bad_tokens.check(address).map_err(too_many_bad)?;
+        let redeemed = self.tickets.redeem(ticket).await;
+        if matches!(&redeemed, Err(problem) if problem.status() == StatusCode::UNAUTHORIZED) {
+            self.bad_tokens.note(address);
+        }
+        redeemed
+    }
+
+    /// The caller of a request's token; none where callers need none.
+    fn authenticated(&self, token: Option<&str>, address: IpAddr) -> Result<Option<Arc<Caller>>, Problem> {
         let Some(tokens) = &self.tokens else { return Ok(None) };
         let missing = || Problem::unauthenticated("send a token: Authorization: Bearer <token>");
-        let (token, now_s) = (bearer(request).ok_or_else(missing)?, now_s());
+        let (token, now_s) = (token.ok_or_else(missing)?, now_s());
         if let Some(caller) = tokens.known(token, now_s) {
             return Ok(Some(caller));
         }
         // to look at a signature costs more than all else that a stranger can ask for
-        let limited = |wait| Problem::limited("too many bad tokens came from this address", wait);
-        self.bad_tokens.check(address).map_err(limited)?;
+        self.bad_tokens.check(address).map_err(too_many_bad)?;
         tokens.verify(token, now_s).map(Some).map_err(|error| {
             self.bad_tokens.note(address);
             Problem::unauthenticated(error.to_string())
@@ -230,26 +249,15 @@ impl Guard {
     }
 }
 
+fn too_many_bad(wait: Duration) -> Problem {
+    Problem::limited("too many bad tokens came from this address", wait)
+}
+
 /// The API and the feed are guarded; probes and pages are not.
 fn is_guarded(path: &str) -> bool {
     let of_api =
         path.strip_prefix(BASE).is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz" | "/openapi.json"));
     of_api || path == "/ws"
-}
-
-/// The token: from a header or, for WebSockets, which browsers open without headers, from the query.
-fn bearer(request: &Request) -> Option<&str> {
-    let headers = request.headers();
-    if let Some(value) = headers.get(header::AUTHORIZATION).or_else(|| headers.get(PROXIED_AUTHORIZATION)) {
-        let text = value.to_str().ok()?;
-        let (scheme, token) = text.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then_some(token.trim());
-    }
-    if !request.headers().contains_key(header::UPGRADE) {
-        return None;
-    }
-    let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("access_token="))
 }
 
 fn now_s() -> i64 {
@@ -259,28 +267,66 @@ fn now_s() -> i64 {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
 
     use super::*;
+    use crate::cache::clock::Clock;
 
-    #[test]
-    fn the_token_is_where_its_header_or_a_websocket_says() {
-        let (plain, proxied) = (("authorization", "Bearer a.b.c"), ("flyweight-authorization", "Bearer d.e.f"));
-        let upgrade = ("upgrade", "websocket");
-        for (headers, uri, token) in [
-            (&[plain][..], "/", Some("a.b.c")),
-            (&[proxied], "/", Some("d.e.f")),
-            (&[("authorization", "bearer x.y.z")], "/", Some("x.y.z")),
-            (&[("authorization", "Bearer")], "/", None),
-            (&[plain, proxied], "/", Some("a.b.c")),
-            (&[("authorization", "Basic x"), proxied], "/", None),
-            (&[upgrade], "/ws?topics=user&access_token=g.h.i", Some("g.h.i")),
-            (&[], "/ws?access_token=g.h.i", None),
-            (&[], "/", None),
-        ] {
-            let builder = headers
-                .iter()
-                .fold(Request::builder().uri(uri), |builder, (name, value)| builder.header(*name, *value));
-            assert_eq!(bearer(&builder.body(Body::empty()).unwrap()), token, "{headers:?} {uri}");
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    /// A guard that asks for tokens of this key.
+    fn guard() -> Guard {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), SECRET).unwrap();
+        Guard {
+            tokens: Some(TokenVerifier::from_dir(dir.path()).unwrap()),
+            tickets: Arc::new(Tickets::of_process(Clock::system())),
+            limits: CallerLimits::default(),
+            bad_tokens: BadTokens::default(),
+            browsers: Browsers::default(),
+            behind_gateway: false,
+            shutdown: Shutdown::never(),
+            refusals: Refusals::new(&prometheus::Registry::new()).unwrap(),
+        }
+    }
+
+    /// Who is let in, or the status of the refusal; and the address that handlers see.
+    async fn admitted(guard: &Guard, uri: &str, header: Option<&str>) -> (Result<String, u16>, String) {
+        let mut request = Request::get(uri).body(Body::empty()).unwrap();
+        if let Some(value) = header {
+            request.headers_mut().insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        let in_address = credentials::take(&mut request);
+        let outcome = guard.admit(&mut request, in_address).await;
+        let caller = || request.extensions().get::<Arc<Caller>>().unwrap().subject.clone();
+        (outcome.map(|_| caller()).map_err(|refused| refused.problem.status().as_u16()), request.uri().to_string())
+    }
+
+    #[tokio::test]
+    async fn the_feed_is_opened_by_a_header_a_token_in_the_address_or_a_ticket() {
+        let guard = guard();
+        let claims = json!({ "sub": "ann", "exp": now_s() + 60 });
+        let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+        let ann = || Ok::<_, u16>("ann".to_owned());
+        let header = format!("Bearer {token}");
+        let asked = |query: &str| format!("/api/v1/events/stream?topics=order{query}");
+        let bare = asked("");
+        assert_eq!(admitted(&guard, &bare, Some(&header)).await, (ann(), bare.clone()));
+        let in_address = asked(&format!("&access_token={token}"));
+        assert_eq!(admitted(&guard, &in_address, None).await, (ann(), bare.clone()));
+        assert_eq!(admitted(&guard, &in_address, Some("Basic x")).await.0, Err(401), "a header counts alone");
+        assert_eq!(admitted(&guard, &format!("/api/v1/orders?access_token={token}"), None).await.0, Err(401));
+
+        let ticket = guard.tickets.give(Some("ann"), &token).await.unwrap();
+        let by_ticket = asked(&format!("&ticket={ticket}"));
+        assert_eq!(admitted(&guard, &by_ticket, Some(&header)).await.0, ann());
+        assert_eq!(admitted(&guard, &by_ticket, None).await, (ann(), bare), "a header left the ticket as it was");
+        assert_eq!(admitted(&guard, &by_ticket, None).await.0, Err(401), "it is good once");
+        // whoever could write where tickets are kept is still nobody
+        for forged in ["", "a.b.c"] {
+            let ticket = guard.tickets.give(None, forged).await.unwrap();
+            assert_eq!(admitted(&guard, &asked(&format!("&ticket={ticket}")), None).await.0, Err(401));
         }
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! - `topics`: entities, collections or event types, separated by commas; all that the caller may read where it is left out.
 //! - `user_id`: only what concerns this user (the user's record, and records with this `user_id`), and shared entities such as products where
-//!   `topics` names them. The delete of a record that belonged to a user no more says to whom, so it comes only where `topics` names it.
+//!   `topics` names them. The event of a deleted record says in `owner` whose it was.
 //! - `since`: the cursor of the last event that the client has. An event stream's `Last-Event-ID` wins over it.
 //! - `client_id`: a label for the log.
+//! - `ticket`, or `access_token`: who calls, for browsers, which send no header here. The guard takes both out of the address (`http::credentials`).
+//!
+//! The right to what is subscribed is that of the moment, at each frame (`right`). A WebSocket is closed with 4401 when its token ends, and with 4403 when the
+//! policy no longer lets the caller read one of its topics; an event stream ends with `{"type":"closed","code":4401,"reason":…}`. Who named no topics has those
+//! that the caller could read when the connection was made.
 //!
 //! `health_check` comes every 30 seconds and whenever a part of the service begins or ceases to answer; its `data` says which.
 //! The bus carries it too, of each replica, for those who read the topic: `key` is the replica. A client of the feed gets that of the replica that serves it.
@@ -18,6 +23,7 @@ mod client;
 pub mod frame;
 mod handshake;
 mod hub;
+mod right;
 mod socket;
 mod stream;
 
@@ -37,7 +43,8 @@ use axum::{
     routing::get,
 };
 use crds::service::messaging::WebSocket as LiveOptions;
-use http::Uri;
+use http::{StatusCode, Uri};
+use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,29 +53,57 @@ use self::{
     client::Client,
     frame::Filter,
     hub::Hub,
+    right::Right,
 };
 use super::{error::Problem, health::Check, params::Params, router::BASE};
-use crate::{domain::record::Key, events::EventBus, security::caller::Caller, supervisor};
+use crate::{
+    domain::record::Key,
+    events::EventBus,
+    security::{caller::Caller, policy::Policies},
+    supervisor,
+};
 
 /// The most characters of a client's label.
 const LABEL_MAX: usize = 128;
+/// Where the feed is a WebSocket: at the root, and below the API's path.
+const WEB_SOCKET: &str = "/ws";
+/// Where it is an event stream, below the API's path.
+const EVENT_STREAM: &str = "/events/stream";
 
 /// The live feed.
 pub struct Live {
     hub: Arc<Hub>,
     bus: Arc<dyn EventBus>,
     catalogue: Arc<Catalogue>,
+    policies: Arc<Policies>,
     options: watch::Receiver<LiveOptions>,
     meter: LiveMeter,
     shutdown: CancellationToken,
 }
 
-#[derive(Default)]
+/// What the feed is made from.
+pub struct LiveParts {
+    /// Where events come from.
+    pub bus: Arc<dyn EventBus>,
+    /// What is served.
+    pub entities: Vec<LiveEntity>,
+    /// The policies of the entities' pools.
+    pub policies: Arc<Policies>,
+    /// Options, which new connections take up.
+    pub options: watch::Receiver<LiveOptions>,
+    /// The newest checks of the service's parts, which the feed tells.
+    pub checks: watch::Receiver<BTreeMap<String, Check>>,
+    /// Its end: clients are told to go elsewhere.
+    pub shutdown: CancellationToken,
+}
+
 struct LiveMeter {
     connections: AtomicUsize,
     refused: AtomicU64,
     sent: AtomicU64,
     resyncs: AtomicU64,
+    /// Clients whose right ended, by the close code.
+    ended: IntCounterVec,
 }
 
 /// What the feed did, for metrics.
@@ -85,22 +120,21 @@ pub struct LiveFigures {
 }
 
 impl Live {
-    /// Starts the feed of these entities, which also tells when `checks` change. It ends at `shutdown`: clients are told to go elsewhere. Options are taken up by new connections.
-    pub fn start(
-        bus: Arc<dyn EventBus>,
-        entities: Vec<LiveEntity>,
-        options: watch::Receiver<LiveOptions>,
-        checks: watch::Receiver<BTreeMap<String, Check>>,
-        shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    /// Starts the feed.
+    ///
+    /// # Errors
+    /// A metric of the same name is there already.
+    pub fn start(parts: LiveParts, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+        let LiveParts { bus, entities, policies, options, checks, shutdown } = parts;
+        let meter = LiveMeter::new(registry)?;
         let (hub, catalogue) = (Hub::new(), Arc::new(Catalogue::new(entities)));
         supervisor::LIVE.spawn(hub.run(&bus, catalogue.clone(), checks, shutdown.clone()));
-        Arc::new(Self { hub, bus, catalogue, options, meter: LiveMeter::default(), shutdown })
+        Ok(Arc::new(Self { hub, bus, catalogue, policies, options, meter, shutdown }))
     }
 
     /// The figures now.
     pub fn figures(&self) -> LiveFigures {
-        let LiveMeter { connections, refused, sent, resyncs } = &self.meter;
+        let LiveMeter { connections, refused, sent, resyncs, ended: _ } = &self.meter;
         LiveFigures {
             connections: connections.load(Ordering::Relaxed),
             refused: refused.load(Ordering::Relaxed),
@@ -119,12 +153,32 @@ impl Live {
     }
 }
 
+impl LiveMeter {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let about =
+            "Feed clients sent away, by close code: 4401 the token ended, 4403 the policy no longer lets them read";
+        let ended = IntCounterVec::new(Opts::new("flyweight_feed_ended_total", about), &["code"])?;
+        registry.register(Box::new(ended.clone()))?;
+        // both are there before anybody is sent away
+        for code in [right::TOKEN, right::POLICY] {
+            ended.with_label_values(&[&code.to_string()]);
+        }
+        let (connections, (refused, sent, resyncs)) = Default::default();
+        Ok(Self { connections, refused, sent, resyncs, ended })
+    }
+}
+
+/// Whether a path is one of the feed, which browsers ask without headers of their own.
+pub fn is_feed(path: &str) -> bool {
+    path == WEB_SOCKET || path.strip_prefix(BASE).is_some_and(|rest| rest == WEB_SOCKET || rest == EVENT_STREAM)
+}
+
 /// The routes of the feed.
 pub fn routes(live: Arc<Live>) -> Router {
     Router::new()
-        .route("/ws", get(web_socket))
-        .route(&format!("{BASE}/ws"), get(web_socket))
-        .route(&format!("{BASE}/events/stream"), get(event_stream))
+        .route(WEB_SOCKET, get(web_socket))
+        .route(&format!("{BASE}{WEB_SOCKET}"), get(web_socket))
+        .route(&format!("{BASE}{EVENT_STREAM}"), get(event_stream))
         .with_state(live)
 }
 
@@ -172,10 +226,12 @@ async fn connect(
     if label.is_empty() || label.chars().count() > LABEL_MAX || label.chars().any(char::is_control) {
         return Err(Problem::field("client_id", format!("must have 1 to {LABEL_MAX} printable characters")));
     }
-    let topics = live.catalogue.topics(params.get("topics"), caller.map(AsRef::as_ref))?;
-    let filter = Filter { user, topics, asked: params.get("topics").is_some() };
+    // changes are told from before the look at what is allowed now
+    let changes = live.policies.changes();
+    let right = Right::new(&live.catalogue, changes, params.get("topics"), caller.cloned())?;
+    let filter = Filter { user, topics: right.topics().clone(), asked: params.get("topics").is_some() };
     let since = last_event.or(params.get("since")).map(str::to_owned);
-    Client::connect(live.clone(), label.to_owned(), filter, since).await
+    Client::connect(live.clone(), label.to_owned(), filter, right, since).await
 }
 
 #[cfg(test)]

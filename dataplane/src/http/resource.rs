@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
-use crds::pool::{Access, PoolLimits};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -27,7 +25,7 @@ use crate::{
         json::{parse_create, parse_patch, parse_replace},
         record::{Key, Record},
     },
-    security::caller::permits,
+    security::policy::PoolPolicy,
     service::{
         error::ServiceError,
         records::{Records, Served},
@@ -54,20 +52,11 @@ pub struct Resource {
     pub path: String,
     /// Whether PUT creates a record that is not there.
     pub upserts: bool,
-    policy: RwLock<Arc<Policy>>,
+    policy: PoolPolicy,
     gate: Arc<Gate>,
     writes: WriteGate,
     metrics: PoolMetrics,
     away: Arc<Away>,
-}
-
-/// What may change while the process runs.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Which roles read and write.
-    pub access: Access,
-    /// Bounds on records.
-    pub limits: PoolLimits,
 }
 
 impl Resource {
@@ -76,31 +65,17 @@ impl Resource {
         records: Arc<Records>,
         path: String,
         upserts: bool,
-        policy: Policy,
+        policy: PoolPolicy,
         gate: Arc<Gate>,
         metrics: PoolMetrics,
     ) -> Self {
-        Self {
-            records,
-            path,
-            upserts,
-            policy: RwLock::new(Arc::new(policy)),
-            gate,
-            writes: WriteGate::default(),
-            metrics,
-            away: Arc::default(),
-        }
+        Self { records, path, upserts, policy, gate, writes: WriteGate::default(), metrics, away: Arc::default() }
     }
 
     /// The same over a store whose pools can be away.
     #[must_use]
     pub fn confined_by(self, away: Arc<Away>) -> Self {
         Self { away, ..self }
-    }
-
-    /// Puts another policy in place, for requests from now on.
-    pub fn set_policy(&self, policy: Policy) {
-        *self.policy.write() = Arc::new(policy);
     }
 
     /// The pool's name.
@@ -118,9 +93,9 @@ impl Resource {
         &self.gate.budgets
     }
 
-    /// The roles that may read.
-    pub fn readers(&self) -> Vec<String> {
-        self.policy.read().access.read.clone()
+    /// What it allows, and to whom.
+    pub fn policy(&self) -> &PoolPolicy {
+        &self.policy
     }
 
     /// Whether the pool's records can be changed.
@@ -187,7 +162,7 @@ impl Resource {
     /// # Errors
     /// 401, 403, or 503 with why.
     pub fn may_read(&self, call: &Call) -> Result<(), Problem> {
-        check(&self.policy.read().access.read, call)?;
+        check(self.policy.may_read(call.caller()), call)?;
         self.is_here()
     }
 
@@ -204,7 +179,7 @@ impl Resource {
     /// # Errors
     /// 401 or 403.
     pub fn may_write(&self, call: &Call) -> Result<(), Problem> {
-        check(&self.policy.read().access.write, call)?;
+        self.permits_write(call)?;
         Params::read(&call.uri, &[])?;
         self.is_here()
     }
@@ -230,7 +205,7 @@ impl Resource {
     /// # Errors
     /// 401 or 403.
     pub fn permits_write(&self, call: &Call) -> Result<(), Problem> {
-        check(&self.policy.read().access.write, call)
+        check(self.policy.may_write(call.caller()), call)
     }
 
     /// What tells a repeat of this request: the caller and the key that the caller gave, and the request.
@@ -257,7 +232,7 @@ impl Resource {
 
     /// The most bytes of the body of one record.
     pub fn record_bytes_max(&self) -> usize {
-        usize::try_from(self.policy.read().limits.max_record_bytes.0).unwrap_or(usize::MAX)
+        usize::try_from(self.policy.now().limits.max_record_bytes.0).unwrap_or(usize::MAX)
     }
 
     /// The body of a request, of at most so many bytes, and once it is there the places of the request.
@@ -448,9 +423,9 @@ fn location(path: &str, key: &Key) -> String {
     if FIXED.contains(&key.as_str()) { format!("{path}?id={encoded}") } else { format!("{path}/{encoded}") }
 }
 
-fn check(roles: &[String], call: &Call) -> Result<(), Problem> {
+fn check(allowed: bool, call: &Call) -> Result<(), Problem> {
     match call.caller() {
-        caller if permits(roles, caller) => Ok(()),
+        _ if allowed => Ok(()),
         None => Err(Problem::unauthenticated("send a token as Authorization: Bearer")),
         Some(_) => Err(Problem::forbidden("none of the token's roles may do this in this pool")),
     }

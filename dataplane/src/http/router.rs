@@ -25,6 +25,7 @@ use super::{
     repositories,
     resource::{self, Resource},
     schemas, status, templates,
+    tickets::{self, Tickets},
 };
 use crate::service::factory::Factory;
 
@@ -71,6 +72,8 @@ pub struct Api {
     pub letters: Option<Arc<Resource>>,
     /// The way in for events; none where products are not served.
     pub ingress: Option<Arc<Ingress>>,
+    /// Tickets of the feed.
+    pub tickets: Arc<Tickets>,
     /// What the process says of itself.
     pub health: Arc<Health>,
     /// What the pools hold.
@@ -104,7 +107,7 @@ pub fn router(api: &Api, live: Router) -> Router {
     if let Some(ingress) = api.ingress.clone() {
         router = router.route(&format!("{BASE}/events"), post(async move |call: Call| ingress.post(call).await));
     }
-    router = router.merge(schemas::routes(&api.pools));
+    router = router.merge(schemas::routes(&api.pools)).merge(tickets::routes(Arc::clone(&api.tickets)));
     let catalogue = pools_body(&api.pools);
     router = router.route(&format!("{BASE}/pools"), get(async move |uri: Uri| list_pools(catalogue, &uri)));
     router = router.merge(repositories::routes(&api.pools, &api.health));

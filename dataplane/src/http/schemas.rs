@@ -91,6 +91,7 @@ fn envelope(kind: &str, entity: &str, data: Value) -> Value {
             "version": { "type": "integer", "minimum": 0, "description": "Orders the events of one key." },
             "cursor": { "type": "string", "description": "The place in the whole feed." },
             "at": { "type": "string", "format": "date-time" },
+            "owner": { "type": "string", "description": "The key of the user whose the record is, or was before it was deleted." },
             "data": data,
         },
         "required": ["id", "type", "entity", "key", "version", "at", "data"],

@@ -33,8 +33,9 @@ use super::{
     health::Health,
     ingest::Ingress,
     metrics::HttpMetrics,
-    resource::{Policy, Resource},
+    resource::Resource,
     router::{Api, Pool, Source, path_of, router, upserts},
+    tickets::Tickets,
 };
 use crate::{
     budget::Budgets,
@@ -50,11 +51,14 @@ use crate::{
         seal::{SealError, Sealer},
     },
     events::intake::testing::MemoryIntake,
-    security::caller::Caller,
+    security::{
+        caller::{Caller, Validity},
+        policy::{Policies, Policy},
+    },
     service::ingest::queue::IngestQueue,
     service::{
         factory::Factory,
-        orders::{Catalogue, PriceRight, pricing},
+        orders::{Catalogue, pricing},
         payments::PaymentKeeper,
         records::Records,
     },
@@ -85,6 +89,7 @@ struct Server {
     address: String,
     client: Client<HttpConnector, Full<Bytes>>,
     pools: Vec<Pool>,
+    policies: Arc<Policies>,
     commits: Arc<AtomicU64>,
     factory: Arc<Factory>,
     router: Router,
@@ -209,7 +214,9 @@ impl Server {
             )
         };
         let products = collections.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
-        let right: PriceRight = Arc::new(vec!["sales".to_owned()].into());
+        let policies = Policies::none();
+        let open = Policy { access: Access { price: vec!["sales".to_owned()], ..Access::default() }, ..Policy::open() };
+        policies.put(collections.iter().map(|collection| (&*collection.pool, open.clone())));
         let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
         let gate = Arc::new(Gate::new(64, Duration::from_secs(5), Budgets::default()));
         let pools: Vec<Pool> = collections
@@ -218,14 +225,15 @@ impl Server {
                 let entity = entity_of(&collection.schema);
                 let records = match entity {
                     Entity::Order => {
-                        let catalogue = products.clone().map(|products| Catalogue { products, right: right.clone() });
+                        let policy = policies.of_pool("products");
+                        let catalogue = products.clone().map(|products| Catalogue { products, policy });
                         let records = records(collection);
                         let clock = records.clock().clone();
                         records.completed_by(pricing(Arc::clone(&collection.schema), catalogue, clock))
                     }
                     _ => records(collection),
                 };
-                let policy = Policy { access: Access::default(), limits: PoolLimits::default() };
+                let policy = policies.of_pool(&collection.pool);
                 let path = path_of(entity, &collection.pool);
                 let metrics = metrics.of_pool(&collection.pool);
                 let resource =
@@ -253,8 +261,14 @@ impl Server {
         };
         let factory = Arc::new(Factory::new(pools.iter().map(|pool| (pool.resource.records.clone(), None))));
         let (ingest, ingress) = ingress(&pools);
-        let api =
-            Api { factory: factory.clone(), pools: pools.clone(), letters: None, ingress, health: Arc::new(health) };
+        let api = Api {
+            factory: factory.clone(),
+            pools: pools.clone(),
+            letters: None,
+            ingress,
+            tickets: Arc::new(Tickets::of_process(Clock::system())),
+            health: Arc::new(health),
+        };
         let router = router(&api, Router::new());
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
@@ -262,7 +276,11 @@ impl Server {
                 // Stands in for the security layer: the roles are what the test says.
                 if let Some(roles) = request.headers().get("test-roles") {
                     let roles = roles.to_str().unwrap().split(',').map(str::to_owned).collect();
-                    request.extensions_mut().insert(Arc::new(Caller { subject: "tester".to_owned(), roles }));
+                    request.extensions_mut().insert(Arc::new(Caller {
+                        subject: "tester".to_owned(),
+                        roles,
+                        validity: Validity::default(),
+                    }));
                 }
                 next.run(request).await
             },
@@ -274,6 +292,7 @@ impl Server {
             address,
             client: Client::builder(TokioExecutor::new()).build_http(),
             pools,
+            policies,
             commits,
             factory,
             router,

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::caller::Caller;
+use super::caller::{Caller, KeyEnd, Validity};
 
 /// The most tokens that are remembered; when it is reached, all are forgotten and verified anew.
 const REMEMBERED_MAX: usize = 10_000;
@@ -24,7 +24,7 @@ const OVERLAP_S: i64 = 900;
 /// Verifies tokens.
 pub struct TokenVerifier {
     keys: ArcSwap<Vec<Key>>,
-    remembered: RwLock<hashbrown::HashMap<[u8; 32], Remembered>>,
+    remembered: RwLock<hashbrown::HashMap<[u8; 32], Arc<Caller>>>,
 }
 
 #[derive(Clone)]
@@ -33,13 +33,8 @@ struct Key {
     validation: Validation,
     /// The hash of its file's content.
     id: [u8; 32],
-    /// The end of its acceptance, in seconds since 1970, once it is no longer in the Secret.
-    until_s: Option<i64>,
-}
-
-struct Remembered {
-    caller: Arc<Caller>,
-    expires_s: i64,
+    /// The end of its acceptance, once it is no longer in the Secret.
+    end: KeyEnd,
 }
 
 #[derive(Deserialize)]
@@ -117,9 +112,15 @@ impl TokenVerifier {
     pub fn reload(&self, dir: &Path, now_s: i64) -> Result<(), JwtKeyError> {
         let mut keys = keys(dir)?;
         for former in self.keys.load().iter() {
-            let until_s = former.until_s.unwrap_or(now_s + OVERLAP_S);
-            if until_s > now_s && keys.iter().all(|key| key.id != former.id) {
-                keys.push(Key { until_s: Some(until_s), ..former.clone() });
+            if let Some(same) = keys.iter_mut().find(|key| key.id == former.id) {
+                // whom it let in before is still told of its end
+                same.end = former.end.clone();
+                same.end.set(KeyEnd::NEVER);
+                continue;
+            }
+            former.end.set(former.end.get().min(now_s + OVERLAP_S));
+            if former.end.get() > now_s {
+                keys.push(former.clone());
             }
         }
         self.keys.store(Arc::new(keys));
@@ -135,7 +136,7 @@ impl TokenVerifier {
     pub fn known(&self, token: &str, now_s: i64) -> Option<Arc<Caller>> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let remembered = self.remembered.read();
-        remembered.get(&digest).filter(|known| now_s < known.expires_s).map(|known| known.caller.clone())
+        remembered.get(&digest).filter(|known| now_s < known.validity.ends_s()).cloned()
     }
 
     /// The caller that a token speaks of. Time is in seconds since 1970.
@@ -143,30 +144,32 @@ impl TokenVerifier {
     /// # Errors
     /// The token is malformed, expired, not yet valid, or signed by another key.
     pub fn verify(&self, token: &str, now_s: i64) -> Result<Arc<Caller>, TokenError> {
+        if let Some(known) = self.known(token, now_s) {
+            return Ok(known);
+        }
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let (claims, until_s) = self.claims(token, now_s)?;
-        let caller = Arc::new(Caller { subject: claims.sub, roles: claims.roles.into() });
+        let (Claims { sub, exp: NumericDate(expires_s), roles }, key) = self.claims(token, now_s)?;
+        let validity = Validity { expires_s, key };
+        let caller = Arc::new(Caller { subject: sub, roles: roles.into(), validity });
         let mut remembered = self.remembered.write();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        let NumericDate(expires_s) = claims.exp;
-        let expires_s = until_s.map_or(expires_s, |until_s| until_s.min(expires_s));
-        remembered.insert(digest, Remembered { caller: caller.clone(), expires_s });
+        remembered.insert(digest, caller.clone());
         Ok(caller)
     }
 
-    /// What the token claims, and until when the key that signed it is accepted.
-    fn claims(&self, token: &str, now_s: i64) -> Result<(Claims, Option<i64>), TokenError> {
+    /// What the token claims, and the end of the key that signed it.
+    fn claims(&self, token: &str, now_s: i64) -> Result<(Claims, KeyEnd), TokenError> {
         use jsonwebtoken::errors::ErrorKind;
         let mut refusal = None;
-        for key in self.keys.load().iter().filter(|key| key.until_s.is_none_or(|until_s| now_s < until_s)) {
+        for key in self.keys.load().iter().filter(|key| now_s < key.end.get()) {
             let error = match decode::<Claims>(token, &key.decoding, &key.validation) {
                 // what a token says must be understood is not (RFC 7515, section 4.1.11)
                 Ok(token) if token.header.crit.is_some() => {
                     return Err(TokenError("the token is not accepted: it has critical headers (crit)".to_owned()));
                 }
-                Ok(token) => return Ok((token.claims, key.until_s)),
+                Ok(token) => return Ok((token.claims, key.end.clone())),
                 Err(error) => error,
             };
             let other_key = matches!(error.kind(), ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm);
@@ -190,7 +193,7 @@ impl Key {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { decoding, validation, id: Sha256::digest(content).into(), until_s: None }
+        Self { decoding, validation, id: Sha256::digest(content).into(), end: KeyEnd::default() }
     }
 
     fn of_secret(path: &Path) -> Result<Self, JwtKeyError> {
@@ -268,7 +271,8 @@ mod tests {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let good = json!({ "sub": "ann", "exp": now + 60, "roles": ["catalog-admin"] });
         let caller = verifier.verify(&token(good.clone(), SECRET, Algorithm::HS256), now).unwrap();
-        assert_eq!(*caller, Caller { subject: "ann".to_owned(), roles: vec!["catalog-admin".to_owned()] });
+        assert_eq!((caller.subject.as_str(), &*caller.roles), ("ann", &["catalog-admin".to_owned()][..]));
+        assert_eq!(caller.validity.ends_s(), now + 60);
 
         for (why, token) in [
             ("expired", token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256)),
@@ -288,10 +292,12 @@ mod tests {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let text = token(json!({ "sub": "ann", "exp": now - LEEWAY_S as i64 + 5 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&text, now).is_ok(), "within the leeway");
-        assert_eq!(verifier.remembered.read().len(), 1);
-        verifier.remembered.write().values_mut().for_each(|known| known.expires_s = now - 3600);
-        let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
-        assert!(verifier.verify(&expired, now).is_err());
+        let lasting = token(json!({ "sub": "ann", "exp": now + 60 }), SECRET, Algorithm::HS256);
+        assert!(verifier.verify(&lasting, now).is_ok());
+        // only what is remembered is known now
+        verifier.keys.store(Arc::new(Vec::new()));
+        assert!(verifier.verify(&lasting, now).is_ok());
+        assert!(verifier.verify(&text, now).is_err(), "past its end it is verified anew");
     }
 
     #[test]
@@ -304,6 +310,7 @@ mod tests {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let by = |secret| token(json!({ "sub": "ann", "exp": now + 10_000 }), secret, Algorithm::HS256);
         let accepted = |at: i64| [SECRET, NEXT].map(|secret| verifier.verify(&by(secret), at).is_ok());
+        let caller = verifier.verify(&by(SECRET), now).unwrap();
         assert_eq!(accepted(now), [true, false]);
 
         write("secret", b"short");
@@ -313,12 +320,14 @@ mod tests {
         write("secret", NEXT);
         verifier.reload(dir.path(), now).unwrap();
         verifier.reload(dir.path(), now + 60).unwrap();
+        assert_eq!(caller.validity.ends_s(), now + OVERLAP_S, "whom it let in is told of its end");
         assert_eq!(accepted(now + OVERLAP_S - 1), [true, true]);
         assert_eq!(accepted(now + OVERLAP_S), [false, true], "also the token that was remembered");
 
         write("secret.next", SECRET);
         verifier.reload(dir.path(), now + OVERLAP_S).unwrap();
         assert_eq!(accepted(now + 2 * OVERLAP_S), [true, true]);
+        assert!(verifier.verify(&by(SECRET), now).unwrap().validity.ends_s() > now + 2 * OVERLAP_S);
         let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
         assert!(verifier.verify(&expired, now).unwrap_err().to_string().contains("expired"));
     }

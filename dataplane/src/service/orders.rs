@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::{
     error::ServiceError,
     pipeline,
@@ -20,21 +18,18 @@ use crate::{
         schema::{FieldFault, Schema},
         value::Value,
     },
-    security::caller::allows,
+    security::policy::PoolPolicy,
     store::clock::ServerClock,
     telemetry::trace,
 };
-
-/// The roles that may set another price than the catalogue's. They may change while the process runs.
-pub type PriceRight = Arc<RwLock<Vec<String>>>;
 
 /// Where prices come from.
 #[derive(Clone)]
 pub struct Catalogue {
     /// The products.
     pub products: Arc<Records>,
-    /// Who may set other prices.
-    pub right: PriceRight,
+    /// Who may set other prices: a right of the pool of products.
+    pub policy: PoolPolicy,
 }
 
 /// Completes orders with the prices and the currency of a catalogue; without one every item must have its price. They are due by the clock of their server.
@@ -56,8 +51,8 @@ async fn price(orders: Arc<Schema>, catalogue: Option<Catalogue>, wish: Wish) ->
     let fresh: Vec<usize> = (0..items.len()).filter(|index| !lines.has(*index)).collect();
     match &catalogue {
         _ if fresh.is_empty() => (),
-        Some(Catalogue { products, right }) => {
-            let may = allows(&right.read(), &origin.roles);
+        Some(Catalogue { products, policy }) => {
+            let may = policy.may_set_prices(&origin.roles);
             look_up(products, may, &mut items, &fresh, &mut lines).await?;
         }
         None => {

@@ -4,6 +4,7 @@ use super::{StoreError, limits::Limits};
 use crate::domain::{
     change::{Action, Change, Guard, Written},
     event::{Envelope, Happening},
+    ownership::Ownership,
     record::{Lookup, Record, Row, Unreadable, Version},
     value::{Timestamp, Value},
 };
@@ -64,7 +65,7 @@ pub fn apply(state: &State, change: &Change, now: Timestamp, limits: &Limits) ->
         }
         Action::Settle { version, record } => {
             let created = !is_there;
-            return Ok(Applied { before, ..outcome(change, *version, record.clone(), created, now) });
+            return Ok(Applied { before, ..outcome(state, change, *version, record.clone(), created, now) });
         }
     };
     let version = state.version().next();
@@ -76,7 +77,7 @@ pub fn apply(state: &State, change: &Change, now: Timestamp, limits: &Limits) ->
         }
         None => None,
     };
-    Ok(Applied { before, ..outcome(change, version, record, created, now) })
+    Ok(Applied { before, ..outcome(state, change, version, record, created, now) })
 }
 
 /// A version that cannot be read is none that a guard asks for.
@@ -109,7 +110,14 @@ fn next_record(
     Ok(Record { key: change.key.clone(), version, created_at, updated_at, values })
 }
 
-fn outcome(change: &Change, version: Version, record: Option<Record>, created: bool, now: Timestamp) -> Applied {
+fn outcome(
+    former: &State,
+    change: &Change,
+    version: Version,
+    record: Option<Record>,
+    created: bool,
+    now: Timestamp,
+) -> Applied {
     let schema = &change.collection.schema;
     let happening = match (&record, created) {
         (None, _) => Happening::Deleted,
@@ -118,7 +126,9 @@ fn outcome(change: &Change, version: Version, record: Option<Record>, created: b
     };
     let at = record.as_ref().map_or(now, |record| record.updated_at);
     let data = record.as_ref().map(|record| record.to_masked_json(schema));
-    let event = Envelope::of_change(&schema.entity, happening, &change.key, version, at, data);
+    // what is deleted says no more whose it was
+    let owner = record.as_ref().or(former.record()).and_then(|record| Ownership::of(schema).owner(record));
+    let event = Envelope { owner, ..Envelope::of_change(&schema.entity, happening, &change.key, version, at, data) };
     let state = record.clone().map_or(State::Absent(version), State::Present);
     let written = Written { key: change.key.clone(), version, record, created, repeated: false };
     Applied { state, written, event, before: None }
@@ -159,6 +169,37 @@ impl From<State> for Lookup {
             State::Absent(Version(0)) => Self::Missing,
             State::Absent(version) => Self::Deleted(version),
             State::Unreadable(unreadable) => Self::Unreadable(unreadable),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{change::Collection, order, record::Key};
+
+    #[test]
+    fn the_event_of_a_delete_says_whose_the_record_was() {
+        let schema = order::schema();
+        let values = schema.row_of([("user_id", Value::Text("ann".to_owned()))]);
+        let (key, at): (Key, _) = ("o1".parse().unwrap(), Timestamp(1_700_000_000_000));
+        let record = Record { key: key.clone(), version: Version(3), created_at: at, updated_at: at, values };
+        let collection = Arc::new(Collection {
+            pool: "orders".to_owned(),
+            name: "orders".to_owned(),
+            key_column: "id".to_owned(),
+            version_column: Some("version".to_owned()),
+            declared: false,
+            schema: Arc::new(schema),
+        });
+        let delete = |action| Change { collection: collection.clone(), key: key.clone(), action };
+        let settled = Action::Settle { version: Version(4), record: None };
+        for action in [Action::Delete { guard: Guard::Any }, settled] {
+            let state = State::Present(record.clone());
+            let Applied { event, .. } = apply(&state, &delete(action), at, &Limits::default()).unwrap();
+            assert_eq!((event.kind.as_str(), event.owner.as_deref()), ("order_deleted", Some("ann")));
         }
     }
 }

@@ -22,6 +22,7 @@ pub async fn all(api: &Api) {
     an_event_makes_its_product(api).await;
     dead_letters(api).await;
     feed(api).await;
+    tickets(api).await;
     for path in ["/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"] {
         let answer = api.get(path).await;
         assert_eq!((answer.status, answer.text.as_str()), (200, "ok"), "{path}");
@@ -182,6 +183,28 @@ async fn feed(api: &Api) {
             text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
     }
+}
+
+/// A ticket opens the feed once, at whichever replica, and stands in the address alone.
+async fn tickets(api: &Api) {
+    let bases: Vec<&String> = api.bases().iter().collect();
+    for (number, base) in bases.iter().enumerate() {
+        let given = api.send(Method::POST, "/api/v1/ws/tickets", &[], &Value::Null).await;
+        assert_eq!((given.status, given.header("cache-control")), (201, "no-store"), "{}", given.text);
+        let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
+        let url = |base: &str| format!("{}/ws?topics=products&ticket={ticket}", base.replacen("http", "ws", 1));
+        // the other replicas ask for it at the same time
+        let tries = bases.iter().map(|base| connect_async(url(base)));
+        let opened = futures::future::join_all(tries).await.iter().filter(|tried| tried.is_ok()).count();
+        assert_eq!(opened, 1, "ticket {number} of {}", bases.len());
+        let stream = format!("{base}/api/v1/events/stream?ticket={ticket}");
+        assert_eq!(reqwest::get(stream).await.unwrap().status(), 401, "it was used");
+    }
+    let given = api.send(Method::POST, "/api/v1/ws/tickets", &[], &Value::Null).await.json();
+    let ticket = given["ticket"].as_str().unwrap();
+    let last = bases[bases.len() - 1];
+    let stream = reqwest::get(format!("{last}/api/v1/events/stream?ticket={ticket}")).await.unwrap();
+    assert_eq!(stream.status(), 200);
 }
 
 /// An event stream, answered.

@@ -63,6 +63,11 @@ async fn keeps_versions(cache: &RedisCache, raw: impl AsyncFn(&[&str])) {
     assert_eq!(value(cache, "k").await, None);
     tell(cache, &[order("k", 3, Some("three"))]).await;
     assert_eq!(value(cache, "k").await, Some((3, "three".to_owned())));
+    tell(cache, &[order("once", 1, Some("token"))]).await;
+    let taken = futures::future::join_all((0..8).map(|_| cache.take("once"))).await;
+    let taken: Vec<_> = taken.into_iter().filter_map(Result::unwrap).map(|held| held.value).collect();
+    assert_eq!(taken, ["token"], "one of eight who asked at once");
+    assert_eq!(cache.take("once").await.unwrap(), None);
     let micros = 1_790_000_000_000_000;
     tell(cache, &[order("m", micros + 1, Some("later")), order("n", micros, Some("n"))]).await;
     tell(cache, &[order("m", micros, Some("earlier"))]).await;

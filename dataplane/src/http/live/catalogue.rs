@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    domain::{event::Envelope, schema::Schema},
+    domain::{event::Envelope, ownership::Ownership, schema::Schema},
     http::error::Problem,
-    security::caller::{Caller, permits},
+    security::{caller::Caller, policy::PoolPolicy},
 };
 
 /// The type of the events that only say that the feed is alive.
@@ -21,18 +21,7 @@ pub struct LiveEntity {
     entity: String,
     collection: String,
     ownership: Ownership,
-    read: Vec<String>,
-}
-
-/// Whose an entity's records are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// Everybody's.
-    Shared,
-    /// The user's whom `user_id` names.
-    OfUser,
-    /// They are the users.
-    Users,
+    policy: PoolPolicy,
 }
 
 /// All that the feed can be asked for.
@@ -47,16 +36,10 @@ pub struct Catalogue {
 pub struct Topics(Box<[u64]>);
 
 impl LiveEntity {
-    /// The entity of a schema; `read` are the roles that may read it.
-    pub fn of(schema: &Schema, read: Vec<String>) -> Self {
-        let ownership = if schema.entity == "user" {
-            Ownership::Users
-        } else if schema.index_of("user_id").is_some() {
-            Ownership::OfUser
-        } else {
-            Ownership::Shared
-        };
-        Self { entity: schema.entity.clone(), collection: schema.collection.clone(), ownership, read }
+    /// The entity of a schema; its pool's policy says who may read it.
+    pub fn of(schema: &Schema, policy: PoolPolicy) -> Self {
+        let (entity, collection) = (schema.entity.clone(), schema.collection.clone());
+        Self { entity, collection, ownership: Ownership::of(schema), policy }
     }
 }
 
@@ -87,7 +70,7 @@ impl Catalogue {
     pub fn topics(&self, list: Option<&str>, caller: Option<&Caller>) -> Result<Topics, Problem> {
         let mut topics = Topics(vec![0; self.health_check() / 64 + 1].into());
         let Some(list) = list else {
-            let readable = self.entities.iter().enumerate().filter(|(_, entity)| permits(&entity.read, caller));
+            let readable = self.entities.iter().enumerate().filter(|(_, entity)| entity.policy.may_read(caller));
             readable.flat_map(|(index, _)| types_of(index)).for_each(|number| topics.insert(number));
             topics.insert(self.health_check());
             return Ok(topics);
@@ -98,13 +81,21 @@ impl Catalogue {
         for name in list.split(',') {
             for number in self.named(name).ok_or_else(|| Problem::field("topics", self.unknown(name)))? {
                 let entity = self.entities.get(number / HAPPENINGS.len());
-                if entity.is_some_and(|entity| !permits(&entity.read, caller)) {
+                if entity.is_some_and(|entity| !entity.policy.may_read(caller)) {
                     return Err(Problem::forbidden(format!("the caller may not read the topic {name}")));
                 }
                 topics.insert(number);
             }
         }
         Ok(topics)
+    }
+
+    /// An entity among these topics that the caller may not read now.
+    pub fn forbidden(&self, topics: &Topics, caller: Option<&Caller>) -> Option<&str> {
+        let asked = |(index, _): &(usize, &LiveEntity)| types_of(*index).any(|number| topics.contains(number));
+        let mut entities = self.entities.iter().enumerate().filter(asked);
+        let (_, entity) = entities.find(|(_, entity)| !entity.policy.may_read(caller))?;
+        Some(&entity.entity)
     }
 
     fn named(&self, name: &str) -> Option<Vec<usize>> {
@@ -149,15 +140,25 @@ impl Topics {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::events::testing::event;
+    use crds::pool::{Access, PoolLimits};
 
-    fn entity(name: &str, read: &[&str]) -> LiveEntity {
-        let read = read.iter().map(|role| (*role).to_owned()).collect();
-        LiveEntity { entity: name.to_owned(), collection: format!("{name}s"), ownership: Ownership::Shared, read }
-    }
+    use super::*;
+    use crate::{
+        events::testing::event,
+        security::{
+            caller::Validity,
+            policy::{Policies, Policy},
+        },
+    };
 
     fn catalogue() -> Catalogue {
+        let policies = Policies::none();
+        let entity = |name: &str, read: &[&str]| {
+            let access = Access { read: read.iter().map(|role| (*role).to_owned()).collect(), ..Access::default() };
+            policies.put([(name, Policy { access, limits: PoolLimits::default() })]);
+            let (entity, collection, policy) = (name.to_owned(), format!("{name}s"), policies.of_pool(name));
+            LiveEntity { entity, collection, ownership: Ownership::Shared, policy }
+        };
         let mut entities = vec![entity("product", &["*"]), entity("notification_template", &["*"])];
         entities.push(entity("secret", &["chief"]));
         // more than one word of bits
@@ -195,10 +196,15 @@ mod tests {
         let catalogue = catalogue();
         let event = Envelope { kind: "secret_updated".into(), entity: "secret".into(), ..event("a", 1) };
         let (number, _) = catalogue.place(&event).unwrap();
-        let chief = Caller { subject: "x".into(), roles: vec!["chief".into()] };
+        let chief = Caller { subject: "x".into(), roles: vec!["chief".into()], validity: Validity::default() };
         assert!(!catalogue.topics(None, None).unwrap().contains(number));
         assert!(catalogue.topics(None, Some(&chief)).unwrap().contains(number));
         assert_eq!(catalogue.topics(Some("product,secret"), None).unwrap_err().status(), 403);
-        assert!(catalogue.topics(Some("secrets"), Some(&chief)).unwrap().contains(number));
+        let topics = catalogue.topics(Some("secrets"), Some(&chief)).unwrap();
+        assert!(topics.contains(number));
+        assert_eq!(
+            (catalogue.forbidden(&topics, Some(&chief)), catalogue.forbidden(&topics, None)),
+            (None, Some("secret"))
+        );
     }
 }

@@ -14,6 +14,7 @@ use super::{
     Live,
     frame::{Filter, Frame},
     hub::{Given, Seat},
+    right::{Ended, Right},
 };
 use crate::{domain::event::Envelope, events::BusError, http::error::Problem};
 
@@ -22,6 +23,7 @@ pub struct Client {
     live: Arc<Live>,
     label: String,
     filter: Filter,
+    right: Right,
     source: Source,
     /// The place of the last event that went by, wanted or not.
     cursor: Option<String>,
@@ -47,6 +49,8 @@ pub enum Item {
         /// Whether this happens again and again.
         hopeless: bool,
     },
+    /// The right to it has ended.
+    Ended(Ended),
     /// Nothing more comes.
     End,
 }
@@ -60,12 +64,13 @@ impl Client {
         live: Arc<Live>,
         label: String,
         filter: Filter,
+        right: Right,
         since: Option<String>,
     ) -> Result<Self, Problem> {
         let admission = Admission::ask(&live)?;
         let source = first_source(&live, &filter, since.as_deref()).await?;
         debug!(client_id = label, "live client connected");
-        Ok(Self { live, label, filter, source, cursor: since, lost_at: None, _admission: admission })
+        Ok(Self { live, label, filter, right, source, cursor: since, lost_at: None, _admission: admission })
     }
 
     /// Who this is, for the log.
@@ -73,8 +78,28 @@ impl Client {
         &self.label
     }
 
+    /// The right to what it is sent.
+    pub fn right(&self) -> &Right {
+        &self.right
+    }
+
+    /// Notes that it was sent away.
+    pub fn count(&self, ended: &Ended) {
+        debug!(client_id = self.label, code = ended.code(), reason = ended.reason(), "a live client is sent away");
+        self.live.meter.ended.with_label_values(&[&ended.code().to_string()]).inc();
+    }
+
     /// What is to be sent next, once there is something. Nothing is lost when this is dropped while it waits.
     pub async fn next(&mut self) -> Item {
+        // before it waits, and once there is something
+        if let Err(ended) = self.right.check() {
+            return Item::Ended(ended);
+        }
+        let item = self.given().await;
+        self.right.check().map_or_else(Item::Ended, |()| item)
+    }
+
+    async fn given(&mut self) -> Item {
         loop {
             // a replay of what this client does not want must not hold up others
             consume_budget().await;
@@ -109,6 +134,7 @@ impl Client {
     /// What is to be sent next, if it is there already.
     pub fn next_now(&mut self) -> Option<Arc<Frame>> {
         let Source::Hub(seat) = &mut self.source else { return None };
+        self.right.check().ok()?;
         let frame = seat.next_now()?;
         Some(self.sent(frame))
     }

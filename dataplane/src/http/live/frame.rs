@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::catalogue::{Catalogue, HEALTH_CHECK, Ownership, Topics};
+use super::catalogue::{Catalogue, HEALTH_CHECK, Topics};
 use crate::{
-    domain::{event::Envelope, value::Timestamp},
+    domain::{event::Envelope, ownership::Ownership, value::Timestamp},
     http::health::{Check, Condition, overall},
 };
 
@@ -42,7 +42,7 @@ enum Concern {
     Everybody,
     /// One user.
     User(String),
-    /// Some user, who cannot be known: a deleted record says no more whose it was.
+    /// Some user, who cannot be known.
     Somebody,
     /// All clients, also those of one user.
     All,
@@ -66,7 +66,7 @@ impl Frame {
         let concern = match ownership {
             Ownership::Shared => Concern::Everybody,
             Ownership::Users => Concern::User(event.key.clone()),
-            Ownership::OfUser => owner(event).map_or(Concern::Somebody, Concern::User),
+            Ownership::OfUser(_) => owner(event).map_or(Concern::Somebody, Concern::User),
         };
         Self::new(event, topic, concern)
     }
@@ -130,12 +130,16 @@ pub fn health_check(replica: &str, state: &State) -> Envelope {
         version: 0,
         cursor: None,
         at: Timestamp::now().to_string(),
+        owner: None,
         data: serde_json::value::to_raw_value(state).ok(),
     }
 }
 
-/// The user whom the record names.
+/// The user whose the record is. Events from before owners were noted tell it only where they have the record.
 fn owner(event: &Envelope) -> Option<String> {
+    if let Some(owner) = &event.owner {
+        return Some(owner.clone());
+    }
     #[derive(Deserialize)]
     struct Owned {
         user_id: Option<String>,
@@ -149,13 +153,18 @@ mod tests {
 
     use super::{super::catalogue::LiveEntity, *};
     use crate::{
-        domain::{order, product, user},
+        domain::{order, product, schema::Schema, user},
         events::testing::event,
+        security::policy::{Policies, Policy},
     };
 
     fn catalogue() -> Catalogue {
-        let schemas = [product::schema(), order::schema(), user::schema()];
-        Catalogue::new(schemas.iter().map(|schema| LiveEntity::of(schema, vec!["*".to_owned()])).collect())
+        let policies = Policies::none();
+        let entity = |schema: Schema| {
+            policies.put([(&*schema.collection, Policy::open())]);
+            LiveEntity::of(&schema, policies.of_pool(&schema.collection))
+        };
+        Catalogue::new([product::schema(), order::schema(), user::schema()].map(entity).into())
     }
 
     fn frame(entity: &str, happening: &str, key: &str, data: Option<&str>) -> Arc<Frame> {
@@ -178,17 +187,25 @@ mod tests {
         let mine = frame("order", "created", "o1", Some(r#"{"total":1,"user_id":"ann"}"#));
         let other = frame("order", "created", "o2", Some(r#"{"user_id":"bob"}"#));
         let gone = frame("order", "deleted", "o2", None);
+        let mut noted = event("o1", 2);
+        (noted.kind, noted.entity, noted.owner) = ("order_deleted".into(), "order".into(), Some("ann".into()));
+        noted.data = None;
+        let mine_gone = Frame::of(&noted, &catalogue()).unwrap();
         let me = frame("user", "updated", "ann", Some("{}"));
         let product = frame("product", "updated", "p", Some(r#"{"user_id":"ann"}"#));
         let alive = health_check("", &State::of(&BTreeMap::new()));
         let alive = Frame::health_check(None, &catalogue(), &alive).unwrap();
-        let all = [&mine, &other, &gone, &me, &product, &alive];
+        let all = [&mine, &other, &gone, &me, &product, &alive, &mine_gone];
         let seen = |filter: Filter| all.map(|frame| filter.wants(frame));
-        assert_eq!(seen(filter(None, None)), [true; 6]);
-        assert_eq!(seen(filter(None, Some("order"))), [true, true, true, false, false, false]);
-        assert_eq!(seen(filter(Some("ann"), None)), [true, false, false, true, false, true]);
-        assert_eq!(seen(filter(Some("ann"), Some("product,order"))), [true, false, true, false, true, false]);
-        assert_eq!(seen(filter(Some("ann"), Some("user,health_check"))), [false, false, false, true, false, true]);
+        assert_eq!(seen(filter(None, None)), [true; 7]);
+        assert_eq!(seen(filter(None, Some("order"))), [true, true, true, false, false, false, true]);
+        assert_eq!(seen(filter(Some("ann"), None)), [true, false, false, true, false, true, true]);
+        assert_eq!(seen(filter(Some("ann"), Some("product,order"))), [true, false, true, false, true, false, true]);
+        assert_eq!(
+            seen(filter(Some("ann"), Some("user,health_check"))),
+            [false, false, false, true, false, true, false]
+        );
+        assert_eq!(seen(filter(Some("bob"), None)), [false, true, false, false, false, true, false]);
     }
 
     #[test]

@@ -9,7 +9,10 @@ use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::client::{Client, Item};
+use super::{
+    client::{Client, Item},
+    right::Ended,
+};
 
 /// The largest message that a client may send, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -26,6 +29,8 @@ const NO_MESSAGES: &str = r#"{"type":"error","detail":"the feed takes no message
 enum End {
     /// With a close frame from here.
     Close(u16, &'static str),
+    /// The right to it has ended, which a close frame says.
+    Right(Ended),
     /// With a close frame from the client, which is yet to be answered.
     Answer,
     /// It broke.
@@ -44,15 +49,22 @@ struct Session {
 /// Serves a client until it leaves, is too slow, or `shutdown`.
 pub async fn serve(socket: WebSocket, client: Client, ping_interval: Duration, shutdown: CancellationToken) {
     let mut session = Session { socket, client, write_timeout: 2 * ping_interval, pings_unanswered: 0, told: false };
+    // also while a client takes nothing: its right ends all the same
+    let ended = session.client.right().clone().ended();
     let end = tokio::select! {
         biased;
         end = session.run(ping_interval) => end,
+        ended = ended => End::Right(ended),
         () = shutdown.cancelled() => End::Close(close_code::AWAY, "the service is going away: connect again"),
     };
     match end {
         End::Close(code, reason) => {
             debug!(client_id = session.client.label(), code, reason, "a live client is closed");
             session.close(code, reason).await;
+        }
+        End::Right(ended) => {
+            session.client.count(&ended);
+            session.close(ended.code(), &ended.reason()).await;
         }
         End::Answer => session.drain(Instant::now() + CLOSE_TIMEOUT).await,
         End::Gone => {}
@@ -116,6 +128,7 @@ impl Session {
                 }
                 Ok(())
             }
+            Item::Ended(ended) => Err(End::Right(ended)),
             Item::End => Err(End::Close(close_code::AWAY, "the feed ended: connect again")),
         }
     }
@@ -138,7 +151,7 @@ impl Session {
     }
 
     /// Says why, and waits for the client's answer, so that what it still sends does not reset the connection before it read the reason.
-    async fn close(&mut self, code: u16, reason: &'static str) {
+    async fn close(&mut self, code: u16, reason: &str) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if !matches!(timeout(CLOSE_TIMEOUT, self.socket.send(close)).await, Ok(Ok(()))) {

@@ -9,16 +9,30 @@ use http::{HeaderValue, header};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Item};
+use super::{
+    client::{Client, Item},
+    right::Ended,
+};
 
 /// The response to a client, which ends when it leaves or at `shutdown`.
 pub fn respond(client: Client, ping_interval: Duration, shutdown: CancellationToken) -> Response {
     let chunks = stream::unfold(Some((client, shutdown)), move |state| async move {
         let (mut client, shutdown) = state?;
-        let next = shutdown.run_until_cancelled(timeout(ping_interval, client.next())).await?;
-        let (chunk, more) = match next {
+        let ended = client.right().clone().ended();
+        let next = async {
+            tokio::select! {
+                biased;
+                next = timeout(ping_interval, client.next()) => next,
+                ended = ended => Ok(Item::Ended(ended)),
+            }
+        };
+        let (chunk, more) = match shutdown.run_until_cancelled(next).await? {
             Ok(Item::Frame(frame)) => (frame.event_stream(), true),
             Ok(Item::Resync { cursor, hopeless }) => (resync(cursor.as_deref()), !hopeless),
+            Ok(Item::Ended(ended)) => {
+                client.count(&ended);
+                (end_of_right(&ended), false)
+            }
             Ok(Item::End) => return None,
             // a comment, so that a connection that is broken is noticed
             Err(_) => (Bytes::from_static(b": alive\n\n"), true),
@@ -32,6 +46,12 @@ pub fn respond(client: Client, ping_interval: Duration, shutdown: CancellationTo
     // proxies that collect responses before they pass them on
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+/// The last event says what a WebSocket's close frame does.
+fn end_of_right(ended: &Ended) -> Bytes {
+    let end = serde_json::json!({ "type": "closed", "code": ended.code(), "reason": ended.reason() });
+    format!("data: {end}\n\n").into()
 }
 
 /// It has no id: a client that comes back by itself asks for what it missed.

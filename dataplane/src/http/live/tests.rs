@@ -1,6 +1,10 @@
 //! The feed over a real server on a free port, with the embedded bus behind it.
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use axum::body::Body;
 use crds::units::Span;
@@ -16,18 +20,22 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    domain::{event::Envelope, order, product, user},
+    domain::{event::Envelope, order, product, schema::Schema, user},
     events::{
         local::{LocalBus, LocalOptions},
         testing::{FakeBus, Folder, event, events, until},
     },
     http::health::Condition,
+    security::policy::Policy,
 };
 
 mod rfc6455;
+mod rights;
 
 const WAIT: Duration = Duration::from_secs(60);
 
+/// Who connects, by the label that they give.
+type Callers = Arc<parking_lot::Mutex<HashMap<String, Arc<Caller>>>>;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 struct Service {
@@ -37,6 +45,9 @@ struct Service {
     shutdown: CancellationToken,
     options: watch::Sender<LiveOptions>,
     checks: watch::Sender<BTreeMap<String, Check>>,
+    policies: Arc<Policies>,
+    callers: Callers,
+    registry: Registry,
     _folder: Folder,
 }
 
@@ -52,15 +63,27 @@ async fn start(options: LiveOptions) -> Service {
 
 async fn serve(bus: Arc<dyn EventBus>, options: LiveOptions, folder: Folder) -> Service {
     let schemas = [product::schema(), order::schema(), user::schema()];
-    let entities = schemas.iter().map(|schema| LiveEntity::of(schema, vec!["*".to_owned()])).collect();
+    let policies = Policies::none();
+    policies.put(schemas.iter().map(|schema| (&*schema.collection, Policy::open())));
+    let entity = |schema: &Schema| LiveEntity::of(schema, policies.of_pool(&schema.collection));
     let (shutdown, (options, receiver)) = (CancellationToken::new(), watch::channel(options));
     let (checks, checked) = watch::channel(BTreeMap::new());
-    let live = Live::start(bus.clone(), entities, receiver, checked, shutdown.clone());
+    let parts = LiveParts {
+        bus: bus.clone(),
+        entities: schemas.iter().map(entity).collect(),
+        policies: policies.clone(),
+        options: receiver,
+        checks: checked,
+        shutdown: shutdown.clone(),
+    };
+    let registry = Registry::new();
+    let live = Live::start(parts, &registry).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = routes(live.clone());
+    let callers: Callers = Arc::default();
+    let app = routes(live.clone()).layer(axum::middleware::from_fn_with_state(callers.clone(), rights::admit));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    Service { live, bus, address, shutdown, options, checks, _folder: folder }
+    Service { live, bus, address, shutdown, options, checks, policies, callers, registry, _folder: folder }
 }
 
 impl Service {

@@ -13,7 +13,7 @@ use crate::http::{
 
 /// The operations.
 pub fn operations() -> Vec<Operation> {
-    let mut operations = vec![pools(), events()];
+    let mut operations = vec![pools(), events(), tickets()];
     operations.extend(PAGES.iter().map(page));
     operations.extend(event_schemas());
     for base in ["", BASE] {
@@ -33,7 +33,7 @@ pub fn operations() -> Vec<Operation> {
 
 /// The schemas that these refer to.
 pub fn schemas() -> Vec<(String, Json)> {
-    [("Problem", problem()), ("Health", health()), ("Event", event()), ("Pools", pool_list())]
+    [("Problem", problem()), ("Health", health()), ("Event", event()), ("Pools", pool_list()), ("Ticket", ticket())]
         .map(|(name, schema)| (name.to_owned(), schema))
         .into()
 }
@@ -99,7 +99,7 @@ fn pools() -> Operation {
 
 fn feed(base: &str, below: &str) -> Operation {
     subscribes(Operation::get(format!("{base}/ws"), format!("feed{below}"), "The live feed, as a WebSocket"))
-        .gives_nothing(101, "The WebSocket; each text frame is an `Event`.")
+        .gives_nothing(101, "The WebSocket; each text frame is an `Event`. It is closed with 4401 when the token ends, 4403 when the right to read does.")
         .fails(&[426])
 }
 
@@ -108,7 +108,15 @@ fn events() -> Operation {
         Operation::get(format!("{BASE}/events/stream"), "streamEvents", "The live feed, as Server-Sent Events");
     subscribes(operation)
         .header("Last-Event-ID", "The cursor of the last event that the client has.", json!({ "type": "string" }))
-        .gives_as(200, "Events, each with its cursor as id.", "text/event-stream", json!({ "type": "string" }))
+        .gives_as(200, "Events, each with its cursor as id; `{\"type\":\"closed\"}` is the last where the token or the right to read ends.", "text/event-stream", json!({ "type": "string" }))
+}
+
+fn tickets() -> Operation {
+    let about = "A ticket for the feed, for browsers, which send no token there; it stands for the caller's";
+    Operation::post(format!("{BASE}/ws/tickets"), "createTicket", about)
+        .tag("events")
+        .gives(201, "The ticket.", reference("Ticket"))
+        .guarded()
 }
 
 fn subscribes(operation: Operation) -> Operation {
@@ -119,6 +127,8 @@ fn subscribes(operation: Operation) -> Operation {
         .query("user_id", "Only what concerns this user.", any_key())
         .query("client_id", "A label for the log.", json!({ "type": "string", "minLength": 1, "maxLength": 128 }))
         .query("since", "The cursor of the last event that the client has.", json!({ "type": "string" }))
+        .query("ticket", "A ticket of `POST /ws/tickets`, where no header has the token.", json!({ "type": "string" }))
+        .query("access_token", "The token, where neither a header nor a ticket has it.", json!({ "type": "string" }))
         .guarded()
         .fails(&[410])
 }
@@ -225,7 +235,20 @@ fn event() -> Json {
             "version": { "type": "integer", "minimum": 0 },
             "cursor": { "type": "string", "description": "The place in the whole feed." },
             "at": { "type": "string", "format": "date-time" },
+            "owner": { "type": "string", "description": "The key of the user whose the record is, or was before it was deleted." },
             "data": { "description": "The record, encrypted fields masked; null for a delete." },
+        },
+    })
+}
+
+fn ticket() -> Json {
+    json!({
+        "type": "object",
+        "description": "Good once, at every replica, as `ticket` in the address of a WebSocket or an event stream. Without a tier in Redis, at the replica that gave it.",
+        "required": ["ticket", "expires_in"],
+        "properties": {
+            "ticket": { "type": "string", "pattern": "^[A-Za-z0-9_-]{43}$" },
+            "expires_in": { "type": "integer", "description": "For how many seconds it is good." },
         },
     })
 }

@@ -9,9 +9,9 @@ async fn roles_open_pools_and_change_while_the_server_runs() {
     let json = ("content-type", "application/json");
     let access = |read: &str, write: &str| Policy {
         access: Access { read: vec![read.to_owned()], write: vec![write.to_owned()], ..Access::default() },
-        limits: PoolLimits::default(),
+        ..Policy::open()
     };
-    server.resource("products").set_policy(access("*", "admin"));
+    server.policies.put([("products", access("*", "admin"))]);
     let anonymous = server.post("/products", body).await;
     anonymous.problem(401);
     assert_eq!(anonymous.header("www-authenticate"), "Bearer");
@@ -19,7 +19,7 @@ async fn roles_open_pools_and_change_while_the_server_runs() {
     server.send(Method::POST, "/products", &[json, ("test-roles", "other,admin")], body).await.expect(201);
     server.get("/products/p").await.expect(200);
 
-    server.resource("products").set_policy(access("reader", "admin"));
+    server.policies.put([("products", access("reader", "admin"))]);
     for path in ["/products/p", "/products", "/products?ids=p", "/products/category/x"] {
         server.get(path).await.problem(401);
         server.send(Method::GET, path, &[("test-roles", "admin")], "").await.problem(403);
@@ -36,6 +36,6 @@ async fn roles_open_pools_and_change_while_the_server_runs() {
 async fn the_size_limit_of_a_pool_changes_while_the_server_runs() {
     let server = Server::start().await;
     let limits = PoolLimits { max_record_bytes: crds::units::Bytes(20) };
-    server.resource("products").set_policy(Policy { access: Access::default(), limits });
+    server.policies.put([("products", Policy { limits, ..Policy::open() })]);
     server.post("/products", r#"{"name":"Tea","price":1}"#).await.problem(413);
 }

@@ -118,7 +118,7 @@ async fn a_warm_up_makes_first_reads_hits() {
 async fn only_who_may_write_a_pool_manages_it() {
     let server = with_products(1).await;
     let access = Access { read: vec!["*".to_owned()], write: vec!["admin".to_owned()], ..Access::default() };
-    server.resource("products").set_policy(Policy { access, limits: PoolLimits::default() });
+    server.policies.put([("products", Policy { access, ..Policy::open() })]);
     let body = r#"{"pool":"products"}"#;
     for path in ["/factory/cleanup", "/factory/warm"] {
         server.post(path, body).await.problem(401);

@@ -31,6 +31,7 @@ pub async fn events_are_claimed_in_order_and_confirmed(target: &Target) {
     assert!(events[0].data.as_ref().unwrap().get().contains(r#""email":"u@example.com""#));
     assert!(events[2].data.is_none());
     assert!(events.iter().all(|event| event.entity == "user" && event.cursor.is_none()));
+    assert!(events.iter().all(|event| event.owner.as_deref() == Some("u")), "also what was deleted");
 
     assert_eq!(ids(&outbox.claim("o", LONG, 2).await.unwrap().events), ids(&events[..2]), "the same until confirmed");
     outbox.confirm("o", &[events[0].id, Uuid::now_v7()]).await.unwrap();

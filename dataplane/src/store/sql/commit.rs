@@ -24,6 +24,7 @@ use crate::{
     domain::{
         change::{Action, Change, Idempotency, UnitOfWork, Written},
         event::Envelope,
+        ownership::Ownership,
         record::{Key, Record, Version},
         seal::Sealer,
         value::Timestamp,
@@ -228,7 +229,9 @@ impl<'a> Unit<'a> {
                 };
                 differs |= written.record.as_ref() != Some(&stored);
                 event.at = stored.updated_at.to_string();
-                event.data = RawValue::from_string(stored.to_masked_json(&table.collection.schema)).ok();
+                let schema = &table.collection.schema;
+                event.owner = Ownership::of(schema).owner(&stored);
+                event.data = RawValue::from_string(stored.to_masked_json(schema)).ok();
                 written.record = Some(stored);
             }
         }

@@ -280,6 +280,11 @@ impl SharedCache for Flaky {
         inner.tell(orders).await
     }
 
+    async fn take(&self, key: &str) -> Result<Option<Held>, SharedError> {
+        let inner = self.inner.lock().clone();
+        if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { inner.take(key).await }
+    }
+
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError> {
         tokio::task::yield_now().await;
         let gate = self.lease_gate.lock().clone();

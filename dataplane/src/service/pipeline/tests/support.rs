@@ -45,9 +45,10 @@ use crate::{
         stock,
         value::{Timestamp, Value},
     },
+    security::policy::Policies,
     service::{
         dead_letters::DeadLetters,
-        orders::{Catalogue, PriceRight, pricing},
+        orders::{Catalogue, pricing},
         payment::http::SigningKey,
         records::Records,
     },
@@ -170,7 +171,7 @@ impl Shop {
         store.prepare(&all).await.unwrap();
         let [products, payments, orders, letters] = all.map(|one| records(one, &store));
         let products = Arc::new(products);
-        let catalogue = Catalogue { products: products.clone(), right: PriceRight::default() };
+        let catalogue = Catalogue { products: products.clone(), policy: Policies::none().of_pool("products") };
         let orders_schema = orders.collection().schema.clone();
         let clock = orders.clock().clone();
         let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(catalogue), clock)));

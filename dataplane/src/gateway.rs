@@ -11,7 +11,11 @@ pub mod registry;
 pub mod server;
 pub mod trust;
 
+mod errand;
+mod groups;
 mod hops;
+mod lines;
+mod merge;
 mod patience;
 mod route;
 mod send;

@@ -29,8 +29,9 @@ use crate::{
         gate::Gate,
         metrics::HttpMetrics,
         resource::Resource,
-        router::{BASE, Pool, Source, path_of, upserts},
+        router::{Pool, Source, path_of, upserts},
     },
+    routes,
     security::policy::Policies,
     service::{
         orders::{self, Catalogue},
@@ -222,7 +223,7 @@ impl Builder<'_> {
         let pool = PoolSettings { source, entity, tiers: Vec::new(), name: LETTERS_POOL.to_owned(), ..orders.clone() };
         let Parts { collection, records, .. } = self.parts_of(&pool, schema, &BTreeMap::new())?;
         let metrics = self.metrics.of_pool("dead-letters");
-        let path = format!("{BASE}/dead-letters");
+        let path = routes::LETTERS.path.to_owned();
         let gate = self.gate(&pool.source.backend)?;
         let policy = self.policies.of_pool(&orders.name);
         let resource = Resource::new(Arc::new(records), path, false, policy, gate, metrics)

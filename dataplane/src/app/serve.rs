@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use crds::service::messaging::WebSocket;
+use crds::{service::messaging::WebSocket, settings::Settings};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,7 +35,7 @@ use crate::{
     budget::Budgets,
     cache::clock::Clock,
     config::Loaded,
-    domain::change::Collection,
+    domain::{change::Collection, entities},
     events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
@@ -141,7 +141,7 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
         async move { load.follow().await }
     });
     let closing = CancellationToken::new();
-    let (live_options, live) = live_feed(&world, &settings.borrow().settings.web_socket, checks.clone(), &closing)?;
+    let (live_options, live) = live_feed(&world, &settings.borrow().settings, checks.clone(), &closing)?;
     let overview = Overview::new(OverviewParts {
         pools: world.pools.clone(),
         relays: relays.meters.clone(),
@@ -405,17 +405,21 @@ fn queues(
     }
 }
 
+/// The feed of all pools of the service: the bus carries the events of every group.
 fn live_feed(
     world: &World,
-    options: &WebSocket,
+    settings: &Settings,
     checks: Checks,
     closing: &CancellationToken,
 ) -> anyhow::Result<(watch::Sender<WebSocket>, Arc<Live>)> {
-    let entity = |pool: &ServedPool| LiveEntity::of(&pool.collection.schema, pool.resource.policy().clone());
-    let (sender, options) = watch::channel(options.clone());
+    let served = world.pools.iter();
+    let served = served.map(|pool| LiveEntity::of(&pool.collection.schema, pool.resource.policy().clone()));
+    let elsewhere = settings.pools.iter().filter(|pool| world.pools.iter().all(|served| served.name != pool.name));
+    let elsewhere = elsewhere.map(|pool| LiveEntity::of(&entities::of_pool(pool), world.policies.of_pool(&pool.name)));
+    let (sender, options) = watch::channel(settings.web_socket.clone());
     let parts = LiveParts {
         bus: world.backends.bus.1.clone(),
-        entities: world.pools.iter().map(entity).collect(),
+        entities: served.chain(elsewhere).collect(),
         policies: world.policies.clone(),
         options,
         checks,

@@ -1,11 +1,18 @@
 //! What one client's connection knows of records: its reads are never older than what it has written, nor than what it has read.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, fmt::Write};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    domain::record::{Key, Version},
+    routes::{Effect, Found},
+};
 
 /// Records that are remembered for one connection. It ends with the answer that fills its memory: the next one begins anew, and nothing is forgotten on
 /// the way.
@@ -27,9 +34,22 @@ pub struct ConnectionMemory {
     seen: Mutex<HashMap<u64, u64>>,
 }
 
-/// One part of [`ABOUT`]: the record of a collection with this key.
-pub fn about(collection: &str, key: &str, version: u64) -> String {
-    format!("{:x}:{version}", xxh3_64(format!("{collection}/{key}").as_bytes()))
+/// What an answer tells the gateway about records of a collection.
+pub fn about<'a>(collection: &str, records: impl IntoIterator<Item = (&'a Key, Version)>) -> Bytes {
+    let mut out = String::new();
+    for (key, version) in records {
+        let comma = if out.is_empty() { "" } else { "," };
+        _ = write!(out, "{comma}{:x}:{version}", xxh3_64(format!("{collection}/{key}").as_bytes()));
+    }
+    out.into()
+}
+
+/// The answer, with what it tells the gateway.
+pub fn told(mut answer: Response, about: Bytes) -> Response {
+    if let Some(about) = HeaderValue::from_maybe_shared(about).ok().filter(|about| !about.is_empty()) {
+        answer.headers_mut().insert(ABOUT, about);
+    }
+    answer
 }
 
 /// The name of a record for a connection's memory: a hash of its path, however that is spelled.
@@ -39,7 +59,7 @@ fn place(path: &str) -> u64 {
 
 impl ConnectionMemory {
     /// Remembers the records that an answer was about, with their versions: what it names itself, or else its path with the version in its `ETag`.
-    pub fn remember(&self, uri: &Uri, status: StatusCode, answer: &HeaderMap) {
+    pub fn remember(&self, found: &Found, uri: &Uri, status: StatusCode, answer: &HeaderMap) {
         if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             return;
         }
@@ -57,13 +77,14 @@ impl ConnectionMemory {
             Some(location) => {
                 self.keep(location.parse::<Uri>().map_or_else(|_| place(location), |uri| place_of(&uri)), version)
             }
-            None => self.keep(place_of(uri), version),
+            None if found.of_record => self.keep(place_of(uri), version),
+            None => (),
         }
     }
 
     /// Adds the least version to a read of something that this connection knows, unless the client asks for one itself.
-    pub fn demand(&self, method: &Method, uri: &Uri, headers: &mut HeaderMap) {
-        if !method.is_safe() || headers.contains_key(IF_MIN_VERSION) {
+    pub fn demand(&self, found: &Found, uri: &Uri, headers: &mut HeaderMap) {
+        if !found.of_record || found.effect != Effect::Reads || headers.contains_key(IF_MIN_VERSION) {
             return;
         }
         let seen = self.seen.lock();
@@ -103,7 +124,13 @@ fn version_of(etag: &HeaderValue) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::routes;
+
+    /// The path of a collection.
+    const P: &str = "/api/v1/products";
 
     fn answer(version: &str, more: &[(HeaderName, &str)]) -> HeaderMap {
         let tag = (header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).unwrap());
@@ -111,40 +138,46 @@ mod tests {
         HeaderMap::from_iter(std::iter::once(tag).chain(more))
     }
 
+    fn found(method: &Method, uri: &Uri) -> Found {
+        routes::find(method, uri.path())
+    }
+
     fn demanded(memory: &ConnectionMemory, uri: &str) -> Option<String> {
-        let mut read = HeaderMap::new();
-        memory.demand(&Method::GET, &uri.parse().unwrap(), &mut read);
+        let (mut read, uri) = (HeaderMap::new(), uri.parse().unwrap());
+        memory.demand(&found(&Method::GET, &uri), &uri, &mut read);
         Some(read.get(IF_MIN_VERSION)?.to_str().unwrap().to_owned())
     }
 
     #[test]
     fn a_read_asks_for_what_the_connection_wrote_and_read() {
         let memory = ConnectionMemory::default();
-        let remember = |uri: &str, status, answer: HeaderMap| memory.remember(&uri.parse().unwrap(), status, &answer);
-        remember("/p", StatusCode::CREATED, answer("3", &[(header::LOCATION, "/p/a%20b")]));
+        let remember = |uri: &str, status, answer: HeaderMap| {
+            let uri = uri.replace("/p", P).parse().unwrap();
+            memory.remember(&found(&Method::GET, &uri), &uri, status, &answer);
+        };
+        let demanded = |memory, uri: &str| demanded(memory, &uri.replace("/p", P));
+        remember("/p", StatusCode::CREATED, answer("3", &[(header::LOCATION, &format!("{P}/a%20b"))]));
         assert_eq!(demanded(&memory, "/p/%61%20b").as_deref(), Some("3"), "however the client spells it");
         assert_eq!(demanded(&memory, "/p?id=a+b").as_deref(), Some("3"));
         remember("/p/a%20b", StatusCode::NOT_MODIFIED, answer("5", &[]));
         remember("/p/a%20b", StatusCode::OK, answer("4", &[]));
         assert_eq!(demanded(&memory, "/p/a%20b").as_deref(), Some("5"), "what was read counts, and never goes back");
-        remember("/p/c/status", StatusCode::OK, answer("7", &[(header::CONTENT_LOCATION, "/p/c")]));
+        remember("/p/c/status", StatusCode::OK, answer("7", &[(header::CONTENT_LOCATION, &format!("{P}/c"))]));
         assert_eq!((demanded(&memory, "/p/c").as_deref(), demanded(&memory, "/p/c/status")), (Some("7"), None));
         remember("/p/large", StatusCode::OK, answer("6-gzip", &[]));
         assert_eq!(demanded(&memory, "/p/large").as_deref(), Some("6"), "whatever coding it came in");
         remember("/p/d", StatusCode::PRECONDITION_FAILED, answer("9", &[]));
         assert_eq!(demanded(&memory, "/p/d"), None);
-        let named = [about("/p", "e", 2), about("/p", "f g", 8)].join(",");
-        remember(
-            "/p/batch",
-            StatusCode::MULTI_STATUS,
-            HeaderMap::from_iter([(ABOUT, HeaderValue::try_from(named).unwrap())]),
-        );
+        let (e, f) = ("e".parse().unwrap(), "f g".parse().unwrap());
+        let named = about(P, [(&e, Version(2)), (&f, Version(8))]);
+        remember("/p/batch", StatusCode::MULTI_STATUS, told(Response::default(), named).headers().clone());
         assert_eq!(
             (demanded(&memory, "/p/e").as_deref(), demanded(&memory, "/p/f%20g").as_deref()),
             (Some("2"), Some("8"))
         );
         let mut own = HeaderMap::from_iter([(IF_MIN_VERSION, HeaderValue::from_static("1"))]);
-        memory.demand(&Method::GET, &"/p/c".parse().unwrap(), &mut own);
+        let uri = format!("{P}/c").parse().unwrap();
+        memory.demand(&found(&Method::GET, &uri), &uri, &mut own);
         assert_eq!(own[IF_MIN_VERSION], "1");
     }
 
@@ -153,10 +186,11 @@ mod tests {
         let memory = ConnectionMemory::default();
         for n in 0..RECORDS_MAX {
             assert!(!memory.is_full());
-            memory.remember(&format!("/p/{n}").parse().unwrap(), StatusCode::OK, &answer("1", &[]));
+            let uri = format!("{P}/{n}").parse().unwrap();
+            memory.remember(&found(&Method::GET, &uri), &uri, StatusCode::OK, &answer("1", &[]));
         }
         assert!(memory.is_full());
-        assert_eq!(demanded(&memory, "/p/0").as_deref(), Some("1"), "nothing was forgotten");
+        assert_eq!(demanded(&memory, &format!("{P}/0")).as_deref(), Some("1"), "nothing was forgotten");
         // a batch of the largest size does not end a connection, and 20,000 connections have less than a gigabyte
         const { assert!(RECORDS_MAX > 1_000) };
         let bytes = memory.seen.lock().capacity() * size_of::<(u64, u64)>();

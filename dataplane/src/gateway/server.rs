@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
+    routes,
     server::{
         self, ClientConnection,
         apart::{Pulse, serve_apart},
@@ -71,15 +72,15 @@ pub async fn run(options: GatewayOptions) {
         tracing::error!(%error, "the admin port cannot be served");
         return;
     }
-    server::serve(listener, tls, routes(gateway, pulse), async move { shutdown.stopped().await }).await;
+    server::serve(listener, tls, router(gateway, pulse), async move { shutdown.stopped().await }).await;
 }
 
-fn routes(gateway: Gateway, pulse: Pulse) -> Router {
-    probes(pulse).route("/api/v1/gateway/registry", get(registry)).fallback(forward).with_state(gateway)
+fn router(gateway: Gateway, pulse: Pulse) -> Router {
+    probes(pulse).route(routes::GATEWAY_REGISTRY.path, get(registry)).fallback(forward).with_state(gateway)
 }
 
 fn probes(pulse: Pulse) -> Router<Gateway> {
-    Router::new().route("/livez", get(async move || pulse.answer())).route("/readyz", get(readyz))
+    Router::new().route(routes::LIVEZ.path, get(async move || pulse.answer())).route(routes::READYZ.path, get(readyz))
 }
 
 async fn readyz(State(gateway): State<Gateway>) -> Response {

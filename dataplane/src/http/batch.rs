@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::batch::{Batch, OPERATIONS_MAX, Operation, parse_batch},
-    gateway::memory::{ABOUT, ASKS_ABOUT, about},
+    gateway::memory::{about, told},
     service::batch::{Bounds, Done, DoneKind, Outcome, Undone, run, run_atomic},
 };
 
@@ -29,7 +29,6 @@ pub async fn post(State(resource): State<Arc<Resource>>, call: Call) -> Response
 async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
     resource.may_write(&call)?;
     let (mut origin, key, uri) = (call.origin(), call.idempotency_key()?, call.uri.clone());
-    let is_asked = call.headers.contains_key(ASKS_ABOUT);
     let body = resource.receive(call, Metric::Batch, JSON, BODY_MAX).await?;
     let Batch { atomic, operations } = parse_batch(&body).map_err(|error| resource.problem(error.into()))?;
     origin.idempotency = key.map(|key| resource.idempotency(&origin, &key, "batch", &body));
@@ -48,20 +47,9 @@ async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
             }
         },
     };
-    let about = if is_asked { about_all(resource, &outcomes) } else { None };
-    let mut response = answer(results_of(resource, outcomes, &operations, uri.path()));
-    if let Some(about) = about {
-        response.headers_mut().insert(ABOUT, about);
-    }
-    Ok(response)
-}
-
-/// What the gateway is told: which records have which versions now.
-fn about_all(resource: &Resource, outcomes: &[Outcome]) -> Option<HeaderValue> {
     let done = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
-    let parts: Vec<String> =
-        done.map(|Done { key, version, .. }| about(&resource.path, key.as_str(), version.0)).collect();
-    HeaderValue::try_from(parts.join(",")).ok().filter(|about| !about.is_empty())
+    let about = about(&resource.path, done.map(|Done { key, version, .. }| (key, *version)));
+    Ok(told(answer(results_of(resource, outcomes, &operations, uri.path())), about))
 }
 
 fn results_of(resource: &Resource, outcomes: Vec<Outcome>, operations: &[Operation<'_>], path: &str) -> Vec<Json> {

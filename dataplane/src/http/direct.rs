@@ -18,19 +18,29 @@ use super::{
     resource::Resource,
     router::{Api, Pool},
 };
+use crate::routes::fixed_words;
+
+/// A pool, and the words that are routes in the place of a key.
+struct Collection {
+    resource: Arc<Resource>,
+    fixed: Vec<&'static str>,
+}
 
 /// All routes of the API, and the direct way beside them.
 #[derive(Clone)]
 pub struct Routes {
     /// The pools by the paths of their collections.
-    collections: Arc<HashMap<String, Arc<Resource>>>,
+    collections: Arc<HashMap<String, Collection>>,
     router: Router,
 }
 
 impl Routes {
     /// The routes of an API.
     pub fn new(api: &Api, router: Router) -> Self {
-        let entry = |Pool { resource, .. }: &Pool| (resource.path.clone(), Arc::clone(resource));
+        let entry = |Pool { resource, .. }: &Pool| {
+            let fixed = fixed_words(&resource.path);
+            (resource.path.clone(), Collection { resource: Arc::clone(resource), fixed })
+        };
         Self { collections: Arc::new(api.pools.iter().map(entry).collect()), router }
     }
 
@@ -43,7 +53,8 @@ impl Routes {
                 }
             }
             Method::POST => {
-                if let Some(resource) = self.collections.get(request.uri().path()).filter(|one| one.is_writable()) {
+                let collection = self.collections.get(request.uri().path());
+                if let Some(Collection { resource, .. }) = collection.filter(|one| one.resource.is_writable()) {
                     return resource.post(Call::new(request, None)).await;
                 }
             }
@@ -55,11 +66,11 @@ impl Routes {
     /// The pool and the key of a record with this path. What is anything else, or in doubt, is the router's.
     fn record_of(&self, path: &str) -> Option<(&Arc<Resource>, String)> {
         let (collection, key) = path.rsplit_once('/')?;
-        // A route with a fixed name in the place of a key, such as `/users/search`, has no digit in it; nearly every key has one.
-        if !key.bytes().any(|byte| byte.is_ascii_digit()) || key.contains('%') {
+        let Collection { resource, fixed } = self.collections.get(collection)?;
+        if fixed.contains(&key) || key.contains('%') {
             return None;
         }
-        Some((self.collections.get(collection)?, key.to_owned()))
+        Some((resource, key.to_owned()))
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     extract::Call,
     params::{IDS_MAX, Params},
     resource::{Resource, json},
-    router::{BASE, Pool},
+    router::Pool,
 };
 use crate::{
     cache::tiered::stats::TieredStats,
@@ -38,6 +38,7 @@ use crate::{
         strict,
         value::Value,
     },
+    routes,
     service::{
         error::ServiceError,
         factory::{Cleaned, Factory, FactoryPool},
@@ -86,11 +87,11 @@ fn body_of(fields: Vec<Field>) -> Schema {
 pub fn routes(factory: Arc<Factory>, pools: &[Pool]) -> Router {
     let api = Arc::new(FactoryApi { factory, pools: pools.to_vec(), warming: Semaphore::new(1) });
     Router::new()
-        .route(&format!("{BASE}/factory/stats"), get(stats))
-        .route(&format!("{BASE}/factory/cleanup"), post(clean_up))
-        .route(&format!("{BASE}/factory/warm"), post(warm))
-        .route(&format!("{BASE}/repositories/cache/stats"), get(cache_stats))
-        .route(&format!("{BASE}/repositories/cache/warm"), post(warm_cache))
+        .route(routes::FACTORY_STATS.path, get(stats))
+        .route(routes::FACTORY_CLEANUP.path, post(clean_up))
+        .route(routes::FACTORY_WARM.path, post(warm))
+        .route(routes::CACHE_STATS.path, get(cache_stats))
+        .route(routes::CACHE_WARM.path, post(warm_cache))
         .with_state(api)
 }
 

@@ -23,9 +23,11 @@ use crate::{
         schema::Schema,
         value::{Value, write_json_text},
     },
+    gateway::memory::{about, told},
     service::{
         cursor::{place_among, place_of},
         list::{Listing, PageRequest, list},
+        pages::KeptPage,
         records::Many,
     },
 };
@@ -105,7 +107,8 @@ async fn many(resource: &Resource, keys: &[Key], cursor: Option<&str>) -> Result
     let many = found.map_err(|error| resource.problem(error))?;
     let next = Some(offset + many.keys).filter(|next| *next < keys.len()).map(|next| place_among(keys, next));
     let body = entries_body(&many, keys.len(), offset, next);
-    Ok(json(until_sent(body.into(), held), StatusCode::OK))
+    let about = about(&resource.path, many.versions.iter().map(|(key, version)| (key, *version)));
+    Ok(told(json(until_sent(body.into(), held), StatusCode::OK), about))
 }
 
 async fn matching_path(resource: &Resource, field: &str, call: Call) -> Result<Response, Problem> {
@@ -148,16 +151,17 @@ pub async fn page(
 ) -> Result<Response, Problem> {
     let records = &resource.records;
     let query = format!("{filter:?} {order:?} {page:?}");
-    if let Some(body) = records.kept_page(&query) {
-        return Ok(json(body, StatusCode::OK));
+    if let Some(KeptPage { body, about }) = records.kept_page(&query) {
+        return Ok(told(json(body, StatusCode::OK), about));
     }
     let generation = records.generation();
     let held = Arc::new(resource.budgets().answers.share());
     let listing = list(records, filter, order, page, Allowance::of(&held)).await;
     let listing = listing.map_err(|error| resource.problem(error))?;
     let body = Bytes::from(listing_body(records.schema(), &listing, page.limit));
-    records.keep_page(query, generation, &body);
-    Ok(json(until_sent(body, held), StatusCode::OK))
+    let about = about(&resource.path, listing.records.iter().map(|one| (&one.key, one.version)));
+    records.keep_page(query, generation, &KeptPage { body: body.clone(), about: about.clone() });
+    Ok(told(json(until_sent(body, held), StatusCode::OK), about))
 }
 
 /// The records that have each word of a text in one of some fields.
@@ -246,7 +250,7 @@ fn write_unreadable(unreadable: &[Named], out: &mut String) {
 }
 
 fn entries_body(many: &Many, asked: usize, offset: usize, next: Option<String>) -> Vec<u8> {
-    let Many { entries, unreadable, keys: _ } = many;
+    let Many { entries, unreadable, keys: _, versions: _ } = many;
     let mut out = Vec::with_capacity(entries.iter().map(|entry| entry.body_len() + 1).sum::<usize>() + 80);
     out.extend_from_slice(b"{\"items\":[");
     for (index, entry) in entries.iter().enumerate() {

@@ -55,20 +55,17 @@ use self::{
     hub::Hub,
     right::Right,
 };
-use super::{error::Problem, health::Check, params::Params, router::BASE};
+use super::{error::Problem, health::Check, params::Params};
 use crate::{
     domain::record::Key,
     events::EventBus,
+    routes,
     security::{caller::Caller, policy::Policies},
     supervisor,
 };
 
 /// The most characters of a client's label.
 const LABEL_MAX: usize = 128;
-/// Where the feed is a WebSocket: at the root, and below the API's path.
-const WEB_SOCKET: &str = "/ws";
-/// Where it is an event stream, below the API's path.
-const EVENT_STREAM: &str = "/events/stream";
 
 /// The live feed.
 pub struct Live {
@@ -170,15 +167,15 @@ impl LiveMeter {
 
 /// Whether a path is one of the feed, which browsers ask without headers of their own.
 pub fn is_feed(path: &str) -> bool {
-    path == WEB_SOCKET || path.strip_prefix(BASE).is_some_and(|rest| rest == WEB_SOCKET || rest == EVENT_STREAM)
+    [routes::WEB_SOCKET.path, routes::WEB_SOCKET_OF_API.path, routes::EVENT_STREAM.path].contains(&path)
 }
 
 /// The routes of the feed.
 pub fn routes(live: Arc<Live>) -> Router {
     Router::new()
-        .route(WEB_SOCKET, get(web_socket))
-        .route(&format!("{BASE}{WEB_SOCKET}"), get(web_socket))
-        .route(&format!("{BASE}{EVENT_STREAM}"), get(event_stream))
+        .route(routes::WEB_SOCKET.path, get(web_socket))
+        .route(routes::WEB_SOCKET_OF_API.path, get(web_socket))
+        .route(routes::EVENT_STREAM.path, get(event_stream))
         .with_state(live)
 }
 

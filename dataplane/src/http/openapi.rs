@@ -1,6 +1,6 @@
 //! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of operations beside this file.
 //!
-//! A test walks the router and this document and wants each route in both: a new route is described in one of
+//! A test wants each row of the table of routes (`crate::routes`) in the router and in this document: a new route is described in one of
 //! `pools`, `factory`, `pipeline`, `searches` and `service`.
 
 mod examples;
@@ -23,10 +23,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
-    conditions::is_known,
-    router::{BASE, Pool},
-};
+use super::{conditions::is_known, router::Pool};
+use crate::routes;
 
 /// The routes that give the document.
 pub fn routes(pools: &[Pool]) -> Router {
@@ -34,7 +32,7 @@ pub fn routes(pools: &[Pool]) -> Router {
     let tag =
         HeaderValue::try_from(format!("\"{:016x}\"", xxh3_64(&text))).unwrap_or(HeaderValue::from_static("\"0\""));
     let give = get(async move |request: Request| respond(&request, text, tag));
-    Router::new().route("/openapi.json", give.clone()).route(&format!("{BASE}/openapi.json"), give)
+    Router::new().route(routes::OPENAPI.path, give.clone()).route(routes::OPENAPI_OF_API.path, give)
 }
 
 /// The document for an API that serves these pools.

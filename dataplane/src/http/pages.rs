@@ -10,6 +10,7 @@ use tower_http::compression::CompressionLayer;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::conditions::is_known;
+use crate::routes;
 
 /// One file as browsers get it.
 pub struct Page {
@@ -39,19 +40,14 @@ macro_rules! asset {
 }
 
 /// Every file.
-pub const PAGES: [Page; 7] = [
-    Page { path: "/", media: HTML, bytes: asset!("dashboard/index.html"), policy: STRICT },
-    Page { path: "/dashboard/app.js", media: SCRIPT, bytes: asset!("dashboard/app.js"), policy: STRICT },
-    Page { path: "/dashboard/app.css", media: CSS, bytes: asset!("dashboard/app.css"), policy: STRICT },
-    Page { path: "/docs", media: HTML, bytes: asset!("docs/index.html"), policy: STYLED },
-    Page { path: "/docs/docs.js", media: SCRIPT, bytes: asset!("docs/docs.js"), policy: STYLED },
-    Page { path: "/docs/swagger-ui.css", media: CSS, bytes: asset!("docs/swagger-ui.css"), policy: STYLED },
-    Page {
-        path: "/docs/swagger-ui-bundle.js",
-        media: SCRIPT,
-        bytes: asset!("docs/swagger-ui-bundle.js"),
-        policy: STYLED,
-    },
+pub static PAGES: [Page; 7] = [
+    Page { path: routes::DASHBOARD.path, media: HTML, bytes: asset!("dashboard/index.html"), policy: STRICT },
+    Page { path: routes::DASHBOARD_SCRIPT.path, media: SCRIPT, bytes: asset!("dashboard/app.js"), policy: STRICT },
+    Page { path: routes::DASHBOARD_STYLE.path, media: CSS, bytes: asset!("dashboard/app.css"), policy: STRICT },
+    Page { path: routes::DOCS.path, media: HTML, bytes: asset!("docs/index.html"), policy: STYLED },
+    Page { path: routes::DOCS_SCRIPT.path, media: SCRIPT, bytes: asset!("docs/docs.js"), policy: STYLED },
+    Page { path: routes::DOCS_STYLE.path, media: CSS, bytes: asset!("docs/swagger-ui.css"), policy: STYLED },
+    Page { path: routes::DOCS_BUNDLE.path, media: SCRIPT, bytes: asset!("docs/swagger-ui-bundle.js"), policy: STYLED },
 ];
 
 /// The routes of all files.

@@ -17,13 +17,13 @@ use super::{
     metrics::Operation,
     params::Params,
     resource::{self, JSON, Resource},
-    router::BASE,
 };
 use crate::{
     domain::{
         json::parse_create,
         schema::{Field, Kind, Schema},
     },
+    routes,
     service::{dead_letters::DeadLetters, pipeline::Pipeline},
 };
 
@@ -51,9 +51,9 @@ struct Letters {
 pub fn of_orders(resource: Arc<Resource>, pipeline: Arc<Pipeline>) -> Router {
     let orders = Arc::new(Orders { resource, pipeline });
     Router::new()
-        .route(&format!("{BASE}/orders/{{key}}/timeline"), get(timeline))
-        .route(&format!("{BASE}/orders/{{key}}/cancel"), post(cancel))
-        .route(&format!("{BASE}/pipeline"), get(figures))
+        .route(routes::TIMELINE.path, get(timeline))
+        .route(routes::CANCEL.path, post(cancel))
+        .route(routes::PIPELINE.path, get(figures))
         .with_state(orders)
 }
 
@@ -62,18 +62,17 @@ pub fn of_letters(resource: Arc<Resource>, letters: Arc<DeadLetters>) -> Router 
     let shown = resource.clone();
     let list = get(async move |call: Call| listing::search(shown, LETTERS_BY, call).await);
     let state = Arc::new(Letters { resource: resource.clone(), letters });
-    let path = &resource.path;
     Router::new()
-        .route(&format!("{path}/{{key}}"), get(resource::get))
+        .route(routes::LETTER.path, get(resource::get))
         .with_state(resource.clone())
         .merge(
             Router::new()
-                .route(&format!("{path}/{{key}}"), axum::routing::delete(give_up))
-                .route(&format!("{path}/{{key}}/replay"), post(replay))
-                .route(&format!("{path}/replay"), post(replay_all))
+                .route(routes::GIVE_UP_LETTER.path, axum::routing::delete(give_up))
+                .route(routes::REPLAY_LETTER.path, post(replay))
+                .route(routes::REPLAY_LETTERS.path, post(replay_all))
                 .with_state(state),
         )
-        .route(path, list)
+        .route(routes::LETTERS.path, list)
 }
 
 /// `GET /orders/{id}/timeline`

@@ -19,10 +19,11 @@ use super::{
     metrics::Operation,
     params::Params,
     resource::{JSON, Resource, json as json_response},
-    router::{BASE, Pool},
+    router::Pool,
 };
 use crate::{
     domain::specification::parse_search,
+    routes,
     service::{
         error::ServiceError,
         list::{From, LIMIT_DEFAULT, LIMIT_MAX, PageRequest},
@@ -98,9 +99,9 @@ pub struct Repositories {
 pub fn routes(pools: &[Pool], health: &Arc<Health>) -> Router {
     let state = Arc::new(Repositories { pools: pools.to_vec(), health: Arc::clone(health) });
     Router::new()
-        .route(&format!("{BASE}/repositories"), get(all))
-        .route(&format!("{BASE}/repositories/query"), post(query))
-        .route(&format!("{BASE}/repositories/{{type}}"), get(one))
+        .route(routes::REPOSITORIES.path, get(all))
+        .route(routes::REPOSITORY_QUERY.path, post(query))
+        .route(routes::REPOSITORY.path, get(one))
         .with_state(state)
 }
 

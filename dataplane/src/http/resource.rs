@@ -25,6 +25,8 @@ use crate::{
         json::{parse_create, parse_patch, parse_replace},
         record::{Key, Record},
     },
+    gateway::memory::{ABOUT, ASKS_ABOUT},
+    routes::is_fixed_word,
     security::policy::PoolPolicy,
     service::{
         error::ServiceError,
@@ -126,9 +128,13 @@ impl Resource {
     ) -> Response {
         let started = Instant::now();
         let (uri, accepted) = (call.uri.clone(), call.headers.get(header::ACCEPT_ENCODING).cloned());
+        let is_asked = call.headers.contains_key(ASKS_ABOUT);
         let response = trace::scope(trace::of_headers(&call.headers), work(call)).await;
         let cause = response.as_ref().err().map(Problem::cause);
-        let response = response.unwrap_or_else(|problem| problem.respond(&uri));
+        let mut response = response.unwrap_or_else(|problem| problem.respond(&uri));
+        if !is_asked {
+            response.headers_mut().remove(ABOUT);
+        }
         let response = if is_large(&response) { compressed(accepted, response).await } else { response };
         let took = started.elapsed();
         if cause == Some(Cause::Demand) {
@@ -414,13 +420,10 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'!')
     .remove(b'$');
-/// The words that are routes of some collection in the place of a key: paths mean those.
-const FIXED: [&str; 10] = ["", ".", "..", "search", "batch", "user", "category", "import", "export", "history"];
-
 /// Where a record is read: by its key in the path, or as `?id=` where the path would mean something else.
 fn location(path: &str, key: &Key) -> String {
     let encoded = utf8_percent_encode(key.as_str(), SEGMENT);
-    if FIXED.contains(&key.as_str()) { format!("{path}?id={encoded}") } else { format!("{path}/{encoded}") }
+    if is_fixed_word(key.as_str()) { format!("{path}?id={encoded}") } else { format!("{path}/{encoded}") }
 }
 
 fn check(allowed: bool, call: &Call) -> Result<(), Problem> {

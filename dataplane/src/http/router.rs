@@ -27,10 +27,10 @@ use super::{
     schemas, status, templates,
     tickets::{self, Tickets},
 };
-use crate::service::factory::Factory;
+use crate::{routes, service::factory::Factory};
 
 /// What every path of the API starts with.
-pub const BASE: &str = "/api/v1";
+pub const BASE: &str = routes::BASE;
 
 const USER_SEARCH: &[SearchParam] = &[
     SearchParam { name: "q", fields: &["name", "email", "username"], how: Match::Part },
@@ -82,15 +82,7 @@ pub struct Api {
 
 /// The path of a pool's collection.
 pub fn path_of(entity: Entity, pool: &str) -> String {
-    match entity {
-        Entity::User => format!("{BASE}/users"),
-        Entity::Payment => format!("{BASE}/payments"),
-        Entity::Order => format!("{BASE}/orders"),
-        Entity::Product => format!("{BASE}/products"),
-        Entity::NotificationTemplate => format!("{BASE}/notifications/templates"),
-        Entity::Configuration => format!("{BASE}/configurations"),
-        Entity::Custom => format!("{BASE}/pools/{pool}"),
-    }
+    routes::home_of(entity).replace("{pool}", pool)
 }
 
 /// Whether PUT creates a record that is not there.
@@ -105,23 +97,26 @@ pub fn router(api: &Api, live: Router) -> Router {
         router = router.merge(collection(resource)).merge(of_entity(*entity, resource));
     }
     if let Some(ingress) = api.ingress.clone() {
-        router = router.route(&format!("{BASE}/events"), post(async move |call: Call| ingress.post(call).await));
+        router = router.route(routes::EVENTS.path, post(async move |call: Call| ingress.post(call).await));
     }
     router = router.merge(schemas::routes(&api.pools)).merge(tickets::routes(Arc::clone(&api.tickets)));
     let catalogue = pools_body(&api.pools);
-    router = router.route(&format!("{BASE}/pools"), get(async move |uri: Uri| list_pools(catalogue, &uri)));
+    router = router.route(routes::POOLS.path, get(async move |uri: Uri| list_pools(catalogue, &uri)));
     router = router.merge(repositories::routes(&api.pools, &api.health));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
-    router = router.route(&format!("{BASE}/figures"), get(health::figures).with_state(Arc::clone(&api.health)));
+    router = router.route(routes::FIGURES.path, get(health::figures).with_state(Arc::clone(&api.health)));
     let pools =
         Arc::new(Audit(api.pools.iter().map(|pool| &pool.resource).chain(&api.letters).map(Arc::clone).collect()));
-    router = router.route(&format!("{BASE}/audit"), get(audit::list).with_state(pools.clone()));
-    router = router.route(&format!("{BASE}/audit/export"), get(audit::export).with_state(pools));
-    for base in ["", BASE] {
+    router = router.route(routes::AUDIT.path, get(audit::list).with_state(pools.clone()));
+    router = router.route(routes::AUDIT_EXPORT.path, get(audit::export).with_state(pools));
+    for [health, livez, readyz] in [
+        [&routes::HEALTH, &routes::LIVEZ, &routes::READYZ],
+        [&routes::HEALTH_OF_API, &routes::LIVEZ_OF_API, &routes::READYZ_OF_API],
+    ] {
         router = router
-            .route(&format!("{base}/health"), get(health::health).with_state(Arc::clone(&api.health)))
-            .route(&format!("{base}/livez"), get(health::live))
-            .route(&format!("{base}/readyz"), get(health::ready).with_state(Arc::clone(&api.health)));
+            .route(health.path, get(health::health).with_state(Arc::clone(&api.health)))
+            .route(livez.path, get(health::live))
+            .route(readyz.path, get(health::ready).with_state(Arc::clone(&api.health)));
     }
     let missing = Arc::new(Missing::new(&api.pools));
     router.fallback(async move |uri: Uri| missing.respond(&uri)).method_not_allowed_fallback(not_allowed)
@@ -138,29 +133,29 @@ fn collection(resource: &Arc<Resource>) -> Router {
         whole = whole.put(resource::replace).patch(resource::patch).delete(resource::delete);
     }
     let path = &resource.path;
-    let mut routes = Router::new().route(path, whole).route(&format!("{path}/{{key}}"), one);
+    let mut router = Router::new().route(path, whole).route(&format!("{path}{}", routes::RECORD.path), one);
     if resource.is_writable() {
-        routes = routes.route(&format!("{path}/batch"), post(batch::post));
+        router = router.route(&format!("{path}{}", routes::BATCH.path), post(batch::post));
     }
-    routes.with_state(Arc::clone(resource))
+    router.with_state(Arc::clone(resource))
 }
 
 /// The routes that only one entity has.
 fn of_entity(entity: Entity, resource: &Arc<Resource>) -> Router {
     let by = |field| list_by(resource, field);
     match entity {
-        Entity::User => Router::new().route(&format!("{BASE}/users/search"), search(resource, USER_SEARCH)),
+        Entity::User => Router::new().route(routes::USER_SEARCH.path, search(resource, USER_SEARCH)),
         Entity::Payment => Router::new()
-            .route(&format!("{BASE}/payments/{{key}}/status"), put(status::put).with_state(Arc::clone(resource)))
-            .route(&format!("{BASE}/payments/user/{{user_id}}"), by("user_id"))
-            .route(&format!("{BASE}/users/{{key}}/payments"), by("user_id")),
-        Entity::Order => Router::new().route(&format!("{BASE}/orders/user/{{user_id}}"), by("user_id")),
+            .route(routes::PAYMENT_STATUS.path, put(status::put).with_state(Arc::clone(resource)))
+            .route(routes::PAYMENTS_OF_USER.path, by("user_id"))
+            .route(routes::USER_PAYMENTS.path, by("user_id")),
+        Entity::Order => Router::new().route(routes::ORDERS_OF_USER.path, by("user_id")),
         Entity::Product => Router::new()
-            .route(&format!("{BASE}/products/search"), search(resource, PRODUCT_SEARCH))
-            .route(&format!("{BASE}/products/category/{{category}}"), by("category")),
-        Entity::NotificationTemplate => Router::new()
-            .route(&format!("{}/{{key}}/render", resource.path), post(templates::render))
-            .with_state(Arc::clone(resource)),
+            .route(routes::PRODUCT_SEARCH.path, search(resource, PRODUCT_SEARCH))
+            .route(routes::PRODUCTS_OF_CATEGORY.path, by("category")),
+        Entity::NotificationTemplate => {
+            Router::new().route(routes::RENDER.path, post(templates::render)).with_state(Arc::clone(resource))
+        }
         Entity::Configuration | Entity::Custom => Router::new(),
     }
 }
@@ -199,18 +194,10 @@ impl Missing {
         let names: Vec<String> =
             pools.iter().map(|Pool { resource, .. }| format!("{} at {}", resource.pool(), resource.path)).collect();
         let served = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let builtins = [
-            Entity::User,
-            Entity::Payment,
-            Entity::Order,
-            Entity::Product,
-            Entity::NotificationTemplate,
-            Entity::Configuration,
-        ];
+        let builtins = routes::HOMES.into_iter().filter(|(entity, _)| *entity != Entity::Custom);
         let unserved = builtins
-            .into_iter()
-            .filter(|entity| pools.iter().all(|pool| pool.entity != *entity))
-            .map(|entity| (path_of(entity, ""), format!("no pool of the entity {entity:?} is served here")));
+            .filter(|(entity, _)| pools.iter().all(|pool| pool.entity != *entity))
+            .map(|(entity, home)| (home.to_owned(), format!("no pool of the entity {entity:?} is served here")));
         let custom = (format!("{BASE}/pools"), "no such pool is served here".to_owned());
         Self { served, unserved: unserved.chain([custom]).collect() }
     }

@@ -15,7 +15,10 @@ use http::Uri;
 use serde_json::{Value, json};
 
 use super::{error::Problem, live::catalogue::HEALTH_CHECK, openapi, router::Pool};
-use crate::domain::{dead_letter, event, schema::Schema};
+use crate::{
+    domain::{dead_letter, event, schema::Schema},
+    routes,
+};
 
 /// The dialect of the schemas.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -37,9 +40,9 @@ pub fn routes(pools: &[Pool]) -> Router {
         }
     };
     Router::new()
-        .route("/schemas", get(async move || list))
-        .route("/schemas/{kind}", get(newest))
-        .route("/schemas/{kind}/{version}", get(by_version))
+        .route(routes::SCHEMAS.path, get(async move || list))
+        .route(routes::SCHEMA.path, get(newest))
+        .route(routes::SCHEMA_VERSION.path, get(by_version))
 }
 
 /// The schemas of all types of events, by their names: of the pools' records, of dead letters, and of the service itself.

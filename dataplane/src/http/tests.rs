@@ -74,7 +74,9 @@ mod conditions;
 mod events;
 mod factory;
 mod faults;
+mod groups;
 mod money;
+mod never_back;
 mod numbers;
 mod odd_rows;
 mod openapi;
@@ -200,6 +202,16 @@ impl Server {
 
     /// These collections of a store.
     async fn over(store: &Arc<dyn RecordStore>, collections: &[Arc<Collection>]) -> Self {
+        Self::group(store, collections, collections, Router::new()).await
+    }
+
+    /// Some of the collections of a store, where other processes serve the others. `live` has the routes that the app adds.
+    async fn group(
+        store: &Arc<dyn RecordStore>,
+        collections: &[Arc<Collection>],
+        all: &[Arc<Collection>],
+        live: Router,
+    ) -> Self {
         let commits = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&commits);
         let wake: crate::service::records::Wake = Arc::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
@@ -213,10 +225,10 @@ impl Server {
                 Arc::clone(&wake),
             )
         };
-        let products = collections.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
+        let products = all.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
         let policies = Policies::none();
         let open = Policy { access: Access { price: vec!["sales".to_owned()], ..Access::default() }, ..Policy::open() };
-        policies.put(collections.iter().map(|collection| (&*collection.pool, open.clone())));
+        policies.put(all.iter().map(|collection| (&*collection.pool, open.clone())));
         let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
         let gate = Arc::new(Gate::new(64, Duration::from_secs(5), Budgets::default()));
         let pools: Vec<Pool> = collections
@@ -253,7 +265,10 @@ impl Server {
             checks: watch::channel(BTreeMap::new()).1,
             unready: watch::channel(None).1,
             unavailable: Box::new(BTreeMap::new),
-            served: http::HeaderValue::from_static("products"),
+            served: {
+                let names: Vec<&str> = collections.iter().map(|collection| collection.pool.as_str()).collect();
+                http::HeaderValue::try_from(names.join(",")).unwrap()
+            },
             factory: Box::new(|| Json::Null),
             figures: Box::new(|| Json::Null),
             queues: Box::new(|| Json::Null),
@@ -269,7 +284,7 @@ impl Server {
             tickets: Arc::new(Tickets::of_process(Clock::system())),
             health: Arc::new(health),
         };
-        let router = router(&api, Router::new());
+        let router = router(&api, live);
         let routes = Routes::new(&api, router.clone());
         let app = Router::new().fallback_service(routes).layer(axum::middleware::from_fn(
             async |mut request: axum::extract::Request, next: axum::middleware::Next| {

@@ -5,7 +5,7 @@
 //! verified anew when the ticket is used. Whoever takes it out first has it, whichever replica asks. Without such a Redis the process keeps tickets itself:
 //! each is good at the replica that gave it.
 
-use std::{collections::VecDeque, fmt::Write, sync::Arc};
+use std::{collections::VecDeque, fmt::Write, sync::Arc, time::Duration};
 
 use aes_gcm_siv::{Aes256GcmSiv, KeyInit, Nonce, aead::Aead};
 use axum::{Extension, Router, extract::State, response::Response, routing::post};
@@ -16,13 +16,14 @@ use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{credentials, error::Problem, params::Params, resource, router::BASE};
+use super::{credentials, error::Problem, params::Params, resource};
 use crate::{
     cache::{
         clock::Clock,
         shared::{LocalShared, Order, SharedCache, SharedError},
     },
     domain::record::Version,
+    routes,
     security::caller::Caller,
 };
 
@@ -128,7 +129,7 @@ impl Tickets {
 
 /// The routes of tickets.
 pub fn routes(tickets: Arc<Tickets>) -> Router {
-    Router::new().route(&format!("{BASE}/ws/tickets"), post(create)).with_state(tickets)
+    Router::new().route(routes::TICKETS.path, post(create)).with_state(tickets)
 }
 
 /// `POST /ws/tickets`

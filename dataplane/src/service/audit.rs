@@ -35,7 +35,7 @@ pub async fn page(pools: &[Arc<Records>], query: AuditQuery) -> Result<AuditPage
     }
     let found = try_join_all(stores.into_iter().map(|store| store.audit(&query))).await?;
     let (entries, more) = merged(found, query.limit as usize);
-    let next_cursor = entries.last().filter(|_| more).map(encode);
+    let next_cursor = entries.last().filter(|_| more).map(|last| cursor(&last.at, &last.id.to_string()));
     Ok(AuditPage { entries, next_cursor })
 }
 
@@ -65,8 +65,9 @@ pub fn place_of(cursor: &str) -> Option<(Timestamp, Uuid)> {
     Some((at.parse().ok()?, id.parse().ok()?))
 }
 
-fn encode(entry: &AuditEntry) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{} {}", entry.at, entry.id))
+/// The cursor of what follows the entry with this time and id.
+pub fn cursor(at: &str, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{at} {id}"))
 }
 
 #[cfg(test)]

@@ -27,24 +27,39 @@ pub struct Pages {
 struct Kept {
     generation: u64,
     bytes: usize,
-    pages: HashMap<String, (Bytes, Instant)>,
+    pages: HashMap<String, (KeptPage, Instant)>,
+}
+
+/// A page as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPage {
+    /// Its body.
+    pub body: Bytes,
+    /// Which records at which versions it shows, as the gateway is told.
+    pub about: Bytes,
+}
+
+impl KeptPage {
+    fn len(&self) -> usize {
+        self.body.len() + self.about.len()
+    }
 }
 
 impl Pages {
     /// The page of a query, if it was read in this generation.
-    pub fn get(&self, query: &str, generation: u64) -> Option<Bytes> {
+    pub fn get(&self, query: &str, generation: u64) -> Option<KeptPage> {
         let kept = self.kept.lock();
-        let (body, at) = kept.pages.get(query).filter(|_| kept.generation == generation)?;
-        (at.elapsed() < TTL).then(|| body.clone())
+        let (page, at) = kept.pages.get(query).filter(|_| kept.generation == generation)?;
+        (at.elapsed() < TTL).then(|| page.clone())
     }
 
     /// Keeps a page whose reading began in a generation.
-    pub fn put(&self, query: String, generation: u64, body: &Bytes) {
+    pub fn put(&self, query: String, generation: u64, page: &KeptPage) {
         let mut kept = self.kept.lock();
         if kept.generation > generation {
             return;
         }
-        let size = query.len() + body.len();
+        let size = query.len() + page.len();
         if kept.generation < generation || kept.bytes + size > BYTES_MAX {
             *kept = Kept { generation, ..Kept::default() };
         }
@@ -52,7 +67,7 @@ impl Pages {
             return;
         }
         kept.bytes += size;
-        if let Some((old, _)) = kept.pages.insert(query.clone(), (body.clone(), Instant::now())) {
+        if let Some((old, _)) = kept.pages.insert(query.clone(), (page.clone(), Instant::now())) {
             kept.bytes -= query.len() + old.len();
         }
     }
@@ -62,9 +77,13 @@ impl Pages {
 mod tests {
     use super::*;
 
+    fn page(body: Bytes) -> KeptPage {
+        KeptPage { body, about: Bytes::from_static(b"1:2") }
+    }
+
     #[test]
     fn a_page_lives_as_long_as_its_generation() {
-        let (pages, body) = (Pages::default(), Bytes::from_static(b"page"));
+        let (pages, body) = (Pages::default(), page(Bytes::from_static(b"page")));
         pages.put("q".into(), 3, &body);
         assert_eq!((pages.get("q", 3), pages.get("q", 4), pages.get("r", 3)), (Some(body.clone()), None, None));
         pages.put("q".into(), 4, &body);
@@ -75,13 +94,13 @@ mod tests {
 
     #[test]
     fn pages_take_no_more_than_they_may() {
-        let (pages, body) = (Pages::default(), Bytes::from(vec![0; 1 << 20]));
+        let (pages, body) = (Pages::default(), page(Bytes::from(vec![0; 1 << 20])));
         for index in 0..100 {
             pages.put(format!("q{index}"), 1, &body);
             assert!(pages.kept.lock().bytes <= BYTES_MAX);
         }
         pages.put("q99".into(), 1, &body);
         let kept = pages.kept.lock();
-        assert_eq!(kept.bytes, kept.pages.iter().map(|(query, (body, _))| query.len() + body.len()).sum::<usize>());
+        assert_eq!(kept.bytes, kept.pages.iter().map(|(query, (page, _))| query.len() + page.len()).sum::<usize>());
     }
 }

@@ -6,11 +6,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 
-use super::{error::ServiceError, oddities::Oddities, pages::Pages};
+use super::{
+    error::ServiceError,
+    oddities::Oddities,
+    pages::{KeptPage, Pages},
+};
 use crate::{
     budget::Allowance,
     cache::{
@@ -98,6 +101,8 @@ pub struct Many {
     pub unreadable: Vec<Named>,
     /// How many keys that is: what follows did not fit.
     pub keys: usize,
+    /// The versions of all that can be, those of deletes too.
+    pub versions: Vec<(Key, Version)>,
 }
 
 /// A record that a read found, ready to be sent.
@@ -219,8 +224,10 @@ impl Records {
         let (mut many, mut bytes, mut portion) = (Many::default(), 0, KEYS_FIRST);
         while let Some(rest) = keys.get(many.keys..).filter(|rest| !rest.is_empty()) {
             let part = rest.get(..portion).unwrap_or(rest);
-            for answer in self.tiered.get_many(part, &self.load).await {
-                match answer.map(|served| served.cached) {
+            for (key, answer) in part.iter().zip(self.tiered.get_many(part, &self.load).await) {
+                let answer = answer.map(|served| served.cached);
+                let version = answer.as_ref().ok().map(Cached::version);
+                match answer {
                     Ok(Cached::Present(entry)) => {
                         let more = entry.body_len();
                         let is_first = many.entries.is_empty();
@@ -235,6 +242,7 @@ impl Records {
                     Err(ReadError::Unreadable(unreadable)) => many.unreadable.push(unreadable.named()),
                     Err(error) => return Err(error.into()),
                 }
+                many.versions.extend(version.map(|version| (key.clone(), version)));
                 many.keys += 1;
             }
             // as many as are likely to fit
@@ -276,7 +284,7 @@ impl Records {
     }
 
     /// A page that was read before, if nothing changed since; a pool without tiers keeps none.
-    pub fn kept_page(&self, query: &str) -> Option<Bytes> {
+    pub fn kept_page(&self, query: &str) -> Option<KeptPage> {
         self.pages.get(query, self.tiered.generation()).filter(|_| self.is_cached())
     }
 
@@ -286,9 +294,9 @@ impl Records {
     }
 
     /// Keeps a page whose reading began in a generation.
-    pub fn keep_page(&self, query: String, generation: u64, body: &Bytes) {
+    pub fn keep_page(&self, query: String, generation: u64, page: &KeptPage) {
         if self.is_cached() {
-            self.pages.put(query, generation, body);
+            self.pages.put(query, generation, page);
         }
     }
 

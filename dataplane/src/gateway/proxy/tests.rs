@@ -10,6 +10,7 @@ use tokio::{
 
 use super::*;
 use crate::config::Source;
+use crate::gateway::errand::ATTEMPTS_MAX;
 
 const PATH: &str = "/api/v1/products";
 

@@ -1,0 +1,125 @@
+//! One request to several groups of pods, each of which serves a part of the pools.
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    response::Response,
+};
+use futures::future::join_all;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
+use crate::routes::{Effect, join::Rule};
+
+/// The most bytes of one group's part of an answer.
+const PART_BYTES_MAX: usize = 16 << 20;
+
+/// Asks one group after another until one can: who cannot says 404 or 409.
+///
+/// # Errors
+/// The answer that says why there is none.
+pub async fn in_turn(errand: &Errand<'_>, groups: Vec<Target>) -> Result<Answer, Response> {
+    let cannot = |answer: &Answer| matches!(answer.head().status(), StatusCode::NOT_FOUND | StatusCode::CONFLICT);
+    let mut last = None;
+    for group in groups {
+        let answered = errand.to(group).carry_out().await;
+        let goes_on = answered.as_ref().is_ok_and(cannot);
+        last = Some(answered);
+        if !goes_on {
+            break;
+        }
+    }
+    last.unwrap_or_else(|| Err(errand.proxy.no_pod()))
+}
+
+/// Asks each group, at once where that changes nothing, and joins the answers. A group that may not show its part, or has none, adds nothing to a read unless
+/// all say so; any other problem is the answer.
+pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> Response {
+    // a tag is of the whole document, which no group has
+    let mut parts = errand.parts.clone();
+    parts.headers.remove(header::IF_NONE_MATCH);
+    // they come as they are, to be read
+    parts.headers.remove(header::ACCEPT_ENCODING);
+    if parts.method == Method::HEAD {
+        // the head is that of the joined document
+        parts.method = Method::GET;
+    }
+    let asked = errand.with_head(&parts);
+    let mut answers = Vec::with_capacity(groups.len());
+    if errand.effect == Effect::Reads {
+        answers = join_all(groups.into_iter().map(|group| ask(&asked, group))).await;
+    } else {
+        for group in groups {
+            let answer = ask(&asked, group).await;
+            let stop = is_problem(&answer);
+            answers.push(answer);
+            if stop {
+                break;
+            }
+        }
+    }
+    let spare = |answer: &Response| {
+        errand.effect == Effect::Reads && matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)
+    };
+    if let Some(at) = answers.iter().position(|answer| is_problem(answer) && !spare(answer)) {
+        return answers.swap_remove(at);
+    }
+    let (mut good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| !is_problem(answer));
+    match (good.len(), rule) {
+        (0, _) => refused.into_iter().next().unwrap_or_else(|| errand.proxy.no_pod()),
+        (1, _) if !good.iter().any(|answer| answer.headers().contains_key(header::ETAG)) => good.swap_remove(0),
+        (_, Rule::Lines) => lines::merged(good),
+        (_, rule) => documents(good, rule, errand.parts).await,
+    }
+}
+
+async fn ask(errand: &Errand<'_>, group: Target) -> Response {
+    match errand.to(group).carry_out().await {
+        Ok(answer) => answer.respond(None),
+        Err(response) => response,
+    }
+}
+
+/// What is joined is JSON, also where its status says that something is wrong.
+fn is_problem(answer: &Response) -> bool {
+    let media = answer.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    !answer.status().is_success() && !media.starts_with(b"application/json")
+}
+
+/// The answers as one document, with the head of the worst of them.
+async fn documents(answers: Vec<Response>, rule: &Rule, asked: &Parts) -> Response {
+    let (mut heads, mut parts) = (Vec::new(), Vec::new());
+    for answer in answers {
+        let (head, body) = answer.into_parts();
+        let read = to_bytes(body, PART_BYTES_MAX).await.ok();
+        let Some(part) = read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
+            let why = "a group of pods broke off, or gave more than can be joined: try again";
+            return problem(StatusCode::BAD_GATEWAY, why);
+        };
+        heads.push(head);
+        parts.push(part);
+    }
+    let Some(mut head) = heads.into_iter().max_by_key(|head| head.status) else {
+        return problem(StatusCode::BAD_GATEWAY, "no group of pods answered: try again");
+    };
+    let body = Bytes::from(merge::join(rule, parts).to_string());
+    head.headers.remove(header::CONTENT_LENGTH);
+    if head.headers.contains_key(header::ETAG) {
+        let tag = format!("\"{:016x}\"", xxh3_64(&body));
+        if is_known(&asked.headers, &tag) {
+            head.status = StatusCode::NOT_MODIFIED;
+            head.headers.remove(header::CONTENT_TYPE);
+        }
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            head.headers.insert(header::ETAG, tag);
+        }
+    }
+    let body = if head.status == StatusCode::NOT_MODIFIED { Body::empty() } else { Body::from(body) };
+    Response::from_parts(head, body)
+}
+
+fn is_known(asked: &HeaderMap, tag: &str) -> bool {
+    let lists = asked.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|known| matches!(known.trim(), "*") || known.trim() == tag)
+}

@@ -37,6 +37,17 @@ pub struct Bank {
     books: Arc<Mutex<Books>>,
 }
 
+/// A charge that was made.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// The order that it is for.
+    pub order: String,
+    /// How much.
+    pub amount: String,
+    /// Of which currency.
+    pub currency: String,
+}
+
 #[derive(Default)]
 struct Books {
     mood: Mood,
@@ -45,8 +56,8 @@ struct Books {
     under_way: usize,
     most: usize,
     keys: BTreeSet<String>,
-    /// By their keys: the order and the amount.
-    charged: BTreeMap<String, (String, String)>,
+    /// By their keys.
+    charged: BTreeMap<String, Charge>,
     reversed: BTreeSet<String>,
     /// The keys of the messages to customers.
     told: BTreeSet<String>,
@@ -92,14 +103,18 @@ impl Bank {
 
     /// What customers have paid and not got back: for each order the amounts.
     pub fn paid(&self) -> BTreeMap<String, Vec<String>> {
-        let books = self.books();
         let mut paid: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (key, (order, amount)) in &books.charged {
-            if !books.reversed.contains(key) {
-                paid.entry(order.clone()).or_default().push(amount.clone());
-            }
+        for Charge { order, amount, currency: _ } in self.charges() {
+            paid.entry(order).or_default().push(amount);
         }
         paid
+    }
+
+    /// The charges that were not given back.
+    pub fn charges(&self) -> Vec<Charge> {
+        let books = self.books();
+        let kept = books.charged.iter().filter(|(key, _)| !books.reversed.contains(*key));
+        kept.map(|(_, charge)| charge.clone()).collect()
     }
 
     /// The keys of the messages that customers got: one of them twice is one message.
@@ -147,7 +162,8 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap, Json(body): Json<V
         if user.starts_with("poor") || books.reversed.contains(&key) {
             return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))).into_response();
         }
-        let again = books.charged.insert(key.clone(), (text("order_id"), text("amount"))).is_some();
+        let made = Charge { order: text("order_id"), amount: text("amount"), currency: text("currency") };
+        let again = books.charged.insert(key.clone(), made).is_some();
         let status = if again { StatusCode::CONFLICT } else { StatusCode::CREATED };
         (!chance(mood.hang_percent)).then(|| (status, Json(json!({ "transaction_id": format!("t-{key}") }))))
     };

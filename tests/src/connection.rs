@@ -40,19 +40,37 @@ impl Connection {
     /// # Panics
     /// The connection broke off: it is never opened anew.
     pub async fn call(&mut self, method: Method, path: &str, body: &Value) -> Answer {
+        let answered = self.try_call(method, path, &[], body).await;
+        answered.unwrap_or_else(|error| panic!("no answer from {path} over this connection: {error:?}"))
+    }
+
+    /// The same with headers, where there may be no answer.
+    ///
+    /// # Errors
+    /// The connection broke off.
+    ///
+    /// # Panics
+    /// It is no request.
+    pub async fn try_call(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Answer, hyper::Error> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
         let mut bytes = Bytes::new();
         if !body.is_null() {
             request = request.header(header::CONTENT_TYPE, "application/json");
             bytes = body.to_string().into();
         }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Full::new(bytes)).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let answered = async {
-            self.sender.ready().await?;
-            let (head, body) = self.sender.send_request(request).await?.into_parts();
-            let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
-            Ok::<_, hyper::Error>(Answer { status: head.status.as_u16(), headers: head.headers, text })
-        };
-        answered.await.unwrap_or_else(|error| panic!("no answer from {path} over this connection: {error:?}"))
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, text })
     }
 }

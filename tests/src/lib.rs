@@ -2,9 +2,11 @@
 
 pub mod bank;
 pub mod client;
+pub mod clock;
 pub mod connection;
 pub mod dataplane;
 pub mod demo;
+pub mod history;
 pub mod kubectl;
 pub mod manifests;
 pub mod operator;
@@ -14,6 +16,7 @@ pub mod scale;
 pub mod seed;
 pub mod server;
 pub mod wait;
+pub mod way;
 
 use std::path::PathBuf;
 

@@ -34,6 +34,13 @@ pub fn signal(child: &Child, name: &str) {
     _ = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
 }
 
+/// Whether a process is frozen, as the kernel says.
+pub fn is_frozen(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // the name before it, in parentheses, may hold anything
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+}
+
 /// The same command through `setpriv`, which asks the kernel for the signal and becomes the command.
 fn bound(command: &Command) -> Command {
     let mut bound = Command::new("setpriv");

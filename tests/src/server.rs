@@ -110,6 +110,11 @@ impl Server {
         process::signal(&self.child, "STOP");
     }
 
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        process::is_frozen(&self.child)
+    }
+
     /// Lets a frozen server go on.
     pub fn thaw(&self) {
         process::signal(&self.child, "CONT");

@@ -18,6 +18,7 @@ mod faults;
 mod feed;
 mod gateway;
 mod group;
+mod histories;
 mod http_rules;
 mod ingest;
 mod injection;

@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-readonly TOOLS=(mysql mariadb redis kafka mongo kubernetes helm node schemathesis browser)
+readonly TOOLS=(mysql mariadb redis kafka mongo faketime kubernetes helm node schemathesis browser)
 # what only `make bench` uses
 readonly MEASURING=(bench)
 # what a node needs on the PATH, and the Debian package that has it
@@ -74,6 +74,7 @@ still_there() {
         mariadb) have mariadbd && have mariadb-install-db ;;
         redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
         kafka | mongo) have java ;;
+        faketime) [[ -e $(tool_dir faketime)/libfaketime.so ]] ;;
         bench) have nginx && have wrk ;;
         schemathesis) "$(tool_dir schemathesis)/venv/bin/python" -c '' ;;
         browser) have chromium && have node ;;
@@ -184,6 +185,13 @@ install_mongo() {
     mv -- "$BUILD"/target/mongo-server-*.jar "$BUILD/lib/"
     rm -rf -- "$BUILD/target" "$BUILD/src"
     echo "$MONGO_SERVER_VERSION" >"$BUILD/version"
+}
+
+# Gives a process another clock.
+install_faketime() {
+    local library=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1
+    apt_install faketime "$library:libfaketime"
+    ln -s "$library" "$BUILD/libfaketime.so"
 }
 
 install_kubernetes() {

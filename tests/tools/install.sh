@@ -6,8 +6,8 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly TOOLS=(mysql mariadb redis kafka mongo faketime kubernetes helm node schemathesis browser)
-# what only `make bench` uses
-readonly MEASURING=(bench)
+# what only `make bench` and `make prove-unsafe` use
+readonly MEASURING=(bench valgrind)
 # what a node needs on the PATH, and the Debian package that has it
 readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
     ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
@@ -40,7 +40,7 @@ main() {
 
 help() {
     cat <<TEXT
-usage: install.sh [all | NAME...]     installs what is missing; all is all but bench
+usage: install.sh [all | NAME...]     installs what is missing; all is all but the last two
        install.sh --check NAME        exit code 0 if it is there, 3 if not
 names: ${TOOLS[*]} ${MEASURING[*]}
 cache: $CACHE (FLYWEIGHT_CACHE)
@@ -75,6 +75,7 @@ still_there() {
         redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
         kafka | mongo) have java ;;
         faketime) [[ -e $(tool_dir faketime)/libfaketime.so ]] ;;
+        valgrind) have valgrind ;;
         bench) have nginx && have wrk ;;
         schemathesis) "$(tool_dir schemathesis)/venv/bin/python" -c '' ;;
         browser) have chromium && have node ;;
@@ -185,6 +186,12 @@ install_mongo() {
     mv -- "$BUILD"/target/mongo-server-*.jar "$BUILD/lib/"
     rm -rf -- "$BUILD/target" "$BUILD/src"
     echo "$MONGO_SERVER_VERSION" >"$BUILD/version"
+}
+
+# Looks how a program uses its memory.
+install_valgrind() {
+    apt_install valgrind valgrind:valgrind
+    valgrind --version >"$BUILD/version"
 }
 
 # Gives a process another clock.

@@ -27,7 +27,16 @@ pub fn of_topic(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<u64>
     let timeout_ms = i32::try_from(TIMEOUT.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();
     let mut names = [name.as_ptr()];
-    // SAFETY: the client outlives the call; what is made here is destroyed here, after its last use, and nothing of an answer is kept
+    // SAFETY, for each call what the library's header asks:
+    // - `client` is the handle of `consumer`, which is borrowed until the end of this function: it is not destroyed meanwhile, and the library lets
+    //   any thread use it.
+    // - `names` is a live array of one pointer to text that ends with 0 and lives until the end of this function; the collection copies it.
+    // - Topics, options, queue and event are each made here, given to nobody who keeps them, and destroyed once, after their last use. None of the
+    //   first three is null: they are, where a count is wrong or the operation is not known, and both are constants here. An event is null where
+    //   none came in time.
+    // - `DescribeTopics` copies topics and options. An answer that comes after the wait finds its queue without an owner, and the library drops it.
+    // - The text for an error is null with a length of 0: nothing is written there.
+    // - What `id_of` gives are numbers: no pointer into the event outlives it.
     let id = unsafe {
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         let options = c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
@@ -60,7 +69,9 @@ unsafe fn id_of(event: *mut c::rd_kafka_event_t) -> Result<[i64; 2], RDKafkaErro
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
-    // SAFETY: the pointers belong to the event, which lives until this returns; each is looked at only where it is not null
+    // SAFETY: by this function's contract `event` is an event that lives until this returns, and it is not null here. Every pointer below belongs to
+    // it or to what it holds, and is looked at only where it is not null. `topics` points to `count` pointers, of which the first is read where there
+    // is one; the library fills each. An error of a topic, and its id, are null where there is none.
     unsafe {
         let error = c::rd_kafka_event_error(event);
         if error.is_error() {
@@ -85,5 +96,70 @@ unsafe fn id_of(event: *mut c::rd_kafka_event_t) -> Result<[i64; 2], RDKafkaErro
             return Ok([0, 0]);
         }
         Ok([c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::{
+        admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+        mocking::MockCluster,
+    };
+
+    use super::*;
+    use crate::events::kafka::config::{self, KafkaOptions};
+
+    fn ask(brokers: String) -> BaseConsumer<Quiet> {
+        config::client(&KafkaOptions::new(brokers, "")).create_with_context(Quiet).unwrap()
+    }
+
+    /// Each way out of the question, and nothing that is lost or used wrongly on any: `make prove-unsafe` looks.
+    #[test]
+    fn brokers_that_know_a_topic_or_do_not_or_are_away_are_asked() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("changes", 1, 1).unwrap();
+        let consumer = ask(cluster.bootstrap_servers());
+        for _ in 0..20 {
+            assert!(of_topic(&consumer, "changes").is_ok());
+        }
+        assert!(of_topic(&consumer, "zero\0inside").is_err());
+        cluster.broker_down(-1).unwrap();
+        let begun = Instant::now();
+        assert!(of_topic(&consumer, "changes").is_err());
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        // what is still under way goes with its client
+        drop(consumer);
+        let nobody = ask("127.0.0.1:1".to_owned());
+        assert!(of_topic(&nobody, "changes").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_is_made_anew_has_another_id() {
+        let Ok(brokers) = std::env::var("KAFKA_BROKERS") else {
+            assert!(std::env::var_os("FLYWEIGHT_REQUIRE_SERVERS").is_none(), "KAFKA_BROKERS is not set");
+            println!("skipped: KAFKA_BROKERS is not set");
+            return;
+        };
+        let (consumer, name) = (ask(brokers.clone()), format!("identity-{}", uuid::Uuid::now_v7()));
+        let admin: AdminClient<Quiet> =
+            config::client(&KafkaOptions::new(brokers, "")).create_with_context(Quiet).unwrap();
+        let (mut ids, options) = (Vec::new(), AdminOptions::new());
+        for _ in 0..2 {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let id = loop {
+                admin.create_topics([&NewTopic::new(&name, 1, TopicReplication::Fixed(1))], &options).await.unwrap();
+                match of_topic(&consumer, &name) {
+                    Ok(id) => break id,
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+            };
+            assert_eq!(of_topic(&consumer, &name).ok(), Some(id), "the same topic");
+            ids.push(id);
+            admin.delete_topics(&[&name], &options).await.unwrap();
+        }
+        assert!(ids[0] != ids[1] && !ids.contains(&0), "{ids:?}");
+        assert!(of_topic(&consumer, "no-such-topic").is_err());
     }
 }

@@ -20,7 +20,7 @@ SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage stale
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
-.PHONY: help prove-upgrade prove-clients prove-unsafe run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help prove-h2spec prove-upgrade prove-clients prove-unsafe run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }'
@@ -87,6 +87,10 @@ dashboard: ## Build the dashboard and gather the pages of /docs into dataplane/a
 
 load-test: ## Make load with wrk and say what the API bore (URL, SECONDS_EACH, CONNECTIONS, THREADS)
 	@tests/load/run.sh $(URL)
+
+prove-h2spec: ## Hold pod and gateway against h2spec, over cleartext and TLS (needs Go)
+	@cargo build --quiet --workspace --bins
+	@tests/h2spec.sh
 
 lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check

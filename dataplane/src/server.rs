@@ -1,4 +1,4 @@
-//! Takes connections for a service: bounded in number and in silence, a graceful end.
+//! Takes connections for a service, of HTTP/1.1 and HTTP/2: bounded in number and in silence, a graceful end.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,12 +25,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
-use crate::gateway::memory::ConnectionMemory;
+use crate::{gateway::memory::ConnectionMemory, security::tls::HTTP2};
 
 pub mod apart;
 mod closing;
+mod http2;
 mod lingering;
 pub mod places;
+mod preface;
 mod requests;
 mod stalled;
 
@@ -84,7 +86,10 @@ where
             match tls {
                 None => converse(stream, client, service, closing, SILENCE_MAX).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, client, service, closing, SILENCE_MAX).await,
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP2) => {
+                        ended(peer, http2::converse(stream, client, service, &closing, SILENCE_MAX).await);
+                    }
+                    Ok(Ok(stream)) => ended(peer, converse_http1(stream, client, service, &closing, SILENCE_MAX).await),
                     Ok(Err(error)) => debug!(%peer, %error, "TLS could not be agreed on"),
                     Err(_) => debug!(%peer, "TLS was not agreed on in time"),
                 },
@@ -100,7 +105,7 @@ where
     }
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection without TLS, whichever HTTP its client speaks.
 async fn converse<S, I>(
     stream: I,
     client: ClientConnection,
@@ -112,6 +117,38 @@ async fn converse<S, I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = client.peer;
+    let looked = tokio::select! {
+        looked = tokio::time::timeout(silence_max, preface::look(stream)) => looked,
+        () = closing.cancelled() => return,
+    };
+    match looked {
+        Ok(Ok((true, stream))) => {
+            ended(peer, http2::converse(stream, client, answers, &closing, silence_max).await);
+        }
+        Ok(Ok((false, stream))) => ended(peer, converse_http1(stream, client, answers, &closing, silence_max).await),
+        Ok(Err(error)) => debug!(%peer, %error, "a connection broke"),
+        Err(_) => debug!(%peer, "nothing was said"),
+    }
+}
+
+fn ended(peer: SocketAddr, how: hyper::Result<()>) {
+    if let Err(error) = how {
+        debug!(%peer, %error, "a connection broke");
+    }
+}
+
+/// Answers the requests of one connection of HTTP/1.1.
+async fn converse_http1<S, I>(
+    stream: I,
+    client: ClientConnection,
+    answers: S,
+    closing: &CancellationToken,
+    silence_max: Duration,
+) -> hyper::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: http::Request<Incoming>| {
         // Most requests have no body, and then need no box for it.
         let expects = request.headers().contains_key(header::EXPECT);
@@ -130,15 +167,12 @@ async fn converse<S, I>(
         .serve_connection(TokioIo::new(Closing::new(Stalled::new(stream, STALL_MAX))), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = &mut connection => ended,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        debug!(%peer, %error, "a connection broke");
     }
 }
 
@@ -164,6 +198,11 @@ mod tests {
     use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use http::{HeaderValue, Version};
+    use http_body_util::{BodyExt, Empty};
+    use hyper::{body::Bytes, client::conn::http2::handshake};
+    use hyper_util::rt::TokioExecutor;
 
     use super::*;
 
@@ -193,5 +232,66 @@ mod tests {
             let silent = answered.elapsed();
             assert!(silent >= silence.mul_f64(0.9), "{half_a_head:?}: ended after {silent:?}");
         }
+    }
+
+    /// Says which version it was asked in, and ends the connection where the path says so.
+    async fn version(request: Request) -> Result<Response, Infallible> {
+        let ends = request.uri().path() == "/last";
+        let mut response = Response::new(Body::from(format!("{:?}", request.version())));
+        assert!(request.extensions().get::<ClientConnection>().is_some());
+        if ends {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    }
+
+    #[tokio::test]
+    async fn http2_with_prior_knowledge_is_spoken_until_an_answer_ends_the_connection_or_nobody_speaks() {
+        let silence = Duration::from_millis(300);
+        for (path, waits) in [("/last", false), ("/", true)] {
+            let (ours, theirs) = duplex(1 << 16);
+            let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+            let answers = tower::service_fn(version);
+            let serving = tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), silence));
+            let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let begun = Instant::now();
+            for path in ["/first", path] {
+                let request = http::Request::get(format!("http://a{path}")).body(Empty::<Bytes>::new()).unwrap();
+                let answer = sender.send_request(request).await.unwrap();
+                assert_eq!(answer.version(), Version::HTTP_2);
+                assert!(!answer.headers().contains_key(header::CONNECTION));
+                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "HTTP/2.0");
+            }
+            // the server says that it ends, and does
+            tokio::time::timeout(Duration::from_secs(5), connection).await.unwrap().unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+            assert_eq!(begun.elapsed() >= silence, waits, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_http2_ends_gracefully_with_the_server() {
+        let (ours, theirs) = duplex(1 << 16);
+        let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+        let (closing, (release, held)) = (CancellationToken::new(), tokio::sync::watch::channel(()));
+        let answers = tower::service_fn(move |request| {
+            let mut release = held.clone();
+            async move {
+                _ = release.changed().await;
+                version(request).await
+            }
+        });
+        let serving = tokio::spawn(converse(theirs, client, answers, closing.clone(), SILENCE_MAX));
+        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
+        let mut answer = std::pin::pin!(sender.send_request(request));
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut answer).await;
+        assert!(early.is_err(), "the answer is held back");
+        closing.cancel();
+        release.send_replace(());
+        assert_eq!(answer.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "HTTP/2.0");
+        tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
     }
 }

@@ -123,6 +123,31 @@ async fn a_client_that_offers_another_protocol_is_served_by_this_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_is_spoken_where_a_client_knows_it() {
+    let edge = Edge::open().await;
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skipped("HTTP/2", "there is no curl");
+    }
+    for (door, url) in edge.doors() {
+        for (option, version) in [("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")] {
+            let mut curl = Command::new("curl");
+            curl.args([
+                "--silent",
+                "--max-time",
+                "5",
+                "--write-out",
+                "%{http_code} %{http_version}",
+                "--output",
+                "/dev/null",
+            ]);
+            curl.args([option, "--json", r#"{"name":"Lamp","price":1}"#, &format!("{url}/api/v1/products")]);
+            let run = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&run.stdout), format!("201 {version}"), "{door}: {option}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_stands_still_costs_readers_no_second() {
     let edge = Edge::open().await;
     let api = Api::at(&edge.gateway.url);

@@ -12,6 +12,9 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
+/// The name of HTTP/2 where a client says over TLS what it speaks (RFC 7301).
+pub const HTTP2: &[u8] = b"h2";
+
 /// The certificate with its key. New connections are shown the one of the moment; those that are open keep theirs.
 #[derive(Debug)]
 pub struct Identity {
@@ -58,7 +61,7 @@ impl Identity {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }

@@ -1,0 +1,139 @@
+//! Connections of HTTP/2: bounded in requests at once, in the size of heads and in silence.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{body::Body, extract::Request, response::Response};
+use http::header;
+use http_body_util::BodyExt;
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+use super::{
+    ClientConnection,
+    stalled::{STALL_MAX, Stalled},
+};
+
+/// Requests of one connection at once; a client waits before it sends more.
+const REQUESTS_MAX: u32 = 100;
+/// The most bytes of the head of a request, as HTTP/2 counts them.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// Requests that a client may take back before they were looked at (CVE-2023-44487): beyond these the connection ends.
+const TAKEN_BACK_MAX: usize = 20;
+/// How often a connection is asked whether somebody is there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client that was silent may take to agree to the end.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// The requests of one connection that are under way, and since when there are none.
+struct Activity {
+    under_way: AtomicUsize,
+    silent_since: Mutex<Instant>,
+}
+
+/// A request that is under way until the end of its answer.
+struct UnderWay(Arc<Activity>);
+
+/// Answers the requests of one connection, until `closing` or until an answer says that the connection ends with it: then no more are taken, and those
+/// that are under way end.
+pub async fn converse<S, I>(
+    stream: I,
+    client: ClientConnection,
+    answers: S,
+    closing: &CancellationToken,
+    silence_max: Duration,
+) -> hyper::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    let ending = closing.child_token();
+    let (begun, end) = (activity.clone(), ending.clone());
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (under_way, answers, end) = (begun.begin(), answers.clone(), end.clone());
+        let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        request.extensions_mut().insert(client.clone());
+        async move {
+            let mut response = answers.oneshot(request).await?;
+            // HTTP/1.1 says it in a header, HTTP/2 in a frame of the connection
+            if response.headers_mut().remove(header::CONNECTION).is_some_and(|options| options == "close") {
+                end.cancel();
+            }
+            let until_sent = move |frame| {
+                let _ = &under_way;
+                frame
+            };
+            Ok::<_, Infallible>(response.map(|body| body.map_frame(until_sent)))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(REQUESTS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_pending_accept_reset_streams(TAKEN_BACK_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(Stalled::new(stream, STALL_MAX)), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = ending.cancelled() => (),
+        () = activity.silent_for(silence_max) => {
+            connection.as_mut().graceful_shutdown();
+            // a client that does not answer is no longer waited for
+            return timeout(PARTING, connection).await.unwrap_or(Ok(()));
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+impl Activity {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { under_way: AtomicUsize::new(0), silent_since: Mutex::new(Instant::now()) })
+    }
+
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self.clone())
+    }
+
+    /// Returns once no request was under way for so long.
+    async fn silent_for(&self, silence_max: Duration) {
+        loop {
+            let since = *self.silent_since.lock();
+            let since = if self.under_way.load(Ordering::Acquire) > 0 { Instant::now() } else { since };
+            let due = since + silence_max;
+            if Instant::now() >= due {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        *self.0.silent_since.lock() = Instant::now();
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -47,6 +47,21 @@ pub struct ClientConnection {
     pub own_names_only: bool,
 }
 
+impl ClientConnection {
+    /// A request of this connection as routes see it.
+    ///
+    /// # Errors
+    /// The answer to one that no route should see.
+    fn taken(&self, mut request: Request) -> Result<Request, Box<Response>> {
+        if let Some(refused) = requests::refused(&request, self.own_names_only) {
+            return Err(Box::new(refused));
+        }
+        requests::settle(&mut request);
+        request.extensions_mut().insert(self.clone());
+        Ok(request)
+    }
+}
+
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -152,14 +167,12 @@ where
     let service = service_fn(move |request: http::Request<Incoming>| {
         // Most requests have no body, and then need no box for it.
         let expects = request.headers().contains_key(header::EXPECT);
-        let mut request = request
+        let request = request
             .map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Lingering::new(body, expects)) });
-        if let Some(refused) = requests::refused(&request, client.own_names_only) {
-            return Either::Left(ready(Ok(refused)));
+        match client.taken(request) {
+            Ok(request) => Either::Right(answers.clone().oneshot(request)),
+            Err(refused) => Either::Left(ready(Ok(*refused))),
         }
-        requests::settle(&mut request);
-        request.extensions_mut().insert(client.clone());
-        Either::Right(answers.clone().oneshot(request))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -250,7 +263,8 @@ mod tests {
         let silence = Duration::from_millis(300);
         for (path, waits) in [("/last", false), ("/", true)] {
             let (ours, theirs) = duplex(1 << 16);
-            let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+            let client =
+                ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: false };
             let answers = tower::service_fn(version);
             let serving = tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), silence));
             let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
@@ -273,7 +287,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_of_http2_ends_gracefully_with_the_server() {
         let (ours, theirs) = duplex(1 << 16);
-        let client = ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default() };
+        let client =
+            ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: false };
         let (closing, (release, held)) = (CancellationToken::new(), tokio::sync::watch::channel(()));
         let answers = tower::service_fn(move |request| {
             let mut release = held.clone();

@@ -223,7 +223,11 @@ impl Supervisor {
             panic = text(panic),
             "a background task panicked: the process ends, since it would be wrong without it"
         );
-        self.ended.send_if_modified(|ended| ended.replace(name).is_none());
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(name);
+            first
+        });
     }
 
     fn count(&self, name: &str) {

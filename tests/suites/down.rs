@@ -59,8 +59,7 @@ async fn a_stop_that_does_not_come_to_its_end_is_cut_short() {
         DataPlane::start(&["serve", "--manifests", &shop, "--data-dir", &data, "--grace-period", "1500ms"]);
     // a request whose body never comes
     let mut stream = TcpStream::connect(data_plane.url.trim_start_matches("http://")).unwrap();
-    let head =
-        "POST /api/v1/products HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let head = "POST /api/v1/products HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     assert_eq!(Api::at(&data_plane.url).get("/livez").await.status, 200);
     data_plane.ask_to_stop();

@@ -199,6 +199,8 @@ install_faketime() {
     local library=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1
     apt_install faketime "$library:libfaketime"
     ln -s "$library" "$BUILD/libfaketime.so"
+    need faketime cc "a C compiler"
+    cc -shared -fPIC -O2 -Wall -Werror -o "$BUILD/threads.so" "$TOOLS_DIR/faketime/threads.c" -lpthread
 }
 
 install_kubernetes() {

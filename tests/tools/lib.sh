@@ -59,7 +59,8 @@ tool_dir() {
         mongo) echo "$CACHE/tools/mongo-$MONGO_SERVER_VERSION-$(digest_of "$TOOLS_DIR/mongo-server/pom.xml" "$TOOLS_DIR"/mongo-server/src/*.java)" ;;
         kubernetes) echo "$CACHE/tools/kubernetes-$KUBERNETES_VERSION-$(digest_of "$TOOLS_DIR"/kubernetes/{go.mod,go.sum,main.go,pause/main.go})" ;;
         helm) echo "$CACHE/tools/helm-$HELM_VERSION" ;;
-        node | bench | faketime | valgrind) echo "$CACHE/tools/$1" ;;
+        faketime) echo "$CACHE/tools/faketime-$(digest_of "$TOOLS_DIR/faketime/threads.c")" ;;
+        node | bench | valgrind) echo "$CACHE/tools/$1" ;;
         schemathesis) echo "$CACHE/tools/schemathesis-$SCHEMATHESIS_VERSION" ;;
         browser) echo "$CACHE/tools/browser-$PLAYWRIGHT_VERSION" ;;
         *) return 1 ;;

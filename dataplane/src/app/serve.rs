@@ -183,10 +183,17 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let orders = world.orders.clone();
     orders.start(world.backends.bus.1.clone(), args.data_dir.is_some(), prepared);
     let policies = world.policies.clone();
-    supervisor::SETTINGS.spawn(hot::follow(settings, policies, world.pools.clone(), guard.clone(), log, move |loaded| {
-        orders.apply(&loaded.settings);
-        live_options.send_replace(loaded.settings.web_socket.clone());
-    }));
+    supervisor::SETTINGS.spawn(hot::follow(
+        settings,
+        policies,
+        world.pools.clone(),
+        guard.clone(),
+        log,
+        move |loaded| {
+            orders.apply(&loaded.settings);
+            live_options.send_replace(loaded.settings.web_socket.clone());
+        },
+    ));
 
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let ingress = ingestion.as_ref().map(Ingestion::ingress);

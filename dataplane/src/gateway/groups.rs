@@ -30,7 +30,10 @@ pub async fn in_turn(errand: &Errand<'_>, groups: Vec<Target>) -> Result<Answer,
             break;
         }
     }
-    last.unwrap_or_else(|| Err(errand.proxy.no_pod()))
+    match last {
+        Some(answered) => answered,
+        None => Err(errand.proxy.no_pod()),
+    }
 }
 
 /// Asks each group, at once where that changes nothing, and joins the answers. A group that may not show its part, or has none, adds nothing to a read unless

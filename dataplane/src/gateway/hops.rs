@@ -43,12 +43,6 @@ pub fn strip(headers: &mut HeaderMap) {
 pub fn prepare(parts: &mut Parts, peer: SocketAddr, trusted: &[Network]) {
     let client = client_of(&parts.headers, peer.ip(), trusted);
     let websocket = asks_for_websocket(parts);
-    if !parts.headers.contains_key(header::HOST)
-        && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok())
-    {
-        // HTTP/2 has it beside the path
-        parts.headers.insert(header::HOST, host);
-    }
     strip(&mut parts.headers);
     parts.headers.remove(HTTP2_SETTINGS);
     for name in FORWARDED {
@@ -116,13 +110,6 @@ mod tests {
             ("accept", "*/*"),
         ];
         assert_eq!(prepared(Method::POST, &sent), ["accept: */*", "x-forwarded-for: 192.0.2.7"]);
-    }
-
-    #[test]
-    fn the_host_of_http2_is_told_as_that_of_http1() {
-        let (mut parts, ()) = http::Request::get("http://shop.example/x").body(()).unwrap().into_parts();
-        prepare(&mut parts, ([192, 0, 2, 7], 9).into());
-        assert_eq!(parts.headers[header::HOST], "shop.example");
     }
 
     #[test]

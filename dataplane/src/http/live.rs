@@ -43,7 +43,7 @@ use axum::{
     routing::get,
 };
 use crds::service::messaging::WebSocket as LiveOptions;
-use http::{StatusCode, Uri};
+use http::Uri;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -153,7 +153,7 @@ mod tests {
             let path = uri(&format!("/api/v1/{n}/{n}"));
             count(StatusCode::FORBIDDEN, &Method::GET, &path, Some(&format!("caller-{n}")));
         }
-        assert!(text(&registry).lines().count() < CALLERS_MAX + 10);
-        assert!(text(&registry).contains(r#"caller="others",route="GET /others/…""#));
+        assert!(text(&registry).lines().count() < CALLERS_MAX + REFUSED.len() + 10);
+        assert!(text(&registry).contains(r#"caller="others",reason="why",route="GET /others/…""#));
     }
 }

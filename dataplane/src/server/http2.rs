@@ -70,10 +70,13 @@ where
     let (begun, end) = (activity.clone(), ending.clone());
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (under_way, answers, end) = (begun.begin(), answers.clone(), end.clone());
-        let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        request.extensions_mut().insert(client.clone());
+        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        let taken = client.taken(request);
         async move {
-            let mut response = answers.oneshot(request).await?;
+            let mut response = match taken {
+                Ok(request) => answers.oneshot(request).await?,
+                Err(refused) => *refused,
+            };
             // HTTP/1.1 says it in a header, HTTP/2 in a frame of the connection
             if response.headers_mut().remove(header::CONNECTION).is_some_and(|options| options == "close") {
                 end.cancel();

@@ -42,7 +42,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Begun<I> {
         let length = self.read.len().min(into.remaining());
         into.put_slice(self.read.get(..length).unwrap_or_default());
         self.read.advance(length);
-        Poll::Ready(Ok(()))
+        if into.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // with what is there already, as if nobody had looked: how much comes at once decides what a parser says of a broken head
+        match Pin::new(&mut self.stream).poll_read(context, into) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 

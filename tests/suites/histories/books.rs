@@ -127,22 +127,32 @@ pub fn newest<S>(chains: &BTreeMap<String, Chain<S>>) -> BTreeMap<String, u64> {
     chains.iter().map(newest).collect()
 }
 
-/// Replicas that do not serve the newest version of everything, in their tiers too.
+/// Replicas that do not serve the newest version of everything, in their tiers too; and what they say of it.
 pub async fn differing(world: &World, newest: &BTreeMap<String, u64>) -> Vec<String> {
     let mut found = Vec::new();
     for index in 0..2 {
         let (api, begun) = (world.pod(index), Instant::now());
-        for (path, newest) in newest {
-            let mut version = None;
-            while version != Some(*newest) && begun.elapsed() < NEWEST {
-                version = api.get(path).await.json()["version"].as_u64();
-                if version > Some(*newest) {
-                    break;
+        let mut missing: BTreeMap<&String, String> = BTreeMap::new();
+        loop {
+            missing.clear();
+            for (path, newest) in newest {
+                let answer = api.get_with(path, &[("flyweight-explain", "1")]).await;
+                let version = (answer.status == 200).then(|| answer.json()["version"].as_u64()).flatten();
+                if version != Some(*newest) {
+                    let how = answer.header("flyweight-explain");
+                    missing.insert(
+                        path,
+                        format!("{path}: replica {index} serves {version:?} ({how}), and {newest} is the newest"),
+                    );
                 }
             }
-            if version != Some(*newest) {
-                found.push(format!("{path}: replica {index} serves {version:?}, and {newest} is the newest"));
+            if missing.is_empty() || begun.elapsed() > NEWEST {
+                break;
             }
+        }
+        if !missing.is_empty() {
+            found.extend(missing.into_values());
+            found.push(api.get("/api/v1/health").await.text);
         }
     }
     found

@@ -27,7 +27,7 @@ pub fn of_topic(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<u64>
     let timeout_ms = i32::try_from(TIMEOUT.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();
     let mut names = [name.as_ptr()];
-    // SAFETY, for each call what the library's header asks:
+    // SAFETY: for each call, what the library's header asks:
     // - `client` is the handle of `consumer`, which is borrowed until the end of this function: it is not destroyed meanwhile, and the library lets
     //   any thread use it.
     // - `names` is a live array of one pointer to text that ends with 0 and lives until the end of this function; the collection copies it.
@@ -103,10 +103,7 @@ unsafe fn id_of(event: *mut c::rd_kafka_event_t) -> Result<[i64; 2], RDKafkaErro
 mod tests {
     use std::time::Instant;
 
-    use rdkafka::{
-        admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-        mocking::MockCluster,
-    };
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 
     use super::*;
     use crate::events::kafka::config::{self, KafkaOptions};
@@ -115,24 +112,16 @@ mod tests {
         config::client(&KafkaOptions::new(brokers, "")).create_with_context(Quiet).unwrap()
     }
 
-    /// Each way out of the question, and nothing that is lost or used wrongly on any: `make prove-unsafe` looks.
+    /// The ways out of the question that need no broker: `make prove-unsafe` looks that nothing is lost or used wrongly on any.
     #[test]
-    fn brokers_that_know_a_topic_or_do_not_or_are_away_are_asked() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("changes", 1, 1).unwrap();
-        let consumer = ask(cluster.bootstrap_servers());
-        for _ in 0..20 {
-            assert!(of_topic(&consumer, "changes").is_ok());
-        }
+    fn a_name_that_is_none_and_brokers_that_are_away_are_refused_in_time() {
+        let consumer = ask("127.0.0.1:1".to_owned());
         assert!(of_topic(&consumer, "zero\0inside").is_err());
-        cluster.broker_down(-1).unwrap();
         let begun = Instant::now();
         assert!(of_topic(&consumer, "changes").is_err());
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         // what is still under way goes with its client
         drop(consumer);
-        let nobody = ask("127.0.0.1:1".to_owned());
-        assert!(of_topic(&nobody, "changes").is_err());
     }
 
     #[tokio::test]
@@ -155,7 +144,9 @@ mod tests {
                     Err(error) => assert!(Instant::now() < deadline, "{error}"),
                 }
             };
-            assert_eq!(of_topic(&consumer, &name).ok(), Some(id), "the same topic");
+            for _ in 0..20 {
+                assert_eq!(of_topic(&consumer, &name).ok(), Some(id), "the same topic");
+            }
             ids.push(id);
             admin.delete_topics(&[&name], &options).await.unwrap();
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::{
     domain::schema::{Field, JsonForm, Kind, Schema, Shape},
     http::router::Pool,
+    routes,
 };
 
 /// The example of one pool's record.
@@ -32,7 +33,7 @@ pub fn add(paths: &mut Map<String, Json>, pools: &[Pool]) {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             for parameter in operation.get_mut("parameters").and_then(Json::as_array_mut).into_iter().flatten() {
                 if parameter["required"] == true {
-                    parameter["example"] = named(parameter["name"].as_str().unwrap_or_default(), own);
+                    parameter["example"] = named(parameter["name"].as_str().unwrap_or_default(), path, own);
                 }
             }
             let bodies = operation.pointer_mut("/requestBody/content").and_then(Json::as_object_mut);
@@ -46,15 +47,21 @@ pub fn add(paths: &mut Map<String, Json>, pools: &[Pool]) {
 }
 
 /// A value of a parameter that must be there.
-fn named(name: &str, own: Option<&Sample<'_>>) -> Json {
+fn named(name: &str, path: &str, own: Option<&Sample<'_>>) -> Json {
     match name {
         "user_id" => "ann".into(),
         "category" => "Lighting".into(),
         "kind" => "product_created".into(),
         "version" => "1".into(),
         "type" => "mysql".into(),
-        _ => own.and_then(|own| own.draft.get(own.key)).cloned().unwrap_or_else(|| "letter-1".into()),
+        _ => own.and_then(|own| own.draft.get(own.key)).cloned().unwrap_or_else(|| elsewhere(path).into()),
     }
+}
+
+/// The key of a record whose collection another process may serve.
+fn elsewhere(path: &str) -> &'static str {
+    let of_users = path.strip_prefix(routes::home_of(Entity::User)).is_some_and(|rest| rest.starts_with('/'));
+    if of_users { "ann" } else { "letter-1" }
 }
 
 /// The body of a create, replace or patch, by the schema that it refers to.

@@ -14,7 +14,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 
@@ -88,7 +88,7 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let upload = match Upload::take(body).await {
             Ok(upload) => upload,
-            Err(fault) => return self.not_uploaded(fault),
+            Err(fault) => return self.not_uploaded(fault, parts.version),
         };
         hops::prepare(&mut parts, peer, &client_address::trusted(&loaded.settings));
         let found = routes::find(&parts.method, parts.uri.path());
@@ -122,17 +122,20 @@ impl Proxy {
         }
     }
 
-    pub(super) fn not_uploaded(&self, fault: UploadFault) -> Response {
+    /// The answer to a request of this version of HTTP whose body did not come as it should.
+    pub(super) fn not_uploaded(&self, fault: UploadFault, version: Version) -> Response {
         self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
         let mut response = match fault {
             UploadFault::Broken => problem(
                 StatusCode::BAD_REQUEST,
-                "the body is not framed as HTTP/1.1 asks, or ended before its declared length",
+                "the body is not framed as HTTP asks, or ended before its declared length",
             ),
             UploadFault::Slow => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         };
-        // what follows on this connection cannot be told from the rest of the body
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // What follows on this connection cannot be told from the rest of the body. HTTP/2 has frames for that.
+        if version <= Version::HTTP_11 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 

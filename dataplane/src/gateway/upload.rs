@@ -32,7 +32,7 @@ pub enum Upload {
 /// Why a body did not arrive. None of it is a pod's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadFault {
-    /// It is not framed as HTTP/1.1 asks, or broke off before its end.
+    /// It is not framed as HTTP asks, or broke off before its end.
     Broken,
     /// It came too slowly.
     Slow,

@@ -15,7 +15,9 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// of any other is one that a page of that name has pointed here (DNS rebinding).
 pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
     let uri = request.uri();
-    let problem = |status, kind, title, detail: &str| Some(closing(&Problem::new(status, kind, title, detail), uri));
+    let problem = |status, kind, title, detail: &str| {
+        Some(refusal(&Problem::new(status, kind, title, detail), uri, request.version()))
+    };
     let host = match host(request) {
         Ok(host) => host,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, "host", "The request names no host", detail),
@@ -68,10 +70,12 @@ fn options() -> Response {
     response
 }
 
-/// Who sends such a head may take something else for the next one.
-fn closing(problem: &Problem, uri: &Uri) -> Response {
+/// Who sends such a head may take something else for the next one, but in HTTP/2, where frames tell them apart.
+fn refusal(problem: &Problem, uri: &Uri, version: Version) -> Response {
     let mut response = problem.respond(uri);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -133,6 +137,15 @@ mod tests {
         {
             assert_eq!(status(other, true), Some(421), "{other}");
             assert_eq!(status(other, false), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_ends_the_connection_but_not_that_of_other_streams() {
+        for (version, ends) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
+            let request = Request::builder().uri("/").version(version).header("host", "a b").body(Body::empty());
+            let refused = refused(&request.unwrap(), false).unwrap();
+            assert_eq!(refused.headers().contains_key(header::CONNECTION), ends, "{version:?}");
         }
     }
 

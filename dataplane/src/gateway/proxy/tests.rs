@@ -100,3 +100,15 @@ async fn what_no_pod_can_have_seen_is_sent_to_another() {
         assert_eq!(seen.load(Ordering::SeqCst) - before, 1, "{method}");
     }
 }
+
+#[tokio::test]
+async fn a_broken_upload_ends_its_connection_but_not_that_of_other_streams() {
+    for (version, ends) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
+        let broken = futures::stream::iter([Err::<axum::body::Bytes, _>(std::io::Error::other("taken back"))]);
+        let request = http::Request::post(PATH).version(version).body(Body::from_stream(broken)).unwrap();
+        let memory = ConnectionMemory::default();
+        let answer = gateway(Vec::new()).forward(request, ([127, 0, 0, 1], 1).into(), &memory).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{version:?}");
+        assert_eq!(answer.headers().contains_key(header::CONNECTION), ends, "{version:?}");
+    }
+}

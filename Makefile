@@ -58,6 +58,10 @@ prove-clients: ## Prove that generated clients build and call: openapi-typescrip
 	@cargo build --quiet --workspace --bin flyweight-dataplane
 	@tests/clients/generated.sh
 
+prove-h2spec: ## Hold pod and gateway against h2spec and curl, over cleartext and TLS (needs Go)
+	@cargo build --quiet --workspace --bin flyweight-dataplane
+	@tests/h2spec.sh
+
 prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real broker
 	@tests/tools/install.sh kafka valgrind
 	@cargo test --quiet --workspace --lib --no-run
@@ -87,10 +91,6 @@ dashboard: ## Build the dashboard and gather the pages of /docs into dataplane/a
 
 load-test: ## Make load with wrk and say what the API bore (URL, SECONDS_EACH, CONNECTIONS, THREADS)
 	@tests/load/run.sh $(URL)
-
-prove-h2spec: ## Hold pod and gateway against h2spec, over cleartext and TLS (needs Go)
-	@cargo build --quiet --workspace --bins
-	@tests/h2spec.sh
 
 lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check

@@ -6,8 +6,8 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly TOOLS=(mysql mariadb redis kafka mongo faketime kubernetes helm node schemathesis browser)
-# what only `make bench` and `make prove-unsafe` use
-readonly MEASURING=(bench valgrind)
+# what only `make bench` and some `make prove-...` use
+readonly MEASURING=(bench valgrind h2spec)
 # what a node needs on the PATH, and the Debian package that has it
 readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
     ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
@@ -40,7 +40,7 @@ main() {
 
 help() {
     cat <<TEXT
-usage: install.sh [all | NAME...]     installs what is missing; all is all but the last two
+usage: install.sh [all | NAME...]     installs what is missing; all is all but the last ${#MEASURING[@]}
        install.sh --check NAME        exit code 0 if it is there, 3 if not
 names: ${TOOLS[*]} ${MEASURING[*]}
 cache: $CACHE (FLYWEIGHT_CACHE)
@@ -216,6 +216,17 @@ install_kubernetes() {
     ) >&2 || die "kubernetes: the build failed"
     ln -s kubernetes "$BUILD/kubectl"
     echo "$KUBERNETES_VERSION" >"$BUILD/version"
+}
+
+# Holds a server of HTTP/2 against the RFCs.
+install_h2spec() {
+    need h2spec go "Go 1.25 or later"
+    (
+        cd -- "$TOOLS_DIR/h2spec"
+        CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 5 go build -trimpath -ldflags='-s -w' -o "$BUILD/h2spec" \
+            github.com/summerwind/h2spec/cmd/h2spec
+    ) >&2 || die "h2spec: the build failed"
+    echo "$H2SPEC_VERSION" >"$BUILD/version"
 }
 
 install_helm() {

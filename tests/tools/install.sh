@@ -7,7 +7,7 @@ set -euo pipefail
 
 readonly TOOLS=(mysql mariadb redis kafka mongo faketime kubernetes helm node schemathesis browser)
 # what only `make bench` and some `make prove-...` use
-readonly MEASURING=(bench valgrind h2spec)
+readonly MEASURING=(bench valgrind h2spec autobahn)
 # what a node needs on the PATH, and the Debian package that has it
 readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
     ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
@@ -76,6 +76,7 @@ still_there() {
         kafka | mongo) have java ;;
         faketime) [[ -e $(tool_dir faketime)/libfaketime.so ]] ;;
         valgrind) have valgrind ;;
+        autobahn) "$(tool_dir autobahn)/wstest" --help >/dev/null 2>&1 ;;
         bench) have nginx && have wrk ;;
         schemathesis) "$(tool_dir schemathesis)/venv/bin/python" -c '' ;;
         browser) have chromium && have node ;;
@@ -216,6 +217,32 @@ install_kubernetes() {
     ) >&2 || die "kubernetes: the build failed"
     ln -s kubernetes "$BUILD/kubectl"
     echo "$KUBERNETES_VERSION" >"$BUILD/version"
+}
+
+# Holds a server of WebSockets against RFC 6455. It is a program of Python 2.7, which Debian no longer has.
+install_autobahn() {
+    local python
+    python=$(python2) || unavailable autobahn "there is no Python 2.7" "install it, as by pyenv install 2.7"
+    "$python" -m pip --quiet --disable-pip-version-check install --no-warn-script-location --target "$BUILD/lib" \
+        "autobahntestsuite==$AUTOBAHN_VERSION" >&2 ||
+        unavailable autobahn "pip could not install it" "see that the Python package index is reachable"
+    # its libraries share a namespace, which only a folder of packages can hold
+    printf '#!%s\nimport os, site\nsite.addsitedir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))\n%s\n' \
+        "$python" $'from autobahntestsuite import wstest\nwstest.run()' >"$BUILD/wstest"
+    chmod 755 "$BUILD/wstest"
+    echo "$AUTOBAHN_VERSION" >"$BUILD/version"
+}
+
+# Prints where Python 2.7 is, on the PATH or of pyenv.
+python2() {
+    local python
+    for python in python2.7 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7*/bin/python2.7; do
+        if "$python" -c '' 2>/dev/null; then
+            command -v -- "$python"
+            return
+        fi
+    done
+    return 1
 }
 
 # Holds a server of HTTP/2 against the RFCs.

@@ -58,6 +58,7 @@ tool_dir() {
         kafka) echo "$CACHE/tools/kafka-$KAFKA_VERSION-$(digest_of "$TOOLS_DIR"/kafka/*)" ;;
         mongo) echo "$CACHE/tools/mongo-$MONGO_SERVER_VERSION-$(digest_of "$TOOLS_DIR/mongo-server/pom.xml" "$TOOLS_DIR"/mongo-server/src/*.java)" ;;
         kubernetes) echo "$CACHE/tools/kubernetes-$KUBERNETES_VERSION-$(digest_of "$TOOLS_DIR"/kubernetes/{go.mod,go.sum,main.go,pause/main.go})" ;;
+        autobahn) echo "$CACHE/tools/autobahn-$AUTOBAHN_VERSION" ;;
         h2spec) echo "$CACHE/tools/h2spec-$H2SPEC_VERSION-$(digest_of "$TOOLS_DIR"/h2spec/go.{mod,sum})" ;;
         helm) echo "$CACHE/tools/helm-$HELM_VERSION" ;;
         faketime) echo "$CACHE/tools/faketime-$(digest_of "$TOOLS_DIR/faketime/threads.c")" ;;

@@ -20,8 +20,9 @@
 
 pub mod catalogue;
 mod client;
+pub mod closing;
 pub mod frame;
-mod handshake;
+pub mod handshake;
 mod hub;
 mod right;
 mod socket;
@@ -192,13 +193,7 @@ async fn web_socket(State(live): State<Arc<Live>>, request: Request) -> Response
         Err(problem) => return problem.respond(&uri),
     };
     let (ping_interval, shutdown) = (live.ping_interval(), live.shutdown.clone());
-    upgrade
-        .max_message_size(socket::MESSAGE_BYTES_MAX)
-        .max_frame_size(socket::MESSAGE_BYTES_MAX)
-        // clients hardly send anything, and there are thousands of them
-        .read_buffer_size(4 << 10)
-        .write_buffer_size(16 << 10)
-        .on_upgrade(move |socket| socket::serve(socket, client, ping_interval, shutdown))
+    upgrade.on_upgrade(move |socket| socket::serve(socket, client, ping_interval, shutdown))
 }
 
 async fn event_stream(State(live): State<Arc<Live>>, request: Request) -> Response {

@@ -12,13 +12,19 @@ use crate::http::error::Problem;
 /// The bytes of a key.
 const KEY_BYTES: usize = 16;
 
-/// Takes a handshake.
+/// The largest message that a client may send, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+// clients hardly send anything, and there are thousands of them
+const READ_BUFFER_BYTES: usize = 4 << 10;
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
+
+/// Takes a handshake, for a WebSocket within the limits of the feed.
 ///
 /// # Errors
 /// The answer to what is none: 400 for a wrong one, 426 for a request that needs one or speaks another version.
 pub async fn take(parts: &mut Parts) -> Result<WebSocketUpgrade, Box<Response>> {
     let refused = match WebSocketUpgrade::from_request_parts(parts, &()).await {
-        Ok(upgrade) if has_key(&parts.headers) => return Ok(upgrade),
+        Ok(upgrade) if has_key(&parts.headers) => return Ok(limited(upgrade)),
         Ok(_) => Problem::field("Sec-WebSocket-Key", "must be there once: 16 bytes as base64").respond(&parts.uri),
         Err(_) if speaks_ours(&parts.headers) && !has_key(&parts.headers) => {
             Problem::field("Sec-WebSocket-Key", "must be there once: 16 bytes as base64").respond(&parts.uri)
@@ -26,6 +32,14 @@ pub async fn take(parts: &mut Parts) -> Result<WebSocketUpgrade, Box<Response>> 
         Err(_) => upgrade_needed(parts),
     };
     Err(Box::new(refused))
+}
+
+fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
 }
 
 /// Over HTTP/1.1; a stream of HTTP/2 has no key.

@@ -1,27 +1,23 @@
-//! A WebSocket of the feed: frames out, pings, and the close codes of RFC 6455.
+//! A WebSocket of the feed: frames out, pings, and why it ends.
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket, close_code};
 use futures::SinkExt;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
     client::{Client, Item},
+    closing,
     right::Ended,
 };
 
-/// The largest message that a client may send, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Pings that may stay without an answer.
 const PINGS_UNANSWERED_MAX: u32 = 2;
 /// Frames that are sent at once when they are there.
 const FRAMES_AT_ONCE: usize = 64;
-/// How long a closing handshake may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const NO_MESSAGES: &str = r#"{"type":"error","detail":"the feed takes no messages"}"#;
 
@@ -60,13 +56,13 @@ pub async fn serve(socket: WebSocket, client: Client, ping_interval: Duration, s
     match end {
         End::Close(code, reason) => {
             debug!(client_id = session.client.label(), code, reason, "a live client is closed");
-            session.close(code, reason).await;
+            closing::close(&mut session.socket, code, reason).await;
         }
         End::Right(ended) => {
             session.client.count(&ended);
-            session.close(ended.code(), &ended.reason()).await;
+            closing::close(&mut session.socket, ended.code(), &ended.reason()).await;
         }
-        End::Answer => session.drain(Instant::now() + CLOSE_TIMEOUT).await,
+        End::Answer => closing::agree(&mut session.socket).await,
         End::Gone => {}
     }
 }
@@ -144,25 +140,6 @@ impl Session {
     async fn send(&mut self, message: Message) -> Result<(), End> {
         within(self.write_timeout, self.socket.send(message)).await
     }
-
-    /// Reads on until the closing handshake is done: reading is also what writes the answer to a close frame.
-    async fn drain(&mut self, deadline: Instant) {
-        while let Ok(Some(Ok(_))) = timeout_at(deadline, self.socket.recv()).await {}
-    }
-
-    /// Says why, and waits for the client's answer, so that what it still sends does not reset the connection before it read the reason.
-    async fn close(&mut self, code: u16, reason: &str) {
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        if !matches!(timeout(CLOSE_TIMEOUT, self.socket.send(close)).await, Ok(Ok(()))) {
-            return;
-        }
-        self.drain(deadline).await;
-        // after a faulty message nothing more can be read: the client gets a moment to see the reason
-        if code == close_code::SIZE || code == close_code::PROTOCOL || code == close_code::INVALID {
-            sleep(CLOSE_TIMEOUT / 2).await;
-        }
-    }
 }
 
 async fn within(limit: Duration, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
@@ -174,13 +151,5 @@ async fn within(limit: Duration, write: impl Future<Output = Result<(), axum::Er
 }
 
 fn end_of(error: axum::Error) -> End {
-    let error = error.into_inner();
-    match error.downcast_ref::<WsError>() {
-        Some(WsError::Capacity(_)) => End::Close(close_code::SIZE, "the message is too large"),
-        Some(WsError::Utf8(_)) => End::Close(close_code::INVALID, "the message is no UTF-8"),
-        // the connection just ended, without a closing handshake
-        Some(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
-        Some(WsError::Protocol(_)) => End::Close(close_code::PROTOCOL, "not as RFC 6455 says"),
-        _ => End::Gone,
-    }
+    closing::code_of(error).map_or(End::Gone, |(code, reason)| End::Close(code, reason))
 }

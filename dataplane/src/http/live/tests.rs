@@ -402,13 +402,13 @@ async fn closes_say_why() {
         code
     };
     assert_eq!(close_after(Message::binary(vec![1, 2, 3])).await, 1003);
-    assert_eq!(close_after(Message::text("x".repeat(socket::MESSAGE_BYTES_MAX + 1))).await, 1009);
+    assert_eq!(close_after(Message::text("x".repeat(handshake::MESSAGE_BYTES_MAX + 1))).await, 1009);
     assert_eq!(close_after(Message::text("x".repeat(4 << 20))).await, 1009);
 
     let mut talker = service.connect("").await;
     talker.send(Message::text("hello?")).await.unwrap();
     assert_eq!(frame(&mut talker).await["type"], "error");
-    talker.send(Message::text("x".repeat(socket::MESSAGE_BYTES_MAX))).await.unwrap();
+    talker.send(Message::text("x".repeat(handshake::MESSAGE_BYTES_MAX))).await.unwrap();
     let last = event("a", 1);
     service.publish(std::slice::from_ref(&last)).await;
     assert_eq!(frame(&mut talker).await["id"], last.id.to_string(), "it is told once, and stays");

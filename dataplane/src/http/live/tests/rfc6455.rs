@@ -98,7 +98,7 @@ async fn raw_frame_of(stream: &mut TcpStream, opcode: u8) -> Vec<u8> {
 #[tokio::test]
 async fn faulty_frames_are_told_apart() {
     let service = start(options()).await;
-    let half = vec![b'x'; socket::MESSAGE_BYTES_MAX / 2 + 1];
+    let half = vec![b'x'; handshake::MESSAGE_BYTES_MAX / 2 + 1];
     let cases: [(&str, Vec<u8>, u16); 11] = [
         ("text that is no UTF-8", client_frame(FIN | TEXT, &[0xff, 0xff]), 1007),
         (

@@ -20,7 +20,7 @@ SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage stale
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
-.PHONY: help prove-h2spec prove-websocket prove-upgrade prove-clients prove-unsafe run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }'
@@ -65,6 +65,10 @@ prove-h2spec: ## Hold pod and gateway against h2spec and curl, over cleartext an
 prove-websocket: ## Run the Autobahn suite against the WebSocket of pod and gateway (needs Python 2.7)
 	@cargo build --quiet --workspace --bin flyweight-dataplane --bin websocket-echo
 	@tests/websocket.sh
+
+prove-schemathesis: ## Hold the API against its OpenAPI document with all phases of schemathesis (SEED, EXAMPLES)
+	@cargo build --quiet --workspace --bin flyweight-dataplane
+	@tests/schemathesis.sh
 
 prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real broker
 	@tests/tools/install.sh kafka valgrind

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     operation::Operation,
-    schemas::key,
+    schemas::any_key,
     searches::{named_repository, specification},
 };
 use crate::http::{params::IDS_MAX, router::BASE};
@@ -15,9 +15,9 @@ const TAG: &str = "factory";
 pub fn operations() -> Vec<Operation> {
     let name =
         || json!({ "type": ["string", "null"], "maxLength": 63, "description": "All pools where it is left out." });
-    let idle_after = json!({ "type": ["string", "null"], "maxLength": 63, "examples": ["30s"] });
+    let idle_after = json!({ "type": ["string", "null"], "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "examples": ["30s"] });
     let mode = json!({ "type": ["string", "null"], "enum": ["All", "Recent", "Peers", null] });
-    let ids = json!({ "type": ["array", "null"], "maxItems": IDS_MAX, "items": key() });
+    let ids = json!({ "type": ["array", "null"], "maxItems": IDS_MAX, "items": any_key() });
     let post = |path: &str, id, summary| Operation::post(format!("{BASE}{path}"), id, summary).tag(TAG);
     let cleaned = json!({ "removed": count(), "remaining": count() });
     let warmed = || {

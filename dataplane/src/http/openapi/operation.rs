@@ -64,6 +64,7 @@ impl Operation {
         collection.clone_into(&mut self.path);
         self.id.push_str("ById");
         self.parameters.retain(|parameter| parameter["in"] != "path");
+        self.answers.remove("405");
         self.summary = about;
         let schema = json!({ "type": "string", "maxLength": 255 });
         self.parameter("query", "id", true, "The key: any text of up to 255 bytes.", schema)
@@ -181,11 +182,12 @@ impl Operation {
 
 /// The problems that answers refer to, by status.
 pub fn problem_responses() -> Json {
-    const PROBLEMS: [(u16, &str); 20] = [
+    const PROBLEMS: [(u16, &str); 21] = [
         (400, "The request is not valid: `errors` names each field, parameter or header that is wrong."),
         (401, "A valid token is needed."),
         (403, "The caller may not do this."),
         (404, "There is nothing here."),
+        (405, "The key is the word of another route, which wins: ask at the collection with `?id=`."),
         (406, "None of the types that the client takes can be given."),
         (408, "The body did not arrive in time."),
         (409, "The record's state does not allow this; for a value that must be unique, `errors` names the field."),

@@ -37,13 +37,13 @@ fn of_letters() -> Vec<Operation> {
         many: "DeadLetters".to_owned(),
         key: "id",
     };
-    let text = || json!({ "type": "string", "minLength": 1, "maxLength": 256 });
+    let text = |max: usize| json!({ "type": "string", "minLength": 1, "maxLength": max });
     let class = json!({ "type": "string", "enum": dead_letter::CLASSES });
     let list = Operation::get(&path, "listDeadLetters", "What could not be done")
-        .query("stage", "Of one stage.", text())
-        .query("subject", "Of one record.", text())
+        .query("stage", "Of one stage.", text(64))
+        .query("subject", "Of one record.", text(128))
         .query("class", "Of one kind of fault.", class)
-        .query("q", "Held by the error.", text());
+        .query("q", "Held by the error.", text(256));
     let filter = json!({
         "type": "object",
         "additionalProperties": false,
@@ -55,7 +55,7 @@ fn of_letters() -> Vec<Operation> {
     let replayed = json!({
         "type": "object",
         "required": ["replayed", "failed", "more"],
-        "properties": { "replayed": count(), "failed": count(), "more": { "type": "boolean" }, "next_cursor": text() },
+        "properties": { "replayed": count(), "failed": count(), "more": { "type": "boolean" }, "next_cursor": text(256) },
     });
     let one = |operation: Operation| changes(operation.in_path("id", key())).fails(&[404, 409]);
     vec![

@@ -70,7 +70,7 @@ pub fn amend(entity: Entity, _schema: &Schema, schemas: &mut [(String, Json)]) {
 /// The items of an order; in an answer all have their price.
 fn order_items(answered: bool) -> Json {
     let asked = json!({
-        "type": ["number", "string", "null"], "minimum": 0, "pattern": "^[0-9]{1,11}(\\.[0-9]{1,4})?$",
+        "type": ["number", "string", "null"], "minimum": 0, "maximum": 99_999_999_999.999_9, "pattern": "^[0-9]{1,11}(\\.[0-9]{1,4})?$",
         "description": "The catalogue's price where it is left out.",
     });
     let given = json!({ "type": "number", "minimum": 0 });
@@ -154,7 +154,7 @@ impl Described<'_> {
         let about =
             "A page of records, or many by their keys; with `id` alone, the record of any key as its own path gives it";
         let operation = Operation::get(self.path, format!("list{}", self.many), about);
-        self.page(operation).query("ids", &ids, json!({ "type": "string" }))
+        self.page(operation).query("ids", &ids, json!({ "type": "string", "pattern": "^[^,]+(,[^,]+)*$" }))
     }
 
     fn by_query(&self, upserts: bool) -> [Operation; 3] {
@@ -223,6 +223,10 @@ impl Described<'_> {
     }
 
     fn batch(&self) -> Operation {
+        let without = |op: &str, member: &str| {
+            let rule = json!({ "not": { "required": [member] } });
+            json!({ "if": { "properties": { "op": { "const": op } } }, "then": rule })
+        };
         let operation = json!({
             "type": "object",
             "additionalProperties": false,
@@ -233,6 +237,7 @@ impl Described<'_> {
                 "version": { "type": "integer", "minimum": 1, "description": "The version that the record must have." },
                 "data": { "type": "object", "additionalProperties": true, "description": "The body of a create, update or patch." },
             },
+            "allOf": [without("delete", "data"), without("create", "version")],
         });
         let body = json!({
             "type": "object",
@@ -284,7 +289,7 @@ impl Described<'_> {
                 json!({ "type": "string", "enum": ["0", "1"] }),
             )
             .guarded()
-            .fails(&[404, 412])
+            .fails(&[404, 405, 412])
             .gives(200, "The record.", reference(&self.one))
             .with_headers(200, &[("ETag", true), ("Age", false), ("Warning", false), ("Flyweight-Explain", false)])
             .gives_nothing(304, "The client has this version.")
@@ -305,7 +310,7 @@ impl Described<'_> {
             .takes(reference(&format!("{}Replace", self.one)));
         let operation = self
             .written(self.conditional(operation))
-            .fails(&[404, 409])
+            .fails(&[404, 405, 409])
             .gives(200, "The record as it is now.", reference(&self.one))
             .with_headers(200, &[("ETag", true)]);
         if !upserts {
@@ -325,7 +330,7 @@ impl Described<'_> {
                     reference(&format!("{}Patch", self.one)),
                 );
         self.written(self.conditional(operation))
-            .fails(&[404, 409])
+            .fails(&[404, 405, 409])
             .gives(200, "The record as it is now.", reference(&self.one))
             .with_headers(200, &[("ETag", true)])
     }
@@ -334,7 +339,7 @@ impl Described<'_> {
         let operation = Operation::delete(self.at(), format!("delete{}", self.one), "Delete a record");
         self.conditional(operation.tag(self.tag).in_path(self.key, named_key()))
             .guarded()
-            .fails(&[404, 409, 422, 504, 507])
+            .fails(&[404, 405, 409, 422, 504, 507])
             .gives_nothing(204, "It is gone; the entity tag is the version of the delete.")
             .with_headers(204, &[("ETag", true)])
     }

@@ -240,7 +240,8 @@ fn decimal((min, max, scale): (Decimal, Decimal, u32), form: JsonForm, asked: bo
         let sign = if min < Decimal::ZERO { "-?" } else { "" };
         // a declared one takes every exact number
         let (digits, scale) = if max < Decimal::MAX { (max.trunc().to_string().len(), scale) } else { (65, 65) };
-        schema["pattern"] = format!("^{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
+        let above_zero = if min > Decimal::ZERO { "(?=.*[1-9])" } else { "" };
+        schema["pattern"] = format!("^{above_zero}{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
     }
     schema
 }
@@ -265,6 +266,15 @@ mod tests {
         assert_eq!(all["Product"]["properties"]["brand"]["type"], json!(["string", "null"]));
         assert_eq!(all["ProductPatch"].get("required"), None);
         assert_eq!(create["properties"]["price"]["maximum"], json!(99_999_999_999.999_9));
+    }
+
+    #[test]
+    fn an_amount_above_zero_is_so_as_text_too() {
+        let all: Map<String, Json> = of_entity(&payment::schema(), "Payment").into_iter().collect();
+        let amount = jsonschema::validator_for(&all["PaymentPatch"]["properties"]["amount"]).unwrap();
+        for (value, taken) in [("0", false), ("0.00", false), ("0.01", true), ("10", true)] {
+            assert_eq!(amount.is_valid(&json!(value)), taken, "{value}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn repository() -> Json {
 
 /// The repository that a request is about.
 pub fn named_repository() -> Json {
-    json!({ "type": "string", "maxLength": 63, "description": "The name of a pool, or its entity." })
+    json!({ "type": "string", "minLength": 1, "maxLength": 63, "description": "The name of a pool, or its entity." })
 }
 
 /// The specification of a field `where`.

@@ -138,6 +138,43 @@ async fn records_are_as_their_schemas_say() {
     fits("Pools", &server.get("/pools").await.json());
 }
 
+#[tokio::test]
+async fn a_key_that_is_the_word_of_another_route_is_refused_as_described() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.json();
+    for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
+        server.send(method.clone(), "/products/batch", &[], "{}").await.problem(405);
+        let described = &document["paths"]["/api/v1/products/{id}"][method.as_str().to_lowercase()]["responses"];
+        assert!(described.get("405").is_some(), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_described_as_they_are_taken() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.json();
+    for (path, body, taken) in [
+        ("/products/batch", r#"{"operations":[{"op":"delete","id":"p"}]}"#, true),
+        ("/products/batch", r#"{"operations":[{"op":"delete","id":"p","data":{}}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"create","id":"p","version":1,"data":{}}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"patch","id":"p","version":1,"data":{}}]}"#, true),
+        ("/orders", r#"{"user_id":"u","items":[{"product_id":"p","quantity":1,"price":1e12}]}"#, false),
+        ("/repositories/query", r#"{"repository":""}"#, false),
+        ("/factory/cleanup", r#"{"idle_after":"30"}"#, false),
+        ("/factory/cleanup", r#"{"idle_after":"30s"}"#, true),
+        // another program may have made a record of any key
+        ("/repositories/cache/warm", r#"{"repository":"products","ids":["a b"]}"#, true),
+    ] {
+        let schema = &document["paths"][format!("/api/v1{path}")]["post"]["requestBody"]["content"]["application/json"];
+        let mut described = document.clone();
+        described["allOf"] = serde_json::json!([schema["schema"]]);
+        let described = jsonschema::draft202012::new(&described).unwrap();
+        let fits = described.is_valid(&serde_json::from_str(body).unwrap());
+        let answer = server.post(path, body).await;
+        assert_eq!((fits, answer.status.is_success()), (taken, taken), "{path} {body}: {}", answer.text);
+    }
+}
+
 /// Each part of a document with the way to it.
 fn walk<'a>(part: &'a Json, way: &str, found: &mut Vec<(String, &'a Json)>) {
     found.push((way.to_owned(), part));

@@ -34,6 +34,7 @@ mod lingering;
 pub mod places;
 mod preface;
 mod requests;
+mod sending;
 mod stalled;
 
 /// A client's connection, in the extensions of each of its requests.
@@ -281,6 +282,28 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(5), connection).await.unwrap().unwrap().unwrap();
             tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
             assert_eq!(begun.elapsed() >= silence, waits, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn over_http2_a_head_is_a_head_also_of_what_no_route_sees() {
+        let (ours, theirs) = duplex(1 << 16);
+        let client =
+            ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: true };
+        let answers = tower::service_fn(version);
+        tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), SILENCE_MAX));
+        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+        tokio::spawn(connection);
+        for (host, status) in [("localhost", 200), ("elsewhere.example", 421)] {
+            for method in ["GET", "HEAD"] {
+                let request = http::Request::builder().method(method).uri(format!("http://{host}/"));
+                let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+                assert_eq!(answer.status(), status, "{method} {host}");
+                let length: usize = answer.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(body.len(), if method == "GET" { length } else { 0 });
+                assert!(length > 0);
+            }
         }
     }
 

@@ -7,6 +7,9 @@ use tracing::{error, info};
 
 use crate::supervisor;
 
+/// What is left after the delay at least, of the time that a stop may take.
+const AFTER_DELAY: Duration = Duration::from_secs(25);
+
 /// How far the process is on its way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -38,7 +41,8 @@ impl Shutdown {
                 _ = supervisor::ended() => Duration::ZERO,
             };
             info!(delay_ms = delay.as_millis() as u64, "told to stop: no longer ready, still serving");
-            end_after(grace);
+            // whoever serves on for longer has the usual time from then
+            end_after(grace.max(delay.saturating_add(AFTER_DELAY.min(grace))));
             sender.send_replace(Phase::Draining);
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

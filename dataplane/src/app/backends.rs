@@ -243,10 +243,9 @@ fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// What the keys of callers' buckets start with: as those of a tier there, or with the service's name where no tier is.
+/// What the keys of callers' buckets start with: as those of a tier there, and the service's name, so that no other service uses them up.
 fn rate_prefix(settings: &Settings, backend: &str) -> String {
-    let of_tier = prefixes(settings, backend).first().map(|prefix| (*prefix).to_owned());
-    of_tier.filter(|prefix| !prefix.is_empty()).unwrap_or_else(|| format!("{}:", settings.service))
+    format!("{}{}:", prefixes(settings, backend).first().copied().unwrap_or_default(), settings.service)
 }
 
 /// The log of write-behind: a file of its own. On Kafka it is a topic of its own.

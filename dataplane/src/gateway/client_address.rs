@@ -1,6 +1,6 @@
 //! Whose request it is: the peer of the connection, or, where that is a declared proxy, whom the proxies name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crds::{network::Network, settings::Settings};
 use http::{HeaderMap, HeaderName};
@@ -23,13 +23,19 @@ pub fn client_of(headers: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAd
     let told = headers.get_all(FORWARDED_FOR).iter().rev();
     let mut told = told.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
     while is_trusted(client) {
-        match told.next().map(str::trim).map(str::parse::<IpAddr>) {
-            Some(Ok(before)) => client = before.to_canonical(),
+        match told.next().map(|address| address_of(address.trim())) {
+            Some(Some(before)) => client = before.to_canonical(),
             // what a trusted proxy says is not an address, or it says nothing: it is the last that is known
-            Some(Err(_)) | None => break,
+            Some(None) | None => break,
         }
     }
     client
+}
+
+/// The address that a proxy tells; some write the port, too.
+fn address_of(told: &str) -> Option<IpAddr> {
+    let bare = || told.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    told.parse().ok().or_else(|| Some(told.parse::<SocketAddr>().ok()?.ip())).or_else(bare)
 }
 
 #[cfg(test)]
@@ -48,6 +54,9 @@ mod tests {
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &["192.0.2.1, nobody"], "10.0.0.1"),
+            ("10.0.0.1", &["192.0.2.1:4711"], "192.0.2.1"),
+            ("10.0.0.1", &["[2001:db8::1]:80"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
         ] {
             let mut headers = HeaderMap::new();
             for value in told {

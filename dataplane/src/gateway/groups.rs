@@ -1,19 +1,20 @@
 //! One request to several groups of pods, each of which serves a part of the pools.
 
 use axum::{
+    Json,
     body::{Body, Bytes, to_bytes},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
 use crate::routes::{Effect, join::Rule};
 
 /// The most bytes of one group's part of an answer.
-const PART_BYTES_MAX: usize = 16 << 20;
+const PART_BYTES_MAX: usize = 64 << 20;
 
 /// Asks one group after another until one can: who cannot says 404 or 409.
 ///
@@ -51,15 +52,22 @@ pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> 
     let asked = errand.with_head(&parts);
     let mut answers = Vec::with_capacity(groups.len());
     if errand.effect == Effect::Reads {
-        answers = join_all(groups.into_iter().map(|group| ask(&asked, group))).await;
+        answers = join_all(groups.iter().map(|group| ask(&asked, group.clone()))).await;
     } else {
-        for group in groups {
-            let answer = ask(&asked, group).await;
+        for group in &groups {
+            let answer = ask(&asked, group.clone()).await;
             let stop = is_problem(&answer);
             answers.push(answer);
             if stop {
                 break;
             }
+        }
+    }
+    if let Rule::Report(_, status) = rule
+        && answers.iter().any(|answer| !is_problem(answer))
+    {
+        for (answer, group) in answers.iter_mut().zip(&groups).filter(|(answer, _)| is_away(answer)) {
+            *answer = report_of_away(group, *status);
         }
     }
     let spare = |answer: &Response| {
@@ -82,6 +90,21 @@ async fn ask(errand: &Errand<'_>, group: Target) -> Response {
         Ok(answer) => answer.respond(None),
         Err(response) => response,
     }
+}
+
+/// Whether nobody answered for a group.
+fn is_away(answer: &Response) -> bool {
+    let nobody = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+    is_problem(answer) && nobody.contains(&answer.status())
+}
+
+/// What is said for a group that is away.
+fn report_of_away(group: &Target, status: u16) -> Response {
+    let name = if let Target::Group(name) | Target::Pool(name) = group { name } else { "?" };
+    let check = json!({ "status": "unhealthy", "latency_ms": 0, "message": "no pod of this group answers" });
+    let report = json!({ "status": "unhealthy", "checks": { format!("group {name}"): check } });
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    (status, Json(report)).into_response()
 }
 
 /// What is joined is JSON, also where its status says that something is wrong.

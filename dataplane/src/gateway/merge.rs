@@ -29,7 +29,7 @@ pub fn join(rule: &Rule, parts: Vec<Value>) -> Value {
         Rule::HitRate => Value::Null,
         Rule::List(by, each) => list(by, each, parts),
         Rule::Map(each) => map(parts, |_| *each),
-        Rule::Object(rules) => object(rules, parts),
+        Rule::Object(rules) | Rule::Report(rules, _) => object(rules, parts),
         Rule::Page => page(parts),
         // of streams, not of documents
         Rule::Lines => Value::Null,

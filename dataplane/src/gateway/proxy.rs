@@ -31,7 +31,11 @@ use super::{
     send::Payload,
     upload::{Upload, UploadFault},
 };
-use crate::{config::Loaded, routes};
+use crate::{
+    config::Loaded,
+    http::credentials::has_ticket,
+    routes::{self, Effect},
+};
 
 /// The longest that pods may take to begin an answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +101,9 @@ impl Proxy {
         let upgrade = hops::offers_websocket(&parts.headers).then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         let body: &[u8] = if let Upload::Whole(bytes) = &upload { bytes } else { &[] };
         let targets = route::targets(&self.registry, &loaded.settings, &found, parts.uri.query(), body);
-        let mut errand = Errand::new(self, &loaded.settings, &parts, found.effect);
+        // the second of two pods that are asked would find the ticket used
+        let effect = if has_ticket(&parts.uri) { Effect::Writes } else { found.effect };
+        let mut errand = Errand::new(self, &loaded.settings, &parts, effect);
         let answered = match (upload, targets) {
             (Upload::Whole(bytes), targets) => {
                 errand.whole = bytes;

@@ -46,6 +46,12 @@ pub fn take(request: &mut Request) -> Option<InAddress> {
     Some(found)
 }
 
+/// Whether an address has a ticket, which is good once: who asks again is refused.
+pub fn has_ticket(uri: &Uri) -> bool {
+    live::is_feed(uri.path())
+        && uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(TICKET)))
+}
+
 fn is_credential(pair: &str) -> bool {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     name == TICKET || name == ACCESS_TOKEN
@@ -109,6 +115,11 @@ mod tests {
             ("http://shop:80/ws?ticket=t&access_token=g.h.i&ticket=u", ticket("t"), "http://shop:80/ws"),
         ] {
             assert_eq!(taken("GET", uri), (Some(found), rest.to_owned()));
+        }
+        for (uri, has) in
+            [("/ws?a=b&ticket=t", true), ("/ws?access_token=t", false), ("/api/v1/orders?ticket=t", false)]
+        {
+            assert_eq!(has_ticket(&uri.parse().unwrap()), has, "{uri}");
         }
         for (method, uri) in [
             ("GET", "/api/v1/orders?access_token=g.h.i"),

@@ -218,7 +218,8 @@ impl Guard {
     async fn redeemed(&self, ticket: &str, address: IpAddr) -> Result<String, Problem> {
         self.bad_tokens.check(address).map_err(too_many_bad)?;
         let redeemed = self.tickets.redeem(ticket).await;
-        if matches!(&redeemed, Err(problem) if problem.status() == StatusCode::UNAUTHORIZED) {
+        let is_bad = matches!(&redeemed, Err(problem) if problem.status() == StatusCode::UNAUTHORIZED);
+        if is_bad && self.tickets.are_shared() {
             self.bad_tokens.note(address);
         }
         redeemed
@@ -235,7 +236,10 @@ impl Guard {
         // to look at a signature costs more than all else that a stranger can ask for
         self.bad_tokens.check(address).map_err(too_many_bad)?;
         tokens.verify(token, now_s).map(Some).map_err(|error| {
-            self.bad_tokens.note(address);
+            // one that is over is renewed soon, from the same address
+            if !error.is_untimely {
+                self.bad_tokens.note(address);
+            }
             Problem::unauthenticated(error.to_string())
         })
     }

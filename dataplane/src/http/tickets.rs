@@ -45,6 +45,7 @@ const PLACE: &str = "flyweight!ticket:";
 pub struct Tickets {
     kept: Arc<dyn SharedCache>,
     prefix: String,
+    shared: bool,
     clock: Clock,
     /// When each of those that are not over ends, and whose it is; the oldest first.
     given: Mutex<VecDeque<(u64, Option<String>)>>,
@@ -53,12 +54,18 @@ pub struct Tickets {
 impl Tickets {
     /// Tickets that every replica takes: they are kept in a cache that all share, under a prefix that is the service's own.
     pub fn shared(kept: Arc<dyn SharedCache>, prefix: &str, clock: Clock) -> Self {
-        Self { kept, prefix: format!("{prefix}{PLACE}"), clock, given: Mutex::default() }
+        Self { kept, prefix: format!("{prefix}{PLACE}"), shared: true, clock, given: Mutex::default() }
     }
 
     /// Tickets that only this process takes.
     pub fn of_process(clock: Clock) -> Self {
-        Self::shared(Arc::new(LocalShared::new(LOCAL_BYTES_MAX, clock.clone())), "", clock)
+        let kept = Arc::new(LocalShared::new(LOCAL_BYTES_MAX, clock.clone()));
+        Self { shared: false, ..Self::shared(kept, "", clock) }
+    }
+
+    /// Whether every replica takes them; else one that is not known here may be another's.
+    pub fn are_shared(&self) -> bool {
+        self.shared
     }
 
     /// A ticket for a caller's token; the token is empty where the service asks for none.

@@ -29,6 +29,8 @@ pub enum Rule {
     Map(&'static Rule),
     /// An object whose named members have rules of their own; the others are joined as [`Self::First`].
     Object(&'static [(&'static str, Rule)]),
+    /// As [`Self::Object`], and it says how things are (`status`, `checks`): it says so of a group that is away too. The number is the answer's status then.
+    Report(&'static [(&'static str, Rule)], u16),
     /// A page of entries with `at` and `id`, in that order, cut where the first of the pages ends.
     Page,
     /// Lines of JSON with `at` and `id`, in that order.
@@ -75,31 +77,37 @@ pub const REPOSITORY: Rule = Rule::Object(&[("entities", BY_NAME), ("health", Ru
 /// `GET /repositories`
 pub const REPOSITORIES: Rule = Rule::Object(&[("repositories", Rule::List("type", &REPOSITORY))]);
 /// `GET /health`
-pub const HEALTH: Rule = Rule::Object(&[
-    ("status", Rule::Worst),
-    ("checks", CHECKS),
-    ("unavailable", Rule::Map(&Rule::First)),
-    ("factory", TOTALS),
-    ("queues", Rule::Object(&[("outbox", Rule::Map(&OUTBOX))])),
-]);
+pub const HEALTH: Rule = Rule::Report(
+    &[
+        ("status", Rule::Worst),
+        ("checks", CHECKS),
+        ("unavailable", Rule::Map(&Rule::First)),
+        ("factory", TOTALS),
+        ("queues", Rule::Object(&[("outbox", Rule::Map(&OUTBOX))])),
+    ],
+    503,
+);
 /// `GET /figures`
-pub const FIGURES: Rule = Rule::Object(&[
-    // counters begin anew where one of the processes does
-    ("process", Rule::Chain),
-    ("status", Rule::Worst),
-    ("checks", CHECKS),
-    ("pools", BY_NAME),
-    ("outboxes", Rule::List("backend", &OUTBOX)),
-    (
-        "live",
-        Rule::Object(&[
-            ("connections", Rule::Sum),
-            ("sent", Rule::Sum),
-            ("refused", Rule::Sum),
-            ("resyncs", Rule::Sum),
-        ]),
-    ),
-]);
+pub const FIGURES: Rule = Rule::Report(
+    &[
+        // counters begin anew where one of the processes does
+        ("process", Rule::Chain),
+        ("status", Rule::Worst),
+        ("checks", CHECKS),
+        ("pools", BY_NAME),
+        ("outboxes", Rule::List("backend", &OUTBOX)),
+        (
+            "live",
+            Rule::Object(&[
+                ("connections", Rule::Sum),
+                ("sent", Rule::Sum),
+                ("refused", Rule::Sum),
+                ("resyncs", Rule::Sum),
+            ]),
+        ),
+    ],
+    200,
+);
 /// All groups see the same outbox of a store, and each publishes a part of it.
 const OUTBOX: Rule = Rule::Object(&[
     ("backlog", Rule::Greatest),

@@ -92,8 +92,12 @@ pub struct JwtKeyError {
 
 /// The token is not good. The message does not hold it.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TokenError(String);
+#[error("the token is not accepted: {why}")]
+pub struct TokenError {
+    why: &'static str,
+    /// The issuer made it: it is only not good at this time.
+    pub is_untimely: bool,
+}
 
 impl TokenVerifier {
     /// Reads the keys from a folder: `secret` (HS256, at least 32 bytes), `public.pem` (RS256 or ES256), or both. Further keys, in files whose
@@ -167,7 +171,7 @@ impl TokenVerifier {
             let error = match decode::<Claims>(token, &key.decoding, &key.validation) {
                 // what a token says must be understood is not (RFC 7515, section 4.1.11)
                 Ok(token) if token.header.crit.is_some() => {
-                    return Err(TokenError("the token is not accepted: it has critical headers (crit)".to_owned()));
+                    return Err(TokenError { why: "it has critical headers (crit)", is_untimely: false });
                 }
                 Ok(token) => return Ok((token.claims, key.end.clone())),
                 Err(error) => error,
@@ -182,7 +186,9 @@ impl TokenVerifier {
             }
         }
         let why = refusal.as_ref().map_or("there is no key", reason);
-        Err(TokenError(format!("the token is not accepted: {why}")))
+        let is_untimely = refusal
+            .is_some_and(|error| matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature));
+        Err(TokenError { why, is_untimely })
     }
 }
 
@@ -282,7 +288,8 @@ mod tests {
             ("not yet", token(json!({ "sub": "a", "exp": now + 900, "nbf": now + 600 }), SECRET, Algorithm::HS256)),
             ("garbage", "a.b.c".to_owned()),
         ] {
-            assert!(verifier.verify(&token, now).is_err(), "{why}");
+            let error = verifier.verify(&token, now).unwrap_err();
+            assert_eq!(error.is_untimely, ["expired", "not yet"].contains(&why), "{why}: {error}");
         }
     }
 

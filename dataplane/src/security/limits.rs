@@ -31,8 +31,9 @@ const CALLERS_MAX: usize = 100_000;
 const COUNT_EVERY: u32 = 4_096;
 /// How long tokens that were taken from Redis are good: what is not used by then is lost to its caller.
 const SHARE_TIME: Duration = Duration::from_secs(1);
-/// The part of a bucket that a replica takes at once.
+/// The part of a bucket, and of what comes in a second, that a replica takes at once.
 const SHARE_PART: u32 = 50;
+const RATE_PART: u32 = 10;
 /// How long Redis is left alone after it did not answer.
 const AWAY_TIME: Duration = Duration::from_secs(1);
 /// Bad tokens of one address, a second and at once.
@@ -168,20 +169,18 @@ impl Limiter {
             return Some(standing);
         }
         let name = caller.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let most = (self.rate.burst / SHARE_PART).max(1);
+        // what is taken and not used is lost: no more than a part of what comes in that time
+        let most = (self.rate.burst / SHARE_PART).min(self.rate.requests_per_second / RATE_PART).max(1);
         let Taken { granted, left, wait_ms } = buckets.take(&name, &self.rate, most).await?;
-        let now = Instant::now();
-        {
-            let mut tokens = share.tokens.lock();
-            *tokens = match granted {
-                0 => {
-                    let wait = Duration::from_millis(wait_ms.max(1));
-                    Tokens { refused_until: Some(now + wait), ..Tokens::default() }
-                }
-                own => Tokens { own, left, good_until: Some(now + SHARE_TIME), refused_until: None },
-            };
-        }
-        self.spend(&share)
+        let (mut tokens, now) = (share.tokens.lock(), Instant::now());
+        // the first of them is this request's, before anybody else's
+        let Some(own) = granted.checked_sub(1) else {
+            let wait = Duration::from_millis(wait_ms.max(1));
+            *tokens = Tokens { refused_until: Some(now + wait), ..Tokens::default() };
+            return Some(self.standing(0, Some(wait)));
+        };
+        *tokens = Tokens { own, left, good_until: Some(now + SHARE_TIME), refused_until: None };
+        Some(self.standing(own.saturating_add(left), None))
     }
 
     /// Spends a token that was taken. None where there is none, and it is not known that there would be none.
@@ -223,12 +222,13 @@ impl Limiter {
 pub struct BadTokens {
     sent: RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>,
     refused: Mutex<HashMap<IpAddr, Instant>>,
+    notes: AtomicU32,
 }
 
 impl Default for BadTokens {
     fn default() -> Self {
         let quota = Quota::per_second(BAD_PER_SECOND).allow_burst(BAD_BURST);
-        Self { sent: RateLimiter::keyed(quota), refused: Mutex::default() }
+        Self { sent: RateLimiter::keyed(quota), refused: Mutex::default(), notes: AtomicU32::new(0) }
     }
 }
 
@@ -247,11 +247,13 @@ impl BadTokens {
 
     /// Counts a bad token from this address.
     pub fn note(&self, address: IpAddr) {
+        if self.notes.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY) && self.sent.len() > CALLERS_MAX {
+            self.sent.retain_recent();
+        }
         let Err(until) = self.sent.check_key(&address) else { return };
         let (mut refused, now) = (self.refused.lock(), Instant::now());
         if refused.len() > CALLERS_MAX {
             refused.retain(|_, until| now < *until);
-            self.sent.retain_recent();
         }
         refused.insert(address, now + until.wait_time_from(self.sent.clock().now()));
     }
@@ -288,6 +290,28 @@ mod tests {
 
     async fn allowed(limits: &CallerLimits, caller: &str) -> bool {
         limits.check(caller).await.is_none_or(|standing| standing.wait.is_none())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn requests_at_once_take_what_there_is_and_nobody_is_thought_away() {
+        let limits = Arc::new(CallerLimits::default());
+        limits.apply(Some(&RateLimit { requests_per_second: 1, burst: 40 }));
+        limits.share(Arc::new(Buckets::default()));
+        let ask = || {
+            let limits = limits.clone();
+            tokio::spawn(async move {
+                let allowed = allowed(&limits, "ann").await;
+                (allowed, limits.is_shared())
+            })
+        };
+        let asked: Vec<_> = std::iter::repeat_with(ask).take(1_000).collect();
+        let mut let_in = 0;
+        for one in asked {
+            let (allowed, shared) = one.await.unwrap();
+            assert_eq!(shared, Some(true), "no bucket was away");
+            let_in += u32::from(allowed);
+        }
+        assert_eq!(let_in, 40);
     }
 
     #[tokio::test]

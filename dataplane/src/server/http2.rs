@@ -10,8 +10,7 @@ use std::{
 };
 
 use axum::{body::Body, extract::Request, response::Response};
-use http::header;
-use http_body_util::BodyExt;
+use http::{Method, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http2,
@@ -21,13 +20,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use super::{
     ClientConnection,
+    sending::{Sending, Untaken},
     stalled::{STALL_MAX, Stalled},
 };
 
@@ -67,11 +67,13 @@ where
 {
     let activity = Activity::new();
     let ending = closing.child_token();
-    let (begun, end) = (activity.clone(), ending.clone());
+    let (begun, end, untaken) = (activity.clone(), ending.clone(), Arc::new(Untaken::default()));
+    let not_taken = untaken.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (under_way, answers, end) = (begun.begin(), answers.clone(), end.clone());
+        let asks_for_head = request.method() == Method::HEAD;
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        let taken = client.taken(request);
+        let (taken, untaken, is_head) = (client.taken(request), untaken.clone(), asks_for_head);
         async move {
             let mut response = match taken {
                 Ok(request) => answers.oneshot(request).await?,
@@ -81,11 +83,8 @@ where
             if response.headers_mut().remove(header::CONNECTION).is_some_and(|options| options == "close") {
                 end.cancel();
             }
-            let until_sent = move |frame| {
-                let _ = &under_way;
-                frame
-            };
-            Ok::<_, Infallible>(response.map(|body| body.map_frame(until_sent)))
+            let response = if is_head { without_body(response) } else { response };
+            Ok::<_, Infallible>(response.map(|body| Sending::new(body, &untaken, under_way)))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -97,17 +96,30 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(Stalled::new(stream, STALL_MAX)), service);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
+    let mut not_taken = std::pin::pin!(not_taken.for_too_long(STALL_MAX));
+    let ends_silent = tokio::select! {
         ended = &mut connection => return ended,
-        () = ending.cancelled() => (),
-        () = activity.silent_for(silence_max) => {
-            connection.as_mut().graceful_shutdown();
-            // a client that does not answer is no longer waited for
-            return timeout(PARTING, connection).await.unwrap_or(Ok(()));
+        () = &mut not_taken => return Ok(()),
+        () = ending.cancelled() => false,
+        () = activity.silent_for(silence_max) => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    loop {
+        tokio::select! {
+            ended = &mut connection => return ended,
+            () = &mut not_taken => return Ok(()),
+            // a client that does not answer is no longer waited for, unless it has sent a request meanwhile
+            () = sleep(PARTING), if ends_silent => if activity.is_silent() { return Ok(()) },
         }
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+}
+
+/// The answer to HEAD: its head says how long the body would be. The library leaves that to its user.
+fn without_body(mut response: Response) -> Response {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.map(|_| Body::empty())
 }
 
 impl Activity {
@@ -120,11 +132,17 @@ impl Activity {
         UnderWay(self.clone())
     }
 
+    fn is_silent(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+
     /// Returns once no request was under way for so long.
     async fn silent_for(&self, silence_max: Duration) {
         loop {
+            // a request that comes and goes after the first look has changed what the second sees
+            let busy = !self.is_silent();
             let since = *self.silent_since.lock();
-            let since = if self.under_way.load(Ordering::Acquire) > 0 { Instant::now() } else { since };
+            let since = if busy { Instant::now() } else { since };
             let due = since + silence_max;
             if Instant::now() >= due {
                 return;

@@ -55,10 +55,23 @@ pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
 
 /// Puts the host that a request is for into its header, whether it came there or in its target: from here on there is one place to look.
 pub fn settle(request: &mut Request) {
+    join_cookies(request);
     let Some(authority) = request.uri().authority() else { return };
     let host = authority.as_str().rsplit('@').next().unwrap_or_default();
     if let Ok(host) = HeaderValue::from_str(host) {
         request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// Makes one field of the cookies that HTTP/2 lets a client send in several (RFC 9113, section 8.2.3).
+fn join_cookies(request: &mut Request) {
+    let mut values = request.headers().get_all(header::COOKIE).iter();
+    if request.version() != Version::HTTP_2 || values.nth(1).is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        request.headers_mut().insert(header::COOKIE, joined);
     }
 }
 

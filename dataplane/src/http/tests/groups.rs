@@ -314,6 +314,26 @@ async fn every_route_is_answered_as_by_one_process_whatever_groups_serve() {
     assert!(seen > 300, "only {seen} answers say more than what is wrong");
 }
 
+#[tokio::test]
+async fn a_group_that_is_away_is_told_of_where_that_is_the_question_and_no_half_is_given_elsewhere() {
+    let shop = Shop::open().await;
+    shop.proxy.registry.set_group("second", Vec::new());
+    let asked = |path: &'static str| shop.through(&Method::GET, path, "");
+    for (path, status) in [(routes::HEALTH.path, 503), (routes::FIGURES.path, 200)] {
+        let answer = asked(path).await;
+        let told = serde_json::from_str::<Json>(&answer.text).unwrap();
+        assert_eq!(answer.status, status, "{path}: {told}");
+        assert_eq!(
+            (&told["status"], &told["checks"]["group second"]["status"]),
+            (&"unhealthy".into(), &"unhealthy".into())
+        );
+    }
+    for path in [routes::POOLS.path, routes::OPENAPI.path, routes::AUDIT.path] {
+        assert_eq!(asked(path).await.status, 503, "{path}");
+    }
+    assert_eq!(asked("/api/v1/users").await.status, 200, "what the others serve goes on");
+}
+
 /// Makes the record that a request is about.
 async fn seed(shop: &Shop, entry: &Entry, key: &str) {
     let Some(home) = entry.home else { return };

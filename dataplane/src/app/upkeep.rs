@@ -57,6 +57,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
     use async_trait::async_trait;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::{
@@ -71,8 +72,8 @@ mod tests {
         store::StoreError,
     };
 
-    /// A store with so many old versions, 1,000 of which go at a time.
-    struct Old(AtomicU64);
+    /// A store with so many old versions, and then so many old entries of its audit, 1,000 of which go at a time.
+    struct Old(AtomicU64, AtomicU64);
 
     #[async_trait]
     impl RecordStore for Old {
@@ -99,6 +100,12 @@ mod tests {
             self.0.store(left.saturating_sub(1_000), SeqCst);
             if left == 500 { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(left.min(1_000)) }
         }
+        async fn prune_audit(&self, retention: Duration) -> Result<u64, StoreError> {
+            assert_eq!(retention, KEPT);
+            let left = self.1.load(SeqCst);
+            self.1.store(left.saturating_sub(1_000), SeqCst);
+            Ok(left.min(1_000))
+        }
         async fn ping(&self) -> Result<(), StoreError> {
             Ok(())
         }
@@ -107,9 +114,51 @@ mod tests {
         }
     }
 
+    const KEPT: Duration = Duration::from_secs(7_200);
+
+    /// What is logged meanwhile.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_audit_goes_only_where_a_retention_says_so_and_that_is_told() {
+        let said = Said::default();
+        let writer = said.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _log = tracing::subscriber::set_default(log);
+        let store = Arc::new(Old(AtomicU64::new(0), AtomicU64::new(2_700)));
+        let retention = Arc::new(Mutex::new(None));
+        let (pruned, asked) = (store.clone(), retention.clone());
+        // on this thread, whose log is looked at
+        let upkeep = prune_for_ever("main".to_owned(), pruned, Duration::from_millis(10), move || *asked.lock());
+        let look = async {
+            sleep(Duration::from_millis(300)).await;
+            assert_eq!(store.1.load(SeqCst), 2_700, "without a retention all of it stays");
+            // it can be said while the process runs
+            *retention.lock() = Some(KEPT);
+            let told = "entries of the audit beyond its retention were dropped store=\"main\" removed=2700";
+            until("that they are gone is told", async || String::from_utf8_lossy(&said.0.lock()).contains(told)).await;
+            assert_eq!(store.1.load(SeqCst), 0);
+        };
+        tokio::select! {
+            () = upkeep => unreachable!("it goes on for ever"),
+            () = look => {}
+        }
+    }
+
     #[tokio::test]
     async fn a_store_is_pruned_again_and_again_until_nothing_is_left() {
-        let store = Arc::new(Old(AtomicU64::new(2_700)));
+        let store = Arc::new(Old(AtomicU64::new(2_700), AtomicU64::new(0)));
         let upkeep =
             tokio::spawn(prune_for_ever("store".to_owned(), store.clone(), Duration::from_millis(10), || None));
         until("all is gone", async || store.0.load(SeqCst) == 0).await;

@@ -119,6 +119,7 @@ suite!(
     answers::creates_at_the_same_time_are_none_of_each_others_business,
     answers::audit_entries_come_in_pages_by_filter,
     answers::audit_entries_end_where_their_memory_does,
+    answers::audit_entries_go_at_their_age_and_no_sooner,
     outboxes::events_are_claimed_in_order_and_confirmed,
     outboxes::one_owner_relays_a_key_at_a_time,
     outboxes::a_lease_that_ran_out_is_taken_over,

@@ -87,3 +87,40 @@ async fn the_audit_says_who_did_what() {
     }
     assert!(server.delete("/audit").await.problem(405).is_empty());
 }
+
+/// More entries than one step of an export reads.
+#[tokio::test]
+async fn an_export_has_each_line_of_the_audit_once_and_in_order() {
+    const PRODUCTS: usize = 620;
+    let server = Server::start().await;
+    for n in 0..PRODUCTS {
+        server.post("/products", &format!(r#"{{"id":"p{n}","name":"Tea","price":1}}"#)).await.expect(201);
+    }
+    let by_tester = [("test-roles", "any"), ("content-type", "application/json")];
+    server.send(Method::PATCH, "/products/p7", &by_tester, r#"{"price":2}"#).await.expect(200);
+    server.post("/users", r#"{"id":"ann","email":"a@b.co","name":"Ann"}"#).await.expect(201);
+    let export = async |query: &str| {
+        let answer = server.get(&format!("/audit/export{query}")).await.expect(200);
+        assert_eq!(answer.header("content-type"), "application/x-ndjson");
+        answer.text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let key = |line: &Json| line["key"].as_str().unwrap().to_owned();
+    let all = export("").await;
+    let wanted = (0..PRODUCTS).map(|n| format!("p{n}")).chain(["p7".to_owned(), "ann".to_owned()]);
+    assert_eq!(all.iter().map(key).collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    let listed = server.get("/audit?entity=product&id=p7").await.json();
+    assert_eq!(Json::from(export("?entity=product&id=p7").await), listed["items"], "as a list has it");
+    assert_eq!(export("?actor=tester").await.len(), 1);
+    assert_eq!(export("?entity=users").await.iter().map(key).collect::<Vec<_>>(), ["ann"]);
+    assert_eq!(export("?since=2999-01-01T00:00:00Z").await, [""; 0]);
+    for (query, field) in [("entity=cars", "entity"), ("since=now", "since"), ("limit=5", "limit")] {
+        assert_eq!(server.get(&format!("/audit/export?{query}")).await.problem(400), [field], "{query}");
+    }
+
+    let access = Access { read: vec!["clerk".to_owned()], write: vec!["clerk".to_owned()], ..Access::default() };
+    server.policies.put([("products", Policy { access, ..Policy::open() })]);
+    server.get("/audit/export?entity=product").await.problem(401);
+    assert_eq!(export("").await.iter().map(key).collect::<Vec<_>>(), ["ann"], "of what the caller may read");
+    let clerk = server.send(Method::GET, "/audit/export", &[("test-roles", "clerk")], "").await.expect(200);
+    assert_eq!(clerk.text.lines().count(), PRODUCTS + 2);
+}

@@ -267,3 +267,43 @@ pub async fn audit_entries_end_where_their_memory_does(target: &Target) {
     budget.set_capacity(1_000);
     assert!(matches!(target.store.audit(&query()).await, Err(StoreError::Overloaded)));
 }
+
+/// By the clock of the store, and only when its author wants it: `prune` leaves them alone.
+pub async fn audit_entries_go_at_their_age_and_no_sooner(target: &Target) {
+    const KEPT: Duration = Duration::from_secs(48 * 3_600);
+    for key in ["old", "young", "new"] {
+        target.one(create(&target.things, key, titled("x"))).await.unwrap();
+    }
+    relay(target).await;
+    for (key, hours) in [("old", 49), ("young", 47)] {
+        age_entry(target, key, hours).await;
+    }
+    let keys = async || -> Vec<String> {
+        let mut keys: Vec<String> =
+            audit(target, AuditQuery::default()).await.into_iter().map(|entry| entry.key).collect();
+        keys.sort();
+        keys
+    };
+    target.store.prune().await.unwrap();
+    assert_eq!(keys().await, ["new", "old", "young"], "nobody asked for them to go");
+    assert_eq!(target.store.prune_audit(KEPT).await.unwrap(), 1);
+    assert_eq!(keys().await, ["new", "young"]);
+    assert_eq!(target.store.prune_audit(KEPT).await.unwrap(), 0, "what is younger stays");
+    assert_eq!(found(target.lookup(&target.things, "old").await).version, Version(1), "the record is not its audit");
+}
+
+/// Makes the entry of a record so many hours old, by the clock of the store.
+async fn age_entry(target: &Target, key: &str, hours: i64) {
+    let at = match &target.place {
+        Place::Mongo { options } => {
+            let ago = bson::DateTime::from_millis(target.store.now().await.unwrap().0 - hours * 3_600_000);
+            let entries = documents::database(options).await.collection::<bson::Document>("flyweight_audit");
+            let aged = bson::doc! { "$set": { "at": ago } };
+            let done = entries.update_one(bson::doc! { "key": key }, aged).await.unwrap();
+            return assert_eq!(done.matched_count, 1, "{key}");
+        }
+        Place::File(_) => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{hours} hours')"),
+        Place::Mysql { .. } => format!("UTC_TIMESTAMP(3) - INTERVAL {hours} HOUR"),
+    };
+    sql::by_hand(target, &format!("UPDATE flyweight_audit SET at = {at} WHERE record_key = '{key}'")).await;
+}

@@ -51,6 +51,10 @@ pub async fn numbers_without_a_sign_come_back_of_every_size(target: &Target) {
     assert_eq!(found(target.lookup(&shelves, "k3").await), written.record.unwrap());
 }
 
+fn whole(text: &str) -> Value {
+    Value::whole(text).unwrap()
+}
+
 /// Of each field what its column holds, and what it would cut, round or fold.
 fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
     let label = Field::new("label", Kind::text(1000));
@@ -70,6 +74,23 @@ fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
         ),
         (int("small"), "TINYINT", vec![Value::Int(-128), Value::Int(127)], vec![Value::Int(128), Value::Int(-129)]),
         (int("count"), "SMALLINT UNSIGNED", vec![Value::Int(65_535)], vec![Value::Int(-1), Value::Int(65_536)]),
+        (
+            int("large"),
+            "BIGINT",
+            vec![Value::Int(i64::MIN), Value::Int(i64::MAX)],
+            vec![whole("9223372036854775808"), whole("-9223372036854775809")],
+        ),
+        (
+            int("natural"),
+            "BIGINT UNSIGNED",
+            // a file has no more than 63 bits of them, and says so
+            if server {
+                vec![Value::Int(0), whole("18446744073709551615")]
+            } else {
+                vec![Value::Int(0), Value::Int(i64::MAX)]
+            },
+            vec![Value::Int(-1), whole("18446744073709551616")],
+        ),
         (int("must"), "INTEGER NOT NULL", vec![Value::Int(1)], vec![Value::Null]),
         (
             Field::new("seen", Kind::Time),

@@ -242,8 +242,11 @@ impl Found {
             "mediumint" => 24,
             "int" if self.precision.is_some() => 32,
             "bigint" | "int" if self.precision.is_some() => 64,
-            // SQLite's are all of 64 bits with a sign
-            _ => return Hold::Int { min: i128::from(i64::MIN), max: i128::from(i64::MAX) },
+            // SQLite's are all of 64 bits with a sign: of what is declared without one it holds the half
+            _ => {
+                let min = if self.unsigned { 0 } else { i128::from(i64::MIN) };
+                return Hold::Int { min, max: i128::from(i64::MAX) };
+            }
         };
         match self.unsigned {
             true => Hold::Int { min: 0, max: (1_i128 << bits) - 1 },

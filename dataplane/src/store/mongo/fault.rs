@@ -5,11 +5,18 @@
 
 use std::future::{Future, IntoFuture};
 
+use bson::Document;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use tokio::time::{Instant, timeout_at};
 
 use super::StoreError;
-use crate::store::confined::{PoolFault, PoolReason};
+use crate::{
+    domain::schema::FieldFault,
+    store::confined::{PoolFault, PoolReason},
+};
+
+/// The error of a document that its collection's own rules do not allow.
+const NOT_VALID: i32 = 121;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -63,6 +70,9 @@ fn lost(why: String, writes: bool) -> Fault {
 /// What an error of the driver means. Messages of the server can carry values of records: only their codes are told.
 pub fn of_driver(error: &Error, writes: bool) -> Fault {
     match error.kind.as_ref() {
+        ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == NOT_VALID => {
+            not_valid(error.details.as_ref())
+        }
         ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code, &error.message, writes),
         ErrorKind::Command(error) => of_code(error.code, &error.message, writes),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
@@ -86,6 +96,29 @@ pub fn of_driver(error: &Error, writes: bool) -> Fault {
     }
 }
 
+/// What a document is refused for that the collection's own rules (`validator`) do not allow: with each field that the server names, and none of the values
+/// that are in its answer, too.
+fn not_valid(details: Option<&Document>) -> Fault {
+    let of = |document: &Document, list: &str| -> Vec<Document> {
+        let entries = document.get_array(list).into_iter().flatten();
+        entries.filter_map(|entry| entry.as_document().cloned()).collect()
+    };
+    let rules = details.and_then(|details| details.get_document("details").ok());
+    let rules = rules.map(|rules| of(rules, "schemaRulesNotSatisfied")).unwrap_or_default();
+    let fields = rules.iter().flat_map(|rule| {
+        let missing = rule.get_array("missingProperties").into_iter().flatten();
+        let missing: Vec<String> = missing.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        let named = of(rule, "propertiesNotSatisfied").into_iter();
+        named.filter_map(|property| property.get_str("propertyName").ok().map(str::to_owned)).chain(missing)
+    });
+    let why = "is not what the rules of its collection allow";
+    let faults: Vec<FieldFault> = fields.map(|field| FieldFault::new(&field, why)).collect();
+    Fault::Store(match faults.is_empty() {
+        true => StoreError::Unsupported("the rules of the collection do not allow this record".to_owned()),
+        false => StoreError::Invalid(faults),
+    })
+}
+
 fn of_code(code: i32, message: &str, writes: bool) -> Fault {
     match code {
         11000 | 11001 => Fault::Taken(index_of(message).to_owned()),
@@ -103,8 +136,9 @@ fn of_code(code: i32, message: &str, writes: bool) -> Fault {
             let why = format!("the collection cannot be used as it is (error {code})");
             Fault::Store(StoreError::Unprepared(PoolFault::new(PoolReason::PoolUnavailable, why)))
         }
-        // too large, not valid for the collection's own rules, no such command
-        17419 | 17420 | 10334 | 121 | 59 | 2 | 9 | 14 => {
+        NOT_VALID => not_valid(None),
+        // too large, no such command
+        17419 | 17420 | 10334 | 59 | 2 | 9 | 14 => {
             Fault::Store(StoreError::Unsupported(format!("MongoDB refuses (error {code})")))
         }
         _ => Fault::Store(StoreError::Unavailable(format!("MongoDB answers with error {code}"))),
@@ -130,6 +164,25 @@ mod tests {
     fn a_full_disk_is_told() {
         let full = [of_code(14031, "OutOfDiskSpace", true), of_code(8, "Error writing: No space left on device", true)];
         assert!(full.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Full(_)))), "{full:?}");
+    }
+
+    /// As a server says it: of a `validator` with bounds.
+    #[test]
+    fn what_a_collections_own_rules_refuse_is_told_with_its_field() {
+        let details = bson::doc! {
+            "failingDocumentId": "a",
+            "details": { "operatorName": "$jsonSchema", "schemaRulesNotSatisfied": [
+                { "operatorName": "properties", "propertiesNotSatisfied": [
+                    { "propertyName": "size", "details": [ { "operatorName": "maximum", "consideredValue": 4711 } ] },
+                ] },
+                { "operatorName": "required", "specifiedAs": {}, "missingProperties": ["name"] },
+            ] },
+        };
+        let Fault::Store(StoreError::Invalid(faults)) = not_valid(Some(&details)) else { panic!("{details}") };
+        assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["size", "name"]);
+        assert!(!faults.iter().any(|fault| format!("{fault:?}").contains("4711")), "{faults:?}");
+        let unnamed = [not_valid(None), of_code(NOT_VALID, "Document failed validation", true)];
+        assert!(unnamed.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Unsupported(_)))), "{unnamed:?}");
     }
 
     #[test]

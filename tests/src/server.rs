@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -73,7 +73,15 @@ impl Server {
     /// # Panics
     /// It does not come up.
     pub fn start_with(kind: Kind, settings: &'static [(&'static str, &'static str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        Self::start_on(&std::env::temp_dir(), kind, settings)
+    }
+
+    /// The same, with its data in this folder, which may be on a disk of its own.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn start_on(disk: &Path, kind: Kind, settings: &'static [(&'static str, &'static str)]) -> Self {
+        let dir = tempfile::tempdir_in(disk).unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         let port = free_port();
         let child = launch(kind, dir.path().to_path_buf(), port, settings);
         let server = Self { kind, dir, port, settings, child };

@@ -19,6 +19,8 @@ use crate::stage::Stage;
 /// How long a process may take to go over to changed content.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
+const STORES: &str = "/api/v1/pools/stores";
+
 /// Reads and writes of MySQL, MongoDB and Redis that go on until they are stopped.
 struct Traffic {
     answered: Arc<AtomicUsize>,
@@ -52,6 +54,69 @@ async fn secrets_rotate_under_traffic_without_a_failed_request() {
         assert!(metrics.contains(line), "{line} is missing");
     }
     eprintln!("6 rotations, 3 contents refused, {answered} requests, 0 failed");
+}
+
+/// A Secret that leads to a database without one of the tables: that pool alone goes away, with its reason, and comes back when the table is there, or when the
+/// Secret is what it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_to_a_database_that_lacks_a_table_takes_that_pool_alone_away() {
+    let Some(stage) = Stage::real("rotation to a database that lacks a table").await else { return };
+    let (api, admin) = (&stage.api, Api::at(&stage.data_plane.admin));
+    let url = stage.servers.as_ref().unwrap().mysql.url();
+    let other = format!("{url}_other");
+    tokio::task::block_in_place(|| {
+        run_sql(&url.replace("shop:shop-secret", "root:root-secret"), "CREATE DATABASE shop_other");
+    });
+    let shop = |code: &str| json!({ "code": code, "city": "Berlin" });
+    assert_eq!(api.post(STORES, &shop("first")).await.status, 201);
+    assert_eq!(api.get(&format!("{STORES}/first")).await.status, 200);
+
+    stage.rotate("mysql", &other);
+    taken(&admin, "mysql", 1).await;
+    let away = wait::until("the pool to be away", TAKEN_WITHIN, async || {
+        let answer = api.get(&format!("{STORES}/first")).await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(away.json()["type"], "urn:flyweight:problem:pool-unavailable", "{}", away.text);
+    assert!(away.json()["detail"].as_str().unwrap().contains("no table stores"), "{}", away.text);
+    let health = api.get("/api/v1/health").await;
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("degraded")), "{}", health.text);
+    assert_eq!(health.json()["unavailable"]["stores"]["reason"], "TableMissing", "{}", health.text);
+    assert_eq!(unavailable(&admin).await["reason"], "TableMissing");
+    assert_eq!(admin.get("/readyz").await.status, 200, "the others are served");
+    let user = json!({ "id": "ann", "email": "ann@example.com", "name": "Ann" });
+    assert_eq!(api.post("/api/v1/users", &user).await.status, 201, "the same database");
+
+    let table = std::fs::read_to_string(harness::root().join("configs/sql/stores.sql")).unwrap();
+    tokio::task::block_in_place(|| run_sql(&other, &table));
+    wait::until("the pool to be back", TAKEN_WITHIN, async || {
+        (api.post(STORES, &shop("second")).await.status == 201).then_some(())
+    })
+    .await;
+    assert_eq!(unavailable(&admin).await, Value::Null);
+    assert_eq!(api.get("/api/v1/health").await.json()["unavailable"], json!({}));
+
+    tokio::task::block_in_place(|| run_sql(&other, "DROP TABLE stores"));
+    wait::until("the pool to be away again", TAKEN_WITHIN, async || {
+        (api.post(STORES, &shop("third")).await.status == 503).then_some(())
+    })
+    .await;
+    stage.rotate("mysql", &url);
+    taken(&admin, "mysql", 2).await;
+    wait::until("the pool to be back, where it was", TAKEN_WITHIN, async || {
+        (api.get(&format!("{STORES}/first")).await.status != 503).then_some(())
+    })
+    .await;
+    assert_eq!(api.get(&format!("{STORES}/first")).await.json()["city"], "Berlin");
+    assert_eq!(unavailable(&admin).await, Value::Null);
+}
+
+/// Why the process does not serve the stores; null where it does.
+async fn unavailable(admin: &Api) -> Value {
+    let status = admin.get("/status").await.json();
+    let pools = status["pools"].as_array().cloned().unwrap_or_default();
+    pools.into_iter().find(|pool| pool["name"] == "stores").unwrap_or_default()["unavailable"].clone()
 }
 
 /// Another password for the account, with the former one kept until the change is through; something that does not work; another account.

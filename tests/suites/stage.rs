@@ -81,7 +81,23 @@ impl Stage {
         Self::start(program, test, &[], write).await
     }
 
+    /// The sample shop over real servers, the data of its MySQL on this disk.
+    pub async fn real_on(disk: &Path, test: &str) -> Option<Self> {
+        let write = |dir: &Path| manifests::write_samples_with(dir, "");
+        Self::start_on(disk, DataPlane::built(), test, &[], write).await
+    }
+
     async fn start(
+        program: PathBuf,
+        test: &str,
+        settings: &'static [(&'static str, &'static str)],
+        write: impl FnOnce(&Path),
+    ) -> Option<Self> {
+        Self::start_on(&std::env::temp_dir(), program, test, settings, write).await
+    }
+
+    async fn start_on(
+        disk: &Path,
         program: PathBuf,
         test: &str,
         settings: &'static [(&'static str, &'static str)],
@@ -93,7 +109,10 @@ impl Stage {
                 return None;
             }
         }
-        let start = |kind| std::thread::spawn(move || Server::start_with(kind, settings));
+        let start = |kind| {
+            let disk = if kind == Kind::Mysql { disk.to_owned() } else { std::env::temp_dir() };
+            std::thread::spawn(move || Server::start_on(&disk, kind, settings))
+        };
         let started = [Kind::Mysql, Kind::Mongo, Kind::Redis, Kind::Kafka].map(start);
         let [mysql, mongo, redis, kafka] = started.map(|server| server.join().unwrap());
         let dir = tempdir();

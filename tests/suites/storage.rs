@@ -10,6 +10,8 @@ use harness::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::stage::Stage;
+
 const SOON: Duration = Duration::from_secs(15);
 
 /// A small disk of its own, in memory.
@@ -136,6 +138,63 @@ async fn a_full_disk_refuses_writes_with_its_cause_and_loses_none_that_was_ackno
     .await;
     let patched = api.send(Method::PATCH, "/api/v1/products/before", &[], &json!({ "name": "Lamp 2" })).await;
     assert_eq!(patched.status, 200, "{}", patched.text);
+}
+
+/// The shop over a MySQL whose disk is full, while those of the others are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mysql_on_a_full_disk_refuses_writes_with_its_cause_and_takes_them_again_when_there_is_room() {
+    let disk = match Disk::mount("512m") {
+        Ok(disk) => disk,
+        Err(why) => return skipped("MySQL on a full disk", &why),
+    };
+    let Some(stage) = Stage::real_on(disk.0.path(), "MySQL on a full disk").await else { return };
+    let (api, admin) = (&stage.api, Api::at(&stage.data_plane.admin));
+    let store = |code: &str| json!({ "code": code, "city": "Berlin", "opening_hours": { "all": "x".repeat(20_000) } });
+    assert_eq!(api.post("/api/v1/pools/stores", &store("before")).await.status, 201);
+
+    disk.fill();
+    let mut kept = vec!["before".to_owned()];
+    let refused = until_refused(async |n| {
+        let code = format!("s{n}");
+        let answer = api.post("/api/v1/pools/stores", &store(&code)).await;
+        if answer.status == 201 {
+            kept.push(code);
+        }
+        answer
+    })
+    .await;
+    is_full(&refused);
+    assert_eq!(api.get("/api/v1/pools/stores/before").await.status, 200);
+    assert_eq!(api.get("/api/v1/pools/stores?limit=5").await.status, 200);
+    assert_eq!(admin.get("/readyz").await.status, 200, "reads go on");
+    let product = json!({ "name": "Lamp", "price": 1 });
+    assert_eq!(api.post("/api/v1/products", &product).await.status, 201, "another store has room");
+    let health = wait::until("/health to tell it", SOON, async || {
+        let health = api.get("/api/v1/health").await.json();
+        (health["checks"]["mysql"]["status"] == "degraded").then_some(health)
+    })
+    .await;
+    let why = health["checks"]["mysql"]["message"].as_str().unwrap_or_default();
+    assert!(why.contains("full") && why.contains("reads go on"), "{health}");
+    let status = admin.get("/status").await.json();
+    let mysql = status["backends"].as_array().unwrap().iter().find(|one| one["name"] == "mysql").unwrap();
+    assert!(mysql["storageFull"].as_str().is_some_and(|why| why.contains("full")), "{mysql}");
+
+    disk.free();
+    wait::until("writes to go on", SOON, async || {
+        let code = format!("after{}", kept.len());
+        let written = api.post("/api/v1/pools/stores", &store(&code)).await.status == 201;
+        written.then(|| kept.push(code))
+    })
+    .await;
+    wait::until("/health to be well again", SOON, async || {
+        (api.get("/api/v1/health").await.json()["checks"]["mysql"]["status"] == "healthy").then_some(())
+    })
+    .await;
+    for code in &kept {
+        assert_eq!(api.get(&format!("/api/v1/pools/stores/{code}")).await.status, 200, "{code} was acknowledged");
+    }
+    drop(stage);
 }
 
 async fn put(api: &Api, key: &str, body: &Value) -> Answer {

@@ -17,7 +17,7 @@ use crate::{
     GROUP,
     annotations::TAKE_OVER_FROM,
     pool::{Entity, PoolSpec},
-    resolve::{Fault, Named, resolve},
+    resolve::{Fault, Named, plaintext, resolve},
     service::ServiceSpec,
     settings::{Settings, names::Origin},
     tier::TierSpec,
@@ -180,7 +180,7 @@ impl Folder {
 
     fn resolve(mut self, service: Option<&str>) -> Checked {
         let resolved = self.choose(service).and_then(|id| Ok((self.resolved(&id)?, id)));
-        let warnings = resolved.as_ref().map_or_else(|_| Vec::new(), |(settings, id)| self.unsaid(settings, &id.1));
+        let warnings = resolved.as_ref().map_or_else(|_| Vec::new(), |(settings, id)| self.warnings(settings, id));
         let settings = resolved.map(|(settings, _)| settings);
         let notes = std::mem::take(&mut self.notes);
         let mut faults: BTreeSet<Fault> = self.unreadable.into_iter().chain(self.faults).collect();
@@ -193,6 +193,15 @@ impl Folder {
             }
         };
         Checked { settings, notes, warnings }
+    }
+
+    /// What works and becomes a fault.
+    fn warnings(&self, settings: &Settings, id: &Id) -> Vec<Fault> {
+        let (_, namespace, name) = id;
+        let services: Vec<Named<ServiceSpec>> = self.specs("FlyweightService", namespace).unwrap_or_default();
+        let own = services.iter().filter(|service| service.name == *name).flat_map(plaintext::unsaid);
+        let unsaid = own.filter_map(|fault| self.placed(fault, namespace));
+        unsaid.chain(self.unsaid(settings, namespace)).collect()
     }
 
     /// Pools that do not say who writes them, while callers show tokens: everybody who has one.
@@ -251,9 +260,12 @@ impl Folder {
             return Err(self.placed(fault, namespace).into_iter().collect());
         }
         let origin = Origin { namespace: namespace.clone(), take_over_from };
-        resolve(service, &pools, &tiers)
-            .map(|settings| Settings { origin, ..settings })
-            .map_err(|faults| faults.into_iter().filter_map(|fault| self.placed(fault, namespace)).collect())
+        let mut readable = plaintext::in_spec(service);
+        let resolved = resolve(service, &pools, &tiers).map_err(|faults| readable.extend(faults));
+        match resolved {
+            Ok(settings) if readable.is_empty() => Ok(Settings { origin, ..settings }),
+            _ => Err(readable.into_iter().filter_map(|fault| self.placed(fault, namespace)).collect()),
+        }
     }
 
     fn specs<S: DeserializeOwned>(&self, kind: &str, namespace: &Option<String>) -> Result<Vec<Named<S>>, Vec<Fault>> {

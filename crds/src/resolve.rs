@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod backend;
+pub mod plaintext;
 mod pool;
 pub mod quantity;
 mod replicas;

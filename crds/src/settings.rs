@@ -11,6 +11,7 @@ use crate::{
     pool::{Access, Cleanup, Entity, FieldSpec, PoolLimits, WarmUp},
     service::{
         Audit, Observability,
+        backends::BackendTls,
         gateway::Gateway,
         messaging::{Ingest, Pipeline, WebSocket},
         security::RateLimit,
@@ -155,8 +156,32 @@ pub struct BackendSettings {
     pub name: String,
     /// The Secret that holds its address.
     pub secret: String,
+    /// TLS with other authorities than the Secret's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+    /// Whether its password may be readable on the way.
+    #[serde(default, skip_serializing_if = "Plaintext::is_warned")]
+    pub plaintext: Plaintext,
     /// Which kind, with what is particular to it.
     pub kind: BackendKind,
+}
+
+/// What becomes of a password that would be sent without TLS to a host that is not this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Plaintext {
+    /// It is sent, with a warning. Settings that say nothing mean this: those of a service that ran before there was a choice stay as they are.
+    #[default]
+    Warned,
+    /// It is sent: the author says so.
+    Allowed,
+    /// The connection is refused before anything is sent.
+    Refused,
+}
+
+impl Plaintext {
+    fn is_warned(&self) -> bool {
+        *self == Self::Warned
+    }
 }
 
 /// The kind of a backend.

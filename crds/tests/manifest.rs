@@ -166,6 +166,34 @@ fn the_service_is_chosen_by_name() {
 }
 
 #[test]
+fn a_backend_that_does_not_say_how_its_password_goes_is_warned_of() {
+    let text = changed(", tls: { authorities: System } } }", " } }");
+    let checked = check(&[("a.yaml".to_owned(), text)], None);
+    let told: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    assert!(checked.settings.is_ok() && told.len() == 2, "{told:?}");
+    let path = "FlyweightService/shop spec.backends[0].mysql.allowPlaintext: is left out";
+    assert!(told[0].contains(path) && told[0].starts_with("a.yaml:"), "{told:?}");
+}
+
+#[test]
+fn an_account_in_an_address_belongs_into_a_secret() {
+    let with = |http: &str| changed("  pipeline: { ", &format!("  pipeline: {{ payments: {{ http: {http} }}, "));
+    let of = |http: &str| faults(&[("a.yaml", &with(http))], None);
+    let told = of("{ url: \"https://user:hunter2@pay.example.com\" }");
+    let [one] = told.as_slice() else { panic!("{told:?}") };
+    assert!(one.contains("spec.pipeline.payments.http.url: holds an account") && !one.contains("hunter2"), "{one}");
+    for fine in ["{ url: \"https://pay.example.com/@x\" }", "{ secretRef: { name: pay } }"] {
+        assert_eq!(of(fine), Vec::<String>::new(), "{fine}");
+    }
+    let nowhere = of("{}");
+    assert!(nowhere.len() == 1 && nowhere[0].contains("spec.pipeline.payments.http.url"), "{nowhere:?}");
+    let hook =
+        changed("  pipeline: { ", "  pipeline: { notifications: { webhookUrl: \"https://u:p@hooks.example.com\" }, ");
+    let told = faults(&[("a.yaml", &hook)], None);
+    assert!(told.len() == 1 && told[0].contains("spec.pipeline.notifications.webhookUrl"), "{told:?}");
+}
+
+#[test]
 fn a_pool_that_does_not_say_who_writes_is_warned_of_where_tokens_are_asked_for() {
     let warnings = |text: String| {
         let checked = check(&[("a.yaml".to_owned(), text)], None);

@@ -6,7 +6,7 @@ use crds::{
     pool::Entity,
     resolve::{Named, replicas_of, resolve},
     service::ServiceSpec,
-    settings::{Settings, SourceSettings, TierKind},
+    settings::{Plaintext, Settings, SourceSettings, TierKind},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -383,6 +383,18 @@ fn a_service_keeps_its_bounds() {
         .set(SHOP, "metadata/name", json!("Shop.1"))
         .resolve()
         .expect_err("a name that no Service can have");
+}
+
+#[test]
+fn a_backend_says_whose_certificates_it_trusts_and_whether_its_password_may_be_readable() {
+    let backends = Resources::example().settings().backends;
+    let said = |index: usize| (backends[index].tls.is_some(), backends[index].plaintext);
+    assert_eq!(said(0), (true, Plaintext::Refused), "nothing is said of passwords");
+    assert_eq!(said(1), (false, Plaintext::Refused));
+    assert_eq!(said(2), (false, Plaintext::Allowed));
+    assert_eq!(said(3), (true, Plaintext::Allowed));
+    let written = serde_json::to_value(&backends[1]).unwrap();
+    assert_eq!(written["plaintext"], "Refused", "what is left out means that it was not known: {written}");
 }
 
 #[test]

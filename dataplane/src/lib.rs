@@ -16,6 +16,7 @@ pub mod flyweight;
 pub mod gateway;
 pub mod http;
 pub mod owner;
+pub mod passage;
 pub mod routes;
 pub mod security;
 pub mod server;

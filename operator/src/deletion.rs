@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crds::{
-    annotations::{DRAIN_FINALIZER, FORCE_DELETION, NAMES, NAMESPACED},
+    annotations::{DRAIN_FINALIZER, FORCE_DELETION, NAMES, NAMESPACED, PLAINTEXT, REFUSED},
     service::FlyweightService,
     status::ServiceStatus,
 };
@@ -50,21 +50,28 @@ pub fn is_guarded(service: &FlyweightService) -> bool {
     service.finalizers().iter().any(|one| one == DRAIN_FINALIZER)
 }
 
-/// Puts the finalizer on the service, and on a new one how its names are made. The change wakes the next reconcile.
+/// Puts the finalizer on the service, and on a new one what holds of new ones alone. The change wakes the next reconcile.
 ///
 /// # Errors
 /// When the API server refuses or fails.
 pub async fn guard(service: &FlyweightService, context: &Context) -> Result<Action, Error> {
     let mut finalizers = service.finalizers().to_vec();
     finalizers.push(DRAIN_FINALIZER.to_owned());
-    set_metadata(service, json!({ "finalizers": finalizers, "annotations": names_of(service) }), context).await
+    set_metadata(service, json!({ "finalizers": finalizers, "annotations": news_of(service) }), context).await
 }
 
-/// What a service is told to make its names of: nothing where it ran before, whatever was taken off it since.
-fn names_of(service: &FlyweightService) -> Value {
-    let status = service.status.clone().unwrap_or_default();
-    let is_known = service.annotations().contains_key(NAMES) || status != ServiceStatus::default();
-    if is_known { json!({}) } else { json!({ NAMES: NAMESPACED }) }
+/// What holds of a new service alone: what its names are made of, and that passwords which others can read are refused. Nothing where it ran before, whatever
+/// was taken off it since; what is there already stays.
+fn news_of(service: &FlyweightService) -> Value {
+    if service.status.as_ref().is_some_and(|status| *status != ServiceStatus::default()) {
+        return json!({});
+    }
+    let news = [(NAMES, NAMESPACED), (PLAINTEXT, REFUSED)];
+    let unsaid = news.into_iter().filter(|(annotation, _)| !service.annotations().contains_key(*annotation));
+    unsaid
+        .map(|(annotation, value)| (annotation.to_owned(), Value::from(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// Lets a deleted service go once its events are published.
@@ -196,14 +203,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_service_that_never_ran_gets_names_of_its_own() {
+    fn only_a_service_that_never_ran_gets_names_of_its_own_and_has_passwords_refused() {
         let mut service = (*observed().service).clone();
-        assert_eq!(names_of(&service), json!({ "flyweight.dev/names": "namespaced" }));
+        let news = json!({ "flyweight.dev/names": "namespaced", "flyweight.dev/plaintext": "refused" });
+        assert_eq!(news_of(&service), news);
         service.status = Some(ServiceStatus { pods_ready: Some("0/1".to_owned()), ..ServiceStatus::default() });
-        assert_eq!(names_of(&service), json!({}), "it ran before: it keeps its names");
+        assert_eq!(news_of(&service), json!({}), "it ran before: it keeps its names, and its passwords are warned of");
         service.status = None;
         service.annotations_mut().insert(NAMES.to_owned(), "chosen".to_owned());
-        assert_eq!(names_of(&service), json!({}), "they were chosen already");
+        assert_eq!(news_of(&service), json!({ "flyweight.dev/plaintext": "refused" }), "they were chosen already");
     }
 
     #[test]

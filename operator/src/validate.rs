@@ -1,13 +1,13 @@
 //! The second step: whether what was observed can run at all. Pure. After it nobody looks at a spec again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    annotations::{NAMES, NAMESPACED, TAKE_OVER_FROM},
-    resolve::{Fault, Named, replicas_of, resolve},
+    annotations::{NAMES, NAMESPACED, PLAINTEXT, REFUSED, TAKE_OVER_FROM},
+    resolve::{Fault, Named, plaintext, replicas_of, resolve},
     service::{Autoscaling, ServiceSpec, groups::Resources, security::IssuerRef},
     settings::{
-        Settings,
+        Plaintext, Settings,
         names::{Names, Origin},
     },
 };
@@ -54,6 +54,8 @@ pub struct Validated {
     pub missing: Vec<MissingSecret>,
     /// The Secret with the encryption key that has yet to be made.
     pub key_to_make: Option<String>,
+    /// What is wrong with the spec from the next release on.
+    pub warnings: Vec<Fault>,
 }
 
 /// A group of pods.
@@ -93,8 +95,32 @@ pub fn validate(observed: &Observed) -> Result<Validated, Vec<Fault>> {
     if let Some(fault) = Origin::fault(from, &observed.name) {
         return Err(vec![fault]);
     }
-    let settings = self::named(resolve(&named, &pools, &tiers)?, observed);
-    Ok(complete(named.spec, settings, observed))
+    let readable = plaintext::in_spec(&named);
+    if is_warned(observed) {
+        let settings = warned(self::named(resolve(&named, &pools, &tiers)?, observed), &named.spec);
+        return Ok(Validated { warnings: readable, ..complete(named.spec, settings, observed) });
+    }
+    match resolve(&named, &pools, &tiers) {
+        Ok(settings) if readable.is_empty() => Ok(complete(named.spec, self::named(settings, observed), observed)),
+        resolved => {
+            Err(resolved.err().into_iter().flatten().chain(readable).collect::<BTreeSet<_>>().into_iter().collect())
+        }
+    }
+}
+
+/// Whether the service ran before passwords that others can read were refused.
+fn is_warned(observed: &Observed) -> bool {
+    observed.service.annotations().get(PLAINTEXT).is_none_or(|plaintext| plaintext != REFUSED)
+}
+
+/// The settings of such a service: what its author does not say stays as it was, for this release.
+fn warned(mut settings: Settings, spec: &ServiceSpec) -> Settings {
+    for (backend, declared) in settings.backends.iter_mut().zip(&spec.backends) {
+        if declared.allow_plaintext().is_none() {
+            backend.plaintext = Plaintext::Warned;
+        }
+    }
+    settings
 }
 
 /// The settings with what the spec leaves out of names. A service that ran before they were made of its own keeps what it has.
@@ -153,6 +179,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
         secrets,
         missing,
         key_to_make,
+        warnings: Vec::new(),
     }
 }
 
@@ -244,6 +271,48 @@ mod tests {
         let running = runs.running;
         let left_out = Observed { running, ..with(secret) };
         assert_eq!(topics(&left_out), "shop.", "a prefix that is left out now does not move what is there");
+    }
+
+    #[test]
+    fn passwords_that_others_can_read_are_refused_of_a_new_service_and_warned_of_where_it_ran() {
+        let ran = |allowed: Option<bool>| {
+            observed_with(|spec| {
+                spec["pipeline"] =
+                    json!({ "payments": { "http": { "url": "https://user:hunter2@pay.example.test" } } });
+                if let Some(allowed) = allowed {
+                    spec["backends"][0]["mysql"]["allowPlaintext"] = json!(allowed);
+                }
+            })
+        };
+        let of = |settings: &Settings| settings.backends[0].plaintext;
+        for (allowed, as_it_ran) in
+            [(None, Plaintext::Warned), (Some(false), Plaintext::Refused), (Some(true), Plaintext::Allowed)]
+        {
+            let validated = validate(&ran(allowed)).unwrap();
+            assert_eq!(of(&validated.settings), as_it_ran);
+            assert_eq!(validated.warnings[0].path, "spec.pipeline.payments.http.url");
+            assert!(!validated.warnings[0].message.contains("hunter2"));
+        }
+        let mut new = ran(None);
+        let mut service = (*new.service).clone();
+        service.annotations_mut().insert(PLAINTEXT.to_owned(), REFUSED.to_owned());
+        new.service = std::sync::Arc::new(service);
+        let faults = validate(&new).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].path, "spec.pipeline.payments.http.url");
+        let mut mended = new;
+        let mut service = (*mended.service).clone();
+        service.spec.pipeline.payments.http = None;
+        mended.service = std::sync::Arc::new(service);
+        assert_eq!(of(&validate(&mended).unwrap().settings), Plaintext::Refused);
+    }
+
+    #[test]
+    fn what_ran_before_is_told_nothing_new() {
+        let before = serde_json::to_value(&validated(&observed()).settings.backends).unwrap();
+        assert!(
+            before.as_array().unwrap().iter().all(|one| one.get("plaintext").is_none() && one.get("tls").is_none())
+        );
     }
 
     #[test]

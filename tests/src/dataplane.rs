@@ -78,13 +78,24 @@ impl DataPlane {
         Self::start_of(Self::built(), args)
     }
 
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not become ready: what it printed.
+    pub fn try_start(args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
+        Self::try_start_of(Self::built(), args, environment)
+    }
+
     fn start_of(program: PathBuf, args: &[&str]) -> Self {
+        Self::try_start_of(program, args, &[])
+            .unwrap_or_else(|printed| panic!("the data plane did not become ready:\n{printed}"))
+    }
+
+    fn try_start_of(program: PathBuf, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let [port, admin_port] = [free_port(), free_port()].map(|port| port.to_string());
-        match launch(&program, &args, &[], &port, &admin_port) {
-            (child, Ok(Ready { url, admin })) => Self { url, admin, program, args, child },
-            (_, Err(printed)) => panic!("the data plane did not become ready:\n{printed}"),
-        }
+        let (child, ready) = launch(&program, &args, environment, &port, &admin_port);
+        ready.map(|Ready { url, admin }| Self { url, admin, program, args, child })
     }
 
     /// Kills it: SIGKILL, nothing is flushed.

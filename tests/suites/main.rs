@@ -29,6 +29,7 @@ mod order;
 mod orders;
 mod outage;
 mod owners;
+mod passage;
 mod rotation;
 mod stage;
 mod staleness;

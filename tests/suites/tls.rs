@@ -89,7 +89,7 @@ fn mount(from: &Path, to: &Path) {
 }
 
 /// Makes an authority, and a certificate for localhost that it signed.
-fn authority(folder: &Path, name: &str) -> bool {
+pub fn authority(folder: &Path, name: &str) -> bool {
     let dir = folder.join(name);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("san"), "subjectAltName=DNS:localhost\n").unwrap();

@@ -71,7 +71,7 @@ fn former() -> PathBuf {
     std::env::var_os("FORMER_BIN").map(PathBuf::from).unwrap_or_else(|| panic!("FORMER_BIN is not set"))
 }
 
-/// The sample shop as the former release had it: nothing is said of prefixes, so both take what they take by themselves.
+/// The sample shop as the former release had it: nothing is said of prefixes, so both take what they take by themselves, nor of passwords without TLS.
 fn shop(dir: &Path, bank: &Bank) {
     let pipeline = format!(
         "  pipeline:\n    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    \
@@ -81,7 +81,8 @@ fn shop(dir: &Path, bank: &Bank) {
     manifests::write_samples_with(dir, &pipeline);
     let service = dir.join("service.yaml");
     let text = std::fs::read_to_string(&service).unwrap();
-    std::fs::write(&service, text.replace("        topicPrefix: \"shop.\"\n", "")).unwrap();
+    let text = text.replace("        topicPrefix: \"shop.\"\n", "").replace("        allowPlaintext: true\n", "");
+    std::fs::write(&service, text).unwrap();
 }
 
 /// Clients that write records, place orders and report counts, by any of the ways to the service that are open.

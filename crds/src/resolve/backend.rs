@@ -3,7 +3,7 @@
 use super::{Named, Report, missing};
 use crate::{
     service::{ServiceSpec, backends::Backend},
-    settings::{BackendKind, BackendSettings, names::BY_OWNER},
+    settings::{BackendKind, BackendSettings, Plaintext, names::BY_OWNER},
 };
 
 /// A kind of backend, as pools and tiers ask for it.
@@ -103,19 +103,21 @@ fn label(kind: &BackendKind) -> &'static str {
 
 fn settings(backend: &Backend) -> Option<BackendSettings> {
     let Backend { name, mysql, mongodb, redis, kafka } = backend;
-    let (secret, kind) = match (mysql, mongodb, redis, kafka) {
+    let (secret, tls, kind) = match (mysql, mongodb, redis, kafka) {
         (Some(mysql), None, None, None) => {
-            (&mysql.secret_ref, BackendKind::Mysql { max_connections: mysql.max_connections })
+            (&mysql.secret_ref, mysql.tls, BackendKind::Mysql { max_connections: mysql.max_connections })
         }
         (None, Some(mongodb), None, None) => {
-            (&mongodb.secret_ref, BackendKind::Mongodb { database: mongodb.database.clone() })
+            (&mongodb.secret_ref, mongodb.tls, BackendKind::Mongodb { database: mongodb.database.clone() })
         }
-        (None, None, Some(redis), None) => (&redis.secret_ref, BackendKind::Redis {}),
+        (None, None, Some(redis), None) => (&redis.secret_ref, redis.tls, BackendKind::Redis {}),
         (None, None, None, Some(kafka)) => {
             let topic_prefix = kafka.topic_prefix.clone().unwrap_or_else(|| BY_OWNER.to_owned());
-            (&kafka.secret_ref, BackendKind::Kafka { topic_prefix })
+            (&kafka.secret_ref, kafka.tls, BackendKind::Kafka { topic_prefix })
         }
         _ => return None,
     };
-    Some(BackendSettings { name: name.clone(), secret: secret.name.clone(), kind })
+    let plaintext = if backend.allow_plaintext() == Some(true) { Plaintext::Allowed } else { Plaintext::Refused };
+    let (name, secret) = (name.clone(), secret.name.clone());
+    Some(BackendSettings { name, secret, tls, plaintext, kind })
 }

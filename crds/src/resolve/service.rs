@@ -14,6 +14,8 @@ use crate::{
     units::Span,
 };
 
+/// What the address of a payment provider must be.
+const PROVIDER: &str = "must start with https:// or http://, or be left out where the Secret of secretRef has it";
 /// Children are called `<service>-<group>` and the like, within the 63 characters of a label and a DNS name.
 const NAME_LENGTH_MAX: usize = 36;
 /// Children of the service itself are called so, after its name.
@@ -98,7 +100,8 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
     );
     let payments = &spec.pipeline.payments;
     if let Some(http) = &payments.http {
-        report.ensure(is_address(&http.url), "spec.pipeline.payments.http.url", "must start with https:// or http://");
+        let (path, in_secret) = ("spec.pipeline.payments.http.url", http.url.is_empty() && http.secret_ref.is_some());
+        report.ensure(is_address(&http.url) || in_secret, path, PROVIDER);
     }
     if let Some(url) = &spec.pipeline.notifications.webhook_url {
         report.ensure(is_address(url), "spec.pipeline.notifications.webhookUrl", "must start with https:// or http://");

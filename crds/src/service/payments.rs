@@ -51,10 +51,12 @@ pub struct Simulator {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct HttpPayments {
-    /// Where it is: `/charges` and `/reversals` are called below this address. Hot.
+    /// Where it is: `/charges` and `/reversals` are called below this address. It holds no account: an address with one is a Secret's. Hot.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(min = 8, max = 2048)))]
     pub url: String,
-    /// The Secret with the key `key`, which calls are signed with (HMAC-SHA256); left out, they are not signed. Rolling.
+    /// The Secret with the key `key`, which calls are signed with (HMAC-SHA256), the key `url`, which is the address and wins over `url` of the spec, or both.
+    /// Without `key` calls are not signed. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<Ref>,
 }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use crds::{
+    service::backends::{Authorities, BackendTls},
     settings::{BackendKind, BackendSettings, Settings, TierKind},
     tier::WriteStrategy,
     units::Span,
@@ -38,6 +39,7 @@ use crate::{
         local::{LocalBus, LocalOptions},
     },
     owner::{Claim, Owner},
+    passage::Passage,
     security::limits::SharedBuckets,
     service::write_behind::LOG_AGE_MAX,
     store::{
@@ -79,6 +81,8 @@ pub struct Stores {
     pub rooms: BTreeMap<String, Arc<Room>>,
     /// The Secrets that hold their addresses and accounts.
     pub mounted: Vec<Mounted>,
+    /// How they are reached, by the names of their backends.
+    pub passages: BTreeMap<String, Passage>,
 }
 
 /// Everything outside this process, or what stands in for it.
@@ -105,6 +109,8 @@ pub struct Backends {
     pub write_log: Option<Arc<dyn EventBus>>,
     /// The Secrets that hold addresses and accounts.
     pub mounted: Vec<Mounted>,
+    /// How servers are reached, by the names of their backends.
+    pub passages: BTreeMap<String, Passage>,
 }
 
 impl Backends {
@@ -118,11 +124,15 @@ impl Backends {
 }
 
 /// The files of a backend and their folder; none where an embedded store stands in for it.
-fn files_of(place: &Place, name: &str) -> Option<(Files, Folder)> {
-    match place {
-        Place::Embedded(_) => None,
-        Place::Backends(dir) => Some((Files(dir.join(name)), Folder::of("backends", dir, name))),
-    }
+fn files_of(place: &Place, backend: &BackendSettings) -> anyhow::Result<Option<(Files, Folder)>> {
+    let BackendSettings { name, secret: _, tls, plaintext, kind: _ } = backend;
+    let Place::Backends(dir) = place else { return Ok(None) };
+    let passage = Passage::new(name, *plaintext);
+    let passage = match tls {
+        Some(BackendTls { authorities: Authorities::System }) => passage.by_system().map_err(anyhow::Error::msg)?,
+        None => passage,
+    };
+    Ok(Some((Files { dir: dir.join(name), passage }, Folder::of("backends", dir, name))))
 }
 
 /// Opens all stores of the settings. Servers need not be up: each connects when it is first used, and again when it was lost.
@@ -137,13 +147,16 @@ pub async fn stores(
 ) -> anyhow::Result<Stores> {
     let mut stores = BTreeMap::<String, Arc<dyn RecordStore>>::new();
     let (mut away, mut rooms, mut mounted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for BackendSettings { name, secret: _, kind } in &settings.backends {
+    let mut passages = BTreeMap::new();
+    for backend in &settings.backends {
+        let BackendSettings { name, secret: _, tls: _, plaintext: _, kind } = backend;
         match kind {
             BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => {}
             BackendKind::Redis {} | BackendKind::Kafka { .. } => continue,
         }
-        let store = match (place, files_of(place, name)) {
+        let store = match (place, files_of(place, backend)?) {
             (_, Some((files, folder))) => {
+                passages.insert(name.clone(), files.passage.clone());
                 let (kind, sealer) = (kind.clone(), sealer.clone());
                 let declared = DeclaredStore { files, kind, sealer, connection_timeout };
                 let (store, rotation) = declared_store(declared, folder).await?;
@@ -165,7 +178,7 @@ pub async fn stores(
         rooms.insert(name.clone(), store.room().clone());
         stores.insert(name.clone(), store);
     }
-    Ok(Stores { stores, away, rooms, mounted })
+    Ok(Stores { stores, away, rooms, mounted, passages })
 }
 
 /// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was lost.
@@ -175,7 +188,7 @@ pub async fn stores(
 pub async fn open(
     settings: &Settings,
     place: &Place,
-    Stores { stores, away, rooms, mut mounted }: Stores,
+    Stores { stores, away, rooms, mut mounted, mut passages }: Stores,
     clock: &Clock,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
@@ -183,8 +196,16 @@ pub async fn open(
         settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
     let (mut log, mut buckets) = (None, None::<Arc<dyn SharedBuckets>>);
     let (mut caches, mut owned, mut bus) = (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
-    for BackendSettings { name, secret: _, kind } in &settings.backends {
-        match (kind, files_of(place, name)) {
+    for backend in &settings.backends {
+        let BackendSettings { name, secret: _, tls: _, plaintext: _, kind } = backend;
+        let files = match kind {
+            BackendKind::Mysql { .. } | BackendKind::Mongodb { .. } => continue,
+            BackendKind::Redis {} | BackendKind::Kafka { .. } => files_of(place, backend)?,
+        };
+        if let Some((files, _)) = &files {
+            passages.insert(name.clone(), files.passage.clone());
+        }
+        match (kind, files) {
             (BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }, _) => {}
             (BackendKind::Redis {}, Some((files, folder))) => {
                 let (cache, rotation) = redis(files, folder, clock)?;
@@ -229,7 +250,7 @@ pub async fn open(
         Place::Backends(_) => None,
     };
     let bus = (name, events);
-    Ok(Backends { stores, away, rooms, folder, caches, owned, buckets, bus, intake, write_log, mounted })
+    Ok(Backends { stores, away, rooms, folder, caches, owned, buckets, bus, intake, write_log, mounted, passages })
 }
 
 /// What the keys of the tiers in a backend start with.
@@ -277,6 +298,7 @@ impl DeclaredStore {
                     cert: files.path("tls.crt"),
                     key: files.path("tls.key"),
                     max_connections: MONGODB_CONNECTIONS_MAX,
+                    passage: files.passage.clone(),
                 };
                 Arc::new(MongoStore::connect(options, sealer.clone()).await?)
             }
@@ -287,6 +309,7 @@ impl DeclaredStore {
                     cert: files.path("tls.crt"),
                     key: files.path("tls.key"),
                     max_connections: *max_connections,
+                    passage: files.passage.clone(),
                     acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
                     ..defaults
                 };
@@ -370,7 +393,10 @@ fn kafka(
 }
 
 /// The files of one backend's Secret.
-struct Files(PathBuf);
+struct Files {
+    dir: PathBuf,
+    passage: Passage,
+}
 
 impl Files {
     fn redis(&self) -> Result<RedisConfig, String> {
@@ -382,27 +408,28 @@ impl Files {
             _ => None,
         };
         let url = self.url().map_err(|error| format!("{error:#}"))?;
-        Ok(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE })
+        let passage = self.passage.clone();
+        Ok(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE, passage })
     }
 
     fn kafka(&self, topic_prefix: &str, claim: Claim) -> anyhow::Result<KafkaOptions> {
         let mut options = KafkaOptions::new(self.url()?, topic_prefix);
         options.claim = Some(claim);
-        options.security = KafkaSecurity::from_folder(&self.0)?;
-        Ok(options)
+        options.security = KafkaSecurity::from_folder(&self.dir)?;
+        options.by(&self.passage).map_err(anyhow::Error::msg)
     }
 
     fn url(&self) -> anyhow::Result<String> {
         self.text("url")?.with_context(|| {
             format!(
                 "{} is not there: a backend's Secret has its address under the key `url`",
-                self.0.join("url").display()
+                self.dir.join("url").display()
             )
         })
     }
 
     fn text(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let path = self.0.join(name);
+        let path = self.dir.join(name);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -411,7 +438,7 @@ impl Files {
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
-        let path: &Path = &self.0.join(name);
+        let path: &Path = &self.dir.join(name);
         path.exists().then(|| path.to_path_buf())
     }
 }

@@ -185,6 +185,7 @@ impl Figures {
                     "ownedBy": check.owned_by,
                     "storageFull": check.message.as_ref().filter(|_| check.is_full),
                     "durability": check.warnings,
+                    "plaintextPassword": check.plaintext_password,
                 })
             };
             checks.iter().map(report).collect()

@@ -21,6 +21,7 @@ use crate::{
     events::{BusError, EventBus, intake::Intake},
     http::health::{Check, Condition},
     owner::Refusal,
+    passage::Passage,
     shutdown::Shutdown,
     store::{RecordStore, StoreError, confined::Away, room::Room},
     supervisor,
@@ -65,6 +66,8 @@ struct Part {
     room: Option<Arc<Room>>,
     /// Who else owns what is kept there.
     owned_by: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// How it is reached; none of what is embedded.
+    passage: Option<Passage>,
 }
 
 /// Asks every part, now and from time to time.
@@ -228,6 +231,7 @@ fn parts(backends: &Backends) -> Vec<Part> {
             ),
             room: backends.rooms.get(name).cloned(),
             owned_by: Box::new(|| None),
+            passage: backends.passages.get(name).cloned(),
         });
     }
     for (name, cache) in &backends.caches {
@@ -244,6 +248,7 @@ fn parts(backends: &Backends) -> Vec<Part> {
             ),
             room: None,
             owned_by: Box::new(move || owned.iter().find_map(|cache| cache.another())),
+            passage: backends.passages.get(name).cloned(),
         });
     }
     parts.push(bus(backends));
@@ -260,6 +265,7 @@ fn bus(backends: &Backends) -> Part {
     let logs = (bus.clone(), backends.intake.clone(), backends.write_log.clone());
     let owned = bus.clone();
     Part {
+        passage: backends.passages.get(&name).cloned(),
         name,
         critical: false,
         ask: asking(move || bus.clone(), |bus: Arc<dyn EventBus>| async move { bus.ping().await }),
@@ -298,6 +304,7 @@ fn disk(folder: PathBuf) -> Part {
         settings: asking(|| (), |()| async { Ok::<_, String>(Vec::new()) }),
         room: None,
         owned_by: Box::new(|| None),
+        passage: None,
     }
 }
 
@@ -369,8 +376,10 @@ async fn ask_all(parts: &[Part], told: &Settings) -> BTreeMap<String, Check> {
         let settings = told.lock().get(&part.name).cloned().unwrap_or_default();
         let warnings = settings.iter().filter_map(Setting::warning).collect();
         let settings = settings.into_iter().map(|Setting { name, value, risk: _ }| (name, value)).collect();
+        let plaintext_password = part.passage.as_ref().is_some_and(Passage::is_exposed);
+        let critical = part.critical;
         let check =
-            Check { status, latency_ms, message, settings, warnings, is_full, critical: part.critical, owned_by };
+            Check { status, latency_ms, message, settings, warnings, is_full, critical, owned_by, plaintext_password };
         (part.name.clone(), check)
     });
     join_all(asked).await.into_iter().collect()

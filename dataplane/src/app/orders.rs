@@ -62,7 +62,7 @@ impl Orders {
         builder: &Builder<'_>,
         pools: &[ServedPool],
         letterbox: Letterbox,
-        (signing_key, webhook): (SigningKey, Address),
+        (signing_key, webhook, provider): (SigningKey, Address, Address),
         registry: &prometheus::Registry,
     ) -> anyhow::Result<Self> {
         let Letterbox { resource, .. } = letterbox;
@@ -83,6 +83,7 @@ impl Orders {
             letters: letters.clone(),
             signing_key,
             webhook,
+            provider,
             client: client()?,
         };
         let pipeline = Pipeline::new(parts, &builder.settings.pipeline, registry)?;

@@ -28,6 +28,8 @@ pub struct Keys {
     pub signing: SigningKey,
     /// Where messages to customers are posted, where that is a secret.
     pub webhook: Address,
+    /// Where the payment provider is, where that is a secret.
+    pub provider: Address,
     /// The Secrets that they come from.
     pub mounted: Vec<Mounted>,
 }
@@ -40,17 +42,19 @@ impl Keys {
     pub fn read(dir: Option<&Path>, place: &Place, settings: &SecuritySettings) -> anyhow::Result<Self> {
         let mut mounted = Vec::new();
         let sealer = sealer(dir, place, settings.encryption_secret.as_deref(), &mut mounted)?;
-        let signing = SigningKey::default();
+        let (signing, provider) = (SigningKey::default(), Address::default());
         if settings.payments_secret.is_some() {
-            let dir = dir.context("calls of the payment provider are signed: give the key's folder with --security")?;
-            let (folder, path) = (Folder::of(KIND, dir, "payments"), dir.join("payments/key"));
-            let read = move || fs::read(&path).with_context(|| format!("{} cannot be read", path.display()));
-            signing.store(Some(Arc::new(read()?.trim_ascii().to_vec())));
-            let key = signing.clone();
-            mounted.push(folder.taken_by(move || {
-                let new = read().map_err(|error| format!("{error:#}"));
-                std::future::ready(new.map(|new| key.store(Some(Arc::new(new.trim_ascii().to_vec())))))
-            }));
+            let dir = dir.context("the payment provider has a Secret: give its folder with --security")?;
+            let (folder, path) = (Folder::of(KIND, dir, "payments"), dir.join("payments"));
+            let (key, url) = (signing.clone(), provider.clone());
+            let take = move || -> anyhow::Result<()> {
+                let (new_key, new_url) = payments(&path)?;
+                key.store(new_key.map(Arc::new));
+                url.store(new_url.map(Arc::new));
+                Ok(())
+            };
+            take()?;
+            mounted.push(folder.taken_by(move || std::future::ready(take().map_err(|error| format!("{error:#}")))));
         }
         let webhook = Address::default();
         if settings.notifications_secret.is_some() {
@@ -63,8 +67,19 @@ impl Keys {
                 std::future::ready(new.map(|new| used.store(Some(Arc::new(new)))))
             }));
         }
-        Ok(Self { sealer, signing, webhook, mounted })
+        Ok(Self { sealer, signing, webhook, provider, mounted })
     }
+}
+
+/// What the Secret of the payment provider has: the key that calls are signed with, its address, or both.
+fn payments(dir: &Path) -> anyhow::Result<(Option<Vec<u8>>, Option<String>)> {
+    let (key, url) = (dir.join("key"), dir.join("url"));
+    let url = url.exists().then(|| address(&url)).transpose()?;
+    if url.is_some() && !key.exists() {
+        return Ok((None, url));
+    }
+    let key = fs::read(&key).with_context(|| format!("{} cannot be read", key.display()))?;
+    Ok((Some(key.trim_ascii().to_vec()), url))
 }
 
 /// An address that is a secret: it is in no message.
@@ -148,5 +163,18 @@ mod tests {
         fs::write(&path, "hooks.example.com/t0ken").unwrap();
         let told = format!("{:#}", address(&path).unwrap_err());
         assert!(told.contains("must start with https://") && !told.contains("t0ken"), "{told}");
+    }
+
+    #[test]
+    fn the_secret_of_the_payment_provider_has_a_key_an_address_or_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = || payments(dir.path());
+        assert!(read().unwrap_err().to_string().contains("cannot be read"), "neither is there");
+        fs::write(dir.path().join("url"), "https://user:t0ken@pay.example.com/v1\n").unwrap();
+        assert_eq!(read().unwrap(), (None, Some("https://user:t0ken@pay.example.com/v1".to_owned())));
+        fs::write(dir.path().join("key"), "k\n").unwrap();
+        assert!(matches!(read().unwrap(), (Some(key), Some(_)) if key == b"k"));
+        fs::write(dir.path().join("url"), "user:t0ken@pay.example.com").unwrap();
+        assert!(!format!("{:#}", read().unwrap_err()).contains("t0ken"));
     }
 }

@@ -305,7 +305,7 @@ impl World {
     async fn open(args: &Serve, place: &Place, loaded: &Loaded) -> anyhow::Result<Self> {
         let (settings, clock) = (&loaded.settings, Clock::system());
         let owner = owner::of(settings);
-        let Keys { sealer, signing, webhook, mut mounted } =
+        let Keys { sealer, signing, webhook, provider, mut mounted } =
             Keys::read(args.security.as_deref(), place, &settings.security)?;
         let stores = backends::stores(settings, place, &sealer, loaded.limits.connection_timeout).await?;
         let whose = owner.borrow().clone();
@@ -339,7 +339,7 @@ impl World {
         let letterbox = builder.letterbox()?;
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
-        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, (signing, webhook), &registry)?);
+        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, (signing, webhook, provider), &registry)?);
         Ok(Self {
             clock,
             backends,

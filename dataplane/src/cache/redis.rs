@@ -12,6 +12,7 @@ use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use crds::settings::Plaintext;
 use futures::future::{join_all, try_join_all};
 
 use self::link::{Connection, Epoch, Link};
@@ -19,7 +20,7 @@ use super::{
     clock::Clock,
     shared::{Held, Order, SharedCache, SharedError, SharedStatus},
 };
-use crate::{breaker::Breaker, domain::record::Version, durability::Setting};
+use crate::{breaker::Breaker, domain::record::Version, durability::Setting, passage::Passage};
 
 mod link;
 pub mod rate;
@@ -37,6 +38,8 @@ pub struct RedisConfig {
     pub client_pem: Option<(Vec<u8>, Vec<u8>)>,
     /// How long a call may take before it counts as a miss.
     pub deadline: Duration,
+    /// Whose certificates are trusted, and whether the password may be readable on the way.
+    pub passage: Passage,
 }
 
 /// A Redis, shared by all pools that name it.
@@ -85,7 +88,8 @@ return 1
 impl RedisConfig {
     /// The address alone, with a deadline of 50 ms.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ca_pem: None, client_pem: None, deadline: Duration::from_millis(50) }
+        let (deadline, passage) = (Duration::from_millis(50), Passage::new("redis", Plaintext::Refused));
+        Self { url: url.into(), ca_pem: None, client_pem: None, deadline, passage }
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Check {
     /// Who else owns what is kept there, where that is so: it is left alone.
     #[serde(skip)]
     pub owned_by: Option<String>,
+    /// Whether its password goes out without TLS, which its author did not allow: the next release refuses that.
+    #[serde(skip)]
+    pub plaintext_password: bool,
 }
 
 /// How well something is.

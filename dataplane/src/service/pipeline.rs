@@ -78,6 +78,8 @@ pub struct Parts {
     pub signing_key: SigningKey,
     /// Where messages are posted, where that is a secret.
     pub webhook: Address,
+    /// Where the payment provider is, where that is a secret.
+    pub provider: Address,
     /// Calls what is outside.
     pub client: Client,
 }
@@ -140,7 +142,10 @@ impl Tools {
             tracing::warn!(field, "holds credentials, which everybody sees who reads the resource: use secretRef");
         }
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
-            Some(http) => Arc::new(HttpProvider::new(parts.client.clone(), &http.url, parts.signing_key.clone())),
+            Some(http) => {
+                let (client, secret) = (parts.client.clone(), parts.provider.clone());
+                Arc::new(HttpProvider::new(client, &http.url, secret, parts.signing_key.clone()))
+            }
             None => Arc::new(Simulator::new(payments.simulator.clone())),
         };
         let notifications = &settings.notifications;

@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use crds::settings::Plaintext;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
@@ -11,13 +12,16 @@ use super::{
     mongo::{MongoOptions, MongoStore},
     sql::{MysqlOptions, SqlStore},
 };
-use crate::domain::{
-    change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},
-    record::{Key, Lookup, Record, Row, Version},
-    schema::{Field, Form, Kind, Schema, Shape},
-    seal::{SealError, Sealer},
-    user,
-    value::{Json, Timestamp, Value},
+use crate::{
+    domain::{
+        change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},
+        record::{Key, Lookup, Record, Row, Version},
+        schema::{Field, Form, Kind, Schema, Shape},
+        seal::{SealError, Sealer},
+        user,
+        value::{Json, Timestamp, Value},
+    },
+    passage::Passage,
 };
 
 mod answers;
@@ -221,7 +225,9 @@ impl Target {
     /// A store in a new database of a server.
     async fn mongo() -> Option<Self> {
         let database = format!("shop_{}", Uuid::now_v7().simple());
-        let options = MongoOptions::new(server("MONGODB_URI")?, database);
+        // the real one may be elsewhere, and have no TLS
+        let passage = Passage::new("mongodb", Plaintext::Allowed);
+        let options = MongoOptions { passage, ..MongoOptions::new(server("MONGODB_URI")?, database) };
         let store = Arc::new(MongoStore::connect(options.clone(), sealer()).await.unwrap());
         Some(Self::prepared(store, Place::Mongo { options }).await)
     }

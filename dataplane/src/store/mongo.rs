@@ -12,10 +12,11 @@ use std::{
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
+use crds::settings::Plaintext;
 use futures::TryStreamExt;
 use mongodb::{
     Client, Database, IndexModel,
-    options::{Acknowledgment, ClientOptions, IndexOptions, ReadConcern, Tls, TlsOptions, WriteConcern},
+    options::{Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ServerAddress, Tls, TlsOptions, WriteConcern},
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -39,6 +40,7 @@ use crate::{
     },
     durability::{self, Setting},
     failpoint,
+    passage::Passage,
 };
 
 use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
@@ -93,6 +95,8 @@ pub struct MongoOptions {
     pub key: Option<PathBuf>,
     /// The most connections to each server.
     pub max_connections: u32,
+    /// Whose certificates are trusted, and whether the password may be readable on the way.
+    pub passage: Passage,
 }
 
 /// Records in a MongoDB database.
@@ -113,7 +117,16 @@ pub struct MongoStore {
 impl MongoOptions {
     /// A server without TLS files, at most 20 connections.
     pub fn new(url: impl Into<String>, database: impl Into<String>) -> Self {
-        Self { url: url.into(), database: database.into(), ca: None, cert: None, key: None, max_connections: 20 }
+        let passage = Passage::new(NAME, Plaintext::Refused);
+        Self {
+            url: url.into(),
+            database: database.into(),
+            ca: None,
+            cert: None,
+            key: None,
+            max_connections: 20,
+            passage,
+        }
     }
 
     /// What the driver is told.
@@ -138,12 +151,20 @@ impl MongoOptions {
     fn client(&self, mut options: ClientOptions) -> Result<Client, StoreError> {
         let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
         let pair = self.cert.as_ref().map(|cert| Pair::of(cert, self.key.as_deref())).transpose().map_err(wrong)?;
-        if self.ca.is_some() || pair.is_some() {
+        let system = self.passage.system().map(Pair::holding).transpose().map_err(wrong)?;
+        if self.ca.is_some() || pair.is_some() || system.is_some() {
             let mut tls = TlsOptions::default();
-            tls.ca_file_path = self.ca.clone();
+            tls.ca_file_path = system.as_ref().map(Pair::path).or_else(|| self.ca.clone());
             tls.cert_key_file_path = pair.as_ref().map(Pair::path);
             options.tls = Some(Tls::Enabled(tls));
         }
+        let over_tls = matches!(options.tls, Some(Tls::Enabled(_)));
+        let hosts = options.hosts.iter().map(|host| match host {
+            ServerAddress::Tcp { host, .. } => host.as_str(),
+            // a path, or what only a later version of the driver knows
+            _ => "/",
+        });
+        self.passage.admit(options.credential.is_some(), over_tls, hosts).map_err(StoreError::Unsupported)?;
         Client::with_options(options).map_err(|error| match error.kind.as_ref() {
             mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => StoreError::Unsupported(message.clone()),
             _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),

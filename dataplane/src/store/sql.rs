@@ -57,6 +57,7 @@ mod fault;
 mod filter;
 mod find;
 mod folds;
+mod greeting;
 mod group;
 mod idempotency;
 mod meta;
@@ -68,6 +69,7 @@ mod reading;
 mod relied;
 mod session;
 mod settings;
+mod sign_in;
 mod stall;
 mod table;
 

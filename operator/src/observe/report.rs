@@ -145,6 +145,8 @@ pub struct BackendReport {
     pub storage_full: Option<String>,
     /// The settings by which an acknowledged write can be lost, each with how.
     pub durability: Vec<String>,
+    /// Whether its password goes out without TLS, which the next release refuses.
+    pub plaintext_password: bool,
 }
 
 /// A Secret that one pod has mounted.

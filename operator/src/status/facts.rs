@@ -39,6 +39,8 @@ const MEASURED_MAX: SignedDuration = SignedDuration::from_secs(120);
 pub struct Facts<'a> {
     /// What is wrong with the resources.
     pub faults: &'a [Fault],
+    /// What is wrong with them from the next release on.
+    pub warnings: &'a [Fault],
     /// The issuer of a certificate that is wanted, where cert-manager is not installed.
     pub unissued: Option<&'a IssuerRef>,
     /// Secrets that are missing.
@@ -132,6 +134,7 @@ pub fn gather<'a>(
     };
     Facts {
         faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
+        warnings: validated.map(|validated| validated.warnings.as_slice()).unwrap_or_default(),
         unissued: validated.and_then(|validated| validated.issuer.as_ref()).filter(|_| !observed.cert_manager),
         missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
         held: plan.held,
@@ -301,6 +304,11 @@ impl Facts<'_> {
     pub fn risks(&self) -> BTreeSet<(&str, &str)> {
         let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
         backends.flat_map(|one| one.durability.iter().map(|risk| (one.name.as_str(), risk.as_str()))).collect()
+    }
+
+    /// Backends whose passwords some pod sends without TLS, where the spec does not say that it may.
+    pub fn plaintext(&self) -> BTreeSet<&str> {
+        self.backends().filter(|backend| backend.plaintext_password).map(|backend| backend.name.as_str()).collect()
     }
 
     /// Pools that some pod cannot serve because of their collections, each with why.

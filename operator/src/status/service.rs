@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::{
     annotations::TAKE_OVER_FROM,
+    resolve::Fault,
     service::security::IssuerRef,
     status::{ConfigurationCount, GroupStatus, ServiceStatus},
 };
@@ -64,6 +65,7 @@ fn conditions(facts: &Facts<'_>) -> Vec<Draft> {
         backends(facts),
         storage_full(facts),
         durability_reduced(facts),
+        plaintext_password(facts),
     ]
 }
 
@@ -367,6 +369,25 @@ fn durability_reduced(facts: &Facts<'_>) -> Draft {
     match risks.is_empty() {
         true => Draft::new("DurabilityReduced", Holds::No, "AsExpected", "no setting that pods read loses a write"),
         false => Draft::new("DurabilityReduced", Holds::Yes, "BackendSettings", risks.join("; ")),
+    }
+}
+
+/// Passwords that others can read and the next release refuses. It says nothing of readiness.
+fn plaintext_password(facts: &Facts<'_>) -> Draft {
+    let of_backend = |name: &&str| {
+        format!(
+            "backend {name}: its password goes to another host without TLS; use TLS (tls: {{ authorities: System }}, ca.crt in its Secret), or \
+             say allowPlaintext: true"
+        )
+    };
+    let in_spec = facts.warnings.iter().map(|Fault { path, message, .. }| format!("{path} {message}"));
+    let told: Vec<String> = facts.plaintext().iter().map(of_backend).chain(in_spec).collect();
+    match told.is_empty() {
+        true => Draft::new("PlaintextPassword", Holds::No, "AsExpected", "no password is where others can read it"),
+        false => {
+            let message = format!("the next release refuses this: {}", told.join("; "));
+            Draft::new("PlaintextPassword", Holds::Yes, "RefusedNextRelease", message)
+        }
     }
 }
 

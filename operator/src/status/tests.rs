@@ -197,6 +197,27 @@ fn a_full_disk_and_settings_that_lose_writes_are_told_and_say_nothing_of_readine
 }
 
 #[test]
+fn passwords_that_others_can_read_are_told_and_say_nothing_of_readiness() {
+    let condition = |observed: &Observed| find(&status_of(observed).conditions, "PlaintextPassword").unwrap().clone();
+    assert_eq!(condition(&settled()).status, "False");
+    let of_a_pod = with_pods(|i, pod| {
+        let backends = &mut pod.report.as_mut().unwrap().backends;
+        backends.iter_mut().find(|one| one.name == "mysql").unwrap().plaintext_password = i == 0;
+    });
+    let told = condition(&of_a_pod);
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "RefusedNextRelease"));
+    assert!(told.message.contains("backend mysql") && told.message.contains("allowPlaintext"), "{}", told.message);
+    assert_eq!(says(&status_of(&of_a_pod), "Ready"), "True/Serving");
+    let mut of_the_spec = observed_with(|spec| {
+        spec["pipeline"] = json!({ "payments": { "http": { "url": "https://user:hunter2@pay.example.test" } } });
+    });
+    settle(&mut of_the_spec);
+    let told = condition(&of_the_spec).message;
+    assert!(told.contains("spec.pipeline.payments.http.url") && !told.contains("hunter2"), "{told}");
+    assert_eq!(says(&status_of(&of_the_spec), "Ready"), "True/Serving");
+}
+
+#[test]
 fn a_rollout_is_under_way_until_every_pod_is_new() {
     let mut observed = settled();
     let index = observed

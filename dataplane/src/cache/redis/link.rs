@@ -10,8 +10,8 @@ use std::{
 };
 
 use ::redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
-    RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    RedisError, RedisResult, TlsCertificates, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -106,8 +106,12 @@ impl Epoch {
 impl Link {
     /// A link that connects when it is first used. Errors tell what is wrong with the address or the certificates.
     pub fn new(config: RedisConfig, clock: Clock) -> Result<Arc<Self>, String> {
-        let RedisConfig { url, ca_pem, client_pem, deadline: _ } = config;
-        let urls: Vec<String> = url.split(',').map(|url| url.trim().to_owned()).collect();
+        let RedisConfig { url, ca_pem, client_pem, deadline: _, passage } = config;
+        let system = passage.system().map(<[u8]>::to_vec);
+        let is_by_system = system.is_some();
+        let urls = url.split(',').map(|url| if is_by_system { over_tls(url.trim()) } else { url.trim().to_owned() });
+        let urls: Vec<String> = urls.collect();
+        let ca_pem = system.or(ca_pem);
         let client_tls = client_pem.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
         let tls =
             (ca_pem.is_some() || client_tls.is_some()).then_some(TlsCertificates { client_tls, root_cert: ca_pem });
@@ -122,7 +126,25 @@ impl Link {
             followed: AtomicBool::new(false),
         };
         for url in &link.urls {
-            link.client(url).map_err(|error| format!("the address of Redis is not usable: {}", error.category()))?;
+            let client = link.client(url);
+            let client = client.map_err(|error| format!("the address of Redis is not usable: {}", error.category()))?;
+            let info = client.get_connection_info();
+            let (over_tls, host) = match info.addr() {
+                ConnectionAddr::Tcp(host, _) => (false, host.as_str()),
+                ConnectionAddr::TcpTls { host, insecure, .. } => {
+                    if *insecure && is_by_system {
+                        return Err(
+                            "tls.authorities is System, and the address of Redis says #insecure: take that away"
+                                .to_owned(),
+                        );
+                    }
+                    (true, host.as_str())
+                }
+                // a path, or what only a later version of the driver knows
+                _ => (false, "/"),
+            };
+            let has_password = info.redis_settings().password().is_some();
+            passage.admit(has_password, over_tls, [host])?;
         }
         Ok(Arc::new(link))
     }
@@ -352,6 +374,11 @@ fn runs(info: &str) -> impl Iterator<Item = String> {
     let field = |name: &'static str| info.lines().filter_map(move |line| line.strip_prefix(name));
     let history = field("master_replid:").next().unwrap_or_default().trim();
     field("run_id:").map(move |id| format!("{}/{history}", id.trim()))
+}
+
+/// The same address by TLS.
+fn over_tls(url: &str) -> String {
+    url.strip_prefix("redis://").map_or_else(|| url.to_owned(), |rest| format!("rediss://{rest}"))
 }
 
 fn interrupted() -> RedisError {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use crds::{
-    settings::{TierKind, TierSettings},
+    settings::{Plaintext, TierKind, TierSettings},
     tier::WriteStrategy::{CacheAside, WriteThrough},
     units::Span,
 };
@@ -27,6 +27,7 @@ use crate::{
     },
     domain::{record::Version, value::Timestamp},
     owner::{self, Owner},
+    passage::Passage,
 };
 
 mod server;
@@ -183,8 +184,44 @@ async fn tls_is_spoken_to_a_server_that_is_known() {
     until("it answers", async || known.ping().await.is_ok()).await;
     tell(&known, &[order("k", 1, Some("sealed on the way"))]).await;
     assert_eq!(value(&known, "k").await, Some((1, "sealed on the way".to_owned())));
-    let stranger = cache(RedisConfig { client_pem, deadline, ..RedisConfig::new(&url) });
+    let stranger = cache(RedisConfig { client_pem: client_pem.clone(), deadline, ..RedisConfig::new(&url) });
     assert!(stranger.ping().await.is_err(), "a server signed by nobody known was believed");
+
+    // an address without TLS, and a Secret that trusts nobody who signed: the authorities of the system win over both
+    let passage = Passage::new("main", Plaintext::Refused).trusting(&pem(ca));
+    let ca_pem = Some(pem(certificate));
+    let plain = format!("redis://localhost:{}", server.port);
+    let by = |url: &str| RedisConfig {
+        ca_pem: ca_pem.clone(),
+        client_pem: client_pem.clone(),
+        deadline,
+        passage: passage.clone(),
+        ..RedisConfig::new(url)
+    };
+    let by_system = cache(by(&plain));
+    until("it answers over TLS", async || by_system.ping().await.is_ok()).await;
+    let by_address = cache(by(&plain.replace("localhost", "127.0.0.1")));
+    assert!(by_address.ping().await.is_err(), "a name that is not in the certificate was believed");
+}
+
+#[test]
+fn a_password_for_another_host_is_refused_before_anything_is_sent() {
+    let of = |url: &str, plaintext| {
+        let passage = Passage::new("main", plaintext);
+        RedisCache::new(RedisConfig { passage, ..RedisConfig::new(url) }, Clock::system()).err()
+    };
+    let away = "redis://localhost:1,redis://:hunter2@redis:6379";
+    let told = of(away, Plaintext::Refused).unwrap();
+    assert!(told.contains("backend main") && !told.contains("hunter2"), "{told}");
+    assert_eq!(of(away, Plaintext::Warned), None);
+    for safe in [
+        "redis://:hunter2@localhost:6379",
+        "rediss://:hunter2@redis:6379",
+        "redis://redis:6379",
+        "unix:///run/r?pass=hunter2",
+    ] {
+        assert_eq!(of(safe, Plaintext::Refused), None, "{safe}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
 
-use crate::owner::Claim;
+use crate::{owner::Claim, passage::Passage};
 
 /// How the bus uses Kafka.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct KafkaSecurity {
     pub client: Option<(PathBuf, PathBuf)>,
     /// The account.
     pub account: Option<Account>,
+    /// The authorities of the system, as PEM, where they are the ones to trust. Their presence means TLS, and `ca` is not used.
+    pub system: Option<Vec<u8>>,
 }
 
 /// A name and a password for SASL.
@@ -71,6 +73,21 @@ impl KafkaOptions {
         }
     }
 
+    /// The same options by this passage.
+    ///
+    /// # Errors
+    /// The password would be readable on the way to a broker.
+    pub fn by(mut self, passage: &Passage) -> Result<Self, String> {
+        self.security.system = passage.system().map(<[u8]>::to_vec);
+        let hosts = self.brokers.split(',').map(|broker| {
+            let broker = broker.trim();
+            let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+            broker.rsplit_once(':').map_or(broker, |(host, _)| host)
+        });
+        passage.admit(self.security.account.is_some(), self.security.is_tls(), hosts)?;
+        Ok(self)
+    }
+
     /// The one topic of all changes.
     pub fn topic(&self) -> String {
         format!("{}changes", self.topic_prefix)
@@ -97,11 +114,15 @@ impl KafkaSecurity {
             (None, None) => None,
             _ => return Err(io::Error::new(io::ErrorKind::NotFound, "`username` and `password` go together")),
         };
-        Ok(Self { ca: file("ca.crt"), client: file("tls.crt").zip(file("tls.key")), account })
+        Ok(Self { ca: file("ca.crt"), client: file("tls.crt").zip(file("tls.key")), account, system: None })
+    }
+
+    fn is_tls(&self) -> bool {
+        self.ca.is_some() || self.client.is_some() || self.system.is_some()
     }
 
     fn protocol(&self) -> &'static str {
-        match (self.ca.is_some() || self.client.is_some(), self.account.is_some()) {
+        match (self.is_tls(), self.account.is_some()) {
             (false, false) => "plaintext",
             (false, true) => "sasl_plaintext",
             (true, false) => "ssl",
@@ -110,9 +131,11 @@ impl KafkaSecurity {
     }
 
     fn apply(&self, config: &mut ClientConfig) {
-        let Self { ca, client, account } = self;
+        let Self { ca, client, account, system } = self;
         config.set("security.protocol", self.protocol());
-        if let Some(ca) = ca {
+        if let Some(system) = system {
+            config.set("ssl.ca.pem", String::from_utf8_lossy(system));
+        } else if let Some(ca) = ca {
             config.set("ssl.ca.location", ca.to_string_lossy());
         }
         if let Some((certificate, key)) = client {
@@ -191,6 +214,8 @@ impl ConsumerContext for Quiet {}
 
 #[cfg(test)]
 mod tests {
+    use crds::settings::Plaintext;
+
     use super::*;
     use crate::events::testing::Folder;
 
@@ -202,6 +227,35 @@ mod tests {
         assert!(acks == "-1" || acks == "all", "{acks}: all in-sync replicas");
         assert_eq!(native.get("enable.idempotence").unwrap(), "true");
         assert_eq!(producer(&KafkaOptions::new("a:1", "shop.")).get("acks"), Some("all"));
+    }
+
+    #[test]
+    fn an_account_goes_to_other_hosts_over_tls_alone() {
+        let folder = Folder::new();
+        for (name, text) in [("username", "shop"), ("password", "hunter2-canary"), ("mechanism", "PLAIN")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let by = |brokers: &str, plaintext| {
+            let mut options = KafkaOptions::new(brokers, "shop.");
+            options.security = KafkaSecurity::from_folder(folder.path()).unwrap();
+            options.by(&Passage::new("main", plaintext))
+        };
+        let told = by("localhost:9092,PLAINTEXT://kafka:9092", Plaintext::Refused).unwrap_err();
+        assert!(told.contains("backend main") && !told.contains("canary"), "{told}");
+        by("localhost:9092,127.0.0.1:9093,[::1]:9094", Plaintext::Refused).unwrap();
+        assert!(by("kafka:9092", Plaintext::Allowed).is_ok() && by("kafka:9092", Plaintext::Warned).is_ok());
+        std::fs::write(folder.path().join("ca.crt"), "").unwrap();
+        by("kafka:9092", Plaintext::Refused).unwrap();
+    }
+
+    #[test]
+    fn the_systems_authorities_win_over_the_secrets() {
+        let mut options = KafkaOptions::new("kafka:9092", "shop.");
+        options.security.ca = Some("ca.crt".into());
+        options.security.system = Some(b"PEM".to_vec());
+        let config = client(&options);
+        assert_eq!(config.get("security.protocol"), Some("ssl"));
+        assert_eq!((config.get("ssl.ca.pem"), config.get("ssl.ca.location")), (Some("PEM"), None));
     }
 
     #[test]

@@ -20,7 +20,10 @@ use sha2::Sha256;
 
 use super::{Charge, Charged, PaymentProvider};
 use crate::{
-    service::failure::{Class, Failure},
+    service::{
+        failure::{Class, Failure},
+        notify::Address,
+    },
     telemetry::trace,
 };
 
@@ -34,6 +37,8 @@ pub type SigningKey = Arc<ArcSwapOption<Vec<u8>>>;
 pub struct HttpProvider {
     client: Client,
     url: String,
+    /// The address of the Secret, which wins over `url`.
+    secret: Address,
     key: SigningKey,
 }
 
@@ -45,16 +50,22 @@ struct Answer {
 }
 
 impl HttpProvider {
-    /// The provider at `url`; calls are signed where there is a key.
-    pub fn new(client: Client, url: &str, key: SigningKey) -> Self {
-        Self { client, url: url.trim_end_matches('/').to_owned(), key }
+    /// The provider at the address of its Secret, else at `url`; calls are signed where there is a key.
+    pub fn new(client: Client, url: &str, secret: Address, key: SigningKey) -> Self {
+        Self { client, url: url.trim_end_matches('/').to_owned(), secret, key }
     }
 
     async fn post(&self, path: &str, charge: &Charge, body: Value) -> Result<(StatusCode, Answer), Failure> {
         let body = body.to_string();
+        let secret = self.secret.load();
+        let url = secret.as_deref().map_or(self.url.as_str(), |url| url.trim_end_matches('/'));
+        if url.is_empty() {
+            let why = "the provider has no address: spec.pipeline.payments.http.url is left out, and its Secret has no key `url`";
+            return Err(Failure::retryable(why));
+        }
         let mut request = self
             .client
-            .post(format!("{}/{path}", self.url))
+            .post(format!("{url}/{path}"))
             .header("content-type", "application/json")
             .header("idempotency-key", charge.key.as_str())
             .header("traceparent", trace::parent(&charge.trace));

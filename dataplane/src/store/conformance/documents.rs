@@ -223,6 +223,24 @@ async fn a_server_that_is_not_there_is_told_in_time() {
     assert!(started.elapsed() < std::time::Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
+#[tokio::test]
+async fn a_password_for_another_host_is_refused_before_anything_is_sent() {
+    let of = async |url: &str, plaintext| {
+        let options = MongoOptions { passage: Passage::new("main", plaintext), ..MongoOptions::new(url, "shop") };
+        MongoStore::connect(options, sealer()).await.err().map(|error| error.to_string())
+    };
+    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
+        let away = format!("mongodb://ann:hunter2@localhost:1,db:2/?authSource=$external&authMechanism={mechanism}");
+        let told = of(&away, Plaintext::Refused).await.unwrap();
+        assert!(told.contains("backend main") && !told.contains("hunter2"), "{told}");
+        assert_eq!(of(&away, Plaintext::Warned).await, None);
+        assert_eq!(of(&format!("{away}&tls=true"), Plaintext::Refused).await, None);
+    }
+    for safe in ["mongodb://ann:hunter2@localhost:1", "mongodb://db:1", "mongodb://ann:hunter2@%2Frun%2Fdb.sock"] {
+        assert_eq!(of(safe, Plaintext::Refused).await, None, "{safe}");
+    }
+}
+
 /// Every write waits for the journal of most members, and every read is of what most have: looked at as it is sent.
 #[tokio::test]
 async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {

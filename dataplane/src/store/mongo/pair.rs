@@ -1,5 +1,5 @@
-//! The client's certificate with its key, as the driver wants them: one file that it reads when it is made. It is in memory, for pods have no folder to write to
-//! and a key is not to lie about.
+//! The client's certificate with its key, and the authorities of the system, as the driver wants them: files that it reads when it is made. They are in
+//! memory, for pods have no folder to write to and a key is not to lie about.
 
 use std::{
     fs,
@@ -25,6 +25,16 @@ impl Pair {
             file.write_all(b"\n")?;
             file.write_all(&fs::read(key)?)?;
         }
+        Ok(Self(file.into()))
+    }
+
+    /// Certificates as PEM.
+    ///
+    /// # Errors
+    /// There is no room for a file.
+    pub fn holding(pem: &[u8]) -> io::Result<Self> {
+        let mut file = fs::File::from(memfd_create("authorities.pem", MemfdFlags::CLOEXEC)?);
+        file.write_all(pem)?;
         Ok(Self(file.into()))
     }
 

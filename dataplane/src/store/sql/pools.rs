@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use crds::settings::Plaintext;
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use sqlx::{
@@ -25,11 +26,12 @@ use super::{
     ddl::Server,
     dialect::{DECIMAL_COLLATION, Dialect, Sql},
     fault::Fault,
-    nodelay,
+    greeting, nodelay,
     relied::{self, SettingsError},
     session::{Connection, Session, deadline_in, within},
+    sign_in::{self, Way},
 };
-use crate::domain::wide::Wide;
+use crate::{domain::wide::Wide, passage::Passage};
 
 /// The most time of one call, from asking for a connection to the last answer.
 const CALL_TIME: Duration = Duration::from_secs(5);
@@ -74,6 +76,8 @@ pub struct MysqlOptions {
     pub max_connections: u32,
     /// How long a call waits for a connection.
     pub acquire_timeout: Duration,
+    /// Whose certificates are trusted, and whether the password may be readable on the way.
+    pub passage: Passage,
 }
 
 /// Connections to a database.
@@ -95,6 +99,8 @@ pub enum Pools {
         refusal: Refusal,
         /// The most bytes that the server takes at once.
         packet_max: Arc<AtomicUsize>,
+        /// How the password goes there.
+        way: Way,
     },
 }
 
@@ -115,10 +121,15 @@ impl MysqlOptions {
     /// A server without TLS files, at most 20 connections, 2 seconds.
     pub fn new(url: impl Into<String>) -> Self {
         let acquire_timeout = Duration::from_secs(2);
-        Self { url: url.into(), ca: None, cert: None, key: None, max_connections: 20, acquire_timeout }
+        let passage = Passage::new("mysql", Plaintext::Refused);
+        Self { url: url.into(), ca: None, cert: None, key: None, max_connections: 20, acquire_timeout, passage }
     }
 
-    fn connect_options(&self) -> Result<MySqlConnectOptions, StoreError> {
+    /// What the driver is told.
+    ///
+    /// # Errors
+    /// `Unsupported`: the URL is not one, or its password would be readable on the way.
+    pub fn connect_options(&self) -> Result<MySqlConnectOptions, StoreError> {
         // the parser's own error can show the password
         let url: MySqlConnectOptions =
             self.url.parse().map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
@@ -126,7 +137,9 @@ impl MysqlOptions {
         let url = url.pipes_as_concat(false).no_engine_substitution(false).timezone(None).set_names(false);
         let mut options =
             url.disable_statement_logging().statement_cache_capacity(statements_max(self.max_connections));
-        if let Some(ca) = &self.ca {
+        if let Some(authorities) = self.passage.system() {
+            options = options.ssl_ca_from_pem(authorities.to_vec()).ssl_mode(MySqlSslMode::VerifyIdentity);
+        } else if let Some(ca) = &self.ca {
             options = options.ssl_ca(ca).ssl_mode(MySqlSslMode::VerifyIdentity);
         }
         if let Some(cert) = &self.cert {
@@ -135,7 +148,7 @@ impl MysqlOptions {
         if let Some(key) = &self.key {
             options = options.ssl_client_key(key);
         }
-        Ok(options)
+        sign_in::admitted(options, &self.url, &self.passage)
     }
 }
 
@@ -174,6 +187,9 @@ impl Pools {
         let told = refusal.clone();
         let packet_max = Arc::new(AtomicUsize::new(PACKET_LEAST));
         let packet = packet_max.clone();
+        let server = options.connect_options()?;
+        let is_doubtful = sign_in::is_doubtful(&server, &options.url, &options.passage);
+        let doubtful = is_doubtful.then(|| options.passage.clone());
         let pool = MySqlPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
@@ -189,10 +205,15 @@ impl Pools {
                 })
             })
             .after_connect(move |connection, _| {
-                let (told, packet) = (told.clone(), packet.clone());
+                let (told, packet, doubtful) = (told.clone(), packet.clone(), doubtful.clone());
                 Box::pin(async move {
                     _ = tokio::task::spawn_blocking(nodelay::everywhere).await;
                     let result = relied::apply(connection).await;
+                    if let Some(passage) = doubtful
+                        && relied::is_plain(connection).await?
+                    {
+                        passage.expose();
+                    }
                     if let Ok(bytes) = &result {
                         let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_SPARE);
                         packet.store(bytes.max(PACKET_LEAST), Ordering::Relaxed);
@@ -200,7 +221,8 @@ impl Pools {
                     told.note(result)
                 })
             });
-        Ok(Self::Mysql { pool: pool.connect_lazy_with(options.connect_options()?), losses, refusal, packet_max })
+        let way = Way::new(&server, &options.url, &options.passage);
+        Ok(Self::Mysql { pool: pool.connect_lazy_with(server), losses, refusal, packet_max, way })
     }
 
     /// The SQL that is spoken.
@@ -242,10 +264,13 @@ impl Pools {
                 let pool = if write { writer } else { readers };
                 Connection::Sqlite(within(deadline, pool.acquire()).await?)
             }
-            Self::Mysql { pool, losses, refusal, packet_max: _ } => match within(deadline, pool.acquire()).await {
-                Ok(connection) => Connection::Mysql(connection, losses.clone()),
-                Err(fault) => return Err(refusal.why().unwrap_or(fault)),
-            },
+            Self::Mysql { pool, losses, refusal, packet_max: _, way } => {
+                way.look(losses, deadline).await?;
+                match within(deadline, pool.acquire()).await {
+                    Ok(connection) => Connection::Mysql(connection, losses.clone()),
+                    Err(fault) => return Err(refusal.why().unwrap_or_else(|| way.told(fault))),
+                }
+            }
         };
         let packet_max = match self {
             Self::Sqlite { .. } => SQLITE_BYTES_MAX,
@@ -289,6 +314,11 @@ impl Losses {
     /// Notes that one was lost just now.
     pub fn note(&self) {
         *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Whether one was lost at or after this time.
+    pub fn any_since(&self, at: Instant) -> bool {
+        self.0.lock().is_some_and(|lost| lost >= at)
     }
 
     fn any_within(&self, time: Duration) -> bool {

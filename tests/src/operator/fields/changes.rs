@@ -155,7 +155,15 @@ fn backends() -> Vec<Change> {
         set(SHOP, &place, value, &format!("backends/{name}/kind/{field}"))
     };
     let secret = |place: &str, at| of_child(SHOP, place, json!("shop-other"), "deployments/shop-main", at);
-    vec![
+    let passages = ["mysql", "mongodb", "redis", "kafka"].into_iter().flat_map(|name| {
+        let allowed = Settings(format!("backends/{name}/plaintext"), json!("Allowed"));
+        let nobody = Refused("supported values: \"System\"");
+        [
+            change(SHOP, &format!("backends/{name}/{name}/allowPlaintext"), json!(true), allowed),
+            change(SHOP, &format!("backends/{name}/{name}/tls/authorities"), json!("Nobody"), nobody),
+        ]
+    });
+    let own = vec![
         set(SHOP, "poolRefs/reviews/name", json!("spare"), "pools/3/name"),
         set(SHOP, "backends/mysql-2/name", json!("mysql-3"), "backends/4/name"),
         kind("mysql", "mysql/maxConnections", json!(101)),
@@ -182,7 +190,8 @@ fn backends() -> Vec<Change> {
             "pipeline/notifications/secretRef/name",
             "spec/template/spec/volumes/security-notifications/secret/secretName",
         ),
-    ]
+    ];
+    passages.chain(own).collect()
 }
 
 /// What the configuration says as the service does.

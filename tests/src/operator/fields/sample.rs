@@ -90,6 +90,9 @@ fn service() -> Value {
         service.extend(extra.clone());
     }
     if let Some(backends) = service["backends"].as_array_mut() {
+        for (backend, kind) in backends.iter_mut().zip(["mysql", "mongodb", "redis", "kafka"]) {
+            backend[kind]["tls"] = json!({ "authorities": "System" });
+        }
         backends.extend([
             json!({ "name": "mysql-2", "mysql": { "secretRef": { "name": "shop-mysql" } } }),
             json!({ "name": "mongodb-2", "mongodb": { "secretRef": { "name": "shop-mongodb" }, "database": "shop" } }),

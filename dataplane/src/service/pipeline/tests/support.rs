@@ -184,6 +184,7 @@ impl Shop {
             templates: None,
             letters: letters.clone(),
             webhook: crate::service::notify::Address::default(),
+            provider: crate::service::notify::Address::default(),
             signing_key: SigningKey::new(Some(Arc::new(b"key".to_vec())).into()),
             client: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
         };

@@ -1,0 +1,200 @@
+//! How backends are reached: whose certificates are trusted, and whether a password may be readable on the way.
+//!
+//! A password is readable where the connection has no TLS, whatever the protocol makes of it: AUTH of Redis, SASL PLAIN and MongoDB's PLAIN are the password
+//! itself, and what is a proof of it elsewhere can be asked for by whoever is between. Hosts are judged as they are written in the address. Those that a server
+//! names afterwards (members of a replica set or a cluster, brokers) are not: the kind of connection is the same for all.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::settings::Plaintext;
+use rustls::RootCertStore;
+
+/// How the servers of one backend are reached. Clones share what became of it.
+#[derive(Clone)]
+pub struct Passage {
+    backend: Arc<str>,
+    plaintext: Plaintext,
+    system: Option<Arc<[u8]>>,
+    exposed: Arc<AtomicBool>,
+}
+
+/// Characters of base64 in a line of PEM.
+const PEM_LINE: usize = 64;
+
+impl Passage {
+    /// To a backend of this name.
+    pub fn new(backend: &str, plaintext: Plaintext) -> Self {
+        Self { backend: backend.into(), plaintext, system: None, exposed: Arc::default() }
+    }
+
+    /// The same by TLS, with the authorities that the system trusts now: those of the files and folders that OpenSSL knows, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    ///
+    /// # Errors
+    /// The system has none.
+    pub fn by_system(self) -> Result<Self, String> {
+        let found = rustls_native_certs::load_native_certs().certs;
+        let mut usable = RootCertStore::empty();
+        let pem: String = found
+            .iter()
+            .filter(|certificate| usable.add((*certificate).clone()).is_ok())
+            .map(|certificate| pem_of(certificate))
+            .collect();
+        if pem.is_empty() {
+            let backend = &self.backend;
+            return Err(format!(
+                "backend {backend}: tls.authorities is System, and this system has no authorities: install its package ca-certificates, or name a file in \
+                 SSL_CERT_FILE"
+            ));
+        }
+        Ok(Self { system: Some(pem.into_bytes().into()), ..self })
+    }
+
+    /// The same, with these authorities as those of the system.
+    #[cfg(test)]
+    pub fn trusting(self, pem: &[u8]) -> Self {
+        Self { system: Some(pem.into()), ..self }
+    }
+
+    /// The system's authorities, as PEM, where they are the ones to trust.
+    pub fn system(&self) -> Option<&[u8]> {
+        self.system.as_deref()
+    }
+
+    /// Whether a connection may be made: with a password, without TLS, to these hosts as the address has them.
+    ///
+    /// # Errors
+    /// It may not: the sentence names the backend and says what to do. It has no part of the address.
+    pub fn admit<'a>(
+        &self,
+        has_password: bool,
+        over_tls: bool,
+        hosts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        let is_readable = has_password && !over_tls && !hosts.into_iter().all(is_local);
+        match self.plaintext {
+            Plaintext::Refused if is_readable => Err(self.refusal()),
+            Plaintext::Warned if is_readable => {
+                self.expose();
+                Ok(())
+            }
+            Plaintext::Warned | Plaintext::Refused | Plaintext::Allowed => {
+                self.exposed.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// What becomes of a password without TLS.
+    pub fn plaintext(&self) -> Plaintext {
+        self.plaintext
+    }
+
+    /// Whether the password goes out readable, which the author did not allow.
+    pub fn is_exposed(&self) -> bool {
+        self.exposed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does. It is logged once.
+    pub fn expose(&self) {
+        if !self.exposed.swap(true, Ordering::Relaxed) {
+            let backend = &*self.backend;
+            tracing::warn!(
+                backend,
+                "its password is sent to another host without TLS, where others can read it: the next release refuses this. Use TLS (tls: {{ authorities: \
+                 System }}, ca.crt in its Secret), or say allowPlaintext: true"
+            );
+        }
+    }
+
+    /// Why no connection is made.
+    pub fn refusal(&self) -> String {
+        format!(
+            "backend {}: its password would be sent to another host without TLS, where others can read it, so nothing is sent. Use TLS (tls: {{ authorities: \
+             System }}, ca.crt in its Secret, or an address that asks for it), or say allowPlaintext: true",
+            self.backend
+        )
+    }
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage")
+            .field("backend", &self.backend)
+            .field("plaintext", &self.plaintext)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a host is this one: by its name or address, or by the path of a Unix socket. Nothing is asked of a name server.
+pub fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => {
+            let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost") || name.starts_with('/')
+        }
+    }
+}
+
+fn pem_of(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> =
+        (0..text.len()).step_by(PEM_LINE).map(|at| &text[at..text.len().min(at + PEM_LINE)]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_is_known_by_what_is_written() {
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "db.localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "[::1]",
+            "::ffff:127.0.0.1",
+            "/run/db",
+        ] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["0.0.0.0", "10.0.0.1", "::", "db", "localhost.example.test", "127.0.0.1.example.test", ""] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_readable_password_is_sent_only_where_that_is_allowed() {
+        let passage = |plaintext| Passage::new("main", plaintext);
+        let refused = passage(Plaintext::Refused);
+        let told = refused.admit(true, false, ["localhost", "db.example.test"]).unwrap_err();
+        assert!(
+            told.contains("backend main") && told.contains("allowPlaintext: true") && !told.contains("db.example"),
+            "{told}"
+        );
+        for (has_password, over_tls, host) in [(false, false, "db"), (true, true, "db"), (true, false, "localhost")] {
+            refused.admit(has_password, over_tls, [host]).unwrap();
+        }
+        let allowed = passage(Plaintext::Allowed);
+        allowed.admit(true, false, ["db"]).unwrap();
+        assert!(!allowed.is_exposed(), "its author knows");
+        let warned = passage(Plaintext::Warned);
+        warned.clone().admit(true, false, ["db"]).unwrap();
+        assert!(warned.is_exposed());
+        warned.admit(true, true, ["db"]).unwrap();
+        assert!(!warned.is_exposed(), "another address took its place");
+    }
+}

@@ -244,3 +244,32 @@ impl RecordStore for ConfinedStore {
         self.store.outbox()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{domain::product, security::encryption::FieldSealer, store::sql::SqlStore};
+
+    #[tokio::test]
+    async fn a_request_that_meets_a_fault_lets_the_pools_be_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(FieldSealer::ephemeral())).unwrap();
+        let store = ConfinedStore::new(Arc::new(inner));
+        let collection = Collection {
+            pool: "products".to_owned(),
+            schema: Arc::new(product::schema()),
+            name: "goods".to_owned(),
+            key_column: "id".to_owned(),
+            version_column: None,
+            declared: true,
+        };
+        let waits = async || timeout(Duration::from_millis(100), store.away().suspected()).await.is_err();
+        assert!(store.told(&collection, Err::<(), _>(StoreError::NotFound)).is_err() && waits().await);
+        let fault = PoolFault::new(PoolReason::TableMissing, "the database has no such table");
+        let told = store.told(&collection, Err::<(), _>(StoreError::Unprepared(fault))).unwrap_err();
+        assert!(matches!(&told, StoreError::Unprepared(fault) if fault.message.starts_with("goods: ")), "{told:?}");
+        assert!(!waits().await);
+    }
+}

@@ -126,6 +126,7 @@ suite!(
     answers::audit_entries_go_at_their_age_and_no_sooner,
     outboxes::events_are_claimed_in_order_and_confirmed,
     outboxes::one_owner_relays_a_key_at_a_time,
+    outboxes::of_many_who_claim_a_key_one_gets_it,
     outboxes::a_lease_that_ran_out_is_taken_over,
     outboxes::concurrent_writes_keep_the_order_of_each_key,
     rotation::another_connection_takes_over_in_the_middle_of_relaying,

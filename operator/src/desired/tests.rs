@@ -258,6 +258,22 @@ fn what_nobody_wants_any_more_is_pruned() {
     assert_eq!(pruned, ["Service shop-catalog", "Deployment shop-catalog", "PodDisruptionBudget shop-catalog"]);
 }
 
+/// What the pods that run need stays with them, whatever the resources say by now.
+#[test]
+fn nothing_goes_while_pods_are_left_as_they_are() {
+    let mut before = observed();
+    settle(&mut before);
+    let mut observed = observed_with(|spec| {
+        spec["replicaGroups"].as_array_mut().unwrap().truncate(1);
+    });
+    (observed.children, observed.pods, observed.running) = (before.children, before.pods, before.running);
+    // its pods do not keep it: nobody is told to go to it
+    observed.pods.retain(|pod| pod.group.as_deref() != Some("catalog"));
+    observed.secrets.remove("shop-redis");
+    let plan = planned(&observed);
+    assert_eq!((plan.held, plan.prune), (Some(Held::Secrets), Vec::new()));
+}
+
 #[test]
 fn a_group_that_is_gone_serves_until_its_successor_does() {
     let mut before = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]));

@@ -1,6 +1,9 @@
 //! The outbox: every change has its event, in order for each key, claimed by one owner at a time.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -60,6 +63,31 @@ pub async fn one_owner_relays_a_key_at_a_time(target: &Target) {
     target.one(upsert(&target.things, "k", Guard::Any, titled("later"))).await.unwrap();
     mine.confirm("a", &ids(&events[..2])).await.unwrap();
     assert_eq!(mine.backlog().await.unwrap().events, 1, "a late confirm is not of events that came since");
+}
+
+/// All find the lease free before anyone has taken it.
+pub async fn of_many_who_claim_a_key_one_gets_it(target: &Target) {
+    let others = [target.again().await, target.again().await, target.again().await];
+    for round in 0..8 {
+        target.one(create(&target.things, &format!("k{round}"), titled("x"))).await.unwrap();
+        let owners: Vec<String> = (0..others.len()).map(|owner| format!("{round}-{owner}")).collect();
+        let claims = others.iter().zip(&owners).map(|(other, owner)| async move {
+            let claimed = other.store.outbox().claim(owner, LONG, 10).await;
+            // whoever was in another's way has no event
+            claimed.map_or(Vec::new(), |claimed| ids(&claimed.events))
+        });
+        let claimed = join_all(claims).await;
+        let all: Vec<&Uuid> = claimed.iter().flatten().collect();
+        assert_eq!(HashSet::<&Uuid>::from_iter(all.iter().copied()).len(), all.len(), "round {round}: {claimed:?}");
+        for ((other, owner), events) in others.iter().zip(&owners).zip(&claimed) {
+            other.store.outbox().confirm(owner, events).await.unwrap();
+            other.store.outbox().release(owner).await.unwrap();
+        }
+    }
+    // none was left to nobody
+    let left = target.store.outbox().claim("last", LONG, 10).await.unwrap().events;
+    target.store.outbox().confirm("last", &ids(&left)).await.unwrap();
+    assert_eq!(target.store.outbox().backlog().await.unwrap().events, 0);
 }
 
 pub async fn a_lease_that_ran_out_is_taken_over(target: &Target) {

@@ -20,7 +20,7 @@ SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage stale
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
-.PHONY: help prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }'
@@ -75,6 +75,9 @@ prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real bro
 	@cargo test --quiet --workspace --lib --no-run
 	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9" \
 		tests/tools/with.sh kafka -- cargo test --quiet --workspace --lib -- --test-threads=1 events::kafka::identity
+
+prove-mechanisms: ## Prove that each mechanism of tests/mechanisms/list.toml has a test that catches its removal, some hours at first (ONLY="name name", AGAIN=1)
+	@tests/mechanisms.py $(if $(AGAIN),--again)
 
 demo: ## Show the whole system on a local Kubernetes, step by step, each step checked
 	@tests/demo.sh run

@@ -135,7 +135,7 @@ async fn servers_that_the_systems_authorities_signed_are_believed_and_no_others(
     fs::write(&trusted, [pem(&own.join("ca.pem")), pem(&kafka.secret().join("ca.crt"))].concat()).unwrap();
     let at = |path: &Path| path.display().to_string();
 
-    let data_plane = shop(by_name.clone()).serve(&[("SSL_CERT_FILE", &at(&trusted)), ("SSL_CERT_DIR", "")]).unwrap();
+    let data_plane = shop(by_name.clone()).serve(&[("SSL_CERT_FILE", &at(&trusted))]).unwrap();
     write(&data_plane).await;
     let told = backends(&data_plane).await;
     for name in ["mysql", "kafka"] {
@@ -143,12 +143,12 @@ async fn servers_that_the_systems_authorities_signed_are_believed_and_no_others(
         assert_eq!(told[name]["plaintextPassword"], false, "{told}");
     }
     drop(data_plane);
-    let Err(printed) = shop(by_name).serve(&[("SSL_CERT_FILE", &at(&strange)), ("SSL_CERT_DIR", "")]) else {
+    let Err(printed) = shop(by_name).serve(&[("SSL_CERT_FILE", &at(&strange))]) else {
         panic!("a server whose certificate nobody known signed was believed");
     };
     assert!(printed.contains("certificate") && !printed.contains("shop-secret"), "{printed}");
     let by_address = mysql.url();
-    let Err(printed) = shop(by_address).serve(&[("SSL_CERT_FILE", &at(&trusted)), ("SSL_CERT_DIR", "")]) else {
+    let Err(printed) = shop(by_address).serve(&[("SSL_CERT_FILE", &at(&trusted))]) else {
         panic!("the name in a certificate was not looked at");
     };
     assert!(printed.contains("certificate"), "{printed}");
@@ -164,7 +164,7 @@ async fn a_password_goes_to_another_host_without_tls_only_where_that_is_allowed(
     let kafka = Server::start(Kind::Kafka);
     // an address of this host that is not known as one
     let away = |url: String| url.replace("127.0.0.1", "0.0.0.0");
-    let urls = || [("mysql", away(mysql.url())), ("redis", away(redis.url())), ("kafka", kafka.url())];
+    let urls = || [("mysql", away(mysql.url())), ("redis", away(redis.url()).replace("redis://", "redis://:hunter2@")), ("kafka", kafka.url())];
     let allowed = ", allowPlaintext: true";
 
     let refused = Shop::new(allowed, "", "", &urls());

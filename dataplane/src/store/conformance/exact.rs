@@ -4,7 +4,7 @@ use declared::{is_server, shelves};
 use sql::by_hand;
 
 use super::*;
-use crate::domain::audit::AuditQuery;
+use crate::domain::{audit::AuditQuery, wide::Wide};
 
 const VERSION: Option<&str> = Some("version");
 
@@ -52,7 +52,7 @@ pub async fn numbers_without_a_sign_come_back_of_every_size(target: &Target) {
 }
 
 fn whole(text: &str) -> Value {
-    Value::whole(text).unwrap()
+    Value::Wide(Wide::parse(text).unwrap())
 }
 
 /// Of each field what its column holds, and what it would cut, round or fold.

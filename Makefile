@@ -16,7 +16,7 @@ MEASURED = $(or $(ONLY),memory growth policies serving overload messaging races)
 CRASHED = failpoints order
 # The last release whose topics and keys had no owner: what it wrote is adopted.
 FORMER ?= b4e56ad
-SOAKED = $(or $(ONLY),durability $(CRASHED) histories ingest orders outage staleness)
+SOAKED = $(or $(ONLY),attacks durability $(CRASHED) histories ingest orders outage staleness)
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 

@@ -32,6 +32,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
     args::{Args, Command, GatewayArgs, Listen},
+    budget::Budgets,
     gateway::{
         client::UpstreamClient,
         discovery::Discovery,
@@ -93,8 +94,13 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
     let client = UpstreamClient::new(trust.client()?, tls.is_some());
     let _secrets = rotation::follow(identity.into_iter().map(|(_, own)| own).collect());
     let (listener, admin) = listen(&args.listen)?;
+    let (limit, budgets) = (loaded.limits.memory_max, Budgets::default());
+    if let Some(limit) = limit {
+        let budgets = budgets.clone();
+        supervisor::MEMORY.spawn(move || memory::watch_held(limit.0, budgets.clone()));
+    }
     let settings = source.watch(loaded);
-    run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown }).await;
+    run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown }).await;
     Ok(())
 }
 

@@ -106,6 +106,17 @@ impl Held {
         taken
     }
 
+    /// The bytes that it holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Holds as much again, for the text that is made of what was read while that is still there. Says whether there is room for it; if not, nothing
+    /// changes.
+    pub fn double(&self) -> bool {
+        self.grow(self.bytes())
+    }
+
     /// Holds at most so many bytes from now on, and gives the rest back.
     pub fn shrink_to(&self, bytes: u64) {
         let before = self.bytes.fetch_min(bytes, Ordering::AcqRel);
@@ -177,6 +188,16 @@ mod tests {
         assert!(!one.grow(1));
         drop(one);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_made_of_what_was_read_counts_too() {
+        let budget = Budget::new(100);
+        let held = budget.share();
+        assert!(held.grow(30) && held.double());
+        assert_eq!((held.bytes(), budget.used()), (60, 60));
+        assert!(!held.double());
+        assert_eq!((held.bytes(), budget.used()), (60, 60), "nothing changes without room");
     }
 
     #[test]

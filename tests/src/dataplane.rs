@@ -75,7 +75,15 @@ impl DataPlane {
     /// # Panics
     /// It does not become ready; the message holds what it printed.
     pub fn start(args: &[&str]) -> Self {
-        Self::start_of(Self::built(), args)
+        Self::start_with(args, &[])
+    }
+
+    /// The same with these variables in its environment, which a restart does not repeat.
+    ///
+    /// # Panics
+    /// It does not become ready; the message holds what it printed.
+    pub fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_in(Self::built(), args, environment)
     }
 
     /// The same, with these variables in its environment.
@@ -87,7 +95,11 @@ impl DataPlane {
     }
 
     fn start_of(program: PathBuf, args: &[&str]) -> Self {
-        Self::try_start_of(program, args, &[])
+        Self::start_in(program, args, &[])
+    }
+
+    fn start_in(program: PathBuf, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::try_start_of(program, args, environment)
             .unwrap_or_else(|printed| panic!("the data plane did not become ready:\n{printed}"))
     }
 

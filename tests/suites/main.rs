@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite ends where it fails")]
 
+mod attacks;
 mod away;
 mod bad_input;
 mod browser;

@@ -17,6 +17,8 @@ const SHARE_MIN: f64 = 0.05;
 
 /// The part of the limit that answers under way may hold.
 const ANSWERS_PART: u64 = 4;
+/// The part of it that is left free.
+const MARGIN_PART: u64 = 16;
 /// The part of it that they are left with.
 const ANSWERS_PART_MIN: u64 = 32;
 
@@ -65,10 +67,22 @@ pub async fn watch(
     }
 }
 
-/// The bytes that answers may hold: what the process does not use for anything else, within bounds. Above its limit a few small ones still go on.
+/// Keeps what requests and answers hold within the limit, where there is nothing else that could give back: at the gateway.
+pub async fn watch_held(limit: u64, budgets: Budgets) {
+    budgets.set(limit / ANSWERS_PART);
+    loop {
+        tokio::time::sleep(TICK).await;
+        if let Some(resident) = resident_bytes() {
+            budgets.set(for_answers(limit, resident, budgets.answers.used() + budgets.bodies.used()));
+        }
+    }
+}
+
+/// The bytes that answers may hold: their part of what the process does not use for anything else, less a margin for what is counted nowhere, within
+/// bounds. Bodies get half as much, so both together hold no more than is left. Above its limit a few small ones still go on.
 fn for_answers(limit: u64, resident: u64, held: u64) -> u64 {
-    let left = limit.saturating_add(held).saturating_sub(resident);
-    left.clamp(limit / ANSWERS_PART_MIN, limit / ANSWERS_PART)
+    let left = (limit - limit / MARGIN_PART).saturating_add(held).saturating_sub(resident);
+    (left - left / 3).clamp(limit / ANSWERS_PART_MIN, limit / ANSWERS_PART)
 }
 
 fn resize(loaded: &Loaded, pools: &[ServedPool], share: f64) {
@@ -121,7 +135,7 @@ mod tests {
     #[test]
     fn answers_hold_what_is_left_within_bounds() {
         assert_eq!(for_answers(320, 100, 0), 80, "a quarter at most");
-        assert_eq!(for_answers(320, 300, 10), 30, "what they hold already is theirs");
+        assert_eq!(for_answers(320, 280, 10), 20, "what they hold already is theirs; a margin and bodies need the rest");
         assert_eq!(for_answers(320, 400, 0), 10, "a few small ones go on");
     }
 }

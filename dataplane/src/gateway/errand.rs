@@ -114,7 +114,7 @@ impl<'a> Errand<'a> {
             .await
         {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err((Failure::Client, _))) => Err(self.proxy.not_uploaded(UploadFault::Broken, self.parts.version)),
+            Ok(Err((Failure::Client, _))) => Err(self.proxy.not_uploaded(UploadFault::Broken, self.parts)),
             Ok(Err((Failure::NotSent, _))) => Err(self.proxy.no_pod()),
             Ok(Err((Failure::Unknown, _))) => Err(self.proxy.unknown()),
             Err(_) => Err(self.proxy.too_late()),

@@ -1,20 +1,30 @@
 //! One request to several groups of pods, each of which serves a part of the pools.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
-    body::{Body, Bytes, to_bytes},
+    body::Body,
     response::{IntoResponse, Response},
 };
+use bytes::BytesMut;
 use futures::future::join_all;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
-use crate::routes::{Effect, join::Rule};
+use crate::{
+    budget::{Held, until_sent},
+    routes::{Effect, join::Rule},
+};
 
 /// The most bytes of one group's part of an answer.
 const PART_BYTES_MAX: usize = 64 << 20;
+
+/// Requests and answers under way hold as much as they may.
+struct NoMemory;
 
 /// Asks one group after another until one can: who cannot says 404 or 409.
 ///
@@ -81,7 +91,7 @@ pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> 
         (0, _) => refused.into_iter().next().unwrap_or_else(|| errand.proxy.no_pod()),
         (1, _) if !good.iter().any(|answer| answer.headers().contains_key(header::ETAG)) => good.swap_remove(0),
         (_, Rule::Lines) => lines::merged(good),
-        (_, rule) => documents(good, rule, errand.parts).await,
+        (_, rule) => documents(good, rule, errand).await,
     }
 }
 
@@ -113,15 +123,35 @@ fn is_problem(answer: &Response) -> bool {
     !answer.status().is_success() && !media.starts_with(b"application/json")
 }
 
-/// The answers as one document, with the head of the worst of them.
-async fn documents(answers: Vec<Response>, rule: &Rule, asked: &Parts) -> Response {
-    let (mut heads, mut parts) = (Vec::new(), Vec::new());
+/// One group's part, as far as there is room for its text and for what is made of it; none where it broke off or is no document.
+async fn part_of(mut body: Body, held: &Held) -> Result<Option<Value>, NoMemory> {
+    let mut text = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Ok(None) };
+        let Ok(data) = frame.into_data() else { continue };
+        if text.len() + data.len() > PART_BYTES_MAX {
+            return Ok(None);
+        }
+        if !held.grow(2 * data.len() as u64) {
+            return Err(NoMemory);
+        }
+        text.extend_from_slice(&data);
+    }
+    Ok(serde_json::from_slice(&text).ok())
+}
+
+/// The answers as one document, with the head of the worst of them. What is read for it counts in memory until it is sent.
+async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> Response {
+    let (mut heads, mut parts, held) = (Vec::new(), Vec::new(), Arc::new(errand.proxy.budgets.answers.share()));
     for answer in answers {
         let (head, body) = answer.into_parts();
-        let read = to_bytes(body, PART_BYTES_MAX).await.ok();
-        let Some(part) = read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
-            let why = "a group of pods broke off, or gave more than can be joined: try again";
-            return problem(StatusCode::BAD_GATEWAY, why);
+        let part = match part_of(body, &held).await {
+            Ok(Some(part)) => part,
+            Ok(None) => {
+                let why = "a group of pods broke off, or gave more than can be joined: try again";
+                return problem(StatusCode::BAD_GATEWAY, why);
+            }
+            Err(NoMemory) => return errand.proxy.no_memory(&errand.parts.uri),
         };
         heads.push(head);
         parts.push(part);
@@ -129,11 +159,11 @@ async fn documents(answers: Vec<Response>, rule: &Rule, asked: &Parts) -> Respon
     let Some(mut head) = heads.into_iter().max_by_key(|head| head.status) else {
         return problem(StatusCode::BAD_GATEWAY, "no group of pods answered: try again");
     };
-    let body = Bytes::from(merge::join(rule, parts).to_string());
+    let body = until_sent(merge::join(rule, parts).to_string().into(), held);
     head.headers.remove(header::CONTENT_LENGTH);
     if head.headers.contains_key(header::ETAG) {
         let tag = format!("\"{:016x}\"", xxh3_64(&body));
-        if is_known(&asked.headers, &tag) {
+        if is_known(&errand.parts.headers, &tag) {
             head.status = StatusCode::NOT_MODIFIED;
             head.headers.remove(header::CONTENT_TYPE);
         }

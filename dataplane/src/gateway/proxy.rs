@@ -14,7 +14,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Uri, Version, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 
@@ -32,8 +32,9 @@ use super::{
     upload::{Upload, UploadFault},
 };
 use crate::{
+    budget::Budgets,
     config::Loaded,
-    http::credentials::has_ticket,
+    http::{credentials::has_ticket, error::Problem},
     routes::{self, Effect},
 };
 
@@ -48,6 +49,8 @@ pub struct Proxy {
     pub client: UpstreamClient,
     /// What has been counted.
     pub counts: ProxyCounts,
+    /// What requests and answers may hold.
+    pub budgets: Budgets,
     settings: watch::Receiver<Arc<Loaded>>,
     pub(super) balancer: Balancer,
     pub(super) budget: RetryBudget,
@@ -64,15 +67,18 @@ pub struct ProxyCounts {
     pub failures: AtomicU64,
     /// Requests whose body the client did not send as HTTP asks, or not to its end.
     pub client_faults: AtomicU64,
+    /// Requests refused because those under way hold as much memory as they may.
+    pub refused: AtomicU64,
 }
 
 impl Proxy {
     /// A proxy over the groups of these settings.
-    pub fn new(settings: watch::Receiver<Arc<Loaded>>, client: UpstreamClient) -> Self {
+    pub fn new(settings: watch::Receiver<Arc<Loaded>>, client: UpstreamClient, budgets: Budgets) -> Self {
         Self {
             registry: Registry::default(),
             client,
             counts: ProxyCounts::default(),
+            budgets,
             settings,
             balancer: Balancer::default(),
             budget: RetryBudget::default(),
@@ -90,9 +96,9 @@ impl Proxy {
         self.budget.deposit();
         let loaded = self.settings();
         let (mut parts, body) = request.into_parts();
-        let upload = match Upload::take(body).await {
+        let upload = match Upload::take(body, &self.budgets.bodies).await {
             Ok(upload) => upload,
-            Err(fault) => return self.not_uploaded(fault, parts.version),
+            Err(fault) => return self.not_uploaded(fault, &parts),
         };
         hops::prepare(&mut parts, peer, &client_address::trusted(&loaded.settings));
         let found = routes::find(&parts.method, parts.uri.path());
@@ -128,21 +134,28 @@ impl Proxy {
         }
     }
 
-    /// The answer to a request of this version of HTTP whose body did not come as it should.
-    pub(super) fn not_uploaded(&self, fault: UploadFault, version: Version) -> Response {
-        self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
-        let mut response = match fault {
-            UploadFault::Broken => problem(
-                StatusCode::BAD_REQUEST,
-                "the body is not framed as HTTP asks, or ended before its declared length",
-            ),
-            UploadFault::Slow => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+    /// The answer to a request with this head whose body did not come as it should.
+    pub(super) fn not_uploaded(&self, fault: UploadFault, parts: &Parts) -> Response {
+        let (status, detail) = match fault {
+            UploadFault::NoMemory => return self.no_memory(&parts.uri),
+            UploadFault::Broken => {
+                let detail = "the body is not framed as HTTP asks, or ended before its declared length";
+                (StatusCode::BAD_REQUEST, detail)
+            }
+            UploadFault::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         };
+        self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
+        let mut response = problem(status, detail);
         // What follows on this connection cannot be told from the rest of the body. HTTP/2 has frames for that.
-        if version <= Version::HTTP_11 {
+        if parts.version <= Version::HTTP_11 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    pub(super) fn no_memory(&self, uri: &Uri) -> Response {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        Problem::no_memory().respond(uri)
     }
 
     pub(super) fn no_pod(&self) -> Response {

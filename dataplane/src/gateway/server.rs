@@ -20,6 +20,7 @@ use super::{
     proxy::Proxy,
 };
 use crate::{
+    budget::{Budget, Budgets},
     config::Loaded,
     routes,
     server::{
@@ -45,6 +46,8 @@ pub struct GatewayOptions {
     pub tls: Option<TlsAcceptor>,
     /// Calls pods.
     pub client: UpstreamClient,
+    /// What requests and answers may hold.
+    pub budgets: Budgets,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -57,8 +60,8 @@ struct Gateway {
 
 /// Runs the gateway until it is told to stop and what was under way has ended.
 pub async fn run(options: GatewayOptions) {
-    let GatewayOptions { listener, admin, settings, discovery, tls, client, shutdown } = options;
-    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings, client)), shutdown: shutdown.clone() };
+    let GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown } = options;
+    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings, client, budgets)), shutdown: shutdown.clone() };
     let (found, asked) = ((gateway.proxy.clone(), Arc::new(discovery)), gateway.proxy.clone());
     supervisor::DISCOVERY.spawn(move || discover(found.0.clone(), found.1.clone()));
     supervisor::POD_CHECKS.spawn(move || check(asked.clone()));
@@ -136,6 +139,7 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
         ("retries", "Requests sent to another pod after the first failed.", &counts.retries),
         ("failures", "Requests that no pod answered.", &counts.failures),
         ("client_faults", "Requests whose body the client did not send as HTTP asks.", &counts.client_faults),
+        ("refused", "Requests refused because those under way hold as much memory as they may.", &counts.refused),
     ] {
         let count = count.load(Relaxed);
         _ = writeln!(
@@ -149,6 +153,18 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
         "# HELP flyweight_refused_connections_total Connections refused because their address had as many as were free.\n\
          # TYPE flyweight_refused_connections_total counter\nflyweight_refused_connections_total {refused}"
     );
+    let budgets = &gateway.proxy.budgets;
+    for (name, help, read) in [
+        ("held_bytes", "Bytes that requests and answers under way hold.", Budget::used as fn(&Budget) -> u64),
+        ("held_bytes_max", "The most that they may hold.", Budget::capacity),
+    ] {
+        let (answers, bodies) = (read(&budgets.answers), read(&budgets.bodies));
+        _ = writeln!(
+            text,
+            "# HELP flyweight_{name} {help}\n# TYPE flyweight_{name} gauge\n\
+             flyweight_{name}{{of=\"answers\"}} {answers}\nflyweight_{name}{{of=\"bodies\"}} {bodies}"
+        );
+    }
     let upstreams = gateway.proxy.registry.all();
     let healthy = upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
     _ = writeln!(

@@ -135,6 +135,9 @@ async fn page(audit: &Audit, call: Call) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let query = AuditQuery { after: after.transpose()?, limit, ..query };
     let (page, held) = audit.read(&records, query).await.map_err(|error| audit.problem(error))?;
+    if !held.double() {
+        return Err(Problem::no_memory());
+    }
     let AuditPage { entries, next_cursor } = page;
     let body = serde_json::to_vec(&Page { items: &entries, limit, next_cursor }).unwrap_or_default();
     Ok(json(until_sent(body.into(), held), StatusCode::OK))

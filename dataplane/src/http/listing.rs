@@ -105,6 +105,9 @@ async fn many(resource: &Resource, keys: &[Key], cursor: Option<&str>) -> Result
     let rest = keys.get(offset..).unwrap_or_default();
     let found = resource.records.get_many(rest, &Allowance::of(&held)).await;
     let many = found.map_err(|error| resource.problem(error))?;
+    if !held.double() {
+        return Err(Problem::no_memory());
+    }
     let next = Some(offset + many.keys).filter(|next| *next < keys.len()).map(|next| place_among(keys, next));
     let body = entries_body(&many, keys.len(), offset, next);
     let about = about(&resource.path, many.versions.iter().map(|(key, version)| (key, *version)));
@@ -158,7 +161,11 @@ pub async fn page(
     let held = Arc::new(resource.budgets().answers.share());
     let listing = list(records, filter, order, page, Allowance::of(&held)).await;
     let listing = listing.map_err(|error| resource.problem(error))?;
-    let body = Bytes::from(listing_body(records.schema(), &listing, page.limit));
+    let read = usize::try_from(held.bytes()).unwrap_or(usize::MAX);
+    if !held.double() {
+        return Err(Problem::no_memory());
+    }
+    let body = Bytes::from(listing_body(records.schema(), &listing, page.limit, read));
     let about = about(&resource.path, listing.records.iter().map(|one| (&one.key, one.version)));
     records.keep_page(query, generation, &KeptPage { body: body.clone(), about: about.clone() });
     Ok(told(json(until_sent(body, held), StatusCode::OK), about))
@@ -215,9 +222,9 @@ fn searchable(schema: &Schema, field: &str, param: &str) -> Result<usize, Proble
     Ok(index)
 }
 
-fn listing_body(schema: &Schema, listing: &Listing, limit: u32) -> String {
+fn listing_body(schema: &Schema, listing: &Listing, limit: u32, read: usize) -> String {
     let Listing { records, unreadable, total, offset, next_cursor } = listing;
-    let mut out = String::with_capacity(256 * (records.len() + 1));
+    let mut out = String::with_capacity(read + 256 * (records.len() + 1));
     out.push_str("{\"items\":[");
     for (index, record) in records.iter().enumerate() {
         if index > 0 {

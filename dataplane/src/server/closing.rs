@@ -39,6 +39,11 @@ impl<I> Closing<I> {
         Self::within(io, SILENCE_MAX, DISCARD_DEADLINE)
     }
 
+    /// The stream, as far as it has not ended.
+    pub fn into_inner(self) -> I {
+        self.io
+    }
+
     fn within(io: I, silence_max: Duration, deadline: Duration) -> Self {
         Self { io, silence_max, deadline, ending: None }
     }

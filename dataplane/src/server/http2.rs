@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,8 +27,9 @@ use tower::{Service, ServiceExt};
 
 use super::{
     ClientConnection,
+    heads::Patience,
     sending::{Sending, Untaken},
-    stalled::{STALL_MAX, Stalled},
+    stalled::STALL_MAX,
 };
 
 /// Requests of one connection at once; a client waits before it sends more.
@@ -46,6 +47,8 @@ const PARTING: Duration = Duration::from_secs(5);
 /// The requests of one connection that are under way, and since when there are none.
 struct Activity {
     under_way: AtomicUsize,
+    /// There has been a request.
+    any: AtomicBool,
     silent_since: Mutex<Instant>,
 }
 
@@ -59,7 +62,7 @@ pub async fn converse<S, I>(
     client: ClientConnection,
     answers: S,
     closing: &CancellationToken,
-    silence_max: Duration,
+    patience: Patience,
 ) -> hyper::Result<()>
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
@@ -94,14 +97,14 @@ where
         .max_pending_accept_reset_streams(TAKEN_BACK_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(Stalled::new(stream, STALL_MAX)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut not_taken = std::pin::pin!(not_taken.for_too_long(STALL_MAX));
     let ends_silent = tokio::select! {
         ended = &mut connection => return ended,
         () = &mut not_taken => return Ok(()),
         () = ending.cancelled() => false,
-        () = activity.silent_for(silence_max) => true,
+        () = activity.silent_for(patience) => true,
     };
     connection.as_mut().graceful_shutdown();
     loop {
@@ -124,11 +127,16 @@ fn without_body(mut response: Response) -> Response {
 
 impl Activity {
     fn new() -> Arc<Self> {
-        Arc::new(Self { under_way: AtomicUsize::new(0), silent_since: Mutex::new(Instant::now()) })
+        Arc::new(Self {
+            under_way: AtomicUsize::new(0),
+            any: AtomicBool::new(false),
+            silent_since: Mutex::new(Instant::now()),
+        })
     }
 
     fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.any.store(true, Ordering::Release);
         UnderWay(self.clone())
     }
 
@@ -136,9 +144,12 @@ impl Activity {
         self.under_way.load(Ordering::Acquire) == 0
     }
 
-    /// Returns once no request was under way for so long.
-    async fn silent_for(&self, silence_max: Duration) {
+    /// Returns once no request was under way for as long as a client may be silent.
+    async fn silent_for(&self, patience: Patience) {
+        // a request in the meantime may have changed what is waited for
+        let step = patience.first_max.min(patience.silence_max);
         loop {
+            let silence_max = if self.any.load(Ordering::Acquire) { patience.silence_max } else { patience.first_max };
             // a request that comes and goes after the first look has changed what the second sees
             let busy = !self.is_silent();
             let since = *self.silent_since.lock();
@@ -147,7 +158,7 @@ impl Activity {
             if Instant::now() >= due {
                 return;
             }
-            sleep_until(due).await;
+            sleep_until(due.min(Instant::now() + step)).await;
         }
     }
 }

@@ -34,6 +34,13 @@ pub async fn look<I: AsyncRead + Unpin>(mut stream: I) -> io::Result<(bool, Begu
     }
 }
 
+impl<I> Begun<I> {
+    /// The same over another stream.
+    pub fn map<O>(self, change: impl FnOnce(I) -> O) -> Begun<O> {
+        Begun { read: self.read, stream: change(self.stream) }
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Begun<I> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {

@@ -20,7 +20,7 @@ fn gateway(addrs: Vec<SocketAddr>) -> Proxy {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples"));
     let loaded = Source::Manifests { dir, service: None }.load().unwrap();
     let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    let proxy = Proxy::new(watch::channel(Arc::new(loaded)).1, UpstreamClient::new(tls, false));
+    let proxy = Proxy::new(watch::channel(Arc::new(loaded)).1, UpstreamClient::new(tls, false), Budgets::default());
     for pod in proxy.registry.set_group("default", addrs) {
         pod.says_that_it_serves(Some("products"));
         pod.checked(Some(true));
@@ -111,4 +111,28 @@ async fn a_broken_upload_ends_its_connection_but_not_that_of_other_streams() {
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{version:?}");
         assert_eq!(answer.headers().contains_key(header::CONNECTION), ends, "{version:?}");
     }
+}
+
+#[tokio::test]
+async fn what_would_not_fit_into_memory_is_refused_and_all_else_goes_on() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let gateway =
+        gateway(vec![pod(&seen, b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await]);
+    let bodies = &gateway.budgets.bodies;
+    let held = bodies.share();
+    assert!(held.grow(bodies.capacity()));
+    let ask = async |length: usize| {
+        let request = http::Request::post(PATH).body(Body::from("x".repeat(length))).unwrap();
+        gateway.forward(request, ([127, 0, 0, 1], 1).into(), &ConnectionMemory::default()).await
+    };
+    let refused = ask(100_000).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(seen.load(Ordering::SeqCst), 0, "no pod was asked");
+    let counted = [&gateway.counts.refused, &gateway.counts.failures, &gateway.counts.client_faults];
+    assert_eq!(counted.map(|count| count.load(Ordering::Relaxed)), [1, 0, 0], "it is nobody's failure");
+    assert_eq!(ask(1_000).await.status(), StatusCode::CREATED, "small ones go on");
+    drop(held);
+    assert_eq!(ask(100_000).await.status(), StatusCode::CREATED);
+    assert_eq!(bodies.used(), 0, "nothing is held once it was answered");
 }

@@ -84,7 +84,7 @@ pub(super) async fn gateway_before(
     _ = rustls::crypto::ring::default_provider().install_default();
     let (settings, follow) = watch::channel(Arc::new(loaded(groups, all)));
     let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    let proxy = Proxy::new(follow, UpstreamClient::new(tls, false));
+    let proxy = Proxy::new(follow, UpstreamClient::new(tls, false), Budgets::default());
     for (group, pods) in groups {
         let addrs = pods.iter().map(|pod| pod.address.parse().unwrap()).collect();
         let new = proxy.registry.set_group(group, addrs);

@@ -47,7 +47,7 @@ const REFUSAL_MAX: Duration = Duration::from_secs(5);
 /// The most time for making tables.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
 /// Rows of a SQLite file that are read ahead of who takes them: each may be large.
-const ROWS_AHEAD: usize = 16;
+const ROWS_AHEAD: usize = 4;
 /// How many connections read a SQLite file.
 const READERS: u32 = 4;
 /// Memory for pages of a SQLite file, in KiB (negative by SQLite's convention), so that writes at any place of a large table need not read.

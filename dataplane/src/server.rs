@@ -457,7 +457,7 @@ mod tests {
         let client =
             ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: true };
         let answers = tower::service_fn(version);
-        tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), SILENCE_MAX));
+        tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), patience()));
         let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
         tokio::spawn(connection);
         for (host, status) in [("localhost", 200), ("elsewhere.example", 421)] {

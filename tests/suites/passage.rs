@@ -164,7 +164,13 @@ async fn a_password_goes_to_another_host_without_tls_only_where_that_is_allowed(
     let kafka = Server::start(Kind::Kafka);
     // an address of this host that is not known as one
     let away = |url: String| url.replace("127.0.0.1", "0.0.0.0");
-    let urls = || [("mysql", away(mysql.url())), ("redis", away(redis.url()).replace("redis://", "redis://:hunter2@")), ("kafka", kafka.url())];
+    let urls = || {
+        [
+            ("mysql", away(mysql.url())),
+            ("redis", away(redis.url()).replace("redis://", "redis://:hunter2@")),
+            ("kafka", kafka.url()),
+        ]
+    };
     let allowed = ", allowPlaintext: true";
 
     let refused = Shop::new(allowed, "", "", &urls());

@@ -135,7 +135,11 @@ mod tests {
     #[test]
     fn answers_hold_what_is_left_within_bounds() {
         assert_eq!(for_answers(320, 100, 0), 80, "a quarter at most");
-        assert_eq!(for_answers(320, 280, 10), 20, "what they hold already is theirs; a margin and bodies need the rest");
+        assert_eq!(
+            for_answers(320, 280, 10),
+            20,
+            "what they hold already is theirs; a margin and bodies need the rest"
+        );
         assert_eq!(for_answers(320, 400, 0), 10, "a few small ones go on");
     }
 }

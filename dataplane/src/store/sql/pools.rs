@@ -26,7 +26,7 @@ use super::{
     ddl::Server,
     dialect::{DECIMAL_COLLATION, Dialect, Sql},
     fault::Fault,
-    greeting, nodelay,
+    nodelay,
     relied::{self, SettingsError},
     session::{Connection, Session, deadline_in, within},
     sign_in::{self, Way},

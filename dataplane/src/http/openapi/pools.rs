@@ -223,10 +223,7 @@ impl Described<'_> {
     }
 
     fn batch(&self) -> Operation {
-        let without = |op: &str, member: &str| {
-            let rule = json!({ "not": { "required": [member] } });
-            json!({ "if": { "properties": { "op": { "const": op } } }, "then": rule })
-        };
+        let is = |op: &str| json!({ "properties": { "op": { "const": op } } });
         let operation = json!({
             "type": "object",
             "additionalProperties": false,
@@ -237,7 +234,14 @@ impl Described<'_> {
                 "version": { "type": "integer", "minimum": 1, "description": "The version that the record must have." },
                 "data": { "type": "object", "additionalProperties": true, "description": "The body of a create, update or patch." },
             },
-            "allOf": [without("delete", "data"), without("create", "version")],
+            // no `allOf`: generators of clients would compose types of it
+            "if": is("delete"),
+            "then": { "required": ["id"], "properties": { "data": false } },
+            "else": {
+                "if": is("create"),
+                "then": { "required": ["data"], "properties": { "version": false } },
+                "else": { "required": ["id", "data"] },
+            },
         });
         let body = json!({
             "type": "object",

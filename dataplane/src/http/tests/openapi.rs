@@ -156,6 +156,10 @@ async fn bodies_are_described_as_they_are_taken() {
     for (path, body, taken) in [
         ("/products/batch", r#"{"operations":[{"op":"delete","id":"p"}]}"#, true),
         ("/products/batch", r#"{"operations":[{"op":"delete","id":"p","data":{}}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"delete"}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"update","data":{}}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"patch","id":"p"}]}"#, false),
+        ("/products/batch", r#"{"operations":[{"op":"create"}]}"#, false),
         ("/products/batch", r#"{"operations":[{"op":"create","id":"p","version":1,"data":{}}]}"#, false),
         ("/products/batch", r#"{"operations":[{"op":"patch","id":"p","version":1,"data":{}}]}"#, true),
         ("/orders", r#"{"user_id":"u","items":[{"product_id":"p","quantity":1,"price":1e12}]}"#, false),

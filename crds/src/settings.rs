@@ -174,6 +174,8 @@ pub enum Plaintext {
     Warned,
     /// It is sent: the author says so.
     Allowed,
+    /// What proves a password is sent (SCRAM, the plugins of MySQL), and a password itself is refused: its author says nothing.
+    ProofOnly,
     /// The connection is refused before anything is sent.
     Refused,
 }

@@ -167,11 +167,11 @@ fn the_service_is_chosen_by_name() {
 
 #[test]
 fn a_backend_that_does_not_say_how_its_password_goes_is_warned_of() {
-    let text = changed(", tls: { authorities: System } } }", " } }");
+    let text = changed(", allowPlaintext: false", "");
     let checked = check(&[("a.yaml".to_owned(), text)], None);
     let told: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
     assert!(checked.settings.is_ok() && told.len() == 2, "{told:?}");
-    let path = "FlyweightService/shop spec.backends[0].mysql.allowPlaintext: is left out";
+    let path = "FlyweightService/shop spec.backends[1].mongodb.allowPlaintext: is left out";
     assert!(told[0].contains(path) && told[0].starts_with("a.yaml:"), "{told:?}");
 }
 

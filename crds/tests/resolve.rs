@@ -389,7 +389,7 @@ fn a_service_keeps_its_bounds() {
 fn a_backend_says_whose_certificates_it_trusts_and_whether_its_password_may_be_readable() {
     let backends = Resources::example().settings().backends;
     let said = |index: usize| (backends[index].tls.is_some(), backends[index].plaintext);
-    assert_eq!(said(0), (true, Plaintext::Refused), "nothing is said of passwords");
+    assert_eq!(said(0), (true, Plaintext::ProofOnly), "nothing is said of passwords");
     assert_eq!(said(1), (false, Plaintext::Refused));
     assert_eq!(said(2), (false, Plaintext::Allowed));
     assert_eq!(said(3), (true, Plaintext::Allowed));

@@ -1,7 +1,7 @@
 //! How backends are reached: whose certificates are trusted, and whether a password may be readable on the way.
 //!
-//! A password is readable where the connection has no TLS, whatever the protocol makes of it: AUTH of Redis, SASL PLAIN and MongoDB's PLAIN are the password
-//! itself, and what is a proof of it elsewhere can be asked for by whoever is between. Hosts are judged as they are written in the address. Those that a server
+//! AUTH of Redis, SASL PLAIN and MongoDB's PLAIN are the password itself, which others read where the connection has no TLS. What is a proof of it elsewhere
+//! is not, but can be asked for by whoever is between: `allowPlaintext: false` refuses that, too. Hosts are judged as they are written in the address. Those that a server
 //! names afterwards (members of a replica set or a cluster, brokers) are not: the kind of connection is the same for all.
 
 use std::{
@@ -24,6 +24,17 @@ pub struct Passage {
     plaintext: Plaintext,
     system: Option<Arc<[u8]>>,
     exposed: Arc<AtomicBool>,
+}
+
+/// What a connection sends to sign in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// Nothing that is a secret.
+    Nothing,
+    /// What proves a password, and is not the password: SCRAM, the plugins of MySQL but for `mysql_clear_password`.
+    Proof,
+    /// The password itself: AUTH of Redis, PLAIN.
+    Password,
 }
 
 /// Characters of base64 in a line of PEM.
@@ -68,24 +79,28 @@ impl Passage {
         self.system.as_deref()
     }
 
-    /// Whether a connection may be made: with a password, without TLS, to these hosts as the address has them.
+    /// Whether a connection may be made: with what signs in, without TLS, to these hosts as the address has them.
     ///
     /// # Errors
     /// It may not: the sentence names the backend and says what to do. It has no part of the address.
     pub fn admit<'a>(
         &self,
-        has_password: bool,
+        sends: Sends,
         over_tls: bool,
         hosts: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), String> {
-        let is_readable = has_password && !over_tls && !hosts.into_iter().all(is_local);
-        match self.plaintext {
-            Plaintext::Refused if is_readable => Err(self.refusal()),
-            Plaintext::Warned if is_readable => {
+        let others_read = !over_tls && !hosts.into_iter().all(is_local);
+        match (self.plaintext, sends) {
+            (Plaintext::Refused, Sends::Password | Sends::Proof) | (Plaintext::ProofOnly, Sends::Password)
+                if others_read =>
+            {
+                Err(self.refusal())
+            }
+            (Plaintext::Warned, Sends::Password) if others_read => {
                 self.expose();
                 Ok(())
             }
-            Plaintext::Warned | Plaintext::Refused | Plaintext::Allowed => {
+            _ => {
                 self.exposed.store(false, Ordering::Relaxed);
                 Ok(())
             }
@@ -180,21 +195,29 @@ mod tests {
     fn a_readable_password_is_sent_only_where_that_is_allowed() {
         let passage = |plaintext| Passage::new("main", plaintext);
         let refused = passage(Plaintext::Refused);
-        let told = refused.admit(true, false, ["localhost", "db.example.test"]).unwrap_err();
+        let told = refused.admit(Sends::Password, false, ["localhost", "db.example.test"]).unwrap_err();
         assert!(
             told.contains("backend main") && told.contains("allowPlaintext: true") && !told.contains("db.example"),
             "{told}"
         );
-        for (has_password, over_tls, host) in [(false, false, "db"), (true, true, "db"), (true, false, "localhost")] {
-            refused.admit(has_password, over_tls, [host]).unwrap();
+        for (sends, over_tls, host) in
+            [(Sends::Nothing, false, "db"), (Sends::Password, true, "db"), (Sends::Password, false, "localhost")]
+        {
+            refused.admit(sends, over_tls, [host]).unwrap();
         }
+        assert!(refused.admit(Sends::Proof, false, ["db"]).is_err());
+        let unsaid = passage(Plaintext::ProofOnly);
+        unsaid.admit(Sends::Proof, false, ["db"]).unwrap();
+        assert!(unsaid.admit(Sends::Password, false, ["db"]).is_err());
         let allowed = passage(Plaintext::Allowed);
-        allowed.admit(true, false, ["db"]).unwrap();
+        allowed.admit(Sends::Password, false, ["db"]).unwrap();
         assert!(!allowed.is_exposed(), "its author knows");
         let warned = passage(Plaintext::Warned);
-        warned.clone().admit(true, false, ["db"]).unwrap();
+        warned.admit(Sends::Proof, false, ["db"]).unwrap();
+        assert!(!warned.is_exposed(), "the next release goes on with it");
+        warned.clone().admit(Sends::Password, false, ["db"]).unwrap();
         assert!(warned.is_exposed());
-        warned.admit(true, true, ["db"]).unwrap();
+        warned.admit(Sends::Password, true, ["db"]).unwrap();
         assert!(!warned.is_exposed(), "another address took its place");
     }
 }

@@ -304,7 +304,7 @@ mod tests {
         let mut service = (*mended.service).clone();
         service.spec.pipeline.payments.http = None;
         mended.service = std::sync::Arc::new(service);
-        assert_eq!(of(&validate(&mended).unwrap().settings), Plaintext::Refused);
+        assert_eq!(of(&validate(&mended).unwrap().settings), Plaintext::ProofOnly);
     }
 
     #[test]

@@ -117,7 +117,11 @@ fn settings(backend: &Backend) -> Option<BackendSettings> {
         }
         _ => return None,
     };
-    let plaintext = if backend.allow_plaintext() == Some(true) { Plaintext::Allowed } else { Plaintext::Refused };
+    let plaintext = match backend.allow_plaintext() {
+        Some(true) => Plaintext::Allowed,
+        Some(false) => Plaintext::Refused,
+        None => Plaintext::ProofOnly,
+    };
     let (name, secret) = (name.clone(), secret.name.clone());
     Some(BackendSettings { name, secret, tls, plaintext, kind })
 }

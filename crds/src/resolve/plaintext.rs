@@ -30,9 +30,9 @@ pub fn unsaid(service: &Named<ServiceSpec>) -> Vec<Fault> {
     let backends = service.spec.backends.iter().enumerate();
     let unsaid = backends.filter_map(|(index, backend)| {
         let kind = unsaid_kind(backend)?;
-        let message = "is left out: where the Secret has a password, and neither `ca.crt` nor an address that asks for TLS, a host other than this one is \
-                       not connected to; a service that ran before this release goes on, and is refused by the next. Say tls: { authorities: System }, \
-                       or true or false here";
+        let message = "is left out: where the protocol sends the password itself (AUTH of Redis, PLAIN of Kafka and MongoDB), and the Secret has neither \
+                       `ca.crt` nor an address that asks for TLS, a host other than this one is not connected to; a service that ran before this release \
+                       goes on, and is refused by the next. Say tls: { authorities: System }, or true or false here";
         Some(fault(service, format!("spec.backends[{index}].{kind}.allowPlaintext"), message.to_owned()))
     });
     unsaid.collect()
@@ -46,9 +46,9 @@ pub fn has_account(url: &str) -> bool {
 
 /// The kind of a backend of which neither is said.
 fn unsaid_kind(backend: &Backend) -> Option<&'static str> {
-    let Backend { name: _, mysql, mongodb, redis, kafka } = backend;
+    // MySQL is never given a password itself
+    let Backend { name: _, mysql: _, mongodb, redis, kafka } = backend;
     let said = [
-        ("mysql", mysql.as_ref().map(|one| (one.tls, one.allow_plaintext))),
         ("mongodb", mongodb.as_ref().map(|one| (one.tls, one.allow_plaintext))),
         ("redis", redis.as_ref().map(|one| (one.tls, one.allow_plaintext))),
         ("kafka", kafka.as_ref().map(|one| (one.tls, one.allow_plaintext))),

@@ -45,8 +45,8 @@ pub struct MysqlBackend {
     /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether a password may be sent where others on the way can read it: without TLS, to a host that is not this one. Left out, it is as `false`;
-    /// but a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
+    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
     /// The most connections that one pod opens. Rolling.
@@ -65,8 +65,8 @@ pub struct MongodbBackend {
     /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether a password may be sent where others on the way can read it: without TLS, to a host that is not this one. Left out, it is as `false`;
-    /// but a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
+    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
     /// The database. Rolling.
@@ -84,8 +84,8 @@ pub struct RedisBackend {
     /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether a password may be sent where others on the way can read it: without TLS, to a host that is not this one. Left out, it is as `false`;
-    /// but a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
+    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
 }
@@ -100,8 +100,8 @@ pub struct KafkaBackend {
     /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether a password may be sent where others on the way can read it: without TLS, to a host that is not this one. Left out, it is as `false`;
-    /// but a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
+    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
     /// What every topic's name starts with. Left out, it is made of namespace and service, so that two services never meet in one Kafka. Rolling.

@@ -332,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn three_replicas_give_one_limit_together() {
-        let (buckets, rate) = (Arc::new(Buckets::default()), RateLimit { requests_per_second: 1, burst: 500 });
+        let (buckets, rate) = (Arc::new(Buckets::default()), RateLimit { requests_per_second: 100, burst: 500 });
         let replicas: Vec<_> = (0..3)
             .map(|_| {
                 let limits = CallerLimits::default();

@@ -16,7 +16,10 @@ use crds::settings::Plaintext;
 use futures::TryStreamExt;
 use mongodb::{
     Client, Database, IndexModel,
-    options::{Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ServerAddress, Tls, TlsOptions, WriteConcern},
+    options::{
+        Acknowledgment, AuthMechanism, ClientOptions, IndexOptions, ReadConcern, ServerAddress, Tls, TlsOptions,
+        WriteConcern,
+    },
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -40,7 +43,7 @@ use crate::{
     },
     durability::{self, Setting},
     failpoint,
-    passage::Passage,
+    passage::{Passage, Sends},
 };
 
 use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
@@ -164,7 +167,11 @@ impl MongoOptions {
             // a path, or what only a later version of the driver knows
             _ => "/",
         });
-        self.passage.admit(options.credential.is_some(), over_tls, hosts).map_err(StoreError::Unsupported)?;
+        let sends = options.credential.as_ref().map_or(Sends::Nothing, |credential| match credential.mechanism {
+            Some(AuthMechanism::Plain) => Sends::Password,
+            _ => Sends::Proof,
+        });
+        self.passage.admit(sends, over_tls, hosts).map_err(StoreError::Unsupported)?;
         Client::with_options(options).map_err(|error| match error.kind.as_ref() {
             mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => StoreError::Unsupported(message.clone()),
             _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),

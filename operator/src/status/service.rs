@@ -376,7 +376,7 @@ fn durability_reduced(facts: &Facts<'_>) -> Draft {
 fn plaintext_password(facts: &Facts<'_>) -> Draft {
     let of_backend = |name: &&str| {
         format!(
-            "backend {name}: its password goes to another host without TLS; use TLS (tls: {{ authorities: System }}, ca.crt in its Secret), or \
+            "backend {name}: its password itself goes to another host without TLS; use TLS (tls: {{ authorities: System }}, ca.crt in its Secret), or \
              say allowPlaintext: true"
         )
     };

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::RedisConfig;
-use crate::{cache::clock::Clock, supervisor};
+use crate::{cache::clock::Clock, passage::Sends, supervisor};
 
 /// A connection to one server or to a cluster. Clones share it.
 #[derive(Clone)]
@@ -143,8 +143,8 @@ impl Link {
                 // a path, or what only a later version of the driver knows
                 _ => (false, "/"),
             };
-            let has_password = info.redis_settings().password().is_some();
-            passage.admit(has_password, over_tls, [host])?;
+            let sends = if info.redis_settings().password().is_some() { Sends::Password } else { Sends::Nothing };
+            passage.admit(sends, over_tls, [host])?;
         }
         Ok(Arc::new(link))
     }

@@ -213,6 +213,7 @@ fn a_password_for_another_host_is_refused_before_anything_is_sent() {
     let away = "redis://localhost:1,redis://:hunter2@redis:6379";
     let told = of(away, Plaintext::Refused).unwrap();
     assert!(told.contains("backend main") && !told.contains("hunter2"), "{told}");
+    assert!(of(away, Plaintext::ProofOnly).is_some());
     assert_eq!(of(away, Plaintext::Warned), None);
     for safe in [
         "redis://:hunter2@localhost:6379",

@@ -8,7 +8,10 @@ use std::{
 
 use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
 
-use crate::{owner::Claim, passage::Passage};
+use crate::{
+    owner::Claim,
+    passage::{Passage, Sends},
+};
 
 /// How the bus uses Kafka.
 #[derive(Clone, Debug)]
@@ -84,7 +87,11 @@ impl KafkaOptions {
             let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
             broker.rsplit_once(':').map_or(broker, |(host, _)| host)
         });
-        passage.admit(self.security.account.is_some(), self.security.is_tls(), hosts)?;
+        let sends = self.security.account.as_ref().map_or(Sends::Nothing, |account| match account.mechanism.as_str() {
+            "PLAIN" => Sends::Password,
+            _ => Sends::Proof,
+        });
+        passage.admit(sends, self.security.is_tls(), hosts)?;
         Ok(self)
     }
 
@@ -243,6 +250,7 @@ mod tests {
         let told = by("localhost:9092,PLAINTEXT://kafka:9092", Plaintext::Refused).unwrap_err();
         assert!(told.contains("backend main") && !told.contains("canary"), "{told}");
         by("localhost:9092,127.0.0.1:9093,[::1]:9094", Plaintext::Refused).unwrap();
+        assert!(by("kafka:9092", Plaintext::ProofOnly).is_err(), "PLAIN is the password itself");
         assert!(by("kafka:9092", Plaintext::Allowed).is_ok() && by("kafka:9092", Plaintext::Warned).is_ok());
         std::fs::write(folder.path().join("ca.crt"), "").unwrap();
         by("kafka:9092", Plaintext::Refused).unwrap();

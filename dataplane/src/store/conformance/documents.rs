@@ -233,6 +233,7 @@ async fn a_password_for_another_host_is_refused_before_anything_is_sent() {
         let away = format!("mongodb://ann:hunter2@localhost:1,db:2/?authMechanism={mechanism}");
         let told = of(&away, Plaintext::Refused).await.unwrap();
         assert!(told.contains("backend main") && !told.contains("hunter2"), "{told}");
+        assert_eq!(of(&away, Plaintext::ProofOnly).await.is_some(), mechanism == "PLAIN");
         assert_eq!(of(&away, Plaintext::Warned).await, None);
         assert_eq!(of(&format!("{away}&tls=true"), Plaintext::Refused).await, None);
     }

@@ -81,7 +81,7 @@ fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
             vec![whole("9223372036854775808"), whole("-9223372036854775809")],
         ),
         (
-            int("natural"),
+            int("counter"),
             "BIGINT UNSIGNED",
             // a file has no more than 63 bits of them, and says so
             if server {

@@ -188,8 +188,6 @@ impl Pools {
         let packet_max = Arc::new(AtomicUsize::new(PACKET_LEAST));
         let packet = packet_max.clone();
         let server = options.connect_options()?;
-        let is_doubtful = sign_in::is_doubtful(&server, &options.url, &options.passage);
-        let doubtful = is_doubtful.then(|| options.passage.clone());
         let pool = MySqlPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
@@ -205,15 +203,10 @@ impl Pools {
                 })
             })
             .after_connect(move |connection, _| {
-                let (told, packet, doubtful) = (told.clone(), packet.clone(), doubtful.clone());
+                let (told, packet) = (told.clone(), packet.clone());
                 Box::pin(async move {
                     _ = tokio::task::spawn_blocking(nodelay::everywhere).await;
                     let result = relied::apply(connection).await;
-                    if let Some(passage) = doubtful
-                        && relied::is_plain(connection).await?
-                    {
-                        passage.expose();
-                    }
                     if let Ok(bytes) = &result {
                         let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_SPARE);
                         packet.store(bytes.max(PACKET_LEAST), Ordering::Relaxed);

@@ -88,16 +88,6 @@ pub async fn apply(connection: &mut MySqlConnection) -> Result<u64, SettingsErro
     check(&told).map_err(SettingsError::Refused)
 }
 
-/// Whether the connection has no TLS.
-///
-/// # Errors
-/// The server could not be asked.
-pub async fn is_plain(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
-    let row = connection.fetch_optional("SHOW SESSION STATUS LIKE 'Ssl_cipher'").await?;
-    let cipher: String = row.map(|row| row.try_get_unchecked(1)).transpose()?.unwrap_or_default();
-    Ok(cipher.is_empty())
-}
-
 /// Why a connection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {

@@ -5,12 +5,12 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::time::Instant;
 
 use super::{StoreError, fault::Fault, greeting, pools::Losses};
-use crate::passage::{Passage, is_local};
+use crate::passage::{Passage, Sends, is_local};
 
 /// What there is to know of a server before it is sent a password.
 pub struct Way {
     /// What its greeting must not ask for; none where nothing can be readable.
-    greets: Option<MySqlConnectOptions>,
+    greets: Option<Box<MySqlConnectOptions>>,
     /// When that was last looked at: by one at a time, since a server counts connections that come to nothing.
     greeted: tokio::sync::Mutex<Option<Instant>>,
     /// Why a server without TLS is not spoken to.
@@ -32,7 +32,8 @@ pub fn admitted(options: MySqlConnectOptions, url: &str, passage: &Passage) -> R
     let at = if is_here { "localhost" } else { options.get_host() };
     let has_password = has_password(url);
     let over_tls = !matches!(options.get_ssl_mode(), MySqlSslMode::Disabled);
-    passage.admit(has_password, over_tls, [at]).map_err(StoreError::Unsupported)?;
+    let sends = if has_password { Sends::Proof } else { Sends::Nothing };
+    passage.admit(sends, over_tls, [at]).map_err(StoreError::Unsupported)?;
     let must = has_password && !is_here && passage.plaintext() == Plaintext::Refused;
     Ok(match options.get_ssl_mode() {
         MySqlSslMode::Preferred if must => options.ssl_mode(MySqlSslMode::Required),
@@ -40,18 +41,11 @@ pub fn admitted(options: MySqlConnectOptions, url: &str, passage: &Passage) -> R
     })
 }
 
-/// Whether it is found out only when connected whether the password is safe.
-pub fn is_doubtful(options: &MySqlConnectOptions, url: &str, passage: &Passage) -> bool {
-    let is_here = options.get_socket().is_some() || is_local(options.get_host());
-    let prefers = matches!(options.get_ssl_mode(), MySqlSslMode::Preferred);
-    prefers && !is_here && has_password(url) && passage.plaintext() == Plaintext::Warned
-}
-
 impl Way {
     /// To the server of these options.
     pub fn new(server: &MySqlConnectOptions, url: &str, passage: &Passage) -> Self {
         let may_be_plain = matches!(server.get_ssl_mode(), MySqlSslMode::Preferred | MySqlSslMode::Disabled);
-        let greets = (may_be_plain && has_password(url)).then(|| server.clone());
+        let greets = (may_be_plain && has_password(url)).then(|| Box::new(server.clone()));
         Self { greets, greeted: tokio::sync::Mutex::default(), refusal: passage.refusal() }
     }
 
@@ -112,7 +106,9 @@ mod tests {
         let mode = |url: &str, plaintext| format!("{:?}", options(url, plaintext).unwrap().get_ssl_mode());
         let away = "mysql://root:hunter2@0.0.0.0/shop";
         assert_eq!(mode(away, Plaintext::Refused), "Required");
-        assert_eq!(mode(away, Plaintext::Warned), "Preferred");
+        for plaintext in [Plaintext::Warned, Plaintext::ProofOnly] {
+            assert_eq!(mode(away, plaintext), "Preferred");
+        }
         assert_eq!(mode(away, Plaintext::Allowed), "Preferred");
         assert_eq!(mode("mysql://root:hunter2@127.0.0.1/shop", Plaintext::Refused), "Preferred");
         assert_eq!(mode("mysql://root@db/shop", Plaintext::Refused), "Preferred", "there is no password");

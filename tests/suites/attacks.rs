@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// What signs the tokens of these tests.
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The most memory of a process, as a pod has it: in the environment, and in bytes.
-const MEMORY: (&str, u64) = ("256Mi", 256 << 20);
+const MEMORY: (&str, u64) = ("512Mi", 512 << 20);
 /// Asks for tokens.
 const TOKENS: &str = "  security: { jwt: { secretRef: { name: shop-jwt } } }\n";
 /// What `/livez` may take, whatever goes on.

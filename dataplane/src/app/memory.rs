@@ -18,7 +18,7 @@ const SHARE_MIN: f64 = 0.05;
 /// The part of the limit that answers under way may hold.
 const ANSWERS_PART: u64 = 4;
 /// The part of it that is left free.
-const MARGIN_PART: u64 = 16;
+const MARGIN_PART: u64 = 8;
 /// The part of it that they are left with.
 const ANSWERS_PART_MIN: u64 = 32;
 
@@ -136,7 +136,7 @@ mod tests {
     fn answers_hold_what_is_left_within_bounds() {
         assert_eq!(for_answers(320, 100, 0), 80, "a quarter at most");
         assert_eq!(
-            for_answers(320, 280, 10),
+            for_answers(320, 260, 10),
             20,
             "what they hold already is theirs; a margin and bodies need the rest"
         );

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use futures::future::join_all;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
 use crate::{
     budget::{Held, until_sent},
+    http::conditions::is_known,
     routes::{Effect, join::Rule},
 };
 
@@ -163,19 +164,13 @@ async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> 
     head.headers.remove(header::CONTENT_LENGTH);
     if head.headers.contains_key(header::ETAG) {
         let tag = format!("\"{:016x}\"", xxh3_64(&body));
+        let tag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"0\""));
         if is_known(&errand.parts.headers, &tag) {
             head.status = StatusCode::NOT_MODIFIED;
             head.headers.remove(header::CONTENT_TYPE);
         }
-        if let Ok(tag) = HeaderValue::try_from(tag) {
-            head.headers.insert(header::ETAG, tag);
-        }
+        head.headers.insert(header::ETAG, tag);
     }
     let body = if head.status == StatusCode::NOT_MODIFIED { Body::empty() } else { Body::from(body) };
     Response::from_parts(head, body)
-}
-
-fn is_known(asked: &HeaderMap, tag: &str) -> bool {
-    let lists = asked.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|list| list.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|known| matches!(known.trim(), "*") || known.trim() == tag)
 }

@@ -74,9 +74,9 @@ where
     let not_taken = untaken.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (under_way, answers, end) = (begun.begin(), answers.clone(), end.clone());
-        let asks_for_head = request.method() == Method::HEAD;
+        let is_head = request.method() == Method::HEAD;
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        let (taken, untaken, is_head) = (client.taken(request), untaken.clone(), asks_for_head);
+        let (taken, untaken) = (client.taken(request), untaken.clone());
         async move {
             let mut response = match taken {
                 Ok(request) => answers.oneshot(request).await?,

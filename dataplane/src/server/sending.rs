@@ -44,7 +44,7 @@ impl Untaken {
         loop {
             let oldest = self.since.lock().values().min().copied();
             let now = Instant::now();
-            let due = oldest.map_or(now, |since| since) + most;
+            let due = oldest.unwrap_or(now) + most;
             if oldest.is_some() && now >= due {
                 return;
             }

@@ -315,6 +315,20 @@ async fn every_route_is_answered_as_by_one_process_whatever_groups_serve() {
 }
 
 #[tokio::test]
+async fn what_is_joined_has_a_tag_that_any_form_of_it_names() {
+    let shop = Shop::open().await;
+    let document = shop.through(&Method::GET, routes::OPENAPI.path, "").await;
+    let tag = document.header("etag");
+    for (asked, status) in
+        [(tag.to_owned(), 304), (format!("\"x\", W/{tag}"), 304), ("*".to_owned(), 304), ("\"x\"".to_owned(), 200)]
+    {
+        let request = Request::get(routes::OPENAPI.path).header("if-none-match", &asked).body(Body::empty()).unwrap();
+        let answer = shop.proxy.forward(request, ([127, 0, 0, 1], 1).into(), &ConnectionMemory::default()).await;
+        assert_eq!((answer.status().as_u16(), answer.headers()["etag"].to_str().unwrap()), (status, tag), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_is_away_is_told_of_where_that_is_the_question_and_no_half_is_given_elsewhere() {
     let shop = Shop::open().await;
     shop.proxy.registry.set_group("second", Vec::new());

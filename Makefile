@@ -72,9 +72,9 @@ prove-schemathesis: ## Hold the API against its OpenAPI document with all phases
 
 prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real broker
 	@tests/tools/install.sh kafka valgrind
-	@cargo test --quiet --workspace --lib --no-run
+	@cargo test --quiet --package flyweight-events --lib --no-run
 	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9" \
-		tests/tools/with.sh kafka -- cargo test --quiet --workspace --lib -- --test-threads=1 events::kafka::identity
+		tests/tools/with.sh kafka -- cargo test --quiet --package flyweight-events --lib -- --test-threads=1 kafka::identity
 
 prove-mechanisms: ## Prove that each mechanism of tests/mechanisms/list.toml has a test that catches its removal, some hours at first (ONLY="name name", AGAIN=1)
 	@tests/mechanisms.py $(if $(AGAIN),--again)
@@ -107,6 +107,7 @@ lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run --quiet --package flyweight-crds --features kube --bin crdgen -- --check
+	tests/mechanisms.py --check
 
 tools: ## Install the real servers that tests and demo use
 	@tests/tools/install.sh all

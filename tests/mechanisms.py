@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Shows that every promise has a test that fails without its mechanism.
 
-usage: tests/mechanisms.py [--again]
+usage: tests/mechanisms.py [--again | --check]
 
 tests/mechanisms/list.toml names the mechanisms. First their tests run as the code is, and must pass. Then each
 mechanism is taken out of a copy of the working tree, one at a time, and its test must fail. What was shown
-before is not shown again while the entry, its file and its test stay as they are; --again shows all.
+before is not shown again while the entry, its file and its test stay as they are; --again shows all. --check
+only holds the list against the code: nothing is built.
 
   ONLY="NAME NAME"       shows only these
   FLYWEIGHT_CACHE        where the copy and what is built of it are: mechanisms-tree and mechanisms-target
@@ -53,8 +54,8 @@ ALL_SECONDS = 1800
 
 
 def main():
-    again = sys.argv[1:] == ["--again"]
-    if sys.argv[1:] and not again:
+    again, check = (sys.argv[1:] == [option] for option in ("--again", "--check"))
+    if sys.argv[1:] and not again and not check:
         print(__doc__.split("\n\n")[1], file=sys.stderr)
         return 2
     entries = chosen(read_list())
@@ -62,6 +63,8 @@ def main():
     if faults:
         print("\n".join(faults), file=sys.stderr)
         return 1
+    if check:
+        return 0
     results = {} if again else known()
     due = [entry for entry in entries if results.get(entry["name"], {}).get("of") != digest(entry)]
     servers = sorted({server for entry in due for server in entry["servers"]})
@@ -104,8 +107,8 @@ def faults_of(entry):
         yield f"{name}: what it looks for occurs {count} times in {entry['file']}"
     if not re.search(rf"\b(fn|const|static) {re.escape(entry['function'])}\b", text):
         yield f"{name}: there is no {entry['function']} in {entry['file']}"
-    if entry["kind"] not in ("lib", "suites"):
-        yield f"{name}: its kind must be lib or suites"
+    if entry["kind"] not in ("lib", "suites") or ("package" in entry) != (entry["kind"] == "lib"):
+        yield f"{name}: its kind must be lib, with the package of its test, or suites"
 
 
 def digest(entry):
@@ -118,8 +121,8 @@ def digest(entry):
 
 @functools.cache
 def sources():
-    crates = ("crds", "dataplane", "operator", "tests")
-    return [path.read_text() for crate in crates for path in sorted((ROOT / crate).rglob("*.rs"))]
+    crates = sorted(manifest.parent for manifest in ROOT.glob("*/Cargo.toml"))
+    return [path.read_text() for crate in crates for path in sorted(crate.rglob("*.rs"))]
 
 
 def known():
@@ -199,7 +202,7 @@ def program_of(entry):
     """The arguments by which cargo builds and runs the test's program."""
     if entry["kind"] == "suites":
         return ("--package", "flyweight-tests", "--test", "suites")
-    package = entry.get("package", "flyweight-dataplane")
+    package = entry["package"]
     return ("--package", package, *(("--bin", package) if package == "flyweight-operator" else ("--lib",)))
 
 

@@ -11,11 +11,11 @@
 pub mod annotations;
 #[cfg(feature = "kube")]
 pub mod definitions;
-pub mod entity;
 pub mod manifest;
 pub mod network;
 pub mod pool;
 pub mod resolve;
+pub mod schema;
 pub mod service;
 pub mod settings;
 #[cfg(feature = "kube")]

@@ -1,5 +1,9 @@
 //! `FlyweightPool`: which entities are served, from where, and how their state is shared.
 
+pub use model::{
+    entity::Entity,
+    schema::{JsonForm, Role},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Span};
@@ -72,26 +76,6 @@ pub struct PoolSpec {
     /// Which roles may read and write. Hot.
     #[serde(default)]
     pub access: Access,
-}
-
-/// The kind of entity that a pool serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
-pub enum Entity {
-    /// People and accounts, in SQL.
-    User,
-    /// Payments and their status, in SQL.
-    Payment,
-    /// Orders and their items, in SQL.
-    Order,
-    /// The product catalogue, in the document store.
-    Product,
-    /// Templates of notifications, in the document store.
-    NotificationTemplate,
-    /// Configuration values, in the document store.
-    Configuration,
-    /// A declared table or collection.
-    Custom,
 }
 
 /// The name of another resource in the same namespace, or of a backend of the service.
@@ -195,17 +179,6 @@ pub struct FieldSpec {
     pub json: Option<JsonForm>,
 }
 
-/// How a number goes out in JSON. JavaScript and many others read a number there as a double.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
-pub enum JsonForm {
-    /// As a JSON number.
-    #[default]
-    Number,
-    /// As text: exact for every reader.
-    String,
-}
-
 /// The type of a declared field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
@@ -222,19 +195,6 @@ pub enum FieldType {
     Json,
     /// A UTC time with milliseconds, RFC 3339.
     Timestamp,
-}
-
-/// How a field's values are stored in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
-pub enum Role {
-    /// As measurement shows: shared where that saves memory.
-    #[default]
-    Auto,
-    /// Shared: equal values are stored once.
-    Intrinsic,
-    /// Per record.
-    Extrinsic,
 }
 
 /// When entries that nobody asks for are dropped from memory.

@@ -3,6 +3,7 @@
 //! The operator writes it into a ConfigMap, `serve --config` reads it, and `serve --manifests` makes it in place.
 //! Every field belongs to one class: *hot* ones act in a running process, the others need a new one ([`Settings::rolling_hash`]).
 
+pub use model::passage::Plaintext;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -164,26 +165,6 @@ pub struct BackendSettings {
     pub plaintext: Plaintext,
     /// Which kind, with what is particular to it.
     pub kind: BackendKind,
-}
-
-/// What becomes of a password that would be sent without TLS to a host that is not this one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Plaintext {
-    /// It is sent, with a warning. Settings that say nothing mean this: those of a service that ran before there was a choice stay as they are.
-    #[default]
-    Warned,
-    /// It is sent: the author says so.
-    Allowed,
-    /// What proves a password is sent (SCRAM, the plugins of MySQL), and a password itself is refused: its author says nothing.
-    ProofOnly,
-    /// The connection is refused before anything is sent.
-    Refused,
-}
-
-impl Plaintext {
-    fn is_warned(&self) -> bool {
-        *self == Self::Warned
-    }
 }
 
 /// The kind of a backend.

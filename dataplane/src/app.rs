@@ -18,6 +18,7 @@ mod rates;
 mod rotation;
 mod secrets;
 mod serve;
+mod tiers;
 mod upkeep;
 mod warm_up;
 
@@ -32,16 +33,16 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
     args::{Args, Command, GatewayArgs, Listen},
-    budget::Budgets,
     gateway::{
         client::UpstreamClient,
         discovery::Discovery,
         server::{GatewayOptions, run as run_gateway},
         trust::Trust,
     },
-    shutdown::Shutdown,
-    supervisor, telemetry,
+    telemetry,
 };
+use model::budget::Budgets;
+use runtime::{shutdown::Shutdown, supervisor};
 
 /// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come fill its own queue; those whose writes the store has
 /// done are woken from the store's thread, and under overload must not stand behind all that are about to be refused.

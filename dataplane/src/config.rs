@@ -11,7 +11,7 @@ use crds::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::supervisor;
+use runtime::supervisor;
 
 /// How often the source is looked at.
 const POLL: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! Who calls, what the caller may do and how often, and the encryption of fields.
 
 pub mod caller;
-pub mod encryption;
 pub mod jwt;
 pub mod limits;
 pub mod policy;

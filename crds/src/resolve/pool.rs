@@ -5,8 +5,9 @@ use super::{
     backend::{Backends, Wanted},
     references, tier,
 };
+use model::entity::{Builtin, Home, KEY, RESERVED, VERSION};
+
 use crate::{
-    entity::{Builtin, Home, KEY, RESERVED, VERSION},
     pool::{CollectionSource, Entity, FieldSpec, FieldType, JsonForm, PoolSpec, Role, Source, TableSource},
     settings::{PoolSettings, SourceSettings, TierSettings},
     tier::{TierSpec, WriteStrategy},

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use crds::tier::Policy;
+use engine::memory::Policy;
 
 /// A cache of keys.
 pub trait Model {

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use dataplane::{
-    cache::memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId, PutOutcome},
-    domain::record::{Key, Lookup},
-};
+use engine::memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId, PutOutcome};
+use model::record::{Key, Lookup};
 
 use super::{
     models::model,

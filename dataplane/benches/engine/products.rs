@@ -2,7 +2,7 @@
 //! stock; and how keys are drawn.
 
 use anyhow::{Context, Result};
-use dataplane::domain::{
+use model::{
     product,
     record::{Key, Record, Row, Version},
     schema::{Role, Schema},

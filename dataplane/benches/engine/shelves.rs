@@ -4,15 +4,13 @@ use std::{collections::HashMap, hint::black_box, sync::Arc};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use dataplane::{
-    cache::{
-        Cached,
-        memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId},
-    },
-    domain::{
-        record::{Key, Lookup, Record},
-        schema::Schema,
-    },
+use engine::{
+    Cached,
+    memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId},
+};
+use model::{
+    record::{Key, Lookup, Record},
+    schema::Schema,
 };
 use uuid::Uuid;
 

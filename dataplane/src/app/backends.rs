@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use crds::{
     service::backends::{Authorities, BackendTls},
     settings::{BackendKind, BackendSettings, Settings, TierKind},
@@ -22,35 +22,33 @@ use super::{
     rotation::{Folder, Mounted},
 };
 use crate::{
-    cache::{
-        clock::Clock,
-        owned::OwnedCache,
-        redis::{RedisCache, RedisConfig},
-        shared::{LocalShared, SharedCache},
-    },
-    domain::seal::Sealer,
-    events::{
-        EventBus,
-        intake::{Intake, kafka::KafkaIntake, local::LocalIntake},
-        kafka::{
-            KafkaBus,
-            config::{KafkaOptions, KafkaSecurity},
-        },
-        local::{LocalBus, LocalOptions},
-    },
-    owner::{Claim, Owner},
-    passage::Passage,
-    security::limits::SharedBuckets,
+    security::{limits::SharedBuckets, tls::system_authorities},
     service::write_behind::LOG_AGE_MAX,
-    store::{
-        RecordStore,
-        confined::{Away, ConfinedStore},
-        guarded::GuardedStore,
-        mongo::{MongoOptions, MongoStore},
-        room::Room,
-        rotating::RotatingStore,
-        sql::{MysqlOptions, SqlStore},
+};
+use engine::{
+    clock::Clock,
+    shared::{LocalShared, SharedCache},
+};
+use events::{
+    EventBus,
+    intake::{Intake, kafka::KafkaIntake, local::LocalIntake},
+    kafka::{
+        KafkaBus,
+        config::{KafkaOptions, KafkaSecurity},
     },
+    local::{LocalBus, LocalOptions},
+};
+use model::{passage::Passage, seal::Sealer};
+use runtime::owner::{Claim, Owner};
+use shared_tier::{RedisCache, RedisConfig, owned::OwnedCache};
+use store::{
+    RecordStore,
+    confined::{Away, ConfinedStore},
+    guarded::GuardedStore,
+    mongo::{MongoOptions, MongoStore},
+    room::Room,
+    rotating::RotatingStore,
+    sql::{MysqlOptions, SqlStore},
 };
 
 /// What the in-process stand-in for a Redis keeps at most, in bytes.
@@ -129,7 +127,10 @@ fn files_of(place: &Place, backend: &BackendSettings) -> anyhow::Result<Option<(
     let Place::Backends(dir) = place else { return Ok(None) };
     let passage = Passage::new(name, *plaintext);
     let passage = match tls {
-        Some(BackendTls { authorities: Authorities::System }) => passage.by_system().map_err(anyhow::Error::msg)?,
+        Some(BackendTls { authorities: Authorities::System }) => {
+            let authorities = system_authorities().map_err(|fault| anyhow!("backend {name}: {fault}"))?;
+            passage.trusting(&authorities)
+        }
         None => passage,
     };
     Ok(Some((Files { dir: dir.join(name), passage }, Folder::of("backends", dir, name))))

@@ -6,14 +6,12 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use tracing::warn;
 
 use super::pools::ServedPool;
-use crate::{
-    domain::{
-        event::Envelope,
-        record::{Key, Version},
-    },
-    events::EventBus,
-    supervisor,
+use events::EventBus;
+use model::{
+    event::Envelope,
+    record::{Key, Version},
 };
+use runtime::supervisor;
 
 /// Says that the changes of some pools are followed: whatever fills or serves their tiers comes after it.
 pub struct Followed(());
@@ -61,10 +59,10 @@ mod tests {
     use crds::pool::Entity;
 
     use super::*;
-    use crate::{
-        app::serve::World,
-        events::testing::{FakeBus, Folder, event, until},
-    };
+    use crate::app::serve::World;
+    use ::testing::{Folder, until};
+
+    use crate::testing::events::{FakeBus, event};
 
     #[tokio::test]
     async fn what_comes_right_after_the_subscription_is_followed() {
@@ -77,10 +75,10 @@ mod tests {
         let _followed = follow(&bus, world.pools.clone());
         // no other task has run since
         fake.send_live(event("lamp", 2));
-        until("the change is known", || pool.tiered.generation() > begun).await;
+        until("the change is known", async || pool.tiered.generation() > begun).await;
         let before = pool.tiered.generation();
         fake.gap();
-        until("the gap is known", || pool.tiered.generation() > before).await;
+        until("the gap is known", async || pool.tiered.generation() > before).await;
     }
 
     #[tokio::test]
@@ -90,6 +88,6 @@ mod tests {
         let pool = world.pools.iter().find(|pool| pool.entity == Entity::Product).unwrap();
         let begun = pool.tiered.generation();
         world.backends.bus.1.publish(&[event("lamp", 2)]).await.unwrap();
-        until("the change is known", || pool.tiered.generation() > begun).await;
+        until("the change is known", async || pool.tiered.generation() > begun).await;
     }
 }

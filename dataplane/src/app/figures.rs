@@ -8,11 +8,7 @@ use tokio::sync::watch;
 
 use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
-    budget::Budgets,
-    cache::memory::{Forecast, PoolStats},
     config::Loaded,
-    domain::{event::Backlog, strict},
-    events::relay::RelayMeter,
     http::{
         health::{Condition, Unavailable},
         metrics::RequestFigures,
@@ -24,6 +20,9 @@ use crate::{
         write_behind::Lag,
     },
 };
+use engine::memory::{Forecast, PoolStats};
+use events::relay::RelayMeter;
+use model::{budget::Budgets, event::Backlog, strict};
 
 /// Reads the counters of all parts.
 pub struct Figures {

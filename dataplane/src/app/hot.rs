@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::pools::ServedPool;
-use crate::{
-    cache::clock::Clock, config::Loaded, http::guard::Guard, security::policy::Policies, telemetry::LogControl,
-};
+use crate::{config::Loaded, http::guard::Guard, security::policy::Policies, telemetry::LogControl};
+use engine::clock::Clock;
 
 /// How often the schedules of cleanups are looked at.
 const TICK: Duration = Duration::from_secs(1);

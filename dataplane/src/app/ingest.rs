@@ -27,8 +27,8 @@ use crate::{
         },
         records::Records,
     },
-    supervisor,
 };
+use runtime::supervisor;
 
 /// How long the batches that are under way may take at the end.
 const GRACE: Duration = Duration::from_secs(10);

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::pools::{Gates, ServedPool};
-use crate::{budget::Budgets, config::Loaded};
+use crate::config::Loaded;
+use model::budget::Budgets;
 
 /// How often the memory is looked at.
 const TICK: Duration = Duration::from_millis(500);

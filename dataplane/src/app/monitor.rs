@@ -15,17 +15,13 @@ use tracing::{debug, info, warn};
 
 use crate::{
     app::backends::Backends,
-    cache::shared::SharedCache,
-    domain::change::Collection,
-    durability::Setting,
-    events::{BusError, EventBus, intake::Intake},
     http::health::{Check, Condition},
-    owner::Refusal,
-    passage::Passage,
-    shutdown::Shutdown,
-    store::{RecordStore, StoreError, confined::Away, room::Room},
-    supervisor,
 };
+use engine::shared::SharedCache;
+use events::{BusError, EventBus, intake::Intake};
+use model::{change::Collection, durability::Setting, passage::Passage};
+use runtime::{owner::Refusal, shutdown::Shutdown, supervisor};
+use store::{RecordStore, StoreError, confined::Away, room::Room};
 
 /// How often each part is asked.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -393,16 +389,14 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{
-        domain::{
-            audit::{AuditFound, AuditQuery},
-            change::{Idempotency, UnitOfWork, Written},
-            event::Outbox,
-            query::{Page, Query},
-            record::{Key, Lookup},
-        },
-        store::confined::{ConfinedStore, PoolFault, PoolReason},
+    use model::{
+        audit::{AuditFound, AuditQuery},
+        change::{Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup},
     };
+    use store::confined::{ConfinedStore, PoolFault, PoolReason};
 
     const LONG: Duration = Duration::from_secs(20);
 

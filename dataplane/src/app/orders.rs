@@ -13,15 +13,6 @@ use tokio::sync::watch;
 
 use super::pools::{Builder, Letterbox, ServedPool};
 use crate::{
-    domain::{
-        event::Envelope,
-        progress::Stage,
-        record::{Key, Record},
-    },
-    events::{
-        EventBus,
-        consumer::{Content, Delivery},
-    },
     http::{pipeline as api, resource::Resource},
     service::{
         dead_letters::{DeadLetters, Letter, Source},
@@ -31,8 +22,17 @@ use crate::{
         payment::http::SigningKey,
         pipeline::{Parts, Pipeline},
     },
-    supervisor,
 };
+use events::{
+    EventBus,
+    consumer::{Content, Delivery},
+};
+use model::{
+    event::Envelope,
+    progress::Stage,
+    record::{Key, Record},
+};
+use runtime::supervisor;
 
 /// The group of consumers that works off orders.
 const GROUP: &str = "orders";

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    events::relay::RelayMeter,
     http::{health::overall, live::Live, metrics::BOUNDS_S},
 };
+use events::relay::RelayMeter;
 
 /// Reads the figures.
 pub struct Overview {

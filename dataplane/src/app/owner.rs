@@ -7,11 +7,8 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::backends::Place;
-use crate::{
-    owner::Owner,
-    store::{RecordStore, StoreError, identity::Identity},
-    supervisor,
-};
+use runtime::{owner::Owner, supervisor};
+use store::{RecordStore, StoreError, identity::Identity};
 
 /// The wait before a database is asked again who it is.
 const RETRY: Duration = Duration::from_millis(500);

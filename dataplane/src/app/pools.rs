@@ -16,22 +16,17 @@ use crds::{
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::backends::Backends;
+use super::{
+    backends::Backends,
+    tiers::{self, tier_config},
+};
 use crate::{
-    budget::Budgets,
-    cache::{
-        clock::Clock,
-        memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
-        tiered::{Backing, Tiered, TieredConfig, lifetime},
-    },
-    domain::{change::Collection, dead_letter, entities, schema::Schema, seal::Sealer},
     http::{
         gate::Gate,
         metrics::HttpMetrics,
         resource::Resource,
         router::{Pool, Source, path_of, upserts},
     },
-    routes,
     security::policy::Policies,
     service::{
         orders::{self, Catalogue},
@@ -39,8 +34,14 @@ use crate::{
         records::{Records, Wake},
         write_behind::{WAITING_MAX, WriteBehind, WriteBehindConfig},
     },
-    store::{RecordStore, confined::Away},
 };
+use engine::{
+    clock::Clock,
+    memory::{MemoryConfig, MemoryTier, PoolConfig, PoolId},
+    tiered::{Backing, Tiered, TieredConfig, lifetime},
+};
+use model::{budget::Budgets, change::Collection, dead_letter, routes, schema::Schema, seal::Sealer};
+use store::{RecordStore, confined::Away};
 
 /// The pool of dead letters: a name that no resource can have.
 const LETTERS_POOL: &str = "_dead_letters";
@@ -256,7 +257,7 @@ impl Builder<'_> {
     }
 
     fn parts(&self, pool: &PoolSettings, tiers: &BTreeMap<String, Arc<MemoryTier>>) -> anyhow::Result<Parts> {
-        self.parts_of(pool, Arc::new(entities::of_pool(pool)), tiers)
+        self.parts_of(pool, Arc::new(crds::schema::of_pool(pool)), tiers)
     }
 
     fn parts_of(
@@ -293,7 +294,7 @@ impl Builder<'_> {
                     )
                 }
             };
-            backings.push((tier.clone(), backing));
+            backings.push((tier_config(tier), backing));
         }
         let sealed = schema.fields.iter().any(|field| field.encrypted);
         let tiered = Arc::new(Tiered::new(TieredConfig {
@@ -343,7 +344,7 @@ impl ServedPool {
 
     /// Takes what is hot in new settings, but for the policy.
     pub fn apply(&self, settings: &PoolSettings) {
-        if let Err(error) = self.tiered.apply(&settings.tiers) {
+        if let Err(error) = self.tiered.apply(&settings.tiers.iter().map(tier_config).collect::<Vec<_>>()) {
             warn!(pool = self.name, error, "the tiers keep their settings");
             return;
         }
@@ -364,7 +365,7 @@ fn memory_tiers(pools: &[PoolSettings]) -> BTreeMap<String, Arc<MemoryTier>> {
         if let TierKind::Memory { max_bytes, policy } = &tier.kind {
             // A seed of its own for each process: nobody outside can choose keys that collide.
             let seed = RandomState::new().hash_one(&tier.name);
-            let config = MemoryConfig { max_bytes: max_bytes.0, policy: *policy, shards: 0, seed };
+            let config = MemoryConfig { max_bytes: max_bytes.0, policy: tiers::policy(*policy), shards: 0, seed };
             tiers.entry(tier.name.clone()).or_insert_with(|| Arc::new(MemoryTier::new(config)));
         }
     }
@@ -373,5 +374,5 @@ fn memory_tiers(pools: &[PoolSettings]) -> BTreeMap<String, Arc<MemoryTier>> {
 
 fn pool_config(pool: &PoolSettings, tier: &TierSettings) -> PoolConfig {
     let idle_after_ms = u64::try_from(pool.cleanup.idle_after.0.as_millis()).unwrap_or(u64::MAX);
-    PoolConfig { capacity: pool.capacity, idle_after_ms, lifetime: lifetime(tier) }
+    PoolConfig { capacity: pool.capacity, idle_after_ms, lifetime: lifetime(&tier_config(tier)) }
 }

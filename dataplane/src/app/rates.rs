@@ -5,10 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use crds::service::security::RateLimit;
 
-use crate::{
-    cache::redis::{RedisCache, rate::Bucket},
-    security::limits::{SharedBuckets, Taken},
-};
+use crate::security::limits::{SharedBuckets, Taken};
+use shared_tier::{RedisCache, rate::Bucket};
 
 /// The buckets of a service.
 pub struct RedisBuckets {

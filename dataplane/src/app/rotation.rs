@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{domain::value::Timestamp, supervisor};
+use model::value::Timestamp;
+use runtime::supervisor;
 
 /// How often the folders are looked at.
 const POLL: Duration = Duration::from_secs(1);

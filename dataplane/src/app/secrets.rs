@@ -10,12 +10,13 @@ use super::{
     rotation::{Folder, Mounted},
 };
 use crate::{
-    domain::seal::Sealer,
     gateway::trust::Trust,
     http::guard::Guard,
-    security::{encryption::FieldSealer, tls::Identity},
+    security::tls::Identity,
     service::{notify::Address, payment::http::SigningKey},
 };
+use model::seal::Sealer;
+use store::encryption::FieldSealer;
 
 /// The kind of these folders.
 const KIND: &str = "security";

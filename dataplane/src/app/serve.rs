@@ -32,11 +32,7 @@ use super::{
 };
 use crate::{
     args::Serve,
-    budget::Budgets,
-    cache::clock::Clock,
     config::Loaded,
-    domain::{change::Collection, entities},
-    events::relay::{Relay, RelayMeter, RelayOptions},
     http::{
         direct::Routes,
         guard::Guard,
@@ -53,10 +49,13 @@ use crate::{
         apart::{Pulse, serve_apart},
     },
     service::{factory::Factory, ingest::queue::IngestQueue, staleness},
-    shutdown::Shutdown,
-    store::confined::{Away, PoolFault},
-    supervisor, telemetry,
+    telemetry,
 };
+use engine::clock::Clock;
+use events::relay::{Relay, RelayMeter, RelayOptions};
+use model::{budget::Budgets, change::Collection};
+use runtime::{shutdown::Shutdown, supervisor};
+use store::confined::{Away, PoolFault};
 
 /// How long relays may take to give up their claims at the end.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
@@ -422,7 +421,8 @@ fn live_feed(
     let served = world.pools.iter();
     let served = served.map(|pool| LiveEntity::of(&pool.collection.schema, pool.resource.policy().clone()));
     let elsewhere = settings.pools.iter().filter(|pool| world.pools.iter().all(|served| served.name != pool.name));
-    let elsewhere = elsewhere.map(|pool| LiveEntity::of(&entities::of_pool(pool), world.policies.of_pool(&pool.name)));
+    let elsewhere =
+        elsewhere.map(|pool| LiveEntity::of(&crds::schema::of_pool(pool), world.policies.of_pool(&pool.name)));
     let (sender, options) = watch::channel(settings.web_socket.clone());
     let parts = LiveParts {
         bus: world.backends.bus.1.clone(),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::store::{RecordStore, StoreError};
+use store::{RecordStore, StoreError};
 
 /// How often a store drops what is old, shortened at random by up to a half, so that replicas do not come together.
 pub const INTERVAL: Duration = Duration::from_secs(3_600);
@@ -60,17 +60,15 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::{
-        cache::tiered::tests::support::until,
-        domain::{
-            audit::{AuditFound, AuditQuery},
-            change::{Collection, Idempotency, UnitOfWork, Written},
-            event::Outbox,
-            query::{Page, Query},
-            record::{Key, Lookup},
-        },
-        store::StoreError,
+    use ::testing::until;
+    use model::{
+        audit::{AuditFound, AuditQuery},
+        change::{Collection, Idempotency, UnitOfWork, Written},
+        event::Outbox,
+        query::{Page, Query},
+        record::{Key, Lookup},
     };
+    use store::StoreError;
 
     /// A store with so many old versions, and then so many old entries of its audit, 1,000 of which go at a time.
     struct Old(AtomicU64, AtomicU64);

@@ -8,10 +8,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::feed::Followed;
-use crate::{
-    events::EventBus,
-    service::{factory::Factory, write_behind::WriteBehind},
-};
+use crate::service::{factory::Factory, write_behind::WriteBehind};
+use events::EventBus;
 
 /// How long requests are kept waiting for the declared warm-ups. What is not loaded by then comes with the first reads.
 const DEADLINE: Duration = Duration::from_secs(60);

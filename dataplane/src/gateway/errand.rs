@@ -22,7 +22,7 @@ use super::{
     send::{self, Answer, Failure, Payload},
     upload::UploadFault,
 };
-use crate::routes::Effect;
+use model::routes::Effect;
 
 /// How often a request is tried, at one pod or another.
 pub const ATTEMPTS_MAX: u32 = 6;

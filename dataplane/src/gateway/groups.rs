@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
-use crate::{
+use crate::http::conditions::is_known;
+use model::{
     budget::{Held, until_sent},
-    http::conditions::is_known,
     routes::{Effect, join::Rule},
 };
 

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{
-    domain::record::{Key, Version},
+use model::{
+    record::{Key, Version},
     routes::{Effect, Found},
 };
 
@@ -127,7 +127,7 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::routes;
+    use model::routes;
 
     /// The path of a collection.
     const P: &str = "/api/v1/products";

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
-use crate::{routes::join::Rule, service::audit};
+use crate::service::audit;
+use model::routes::join::Rule;
 
 const CONDITIONS: [&str; 3] = ["healthy", "degraded", "unhealthy"];
 
@@ -142,7 +143,7 @@ pub fn place(entry: &Value) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::join;
+    use model::routes::join;
 
     #[test]
     fn figures_are_added_and_rates_made_anew() {

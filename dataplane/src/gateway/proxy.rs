@@ -32,9 +32,11 @@ use super::{
     upload::{Upload, UploadFault},
 };
 use crate::{
-    budget::Budgets,
     config::Loaded,
     http::{credentials::has_ticket, error::Problem},
+};
+use model::{
+    budget::Budgets,
     routes::{self, Effect},
 };
 

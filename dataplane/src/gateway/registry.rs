@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::patience::AnswerTime;
-use crate::domain::value::Timestamp;
+use model::value::Timestamp;
 
 /// Failed checks in a row that take a pod out.
 const FAILURES_MAX: u32 = 2;

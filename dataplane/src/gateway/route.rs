@@ -10,10 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 
 use super::registry::{Registry, Upstream};
-use crate::{
-    domain::entities,
-    routes::{Found, Owner, join::Rule},
-};
+use model::routes::{Found, Owner, join::Rule};
 
 /// Pods that can answer a request, any of them as well as the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +126,7 @@ fn shares(registry: &Registry, settings: &Settings) -> Option<Vec<Target>> {
 
 /// The pool with this name, or whose entity has it.
 fn named<'a>(settings: &'a Settings, name: &str) -> Option<&'a PoolSettings> {
-    let entity = |pool: &PoolSettings| entities::of_pool(pool).entity;
+    let entity = |pool: &PoolSettings| crds::schema::of_pool(pool).entity;
     settings.pools.iter().find(|pool| pool.name == name || entity(pool) == name)
 }
 

@@ -20,17 +20,18 @@ use super::{
     proxy::Proxy,
 };
 use crate::{
-    budget::{Budget, Budgets},
     config::Loaded,
-    routes,
     server::{
         self, ClientConnection,
         apart::{Pulse, serve_apart},
         places,
     },
-    shutdown::Shutdown,
-    supervisor,
 };
+use model::{
+    budget::{Budget, Budgets},
+    routes,
+};
+use runtime::{shutdown::Shutdown, supervisor};
 
 /// What the gateway needs to run.
 pub struct GatewayOptions {

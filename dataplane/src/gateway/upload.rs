@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-use crate::budget::{Budget, until_sent};
+use model::budget::{Budget, until_sent};
 
 /// Bodies up to so many bytes are kept.
 pub const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -159,7 +159,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::budget::Budgets;
+    use model::budget::Budgets;
 
     fn body(chunks: Vec<Result<Vec<u8>, &'static str>>) -> Body {
         Body::from_stream(stream::iter(chunks.into_iter().map(|chunk| chunk.map_err(std::io::Error::other))))

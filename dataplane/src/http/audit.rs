@@ -15,18 +15,16 @@ use super::{
     params::Params,
     resource::{Resource, json},
 };
-use crate::{
+use crate::service::{
+    audit::{self, AuditPage},
+    error::ServiceError,
+    records::Records,
+};
+use model::{
+    audit::{AuditEntry, AuditQuery},
     budget::{Allowance, Held, until_sent},
-    domain::{
-        audit::{AuditEntry, AuditQuery},
-        record::Key,
-        value::Timestamp,
-    },
-    service::{
-        audit::{self, AuditPage},
-        error::ServiceError,
-        records::Records,
-    },
+    record::Key,
+    value::Timestamp,
 };
 
 /// The entries that an export reads at once.

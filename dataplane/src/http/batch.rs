@@ -13,10 +13,10 @@ use super::{
     resource::{JSON, Resource, json as json_response},
 };
 use crate::{
-    domain::batch::{Batch, OPERATIONS_MAX, Operation, parse_batch},
     gateway::memory::{about, told},
     service::batch::{Bounds, Done, DoneKind, Outcome, Undone, run, run_atomic},
 };
+use model::batch::{Batch, OPERATIONS_MAX, Operation, parse_batch};
 
 /// The most bytes of a batch.
 const BODY_MAX: usize = 16 << 20;

@@ -142,7 +142,7 @@ fn foreign(headers: &HeaderMap) -> Problem {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or("another site");
     Problem::forbidden(format!(
         "a page of {} may not do this: allow its origin in spec.security.cors.allowOrigins of the FlyweightService",
-        crate::domain::strict::shorten(origin)
+        model::strict::shorten(origin)
     ))
 }
 

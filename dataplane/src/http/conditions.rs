@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::error::Problem;
-use crate::{domain::record::Version, service::precondition::Precondition};
+use crate::service::precondition::Precondition;
+use model::record::Version;
 
 /// The least version that a read may serve.
 pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version");

@@ -18,7 +18,7 @@ use super::{
     resource::Resource,
     router::{Api, Pool},
 };
-use crate::routes::fixed_words;
+use model::routes::fixed_words;
 
 /// A pool, and the words that are routes in the place of a key.
 struct Collection {

@@ -6,15 +6,13 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
-use crate::{
-    domain::{
-        batch::Operation,
-        record::{Oddity, Unreadable, Version},
-        schema::FieldFault,
-    },
-    service::error::ServiceError,
-    store::confined::PoolFault,
+use crate::service::error::ServiceError;
+use model::{
+    batch::Operation,
+    record::{Oddity, Unreadable, Version},
+    schema::FieldFault,
 };
+use store::confined::PoolFault;
 
 /// When to ask again for a pool that is unavailable: it is looked at every few seconds.
 const POOL_RETRY_S: u32 = 5;

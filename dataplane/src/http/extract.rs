@@ -12,11 +12,8 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::{browsers::FromOtherSite, error::Problem, gate::Places, params::Params};
-use crate::{
-    budget::Held,
-    domain::{actor, change::Origin, record::Key},
-    security::caller::Caller,
-};
+use crate::security::caller::Caller;
+use model::{actor, budget::Held, change::Origin, record::Key};
 
 /// The header that tells repeats of a request.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -27,22 +27,20 @@ use super::{
     resource::{Resource, json},
     router::Pool,
 };
-use crate::{
-    cache::tiered::stats::TieredStats,
-    domain::{
-        json::{BodyError, parse_create},
-        query::Filter,
-        record::{Key, Row},
-        schema::{Field, Form, Kind, Schema, Shape},
-        specification::read_filter,
-        strict,
-        value::Value,
-    },
+use crate::service::{
+    error::ServiceError,
+    factory::{Cleaned, Factory, FactoryPool},
+};
+use engine::tiered::stats::TieredStats;
+use model::{
+    json::{BodyError, parse_create},
+    query::Filter,
+    record::{Key, Row},
     routes,
-    service::{
-        error::ServiceError,
-        factory::{Cleaned, Factory, FactoryPool},
-    },
+    schema::{Field, Form, Kind, Schema, Shape},
+    specification::read_filter,
+    strict,
+    value::Value,
 };
 
 /// The pools as the API manages them.

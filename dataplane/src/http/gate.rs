@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::error::Problem;
-use crate::budget::Budgets;
+use model::budget::Budgets;
 
 /// Writes of one pool that are under way at once: enough that some are prepared while others are committed together, and few enough that each is done
 /// in a bounded time.

@@ -32,8 +32,8 @@ use crate::{
         limits::{BadTokens, CallerLimits, SharedBuckets, Standing},
     },
     server::{ClientConnection, places::network_of},
-    shutdown::Shutdown,
 };
+use runtime::shutdown::Shutdown;
 
 /// The header by which a pod that is about to end tells the gateway, which removes it.
 pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
@@ -275,7 +275,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cache::clock::Clock;
+    use engine::clock::Clock;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{error::Problem, params::Params};
-use crate::store::confined::PoolFault;
+use store::confined::PoolFault;
 
 /// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods say, since a pool may move from one group to
 /// another while pods of both are being replaced.

@@ -7,19 +7,17 @@ use http::{StatusCode, header};
 use serde_json::json;
 
 use super::{error::Problem, extract::Call, metrics::Operation, resource::Resource};
-use crate::{
-    domain::{
-        json::BodyError,
-        price_event::{self, PriceEvent},
-        record::{Key, Lookup},
-        schema::{FieldFault, Schema},
-        value::Timestamp,
-    },
-    events::intake::IntakeError,
-    service::{
-        error::ServiceError,
-        ingest::queue::{IngestQueue, NotAccepted},
-    },
+use crate::service::{
+    error::ServiceError,
+    ingest::queue::{IngestQueue, NotAccepted},
+};
+use events::intake::IntakeError;
+use model::{
+    json::BodyError,
+    price_event::{self, PriceEvent},
+    record::{Key, Lookup},
+    schema::{FieldFault, Schema},
+    value::Timestamp,
 };
 
 mod amounts;

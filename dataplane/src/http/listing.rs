@@ -15,14 +15,6 @@ use super::{
     resource::{Resource, json},
 };
 use crate::{
-    budget::{Allowance, until_sent},
-    domain::{
-        field::value_of,
-        query::{Comparison, Direction, FieldRef, Filter},
-        record::{Key, Named},
-        schema::Schema,
-        value::{Value, write_json_text},
-    },
     gateway::memory::{about, told},
     service::{
         cursor::{place_among, place_of},
@@ -30,6 +22,14 @@ use crate::{
         pages::KeptPage,
         records::Many,
     },
+};
+use model::{
+    budget::{Allowance, until_sent},
+    field::value_of,
+    query::{Comparison, Direction, FieldRef, Filter},
+    record::{Key, Named},
+    schema::Schema,
+    value::{Value, write_json_text},
 };
 
 const PAGE_PARAMS: [&str; 3] = ["limit", "offset", "cursor"];

@@ -57,13 +57,10 @@ use self::{
     right::Right,
 };
 use super::{error::Problem, health::Check, params::Params};
-use crate::{
-    domain::record::Key,
-    events::EventBus,
-    routes,
-    security::{caller::Caller, policy::Policies},
-    supervisor,
-};
+use crate::security::{caller::Caller, policy::Policies};
+use events::EventBus;
+use model::{record::Key, routes};
+use runtime::supervisor;
 
 /// The most characters of a client's label.
 const LABEL_MAX: usize = 128;

@@ -1,6 +1,6 @@
 //! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of operations beside this file.
 //!
-//! A test wants each row of the table of routes (`crate::routes`) in the router and in this document: a new route is described in one of
+//! A test wants each row of the table of routes (`model::routes`) in the router and in this document: a new route is described in one of
 //! `pools`, `factory`, `pipeline`, `searches` and `service`.
 
 mod examples;
@@ -24,7 +24,7 @@ use serde_json::{Map, Value as Json, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{conditions::is_known, router::Pool};
-use crate::routes;
+use model::routes;
 
 /// The routes that give the document.
 pub fn routes(pools: &[Pool]) -> Router {

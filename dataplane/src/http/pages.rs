@@ -10,7 +10,7 @@ use tower_http::compression::CompressionLayer;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::conditions::is_known;
-use crate::routes;
+use model::routes;
 
 /// One file as browsers get it.
 pub struct Page {

@@ -4,10 +4,8 @@ use http::Uri;
 use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
-use crate::{
-    domain::{record::Key, strict::shorten},
-    service::list::{From, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageRequest},
-};
+use crate::service::list::{From, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageRequest};
+use model::{record::Key, strict::shorten};
 
 /// The most keys of a read of many.
 pub const IDS_MAX: usize = 1_000;

@@ -18,13 +18,11 @@ use super::{
     params::Params,
     resource::{self, JSON, Resource},
 };
-use crate::{
-    domain::{
-        json::parse_create,
-        schema::{Field, Kind, Schema},
-    },
+use crate::service::{dead_letters::DeadLetters, pipeline::Pipeline};
+use model::{
+    json::parse_create,
     routes,
-    service::{dead_letters::DeadLetters, pipeline::Pipeline},
+    schema::{Field, Kind, Schema},
 };
 
 /// What dead letters can be found by.

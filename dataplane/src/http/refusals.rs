@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{error::Reason, router::BASE};
-use crate::domain::strict::shorten;
+use model::strict::shorten;
 
 /// The callers that are told apart in one process: more are counted together.
 const CALLERS_MAX: usize = 100;

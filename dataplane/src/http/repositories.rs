@@ -21,14 +21,11 @@ use super::{
     resource::{JSON, Resource, json as json_response},
     router::Pool,
 };
-use crate::{
-    domain::specification::parse_search,
-    routes,
-    service::{
-        error::ServiceError,
-        list::{From, LIMIT_DEFAULT, LIMIT_MAX, PageRequest},
-    },
+use crate::service::{
+    error::ServiceError,
+    list::{From, LIMIT_DEFAULT, LIMIT_MAX, PageRequest},
 };
+use model::{routes, specification::parse_search};
 
 /// The most bytes of a search.
 const BODY_MAX: usize = 1 << 20;

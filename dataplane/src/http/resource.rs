@@ -18,23 +18,23 @@ use super::{
     params::Params,
 };
 use crate::{
-    budget::{Budgets, until_sent},
-    cache::{Entry, tiered::STORE},
-    domain::{
-        change::{Idempotency, Origin},
-        json::{parse_create, parse_patch, parse_replace},
-        record::{Key, Record},
-    },
     gateway::memory::{ABOUT, ASKS_ABOUT},
-    routes::is_fixed_word,
     security::policy::PoolPolicy,
     service::{
         error::ServiceError,
         records::{Records, Served},
     },
-    store::confined::Away,
     telemetry::trace,
 };
+use engine::{Entry, tiered::STORE};
+use model::{
+    budget::{Budgets, until_sent},
+    change::{Idempotency, Origin},
+    json::{parse_create, parse_patch, parse_replace},
+    record::{Key, Record},
+    routes::is_fixed_word,
+};
+use store::confined::Away;
 
 /// The media types of a JSON body.
 pub const JSON: &[&str] = &["application/json"];

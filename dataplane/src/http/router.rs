@@ -27,7 +27,8 @@ use super::{
     schemas, status, templates,
     tickets::{self, Tickets},
 };
-use crate::{routes, service::factory::Factory};
+use crate::service::factory::Factory;
+use model::routes;
 
 /// What every path of the API starts with.
 pub const BASE: &str = routes::BASE;

@@ -15,10 +15,7 @@ use http::Uri;
 use serde_json::{Value, json};
 
 use super::{error::Problem, live::catalogue::HEALTH_CHECK, openapi, router::Pool};
-use crate::{
-    domain::{dead_letter, event, schema::Schema},
-    routes,
-};
+use model::{dead_letter, event, routes, schema::Schema};
 
 /// The dialect of the schemas.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -115,7 +112,8 @@ fn record(schema: &Schema) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
+    use crate::http::live::frame::{self, State};
+    use model::{
         event::{Envelope, Happening},
         json::parse_create,
         product,
@@ -125,7 +123,6 @@ mod tests {
             Value::{Int, Text},
         },
     };
-    use crate::http::live::frame::{self, State};
 
     #[test]
     fn events_are_as_their_schemas_say() {

@@ -12,14 +12,12 @@ use super::{
     metrics::Operation,
     resource::{JSON, Resource},
 };
-use crate::{
-    domain::{
-        json::parse_create,
-        payment::STATUSES,
-        schema::{Field, Kind, Schema},
-        value::Value,
-    },
-    service::payments::set_status,
+use crate::service::payments::set_status;
+use model::{
+    json::parse_create,
+    payment::STATUSES,
+    schema::{Field, Kind, Schema},
+    value::Value,
 };
 
 /// What the body looks like.

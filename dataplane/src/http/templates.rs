@@ -13,14 +13,12 @@ use super::{
     params::Params,
     resource::{JSON, Resource, json as json_response},
 };
-use crate::{
-    domain::{
-        json::{BodyError, members},
-        record::Version,
-        schema::FieldFault,
-        strict, template,
-    },
-    service::{error::ServiceError, rendering},
+use crate::service::{error::ServiceError, rendering};
+use model::{
+    json::{BodyError, members},
+    record::Version,
+    schema::FieldFault,
+    strict, template,
 };
 
 /// The most bytes of a body: as many as variables may have, and what is around them.

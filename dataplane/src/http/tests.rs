@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,20 +9,18 @@ use std::{
     time::Duration,
 };
 
+use ::testing::Folder;
+use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use crds::{
-    pool::{Access, Entity, FieldSpec, FieldType, JsonForm, PoolLimits, Role},
-    settings::{TierKind, TierSettings},
-    tier::{Policy as Eviction, WriteStrategy},
-    units::Span,
-};
+use crds::pool::{Access, Entity, FieldSpec, FieldType, JsonForm, PoolLimits, Role};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use parking_lot::Mutex;
 use serde_json::Value as Json;
 use tokio::sync::watch;
 
@@ -38,32 +35,33 @@ use super::{
     tickets::Tickets,
 };
 use crate::{
-    budget::Budgets,
-    cache::{
-        clock::Clock,
-        memory::{MemoryConfig, MemoryTier, PoolConfig},
-        tiered::{Backing, Tiered, TieredConfig, lifetime},
-    },
-    domain::{
-        change::Collection,
-        custom, entities,
-        schema::Schema,
-        seal::{SealError, Sealer},
-    },
-    events::intake::testing::MemoryIntake,
     security::{
         caller::{Caller, Validity},
         policy::{Policies, Policy},
     },
-    service::ingest::queue::IngestQueue,
     service::{
         factory::Factory,
+        ingest::queue::IngestQueue,
         orders::{Catalogue, pricing},
         payments::PaymentKeeper,
         records::Records,
     },
-    store::{RecordStore, sql::SqlStore},
 };
+use ::events::intake::{Intake, IntakeError, IntakeReader};
+use engine::{
+    clock::Clock,
+    memory::{MemoryConfig, MemoryTier, Policy as Eviction, PoolConfig},
+    tiered::{Backing, TierConfig, TierPlace, Tiered, TieredConfig, WriteStrategy, lifetime},
+};
+use model::{
+    budget::Budgets,
+    change::Collection,
+    entities,
+    price_event::PriceEvent,
+    schema::Schema,
+    seal::{SealError, Sealer},
+};
+use store::{RecordStore, sql::SqlStore};
 
 mod access;
 mod bad_input;
@@ -106,8 +104,25 @@ struct Answer {
     text: String,
 }
 
-/// A folder that goes with its owner.
-struct Folder(PathBuf);
+/// A log in memory that nobody reads.
+#[derive(Default)]
+pub struct MemoryIntake(Mutex<Vec<PriceEvent>>);
+
+#[async_trait]
+impl Intake for MemoryIntake {
+    async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError> {
+        self.0.lock().extend(events);
+        Ok(())
+    }
+
+    async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError> {
+        Err(IntakeError::Unavailable("nobody reads it".to_owned()))
+    }
+
+    async fn waiting(&self) -> Result<u64, IntakeError> {
+        Ok(self.0.lock().len() as u64)
+    }
+}
 
 struct Plain;
 
@@ -118,20 +133,6 @@ impl Sealer for Plain {
 
     fn open(&self, sealed: &str, _: &str) -> Result<Vec<u8>, SealError> {
         Ok(sealed.as_bytes().to_vec())
-    }
-}
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("flyweight-api-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -177,7 +178,7 @@ fn declared(pool: &str, version: Option<&str>) -> Arc<Collection> {
     ];
     Arc::new(Collection {
         pool: pool.to_owned(),
-        schema: Arc::new(custom::schema(pool, "code", version, &specs)),
+        schema: Arc::new(crds::schema::declared(pool, "code", version, &specs)),
         name: pool.to_owned(),
         key_column: "code".to_owned(),
         version_column: version.map(str::to_owned),
@@ -189,7 +190,7 @@ impl Server {
     /// All built-in entities and two declared tables, in a fresh SQLite file.
     async fn start() -> Self {
         let folder = Folder::new();
-        let file = folder.0.join("data.db");
+        let file = folder.path().join("data.db");
         let declared = [declared("stores", Some("version")), declared("regions", None)];
         declare(&file).await;
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
@@ -360,7 +361,7 @@ impl Server {
     /// A statement that another program makes.
     async fn sql(&self, statement: &'static str) {
         use sqlx::ConnectOptions;
-        let file = self._folder.as_ref().unwrap().0.join("data.db");
+        let file = self._folder.as_ref().unwrap().path().join("data.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
         sqlx::query(statement).execute(&mut options.connect().await.unwrap()).await.unwrap();
     }
@@ -417,14 +418,14 @@ fn entity_of(schema: &Schema) -> Entity {
 
 /// One tier in memory.
 fn tiers_of(collection: &Collection) -> Tiered {
-    let settings = TierSettings {
+    let settings = TierConfig {
         name: "hot".to_owned(),
-        kind: TierKind::Memory { max_bytes: crds::units::Bytes(8 << 20), policy: Eviction::S3Fifo },
-        ttl: Span::from_secs(60),
-        jitter: 0,
-        negative_ttl: Span::from_secs(2),
-        stale_while_revalidate: Span::default(),
-        stale_if_error: Span::default(),
+        place: TierPlace::Memory,
+        ttl: Duration::from_secs(60),
+        jitter_percent: 0,
+        negative_ttl: Duration::from_secs(2),
+        stale_while_revalidate: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
         write: WriteStrategy::CacheAside,
     };
     let clock = Clock::system();

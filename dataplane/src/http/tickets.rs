@@ -17,15 +17,12 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{credentials, error::Problem, params::Params, resource};
-use crate::{
-    cache::{
-        clock::Clock,
-        shared::{LocalShared, Order, SharedCache, SharedError},
-    },
-    domain::record::Version,
-    routes,
-    security::caller::Caller,
+use crate::security::caller::Caller;
+use engine::{
+    clock::Clock,
+    shared::{LocalShared, Order, SharedCache, SharedError},
 };
+use model::{record::Version, routes};
 
 /// How long a ticket is good, in ms.
 const LIFETIME_MS: u64 = 30_000;

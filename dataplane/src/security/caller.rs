@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::domain::actor;
+use model::actor;
 
 /// Who calls.
 #[derive(Clone, Debug)]

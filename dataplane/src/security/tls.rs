@@ -3,14 +3,18 @@
 use std::{fs, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring::default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
+
+/// Characters of base64 in a line of PEM.
+const PEM_LINE: usize = 64;
 
 /// The name of HTTP/2 where a client says over TLS what it speaks (RFC 7301).
 pub const HTTP2: &[u8] = b"h2";
@@ -83,6 +87,33 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
         Ok(all) if !all.is_empty() => Ok(all),
         _ => Err(fault(path, "holds no certificate in PEM")),
     }
+}
+
+/// The authorities that the system trusts now, as PEM: those of the files and folders that OpenSSL knows, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+///
+/// # Errors
+/// The system has none.
+pub fn system_authorities() -> Result<Vec<u8>, &'static str> {
+    let found = rustls_native_certs::load_native_certs().certs;
+    let mut usable = RootCertStore::empty();
+    let pem: String = found
+        .iter()
+        .filter(|certificate| usable.add((*certificate).clone()).is_ok())
+        .map(|certificate| pem_of(certificate))
+        .collect();
+    if pem.is_empty() {
+        return Err(
+            "tls.authorities is System, and this system has no authorities: install its package ca-certificates, or name a file in SSL_CERT_FILE",
+        );
+    }
+    Ok(pem.into_bytes())
+}
+
+fn pem_of(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> =
+        (0..text.len()).step_by(PEM_LINE).map(|at| &text[at..text.len().min(at + PEM_LINE)]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 fn certified_key(dir: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {

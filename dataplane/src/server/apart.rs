@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, runtime::Builder};
 use tower::Service;
 
 use super::serve;
-use crate::supervisor;
+use runtime::supervisor;
 
 /// Threads of the admin port: one that gathers metrics keeps no probe waiting.
 const THREADS: usize = 2;

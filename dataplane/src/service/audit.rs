@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use uuid::Uuid;
 
 use super::{error::ServiceError, records::Records};
-use crate::domain::{
+use model::{
     audit::{AuditEntry, AuditFound, AuditQuery},
     query::PAGE_BYTES_MAX,
     value::Timestamp,

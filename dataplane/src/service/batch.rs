@@ -16,7 +16,7 @@ use super::{
         writes::{ATTEMPTS_MAX, back_off},
     },
 };
-use crate::domain::{
+use model::{
     batch::{Op, Operation},
     change::{Action, Change, Guard, Idempotency, Origin, Written},
     json::{Draft, Echo, Patch, Replacement, parse_create, parse_patch, parse_replace},

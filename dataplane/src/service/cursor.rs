@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::domain::{
+use model::{
     field::value_of,
     query::{Direction, FieldRef, Filter, Position},
     record::Key,
@@ -130,7 +130,7 @@ fn raw(value: &Value) -> Option<Box<RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::product;
+    use model::product;
 
     #[test]
     fn a_cursor_comes_back_and_fits_only_its_list() {
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(Cursor::decode(&text, &scope), Some(cursor));
 
         let other_filter = Filter::IsNull(price);
-        let other_schema = crate::domain::user::schema();
+        let other_schema = model::user::schema();
         assert_eq!(Cursor::decode(&text, &Scope { filter: &other_filter, ..scope }), None);
         assert_eq!(Cursor::decode(&text, &Scope { order: &order[..1], ..scope }), None);
         assert_eq!(Cursor::decode(&text, &Scope { schema: &other_schema, ..scope }), None);

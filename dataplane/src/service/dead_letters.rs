@@ -17,16 +17,14 @@ use super::{
     precondition::Precondition,
     records::{Records, writes::ATTEMPTS_MAX},
 };
-use crate::{
+use model::{
+    actor,
     budget::Allowance,
-    domain::{
-        actor,
-        change::{Action, Change, Guard, Origin},
-        dead_letter::{DROPPED, REPLAYED},
-        query::{Comparison, FieldRef, Filter, Position, Query, Start},
-        record::{Key, Record, Row},
-        value::{Json, Value},
-    },
+    change::{Action, Change, Guard, Origin},
+    dead_letter::{DROPPED, REPLAYED},
+    query::{Comparison, FieldRef, Filter, Position, Query, Start},
+    record::{Key, Record, Row},
+    value::{Json, Value},
 };
 
 /// Who writes dead letters.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::failure::{Class, Failure};
-use crate::breaker::Breaker;
+use model::breaker::Breaker;
 
 /// Repetitions that each first call allows.
 const RATIO: f64 = 0.2;
@@ -150,7 +150,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::breaker::BreakerState;
+    use model::breaker::BreakerState;
 
     /// What a dependency sees in a time in which so many new calls come in a second, each of which would be repeated for ever, and all
     /// calls fail or none does: new calls, and repetitions.

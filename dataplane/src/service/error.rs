@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::{
-    cache::tiered::ReadError,
-    domain::{
-        json::BodyError,
-        record::{Unreadable, Version},
-        schema::FieldFault,
-    },
-    store::{StoreError, confined::PoolFault},
+use engine::tiered::ReadError;
+use model::{
+    json::BodyError,
+    record::{Unreadable, Version},
+    schema::FieldFault,
 };
+use store::{StoreError, confined::PoolFault};
 
 /// Why a read or a write was refused or failed.
 #[derive(Debug, thiserror::Error)]

@@ -14,18 +14,16 @@ use super::{
     warm::Warmer,
     write_behind::{Lag, WriteBehind},
 };
-use crate::{
-    cache::{
-        memory::{Forecast, PoolStats},
-        shared::SharedStatus,
-        tiered::{
-            Tiered,
-            stats::{TierStats, TieredStats},
-        },
-    },
-    domain::value::Timestamp,
+use engine::{
     flyweight::roles::Explanation,
+    memory::{Forecast, PoolStats},
+    shared::SharedStatus,
+    tiered::{
+        Tiered,
+        stats::{TierStats, TieredStats},
+    },
 };
+use model::value::Timestamp;
 
 /// All pools of the process.
 pub struct Factory {

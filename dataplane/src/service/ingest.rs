@@ -25,17 +25,15 @@ use super::{
     error::ServiceError,
     records::{Records, writes::back_off},
 };
-use crate::{
-    domain::{
-        actor,
-        audit::{AuditFound, AuditQuery},
-        change::{Action, Change, Guard, Origin},
-        currency,
-        price_event::PriceEvent,
-        record::{Key, Lookup, Record, Row},
-        value::Timestamp,
-    },
-    events::intake::{Batch, Unreadable},
+use events::intake::{Batch, Unreadable};
+use model::{
+    actor,
+    audit::{AuditFound, AuditQuery},
+    change::{Action, Change, Guard, Origin},
+    currency,
+    price_event::PriceEvent,
+    record::{Key, Lookup, Record, Row},
+    value::Timestamp,
 };
 
 /// Who changes products here, for the audit.

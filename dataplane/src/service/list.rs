@@ -5,12 +5,10 @@ use super::{
     error::ServiceError,
     records::Records,
 };
-use crate::{
+use model::{
     budget::Allowance,
-    domain::{
-        query::{Direction, FieldRef, Filter, Query, Start},
-        record::{Named, Record},
-    },
+    query::{Direction, FieldRef, Filter, Query, Start},
+    record::{Named, Record},
 };
 
 /// The most records of one page.

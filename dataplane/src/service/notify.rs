@@ -11,10 +11,8 @@ use super::{
     failure::{Class, Failure},
     rendering,
 };
-use crate::{
-    domain::{schema::FieldFault, template},
-    telemetry::trace,
-};
+use crate::telemetry::trace;
+use model::{schema::FieldFault, template};
 
 /// An address that may be replaced at any time; none where it is not known.
 pub type Address = Arc<ArcSwapOption<String>>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::domain::{
+use model::{
     query::Page,
     record::{Key, Lookup, Named},
 };

@@ -9,19 +9,16 @@ use super::{
     pipeline,
     records::{Completion, Records, Wish},
 };
-use crate::{
-    domain::{
-        currency,
-        order::{self, Item},
-        progress::Progress,
-        record::{Key, Lookup, Record, Row},
-        schema::{FieldFault, Schema},
-        value::Value,
-    },
-    security::policy::PoolPolicy,
-    store::clock::ServerClock,
-    telemetry::trace,
+use crate::{security::policy::PoolPolicy, telemetry::trace};
+use model::{
+    currency,
+    order::{self, Item},
+    progress::Progress,
+    record::{Key, Lookup, Record, Row},
+    schema::{FieldFault, Schema},
+    value::Value,
 };
+use store::clock::ServerClock;
 
 /// Where prices come from.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use super::{
     precondition::Precondition,
     records::{Keeper, Records},
 };
-use crate::domain::{
+use model::{
     change::Origin,
     json::Echo,
     payment::{PENDING, frozen, may_become},

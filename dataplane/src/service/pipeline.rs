@@ -42,18 +42,16 @@ use super::{
     },
     records::Records,
 };
-use crate::{
-    domain::{
-        actor,
-        progress::{Progress, Stage},
-        query::{FieldRef, Filter, Position},
-        record::{Key, Record},
-        value::{Timestamp, Value},
-    },
-    events::consumer::Ticket,
-    store::clock::ServerClock,
-    supervisor,
+use events::consumer::Ticket;
+use model::{
+    actor,
+    progress::{Progress, Stage},
+    query::{FieldRef, Filter, Position},
+    record::{Key, Record},
+    value::{Timestamp, Value},
 };
+use runtime::supervisor;
+use store::clock::ServerClock;
 
 /// Who changes records here.
 const ACTOR: &str = actor::PIPELINE;

@@ -14,23 +14,21 @@ use super::{
     oddities::Oddities,
     pages::{KeptPage, Pages},
 };
-use crate::{
-    budget::Allowance,
-    cache::{
-        Cached, Entry,
-        tiered::{LoadError, Loader, ReadError, Tiered},
-    },
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Collection, Origin},
-        query::{Filter, HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Query, Start},
-        record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
-        schema::{Schema, Wrote},
-        value::Timestamp,
-    },
-    store::{RecordStore, StoreError, clock::ServerClock},
+use engine::{
+    Cached, Entry,
+    tiered::{LoadError, Loader, ReadError, Tiered},
 };
 use inexact::Inexact;
+use model::{
+    audit::{AuditFound, AuditQuery},
+    budget::Allowance,
+    change::{Collection, Origin},
+    query::{Filter, HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Query, Start},
+    record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
+    schema::{Schema, Wrote},
+    value::Timestamp,
+};
+use store::{RecordStore, StoreError, clock::ServerClock};
 
 mod inexact;
 pub mod writes;

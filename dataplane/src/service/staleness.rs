@@ -7,10 +7,8 @@ use rand::seq::IndexedRandom;
 use serde::Serialize;
 
 use super::{error::ServiceError, records::Records};
-use crate::{
-    cache::tiered::served::WouldServe,
-    domain::record::{Key, Lookup},
-};
+use engine::tiered::served::WouldServe;
+use model::record::{Key, Lookup};
 
 /// Audits the tiers of one pool.
 pub struct StalenessAudit {

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use crds::pool::WarmUp;
 
 use super::{error::ServiceError, records::Records};
-use crate::{
+use model::{
     budget::Allowance,
-    domain::{
-        query::{Direction, FieldRef, Filter, Query, Start},
-        record::Key,
-        schema::Schema,
-    },
+    query::{Direction, FieldRef, Filter, Query, Start},
+    record::Key,
+    schema::Schema,
 };
 
 /// Warms up one pool.

@@ -20,26 +20,24 @@ use self::{
     ledger::{Decision, Ledger},
     log::Appender,
 };
-use crate::{
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Change, Collection, Idempotency, UnitOfWork, Written},
-        event::Outbox,
-        query::{Page, Query},
-        record::{Key, Lookup},
-        seal::Sealer,
-        value::Timestamp,
-    },
+use crate::service::records::Wake;
+use events::EventBus;
+use model::{
+    audit::{AuditFound, AuditQuery},
+    change::{Change, Collection, Idempotency, UnitOfWork, Written},
     durability::Setting,
-    events::EventBus,
-    service::records::Wake,
-    store::{
-        RecordStore, StoreError,
-        apply::{Applied, State, apply},
-        confined::PoolFault,
-        limits::Limits,
-    },
-    supervisor,
+    event::Outbox,
+    query::{Page, Query},
+    record::{Key, Lookup},
+    seal::Sealer,
+    value::Timestamp,
+};
+use runtime::supervisor;
+use store::{
+    RecordStore, StoreError,
+    apply::{Applied, State, apply},
+    confined::PoolFault,
+    limits::Limits,
 };
 
 mod entry;
@@ -142,7 +140,7 @@ impl WriteBehind {
         Ok(match found.into_iter().next().unwrap_or(Lookup::Missing) {
             Lookup::Found(record) => State::Present(record),
             Lookup::Deleted(version) => State::Absent(version),
-            Lookup::Missing => State::Absent(crate::domain::record::Version(0)),
+            Lookup::Missing => State::Absent(model::record::Version(0)),
             Lookup::Unreadable(unreadable) => State::Unreadable(unreadable),
         })
     }

@@ -274,6 +274,6 @@ fn now_ms() -> i64 {
 }
 
 fn stamp_ms(stamp: &str) -> i64 {
-    let stamp: dataplane::domain::value::Timestamp = stamp.parse().unwrap();
+    let stamp: model::value::Timestamp = stamp.parse().unwrap();
     stamp.0
 }

@@ -7,15 +7,13 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{
-    domain::event::Envelope,
-    events::{
-        EventBus,
-        consumer::{Content, Delivery},
-        kafka::{KafkaBus, config::KafkaOptions},
-    },
+use events::{
+    EventBus,
+    consumer::{Content, Delivery},
+    kafka::{KafkaBus, config::KafkaOptions},
 };
 use harness::{client::Api, seed, server::Server, wait};
+use model::event::Envelope;
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};

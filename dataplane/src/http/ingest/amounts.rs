@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    domain::{
-        currency,
-        price_event::PriceEvent,
-        record::{Key, Lookup},
-        schema::FieldFault,
-    },
-    service::records::Records,
+use crate::service::records::Records;
+use model::{
+    currency,
+    price_event::PriceEvent,
+    record::{Key, Lookup},
+    schema::FieldFault,
 };
 
 /// Products that are looked for at once.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use crate::{
-    domain::{event::Envelope, ownership::Ownership, schema::Schema},
     http::error::Problem,
     security::{caller::Caller, policy::PoolPolicy},
 };
+use model::{event::Envelope, ownership::Ownership, schema::Schema};
 
 /// The type of the events that only say that the feed is alive.
 pub const HEALTH_CHECK: &str = "health_check";
@@ -143,13 +143,11 @@ mod tests {
     use crds::pool::{Access, PoolLimits};
 
     use super::*;
-    use crate::{
-        events::testing::event,
-        security::{
-            caller::Validity,
-            policy::{Policies, Policy},
-        },
+    use crate::security::{
+        caller::Validity,
+        policy::{Policies, Policy},
     };
+    use crate::testing::events::event;
 
     fn catalogue() -> Catalogue {
         let policies = Policies::none();

@@ -16,7 +16,9 @@ use super::{
     hub::{Given, Seat},
     right::{Ended, Right},
 };
-use crate::{domain::event::Envelope, events::BusError, http::error::Problem};
+use crate::http::error::Problem;
+use events::BusError;
+use model::event::Envelope;
 
 /// A client of the feed. Counts as a connection until it is dropped.
 pub struct Client {

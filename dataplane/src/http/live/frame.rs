@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::catalogue::{Catalogue, HEALTH_CHECK, Topics};
-use crate::{
-    domain::{event::Envelope, ownership::Ownership, value::Timestamp},
-    http::health::{Check, Condition, overall},
-};
+use crate::http::health::{Check, Condition, overall};
+use model::{event::Envelope, ownership::Ownership, value::Timestamp};
 
 /// An event as it is sent.
 #[derive(Debug)]
@@ -152,11 +150,9 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::{super::catalogue::LiveEntity, *};
-    use crate::{
-        domain::{order, product, schema::Schema, user},
-        events::testing::event,
-        security::policy::{Policies, Policy},
-    };
+    use crate::security::policy::{Policies, Policy};
+    use crate::testing::events::event;
+    use model::{order, product, schema::Schema, user};
 
     fn catalogue() -> Catalogue {
         let policies = Policies::none();

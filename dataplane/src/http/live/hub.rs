@@ -20,7 +20,9 @@ use super::{
     catalogue::Catalogue,
     frame::{self, Filter, Frame, State},
 };
-use crate::{domain::event::Envelope, events::EventBus, http::health::Check};
+use crate::http::health::Check;
+use events::EventBus;
+use model::event::Envelope;
 
 /// Frames kept for clients that join after one of them.
 const KEPT: usize = 4_096;

@@ -6,10 +6,10 @@ use tokio::time::sleep;
 
 use super::catalogue::{Catalogue, Topics};
 use crate::{
-    domain::value::Timestamp,
     http::error::Problem,
     security::{caller::Caller, policy::Changes},
 };
+use model::value::Timestamp;
 
 /// The longest wait for a token's end before the clock is read again: clocks are corrected, and keys are replaced.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);

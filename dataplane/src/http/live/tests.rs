@@ -19,15 +19,12 @@ use tokio_tungstenite::{
 use tower::ServiceExt;
 
 use super::*;
-use crate::{
-    domain::{event::Envelope, order, product, schema::Schema, user},
-    events::{
-        local::{LocalBus, LocalOptions},
-        testing::{FakeBus, Folder, event, events, until},
-    },
-    http::health::Condition,
-    security::policy::Policy,
-};
+use crate::{http::health::Condition, security::policy::Policy};
+use ::testing::{Folder, until};
+
+use crate::testing::events::{FakeBus, event, events};
+use events::local::{LocalBus, LocalOptions};
+use model::{event::Envelope, order, product, schema::Schema, user};
 
 mod rfc6455;
 mod rights;
@@ -382,7 +379,7 @@ async fn requests_that_make_no_sense_are_refused() {
     assert_eq!(service.refused("").await.0, 503);
     assert_eq!(service.live.figures().refused, 1);
     drop(one);
-    until("the client is gone", || service.live.figures().connections == 1).await;
+    until("the client is gone", async || service.live.figures().connections == 1).await;
     // a user's key may be any text
     service.connect("user_id=a%20b").await;
     // a hot change
@@ -419,7 +416,7 @@ async fn closes_say_why() {
     service.shutdown.cancel();
     assert_eq!(close_code(&mut stayer).await, 1001);
     assert_eq!(close_code(&mut talker).await, 1001);
-    until("all are gone", || service.live.figures().connections == 0).await;
+    until("all are gone", async || service.live.figures().connections == 0).await;
 }
 
 #[tokio::test]
@@ -468,7 +465,7 @@ async fn an_event_stream_shows_the_same() {
         frame.unwrap();
     }
     drop(body);
-    until("all are gone", || service.live.figures().connections == 0).await;
+    until("all are gone", async || service.live.figures().connections == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

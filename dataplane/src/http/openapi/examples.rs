@@ -3,10 +3,10 @@
 use crds::pool::Entity;
 use serde_json::{Map, Value as Json, json};
 
-use crate::{
-    domain::schema::{Field, JsonForm, Kind, Schema, Shape},
-    http::router::Pool,
+use crate::http::router::Pool;
+use model::{
     routes,
+    schema::{Field, JsonForm, Kind, Schema, Shape},
 };
 
 /// The example of one pool's record.

@@ -8,10 +8,8 @@ use super::{
     pools::Described,
     schemas::{self, key, reference},
 };
-use crate::{
-    domain::dead_letter,
-    http::router::{BASE, Pool},
-};
+use crate::http::router::{BASE, Pool};
+use model::dead_letter;
 
 /// The operations; those of orders where orders can be written here.
 pub fn operations(pools: &[Pool]) -> Vec<Operation> {

@@ -8,10 +8,10 @@ use super::{
     schemas::{any_key, draft, key, named_key, pascal, reference},
 };
 use crate::{
-    domain::{batch::OPERATIONS_MAX, order, payment, price_event, schema::Schema},
     http::{params::IDS_MAX, resource::Resource, router::BASE},
     service::list::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX},
 };
+use model::{batch::OPERATIONS_MAX, order, payment, price_event, schema::Schema};
 
 /// A list of entity tags, or `*`.
 fn tags() -> Json {

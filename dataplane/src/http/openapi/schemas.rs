@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 use serde_json::{Map, Value as Json, json};
 
-use crate::domain::{
+use model::{
     schema::{DOUBLE_MAX, Field, Form, JsonForm, Kind, Schema, Shape},
     value::Value,
 };
@@ -253,7 +253,7 @@ fn number(value: Decimal) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{payment, product};
+    use model::{payment, product};
 
     #[test]
     fn bounds_come_from_the_schema() {

@@ -1,7 +1,7 @@
 //! `/factory/…` and `/repositories/cache/…`.
 
 use super::*;
-use crate::cache::tiered::tests::support::until;
+use ::testing::until;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -185,7 +185,7 @@ impl Server {
     /// Another program writes into the store.
     async fn behind_the_back(&self, sql: &'static str) {
         use sqlx::ConnectOptions;
-        let file = self._folder.as_ref().unwrap().0.join("data.db");
+        let file = self._folder.as_ref().unwrap().path().join("data.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
         let mut connection = options.connect().await.unwrap();
         let done = sqlx::query(sql).execute(&mut connection).await.unwrap();

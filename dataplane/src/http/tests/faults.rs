@@ -3,21 +3,19 @@
 use async_trait::async_trait;
 
 use super::*;
-use crate::{
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Idempotency, UnitOfWork, Written},
-        event::Outbox,
-        json::parse_create,
-        query::{Page, Query},
-        record::{Key, Lookup, Record, Version},
-        schema::FieldFault,
-        value::Timestamp,
-    },
-    store::{
-        StoreError,
-        confined::{PoolFault, PoolReason},
-    },
+use model::{
+    audit::{AuditFound, AuditQuery},
+    change::{Idempotency, UnitOfWork, Written},
+    event::Outbox,
+    json::parse_create,
+    query::{Page, Query},
+    record::{Key, Lookup, Record, Version},
+    schema::FieldFault,
+    value::Timestamp,
+};
+use store::{
+    StoreError,
+    confined::{PoolFault, PoolReason},
 };
 
 /// A store that fails each call in one way.
@@ -92,7 +90,7 @@ impl RecordStore for Silent {
 #[derive(Default)]
 struct Busy {
     /// The deadline of each commit.
-    deadlines: parking_lot::Mutex<Vec<Option<std::time::Instant>>>,
+    deadlines: Mutex<Vec<Option<std::time::Instant>>>,
 }
 
 /// How long a call of the busy store takes.

@@ -1,6 +1,7 @@
 //! The gateway before two groups with no pool in common: every route of the table is answered as by one process that serves all pools.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use axum::{body::Body, routing::get};
 use crds::{
@@ -13,8 +14,8 @@ use super::*;
 use crate::{
     config,
     gateway::{client::UpstreamClient, health, memory::ConnectionMemory, proxy::Proxy},
-    routes::{self, Effect, Entry},
 };
+use model::routes::{self, Effect, Entry};
 
 /// What the first group serves; the second serves the others.
 const FIRST: [&str; 4] = ["users", "products", "notification_templates", "stores"];
@@ -36,7 +37,7 @@ struct Shop {
 impl Shop {
     async fn open() -> Self {
         let folder = Folder::new();
-        let file = folder.0.join("data.db");
+        let file = folder.path().join("data.db");
         declare(&file).await;
         let declared = [declared("stores", Some("version")), declared("regions", None)];
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());

@@ -1,7 +1,7 @@
 //! Money: currencies, amounts, prices of the catalogue, and payments that are closed.
 
 use super::*;
-use crate::domain::value::Value;
+use model::value::Value;
 
 async fn shop() -> Server {
     let server = Server::start().await;

@@ -25,7 +25,7 @@ impl Connected {
     async fn open() -> Self {
         let folder = Folder::new();
         let store: Arc<dyn RecordStore> =
-            Arc::new(SqlStore::sqlite(&folder.0.join("data.db"), Arc::new(Plain)).unwrap());
+            Arc::new(SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(Plain)).unwrap());
         let all = [collection_of(Entity::Product)];
         store.prepare(&all).await.unwrap();
         let mut pods = [Server::over(&store, &all).await, Server::over(&store, &all).await];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::routes::{self, Effect, Entry};
+use model::routes::{self, Effect, Entry};
 
 /// What the app routes beside the router, or the gateway has: the document has the app's, and a suite asks a whole process for them.
 fn is_by_app(entry: &Entry) -> bool {

@@ -103,7 +103,7 @@ async fn addresses_are_unique_without_case() {
     // rows of before that differ by case alone stay, and can be changed
     let users = server.resource("users").records.clone();
     for (key, email) in [("c", "old@example.test"), ("d", "OLD@example.test")] {
-        let text = |text: &str| crate::domain::value::Value::Text(text.to_owned());
+        let text = |text: &str| model::value::Value::Text(text.to_owned());
         let values = users.schema().row_of([("name", text("Old")), ("email", text(email))]);
         users.insert(&key.parse().unwrap(), values, "test").await.unwrap();
         server.patch(&format!("/users/{key}"), r#"{"name":"Older"}"#).await.expect(200);

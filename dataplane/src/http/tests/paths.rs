@@ -26,7 +26,8 @@ async fn unknown_paths_and_pools_say_what_is_served() {
 #[tokio::test]
 async fn an_entity_without_a_pool_is_named() {
     let folder = Folder::new();
-    let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&folder.0.join("data.db"), Arc::new(Plain)).unwrap());
+    let store: Arc<dyn RecordStore> =
+        Arc::new(SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(Plain)).unwrap());
     let collections = [collection_of(Entity::Payment), collection_of(Entity::Order)];
     store.prepare(&collections).await.unwrap();
     let server = Server::over(&store, &collections).await;

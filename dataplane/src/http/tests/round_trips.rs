@@ -5,16 +5,14 @@ use std::sync::atomic::AtomicUsize;
 use async_trait::async_trait;
 
 use super::*;
-use crate::{
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Idempotency, UnitOfWork, Written},
-        event::Outbox,
-        query::{Page, Query},
-        record::{Key, Lookup},
-    },
-    store::StoreError,
+use model::{
+    audit::{AuditFound, AuditQuery},
+    change::{Idempotency, UnitOfWork, Written},
+    event::Outbox,
+    query::{Page, Query},
+    record::{Key, Lookup},
 };
+use store::StoreError;
 
 /// A store that counts the calls that read, and their keys.
 struct Counting {
@@ -71,7 +69,8 @@ impl RecordStore for Counting {
 #[tokio::test]
 async fn a_read_of_many_is_two_calls_of_the_store_and_a_kept_page_is_none() {
     let folder = Folder::new();
-    let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&folder.0.join("data.db"), Arc::new(Plain)).unwrap());
+    let store: Arc<dyn RecordStore> =
+        Arc::new(SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(Plain)).unwrap());
     let collections = [collection_of(Entity::User)];
     store.prepare(&collections).await.unwrap();
     let counting = Arc::new(Counting { store, calls: AtomicUsize::new(0), keys: AtomicUsize::new(0) });

@@ -6,15 +6,13 @@ use async_trait::async_trait;
 use serde_json::{Value as Tree, json};
 
 use super::{Ingestor, Rejects};
-use crate::{
-    domain::{price_event::PriceEvent, record::Record, value::Value},
-    events::intake::Unreadable,
-    service::{
-        dead_letters::{DeadLetters, Letter, Source},
-        error::ServiceError,
-        failure::{Class, Failure},
-    },
+use crate::service::{
+    dead_letters::{DeadLetters, Letter, Source},
+    error::ServiceError,
+    failure::{Class, Failure},
 };
+use events::intake::Unreadable;
+use model::{price_event::PriceEvent, record::Record, value::Value};
 
 /// The stage of these letters.
 pub const STAGE: &str = "ingest";

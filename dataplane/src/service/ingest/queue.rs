@@ -11,10 +11,8 @@ use std::{
 use crds::service::messaging::UnknownProducts;
 use parking_lot::Mutex;
 
-use crate::{
-    domain::price_event::PriceEvent,
-    events::intake::{Intake, IntakeError},
-};
+use events::intake::{Intake, IntakeError};
+use model::price_event::PriceEvent;
 
 /// How long a measurement tells how many events wait; after that nobody knows how many came elsewhere.
 const MEASURED_FOR: Duration = Duration::from_secs(60);

@@ -5,12 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{NO_PRODUCT, letters::STAGE};
-use crate::{
-    domain::{
-        actor,
-        record::{Key, Lookup, Record},
-    },
-    service::{dead_letters::DeadLetters, error::ServiceError, records::Records},
+use crate::service::{dead_letters::DeadLetters, error::ServiceError, records::Records};
+use model::{
+    actor,
+    record::{Key, Lookup, Record},
 };
 
 /// How often products are looked for that letters wait for.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Ingestor, queue::IngestQueue};
-use crate::events::intake::{Batch, IntakeReader};
+use events::intake::{Batch, IntakeReader};
 
 /// How often it is measured how many events wait.
 const MEASURE: Duration = Duration::from_millis(200);
@@ -124,21 +124,19 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{
-        cache::{
-            clock::Clock,
-            tiered::{Tiered, TieredConfig},
-        },
-        domain::{
-            change::Collection,
-            price_event::PriceEvent,
-            product,
-            seal::{SealError, Sealer},
-        },
-        events::intake::{Intake, IntakeError, Unreadable},
-        service::{error::ServiceError, ingest::Rejects, records::Records},
-        store::sql::SqlStore,
+    use crate::service::{error::ServiceError, ingest::Rejects, records::Records};
+    use engine::{
+        clock::Clock,
+        tiered::{Tiered, TieredConfig},
     };
+    use events::intake::{Intake, IntakeError, Unreadable};
+    use model::{
+        change::Collection,
+        price_event::PriceEvent,
+        product,
+        seal::{SealError, Sealer},
+    };
+    use store::sql::SqlStore;
 
     /// A log that is empty, and counts who reads it.
     #[derive(Default)]

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Charge, Charged, PaymentProvider};
-use crate::{domain::record::Key, service::failure::Failure};
+use crate::service::failure::Failure;
+use model::record::Key;
 
 /// Charges that it remembers.
 const REMEMBERED: usize = 10_000;

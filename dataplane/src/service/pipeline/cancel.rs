@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::Pipeline;
-use crate::{
-    domain::{
-        progress::{Ending, Progress, Stage},
-        record::{Key, Record, Row},
-    },
-    service::{dead_letters::Source, error::ServiceError, records::Keeper},
+use crate::service::{dead_letters::Source, error::ServiceError, records::Keeper};
+use model::{
+    progress::{Ending, Progress, Stage},
+    record::{Key, Record, Row},
 };
 
 /// How long a delete waits for an order to end.

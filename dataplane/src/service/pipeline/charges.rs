@@ -7,24 +7,22 @@
 use rust_decimal::Decimal;
 
 use super::{ACTOR, Pipeline, work::Case};
-use crate::{
+use crate::service::{
+    error::ServiceError,
+    failure::{Class, Failure},
+    payment::{Charge, Charged, derived_key, random_key},
+    records::Records,
+};
+use model::{
+    actor,
+    audit::AuditQuery,
     budget::Allowance,
-    domain::{
-        actor,
-        audit::AuditQuery,
-        payment::{CHARGE_OF, PENDING, may_become},
-        progress::{Ending, Progress, Stage},
-        query::{Comparison, FieldRef, Filter, Query, Start},
-        record::{Key, Lookup, Record},
-        schema::Schema,
-        value::Value,
-    },
-    service::{
-        error::ServiceError,
-        failure::{Class, Failure},
-        payment::{Charge, Charged, derived_key, random_key},
-        records::Records,
-    },
+    payment::{CHARGE_OF, PENDING, may_become},
+    progress::{Ending, Progress, Stage},
+    query::{Comparison, FieldRef, Filter, Query, Start},
+    record::{Key, Lookup, Record},
+    schema::Schema,
+    value::Value,
 };
 
 /// The most payments, and entries of the audit, that one order is looked up with.

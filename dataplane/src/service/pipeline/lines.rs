@@ -15,14 +15,12 @@ use serde_json::{Value as Tree, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Pipeline;
-use crate::{
-    domain::{
-        progress::Stage,
-        record::{Key, Record},
-    },
-    events::consumer::Ticket,
-    supervisor,
+use events::consumer::Ticket;
+use model::{
+    progress::Stage,
+    record::{Key, Record},
 };
+use runtime::supervisor;
 
 /// What can come of a step.
 pub const OUTCOMES: [&str; 4] = ["done", "retried", "postponed", "dead_lettered"];

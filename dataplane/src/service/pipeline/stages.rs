@@ -12,18 +12,16 @@ use futures::future::BoxFuture;
 use serde_json::{Value as Tree, json};
 
 use super::{ACTOR, Pipeline, charges::new_charge_key, work::Case};
-use crate::{
-    domain::{
-        progress::{Ending, Stage},
-        record::{Key, Record},
-        stock::{self, Held, Settling},
-    },
-    service::{
-        error::ServiceError,
-        failure::Failure,
-        notify::{Message, render},
-        records::writes::{Adjusted, Still},
-    },
+use crate::service::{
+    error::ServiceError,
+    failure::Failure,
+    notify::{Message, render},
+    records::writes::{Adjusted, Still},
+};
+use model::{
+    progress::{Ending, Stage},
+    record::{Key, Record},
+    stock::{self, Held, Settling},
 };
 
 /// What came of the wish to hold a product.

@@ -3,16 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{ACTOR, Pipeline, STUCK_AFTER, after};
-use crate::{
+use crate::service::{error::ServiceError, failure::Failure, records::Records};
+use model::{
     budget::Allowance,
-    domain::{
-        progress::{Ending, Progress, Stage},
-        query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
-        record::{Key, Record},
-        stock,
-        value::{Timestamp, Value},
-    },
-    service::{error::ServiceError, failure::Failure, records::Records},
+    progress::{Ending, Progress, Stage},
+    query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
+    record::{Key, Record},
+    stock,
+    value::{Timestamp, Value},
 };
 
 /// How often orders are looked for.

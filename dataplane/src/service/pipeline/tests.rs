@@ -10,18 +10,16 @@ use serde_json::json;
 
 use self::support::{Mood, Shop, settings};
 use super::*;
-use crate::{
-    domain::{
-        audit::AuditQuery,
-        change::Origin,
-        progress::Ending,
-        stock::{self, Held},
-    },
-    service::{
-        dead_letters::{Letter, Source},
-        failure::Failure,
-        records::writes::Adjusted,
-    },
+use crate::service::{
+    dead_letters::{Letter, Source},
+    failure::Failure,
+    records::writes::Adjusted,
+};
+use model::{
+    audit::AuditQuery,
+    change::Origin,
+    progress::Ending,
+    stock::{self, Held},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -435,7 +433,7 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
     let order = shop.order(&[("lamp", 2)]).await;
     shop.drive_to(&order, Stage::Inventory).await;
     let patch = |body: &str| {
-        let patch = crate::domain::json::parse_patch(shop.parts.orders.schema(), body.as_bytes()).unwrap();
+        let patch = model::json::parse_patch(shop.parts.orders.schema(), body.as_bytes()).unwrap();
         let (orders, order) = (shop.parts.orders.clone(), order.clone());
         async move {
             orders.patch(&order, &super::super::precondition::Precondition::None, &patch, &Origin::of("test")).await
@@ -452,10 +450,8 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
 /// Nothing of an atomic batch happens before all of it does: an order that is under way is called off by no batch that fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_batch_calls_no_order_off() {
-    use crate::{
-        domain::batch::{Batch, parse_batch},
-        service::batch::{Bounds, Undone, run_atomic},
-    };
+    use crate::service::batch::{Bounds, Undone, run_atomic};
+    use model::batch::{Batch, parse_batch};
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 2)]).await;

@@ -7,14 +7,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{
+use crate::service::{error::ServiceError, records::Records};
+use model::{
     budget::Allowance,
-    domain::{
-        query::{Comparison, FieldRef, Filter, Query, Start},
-        record::Record,
-        value::Value,
-    },
-    service::{error::ServiceError, records::Records},
+    query::{Comparison, FieldRef, Filter, Query, Start},
+    record::Record,
+    value::Value,
 };
 
 /// A subject and a body, as they are written in a template; none where there is no such template.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::domain::record::Key;
+use model::record::Key;
 
 /// Products that share a turn by chance only wait a little longer.
 const COUNT: usize = 256;

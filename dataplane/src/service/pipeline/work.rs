@@ -6,18 +6,16 @@ use serde_json::{Value as Tree, json};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{ACTOR, Pipeline, after, backoff, lines::Job};
-use crate::{
-    domain::{
-        order::{self, Item},
-        progress::{Progress, Stage},
-        record::{Key, Record},
-        value::Timestamp,
-    },
-    service::{
-        dead_letters::Letter,
-        error::ServiceError,
-        failure::{Class, Failure},
-    },
+use crate::service::{
+    dead_letters::Letter,
+    error::ServiceError,
+    failure::{Class, Failure},
+};
+use model::{
+    order::{self, Item},
+    progress::{Progress, Stage},
+    record::{Key, Record},
+    value::Timestamp,
 };
 
 /// The wait for a worker that has the same order.
@@ -200,7 +198,7 @@ impl Pipeline {
     /// How long until the order's next attempt; none when it is time.
     fn wait(&self, case: &Case) -> Option<Duration> {
         let due = match self.parts.orders.schema().get(&case.record.values, "due_at") {
-            crate::domain::value::Value::Time(due) => *due,
+            model::value::Value::Time(due) => *due,
             _ => return None,
         };
         u64::try_from(due.0 - self.clock().now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)

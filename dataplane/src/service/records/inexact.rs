@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::warn;
 
-use crate::domain::{
+use model::{
     change::Collection,
     record::Record,
     schema::{Field, JsonForm, Kind},

@@ -9,15 +9,13 @@ use super::{
     super::{error::ServiceError, precondition::Precondition},
     Records, Seen, Wish,
 };
-use crate::{
-    domain::{
-        change::{Action, Change, Guard, Origin, UnitOfWork, Written},
-        json::{Draft, Echo, Patch, Replacement},
-        record::{Key, Lookup, Record, Row, Unreadable, Version},
-        schema::{Schema, Wrote},
-    },
-    store::StoreError,
+use model::{
+    change::{Action, Change, Guard, Origin, UnitOfWork, Written},
+    json::{Draft, Echo, Patch, Replacement},
+    record::{Key, Lookup, Record, Row, Unreadable, Version},
+    schema::{Schema, Wrote},
 };
+use store::StoreError;
 
 /// How often a change is tried again when others change the record at the same time.
 pub const ATTEMPTS_MAX: u32 = 12;

@@ -5,17 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
-    domain::{
-        change::Collection,
-        event::{Envelope, Happening},
-        field::value_of,
-        record::{Key, Record, Row, Version},
-        seal::Sealer,
-        value::{Timestamp, Value, write_json_text},
-    },
-    store::{StoreError, apply::State},
+use model::{
+    change::Collection,
+    event::{Envelope, Happening},
+    field::value_of,
+    record::{Key, Record, Row, Version},
+    seal::Sealer,
+    value::{Timestamp, Value, write_json_text},
 };
+use store::{StoreError, apply::State};
 
 /// The state that a write gives a key.
 pub struct Entry {

@@ -11,10 +11,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use super::{Lag, entry::Entry};
-use crate::{
-    domain::record::{Key, Version},
-    store::apply::State,
-};
+use model::record::{Key, Version};
+use store::apply::State;
 
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,10 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{entry::Codec, ledger::Ledger};
-use crate::{
-    domain::event::Envelope,
-    events::{BusError, EventBus, has_reached},
-    store::StoreError,
-    supervisor,
-};
+use events::{BusError, EventBus, has_reached};
+use model::event::Envelope;
+use runtime::supervisor;
+use store::StoreError;
 
 /// Puts entries into the log, those that come at the same time together.
 pub struct Appender {

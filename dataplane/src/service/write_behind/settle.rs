@@ -10,14 +10,12 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::ledger::{Due, Ledger};
-use crate::{
-    domain::{
-        change::{Action, Change, Collection, UnitOfWork},
-        record::{Key, Lookup, Version},
-    },
-    service::records::Wake,
-    store::{RecordStore, StoreError, apply::State},
+use crate::service::records::Wake;
+use model::{
+    change::{Action, Change, Collection, UnitOfWork},
+    record::{Key, Lookup, Version},
 };
+use store::{RecordStore, StoreError, apply::State};
 
 /// Keys that are settled at once, and one by one at the same time where the store cannot take them together.
 const TOGETHER: usize = 128;

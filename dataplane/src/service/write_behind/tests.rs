@@ -12,25 +12,23 @@ use async_trait::async_trait;
 use futures::future::join_all;
 
 use super::{WriteBehind, WriteBehindConfig};
-use crate::{
-    budget::Allowance,
-    cache::tiered::tests::support::until,
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Action, Change, Collection, Guard, Idempotency, UnitOfWork, Written},
-        entities,
-        event::Outbox,
-        query::{Filter, Page, Query, Start},
-        record::{Key, Lookup, Row, Version},
-        seal::{SealError, Sealer},
-        value::{Json, Value},
-    },
-    events::{
-        EventBus,
-        local::{LocalBus, LocalOptions},
-    },
-    store::{RecordStore, StoreError, sql::SqlStore},
+use ::testing::until;
+use events::{
+    EventBus,
+    local::{LocalBus, LocalOptions},
 };
+use model::{
+    audit::{AuditFound, AuditQuery},
+    budget::Allowance,
+    change::{Action, Change, Collection, Guard, Idempotency, UnitOfWork, Written},
+    entities,
+    event::Outbox,
+    query::{Filter, Page, Query, Start},
+    record::{Key, Lookup, Row, Version},
+    seal::{SealError, Sealer},
+    value::{Json, Value},
+};
+use store::{RecordStore, StoreError, sql::SqlStore};
 
 struct Plain;
 

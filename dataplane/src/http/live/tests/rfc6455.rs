@@ -159,5 +159,5 @@ async fn frames_that_are_as_they_should_be_keep_the_connection() {
     // a close is answered with the same code
     stream.write_all(&client_frame(FIN | CLOSE, &1000_u16.to_be_bytes())).await.unwrap();
     assert_eq!(raw_frame_of(&mut stream, CLOSE).await[..2], 1000_u16.to_be_bytes());
-    until("it is gone", || service.live.figures().connections == 0).await;
+    until("it is gone", async || service.live.figures().connections == 0).await;
 }

@@ -4,10 +4,8 @@ use axum::{extract::Request, middleware::Next};
 use crds::pool::Access;
 
 use super::*;
-use crate::{
-    domain::value::Timestamp,
-    security::caller::{KeyEnd, Validity},
-};
+use crate::security::caller::{KeyEnd, Validity};
+use model::value::Timestamp;
 
 /// Stands in for the guard: who connects is found by the label.
 pub async fn admit(State(callers): State<Callers>, mut request: Request, next: Next) -> Response {
@@ -98,7 +96,7 @@ async fn a_right_that_is_taken_away_ends_what_is_open() {
     }
     let end = last(stream).await;
     assert_eq!((&end["type"], &end["code"]), (&"closed".into(), &4403.into()));
-    until("all three are counted", || service.ended() == [0, 3]).await;
+    until("all three are counted", async || service.ended() == [0, 3]).await;
     let metrics = prometheus::TextEncoder::new().encode_to_string(&service.registry.gather()).unwrap();
     assert!(metrics.contains("flyweight_feed_ended_total{code=\"4403\"} 3"), "{metrics}");
     assert_eq!(service.refused("client_id=clerk&topics=order").await.0, 403);
@@ -141,7 +139,7 @@ async fn a_connection_ends_with_its_token_and_with_the_key_that_signed_it() {
     assert_eq!((code, reason.as_str()), (4401, "the token has ended: connect with a new one"));
     assert_eq!(last(stream).await["code"], 4401);
     assert_eq!(service.refused("client_id=short").await.0, 401, "it would end at once");
-    until("both are counted", || service.ended() == [2, 0]).await;
+    until("both are counted", async || service.ended() == [2, 0]).await;
 
     service.publish(&[event("p", 1)]).await;
     assert_eq!(frame(&mut long).await["key"], "p");

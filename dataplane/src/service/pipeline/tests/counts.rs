@@ -8,28 +8,26 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::support::{Mood, Shop, settings};
-use crate::{
+use crate::service::{
+    ingest::{
+        Ingestor,
+        letters::{Letters, Replays, STAGE},
+        waiting::Waiting,
+    },
+    precondition::Precondition,
+    records::Records,
+};
+use events::intake::Batch;
+use model::{
     budget::Allowance,
-    domain::{
-        change::Origin,
-        counted::Place,
-        json::{parse_create, parse_patch},
-        price_event::PriceEvent,
-        query::{Filter, Query, Start},
-        record::{Key, Record},
-        stock,
-        value::{Timestamp, Value},
-    },
-    events::intake::Batch,
-    service::{
-        ingest::{
-            Ingestor,
-            letters::{Letters, Replays, STAGE},
-            waiting::Waiting,
-        },
-        precondition::Precondition,
-        records::Records,
-    },
+    change::Origin,
+    counted::Place,
+    json::{parse_create, parse_patch},
+    price_event::PriceEvent,
+    query::{Filter, Query, Start},
+    record::{Key, Record},
+    stock,
+    value::{Timestamp, Value},
 };
 
 struct Counter {

@@ -4,14 +4,12 @@ use super::{
     support::{Mood, Shop, settings},
     *,
 };
-use crate::{
-    domain::{json::parse_create, payment::CHARGE_OF},
-    service::{
-        payment::derived_key,
-        payments::{PaymentKeeper, set_status},
-        precondition::Precondition,
-    },
+use crate::service::{
+    payment::derived_key,
+    payments::{PaymentKeeper, set_status},
+    precondition::Precondition,
 };
+use model::{json::parse_create, payment::CHARGE_OF};
 
 /// The key of charge and payment that versions before made of an order.
 async fn former(shop: &Shop, order: &Key) -> Key {
@@ -127,7 +125,7 @@ async fn the_payment_of_an_order_under_way_is_left_alone() {
     let deleted = payments.delete(&key, &none, &ann).await;
     assert!(matches!(deleted, Err(ServiceError::Conflict(_))), "{deleted:?}");
     for patch in [r#"{"metadata":{"a":1}}"#, r#"{"amount":1}"#] {
-        let patch = crate::domain::json::parse_patch(payments.schema(), patch.as_bytes()).unwrap();
+        let patch = model::json::parse_patch(payments.schema(), patch.as_bytes()).unwrap();
         let changed = payments.patch(&key, &none, &patch, &ann).await;
         assert!(matches!(changed, Err(ServiceError::Conflict(_) | ServiceError::Refused(_))), "{changed:?}");
     }

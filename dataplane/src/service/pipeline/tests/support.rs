@@ -25,26 +25,6 @@ use serde_json::json;
 use super::super::{Parts, Pipeline};
 use crate::service::precondition::Precondition;
 use crate::{
-    budget::Allowance,
-    cache::{
-        clock::Clock,
-        tiered::{Tiered, TieredConfig},
-    },
-    domain::{
-        audit::{AuditFound, AuditQuery},
-        change::{Collection, Idempotency, Origin, UnitOfWork, Written},
-        dead_letter,
-        event::Outbox,
-        json::parse_create,
-        order, payment, product,
-        progress::{Progress, Stage},
-        query::{Filter, Page, Query, Start},
-        record::{Key, Lookup, Record},
-        schema::Schema,
-        seal::{SealError, Sealer},
-        stock,
-        value::{Timestamp, Value},
-    },
     security::policy::Policies,
     service::{
         dead_letters::DeadLetters,
@@ -52,8 +32,28 @@ use crate::{
         payment::http::SigningKey,
         records::Records,
     },
-    store::{RecordStore, StoreError, sql::SqlStore},
 };
+use engine::{
+    clock::Clock,
+    tiered::{Tiered, TieredConfig},
+};
+use model::{
+    audit::{AuditFound, AuditQuery},
+    budget::Allowance,
+    change::{Collection, Idempotency, Origin, UnitOfWork, Written},
+    dead_letter,
+    event::Outbox,
+    json::parse_create,
+    order, payment, product,
+    progress::{Progress, Stage},
+    query::{Filter, Page, Query, Start},
+    record::{Key, Lookup, Record},
+    schema::Schema,
+    seal::{SealError, Sealer},
+    stock,
+    value::{Timestamp, Value},
+};
+use store::{RecordStore, StoreError, sql::SqlStore};
 
 /// How long an order may take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,279 @@
+//! One load of some keys below memory: the shared tiers in order, then the store. Runs by itself, whoever waits or stops waiting.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    LoadError, Loader, ReadError, Served,
+    inner::{Inner, Landed, Outcome, newer, version_of},
+    layers::{KEEP_MIN_MS, SharedHit, SharedLayer},
+    lease::Lease,
+    rules::Worth,
+};
+use crate::{
+    flight::{Boarding, Ticket},
+    memory::PutOutcome,
+    shared::Order,
+};
+use model::record::{Key, Lookup, Version};
+
+/// A load under way.
+pub struct Fetch {
+    pub(super) inner: Arc<Inner>,
+    pub(super) tickets: Vec<Ticket<Outcome>>,
+    pub(super) load: Loader,
+    /// When it began, in ms.
+    pub(super) began_ms: u64,
+    /// Entries of shared tiers that may be served when the store fails.
+    pub(super) fallbacks: HashMap<Key, Served>,
+    /// The right to load, which other replicas wait for.
+    pub(super) lease: Option<Lease>,
+}
+
+/// A load that took longer fills no shared tier: it would come too late for the floors that guard against it.
+const FILL_MAX_MS: u64 = KEEP_MIN_MS / 2;
+/// How long shared tiers may take to be filled with what was given out already.
+const FILL_LAG_MS: u64 = 1_000;
+
+impl Fetch {
+    /// Loads the keys of some tickets in the background, from the store alone where the shared tiers are known to be stale.
+    pub fn spawn(inner: &Arc<Inner>, tickets: Vec<Ticket<Outcome>>, load: &Loader, store_only: bool) {
+        if tickets.is_empty() {
+            return;
+        }
+        let (inner, load) = (inner.clone(), load.clone());
+        let began_ms = inner.clock.now_ms();
+        let fetch = Self { inner, tickets, load, began_ms, fallbacks: HashMap::new(), lease: None };
+        tokio::spawn(fetch.run(store_only));
+    }
+
+    /// Loads a stale key anew, unless it is being loaded.
+    pub fn refresh(inner: &Arc<Inner>, key: &Key, load: &Loader, store_only: bool) {
+        if let Boarding::Lead(ticket) = inner.board(key, Version(0)) {
+            Self::spawn(inner, vec![ticket], load, store_only);
+        }
+    }
+
+    async fn run(mut self, store_only: bool) {
+        let inner = self.inner.clone();
+        if !store_only {
+            for layer in &inner.shareds {
+                self.ask(layer).await;
+            }
+        }
+        match inner.shareds.first() {
+            Some(layer) if !store_only => self.load_once(layer).await,
+            _ => self.load().await,
+        }
+    }
+
+    /// Lands what a shared tier has.
+    pub(super) async fn ask(&mut self, layer: &SharedLayer) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        let keys: Vec<String> = self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
+        let answers = match layer.cache.get_many(&keys).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                layer.counters.failed(&error, keys.len());
+                layer.counters.misses.add(keys.len());
+                return;
+            }
+        };
+        let (now_ms, trusted_ms) = (self.inner.clock.now_ms(), self.inner.shared_trusted_ms(layer));
+        for (ticket, held) in std::mem::take(&mut self.tickets).into_iter().zip(answers) {
+            let flight = ticket.flight().clone();
+            let hit = held.filter(|held| held.version >= flight.need());
+            let hit = hit.and_then(|held| layer.read(flight.key(), &held, now_ms, trusted_ms));
+            if let Some(ticket) = self.take(layer, ticket, hit) {
+                layer.counters.misses.inc();
+                self.tickets.push(ticket);
+            }
+        }
+    }
+
+    /// Lands a flight with what a shared tier has, or gives the ticket back.
+    fn take(
+        &mut self,
+        layer: &SharedLayer,
+        ticket: Ticket<Outcome>,
+        hit: Option<SharedHit>,
+    ) -> Option<Ticket<Outcome>> {
+        let Some(SharedHit { found, worth, age_ms, fresh_ms }) = hit else { return Some(ticket) };
+        if worth == Worth::Nothing {
+            return Some(ticket);
+        }
+        let flight = ticket.flight().clone();
+        let stale = worth != Worth::Fresh;
+        let served = Served { cached: self.inner.encode(&found), tier: layer.name.clone(), age_ms, stale };
+        if worth == Worth::IfError {
+            let known = self.fallbacks.remove(flight.key());
+            self.fallbacks.extend(newer(known, Some(served)).map(|served| (flight.key().clone(), served)));
+            return Some(ticket);
+        }
+        layer.counters.hits.inc();
+        self.inner.land(ticket, served, |served| match stale {
+            true => None,
+            false => Some(self.inner.fill_memory(flight.key(), &found, served, self.began_ms, fresh_ms)),
+        });
+        if stale {
+            layer.counters.stale_served.inc();
+            Self::refresh(&self.inner, flight.key(), &self.load, true);
+        }
+        None
+    }
+
+    /// Lands what is left with the store's answer, and lets other replicas load.
+    pub(super) async fn load(mut self) {
+        let lease = self.lease.take();
+        if !self.tickets.is_empty() {
+            self.load_tickets().await;
+        }
+        if let Some(lease) = lease {
+            lease.give_back().await;
+        }
+    }
+
+    async fn load_tickets(&mut self) {
+        let inner = self.inner.clone();
+        let tickets = std::mem::take(&mut self.tickets);
+        let keys: Vec<Key> = tickets.iter().map(|ticket| ticket.flight().key().clone()).collect();
+        let count = keys.len();
+        inner.counters.loads.add(count);
+        // what the store says is as old as the moment it was asked
+        let asked_ms = inner.clock.now_ms();
+        let loaded = match tokio::time::timeout(inner.load_deadline, (self.load)(keys)).await {
+            Ok(Ok(loaded)) if loaded.len() == count => Ok(loaded),
+            Ok(Ok(loaded)) => Err(ReadError::Load(wrong_count(loaded.len(), count))),
+            Ok(Err(error)) => Err(ReadError::Load(error)),
+            Err(_) => Err(ReadError::TimedOut),
+        };
+        match loaded {
+            Ok(loaded) => {
+                let filled =
+                    tickets.into_iter().zip(loaded).filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
+                let filled: Vec<(Key, Lookup)> = filled.collect();
+                if inner.clock.now_ms().saturating_sub(self.began_ms) <= FILL_MAX_MS {
+                    inner.fill_shared(&filled, asked_ms).await;
+                }
+            }
+            Err(error) => {
+                inner.counters.load_errors.add(count);
+                tickets.into_iter().for_each(|ticket| self.fail(ticket, &error));
+            }
+        }
+    }
+
+    /// Lands one record of the store. What may go into shared tiers comes back.
+    fn land(&self, ticket: Ticket<Outcome>, found: Lookup, asked_ms: u64) -> Option<(Key, Lookup)> {
+        if let Lookup::Unreadable(unreadable) = found {
+            self.inner.counters.load_errors.inc();
+            ticket.fail(Err(ReadError::Unreadable(Arc::from(unreadable))));
+            return None;
+        }
+        let (inner, flight) = (&self.inner, ticket.flight().clone());
+        let served = Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
+        let mut filled = false;
+        inner.land(ticket, served, |served| {
+            // a store that lags behind what was committed fills nothing: who waits will judge
+            if version_of(&found) < flight.floor() {
+                return None;
+            }
+            let landed = inner.fill_memory(flight.key(), &found, served, asked_ms, u64::MAX);
+            filled = landed.clone().judge(flight.floor()).is_ok();
+            Some(landed)
+        });
+        if !filled {
+            inner.counters.overtaken.inc();
+        }
+        filled.then(|| (flight.key().clone(), found))
+    }
+
+    /// Lands a flight that the store failed.
+    fn fail(&mut self, ticket: Ticket<Outcome>, error: &ReadError) {
+        let Some(served) = self.fallbacks.remove(ticket.flight().key()) else { return ticket.fail(Err(error.clone())) };
+        if let Some(layer) = self.inner.shareds.iter().find(|layer| layer.name == served.tier) {
+            layer.counters.stale_served.inc();
+        }
+        self.inner.land(ticket, served, |_| None);
+    }
+}
+
+impl Landed {
+    /// An answer that no tier was asked about.
+    fn as_is(served: Served) -> Self {
+        Self { served, floor: Version(0) }
+    }
+}
+
+impl Inner {
+    /// Gives an answer to those who wait. `fill` is called where no write came in between, and may fill tiers with it; whatever
+    /// it does, no tier in memory gives out an older version afterwards.
+    fn land(&self, ticket: Ticket<Outcome>, served: Served, fill: impl FnOnce(Served) -> Option<Landed>) {
+        let (flight, version, now_ms) = (ticket.flight().clone(), served.cached.version(), self.clock.now_ms());
+        // a shared tier is told of what the store gave only after this
+        let told_later = !self.shareds.is_empty() && served.tier == self.store_name;
+        let keep_ms = move |current| match current {
+            true if told_later => FILL_LAG_MS,
+            true => 0,
+            false => KEEP_MIN_MS,
+        };
+        ticket.land(
+            version,
+            |current| now_ms.saturating_add(keep_ms(current)),
+            now_ms,
+            |current| {
+                let landed = if current { fill(served.clone()) } else { None };
+                Ok(landed.unwrap_or_else(|| {
+                    self.memories.iter().for_each(|layer| layer.fence(flight.key(), version, now_ms));
+                    Landed::as_is(served)
+                }))
+            },
+        );
+    }
+
+    /// Fills the tiers in memory, which may know better. Only under the lock of the key's flight.
+    fn fill_memory(&self, key: &Key, found: &Lookup, served: Served, began_ms: u64, fresh_ms: u64) -> Landed {
+        let mut landed = Landed::as_is(served);
+        let now_ms = self.clock.now_ms();
+        for layer in &self.memories {
+            match layer.fill(key, found, began_ms, fresh_ms, now_ms) {
+                // what was forgotten during this load was not put in by another one of the same key: see `flight`
+                PutOutcome::Stored | PutOutcome::Refused | PutOutcome::Overtaken => {}
+                // a record that another program deleted leaves no version: that it is gone is believed all the same
+                PutOutcome::Fenced(_) if *found == Lookup::Missing => {}
+                PutOutcome::Fenced(seen) => landed.floor = landed.floor.max(seen),
+            }
+        }
+        landed
+    }
+
+    /// Offers records of the store to the shared tiers.
+    async fn fill_shared(&self, filled: &[(Key, Lookup)], asked_ms: u64) {
+        for layer in &self.shareds {
+            let put = |(key, found): &(Key, Lookup)| Some((key.clone(), layer.put(key, found, asked_ms)?));
+            let (keys, orders): (Vec<Key>, Vec<Order>) = filled.iter().filter_map(put).unzip();
+            if orders.is_empty() {
+                continue;
+            }
+            let answers = layer.cache.tell(&orders).await;
+            let now_ms = self.clock.now_ms();
+            for ((key, order), answer) in keys.iter().zip(orders).zip(answers) {
+                if let Err(error) = answer {
+                    layer.counters.failed(&error, 1);
+                    // it may have an older one, which was not told of by an event yet
+                    self.flights.note(key, order.version, now_ms.saturating_add(KEEP_MIN_MS), now_ms);
+                }
+                // a write may have gone by between landing and here, and its fence been lost since
+                let floor = self.flights.floor(key, now_ms);
+                if floor > order.version {
+                    layer.teller.owe(key, layer.fence(key, floor, now_ms));
+                }
+            }
+        }
+    }
+}
+
+fn wrong_count(found: usize, expected: usize) -> LoadError {
+    Arc::new(std::io::Error::other(format!("the store gave {found} answers for {expected} keys")))
+}

@@ -1,0 +1,287 @@
+//! How a read goes through the tiers of a pool, and how a committed version does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Loader, ReadError, Served,
+    fetch::Fetch,
+    layers::{KEEP_MIN_MS, MemoryLayer, SharedLayer},
+    rules::Worth,
+    stats::PoolCounters,
+};
+use crate::{
+    Cached,
+    clock::Clock,
+    flight::{Boarding, Flight, Flights},
+    flyweight::codec::{Split, encode},
+};
+use model::{
+    record::{Key, Lookup, Version},
+    schema::Schema,
+};
+
+/// Times before which entries are not believed.
+#[derive(Debug, Default)]
+pub(super) struct Horizon {
+    pub(super) memory_ms: AtomicU64,
+    pub(super) shared_ms: AtomicU64,
+}
+
+/// What all handles of a pool's tiers share.
+pub(super) struct Inner {
+    pub(super) pool: String,
+    pub(super) schema: Arc<Schema>,
+    pub(super) split: Split,
+    pub(super) memories: Vec<MemoryLayer>,
+    pub(super) shareds: Vec<SharedLayer>,
+    pub(super) flights: Arc<Flights<Outcome>>,
+    pub(super) horizon: Arc<Horizon>,
+    pub(super) counters: PoolCounters,
+    /// Moves on with each change of the collection that this process hears of.
+    pub(super) generation: AtomicU64,
+    pub(super) clock: Clock,
+    pub(super) store_name: Arc<str>,
+    pub(super) load_deadline: Duration,
+    pub(super) not_yet_deadline: Duration,
+}
+
+/// What a load brings to those who wait for it.
+pub(super) type Outcome = Result<Landed, ReadError>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Landed {
+    pub(super) served: Served,
+    /// What a tier has seen of the key meanwhile: an older answer is not to be given out.
+    pub(super) floor: Version,
+}
+
+/// What the tiers in memory have for a read.
+pub(super) enum Look {
+    Fresh(Served),
+    Revalidate(Served),
+    /// Nothing but, perhaps, an entry for when the store fails.
+    Miss(Option<Served>),
+}
+
+/// How far apart replicas may be in what they know of a shared tier's clock, when a horizon is compared with another replica's times.
+const CLOCK_SKEW_MS: u64 = 1_000;
+/// The wait before the store is asked again for a version that it does not have yet, doubled up to the longest.
+const NOT_YET_FIRST: Duration = Duration::from_millis(5);
+const NOT_YET_MAX: Duration = Duration::from_millis(80);
+/// How long a read waits for a store that does not answer, when a tier has a stale entry for that.
+const FALLBACK_WAIT: Duration = Duration::from_millis(250);
+
+impl Inner {
+    /// What the tiers in memory have for a key, counted.
+    pub(super) fn look(&self, key: &Key, at_least: Version) -> Look {
+        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.memory_trusted_ms());
+        let mut fallback: Option<Served> = None;
+        for layer in &self.memories {
+            let found = layer.look(key, now_ms, trusted_ms).filter(|(hit, _)| hit.cached.version() >= at_least);
+            let Some((hit, worth)) = found else {
+                layer.counters.misses.inc();
+                continue;
+            };
+            let stale = worth != Worth::Fresh;
+            let served = Served { cached: hit.cached, tier: layer.name.clone(), age_ms: hit.age_ms, stale };
+            match worth {
+                Worth::Fresh => {
+                    layer.counters.hits.inc();
+                    return Look::Fresh(served);
+                }
+                Worth::Revalidate => {
+                    layer.counters.hits.inc();
+                    layer.counters.stale_served.inc();
+                    return Look::Revalidate(served);
+                }
+                Worth::IfError => fallback = newer(fallback, Some(served)),
+                Worth::Nothing => {}
+            }
+            layer.counters.misses.inc();
+        }
+        Look::Miss(fallback)
+    }
+
+    /// Joins or starts the load of a key, unless memory has it by now.
+    pub(super) fn board(&self, key: &Key, at_least: Version) -> Boarding<Outcome, Served> {
+        self.flights.board(key, at_least, self.clock.now_ms(), || self.fresh(key, at_least))
+    }
+
+    /// A fresh entry in memory, not counted.
+    fn fresh(&self, key: &Key, at_least: Version) -> Option<Served> {
+        let (now_ms, trusted_ms) = (self.clock.now_ms(), self.memory_trusted_ms());
+        self.memories.iter().find_map(|layer| {
+            let (hit, worth) = layer.look(key, now_ms, trusted_ms)?;
+            let serve = worth == Worth::Fresh && hit.cached.version() >= at_least;
+            let tier = layer.name.clone();
+            serve.then_some(Served { cached: hit.cached, tier, age_ms: hit.age_ms, stale: false })
+        })
+    }
+
+    /// Joins or leads loads until one brings a version that is new enough.
+    pub(super) async fn through_flights(
+        self: &Arc<Self>,
+        key: &Key,
+        at_least: Version,
+        fallback: Option<Served>,
+        load: &Loader,
+    ) -> Result<Served, ReadError> {
+        let deadline = tokio::time::Instant::now() + self.not_yet_deadline;
+        let mut wait = NOT_YET_FIRST;
+        loop {
+            let (flight, led) = match self.board(key, at_least) {
+                Boarding::Hit(served) => return Ok(served),
+                Boarding::Join(flight) => {
+                    self.counters.coalesced.inc();
+                    (flight, false)
+                }
+                Boarding::Lead(ticket) => {
+                    let flight = ticket.flight().clone();
+                    Fetch::spawn(self, vec![ticket], load, false);
+                    (flight, true)
+                }
+            };
+            let floor = flight.floor().max(at_least);
+            let outcome = self.wait(&flight, fallback.is_some()).await;
+            let (required, found) = match outcome.map(|landed| landed.judge(floor)) {
+                Ok(Err(behind)) => behind,
+                Ok(Ok(served)) => return self.or_fallback(Ok(served), fallback, floor),
+                Err(error) => return self.or_fallback(Err(error), fallback, floor),
+            };
+            if tokio::time::Instant::now() >= deadline {
+                self.counters.not_yet.inc();
+                return Err(ReadError::NotYet { required, found });
+            }
+            // another reader's load may have been content with less; an own one means that the store is behind
+            if led {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(NOT_YET_MAX);
+            }
+        }
+    }
+
+    /// Waits for a load: not long where there is something else to serve.
+    pub(super) async fn wait(&self, flight: &Flight<Outcome>, has_fallback: bool) -> Outcome {
+        let outcome = match has_fallback {
+            true => tokio::time::timeout(FALLBACK_WAIT, flight.wait()).await,
+            false => Ok(flight.wait().await),
+        };
+        outcome.map_or(Err(ReadError::TimedOut), |outcome| outcome.unwrap_or(Err(ReadError::Lost)))
+    }
+
+    /// Where the store failed, an entry that may be served for that.
+    pub(super) fn or_fallback(
+        &self,
+        outcome: Result<Served, ReadError>,
+        fallback: Option<Served>,
+        required: Version,
+    ) -> Result<Served, ReadError> {
+        let error = match outcome {
+            Ok(served) if !served.stale => return Ok(served),
+            Ok(served) => return Ok(newer(fallback, Some(served.clone())).unwrap_or(served)),
+            // the store answered: what a tier still has is not what there is
+            Err(error @ ReadError::Unreadable(_)) => return Err(error),
+            Err(error) => error,
+        };
+        let served = fallback.filter(|served| served.cached.version() >= required).ok_or(error)?;
+        if let Some(layer) = self.memories.iter().find(|layer| layer.name == served.tier) {
+            layer.counters.stale_served.inc();
+        }
+        Ok(served)
+    }
+
+    /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when shared tiers took it.
+    pub(super) fn advance(&self, key: &Key, version: Version, state: Option<&Lookup>) -> Vec<oneshot::Receiver<()>> {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let now_ms = self.clock.now_ms();
+        let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
+        let mut newest = false;
+        let news = self.flights.overtake(key, version, now_ms.saturating_add(keep_ms), now_ms, |is_newest| {
+            newest = is_newest;
+            for layer in &self.memories {
+                match state.filter(|_| newest && layer.rules.load().write_through) {
+                    Some(state) => _ = layer.fill(key, state, now_ms, u64::MAX, now_ms),
+                    None => layer.fence(key, version, now_ms),
+                }
+                layer.counters.fenced.inc();
+            }
+        });
+        // an event of a version that is known says nothing new, the state that this replica committed does
+        if !news && (state.is_none() || !newest) {
+            return Vec::new();
+        }
+        let order = |layer: &SharedLayer| {
+            let put =
+                state.filter(|_| layer.rules.load().write_through).and_then(|state| layer.put(key, state, now_ms));
+            put.unwrap_or_else(|| layer.fence(key, version, now_ms))
+        };
+        self.shareds.iter().map(|layer| layer.teller.owe(key, order(layer))).collect()
+    }
+
+    /// The record as it is sent.
+    pub(super) fn encode(&self, found: &Lookup) -> Cached {
+        match found {
+            Lookup::Found(record) => Cached::Present(encode(&self.schema, record, self.split)),
+            Lookup::Deleted(version) => Cached::Absent(*version),
+            Lookup::Missing => Cached::Absent(Version(0)),
+            // given to nobody: who waits for it is told why
+            Lookup::Unreadable(unreadable) => Cached::Absent(unreadable.rest.version),
+        }
+    }
+
+    /// What was loaded before this time is not believed in memory (ms).
+    pub(super) fn memory_trusted_ms(&self) -> u64 {
+        self.horizon.memory_ms.load(Ordering::Acquire)
+    }
+
+    /// What was loaded before this time is not believed in a shared tier (ms).
+    pub(super) fn shared_trusted_ms(&self, layer: &SharedLayer) -> u64 {
+        let own_ms = self.horizon.shared_ms.load(Ordering::Acquire).max(self.flights.floors_lost_ms());
+        match own_ms.max(layer.cache.trusted_since_ms()) {
+            0 => 0,
+            horizon_ms => horizon_ms.saturating_add(CLOCK_SKEW_MS),
+        }
+    }
+}
+
+impl Landed {
+    /// The answer, or the version that is required and the one that was found.
+    pub(super) fn judge(self, floor: Version) -> Result<Served, (Version, Version)> {
+        let Self { served, floor: seen } = self;
+        let (required, found) = (floor.max(seen), served.cached.version());
+        if found < required { Err((required, found)) } else { Ok(served) }
+    }
+}
+
+impl Horizon {
+    pub(super) fn distrust_shared(&self, now_ms: u64) {
+        self.shared_ms.fetch_max(now_ms, Ordering::AcqRel);
+    }
+}
+
+/// The one of the higher version; the first where they are equal.
+pub(super) fn newer(first: Option<Served>, second: Option<Served>) -> Option<Served> {
+    match (first, second) {
+        (Some(first), Some(second)) if second.cached.version() > first.cached.version() => Some(second),
+        (Some(first), _) => Some(first),
+        (None, second) => second,
+    }
+}
+
+/// The version that a lookup speaks of: 0 where there never was a record.
+pub(super) fn version_of(found: &Lookup) -> Version {
+    match found {
+        Lookup::Found(record) => record.version,
+        Lookup::Deleted(version) => *version,
+        Lookup::Missing => Version(0),
+        Lookup::Unreadable(unreadable) => unreadable.rest.version,
+    }
+}

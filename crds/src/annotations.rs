@@ -11,12 +11,15 @@ pub const FORCE_DELETION: &str = "flyweight.dev/force-deletion";
 pub const NAMES: &str = "flyweight.dev/names";
 /// The value of [`NAMES`]: of namespace and service.
 pub const NAMESPACED: &str = "namespaced";
-/// An annotation: what becomes of passwords that others can read, on the way or in the spec, where the spec allows none. The operator puts
-/// [`REFUSED`] on each service that is new to it; one without it ran before that, and is warned.
+/// An annotation: what becomes of passwords that others can read, on the way or in the spec, where the spec
+/// allows none. The operator puts [`REFUSED`] on each service that is new to it; one without it ran before
+/// that, and is warned.
 pub const PLAINTEXT: &str = "flyweight.dev/plaintext";
 /// The value of [`PLAINTEXT`]: they are refused.
 pub const REFUSED: &str = "refused";
-/// An annotation: `<namespace>/<name>` of the service whose keys and topics this one takes over, after a rename or a move.
+/// An annotation: `<namespace>/<name>` of the service whose keys and topics this one takes over, after a
+/// rename or a move.
 pub const TAKE_OVER_FROM: &str = "flyweight.dev/take-over-from";
-/// The finalizer that keeps a deleted service until its events are published, for a minute at most. It guards no data.
+/// The finalizer that keeps a deleted service until its events are published, for a minute at most. It guards
+/// no data.
 pub const DRAIN_FINALIZER: &str = "flyweight.dev/drain";

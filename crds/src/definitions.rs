@@ -1,4 +1,5 @@
-//! The custom resource definitions as YAML: what `crdgen` writes, the chart installs and the offline check reads.
+//! The custom resource definitions as YAML: what `crdgen` writes, the chart installs and the offline check
+//! reads.
 
 use kube::CustomResourceExt;
 use serde_json::{Number, Value, json};
@@ -13,7 +14,8 @@ pub struct Definition {
     pub object: Value,
 }
 
-/// Children are called by the service, and are Services among other things, whose names are short and begin with a letter.
+/// Children are called by the service, and are Services among other things, whose names are short and begin
+/// with a letter.
 const SERVICE_NAME: &str =
     "size(self.metadata.name) <= 36 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 
@@ -26,21 +28,29 @@ pub fn definitions() -> Result<[Definition; 3], serde_json::Error> {
     services.object["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([
         { "rule": SERVICE_NAME, "message": "the name must be at most 36 of a-z, 0-9 and -, beginning with a letter" }
     ]);
-    Ok([definition("cachetiers", CacheTier::crd())?, definition("flyweightpools", FlyweightPool::crd())?, services])
+    Ok([
+        definition("cachetiers", CacheTier::crd())?,
+        definition("flyweightpools", FlyweightPool::crd())?,
+        services,
+    ])
 }
 
 fn definition(plural: &'static str, crd: impl serde::Serialize) -> Result<Definition, serde_json::Error> {
     Ok(Definition { plural, object: settled(serde_json::to_value(crd)?) })
 }
 
-/// The same value with sorted keys and whole numbers, so that the text does not depend on how the crates were built, and with the
-/// schemas as the API server wants them: its own integer formats, and no `nullable`, so that `null` is the same as leaving out.
+/// The same value with sorted keys and whole numbers, so that the text does not depend on how the crates were
+/// built, and with the schemas as the API server wants them: its own integer formats, and no `nullable`, so
+/// that `null` is the same as leaving out.
 fn settled(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<(String, Value)> = map.into_iter().filter(|(key, _)| key != "nullable").collect();
+            let mut entries: Vec<(String, Value)> =
+                map.into_iter().filter(|(key, _)| key != "nullable").collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), format(&key, settled(value)))).collect())
+            Value::Object(
+                entries.into_iter().map(|(key, value)| (key.clone(), format(&key, settled(value)))).collect(),
+            )
         }
         Value::Array(items) => items.into_iter().map(settled).collect(),
         Value::Number(number) => whole(&number).map_or(Value::Number(number), Value::from),
@@ -74,7 +84,8 @@ impl Definition {
         ))
     }
 
-    /// The chart's copy, which Helm keeps when the chart is uninstalled: deleting a definition deletes every resource of its kind.
+    /// The chart's copy, which Helm keeps when the chart is uninstalled: deleting a definition deletes every
+    /// resource of its kind.
     ///
     /// # Errors
     /// When it cannot be written as YAML, which the tests rule out.

@@ -1,7 +1,8 @@
-//! The contract between users, operator and data plane: the three custom resources, and the settings that they resolve to.
+//! The contract between users, operator and data plane: the three custom resources, and the settings that
+//! they resolve to.
 //!
-//! `resolve` is the only way from resources to [`settings::Settings`], on a laptop and in a cluster; it is pure.
-//! The feature `kube` adds what only the operator needs: object types, schemas, statuses.
+//! `resolve` is the only way from resources to [`settings::Settings`], on a laptop and in a cluster; it is
+//! pure. The feature `kube` adds what only the operator needs: object types, schemas, statuses.
 
 #![cfg_attr(
     feature = "kube",

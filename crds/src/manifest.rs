@@ -1,4 +1,5 @@
-//! Resources from files, without a cluster: checked as strictly as the API server does under `kubectl apply`, then resolved.
+//! Resources from files, without a cluster: checked as strictly as the API server does under `kubectl apply`,
+//! then resolved.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,8 @@ pub struct Checked {
     pub warnings: Vec<Fault>,
 }
 
-/// Reads a folder (its `.yaml`, `.yml` and `.json` files, not those of folders below) or a single file, and resolves the service in it.
+/// Reads a folder (its `.yaml`, `.yml` and `.json` files, not those of folders below) or a single file, and
+/// resolves the service in it.
 ///
 /// `service` chooses one by its name; without it there must be exactly one.
 ///
@@ -55,7 +57,8 @@ pub fn load(path: &FilePath, service: Option<&str>) -> Result<Settings, Vec<Faul
     check(&read(path)?, service).settings
 }
 
-/// Reads the manifests of a folder, or a single one, as names and texts for [`check`], in the order of their names.
+/// Reads the manifests of a folder, or a single one, as names and texts for [`check`], in the order of their
+/// names.
 ///
 /// # Errors
 /// What cannot be read, is too large or is too much.
@@ -65,8 +68,11 @@ pub fn read(path: &FilePath) -> Result<Vec<(String, String)>, Vec<Fault>> {
     let mut paths = vec![path.to_owned()];
     if fs::metadata(path).map_err(|error| failed(path, error))?.is_dir() {
         let entries: Result<Vec<_>, _> = fs::read_dir(path).and_then(Iterator::collect);
-        paths =
-            entries.map_err(|error| failed(path, error))?.into_iter().map(|entry: fs::DirEntry| entry.path()).collect();
+        paths = entries
+            .map_err(|error| failed(path, error))?
+            .into_iter()
+            .map(|entry: fs::DirEntry| entry.path())
+            .collect();
         let is_manifest = |path: &std::path::PathBuf| {
             path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json")
         };
@@ -81,9 +87,9 @@ pub fn read(path: &FilePath) -> Result<Vec<(String, String)>, Vec<Fault>> {
     }
     let (mut files, mut faults) = (Vec::with_capacity(paths.len()), Vec::new());
     for path in paths {
-        match fs::metadata(&path)
-            .and_then(|found| if found.len() > FILE_BYTES_MAX { Ok(None) } else { fs::read_to_string(&path).map(Some) })
-        {
+        match fs::metadata(&path).and_then(|found| {
+            if found.len() > FILE_BYTES_MAX { Ok(None) } else { fs::read_to_string(&path).map(Some) }
+        }) {
             Ok(Some(text)) => files.push((path.display().to_string(), text)),
             Ok(None) => faults.extend(fault(&path, format!("is larger than {FILE_BYTES_MAX} bytes"))),
             Err(error) => faults.extend(failed(&path, error)),
@@ -94,7 +100,8 @@ pub fn read(path: &FilePath) -> Result<Vec<(String, String)>, Vec<Fault>> {
 
 /// Checks manifests, given as names and texts of files, and resolves the service in them.
 ///
-/// Resources with faults still take part as far as they can be read, so that one run finds what is wrong everywhere.
+/// Resources with faults still take part as far as they can be read, so that one run finds what is wrong
+/// everywhere.
 pub fn check(files: &[(String, String)], service: Option<&str>) -> Checked {
     let mut folder = Folder::default();
     match shapes() {
@@ -167,20 +174,25 @@ impl Folder {
     fn other(&mut self, document: &Document, api_version: &str, kind: &str) {
         let place = document.place(&Path::parse("kind"));
         if kind.is_empty() {
-            self.unreadable.push(unreadable(place, "is not a Kubernetes resource: it has no kind".to_owned()));
+            self.unreadable
+                .push(unreadable(place, "is not a Kubernetes resource: it has no kind".to_owned()));
         } else if api_version.split('/').next() == Some(GROUP) {
-            let message = format!("{GROUP} has no kind {kind}; there are: CacheTier, FlyweightPool, FlyweightService");
+            let message =
+                format!("{GROUP} has no kind {kind}; there are: CacheTier, FlyweightPool, FlyweightService");
             self.unreadable.push(unreadable(place, message));
         } else if kind.ends_with("List") {
-            self.unreadable.push(unreadable(place, format!("a {kind} is not read: write its items as documents")));
+            self.unreadable
+                .push(unreadable(place, format!("a {kind} is not read: write its items as documents")));
         } else {
-            self.notes.push(format!("{place}: {api_version} {kind} is not one of Flyweight's kinds: left aside"));
+            self.notes
+                .push(format!("{place}: {api_version} {kind} is not one of Flyweight's kinds: left aside"));
         }
     }
 
     fn resolve(mut self, service: Option<&str>) -> Checked {
         let resolved = self.choose(service).and_then(|id| Ok((self.resolved(&id)?, id)));
-        let warnings = resolved.as_ref().map_or_else(|_| Vec::new(), |(settings, id)| self.warnings(settings, id));
+        let warnings =
+            resolved.as_ref().map_or_else(|_| Vec::new(), |(settings, id)| self.warnings(settings, id));
         let settings = resolved.map(|(settings, _)| settings);
         let notes = std::mem::take(&mut self.notes);
         let mut faults: BTreeSet<Fault> = self.unreadable.into_iter().chain(self.faults).collect();
@@ -220,9 +232,10 @@ impl Folder {
             Some(Fault {
                 resource: format!("FlyweightPool/{}", pool.name),
                 path: WRITERS.to_owned(),
-                message: "is left out, so everybody with a token may write: name the roles that may, or \"*\". \
+                message:
+                    "is left out, so everybody with a token may write: name the roles that may, or \"*\". \
                           The next release lets nobody write then"
-                    .to_owned(),
+                        .to_owned(),
                 place: Some(resource.document.place(&Path::parse(WRITERS))),
             })
         });
@@ -268,10 +281,16 @@ impl Folder {
         }
     }
 
-    fn specs<S: DeserializeOwned>(&self, kind: &str, namespace: &Option<String>) -> Result<Vec<Named<S>>, Vec<Fault>> {
+    fn specs<S: DeserializeOwned>(
+        &self,
+        kind: &str,
+        namespace: &Option<String>,
+    ) -> Result<Vec<Named<S>>, Vec<Fault>> {
         let mut specs = Vec::new();
         let mut faults = Vec::new();
-        for ((_, _, name), resource) in self.resources.iter().filter(|((k, n, _), _)| *k == kind && n == namespace) {
+        for ((_, _, name), resource) in
+            self.resources.iter().filter(|((k, n, _), _)| *k == kind && n == namespace)
+        {
             match serde_json::from_value(resource.document.value["spec"].clone()) {
                 Ok(spec) => specs.push(Named { name: name.clone(), spec }),
                 Err(error) => faults.push(Fault {
@@ -288,7 +307,9 @@ impl Folder {
     /// The fault with its file and line; none where the shape was already at fault.
     fn placed(&self, fault: Fault, namespace: &Option<String>) -> Option<Fault> {
         let at = Path::parse(&fault.path);
-        let of = |((kind, n, name), _): &(&Id, &Resource)| n == namespace && fault.resource == format!("{kind}/{name}");
+        let of = |((kind, n, name), _): &(&Id, &Resource)| {
+            n == namespace && fault.resource == format!("{kind}/{name}")
+        };
         let Some((_, resource)) = self.resources.iter().find(of) else { return Some(fault) };
         // The entity decides what everything else in a pool means: where it is wrong, only the shape can be.
         let unknown = resource.replaced.contains(&Path::parse("spec.entity"));

@@ -26,8 +26,16 @@ use crate::units::{Bytes, Span};
         status = "crate::status::PoolStatus",
         doc = "Which entities are served, from where, and how their state is shared.",
         printcolumn(name = "Entity", type_ = "string", json_path = ".spec.entity"),
-        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-        printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+        printcolumn(
+            name = "Ready",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].status"
+        ),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].reason"
+        ),
         printcolumn(name = "Entities", type_ = "integer", json_path = ".status.entities"),
         printcolumn(name = "Distinct", type_ = "integer", json_path = ".status.distinct"),
         printcolumn(name = "Saved", type_ = "string", json_path = ".status.bytesSaved"),
@@ -49,7 +57,8 @@ use crate::units::{Bytes, Span};
 pub struct PoolSpec {
     /// The kind of entity. Custom serves any declared table or collection. Fixed.
     pub entity: Entity,
-    /// The table or collection that holds the records. Built-in entities default to the first backend of their kind. Rolling.
+    /// The table or collection that holds the records. Built-in entities default to the first backend of
+    /// their kind. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// How single fields are treated. A Custom pool declares all its fields here. Rolling.
@@ -157,13 +166,17 @@ pub struct CollectionSource {
 )]
 pub struct FieldSpec {
     /// The field's name, as in the API and in the store.
-    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))
+    )]
     pub name: String,
     /// The type of the values. Custom pools only: built-in entities know theirs. Rolling.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(with = "FieldType"))]
     pub kind: Option<FieldType>,
-    /// Whether equal values are stored once (Intrinsic), per record (Extrinsic), or as measured (Auto). Rolling.
+    /// Whether equal values are stored once (Intrinsic), per record (Extrinsic), or as measured (Auto).
+    /// Rolling.
     #[serde(default)]
     pub role: Role,
     /// Whether the value is encrypted in the store. An encrypted field is never shared or searched. Rolling.
@@ -172,8 +185,8 @@ pub struct FieldSpec {
     /// Whether a record must have the field. Custom pools only. Rolling.
     #[serde(default)]
     pub required: bool,
-    /// How an Integer goes out in JSON: as a Number (the default), from -(2^53 - 1) to 2^53 - 1, or as a String of any 64 bits.
-    /// A Decimal is always a String. Custom pools only. Rolling.
+    /// How an Integer goes out in JSON: as a Number (the default), from -(2^53 - 1) to 2^53 - 1, or as a
+    /// String of any 64 bits. A Decimal is always a String. Custom pools only. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(with = "JsonForm"))]
     pub json: Option<JsonForm>,
@@ -247,7 +260,8 @@ pub struct Access {
     #[serde(default = "everybody")]
     #[cfg_attr(feature = "kube", schemars(length(max = 32), inner(length(max = 64))))]
     pub write: Vec<String>,
-    /// Roles that may order at another price than the catalogue's: a right of the pool of products. Nobody has it by default. Hot.
+    /// Roles that may order at another price than the catalogue's: a right of the pool of products. Nobody
+    /// has it by default. Hot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = 32), inner(length(max = 64))))]
     pub price: Vec<String>,

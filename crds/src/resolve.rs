@@ -63,8 +63,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Resolves one service with the pools and tiers of its namespace. Pools and tiers that the service does not reach are left out.
-/// Names of things outside that the author left out are chosen afterwards, by [`Settings::named`].
+/// Resolves one service with the pools and tiers of its namespace. Pools and tiers that the service does not
+/// reach are left out. Names of things outside that the author left out are chosen afterwards, by
+/// [`Settings::named`].
 ///
 /// # Errors
 /// Every fault in what the service reaches, sorted by resource and path, each once.
@@ -174,7 +175,11 @@ impl<'a> Report<'a> {
     fn unique<'n>(&mut self, path: &str, field: &str, names: impl IntoIterator<Item = &'n str>) {
         let mut seen = BTreeSet::new();
         for (index, name) in names.into_iter().enumerate() {
-            self.ensure(seen.insert(name), format!("{path}[{index}].{field}"), format!("\"{name}\" is named twice"));
+            self.ensure(
+                seen.insert(name),
+                format!("{path}[{index}].{field}"),
+                format!("\"{name}\" is named twice"),
+            );
         }
     }
 }
@@ -215,7 +220,11 @@ fn missing<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'n str>) -> 
 }
 
 /// One pool for each built-in entity, and one for each table.
-fn unique_pools(named: &[(usize, &Named<PoolSpec>)], resolved: &[(usize, PoolSettings)], report: &mut Report<'_>) {
+fn unique_pools(
+    named: &[(usize, &Named<PoolSpec>)],
+    resolved: &[(usize, PoolSettings)],
+    report: &mut Report<'_>,
+) {
     let mut entities: BTreeMap<Entity, &str> = BTreeMap::new();
     let mut twice = BTreeSet::new();
     for (index, Named { name, spec }) in named {
@@ -223,17 +232,23 @@ fn unique_pools(named: &[(usize, &Named<PoolSpec>)], resolved: &[(usize, PoolSet
             continue;
         }
         if let Some(first) = entities.insert(spec.entity, name) {
-            let message =
-                format!("\"{first}\" and \"{name}\" both serve {:?}: a service has one pool for it", spec.entity);
+            let message = format!(
+                "\"{first}\" and \"{name}\" both serve {:?}: a service has one pool for it",
+                spec.entity
+            );
             report.add(format!("spec.poolRefs[{index}].name"), message);
             twice.insert(name.as_str());
         }
     }
     let mut sources: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for (index, PoolSettings { name, source, .. }) in resolved.iter().filter(|(_, pool)| !twice.contains(&*pool.name)) {
+    for (index, PoolSettings { name, source, .. }) in
+        resolved.iter().filter(|(_, pool)| !twice.contains(&*pool.name))
+    {
         if let Some(first) = sources.insert((&source.backend, &source.collection), name) {
-            let message =
-                format!("\"{first}\" and \"{name}\" both serve {} of backend {}", source.collection, source.backend);
+            let message = format!(
+                "\"{first}\" and \"{name}\" both serve {} of backend {}",
+                source.collection, source.backend
+            );
             report.add(format!("spec.poolRefs[{index}].name"), message);
         }
     }

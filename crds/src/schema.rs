@@ -1,4 +1,5 @@
-//! The schema of a pool: a built-in one with the pool's wishes, or one made from what the pool declares of a table or collection.
+//! The schema of a pool: a built-in one with the pool's wishes, or one made from what the pool declares of a
+//! table or collection.
 
 use model::{
     entities,
@@ -19,10 +20,12 @@ pub fn of_pool(pool: &PoolSettings) -> Schema {
     }
 }
 
-/// The schema of a declared table or collection. The key and the version are no fields of it, whether or not the pool lists them.
+/// The schema of a declared table or collection. The key and the version are no fields of it, whether or not
+/// the pool lists them.
 pub fn declared(pool: &str, key: &str, version: Option<&str>, specs: &[FieldSpec]) -> Schema {
-    let reserved =
-        |name: &str| name == key || Some(name) == version || ["version", "created_at", "updated_at"].contains(&name);
+    let reserved = |name: &str| {
+        name == key || Some(name) == version || ["version", "created_at", "updated_at"].contains(&name)
+    };
     let fields = specs.iter().filter(|spec| !reserved(&spec.name)).map(field).collect();
     Schema { key: key.to_owned(), any_key: true, ..Schema::new(pool, pool, fields) }
 }
@@ -48,14 +51,17 @@ fn kind_of(declared: FieldType) -> Kind {
     match declared {
         FieldType::String => Kind::Text { max: 65_535, form: Form::Any },
         FieldType::Integer => Kind::Int { min: i64::MIN, max: i64::MAX },
-        FieldType::Decimal => Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: Decimal::MAX_SCALE },
+        FieldType::Decimal => {
+            Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: Decimal::MAX_SCALE }
+        }
         FieldType::Boolean => Kind::Bool,
         FieldType::Json => Kind::Json { max: 1 << 20, shape: Shape::Any },
         FieldType::Timestamp => Kind::Time,
     }
 }
 
-/// The schema with the roles and the encryption that a pool asks for. Fields that it does not have are ignored: `resolve` reports them.
+/// The schema with the roles and the encryption that a pool asks for. Fields that it does not have are
+/// ignored: `resolve` reports them.
 fn with_wishes(mut schema: Schema, specs: &[FieldSpec]) -> Schema {
     for field in &mut schema.fields {
         let Some(spec) = specs.iter().find(|spec| spec.name == field.name) else { continue };

@@ -43,8 +43,16 @@ pub mod security;
             status_replicas_path = ".status.replicas",
             label_selector_path = ".status.selector"
         ),
-        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-        printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+        printcolumn(
+            name = "Ready",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].status"
+        ),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].reason"
+        ),
         printcolumn(name = "Pods", type_ = "string", json_path = ".status.podsReady"),
         printcolumn(name = "Configuration", type_ = "string", json_path = ".status.configurationSummary"),
         printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
@@ -64,7 +72,8 @@ pub struct ServiceSpec {
     /// The image of the data plane. Rolling.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512)))]
     pub image: String,
-    /// The number of data plane pods in all, shared out over the groups in proportion to their `replicas`. Set by `kubectl scale` and by autoscaling; left out, each group has its own number. Hot.
+    /// The number of data plane pods in all, shared out over the groups in proportion to their `replicas`.
+    /// Set by `kubectl scale` and by autoscaling; left out, each group has its own number. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 1000)))]
     pub replicas: Option<u32>,
@@ -103,7 +112,9 @@ pub struct ServiceSpec {
     /// Whether a NetworkPolicy lets only the needed traffic to the pods. Hot.
     #[serde(default)]
     pub network_policy: bool,
-    /// The TCP ports of all stores and brokers, as their own pods or hosts have them: the NetworkPolicy lets pods out to these alone, to those of the payment provider and the webhook, and to each other. Left out, to all. Hot.
+    /// The TCP ports of all stores and brokers, as their own pods or hosts have them: the NetworkPolicy lets
+    /// pods out to these alone, to those of the payment provider and the webhook, and to each other. Left
+    /// out, to all. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set")))]
     pub egress_ports: Option<Vec<u16>>,
@@ -133,11 +144,14 @@ pub struct Autoscaling {
     #[serde(default = "default_target_cpu")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100)))]
     pub target_cpu_percent: u32,
-    /// How much work may wait for each pod: accepted events that are not applied, and orders in the pipeline, of which a pod takes up 4,096 at most. While more waits there are more pods, and for five minutes after. Hot.
+    /// How much work may wait for each pod: accepted events that are not applied, and orders in the pipeline,
+    /// of which a pod takes up 4,096 at most. While more waits there are more pods, and for five minutes
+    /// after. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000_000)))]
     pub target_queue_depth: Option<u32>,
-    /// How long a read that the cache answers may take in a pod, on average over a minute, in microseconds. While it takes longer there are more pods, and for five minutes after. Hot.
+    /// How long a read that the cache answers may take in a pod, on average over a minute, in microseconds.
+    /// While it takes longer there are more pods, and for five minutes after. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
     pub target_hit_micros: Option<u32>,

@@ -1,7 +1,8 @@
 //! What the data plane runs by: the resources of one service, resolved and complete.
 //!
-//! The operator writes it into a ConfigMap, `serve --config` reads it, and `serve --manifests` makes it in place.
-//! Every field belongs to one class: *hot* ones act in a running process, the others need a new one ([`Settings::rolling_hash`]).
+//! The operator writes it into a ConfigMap, `serve --config` reads it, and `serve --manifests` makes it in
+//! place. Every field belongs to one class: *hot* ones act in a running process, the others need a new one
+//! ([`Settings::rolling_hash`]).
 
 pub use model::passage::Plaintext;
 use serde::{Deserialize, Serialize};
@@ -198,7 +199,8 @@ pub struct SecuritySettings {
     pub jwt_secret: Option<String>,
     /// The Secret with the key of encrypted fields; none where no field is encrypted.
     pub encryption_secret: Option<String>,
-    /// The Secret with the key that calls of the payment provider are signed with; none where they are not signed.
+    /// The Secret with the key that calls of the payment provider are signed with; none where they are not
+    /// signed.
     #[serde(default)]
     pub payments_secret: Option<String>,
     /// The Secret with the address that messages to customers are posted to; none where it is no secret.
@@ -225,7 +227,8 @@ impl Settings {
         self.without_hot().hash()
     }
 
-    /// The same settings with every hot field at a fixed value. Each field is named, so that a new one must choose its class.
+    /// The same settings with every hot field at a fixed value. Each field is named, so that a new one must
+    /// choose its class.
     fn without_hot(&self) -> Self {
         let Self {
             service,
@@ -260,12 +263,14 @@ impl Settings {
             backends,
             pipeline: Pipeline::default(),
             ingest: Ingest::default(),
-            gateway: gateway.map(|Gateway { replicas: _, strategy: _, health_check: _, trusted_proxies: _ }| Gateway {
-                replicas: 0,
-                strategy: Default::default(),
-                health_check: Default::default(),
-                trusted_proxies: Vec::new(),
-            }),
+            gateway: gateway.map(
+                |Gateway { replicas: _, strategy: _, health_check: _, trusted_proxies: _ }| Gateway {
+                    replicas: 0,
+                    strategy: Default::default(),
+                    health_check: Default::default(),
+                    trusted_proxies: Vec::new(),
+                },
+            ),
             security: SecuritySettings {
                 jwt_secret,
                 encryption_secret,
@@ -285,8 +290,18 @@ impl Settings {
 
 impl PoolSettings {
     fn without_hot(self) -> Self {
-        let Self { name, entity, source, fields, tiers, capacity: _, cleanup: _, warm_up: _, limits: _, access: _ } =
-            self;
+        let Self {
+            name,
+            entity,
+            source,
+            fields,
+            tiers,
+            capacity: _,
+            cleanup: _,
+            warm_up: _,
+            limits: _,
+            access: _,
+        } = self;
         Self {
             name,
             entity,

@@ -1,4 +1,5 @@
-//! What the operator reports about each resource. Figures are sums over the pods; a figure that nobody reported yet is left out.
+//! What the operator reports about each resource. Figures are sums over the pods; a figure that nobody
+//! reported yet is left out.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
@@ -48,7 +49,8 @@ pub struct PoolStatus {
 pub struct TierShare {
     /// The tier's name.
     pub name: String,
-    /// Reads that it answered, in percent of those that reached it, such as `98.5%`; left out before the first.
+    /// Reads that it answered, in percent of those that reached it, such as `98.5%`; left out before the
+    /// first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<String>,
 }

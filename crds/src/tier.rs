@@ -27,8 +27,16 @@ use crate::{
         printcolumn(name = "Kind", type_ = "string", json_path = ".status.kind"),
         printcolumn(name = "TTL", type_ = "string", json_path = ".spec.ttl"),
         printcolumn(name = "Write", type_ = "string", json_path = ".spec.write"),
-        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-        printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+        printcolumn(
+            name = "Ready",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].status"
+        ),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Ready')].reason"
+        ),
         printcolumn(name = "Entries", type_ = "integer", json_path = ".status.entries"),
         printcolumn(name = "Hit ratio", type_ = "string", json_path = ".status.hitRatio"),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -51,7 +59,8 @@ pub struct TierSpec {
     /// How long an entry may be served. Hot.
     #[serde(default = "default_ttl")]
     pub ttl: Span,
-    /// By how many percent an entry's time to live is shortened at random, so that entries do not expire together. Hot.
+    /// By how many percent an entry's time to live is shortened at random, so that entries do not expire
+    /// together. Hot.
     #[serde(default = "default_jitter")]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 50)))]
     pub jitter: u32,
@@ -61,7 +70,8 @@ pub struct TierSpec {
     /// How long after its time to live an entry may still be served while a fresh one is loaded. Hot.
     #[serde(default)]
     pub stale_while_revalidate: Span,
-    /// How long after its time to live an entry may still be served, marked as stale, while the store fails. Hot.
+    /// How long after its time to live an entry may still be served, marked as stale, while the store fails.
+    /// Hot.
     #[serde(default)]
     pub stale_if_error: Span,
     /// What a write does to this tier. Rolling.
@@ -89,7 +99,8 @@ pub struct MemoryTier {
 pub struct RedisTier {
     /// The Redis backend, by its name in the service. Rolling.
     pub backend_ref: Ref,
-    /// What every key starts with. Left out, it is made of namespace and service, so that two services never meet in one Redis. Rolling.
+    /// What every key starts with. Left out, it is made of namespace and service, so that two services never
+    /// meet in one Redis. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9:._-]*$")))]
     pub key_prefix: Option<String>,

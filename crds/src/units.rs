@@ -1,4 +1,5 @@
-//! Durations and byte quantities as users write them (`60s`, `256Mi`), parsed once into types that cannot be wrong.
+//! Durations and byte quantities as users write them (`60s`, `256Mi`), parsed once into types that cannot be
+//! wrong.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -11,11 +12,13 @@ use serde::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Span(pub Duration);
 
-/// A number of bytes, written plain or with `Ki`, `Mi`, `Gi`, `Ti` (powers of 1024) or `k`, `M`, `G`, `T` (powers of 1000).
+/// A number of bytes, written plain or with `Ki`, `Mi`, `Gi`, `Ti` (powers of 1024) or `k`, `M`, `G`, `T`
+/// (powers of 1000).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Bytes(pub u64);
 
-const SPAN_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const SPAN_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const BYTE_UNITS: [(&str, u64); 8] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -43,7 +46,8 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("\"{text}\" is not a duration: write a whole number and ms, s, m, h or d, as in 60s");
+        let fault =
+            || format!("\"{text}\" is not a duration: write a whole number and ms, s, m, h or d, as in 60s");
         let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
         let (number, unit) = text.split_at(digits);
         let factor = SPAN_UNITS.iter().find(|(u, _)| *u == unit).ok_or_else(fault)?.1;
@@ -68,8 +72,9 @@ impl FromStr for Bytes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault =
-            || format!("\"{text}\" is not a size: write a whole number of bytes, or one with a unit as in 256Mi");
+        let fault = || {
+            format!("\"{text}\" is not a size: write a whole number of bytes, or one with a unit as in 256Mi")
+        };
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| fault())?;
@@ -83,7 +88,8 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = BYTE_UNITS[..4].iter().rev().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
+        let unit =
+            BYTE_UNITS[..4].iter().rev().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
         match unit {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -155,7 +161,9 @@ impl Visitor<'_> for Text {
 ///
 /// # Errors
 /// What is neither.
-pub(crate) fn quantities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(crate) fn quantities<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     struct Quantity(String);
     impl<'de> Deserialize<'de> for Quantity {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -182,7 +190,8 @@ mod tests {
 
     #[test]
     fn spans_round_trip_in_their_largest_whole_unit() {
-        for (text, ms) in [("60s", 60_000), ("1500ms", 1_500), ("10m", 600_000), ("2h", 7_200_000), ("0s", 0)] {
+        for (text, ms) in [("60s", 60_000), ("1500ms", 1_500), ("10m", 600_000), ("2h", 7_200_000), ("0s", 0)]
+        {
             let span: Span = text.parse().unwrap();
             assert_eq!(span.0.as_millis(), ms);
             assert_eq!(span.to_string().parse::<Span>().unwrap(), span);

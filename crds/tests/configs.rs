@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, path::Path};
 use crds::{manifest::load, pool::Entity, settings::Settings};
 
 fn loaded(path: &str) -> Settings {
-    let faults = |faults: Vec<crds::resolve::Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let faults =
+        |faults: Vec<crds::resolve::Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(path), None).map_err(faults).unwrap()
 }
 
@@ -23,5 +24,8 @@ fn the_samples_serve_every_entity_to_everybody() {
 fn the_production_example_resolves() {
     let settings = loaded("production.yaml");
     assert_eq!(settings.security.jwt_secret.as_deref(), Some("shop-jwt"));
-    assert!(settings.groups.iter().all(|group| group.pools.len() < settings.pools.len()), "groups of their own");
+    assert!(
+        settings.groups.iter().all(|group| group.pools.len() < settings.pools.len()),
+        "groups of their own"
+    );
 }

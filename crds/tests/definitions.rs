@@ -1,4 +1,5 @@
-//! The custom resource definitions: documented, bounded, with the defaults that the types have, and generated.
+//! The custom resource definitions: documented, bounded, with the defaults that the types have, and
+//! generated.
 #![cfg(feature = "kube")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 
@@ -102,8 +103,16 @@ fn the_defaults_of_the_schema_are_those_of_the_types() {
     });
     let bare = json!({ "image": "i", "poolRefs": [] });
     let by_types = [
-        (&tiers, tier.clone(), serde_json::to_value(serde_json::from_value::<TierSpec>(tier).unwrap()).unwrap()),
-        (&pools, pool.clone(), serde_json::to_value(serde_json::from_value::<PoolSpec>(pool).unwrap()).unwrap()),
+        (
+            &tiers,
+            tier.clone(),
+            serde_json::to_value(serde_json::from_value::<TierSpec>(tier).unwrap()).unwrap(),
+        ),
+        (
+            &pools,
+            pool.clone(),
+            serde_json::to_value(serde_json::from_value::<PoolSpec>(pool).unwrap()).unwrap(),
+        ),
         (&services, service.clone(), to_json(service)),
         (&services, bare.clone(), to_json(bare)),
     ];
@@ -149,7 +158,8 @@ fn a_service_scales_and_every_kind_has_a_status() {
     for definition in definitions().unwrap() {
         let version = &definition.object["spec"]["versions"][0];
         assert_eq!(version["subresources"]["status"], json!({}));
-        let conditions = &version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"];
+        let conditions =
+            &version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"];
         assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
         assert_eq!(version["subresources"]["scale"].is_object(), definition.plural == "flyweightservices");
     }

@@ -79,7 +79,9 @@ fn shapes_are_checked_as_the_api_server_does() {
     one_change(
         "networkPolicy: true",
         "networkPolicy: \"true\"",
-        &["a.yaml:@: FlyweightService/shop spec.networkPolicy: must be true or false, not the string \"true\""],
+        &[
+            "a.yaml:@: FlyweightService/shop spec.networkPolicy: must be true or false, not the string \"true\"",
+        ],
     );
     one_change(
         "metadata: { name: hot }",
@@ -177,18 +179,24 @@ fn a_backend_that_does_not_say_how_its_password_goes_is_warned_of() {
 
 #[test]
 fn an_account_in_an_address_belongs_into_a_secret() {
-    let with = |http: &str| changed("  pipeline: { ", &format!("  pipeline: {{ payments: {{ http: {http} }}, "));
+    let with =
+        |http: &str| changed("  pipeline: { ", &format!("  pipeline: {{ payments: {{ http: {http} }}, "));
     let of = |http: &str| faults(&[("a.yaml", &with(http))], None);
     let told = of("{ url: \"https://user:hunter2@pay.example.com\" }");
     let [one] = told.as_slice() else { panic!("{told:?}") };
-    assert!(one.contains("spec.pipeline.payments.http.url: holds an account") && !one.contains("hunter2"), "{one}");
+    assert!(
+        one.contains("spec.pipeline.payments.http.url: holds an account") && !one.contains("hunter2"),
+        "{one}"
+    );
     for fine in ["{ url: \"https://pay.example.com/@x\" }", "{ secretRef: { name: pay } }"] {
         assert_eq!(of(fine), Vec::<String>::new(), "{fine}");
     }
     let nowhere = of("{}");
     assert!(nowhere.len() == 1 && nowhere[0].contains("spec.pipeline.payments.http.url"), "{nowhere:?}");
-    let hook =
-        changed("  pipeline: { ", "  pipeline: { notifications: { webhookUrl: \"https://u:p@hooks.example.com\" }, ");
+    let hook = changed(
+        "  pipeline: { ",
+        "  pipeline: { notifications: { webhookUrl: \"https://u:p@hooks.example.com\" }, ",
+    );
     let told = faults(&[("a.yaml", &hook)], None);
     assert!(told.len() == 1 && told[0].contains("spec.pipeline.notifications.webhookUrl"), "{told:?}");
 }
@@ -238,7 +246,10 @@ fn what_is_not_flyweights_is_noted_and_what_is_nearly_so_is_a_fault() {
             "a.yaml:73: flyweight.dev has no kind FlyweightPol; there are: CacheTier, FlyweightPool, FlyweightService",
         ),
         ("just text\n", "a.yaml:72: is not a Kubernetes resource: it has no kind"),
-        ("apiVersion: v1\nkind: List\nitems: []\n", "a.yaml:73: a List is not read: write its items as documents"),
+        (
+            "apiVersion: v1\nkind: List\nitems: []\n",
+            "a.yaml:73: a List is not read: write its items as documents",
+        ),
         (
             &TIER.replace("v1alpha1", "v1").replace("hot", "warm"),
             "a.yaml:72: CacheTier/warm apiVersion: \"flyweight.dev/v1\" is not one of flyweight.dev/v1alpha1",
@@ -280,9 +291,14 @@ fn folders_are_read_in_order_and_bounded() {
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found)),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found))
+        }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, value)| places(value, &format!("{at}/{index}"), found));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| places(value, &format!("{at}/{index}"), found));
         }
         _ => {}
     }
@@ -290,8 +306,9 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn whatever_is_wrong_the_rest_is_still_read() {
-    let documents: Vec<Value> =
-        serde_yaml_ng::Deserializer::from_str(EXAMPLE).map(|document| Value::deserialize(document).unwrap()).collect();
+    let documents: Vec<Value> = serde_yaml_ng::Deserializer::from_str(EXAMPLE)
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect();
     let wrong = [
         json!(null),
         json!(true),
@@ -315,9 +332,17 @@ fn whatever_is_wrong_the_rest_is_still_read() {
             let files: Vec<(String, String)> =
                 changed.iter().map(|document| ("a".to_owned(), document.to_string())).collect();
             for fault in check(&files, None).settings.err().unwrap_or_default() {
-                let unread =
-                    ["invalid type", "invalid value", "missing field", "unknown variant", "data did not match"];
-                assert!(!unread.iter().any(|text| fault.message.contains(text)), "{place} = {value}: {fault}");
+                let unread = [
+                    "invalid type",
+                    "invalid value",
+                    "missing field",
+                    "unknown variant",
+                    "data did not match",
+                ];
+                assert!(
+                    !unread.iter().any(|text| fault.message.contains(text)),
+                    "{place} = {value}: {fault}"
+                );
             }
             checked += 1;
         }

@@ -1,4 +1,5 @@
-//! `resolve`: the example resolves, and each change that breaks it is reported with its path and nothing else.
+//! `resolve`: the example resolves, and each change that breaks it is reported with its path and nothing
+//! else.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
@@ -126,7 +127,8 @@ fn built_in_entities_find_their_home() {
     let resources = all.iter().fold(Resources::example(), |resources, entity| {
         resources.pool(&entity.to_lowercase(), json!({ "entity": entity }))
     });
-    let homes: Vec<SourceSettings> = resources.settings().pools.into_iter().skip(2).map(|pool| pool.source).collect();
+    let homes: Vec<SourceSettings> =
+        resources.settings().pools.into_iter().skip(2).map(|pool| pool.source).collect();
     let expected = [
         ("mysql", "users"),
         ("mysql", "payments"),
@@ -134,7 +136,10 @@ fn built_in_entities_find_their_home() {
         ("mongodb", "notification_templates"),
         ("mongodb", "configurations"),
     ];
-    assert_eq!(homes, expected.map(|(backend, collection)| source(backend, collection, "id", Some("version"))));
+    assert_eq!(
+        homes,
+        expected.map(|(backend, collection)| source(backend, collection, "id", Some("version")))
+    );
     let moved = json!({ "entity": "User", "source": { "mongodb": { "backendRef": { "name": "mongodb" }, "collection": "people" } } });
     let settings = Resources::example().pool("users", moved).settings();
     assert_eq!(settings.pools[2].source, source("mongodb", "people", "id", Some("version")));
@@ -144,7 +149,11 @@ fn built_in_entities_find_their_home() {
 fn a_secret_for_encryption_is_named_only_where_it_is_used() {
     let plain = Resources::example().set(STORES, "spec/fields/2/encrypt", json!(false));
     assert_eq!(plain.settings().security.encryption_secret, None);
-    let own = Resources::example().set(SHOP, "spec/security/encryption", json!({ "secretRef": { "name": "mine" } }));
+    let own = Resources::example().set(
+        SHOP,
+        "spec/security/encryption",
+        json!({ "secretRef": { "name": "mine" } }),
+    );
     assert_eq!(own.settings().security.encryption_secret.as_deref(), Some("mine"));
 }
 
@@ -156,9 +165,9 @@ fn a_table_without_a_version_is_read_only() {
 
 #[test]
 fn references_must_lead_somewhere() {
-    Resources::example()
-        .set(PRODUCTS, "spec/tierRefs/0/name", json!("hott"))
-        .faults(&["FlyweightPool/products spec.tierRefs[0].name: no CacheTier \"hott\"; there are: hot, shared"]);
+    Resources::example().set(PRODUCTS, "spec/tierRefs/0/name", json!("hott")).faults(&[
+        "FlyweightPool/products spec.tierRefs[0].name: no CacheTier \"hott\"; there are: hot, shared",
+    ]);
     Resources::example().push(SHOP, "spec/poolRefs", json!({ "name": "users" })).faults(&[
         "FlyweightService/shop spec.poolRefs[2].name: no FlyweightPool \"users\"; there are: products, stores",
     ]);
@@ -230,7 +239,9 @@ fn a_custom_pool_declares_itself() {
     Resources::example().push(STORES, "spec/fields", json!({ "name": "created_at", "type": "Timestamp" })).faults(&[
         "FlyweightPool/stores spec.fields[3].name: \"created_at\" is kept for every record by Flyweight itself: leave it out",
     ]);
-    Resources::example().push(STORES, "spec/fields", json!({ "name": "version", "type": "Integer" })).settings();
+    Resources::example()
+        .push(STORES, "spec/fields", json!({ "name": "version", "type": "Integer" }))
+        .settings();
 }
 
 #[test]
@@ -240,16 +251,18 @@ fn only_an_integer_says_how_it_goes_out() {
     push(field("serial", "Integer", "String")).settings();
     push(field("serial", "Integer", "Number")).settings();
     push(field("amount", "Decimal", "String")).settings();
-    push(field("amount", "Decimal", "Number"))
-        .faults(&["FlyweightPool/stores spec.fields[3].json: a Decimal always goes out as a String: leave it out"]);
-    push(field("name", "String", "String"))
-        .faults(&["FlyweightPool/stores spec.fields[3].json: is for fields of the type Integer: leave it out"]);
+    push(field("amount", "Decimal", "Number")).faults(&[
+        "FlyweightPool/stores spec.fields[3].json: a Decimal always goes out as a String: leave it out",
+    ]);
+    push(field("name", "String", "String")).faults(&[
+        "FlyweightPool/stores spec.fields[3].json: is for fields of the type Integer: leave it out",
+    ]);
     push(field("version", "Integer", "String")).faults(&[
         "FlyweightPool/stores spec.fields[3].json: the key is always a String and the version a Number: leave it out",
     ]);
-    Resources::example()
-        .set(PRODUCTS, "spec/fields/0/json", json!("String"))
-        .faults(&["FlyweightPool/products spec.fields[0].json: Product knows how its fields go out: leave it out"]);
+    Resources::example().set(PRODUCTS, "spec/fields/0/json", json!("String")).faults(&[
+        "FlyweightPool/products spec.fields[0].json: Product knows how its fields go out: leave it out",
+    ]);
 }
 
 #[test]
@@ -310,7 +323,8 @@ fn what_the_service_does_not_reach_is_not_its_fault() {
 
 #[test]
 fn somebody_serves_every_pool() {
-    let narrow = Resources::example().set(SHOP, "spec/replicaGroups/0/poolRefs", json!([{ "name": "products" }]));
+    let narrow =
+        Resources::example().set(SHOP, "spec/replicaGroups/0/poolRefs", json!([{ "name": "products" }]));
     narrow.faults(&["FlyweightService/shop spec.poolRefs[1].name: no replica group serves \"stores\""]);
     Resources::example()
         .without(SHOP, "spec", "gateway")
@@ -344,7 +358,11 @@ fn a_service_keeps_its_bounds() {
         ("egressPorts", json!([]), "spec.egressPorts: name at least one port, or leave it out"),
         ("egressPorts", json!([3306, 0]), "spec.egressPorts[1]: must be from 1 to 65535"),
         ("egressPorts", json!([3306, 3306]), "spec.egressPorts[1]: 3306 is named twice"),
-        ("gateway/healthCheck/interval", json!("0s"), "spec.gateway.healthCheck.interval: must be more than 0s"),
+        (
+            "gateway/healthCheck/interval",
+            json!("0s"),
+            "spec.gateway.healthCheck.interval: must be more than 0s",
+        ),
         (
             "replicaGroups/0/resources/requests/gpu",
             json!("1"),

@@ -1,4 +1,5 @@
-//! The only place that knows every part: builds them from the settings, joins them, and takes them down again.
+//! The only place that knows every part: builds them from the settings, joins them, and takes them down
+//! again.
 
 mod admin;
 mod backends;
@@ -44,18 +45,20 @@ use crate::{
 use model::budget::Budgets;
 use runtime::{shutdown::Shutdown, supervisor};
 
-/// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come fill its own queue; those whose writes the store has
-/// done are woken from the store's thread, and under overload must not stand behind all that are about to be refused.
+/// How many tasks a thread takes from its own queue before one that another thread woke. Requests that come
+/// fill its own queue; those whose writes the store has done are woken from the store's thread, and under
+/// overload must not stand behind all that are about to be refused.
 const TURNS_BETWEEN_OTHERS: u32 = 8;
 
 /// How long clients of servers may take to say that they leave.
 const LEAVE: Duration = Duration::from_secs(3);
 
-/// Connections that wait to be taken: where thousands come at once, a shorter queue makes some wait for a second until they are sent again. The kernel
-/// may allow fewer.
+/// Connections that wait to be taken: where thousands come at once, a shorter queue makes some wait for a
+/// second until they are sent again. The kernel may allow fewer.
 const BACKLOG: u32 = 4_096;
 
-/// Does what the command line says. Exit code 0, or 1 when it failed; wrong use ends in 2 before this is called.
+/// Does what the command line says. Exit code 0, or 1 when it failed; wrong use ends in 2 before this is
+/// called.
 ///
 /// # Errors
 /// Whatever kept it from being done, for a person to read.
@@ -87,7 +90,9 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
         .context("signals cannot be handled")?;
     let discovery = match args.upstream_domain {
         Some(domain) => Discovery::Dns { domain, port: args.upstream_port },
-        None => Discovery::Fixed(args.upstream.into_iter().map(|upstream| (upstream.group, upstream.addr)).collect()),
+        None => Discovery::Fixed(
+            args.upstream.into_iter().map(|upstream| (upstream.group, upstream.addr)).collect(),
+        ),
     };
     let trust = Trust::nobody();
     let identity = secrets::identity(args.security.as_deref(), &loaded.settings.security, Some(&trust))?;
@@ -101,7 +106,8 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
         supervisor::MEMORY.spawn(move || memory::watch_held(limit.0, budgets.clone()));
     }
     let settings = source.watch(loaded);
-    run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown }).await;
+    run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown })
+        .await;
     Ok(())
 }
 

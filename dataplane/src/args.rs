@@ -42,10 +42,12 @@ pub struct Serve {
     /// Keep all data in embedded stores in this folder, instead of the declared backends.
     #[arg(long, value_name = "DIR", conflicts_with = "backends", required_unless_present = "backends")]
     pub data_dir: Option<PathBuf>,
-    /// The folder with the backends' addresses: <DIR>/<backend>/url, and ca.crt, tls.crt, tls.key where TLS is used.
+    /// The folder with the backends' addresses: <DIR>/<backend>/url, and ca.crt, tls.crt, tls.key where TLS
+    /// is used.
     #[arg(long, value_name = "DIR")]
     pub backends: Option<PathBuf>,
-    /// The folder with keys: <DIR>/jwt/secret or public.pem, <DIR>/encryption/key, <DIR>/tls/tls.crt and tls.key.
+    /// The folder with keys: <DIR>/jwt/secret or public.pem, <DIR>/encryption/key, <DIR>/tls/tls.crt and
+    /// tls.key.
     #[arg(long, value_name = "DIR")]
     pub security: Option<PathBuf>,
     /// Serve the pools of this replica group only.
@@ -68,7 +70,8 @@ pub struct GatewayArgs {
     /// The port of the pods' API.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     pub upstream_port: u16,
-    /// The folder with the certificate where the API is served over TLS: <DIR>/tls/tls.crt, tls.key and ca.crt.
+    /// The folder with the certificate where the API is served over TLS: <DIR>/tls/tls.crt, tls.key and
+    /// ca.crt.
     #[arg(long, value_name = "DIR")]
     pub security: Option<PathBuf>,
     /// A pod at a fixed address: GROUP=HOST:PORT. May be given more than once.
@@ -168,9 +171,10 @@ impl SourceArgs {
     pub fn source(&self) -> crate::config::Source {
         match (&self.config, &self.manifests) {
             (Some(file), _) => crate::config::Source::File(file.clone()),
-            (None, dir) => {
-                crate::config::Source::Manifests { dir: dir.clone().unwrap_or_default(), service: self.service.clone() }
-            }
+            (None, dir) => crate::config::Source::Manifests {
+                dir: dir.clone().unwrap_or_default(),
+                service: self.service.clone(),
+            },
         }
     }
 }

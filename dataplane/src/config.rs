@@ -1,4 +1,5 @@
-//! Where the settings come from: a folder of manifests or the operator's file, watched for changes; the environment wins over both.
+//! Where the settings come from: a folder of manifests or the operator's file, watched for changes; the
+//! environment wins over both.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +17,8 @@ use runtime::supervisor;
 /// How often the source is looked at.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How much of the memory that a container is given the process may take, where nothing else is said, in percent.
+/// How much of the memory that a container is given the process may take, where nothing else is said, in
+/// percent.
 const MEMORY_PERCENT: u64 = 85;
 
 /// The largest settings file, in bytes: the bound of a ConfigMap.
@@ -52,7 +54,8 @@ pub struct Loaded {
 /// Limits of one process, which only the environment says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessLimits {
-    /// The most resident memory: `MAX_MEMORY_USAGE`, or a part of `MEMORY_LIMIT`, which the operator sets to the limit of the container.
+    /// The most resident memory: `MAX_MEMORY_USAGE`, or a part of `MEMORY_LIMIT`, which the operator sets to
+    /// the limit of the container.
     pub memory_max: Option<Bytes>,
     /// How long a call waits for a connection to MySQL: `CONNECTION_TIMEOUT`.
     pub connection_timeout: Option<Span>,
@@ -102,8 +105,8 @@ impl Source {
         Ok(Loaded { settings, hash, rolling_hash, limits })
     }
 
-    /// Follows the source. A receiver sees each new sound configuration whose restart-only part is that of `running`;
-    /// anything else is logged once and the last good configuration goes on.
+    /// Follows the source. A receiver sees each new sound configuration whose restart-only part is that of
+    /// `running`; anything else is logged once and the last good configuration goes on.
     pub fn watch(self, running: Loaded) -> watch::Receiver<Arc<Loaded>> {
         let rolling_hash = running.rolling_hash.clone();
         let mut seen = running.hash.clone();
@@ -123,7 +126,10 @@ impl Source {
                 match loaded {
                     Ok(new) if new.hash == seen => trouble.clear(),
                     Ok(new) if new.rolling_hash != rolling_hash => {
-                        warn!(configuration = new.hash, "the new configuration needs a restart; the old one goes on");
+                        warn!(
+                            configuration = new.hash,
+                            "the new configuration needs a restart; the old one goes on"
+                        );
                         seen = new.hash;
                     }
                     Ok(new) => {
@@ -148,7 +154,10 @@ impl Source {
 ///
 /// # Errors
 /// The first variable whose value has no sense.
-pub fn apply_environment(settings: &mut Settings, get: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+pub fn apply_environment(
+    settings: &mut Settings,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<(), ConfigError> {
     if let Some(workers) = number(&get, "WORKERS")? {
         settings.ingest.workers = workers;
     }
@@ -268,7 +277,9 @@ mod tests {
             ("WORKERS", "7", |settings| settings.ingest.workers = 7),
             ("QUEUE_SIZE", "7", |settings| settings.ingest.queue_size = 7),
             ("BATCH_SIZE", "7", |settings| settings.ingest.batch_size = 7),
-            ("BATCH_FLUSH_INTERVAL", "7s", |settings| settings.ingest.batch_flush_interval = Span::from_secs(7)),
+            ("BATCH_FLUSH_INTERVAL", "7s", |settings| {
+                settings.ingest.batch_flush_interval = Span::from_secs(7)
+            }),
             ("MAX_CONNECTIONS", "7", |settings| {
                 for backend in &mut settings.backends {
                     if let BackendKind::Mysql { max_connections } = &mut backend.kind {
@@ -277,10 +288,14 @@ mod tests {
                 }
             }),
             ("MAX_RETRY_ATTEMPTS", "7", |settings| settings.pipeline.retry.max_attempts = 7),
-            ("INITIAL_RETRY_DELAY", "7s", |settings| settings.pipeline.retry.initial_delay = Span::from_secs(7)),
+            ("INITIAL_RETRY_DELAY", "7s", |settings| {
+                settings.pipeline.retry.initial_delay = Span::from_secs(7)
+            }),
             ("MAX_RETRY_DELAY", "7s", |settings| settings.pipeline.retry.max_delay = Span::from_secs(7)),
             ("CIRCUIT_BREAKER_THRESHOLD", "7", |settings| settings.pipeline.breaker.threshold = 7),
-            ("CIRCUIT_BREAKER_TIMEOUT", "7s", |settings| settings.pipeline.breaker.timeout = Span::from_secs(7)),
+            ("CIRCUIT_BREAKER_TIMEOUT", "7s", |settings| {
+                settings.pipeline.breaker.timeout = Span::from_secs(7)
+            }),
             ("CLEANUP_THRESHOLD", "7s", |settings| {
                 settings.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = Span::from_secs(7));
             }),
@@ -308,7 +323,8 @@ mod tests {
         assert_eq!(bound("MAX_MEMORY_USAGE", "512Mi"), Some(Bytes(512 << 20)));
         assert_eq!(bound("MEMORY_LIMIT", "1000"), Some(Bytes(850)));
         assert_eq!(bound("CONNECTION_TIMEOUT", "1s"), None);
-        let both = |name: &str| ["MAX_MEMORY_USAGE", "MEMORY_LIMIT"].contains(&name).then(|| "1000".to_owned());
+        let both =
+            |name: &str| ["MAX_MEMORY_USAGE", "MEMORY_LIMIT"].contains(&name).then(|| "1000".to_owned());
         assert_eq!(process_limits(both).unwrap().memory_max, Some(Bytes(1_000)));
         assert!(process_limits(only("MAX_MEMORY_USAGE", "much")).is_err());
     }

@@ -1,4 +1,5 @@
-//! The gateway: finds the data plane's pods, watches their health, and sends each request to one that serves its pool.
+//! The gateway: finds the data plane's pods, watches their health, and sends each request to one that serves
+//! its pool.
 
 pub mod balance;
 pub mod client;

@@ -1,6 +1,7 @@
 //! The data plane of Flyweight: serves pools over REST and WebSocket from a multi-tier cache.
 //!
-//! Each module reads top to bottom: `http -> service -> engine / store -> model`; `app` alone knows every part.
+//! Each module reads top to bottom: `http -> service -> engine / store -> model`; `app` alone knows every
+//! part.
 
 pub mod app;
 pub mod args;

@@ -6,7 +6,8 @@ use clap::Parser;
 use dataplane::{app, args::Args};
 use mimalloc::MiMalloc;
 
-// Requests make many short allocations, some of them ended on another thread. In a profile of overload the C library's allocator took a fifth of all time.
+// Requests make many short allocations, some of them ended on another thread. In a profile of overload the C
+// library's allocator took a fifth of all time.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -70,9 +70,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may stand.
 ///
-/// Its first byte: load balancers that open connections ahead of requests keep them for 60 s, and the server must not be the first to end them, or a request
-/// is lost that was sent at the same moment. Silence between requests: clients and load balancers keep connections for up to 90 s, and the same holds. A
-/// head: clients send it at once, and one of 64 kB passes the slowest line in less.
+/// Its first byte: load balancers that open connections ahead of requests keep them for 60 s, and the server
+/// must not be the first to end them, or a request is lost that was sent at the same moment. Silence between
+/// requests: clients and load balancers keep connections for up to 90 s, and the same holds. A head: clients
+/// send it at once, and one of 64 kB passes the slowest line in less.
 const PATIENCE: Patience = Patience {
     first_max: Duration::from_secs(65),
     head_max: Duration::from_secs(10),
@@ -83,9 +84,17 @@ const PATIENCE: Patience = Patience {
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Serves until `stopped` returns, then lets the requests under way end. With an acceptor, over TLS only.
-pub async fn serve<S>(listener: TcpListener, tls: Option<TlsAcceptor>, service: S, stopped: impl Future<Output = ()>)
-where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+pub async fn serve<S>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: S,
+    stopped: impl Future<Output = ()>,
+) where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
     let places = Places::of_listener();
@@ -134,9 +143,18 @@ where
 }
 
 /// Answers the requests of one connection without TLS, whichever HTTP its client speaks.
-async fn converse<S, I>(stream: I, client: ClientConnection, answers: S, closing: CancellationToken, patience: Patience)
-where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+async fn converse<S, I>(
+    stream: I,
+    client: ClientConnection,
+    answers: S,
+    closing: CancellationToken,
+    patience: Patience,
+) where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = client.peer;
@@ -151,7 +169,9 @@ where
             let stream = stream.map(|heads| heads.into_inner().into_inner());
             ended(peer, http2::converse(stream, client, answers, &closing, patience).await);
         }
-        Ok((false, stream)) => ended(peer, converse_http1(stream, turns, client, answers, &closing, patience).await),
+        Ok((false, stream)) => {
+            ended(peer, converse_http1(stream, turns, client, answers, &closing, patience).await)
+        }
         Err(error) => debug!(%peer, %error, "a connection broke"),
     }
 }
@@ -179,7 +199,11 @@ async fn converse_http1<S, I>(
     patience: Patience,
 ) -> hyper::Result<()>
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let timer = turns.timer();
@@ -187,8 +211,9 @@ where
         turns.head_is_whole();
         // Most requests have no body, and then need no box for it.
         let expects = request.headers().contains_key(header::EXPECT);
-        let request = request
-            .map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Lingering::new(body, expects)) });
+        let request = request.map(|body| {
+            if body.is_end_stream() { Body::empty() } else { Body::new(Lingering::new(body, expects)) }
+        });
         match client.taken(request) {
             Ok(request) => Either::Right(answers.clone().oneshot(request)),
             Err(refused) => Either::Left(ready(Ok(*refused))),
@@ -239,7 +264,8 @@ mod tests {
 
     use super::*;
 
-    /// The longest that clients in use keep a connection that they do not use: Go's `http.Transport` and reqwest.
+    /// The longest that clients in use keep a connection that they do not use: Go's `http.Transport` and
+    /// reqwest.
     const KEPT_BY_CLIENTS: Duration = Duration::from_secs(90);
     /// How long AWS's Classic Load Balancer keeps a connection that it opened ahead of requests.
     const OPENED_AHEAD: Duration = Duration::from_secs(60);
@@ -256,14 +282,16 @@ mod tests {
         ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: false }
     }
 
-    /// A connection to a server that answers its requests with their bodies, after a moment where the path says so.
+    /// A connection to a server that answers its requests with their bodies, after a moment where the path
+    /// says so.
     fn connect(patience: Patience) -> DuplexStream {
         let (ours, theirs) = duplex(4096);
         let answers = tower::service_fn(async |request: Request| {
             if request.uri().path() == "/slow" {
                 tokio::time::sleep(MOMENT * 2).await;
             }
-            let body = request.into_body().collect().await.map_or_else(|_| "broken".into(), |body| body.to_bytes());
+            let body =
+                request.into_body().collect().await.map_or_else(|_| "broken".into(), |body| body.to_bytes());
             Ok(Response::new(Body::from([&b"answered "[..], &body].concat())))
         });
         tokio::spawn(converse(theirs, client(), answers, CancellationToken::new(), patience));
@@ -337,7 +365,10 @@ mod tests {
             };
             assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{half:?}: {answer}");
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains("connection: close") && head.contains(&format!("content-length: {}", body.len())));
+            assert!(
+                head.contains("connection: close")
+                    && head.contains(&format!("content-length: {}", body.len()))
+            );
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(body["status"], 408);
             assert!(ended >= MOMENT.mul_f64(0.9), "{half:?}: ended after {ended:?}");
@@ -385,7 +416,9 @@ mod tests {
         });
         let limits = Patience { head_max: MOMENT, silence_max: MOMENT, first_max: MOMENT };
         tokio::spawn(converse(theirs, client(), answers, CancellationToken::new(), limits));
-        ours.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
+        ours.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+            .await
+            .unwrap();
         read_until(&mut ours, "\r\n\r\n").await;
         for word in ["one", "two"] {
             tokio::time::sleep(MOMENT * 2).await;
@@ -399,8 +432,13 @@ mod tests {
         for asks in [false, true] {
             let (ours, theirs) = duplex(1 << 16);
             let limits = Patience { first_max: MOMENT, silence_max: MOMENT * 4, ..patience() };
-            let serving =
-                tokio::spawn(converse(theirs, client(), tower::service_fn(version), CancellationToken::new(), limits));
+            let serving = tokio::spawn(converse(
+                theirs,
+                client(),
+                tower::service_fn(version),
+                CancellationToken::new(),
+                limits,
+            ));
             let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
             tokio::spawn(connection);
             let begun = Instant::now();
@@ -438,7 +476,8 @@ mod tests {
             let connection = tokio::spawn(connection);
             let begun = Instant::now();
             for path in ["/first", path] {
-                let request = http::Request::get(format!("http://a{path}")).body(Empty::<Bytes>::new()).unwrap();
+                let request =
+                    http::Request::get(format!("http://a{path}")).body(Empty::<Bytes>::new()).unwrap();
                 let answer = sender.send_request(request).await.unwrap();
                 assert_eq!(answer.version(), Version::HTTP_2);
                 assert!(!answer.headers().contains_key(header::CONNECTION));
@@ -454,8 +493,11 @@ mod tests {
     #[tokio::test]
     async fn over_http2_a_head_is_a_head_also_of_what_no_route_sees() {
         let (ours, theirs) = duplex(1 << 16);
-        let client =
-            ClientConnection { peer: ([127, 0, 0, 1], 1).into(), memory: Arc::default(), own_names_only: true };
+        let client = ClientConnection {
+            peer: ([127, 0, 0, 1], 1).into(),
+            memory: Arc::default(),
+            own_names_only: true,
+        };
         let answers = tower::service_fn(version);
         tokio::spawn(converse(theirs, client, answers, CancellationToken::new(), patience()));
         let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
@@ -465,7 +507,8 @@ mod tests {
                 let request = http::Request::builder().method(method).uri(format!("http://{host}/"));
                 let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
                 assert_eq!(answer.status(), status, "{method} {host}");
-                let length: usize = answer.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+                let length: usize =
+                    answer.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
                 let body = answer.into_body().collect().await.unwrap().to_bytes();
                 assert_eq!(body.len(), if method == "GET" { length } else { 0 });
                 assert!(length > 0);

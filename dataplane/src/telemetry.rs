@@ -34,7 +34,9 @@ pub fn start(format: LogFormat, level: LogLevel) -> LogControl {
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init();
     } else {
-        _ = base.with(tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init();
+        _ = base
+            .with(tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr))
+            .try_init();
     }
     LogControl(handle)
 }

@@ -1,7 +1,8 @@
 //! The time that caches go by: milliseconds since 1970, never backwards within a process.
 //!
-//! It is for what one process stamps and compares. What leaves the process is changed to the clock of whoever keeps it (`redis::link::Epoch`), so that a
-//! clock that was wrong at the start, or was corrected since, is nobody else's concern.
+//! It is for what one process stamps and compares. What leaves the process is changed to the clock of whoever
+//! keeps it (`redis::link::Epoch`), so that a clock that was wrong at the start, or was corrected since, is
+//! nobody else's concern.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},

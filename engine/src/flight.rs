@@ -1,8 +1,9 @@
 //! One load per key at a time, and the lowest version that a load may still bring.
 //!
-//! A flight is one load with everybody who waits for it. A write or an event *overtakes* it: the flight leaves the table, so
-//! that later readers start another, and what it brings is given to those who waited already but goes into no tier. Filling
-//! a tier and fencing it happen under the same lock as this table, so the two never pass each other unseen.
+//! A flight is one load with everybody who waits for it. A write or an event *overtakes* it: the flight
+//! leaves the table, so that later readers start another, and what it brings is given to those who waited
+//! already but goes into no tier. Filling a tier and fencing it happen under the same lock as this table, so
+//! the two never pass each other unseen.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -22,7 +23,8 @@ use model::record::{Key, Version};
 pub struct Flights<T> {
     shards: Box<[Mutex<Shard<T>>]>,
     hasher: RandomState,
-    /// Floors were given up at this time (ms): nothing that was loaded before can be compared with them any more.
+    /// Floors were given up at this time (ms): nothing that was loaded before can be compared with them any
+    /// more.
     floors_lost_ms: AtomicU64,
 }
 
@@ -87,7 +89,8 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T> Flights<T> {
-    /// Joins the load of a key, or starts one. `recheck` looks into the tiers once more before that: a load may just have ended.
+    /// Joins the load of a key, or starts one. `recheck` looks into the tiers once more before that: a load
+    /// may just have ended.
     pub fn board<H>(
         self: &Arc<Self>,
         key: &Key,
@@ -104,14 +107,23 @@ impl<T> Flights<T> {
         }
         let floor = shard.floor(key, now_ms);
         let need = floor.max(at_least);
-        let flight = Arc::new(Flight { key: key.clone(), floor, need, outcome: watch::Sender::new(State::Flying) });
+        let flight =
+            Arc::new(Flight { key: key.clone(), floor, need, outcome: watch::Sender::new(State::Flying) });
         shard.flights.insert(key.clone(), flight.clone());
         Boarding::Lead(Ticket { flights: self.clone(), flight, landed: false })
     }
 
-    /// A version was committed: no load that began before may fill a tier. `apply` does to the tiers what must not be passed by
-    /// a fill; it is told whether this is the newest version known. Says whether it was news.
-    pub fn overtake(&self, key: &Key, version: Version, until_ms: u64, now_ms: u64, apply: impl FnOnce(bool)) -> bool {
+    /// A version was committed: no load that began before may fill a tier. `apply` does to the tiers what
+    /// must not be passed by a fill; it is told whether this is the newest version known. Says whether it was
+    /// news.
+    pub fn overtake(
+        &self,
+        key: &Key,
+        version: Version,
+        until_ms: u64,
+        now_ms: u64,
+        apply: impl FnOnce(bool),
+    ) -> bool {
         let mut shard = self.shard(key).lock();
         let known = shard.floor(key, now_ms);
         self.raise(&mut shard, key, version, until_ms, now_ms);
@@ -228,8 +240,9 @@ impl<T> Ticket<T> {
         &self.flight
     }
 
-    /// Ends the flight with a value that is given out. `fill` may put it into tiers where it was not overtaken, which it is told.
-    /// Its version is the key's floor until a time that depends on that, for its readers must not see an older one next.
+    /// Ends the flight with a value that is given out. `fill` may put it into tiers where it was not
+    /// overtaken, which it is told. Its version is the key's floor until a time that depends on that, for its
+    /// readers must not see an older one next.
     pub fn land(
         mut self,
         version: Version,

@@ -1,4 +1,5 @@
-//! Tiers between readers and the store. Every fill and every invalidation is fenced by version: no tier goes back.
+//! Tiers between readers and the store. Every fill and every invalidation is fenced by version: no tier goes
+//! back.
 
 #[cfg(test)]
 extern crate self as engine;

@@ -8,8 +8,9 @@
 //!      └ Interner                          shared states, each once for all
 //! ```
 //!
-//! A cell holds the key and the record's own state in a few bytes; a hit formats them and adds the shared state as it is stored. Locks are taken for
-//! microseconds, one part of a pool at a time, and inside it at most one part of the interner.
+//! A cell holds the key and the record's own state in a few bytes; a hit formats them and adds the shared
+//! state as it is stored. Locks are taken for microseconds, one part of a pool at a time, and inside it at
+//! most one part of the interner.
 
 mod cells;
 mod fences;
@@ -42,8 +43,8 @@ use model::{
     schema::Schema,
 };
 
-/// A memory tier that several pools share. All times are milliseconds of one clock that the caller reads; every method takes microseconds and never waits
-/// for anything but a short lock.
+/// A memory tier that several pools share. All times are milliseconds of one clock that the caller reads;
+/// every method takes microseconds and never waits for anything but a short lock.
 pub struct MemoryTier {
     build: Build,
     bytes_max: AtomicU64,
@@ -108,8 +109,9 @@ pub struct Lifetime {
     pub negative_ttl_ms: u64,
     /// By how many percent, at most, both are shortened at random, the same for one entry at each read.
     pub jitter_percent: u32,
-    /// How long an entry that is no longer fresh is still given out (as a [`Hit`] with a negative `expires_in_ms`), in milliseconds: the longer of
-    /// `staleWhileRevalidate` and `staleIfError`. Which of them applies is the caller's to decide.
+    /// How long an entry that is no longer fresh is still given out (as a [`Hit`] with a negative
+    /// `expires_in_ms`), in milliseconds: the longer of `staleWhileRevalidate` and `staleIfError`. Which of
+    /// them applies is the caller's to decide.
     pub stale_ms: u64,
 }
 
@@ -131,8 +133,8 @@ pub struct Hit {
 /// When and from where a value came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// When the operation began that brought the value: the read of the store or of another tier; for a write, its commit. What was fenced or forgotten
-    /// since then is respected.
+    /// When the operation began that brought the value: the read of the store or of another tier; for a
+    /// write, its commit. What was fenced or forgotten since then is respected.
     pub began_ms: u64,
     /// How old the value was then, in milliseconds: 0 from the store, its age there from another tier.
     pub age_ms: u64,
@@ -148,9 +150,11 @@ pub struct TooManyPools;
 pub enum PutOutcome {
     /// It is kept (or what was there already is the same version, loaded later).
     Stored,
-    /// It is older than this version, which the tier has seen: whoever loaded it must not give it out, but load again.
+    /// It is older than this version, which the tier has seen: whoever loaded it must not give it out, but
+    /// load again.
     Fenced(Version),
-    /// The load began before something was forgotten that may have been newer: as `Fenced`, with the version unknown.
+    /// The load began before something was forgotten that may have been newer: as `Fenced`, with the version
+    /// unknown.
     Overtaken,
     /// It is not kept, though it may be given out: too large, or not of its schema.
     Refused,
@@ -169,7 +173,8 @@ pub struct PoolStats {
     pub unshared: u64,
     /// Bytes of everything that the pool holds.
     pub bytes: u64,
-    /// Bytes that sharing saves against the same entries without it; negative where it costs more than it saves.
+    /// Bytes that sharing saves against the same entries without it; negative where it costs more than it
+    /// saves.
     pub bytes_saved: i64,
     /// Reads that found a fresh entry.
     pub hits: u64,
@@ -200,7 +205,8 @@ impl MemoryTier {
     /// An empty tier.
     pub fn new(config: MemoryConfig) -> Self {
         let MemoryConfig { max_bytes, policy, shards, seed } = config;
-        let parts = if shards == 0 { (max_bytes / BYTES_PER_PART).clamp(1, PARTS_MAX) as usize } else { shards };
+        let parts =
+            if shards == 0 { (max_bytes / BYTES_PER_PART).clamp(1, PARTS_MAX) as usize } else { shards };
         // A fence takes about 64 bytes: together they take a small part of the room.
         let fences_max = (max_bytes / parts as u64 / 4096).clamp(FENCES.0, FENCES.1) as usize;
         // A sampled key takes about 40 bytes for each policy.
@@ -276,13 +282,14 @@ impl MemoryTier {
         }
     }
 
-    /// The version that is held for a key, be it ever so stale; no read in the sense of policies, idleness and figures.
+    /// The version that is held for a key, be it ever so stale; no read in the sense of policies, idleness
+    /// and figures.
     pub fn peek(&self, pool: PoolId, key: &Key) -> Option<Version> {
         self.pool(pool)?.peek(key, &self.interner)
     }
 
-    /// Drops the entries of a pool that nobody read for `idle_after_ms` (the pool's own, where none is given) or that are no longer given out. Returns how
-    /// many. To be called at least once a day.
+    /// Drops the entries of a pool that nobody read for `idle_after_ms` (the pool's own, where none is given)
+    /// or that are no longer given out. Returns how many. To be called at least once a day.
     pub fn remove_idle(&self, pool: PoolId, idle_after_ms: Option<u64>, now_ms: u64) -> u64 {
         self.pool(pool).map_or(0, |pool| pool.remove_idle(idle_after_ms, now_ms, &self.interner))
     }
@@ -297,8 +304,8 @@ impl MemoryTier {
         self.pool(pool).map(Pool::stats).unwrap_or_default()
     }
 
-    /// The part of hits that each policy would have had lately in the room that the pool has. None before the pool evicts, for then all do the same, and
-    /// until enough was read since.
+    /// The part of hits that each policy would have had lately in the room that the pool has. None before the
+    /// pool evicts, for then all do the same, and until enough was read since.
     pub fn forecast(&self, pool: PoolId) -> Option<Forecast> {
         self.pool(pool)?.forecast()
     }

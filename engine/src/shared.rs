@@ -1,4 +1,5 @@
-//! A cache that several replicas share, as bytes under keys, guarded by version; and the one that stands in for it in one process.
+//! A cache that several replicas share, as bytes under keys, guarded by version; and the one that stands in
+//! for it in one process.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,20 +18,23 @@ pub trait SharedCache: Send + Sync {
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Held>>, SharedError>;
 
     /// Does what each order says, unless the cache knows a newer version; answers in the order of the orders.
-    /// An answer of Ok means that the cache holds nothing older than the order's version, until it loses data.
+    /// An answer of Ok means that the cache holds nothing older than the order's version, until it loses
+    /// data.
     async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>>;
 
     /// Takes a value out: whoever is given it is the only one, whatever else asks at the same time.
     async fn take(&self, key: &str) -> Result<Option<Held>, SharedError>;
 
-    /// Takes the right to load each key for a time, where nobody has it: whether it was given, in the order of the keys. It keeps replicas from
-    /// loading the same at once and decides nothing else, so a cache that loses it costs a load.
+    /// Takes the right to load each key for a time, where nobody has it: whether it was given, in the order
+    /// of the keys. It keeps replicas from loading the same at once and decides nothing else, so a cache that
+    /// loses it costs a load.
     async fn lease(&self, keys: &[String], owner: &str, keep_ms: u64) -> Result<Vec<bool>, SharedError>;
 
     /// Gives such rights back. What is not given back ends with its time.
     async fn release(&self, keys: &[String], owner: &str);
 
-    /// What was put before this time (ms since 1970) may be older than what was put later: the cache lost data, or may have.
+    /// What was put before this time (ms since 1970) may be older than what was put later: the cache lost
+    /// data, or may have.
     fn trusted_since_ms(&self) -> u64;
 
     /// Whether it is asked at all.
@@ -50,8 +54,8 @@ pub trait SharedCache: Send + Sync {
 pub struct Held {
     /// Its version.
     pub version: Version,
-    /// When it began to be read from the store, in ms since 1970 by the clock of this process, whichever replica read it; 0 where nobody knows, because
-    /// the cache was another one then.
+    /// When it began to be read from the store, in ms since 1970 by the clock of this process, whichever
+    /// replica read it; 0 where nobody knows, because the cache was another one then.
     pub loaded_at_ms: u64,
     /// The value.
     pub value: Bytes,
@@ -64,7 +68,8 @@ pub struct Order {
     pub key: String,
     /// The version from which on values are accepted.
     pub version: Version,
-    /// When the value began to be read from the store, in ms since 1970: among values of one version the youngest stays.
+    /// When the value began to be read from the store, in ms since 1970: among values of one version the
+    /// youngest stays.
     pub loaded_at_ms: u64,
     /// The value; none only keeps older versions out.
     pub value: Option<Bytes>,
@@ -95,7 +100,8 @@ pub enum SharedError {
     Failed(String),
 }
 
-/// A shared cache within one process, for a laptop: bounded, oldest first out. Keeps exactly the contract of the real one.
+/// A shared cache within one process, for a laptop: bounded, oldest first out. Keeps exactly the contract of
+/// the real one.
 #[derive(Debug)]
 pub struct LocalShared {
     max_bytes: usize,
@@ -149,7 +155,11 @@ impl SharedCache for LocalShared {
     async fn tell(&self, orders: &[Order]) -> Vec<Result<(), SharedError>> {
         let (now_ms, mut inner) = (self.clock.now_ms(), self.inner.lock());
         for order in orders {
-            if inner.kept.get(&order.key).is_none_or(|kept| kept.expires_ms <= now_ms || kept.yields_to(order)) {
+            if inner
+                .kept
+                .get(&order.key)
+                .is_none_or(|kept| kept.expires_ms <= now_ms || kept.yields_to(order))
+            {
                 inner.put(order, now_ms);
             }
         }

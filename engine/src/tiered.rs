@@ -1,12 +1,13 @@
-//! The tiers of one pool, in order, before a store: a read takes the first fresh answer, and never an older version than before.
+//! The tiers of one pool, in order, before a store: a read takes the first fresh answer, and never an older
+//! version than before.
 //!
 //! What keeps versions from going back:
 //! - a load that a write or an event overtakes fills no tier (`flight`);
 //! - each tier refuses what is older than what it has, and drops what is older than it is told of;
-//! - the *floor* of a key that was written lately is remembered, so that a shared tier that was not told yet, or lost what it was
-//!   told, and a store that lags, are not believed below it;
-//! - where the memory of floors ends (too many, a gap in the feed, a Redis that is another than before), a *horizon* in time
-//!   takes their place: what was loaded before it is loaded again.
+//! - the *floor* of a key that was written lately is remembered, so that a shared tier that was not told yet,
+//!   or lost what it was told, and a store that lags, are not believed below it;
+//! - where the memory of floors ends (too many, a gap in the feed, a Redis that is another than before), a
+//!   *horizon* in time takes their place: what was loaded before it is loaded again.
 
 use std::{
     fmt,
@@ -156,7 +157,8 @@ pub struct Served {
 /// Why a read was not answered.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The store does not have the version asked for, or that was seen before, within the deadline. The same read may succeed later.
+    /// The store does not have the version asked for, or that was seen before, within the deadline. The same
+    /// read may succeed later.
     #[error("version {required} is not yet there: the store has {found}")]
     NotYet {
         /// The version asked for or seen before.
@@ -182,7 +184,8 @@ pub enum ReadError {
 const TELL_DEADLINE: Duration = Duration::from_millis(50);
 
 impl Tiered {
-    /// The tiers of a pool. To be called in a tokio runtime: it tells shared tiers of commits in the background.
+    /// The tiers of a pool. To be called in a tokio runtime: it tells shared tiers of commits in the
+    /// background.
     pub fn new(config: TieredConfig) -> Self {
         let TieredConfig { pool, schema, tiers, sealer, clock, load_deadline, not_yet_deadline } = config;
         let flights = Arc::new(Flights::default());
@@ -197,8 +200,11 @@ impl Tiered {
                 }
                 Backing::Shared(cache) => {
                     let counters = Arc::new(TierCounters::default());
-                    let ledger =
-                        Floors { flights: Arc::downgrade(&flights), clock: clock.clone(), horizon: horizon.clone() };
+                    let ledger = Floors {
+                        flights: Arc::downgrade(&flights),
+                        clock: clock.clone(),
+                        horizon: horizon.clone(),
+                    };
                     let teller = Teller::new(cache.clone(), counters.clone(), Box::new(ledger));
                     let key_prefix = match &settings.place {
                         TierPlace::Shared { key_prefix } => key_prefix.as_str(),
@@ -236,7 +242,8 @@ impl Tiered {
     pub fn apply(&self, tiers: &[TierConfig]) -> Result<(), String> {
         let inner = &self.shared;
         let mine = inner.memories.iter().map(|tier| (&tier.name, &tier.rules, true));
-        let mine: Vec<_> = mine.chain(inner.shareds.iter().map(|tier| (&tier.name, &tier.rules, false))).collect();
+        let mine: Vec<_> =
+            mine.chain(inner.shareds.iter().map(|tier| (&tier.name, &tier.rules, false))).collect();
         let is_memory = |settings: &TierConfig| settings.place == TierPlace::Memory;
         let mut given: Vec<&TierConfig> = tiers.iter().collect();
         given.sort_by_key(|settings| !is_memory(settings));
@@ -252,11 +259,17 @@ impl Tiered {
         Ok(())
     }
 
-    /// The record of a key from the first tier that has it fresh, else from the store; not older than `at_least`.
+    /// The record of a key from the first tier that has it fresh, else from the store; not older than
+    /// `at_least`.
     ///
     /// # Errors
     /// The store failed and no tier may serve a stale entry for it, or it does not have the version.
-    pub async fn get_or_load(&self, key: &Key, at_least: Version, load: &Loader) -> Result<Served, ReadError> {
+    pub async fn get_or_load(
+        &self,
+        key: &Key,
+        at_least: Version,
+        load: &Loader,
+    ) -> Result<Served, ReadError> {
         let inner = &self.shared;
         match inner.look(key, at_least) {
             Look::Fresh(served) => Ok(served),
@@ -268,7 +281,8 @@ impl Tiered {
         }
     }
 
-    /// The records of some keys, in their order: one pass over memory, one call to each shared tier and one load for all the rest.
+    /// The records of some keys, in their order: one pass over memory, one call to each shared tier and one
+    /// load for all the rest.
     pub async fn get_many(&self, keys: &[Key], load: &Loader) -> Vec<Result<Served, ReadError>> {
         let inner = &self.shared;
         let (mut answers, mut flights, mut tickets) = (vec![None; keys.len()], Vec::new(), Vec::new());
@@ -304,8 +318,9 @@ impl Tiered {
         answers.into_iter().map(|answer| answer.unwrap_or(Err(ReadError::Lost))).collect()
     }
 
-    /// Tells the tiers of a commit by this replica: each drops the key or takes the new state, as its write strategy says. Memory has
-    /// done so when this returns; a shared tier that does not answer at once is told again until it does.
+    /// Tells the tiers of a commit by this replica: each drops the key or takes the new state, as its write
+    /// strategy says. Memory has done so when this returns; a shared tier that does not answer at once is
+    /// told again until it does.
     pub async fn after_commit(&self, key: &Key, state: &Lookup) {
         let receipts = self.shared.advance(key, version_of(state), Some(state));
         // in time or not: until it is told, answers of a shared tier are not believed below this version
@@ -317,7 +332,8 @@ impl Tiered {
         _ = self.shared.advance(key, version, None);
     }
 
-    /// Events may have been missed: whatever is in a tier now is loaded again before it is served, but for when the store fails.
+    /// Events may have been missed: whatever is in a tier now is loaded again before it is served, but for
+    /// when the store fails.
     pub fn invalidate_all(&self) {
         let inner = &self.shared;
         let now_ms = inner.clock.now_ms();
@@ -327,8 +343,8 @@ impl Tiered {
         inner.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Moves on with every change of the collection: by a commit of this process before it is answered, by an event when it comes. What was
-    /// read of the whole collection is true as long as it stays.
+    /// Moves on with every change of the collection: by a commit of this process before it is answered, by an
+    /// event when it comes. What was read of the whole collection is true as long as it stays.
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::Acquire)
     }

@@ -1,4 +1,5 @@
-//! Consumers: events of one entity, shared out over the processes of a group, each seen to before its place is given up.
+//! Consumers: events of one entity, shared out over the processes of a group, each seen to before its place
+//! is given up.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::BusError;
 use model::event::Envelope;
 
-/// Takes events, at least once each. Those of one key come in order and to one process of the group at a time, but for moments in which the
-/// group is shared out anew.
+/// Takes events, at least once each. Those of one key come in order and to one process of the group at a
+/// time, but for moments in which the group is shared out anew.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next delivery; waits until there is one. An error is passing.
@@ -24,7 +25,8 @@ pub struct Delivery {
     pub ticket: Ticket,
 }
 
-/// The place of a delivery in the feed. Dropped without a word (at the end of the process, say), the event comes again.
+/// The place of a delivery in the feed. Dropped without a word (at the end of the process, say), the event
+/// comes again.
 #[derive(Default)]
 pub struct Ticket(Option<Box<dyn FnOnce() + Send>>);
 
@@ -58,7 +60,8 @@ pub enum Content {
     },
 }
 
-/// The only process of its group: what comes while it runs. What came before, and what came too fast, is found by who keeps the state.
+/// The only process of its group: what comes while it runs. What came before, and what came too fast, is
+/// found by who keeps the state.
 pub struct LiveConsumer {
     live: broadcast::Receiver<Arc<Envelope>>,
     entity: String,
@@ -80,7 +83,9 @@ impl Consumer for LiveConsumer {
                     return Ok(Delivery { content: Content::Event(event), ticket: Ticket::default() });
                 }
                 Ok(_) => (),
-                Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "events came faster than they were taken"),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::debug!(missed, "events came faster than they were taken")
+                }
                 Err(RecvError::Closed) => return Err(BusError::Unavailable("the bus is closed".to_owned())),
             }
         }

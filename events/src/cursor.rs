@@ -1,7 +1,9 @@
-//! Cursors: the place in a feed as opaque text. Base64url of a form number and its fields, so that a cursor of another feed is noticed.
+//! Cursors: the place in a feed as opaque text. Base64url of a form number and its fields, so that a cursor
+//! of another feed is noticed.
 //!
-//! A number alone does not tell a feed that was made anew, restored or cut short and grew again: a cursor also has a mark of the last event, and
-//! that of a topic the topic's identity. Cursors of versions of this program that had neither are taken as they are.
+//! A number alone does not tell a feed that was made anew, restored or cut short and grew again: a cursor
+//! also has a mark of the last event, and that of a topic the topic's identity. Cursors of versions of this
+//! program that had neither are taken as they are.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
@@ -30,7 +32,8 @@ pub enum Cursor {
 pub struct TopicPlace {
     /// Which topic of this name; 0 where nobody knows.
     pub topic: u64,
-    /// The partition and the mark of the last event, the record before that partition's offset; none where the last record was no event, or another's.
+    /// The partition and the mark of the last event, the record before that partition's offset; none where
+    /// the last record was no event, or another's.
     pub last: Option<(usize, u32)>,
     /// For each partition the offset of the next record.
     pub at: Vec<i64>,
@@ -39,8 +42,8 @@ pub struct TopicPlace {
 const FORM_LOCAL: u8 = 1;
 const FORM_TOPIC: u8 = 2;
 const FORM_LOCAL_MARKED: u8 = 3;
-/// What follows the offsets where more is known. No offset is as great: a version of this program that does not know it takes it for one of a partition that
-/// is not there, and answers that the cursor is too old.
+/// What follows the offsets where more is known. No offset is as great: a version of this program that does
+/// not know it takes it for one of a partition that is not there, and answers that the cursor is too old.
 const TOPIC_MARKED: u64 = i64::MAX as u64;
 /// A longer text is no cursor; enough for 1,000 partitions.
 const TEXT_MAX: usize = 16_384;
@@ -95,7 +98,11 @@ impl Cursor {
                 if !rest.is_empty() {
                     return Err(BusError::BadCursor);
                 }
-                Ok(Self::Local { feed: u32::from_be_bytes(*feed), number, mark: Some(u32::from_be_bytes(*mark)) })
+                Ok(Self::Local {
+                    feed: u32::from_be_bytes(*feed),
+                    number,
+                    mark: Some(u32::from_be_bytes(*mark)),
+                })
             }
             Some((&FORM_TOPIC, mut rest)) => TopicPlace::decode(&mut rest).map(Self::Topic),
             _ => Err(BusError::BadCursor),
@@ -201,10 +208,14 @@ mod tests {
         // the last event of a partition that is not there, or has none
         for last in [(2, 1), (1, 1)] {
             let place = TopicPlace { topic: 1, last: Some(last), at: vec![5, 0] };
-            assert!(matches!(Cursor::decode(&Cursor::Topic(place).encode()), Err(BusError::BadCursor)), "{last:?}");
+            assert!(
+                matches!(Cursor::decode(&Cursor::Topic(place).encode()), Err(BusError::BadCursor)),
+                "{last:?}"
+            );
         }
         // ten continued bytes are no 63-bit number
-        let endless = URL_SAFE_NO_PAD.encode([FORM_TOPIC, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
+        let endless =
+            URL_SAFE_NO_PAD.encode([FORM_TOPIC, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
         assert!(matches!(Cursor::decode(&endless), Err(BusError::BadCursor)));
     }
 }

@@ -1,7 +1,9 @@
-//! The log of events from outside: what was accepted is durable here before the answer, and waits for the workers that apply it.
+//! The log of events from outside: what was accepted is durable here before the answer, and waits for the
+//! workers that apply it.
 //!
-//! Kafka where there is one: with its idempotent producer and acknowledgement by all replicas a log costs a fraction of a commit of MySQL, it is
-//! there anyway, and its consumer groups share the work among replicas. Embedded: a file of SQLite, whose commits gather what waits.
+//! Kafka where there is one: with its idempotent producer and acknowledgement by all replicas a log costs a
+//! fraction of a commit of MySQL, it is there anyway, and its consumer groups share the work among replicas.
+//! Embedded: a file of SQLite, whose commits gather what waits.
 
 pub mod kafka;
 pub mod local;
@@ -26,7 +28,8 @@ pub trait Intake: Send + Sync {
     /// Appends events. They are durable when this returns; after an error they may be there or not.
     async fn append(&self, events: Vec<PriceEvent>) -> Result<(), IntakeError>;
 
-    /// A reader. All readers, of all replicas, share the events among them; one that ends without `done` leaves its events to others.
+    /// A reader. All readers, of all replicas, share the events among them; one that ends without `done`
+    /// leaves its events to others.
     async fn reader(&self) -> Result<Box<dyn IntakeReader>, IntakeError>;
 
     /// How many events wait to be applied, as last measured. Over all replicas.
@@ -41,8 +44,9 @@ pub trait Intake: Send + Sync {
 /// Takes events out of the log, batch by batch.
 #[async_trait]
 pub trait IntakeReader: Send {
-    /// The next events: waits for the first, and then until there are `full` or `flush` is over. Of what waits already it takes up to 16 times as many
-    /// (`most`): only the newest event of a product is applied, so the longer the queue, the less work each event is. Nothing is lost when this is dropped.
+    /// The next events: waits for the first, and then until there are `full` or `flush` is over. Of what
+    /// waits already it takes up to 16 times as many (`most`): only the newest event of a product is applied,
+    /// so the longer the queue, the less work each event is. Nothing is lost when this is dropped.
     async fn take(&mut self, full: usize, flush: Duration) -> Result<Batch, IntakeError>;
 
     /// What was taken last has had its effect, and is not given again.

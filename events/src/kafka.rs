@@ -81,7 +81,8 @@ struct Feed {
 }
 
 impl KafkaBus {
-    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait for the broker.
+    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait
+    /// for the broker.
     ///
     /// # Errors
     /// `Unavailable` when the options are of no use: a file that cannot be read, an unknown mechanism.
@@ -109,11 +110,16 @@ impl KafkaBus {
         let follower = follower
             .spawn(move || supervisor::FOLLOWER.run(|| follow::follow(&followed, warm)))
             .map_err(unavailable)?;
-        Ok(Self { feed, publisher, questions: ArcSwap::from_pointee(questions), follower: Mutex::new(Some(follower)) })
+        Ok(Self {
+            feed,
+            publisher,
+            questions: ArcSwap::from_pointee(questions),
+            follower: Mutex::new(Some(follower)),
+        })
     }
 
-    /// Goes over to other brokers, another account or other certificates, once they answer: the feed goes on where it is, members of groups join
-    /// anew, and what is being published is finished first.
+    /// Goes over to other brokers, another account or other certificates, once they answer: the feed goes on
+    /// where it is, members of groups join anew, and what is being published is finished first.
     ///
     /// # Errors
     /// `Unavailable` where they do not answer, refuse the account, or do not have the topic: nothing changes.
@@ -127,7 +133,10 @@ impl KafkaBus {
         let (partitions, questions) =
             asked.await.map_err(unavailable)?.map_err(|error: KafkaError| unavailable(error))?;
         partitions.ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))?;
-        let former = (self.questions.swap(Arc::new(questions)), self.publisher.reconfigure(config::producer(&options)));
+        let former = (
+            self.questions.swap(Arc::new(questions)),
+            self.publisher.reconfigure(config::producer(&options)),
+        );
         // waits for the threads of the library
         _ = tokio::task::spawn_blocking(move || drop(former));
         self.feed.options.send_replace(Arc::new(options));
@@ -141,9 +150,15 @@ impl KafkaBus {
         _ = tokio::task::spawn_blocking(move || follower.join()).await;
     }
 
-    /// Checks that the last event of a place is where it was: the mark of what is there, where that is `known`, else the record itself. A topic that was cut
-    /// short, or restored, and grew again has another there. What is not kept any more cannot be asked.
-    async fn check(&self, place: &TopicPlace, known: Option<u32>, low: Option<&[i64]>) -> Result<(), BusError> {
+    /// Checks that the last event of a place is where it was: the mark of what is there, where that is
+    /// `known`, else the record itself. A topic that was cut short, or restored, and grew again has another
+    /// there. What is not kept any more cannot be asked.
+    async fn check(
+        &self,
+        place: &TopicPlace,
+        known: Option<u32>,
+        low: Option<&[i64]>,
+    ) -> Result<(), BusError> {
         let Some((partition, mark)) = place.last else { return Ok(()) };
         let offset = place.at[partition] - 1;
         let found = match (known, low.map(|low| low[partition])) {
@@ -204,7 +219,8 @@ impl EventBus for KafkaBus {
             return Ok(());
         }
         self.feed.owned().await?;
-        // on a task of its own: a caller that gives up must not leave events behind that would be sent at any later time
+        // on a task of its own: a caller that gives up must not leave events behind that would be sent at any
+        // later time
         let records: Vec<Record> = events.iter().map(Record::of).collect::<Result<_, _>>()?;
         let publisher = self.publisher.clone();
         tokio::spawn(async move { publisher.publish(&records).await }).await.map_err(unavailable)?
@@ -218,7 +234,10 @@ impl EventBus for KafkaBus {
         self.feed.gaps.subscribe()
     }
 
-    async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
+    async fn replay(
+        &self,
+        since: &str,
+    ) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
         let Cursor::Topic(place) = Cursor::decode(since)? else { return Err(BusError::Expired) };
         let (reader, in_ring, known) = {
             let held = self.feed.ring.lock();
@@ -226,15 +245,18 @@ impl EventBus for KafkaBus {
             let reader = ring.reader(&place).ok_or(BusError::Expired)?;
             let ahead = reader.at.iter().zip(ring.position()).any(|(at, position)| at > position);
             let mut probe = ring.reader(&place).ok_or(BusError::Expired)?;
-            let known = place.last.and_then(|(partition, _)| ring.mark_at(partition, place.at[partition] - 1));
+            let known =
+                place.last.and_then(|(partition, _)| ring.mark_at(partition, place.at[partition] - 1));
             (reader, !ahead && !matches!(ring.read(&mut probe), Read::Behind(_)), known)
         };
         let mut low = None;
         if !in_ring || (known.is_none() && place.last.is_some()) {
-            // another replica may be ahead, and the topic reaches back farther; but not any offset is one of it
+            // another replica may be ahead, and the topic reaches back farther; but not any offset is one of
+            // it
             let partitions = reader.at.len();
-            let bounds =
-                self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
+            let bounds = self.ask(move |consumer, feed| {
+                topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable)
+            });
             let bounds = bounds.await?;
             if reader.at.iter().zip(&bounds).any(|(at, bounds)| !(bounds.low..=bounds.high).contains(at)) {
                 return Err(BusError::Expired);
@@ -264,8 +286,8 @@ impl EventBus for KafkaBus {
     async fn oldest(&self) -> Result<String, BusError> {
         let TopicPlace { topic, at, .. } = self.feed.ring.lock().as_ref().ok_or_else(not_joined)?.place();
         let partitions = at.len();
-        let bounds =
-            self.ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
+        let bounds = self
+            .ask(move |consumer, feed| topic::bounds(consumer, &feed.topic, partitions).map_err(unavailable));
         let at = bounds.await?.iter().map(|bounds| bounds.low).collect();
         Ok(Cursor::Topic(TopicPlace { topic, last: None, at }).encode())
     }
@@ -284,7 +306,8 @@ impl EventBus for KafkaBus {
         if let Some(owner) = self.owned_by() {
             return Err(unavailable(Refusal::Another(owner)));
         }
-        let partitions = self.ask(|consumer, feed| topic::partitions(consumer, &feed.topic).map_err(unavailable));
+        let partitions =
+            self.ask(|consumer, feed| topic::partitions(consumer, &feed.topic).map_err(unavailable));
         partitions.await?.map(drop).ok_or_else(|| BusError::Unavailable("there is no such topic".to_owned()))
     }
 

@@ -34,22 +34,29 @@ pub trait EventBus: Send + Sync {
     /// Every event from now on, each with its cursor. A receiver that lags is told so by the channel.
     fn live(&self) -> broadcast::Receiver<Arc<Envelope>>;
 
-    /// Counts the gaps in `live`: it grows when events may have been lost (a topic cut short or made anew, a feed joined late), so that whoever keeps
-    /// state by the feed drops it. Watch it before the state is filled.
+    /// Counts the gaps in `live`: it grows when events may have been lost (a topic cut short or made anew, a
+    /// feed joined late), so that whoever keeps state by the feed drops it. Watch it before the state is
+    /// filled.
     fn gaps(&self) -> watch::Receiver<u64>;
 
     /// The events after a cursor, up to now and on without a gap; `Expired` where they are no longer kept.
-    async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError>;
+    async fn replay(
+        &self,
+        since: &str,
+    ) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError>;
 
-    /// The cursor of the newest event that this process knows: a replay from here gives only what comes later. `Unavailable` until the feed is joined.
+    /// The cursor of the newest event that this process knows: a replay from here gives only what comes
+    /// later. `Unavailable` until the feed is joined.
     async fn head(&self) -> Result<String, BusError>;
 
-    /// A member of a group that shares out the events of an entity. A bus within one process needs no sharing: it gives what comes from now on.
+    /// A member of a group that shares out the events of an entity. A bus within one process needs no
+    /// sharing: it gives what comes from now on.
     async fn consume(&self, _group: &str, entity: &str) -> Result<Box<dyn Consumer>, BusError> {
         Ok(Box::new(LiveConsumer::new(self.live(), entity)))
     }
 
-    /// The cursor before the oldest event that is kept: a replay from here gives all there are. `Unavailable` until the feed is joined.
+    /// The cursor before the oldest event that is kept: a replay from here gives all there are. `Unavailable`
+    /// until the feed is joined.
     async fn oldest(&self) -> Result<String, BusError>;
 
     /// The settings by which it keeps what it acknowledges, as they are now.
@@ -72,12 +79,13 @@ pub trait EventBus: Send + Sync {
 /// One of them is no cursor, or they are of different feeds.
 pub fn has_reached(at: &str, other: &str) -> Result<bool, BusError> {
     match (Cursor::decode(at)?, Cursor::decode(other)?) {
-        (Cursor::Local { feed, number, mark: _ }, Cursor::Local { feed: other_feed, number: other, mark: _ })
-            if feed == other_feed =>
+        (
+            Cursor::Local { feed, number, mark: _ },
+            Cursor::Local { feed: other_feed, number: other, mark: _ },
+        ) if feed == other_feed => Ok(number >= other),
+        (Cursor::Topic(one), Cursor::Topic(other))
+            if one.at.len() >= other.at.len() && one.may_be_of(other.topic) =>
         {
-            Ok(number >= other)
-        }
-        (Cursor::Topic(one), Cursor::Topic(other)) if one.at.len() >= other.at.len() && one.may_be_of(other.topic) => {
             Ok(one.at.iter().zip(&other.at).all(|(at, other)| at >= other))
         }
         _ => Err(BusError::BadCursor),

@@ -1,7 +1,8 @@
 //! The embedded bus: a log of events in an SQLite file of its own, for a service that runs in one process.
 //!
-//! The log is the truth: a replay reads pages of it for as long as it likes and only waits for the head to move, so it can neither miss nor
-//! repeat an event. Numbers of events are given by one writer at a time, in the order in which the events are then sent to live readers.
+//! The log is the truth: a replay reads pages of it for as long as it likes and only waits for the head to
+//! move, so it can neither miss nor repeat an event. Numbers of events are given by one writer at a time, in
+//! the order in which the events are then sent to live readers.
 
 pub mod log;
 
@@ -65,8 +66,8 @@ pub struct LocalBus {
 struct Feed {
     log: Log,
     options: LocalOptions,
-    /// Held while events are appended and sent, so that both happen in one order. True after a failure that may have left
-    /// events in the log that were not sent.
+    /// Held while events are appended and sent, so that both happen in one order. True after a failure that
+    /// may have left events in the log that were not sent.
     unsent: Mutex<bool>,
     live: broadcast::Sender<Arc<Envelope>>,
     /// The number of the newest event that was sent.
@@ -128,8 +129,13 @@ impl EventBus for LocalBus {
         self.feed.gaps.subscribe()
     }
 
-    async fn replay(&self, since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
-        let Cursor::Local { feed, number, mark } = Cursor::decode(since)? else { return Err(BusError::Expired) };
+    async fn replay(
+        &self,
+        since: &str,
+    ) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
+        let Cursor::Local { feed, number, mark } = Cursor::decode(since)? else {
+            return Err(BusError::Expired);
+        };
         let head = *self.feed.head.borrow();
         if feed != self.feed.log.feed() || number > head || number < self.feed.floor.load(Ordering::Acquire) {
             return Err(BusError::Expired);
@@ -142,8 +148,12 @@ impl EventBus for LocalBus {
         {
             return Err(BusError::Expired);
         }
-        let replay =
-            Replay { feed: self.feed.clone(), head: self.feed.head.subscribe(), last: number, page: VecDeque::new() };
+        let replay = Replay {
+            feed: self.feed.clone(),
+            head: self.feed.head.subscribe(),
+            last: number,
+            page: VecDeque::new(),
+        };
         Ok(stream::try_unfold(replay, |mut replay| async move {
             let event = replay.next().await?;
             Ok(event.map(|event| (event, replay)))

@@ -1,8 +1,9 @@
 //! The relay: moves committed events from one outbox to the bus, at least once, in order for each key.
 //!
-//! An event is claimed, published and only then confirmed, so a crash at any step repeats it and never loses it. Several relays may serve one
-//! outbox: its leases keep each key with one of them at a time. While the bus is away the backlog grows and writers are not held up. While more
-//! waits than one batch, a batch is confirmed while the next is claimed and published: batches themselves are published one after the other.
+//! An event is claimed, published and only then confirmed, so a crash at any step repeats it and never loses
+//! it. Several relays may serve one outbox: its leases keep each key with one of them at a time. While the
+//! bus is away the backlog grows and writers are not held up. While more waits than one batch, a batch is
+//! confirmed while the next is claimed and published: batches themselves are published one after the other.
 
 use std::{
     collections::HashSet,
@@ -31,7 +32,8 @@ use model::{
 /// How often a relay waits only shortly for another's claim to end.
 const BLOCKED_SHORT: u32 = 8;
 
-/// The backlog is counted for one in so many parts of the time at most, as long as that is not more than the wait after it.
+/// The backlog is counted for one in so many parts of the time at most, as long as that is not more than the
+/// wait after it.
 const MEASURED_PART: u32 = 10;
 const MEASURED_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long the last figures stand when the backlog cannot be counted: then nobody knows.
@@ -44,16 +46,19 @@ pub struct RelayOptions {
     pub name: String,
     /// Events claimed at once.
     pub batch: usize,
-    /// How long a claim lasts: longer than a step and a publish can take, so that a slow one is not overtaken by another relay.
+    /// How long a claim lasts: longer than a step and a publish can take, so that a slow one is not overtaken
+    /// by another relay.
     pub lease: Duration,
-    /// How long a publish may take. One is only begun while the claim lasts for that long: less than half of the lease, which is what is left at least
-    /// when a claim is asked for.
+    /// How long a publish may take. One is only begun while the claim lasts for that long: less than half of
+    /// the lease, which is what is left at least when a claim is asked for.
     pub publish: Duration,
     /// How often the outbox is looked at when nobody pokes the relay.
     pub poll: Duration,
-    /// The least time from one step to the next while several events come at a time, so that they go together: each step costs the store a commit.
+    /// The least time from one step to the next while several events come at a time, so that they go
+    /// together: each step costs the store a commit.
     pub pace: Duration,
-    /// How long a relay without work keeps its claim on keys: after it another replica's events of these keys go at once.
+    /// How long a relay without work keeps its claim on keys: after it another replica's events of these keys
+    /// go at once.
     pub linger: Duration,
     /// The first waits for another owner's claim to end; later ones double, up to `poll`.
     pub blocked_min: Duration,
@@ -65,7 +70,8 @@ pub struct RelayOptions {
     pub measure: Duration,
     /// How long it may publish what waits at the end.
     pub drain: Duration,
-    /// The owner of the claims where no other process can be at work: one that crashed is then taken over from at once.
+    /// The owner of the claims where no other process can be at work: one that crashed is then taken over
+    /// from at once.
     pub owner: Option<String>,
 }
 
@@ -136,7 +142,12 @@ pub struct Relay {
 
 impl Relay {
     /// A relay that looks at the outbox at once whenever `poke` is notified; poke it after each local commit.
-    pub fn new(outbox: Arc<dyn Outbox>, bus: Arc<dyn EventBus>, poke: Arc<Notify>, options: RelayOptions) -> Self {
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        bus: Arc<dyn EventBus>,
+        poke: Arc<Notify>,
+        options: RelayOptions,
+    ) -> Self {
         let owner = options.owner.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         Self { outbox, bus, poke, options, meter: Arc::default(), owner }
     }
@@ -191,18 +202,21 @@ impl Relay {
         self.drain(unconfirmed).await;
     }
 
-    /// Publishes batch after batch until nothing is left, or something fails: the next start, or another replica, goes on from there.
+    /// Publishes batch after batch until nothing is left, or something fails: the next start, or another
+    /// replica, goes on from there.
     async fn drain(&self, mut unconfirmed: Option<Published>) {
         // between two steps only: a publish that is under way keeps its claim
         let end = Instant::now() + self.options.drain;
-        while Instant::now() < end && matches!(self.step(&mut unconfirmed).await, Ok(Step { events: 1.., .. })) {}
+        while Instant::now() < end
+            && matches!(self.step(&mut unconfirmed).await, Ok(Step { events: 1.., .. }))
+        {}
         if let Err(error) = self.settle(unconfirmed.as_ref()).await {
             tracing::debug!(%error, "events that were published will be so once more");
         }
     }
 
-    /// Waits until it is poked, or for the time between two looks. Claims are given up soon: other replicas write the same keys, and they
-    /// cannot poke this relay.
+    /// Waits until it is poked, or for the time between two looks. Claims are given up soon: other replicas
+    /// write the same keys, and they cannot poke this relay.
     async fn idle(&self, holding: &mut bool) -> bool {
         if *holding {
             if self.poked_within(self.options.linger).await {
@@ -221,16 +235,19 @@ impl Relay {
         tokio::time::timeout(time, self.poke.notified()).await.is_ok()
     }
 
-    /// Short at first, for an owner without work gives up its claim soon; one that is gone keeps it until the lease ends.
+    /// Short at first, for an owner without work gives up its claim soon; one that is gone keeps it until the
+    /// lease ends.
     fn blocked_wait(&self, blocked: u32) -> Duration {
-        let doubled = self.options.blocked_min.saturating_mul(1 << blocked.saturating_sub(BLOCKED_SHORT).min(16));
+        let doubled =
+            self.options.blocked_min.saturating_mul(1 << blocked.saturating_sub(BLOCKED_SHORT).min(16));
         doubled.min(self.options.poll)
     }
 
     /// Claims and publishes one batch. It is confirmed then, but where more waits: while that is published.
     async fn step(&self, unconfirmed: &mut Option<Published>) -> Result<Step, StepError> {
         let before = unconfirmed.take();
-        let (confirmed, published) = tokio::join!(self.settle(before.as_ref()), self.publish(before.as_ref()));
+        let (confirmed, published) =
+            tokio::join!(self.settle(before.as_ref()), self.publish(before.as_ref()));
         if let Err(StepError::Bus(_)) = published {
             // another relay may reach the bus; where the store is away too, the lease ends by itself
             _ = self.outbox.release(&self.owner).await;
@@ -246,12 +263,14 @@ impl Relay {
         Ok(Step { events, blocked })
     }
 
-    /// Claims and publishes one batch, but for the events of the one before, which are being confirmed; and whether another owner holds some.
+    /// Claims and publishes one batch, but for the events of the one before, which are being confirmed; and
+    /// whether another owner holds some.
     async fn publish(&self, before: Option<&Published>) -> Result<(Published, bool), StepError> {
         let claimed_at = Instant::now();
         let known: HashSet<Uuid> = before.into_iter().flat_map(|before| &before.ids).copied().collect();
         let limit = self.options.batch + known.len();
-        let Claimed { mut events, blocked, until } = self.outbox.claim(&self.owner, self.options.lease, limit).await?;
+        let Claimed { mut events, blocked, until } =
+            self.outbox.claim(&self.owner, self.options.lease, limit).await?;
         events.retain(|event| !known.contains(&event.id));
         events.truncate(self.options.batch);
         let published = Published { ids: events.iter().map(|event| event.id).collect(), claimed_at };
@@ -259,7 +278,8 @@ impl Relay {
             return Ok((published, blocked));
         }
         failpoint::reach(&self.options.name, "relay.claimed");
-        // a process that stood still may have lost its claims meanwhile: what another published is not published after it
+        // a process that stood still may have lost its claims meanwhile: what another published is not
+        // published after it
         let left = until.map(|until| Instant::from_std(until).saturating_duration_since(Instant::now()));
         if left.unwrap_or_default() < self.options.publish {
             return Err(StepError::Late);
@@ -270,7 +290,8 @@ impl Relay {
         Ok((published, blocked))
     }
 
-    /// Confirms published events, again and again while the claim lasts: until it is done they will be published once more.
+    /// Confirms published events, again and again while the claim lasts: until it is done they will be
+    /// published once more.
     async fn settle(&self, published: Option<&Published>) -> Result<(), OutboxError> {
         let Some(Published { ids, claimed_at }) = published else { return Ok(()) };
         let mut failed = 0;
@@ -301,7 +322,8 @@ impl Relay {
                     self.meter.measured(Some(backlog));
                     measured = Instant::now();
                 }
-                // a store that does not answer leaves the last figures for a while; the relay itself reports it
+                // a store that does not answer leaves the last figures for a while; the relay itself reports
+                // it
                 Err(_) if measured.elapsed() > MEASURED_AGE_MAX => self.meter.measured(None),
                 Err(_) => {}
             }
@@ -309,7 +331,8 @@ impl Relay {
         }
     }
 
-    /// The wait after so many failures in a row: doubled each time, and anywhere between its half and its whole.
+    /// The wait after so many failures in a row: doubled each time, and anywhere between its half and its
+    /// whole.
     fn backoff(&self, failed: u32) -> Duration {
         let doubled = self.options.backoff_min.saturating_mul(1 << failed.saturating_sub(1).min(16));
         jittered(doubled.min(self.options.backoff_max))

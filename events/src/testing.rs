@@ -31,7 +31,14 @@ use model::{
 pub fn event(key: &str, version: u64) -> Envelope {
     let happening = if version == 1 { Happening::Created } else { Happening::Updated };
     let data = format!(r#"{{"id":"{key}","version":{version}}}"#);
-    Envelope::of_change("product", happening, &key.parse().unwrap(), Version(version), Timestamp::now(), Some(data))
+    Envelope::of_change(
+        "product",
+        happening,
+        &key.parse().unwrap(),
+        Version(version),
+        Timestamp::now(),
+        Some(data),
+    )
 }
 
 /// `versions` events for each of `keys` keys, those of different keys mixed.
@@ -83,7 +90,11 @@ impl FakeOutbox {
 
     pub fn claimed(&self) -> usize {
         let now = Instant::now();
-        self.rows.lock().iter().filter(|(_, claim)| claim.as_ref().is_some_and(|claim| claim.until > now)).count()
+        self.rows
+            .lock()
+            .iter()
+            .filter(|(_, claim)| claim.as_ref().is_some_and(|claim| claim.until > now))
+            .count()
     }
 }
 
@@ -92,7 +103,8 @@ impl Outbox for FakeOutbox {
     async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         let now = Instant::now();
         let mut rows = self.rows.lock();
-        let of_others = |claim: &Option<Claim>| claim.as_ref().is_some_and(|c| c.owner != owner && c.until > now);
+        let of_others =
+            |claim: &Option<Claim>| claim.as_ref().is_some_and(|c| c.owner != owner && c.until > now);
         let mut foreign: HashSet<String> = HashSet::new();
         foreign.extend(rows.iter().filter(|(_, claim)| of_others(claim)).map(|(event, _)| event.key.clone()));
         let free = rows.iter_mut().filter(|(event, _)| !foreign.contains(&event.key)).take(limit);
@@ -192,7 +204,10 @@ impl EventBus for FakeBus {
         self.gaps.subscribe()
     }
 
-    async fn replay(&self, _since: &str) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
+    async fn replay(
+        &self,
+        _since: &str,
+    ) -> Result<BoxStream<'static, Result<Arc<Envelope>, BusError>>, BusError> {
         Err(BusError::Expired)
     }
 

@@ -14,7 +14,8 @@ const OWN: [&str; 6] = [ANONYMOUS, PIPELINE, INGEST, "system", "operator", "flyw
 /// What stands before the subject of a token that would be taken for one of ours.
 const MARK: &str = "token:";
 
-/// The name of a token's subject as an actor: itself, or marked where one of our own names, or the mark, would be mistaken for it.
+/// The name of a token's subject as an actor: itself, or marked where one of our own names, or the mark,
+/// would be mistaken for it.
 pub fn of_subject(subject: &str) -> Cow<'_, str> {
     let plain: String = subject.trim().to_lowercase();
     let mistakable = plain.is_empty() || plain.starts_with(MARK) || OWN.contains(&plain.as_str());

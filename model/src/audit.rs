@@ -99,7 +99,8 @@ impl<'a> AuditPart<'a> {
 impl AuditEntry {
     /// The bytes that it has in an answer, about.
     pub fn bytes(&self) -> usize {
-        let json = [&self.before, &self.after].into_iter().flatten().map(|json| json.get().len()).sum::<usize>();
+        let json =
+            [&self.before, &self.after].into_iter().flatten().map(|json| json.get().len()).sum::<usize>();
         256 + json + self.actor.len() + self.key.len()
     }
 

@@ -75,7 +75,10 @@ pub fn parse_batch(body: &[u8]) -> Result<Batch<'_>, BodyError> {
                 _ => faults.push(FieldFault::new(name, "must be true or false")),
             },
             "operations" => operations = Some(list(raw.get(), &mut faults)),
-            _ => faults.push(FieldFault::new(shorten(&name), "is not a field of a batch: it has atomic, operations")),
+            _ => faults.push(FieldFault::new(
+                shorten(&name),
+                "is not a field of a batch: it has atomic, operations",
+            )),
         }
     }
     let known = faults.iter().any(|fault| fault.field.starts_with("operations"));
@@ -130,7 +133,10 @@ fn operation<'a>(index: usize, raw: &'a str, faults: &mut Vec<FieldFault>) -> Op
                 Err(_) => own.push(FieldFault::new("version", "must be a whole number")),
             },
             "data" => data = Some(raw),
-            _ => own.push(FieldFault::new(shorten(&name), "is not a field of an operation: op, id, version, data are")),
+            _ => own.push(FieldFault::new(
+                shorten(&name),
+                "is not a field of an operation: op, id, version, data are",
+            )),
         }
     }
     own.extend(missing(op, key.is_some(), version.is_some(), data.is_some(), &own));
@@ -173,7 +179,10 @@ mod tests {
         assert!(batch.atomic);
         assert_eq!((batch.operations[0].op, batch.operations[0].data), (Op::Create, r#"{"price":1.10}"#));
         let last = &batch.operations[1];
-        assert_eq!((last.op, last.key.as_ref().unwrap().as_str(), last.version), (Op::Delete, "a", Some(Version(3))));
+        assert_eq!(
+            (last.op, last.key.as_ref().unwrap().as_str(), last.version),
+            (Op::Delete, "a", Some(Version(3)))
+        );
     }
 
     #[test]
@@ -197,7 +206,11 @@ mod tests {
             (r#"{"operations":[{"op":"delete","id":"a","colour":1}]}"#, "operations[0].colour"),
         ] {
             let Err(BodyError::Invalid(faults)) = parse_batch(body.as_bytes()) else { panic!("{body}") };
-            assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), [field], "{body}");
+            assert_eq!(
+                faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
+                [field],
+                "{body}"
+            );
         }
         let many = format!(r#"{{"operations":[{}]}}"#, vec![r#"{"op":"delete","id":"a"}"#; 1_001].join(","));
         assert!(parse_batch(many.as_bytes()).is_err());

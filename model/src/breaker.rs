@@ -1,7 +1,8 @@
-//! A circuit breaker: after some failures in a row a dependency is left alone for a while, then tried by one call at a time.
+//! A circuit breaker: after some failures in a row a dependency is left alone for a while, then tried by one
+//! call at a time.
 //!
-//! Own code, because what a read needs is small and exact: one probe at a time while half open, a call that is dropped
-//! counts as neither success nor failure, and nothing is allocated or counted over windows.
+//! Own code, because what a read needs is small and exact: one probe at a time while half open, a call that
+//! is dropped counts as neither success nor failure, and nothing is allocated or counted over windows.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ struct Inner {
 }
 
 impl Breaker {
-    /// A closed breaker that opens after `threshold` failures in a row (at least one), for a time of `open_for`.
+    /// A closed breaker that opens after `threshold` failures in a row (at least one), for a time of
+    /// `open_for`.
     pub fn new(threshold: u32, open_for: Duration) -> Self {
         Self { threshold: threshold.max(1), open_for, inner: Mutex::default() }
     }

@@ -1,6 +1,7 @@
 //! Bytes that requests and answers under way hold, within one bound for the process.
 //!
-//! Each counts what it holds while it grows, and gives it back when it ends. What would pass the bound is refused before it is read.
+//! Each counts what it holds while it grows, and gives it back when it ends. What would pass the bound is
+//! refused before it is read.
 
 use std::sync::{
     Arc,
@@ -57,7 +58,11 @@ impl Budgets {
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(capacity: u64) -> Arc<Self> {
-        Arc::new(Self { capacity: AtomicU64::new(capacity), used: AtomicU64::new(0), peak: AtomicU64::new(0) })
+        Arc::new(Self {
+            capacity: AtomicU64::new(capacity),
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        })
     }
 
     /// Sets the bound. What is held already stays.
@@ -111,8 +116,8 @@ impl Held {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// Holds as much again, for the text that is made of what was read while that is still there. Says whether there is room for it; if not, nothing
-    /// changes.
+    /// Holds as much again, for the text that is made of what was read while that is still there. Says
+    /// whether there is room for it; if not, nothing changes.
     pub fn double(&self) -> bool {
         self.grow(self.bytes())
     }

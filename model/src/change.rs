@@ -1,4 +1,5 @@
-//! A unit of work is a value: changes that a store commits all or none, each with its event in the same transaction.
+//! A unit of work is a value: changes that a store commits all or none, each with its event in the same
+//! transaction.
 
 use std::{
     sync::Arc,
@@ -23,8 +24,8 @@ pub struct Collection {
     pub key_column: String,
     /// The column of the version; none makes the collection read-only.
     pub version_column: Option<String>,
-    /// Whether the table was declared by the user, and so is neither created nor altered, and has no columns beside the declared ones
-    /// (`created_at` and `updated_at` are used where they exist).
+    /// Whether the table was declared by the user, and so is neither created nor altered, and has no columns
+    /// beside the declared ones (`created_at` and `updated_at` are used where they exist).
     pub declared: bool,
 }
 
@@ -54,7 +55,8 @@ pub struct Origin {
     pub roles: Arc<[String]>,
 }
 
-/// What tells a repeat of a request: the same key with the same request is done once, with another request it is refused.
+/// What tells a repeat of a request: the same key with the same request is done once, with another request it
+/// is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     /// Stands for the caller and the caller's key: 64 hexadecimal digits.
@@ -103,7 +105,8 @@ pub enum Action {
         /// The version that it must have.
         guard: Guard,
     },
-    /// It becomes just this, as a write-behind log decided. Fails with `Stale` where it has this version or a later one.
+    /// It becomes just this, as a write-behind log decided. Fails with `Stale` where it has this version or a
+    /// later one.
     Settle {
         /// The version that it gets.
         version: Version,
@@ -132,7 +135,8 @@ pub struct Written {
     pub record: Option<Record>,
     /// Whether the record was not there before.
     pub created: bool,
-    /// Whether an earlier unit with the same idempotency key did this: it is that unit's answer, and may be older than the record.
+    /// Whether an earlier unit with the same idempotency key did this: it is that unit's answer, and may be
+    /// older than the record.
     pub repeated: bool,
 }
 

@@ -4,8 +4,9 @@ use std::{sync::OnceLock, time::Instant};
 
 use super::value::Timestamp;
 
-/// The clock of this process where nobody else keeps one, guarded against being wrong: no later than the newest stamp that was found when it began
-/// to be asked, and the time that has passed since. So what a clock that is days ahead calls old is kept until as much time has really passed.
+/// The clock of this process where nobody else keeps one, guarded against being wrong: no later than the
+/// newest stamp that was found when it began to be asked, and the time that has passed since. So what a clock
+/// that is days ahead calls old is kept until as much time has really passed.
 #[derive(Debug, Default)]
 pub struct GuardedClock(OnceLock<(Option<Timestamp>, Instant)>);
 

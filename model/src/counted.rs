@@ -1,12 +1,13 @@
 //! What a product remembers of who set its price and its stock, and of what was sold since then.
 //!
-//! A count says how many pieces are there at its time, those that orders hold included. What can be had is that count, less what orders hold
-//! now, less what was sold after that time: a count that comes late sells nothing a second time. Of all that changes a price or a stock, events
-//! and people alike, the newest wins.
+//! A count says how many pieces are there at its time, those that orders hold included. What can be had is
+//! that count, less what orders hold now, less what was sold after that time: a count that comes late sells
+//! nothing a second time. Of all that changes a price or a stock, events and people alike, the newest wins.
 //!
-//! Sales are remembered back to a little before the last count: most counts that may still win reach no further back. One that does (two senders
-//! whose clocks are ahead, a log whose order is not that of the clocks) adds nothing to what can be had. The number of sales is bounded: few pieces
-//! next to all that were sold after them become part of the sale that follows, so a late count sells fewer rather than more.
+//! Sales are remembered back to a little before the last count: most counts that may still win reach no
+//! further back. One that does (two senders whose clocks are ahead, a log whose order is not that of the
+//! clocks) adds nothing to what can be had. The number of sales is bounded: few pieces next to all that were
+//! sold after them become part of the sale that follows, so a late count sells fewer rather than more.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,8 @@ use super::{
 pub const FIELD: &str = "counted";
 /// The most sales that are remembered one by one.
 const SOLD_MAX: usize = 128;
-/// How far the clocks of two processes may be apart. Events of one log whose times are further apart than that belong to a log that was made anew.
+/// How far the clocks of two processes may be apart. Events of one log whose times are further apart than
+/// that belong to a log that was made anew.
 const CLOCKS_MS: i64 = 5_000;
 
 /// Where an event stands in its log.
@@ -62,7 +64,8 @@ pub struct Counted {
     /// Where its stock comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     stock: Option<Mark>,
-    /// What was sold up to this time is not all known: it was forgotten, or somebody else changed the product, who remembers nothing.
+    /// What was sold up to this time is not all known: it was forgotten, or somebody else changed the
+    /// product, who remembers nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown_until: Option<i64>,
     /// Pieces that are held or sold beyond what was counted: those that come back make up for them first.
@@ -87,7 +90,8 @@ impl Mark {
         Self { moment, at: None, place: None, event: None }
     }
 
-    /// Whether it wins over another: by the times that senders gave, else by the order of the log, else by when each was so.
+    /// Whether it wins over another: by the times that senders gave, else by the order of the log, else by
+    /// when each was so.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         if self.event.is_some() && self.event == other.event {
             return false;
@@ -126,7 +130,13 @@ impl Counted {
         let Some(mut kept) = kept else {
             // a product of before this memory, or of another program
             let mark = schema.get(row, price_event::MARK).as_text().and_then(price_event::parse_mark);
-            return Self { price: mark.clone(), stock: mark, unknown_until: Some(changed.0), left, ..Self::default() };
+            return Self {
+                price: mark.clone(),
+                stock: mark,
+                unknown_until: Some(changed.0),
+                left,
+                ..Self::default()
+            };
         };
         if (kept.left.stock, kept.left.held) != (left.stock, left.held) {
             kept.unknown_until = kept.unknown_until.max(Some(changed.0));
@@ -194,7 +204,8 @@ impl Counted {
         }
     }
 
-    /// The stock is that of a change now. What was sold before it is forgotten, as far as no count that may still win was before.
+    /// The stock is that of a change now. What was sold before it is forgotten, as far as no count that may
+    /// still win was before.
     fn counted(&mut self, mark: &Mark) {
         let mark = no_earlier(mark, self.stock.as_ref());
         // the moment of the next may be earlier: by the log, or by the time of a sender whose clock is ahead
@@ -212,8 +223,8 @@ impl Counted {
         free.max(0)
     }
 
-    /// Makes one of two sales that follow each other: those whose pieces are fewest, next to all that were sold after them. Their time is the later,
-    /// so a count between them sells that many fewer at most.
+    /// Makes one of two sales that follow each other: those whose pieces are fewest, next to all that were
+    /// sold after them. Their time is the later, so a count between them sells that many fewer at most.
     fn merge(&mut self) {
         let (mut later, mut fewest) = (1.0, (f64::INFINITY, None));
         for (index, pair) in self.sold.windows(2).enumerate().rev() {
@@ -234,8 +245,8 @@ impl Counted {
     }
 }
 
-/// What a person's change makes of a product: who says the stock counts the pieces at this moment, those that orders hold included. A whole
-/// record that is sent back with the stock that it has leaves it.
+/// What a person's change makes of a product: who says the stock counts the pieces at this moment, those that
+/// orders hold included. A whole record that is sent back with the stock that it has leaves it.
 pub fn on_write(schema: &Schema, before: Option<&Row>, after: &mut Row, wrote: Wrote<'_>, now: Timestamp) {
     let says = |field: &str| match wrote {
         Wrote::Created | Wrote::Replaced => true,

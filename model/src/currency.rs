@@ -12,7 +12,8 @@ use super::{
 /// The currency where nobody says one.
 pub const DEFAULT: &str = "USD";
 
-/// How many digits an amount of this currency has after its point. Withdrawn codes keep theirs: payments of before have them.
+/// How many digits an amount of this currency has after its point. Withdrawn codes keep theirs: payments of
+/// before have them.
 ///
 /// # Errors
 /// What is wrong with the code: it is unknown, or one without amounts, such as that of gold.
@@ -20,7 +21,10 @@ pub fn digits(code: &str) -> Result<u32, String> {
     let currency = Currency::from_code(code).ok_or_else(|| {
         format!("{} is not a currency code of ISO 4217, such as USD or JPY", super::strict::shorten(code))
     })?;
-    currency.exponent().map(u32::from).ok_or_else(|| format!("{code} is a code of ISO 4217 that no amount can be in"))
+    currency
+        .exponent()
+        .map(u32::from)
+        .ok_or_else(|| format!("{code} is a code of ISO 4217 that no amount can be in"))
 }
 
 /// What is wrong with an amount of this currency; nothing where the code itself is.
@@ -48,7 +52,9 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_iso_4217_with_their_digits() {
-        for (code, wanted) in [("USD", 2), ("EUR", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("XCG", 2), ("ZWG", 2)] {
+        for (code, wanted) in
+            [("USD", 2), ("EUR", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("XCG", 2), ("ZWG", 2)]
+        {
             assert_eq!(digits(code), Ok(wanted), "{code}");
         }
         for code in ["ZZZ", "XYZ", "usd", "", "XAU", "XXX", "XTS"] {
@@ -59,7 +65,9 @@ mod tests {
     #[test]
     fn amounts_have_no_more_digits_than_their_currency() {
         let fault = |code, amount: &str| amount_fault(code, amount.parse().unwrap());
-        for (code, amount) in [("JPY", "10"), ("JPY", "10.000"), ("USD", "19.90"), ("KWD", "1.234"), ("ZZZ", "1.5")] {
+        for (code, amount) in
+            [("JPY", "10"), ("JPY", "10.000"), ("USD", "19.90"), ("KWD", "1.234"), ("ZZZ", "1.5")]
+        {
             assert_eq!(fault(code, amount), None, "{amount} {code}");
         }
         for (code, amount) in [("JPY", "10.5"), ("USD", "0.001"), ("KWD", "1.2345")] {

@@ -66,16 +66,20 @@ pub fn mysql(flush: i64, log_bin: bool, sync_binlog: i64) -> Vec<Setting> {
     let mut settings = vec![Setting::new("innodb_flush_log_at_trx_commit", flush.to_string(), flushes)];
     settings.push(Setting::new("log_bin", if log_bin { "ON" } else { "OFF" }, None));
     if log_bin {
-        let risk =
-            "a loss of power can lose acknowledged writes of the binary log, and with it of replicas that take over";
-        settings.push(Setting::new("sync_binlog", sync_binlog.to_string(), (sync_binlog != 1).then_some(risk)));
+        let risk = "a loss of power can lose acknowledged writes of the binary log, and with it of replicas that take over";
+        settings.push(Setting::new(
+            "sync_binlog",
+            sync_binlog.to_string(),
+            (sync_binlog != 1).then_some(risk),
+        ));
     }
     settings
 }
 
 /// MongoDB by what is asked of it with every write and read.
 pub fn mongodb(majority: bool, journal: bool, reads_majority: bool, deployment: String) -> Vec<Setting> {
-    let told = |holds: bool, value: &str| if holds { value.to_owned() } else { "the server's default".to_owned() };
+    let told =
+        |holds: bool, value: &str| if holds { value.to_owned() } else { "the server's default".to_owned() };
     let lost = |holds: bool, risk| (!holds).then_some(risk);
     vec![
         Setting::new(
@@ -104,13 +108,22 @@ pub fn kafka(name: &str, acks: &str, topic: &Topic) -> Vec<Setting> {
     let alone = "an acknowledged event is on one broker alone, and is lost with its disk";
     let told = |value: Option<String>| value.unwrap_or_else(|| "not told".to_owned());
     vec![
-        Setting::new("acks", acks, (acks != "all").then_some("an event is acknowledged before all brokers have it")),
-        Setting::new(of("replication.factor"), replicas.to_string(), (*replicas < 2 && *brokers > 1).then_some(alone)),
+        Setting::new(
+            "acks",
+            acks,
+            (acks != "all").then_some("an event is acknowledged before all brokers have it"),
+        ),
+        Setting::new(
+            of("replication.factor"),
+            replicas.to_string(),
+            (*replicas < 2 && *brokers > 1).then_some(alone),
+        ),
         Setting::new(
             of("min.insync.replicas"),
             told(min_in_sync.map(|min| min.to_string())),
-            (*replicas > 1 && *min_in_sync == Some(1))
-                .then_some("while others lag, an acknowledged event is on one broker alone, and is lost with it"),
+            (*replicas > 1 && *min_in_sync == Some(1)).then_some(
+                "while others lag, an acknowledged event is on one broker alone, and is lost with it",
+            ),
         ),
         Setting::new(
             of("unclean.leader.election.enable"),
@@ -126,7 +139,11 @@ mod tests {
     use super::*;
 
     fn warnings(settings: &[Setting]) -> Vec<&str> {
-        settings.iter().filter(|setting| setting.risk.is_some()).map(|setting| setting.name.as_str()).collect()
+        settings
+            .iter()
+            .filter(|setting| setting.risk.is_some())
+            .map(|setting| setting.name.as_str())
+            .collect()
     }
 
     #[test]
@@ -137,7 +154,12 @@ mod tests {
         assert!(warnings(&mysql(1, false, 0)).is_empty(), "there is no binary log");
         assert_eq!(warnings(&mysql(2, true, 0)), ["innodb_flush_log_at_trx_commit", "sync_binlog"]);
         assert_eq!(warnings(&mysql(0, true, 100)), ["innodb_flush_log_at_trx_commit", "sync_binlog"]);
-        let topic = |replicas, brokers, min| Topic { replicas, brokers, min_in_sync: Some(min), unclean: Some(false) };
+        let topic = |replicas, brokers, min| Topic {
+            replicas,
+            brokers,
+            min_in_sync: Some(min),
+            unclean: Some(false),
+        };
         assert!(warnings(&kafka("t", "all", &topic(3, 3, 2))).is_empty());
         assert!(warnings(&kafka("t", "all", &topic(1, 1, 1))).is_empty(), "there is no other broker");
         assert_eq!(warnings(&kafka("t", "all", &topic(1, 3, 1))), ["replication.factor (t)"]);

@@ -1,6 +1,8 @@
 //! The one list of built-in entities with their schemas.
 
-use crate::{configuration, entity::Entity, notification_template, order, payment, product, schema::Schema, user};
+use crate::{
+    configuration, entity::Entity, notification_template, order, payment, product, schema::Schema, user,
+};
 
 /// The schema of a built-in entity; none for `Custom`.
 pub fn builtin(entity: Entity) -> Option<Schema> {

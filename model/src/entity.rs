@@ -57,7 +57,17 @@ const USER: Builtin = Builtin {
 const PAYMENT: Builtin = Builtin {
     collection: "payments",
     home: Home::Mysql,
-    fields: &["user_id", "order_id", "amount", "currency", "gateway", "method", "status", "transaction_id", "metadata"],
+    fields: &[
+        "user_id",
+        "order_id",
+        "amount",
+        "currency",
+        "gateway",
+        "method",
+        "status",
+        "transaction_id",
+        "metadata",
+    ],
 };
 const ORDER: Builtin = Builtin {
     collection: "orders",

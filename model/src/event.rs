@@ -1,4 +1,5 @@
-//! Events of changed records: the envelope that Kafka, WebSockets and outboxes share, and the outbox as relays see it.
+//! Events of changed records: the envelope that Kafka, WebSockets and outboxes share, and the outbox as
+//! relays see it.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ pub fn schema_id(kind: &str) -> String {
     format!("/schemas/{kind}/{SCHEMA_VERSION}")
 }
 
-/// One event. Versions order the events of one key; the cursor is the place in the whole feed, known once it is published.
+/// One event. Versions order the events of one key; the cursor is the place in the whole feed, known once it
+/// is published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
     /// Identifies the event; a repeated delivery has the same.
@@ -58,10 +60,12 @@ pub enum Happening {
     Deleted,
 }
 
-/// A store's committed events that are not yet published. Rows of one key are claimed by one owner at a time, in the order of their versions.
+/// A store's committed events that are not yet published. Rows of one key are claimed by one owner at a time,
+/// in the order of their versions.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Claims up to `limit` events for `owner`, oldest first. A claim lasts for `lease`, or until it is confirmed.
+    /// Claims up to `limit` events for `owner`, oldest first. A claim lasts for `lease`, or until it is
+    /// confirmed.
     async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError>;
 
     /// Removes published events. Unknown ids are ignored.
@@ -81,7 +85,8 @@ pub struct Claimed {
     pub events: Vec<Envelope>,
     /// Whether more wait that another owner holds: it may give them up at any moment.
     pub blocked: bool,
-    /// Until when the claim surely lasts, by the clock of this process that no correction moves; none where nothing was claimed.
+    /// Until when the claim surely lasts, by the clock of this process that no correction moves; none where
+    /// nothing was claimed.
     pub until: Option<Instant>,
 }
 
@@ -100,7 +105,8 @@ pub struct Backlog {
 pub struct OutboxError(pub String);
 
 impl Envelope {
-    /// The event of a committed change of a record that is nobody's. `data` is the record's JSON, masked; none for a delete.
+    /// The event of a committed change of a record that is nobody's. `data` is the record's JSON, masked;
+    /// none for a delete.
     pub fn of_change(
         entity: &str,
         happening: Happening,

@@ -1,6 +1,7 @@
-//! Named points at which a test lets the process die, as if it were killed: `FLYWEIGHT_CRASH_AT=relay.published`, or `relay.published:3` for the
-//! third time, or `mysql.relay.published:3` for the third time of one part among several that pass it. `FLYWEIGHT_PANIC_AT` lets the task panic that
-//! passes. Only in debug builds: a release has none of it.
+//! Named points at which a test lets the process die, as if it were killed:
+//! `FLYWEIGHT_CRASH_AT=relay.published`, or `relay.published:3` for the third time, or
+//! `mysql.relay.published:3` for the third time of one part among several that pass it. `FLYWEIGHT_PANIC_AT`
+//! lets the task panic that passes. Only in debug builds: a release has none of it.
 
 /// Dies or panics here where the environment says so. `part` is who passes: a backend, or a kind of store.
 ///
@@ -37,8 +38,8 @@ impl Plan {
     }
 
     fn is_due(&self, part: &str, point: &str) -> bool {
-        let is_here =
-            self.point == point || self.point.strip_prefix(part).and_then(|rest| rest.strip_prefix('.')) == Some(point);
+        let is_here = self.point == point
+            || self.point.strip_prefix(part).and_then(|rest| rest.strip_prefix('.')) == Some(point);
         is_here && self.left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1
     }
 }

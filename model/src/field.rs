@@ -23,13 +23,15 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
     match &field.kind {
         Kind::Text { max, form } => {
             let text = text_of(&field.name, raw)?;
-            text_fault(&text, *max, *form, field.required).map_or(Ok(Value::Text(text.into_owned())), |m| Err(fault(m)))
+            text_fault(&text, *max, *form, field.required)
+                .map_or(Ok(Value::Text(text.into_owned())), |m| Err(fault(m)))
         }
         Kind::Int { min, max } => {
             let text = if raw.starts_with('"') { text_of(&field.name, raw)? } else { Cow::Borrowed(raw) };
             match int_of(&text, *min, *max) {
                 Err(why) => {
-                    let wide = (field.kind.is_unbounded() && is_whole(&text)).then(|| Value::whole(&text)).flatten();
+                    let wide =
+                        (field.kind.is_unbounded() && is_whole(&text)).then(|| Value::whole(&text)).flatten();
                     wide.ok_or_else(|| fault(why))
                 }
                 Ok(value) => Ok(Value::Int(value)),
@@ -62,7 +64,8 @@ pub fn value_of(field: &Field, raw: &str) -> Result<Value, FieldFault> {
     }
 }
 
-/// The value that a field is to get, from the text of a JSON value: as [`value_of`], and such as every reader can be shown.
+/// The value that a field is to get, from the text of a JSON value: as [`value_of`], and such as every reader
+/// can be shown.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -91,7 +94,8 @@ pub fn key_of(name: &str, raw: &str) -> Result<Key, FieldFault> {
 /// # Errors
 /// What is wrong with it.
 pub fn time_of(name: &str, raw: &str) -> Result<Value, FieldFault> {
-    let time: Timestamp = text_of(name, raw)?.parse().map_err(|message: String| FieldFault::new(name, message))?;
+    let time: Timestamp =
+        text_of(name, raw)?.parse().map_err(|message: String| FieldFault::new(name, message))?;
     // The years 1000 to 9999 are what every store can hold.
     if !(-30_610_224_000_000..253_402_300_800_000).contains(&time.0) {
         return Err(FieldFault::new(name, "must be a time from the year 1000 to 9999"));
@@ -107,8 +111,8 @@ fn text_of<'a>(name: &str, raw: &'a str) -> Result<Cow<'a, str>, FieldFault> {
     if !inner.contains('\\') {
         return Ok(Cow::Borrowed(inner));
     }
-    let text: String =
-        serde_json::from_str(raw).map_err(|_| FieldFault::new(name, "holds an escape that is no character"))?;
+    let text: String = serde_json::from_str(raw)
+        .map_err(|_| FieldFault::new(name, "holds an escape that is no character"))?;
     Ok(Cow::Owned(text))
 }
 
@@ -131,7 +135,8 @@ fn text_fault(text: &str, max: usize, form: Form, required: bool) -> Option<Stri
     }
 }
 
-/// One `@` between a local part and a domain of at least two labels; no white space. Whether it can be reached only mail can tell.
+/// One `@` between a local part and a domain of at least two labels; no white space. Whether it can be
+/// reached only mail can tell.
 fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
@@ -159,7 +164,10 @@ fn int_of(raw: &str, min: i64, max: i64) -> Result<i64, String> {
     if !is_whole(raw) {
         return Err("must be a whole number".to_owned());
     }
-    raw.parse().ok().filter(|value| (min..=max).contains(value)).ok_or_else(|| format!("must be from {min} to {max}"))
+    raw.parse()
+        .ok()
+        .filter(|value| (min..=max).contains(value))
+        .ok_or_else(|| format!("must be from {min} to {max}"))
 }
 
 /// A JSON field's value from a tree.

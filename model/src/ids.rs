@@ -1,6 +1,8 @@
-//! Ids of events: UUIDs of version 7 that ascend in the order of their making, in one process. Only where the clock is set back do they begin again.
+//! Ids of events: UUIDs of version 7 that ascend in the order of their making, in one process. Only where the
+//! clock is set back do they begin again.
 //!
-//! The `uuid` crate asks the kernel for random bits, a system call for each id; an event of price and stock costs little more than that.
+//! The `uuid` crate asks the kernel for random bits, a system call for each id; an event of price and stock
+//! costs little more than that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +15,8 @@ static NEWEST: AtomicU64 = AtomicU64::new(0);
 /// Ids of one millisecond are counted in so many bits. More of them borrow from the next millisecond.
 const COUNT_BITS: u32 = 12;
 
-/// By how much ids may be ahead of the clock, in ms: more is a clock that was wrong and is right now. Ids tell its time, not that of the error.
+/// By how much ids may be ahead of the clock, in ms: more is a clock that was wrong and is right now. Ids
+/// tell its time, not that of the error.
 const AHEAD_MS_MAX: u64 = 10_000;
 
 /// A new id, greater than all before it, unless the clock was set back by more than 10 s.

@@ -80,9 +80,13 @@ pub fn parse_create(schema: &Schema, body: &[u8]) -> Result<Draft, BodyError> {
     let mut key = None;
     for (name, raw) in members(body, &mut faults)? {
         match place_of(schema, &name) {
-            Place::Key => key = collect(key_of(&name, raw.get()).and_then(|key| schema.may_create(key)), &mut faults),
+            Place::Key => {
+                key = collect(key_of(&name, raw.get()).and_then(|key| schema.may_create(key)), &mut faults)
+            }
             Place::Field(index) => {
-                let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else { continue };
+                let Some((slot, field)) = values.get_mut(index).zip(schema.fields.get(index)) else {
+                    continue;
+                };
                 *slot = collect(written(field, raw.get()), &mut faults).unwrap_or(Value::Null);
             }
             Place::Version | Place::Time | Place::ReadOnly(_) => {
@@ -148,7 +152,8 @@ impl Echo {
         }
     }
 
-    /// Checks the times and read-only fields that the client sent back against the record. (The version guards the write.)
+    /// Checks the times and read-only fields that the client sent back against the record. (The version
+    /// guards the write.)
     ///
     /// # Errors
     /// Each field that differs.
@@ -156,7 +161,11 @@ impl Echo {
         let current = |name: &str| match name {
             "created_at" => Value::Time(record.created_at),
             "updated_at" => Value::Time(record.updated_at),
-            _ => schema.index_of(name).and_then(|index| record.values.0.get(index)).cloned().unwrap_or(Value::Null),
+            _ => schema
+                .index_of(name)
+                .and_then(|index| record.values.0.get(index))
+                .cloned()
+                .unwrap_or(Value::Null),
         };
         let differs = |(name, value): &&(String, Value)| current(name) != *value;
         let fault = |(name, _): &(String, Value)| {
@@ -207,7 +216,9 @@ impl Patch {
         let mut values = current.0.clone();
         values.resize(schema.fields.len(), Value::Null);
         let touches = |name: &str| {
-            self.parts.iter().any(|(index, _)| schema.fields.get(*index).is_some_and(|field| field.name == name))
+            self.parts
+                .iter()
+                .any(|(index, _)| schema.fields.get(*index).is_some_and(|field| field.name == name))
         };
         for (slot, field) in values.iter_mut().zip(&schema.fields) {
             if field.follows.is_some_and(touches) {
@@ -232,7 +243,8 @@ impl Patch {
 }
 
 impl Schema {
-    /// A key that a new record may have. Those of the service's own entities stand in paths, events and messages as they are.
+    /// A key that a new record may have. Those of the service's own entities stand in paths, events and
+    /// messages as they are.
     ///
     /// # Errors
     /// It is not plain, and must be.
@@ -273,7 +285,9 @@ fn place_of(schema: &Schema, name: &str) -> Place {
         "version" => Place::Version,
         "created_at" | "updated_at" => Place::Time,
         _ => match schema.index_of(name) {
-            Some(index) if schema.fields.get(index).is_some_and(|field| field.read_only) => Place::ReadOnly(index),
+            Some(index) if schema.fields.get(index).is_some_and(|field| field.read_only) => {
+                Place::ReadOnly(index)
+            }
             Some(index) => Place::Field(index),
             None => Place::Nowhere,
         },
@@ -284,7 +298,10 @@ fn place_of(schema: &Schema, name: &str) -> Place {
 ///
 /// # Errors
 /// `Malformed` where it is no object.
-pub fn members<'a>(body: &'a [u8], faults: &mut Vec<FieldFault>) -> Result<Vec<(String, &'a RawValue)>, BodyError> {
+pub fn members<'a>(
+    body: &'a [u8],
+    faults: &mut Vec<FieldFault>,
+) -> Result<Vec<(String, &'a RawValue)>, BodyError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         BodyError::Malformed(format!("the body is not UTF-8: byte {} is wrong", error.valid_up_to()))
     })?;

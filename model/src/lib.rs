@@ -1,6 +1,8 @@
-//! What Flyweight speaks of, as data: entities with their schemas, records, changes, queries, events, and the table of routes.
+//! What Flyweight speaks of, as data: entities with their schemas, records, changes, queries, events, and the
+//! table of routes.
 //!
-//! Pure: no store, no transport, no runtime. Whatever serves an entity reads its schema here and knows none by name.
+//! Pure: no store, no transport, no runtime. Whatever serves an entity reads its schema here and knows none
+//! by name.
 
 pub mod actor;
 pub mod audit;

@@ -27,8 +27,12 @@ pub fn schema() -> Schema {
 
 /// A text that cannot be filled in is refused when it is written, not when it is sent.
 fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
-    let texts =
-        schema.fields.iter().zip(&row.0).filter(|(field, _)| ["subject", "body"].contains(&field.name.as_str()));
-    let fault = |(field, value): (&Field, &Value)| Some(FieldFault::new(&field.name, fault_of(value.as_text()?)?));
+    let texts = schema
+        .fields
+        .iter()
+        .zip(&row.0)
+        .filter(|(field, _)| ["subject", "body"].contains(&field.name.as_str()));
+    let fault =
+        |(field, value): (&Field, &Value)| Some(FieldFault::new(&field.name, fault_of(value.as_text()?)?));
     texts.filter_map(fault).collect()
 }

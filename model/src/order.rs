@@ -105,7 +105,9 @@ fn rules(schema: &Schema, row: &Row) -> Vec<FieldFault> {
         Ok(items) if total(&items) > Decimal::new(999_999_999_999_999, Kind::MONEY_SCALE) => {
             vec![FieldFault::new("items", "the total has more than 15 digits")]
         }
-        Ok(items) => schema.get(row, "currency").as_text().map_or_else(Vec::new, |code| currency_faults(code, &items)),
+        Ok(items) => {
+            schema.get(row, "currency").as_text().map_or_else(Vec::new, |code| currency_faults(code, &items))
+        }
     }
 }
 
@@ -165,7 +167,10 @@ fn item(index: usize, tree: &Tree, faults: &mut Vec<FieldFault>) -> Option<Item>
     };
     let quantity = object.get("quantity").and_then(Tree::as_i64).unwrap_or_default();
     if !(1..=QUANTITY_MAX).contains(&quantity) {
-        faults.push(FieldFault::new(at("quantity"), format!("must be a whole number from 1 to {QUANTITY_MAX}")));
+        faults.push(FieldFault::new(
+            at("quantity"),
+            format!("must be a whole number from 1 to {QUANTITY_MAX}"),
+        ));
     }
     let price = match object.get("price") {
         None | Some(Tree::Null) => None,

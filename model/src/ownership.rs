@@ -33,9 +33,12 @@ impl Ownership {
             Self::OfUser(index) => match record.values.0.get(index)? {
                 Value::Text(user) => Some(user.clone()),
                 Value::Int(user) => Some(user.to_string()),
-                Value::Null | Value::Bool(_) | Value::Decimal(_) | Value::Wide(_) | Value::Time(_) | Value::Json(_) => {
-                    None
-                }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Decimal(_)
+                | Value::Wide(_)
+                | Value::Time(_)
+                | Value::Json(_) => None,
             },
         }
     }
@@ -58,7 +61,13 @@ mod tests {
         let owner = |schema: &Schema, user: Value| {
             let (key, at) = ("k".parse().unwrap(), Timestamp(0));
             let values = schema.row_of([("user_id", user)]);
-            Ownership::of(schema).owner(&Record { key, version: Version(1), created_at: at, updated_at: at, values })
+            Ownership::of(schema).owner(&Record {
+                key,
+                version: Version(1),
+                created_at: at,
+                updated_at: at,
+                values,
+            })
         };
         let text = Schema::new("order", "orders", fields(Kind::key()));
         assert_eq!(owner(&text, Value::Text("ann".to_owned())).as_deref(), Some("ann"));

@@ -1,8 +1,11 @@
-//! How backends are reached: whose certificates are trusted, and whether a password may be readable on the way.
+//! How backends are reached: whose certificates are trusted, and whether a password may be readable on the
+//! way.
 //!
-//! AUTH of Redis, SASL PLAIN and MongoDB's PLAIN are the password itself, which others read where the connection has no TLS. What is a proof of it elsewhere
-//! is not, but can be asked for by whoever is between: `allowPlaintext: false` refuses that, too. Hosts are judged as they are written in the address. Those that a server
-//! names afterwards (members of a replica set or a cluster, brokers) are not: the kind of connection is the same for all.
+//! AUTH of Redis, SASL PLAIN and MongoDB's PLAIN are the password itself, which others read where the
+//! connection has no TLS. What is a proof of it elsewhere is not, but can be asked for by whoever is between:
+//! `allowPlaintext: false` refuses that, too. Hosts are judged as they are written in the address. Those that
+//! a server names afterwards (members of a replica set or a cluster, brokers) are not: the kind of connection
+//! is the same for all.
 
 use std::{
     fmt,
@@ -18,12 +21,14 @@ use serde::{Deserialize, Serialize};
 /// What becomes of a password that would be sent without TLS to a host that is not this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Plaintext {
-    /// It is sent, with a warning. Settings that say nothing mean this: those of a service that ran before there was a choice stay as they are.
+    /// It is sent, with a warning. Settings that say nothing mean this: those of a service that ran before
+    /// there was a choice stay as they are.
     #[default]
     Warned,
     /// It is sent: the author says so.
     Allowed,
-    /// What proves a password is sent (SCRAM, the plugins of MySQL), and a password itself is refused: its author says nothing.
+    /// What proves a password is sent (SCRAM, the plugins of MySQL), and a password itself is refused: its
+    /// author says nothing.
     ProofOnly,
     /// The connection is refused before anything is sent.
     Refused,
@@ -50,7 +55,8 @@ pub struct Passage {
 pub enum Sends {
     /// Nothing that is a secret.
     Nothing,
-    /// What proves a password, and is not the password: SCRAM, the plugins of MySQL but for `mysql_clear_password`.
+    /// What proves a password, and is not the password: SCRAM, the plugins of MySQL but for
+    /// `mysql_clear_password`.
     Proof,
     /// The password itself: AUTH of Redis, PLAIN.
     Password,
@@ -72,7 +78,8 @@ impl Passage {
         self.system.as_deref()
     }
 
-    /// Whether a connection may be made: with what signs in, without TLS, to these hosts as the address has them.
+    /// Whether a connection may be made: with what signs in, without TLS, to these hosts as the address has
+    /// them.
     ///
     /// # Errors
     /// It may not: the sentence names the backend and says what to do. It has no part of the address.
@@ -84,7 +91,8 @@ impl Passage {
     ) -> Result<(), String> {
         let others_read = !over_tls && !hosts.into_iter().all(is_local);
         match (self.plaintext, sends) {
-            (Plaintext::Refused, Sends::Password | Sends::Proof) | (Plaintext::ProofOnly, Sends::Password)
+            (Plaintext::Refused, Sends::Password | Sends::Proof)
+            | (Plaintext::ProofOnly, Sends::Password)
                 if others_read =>
             {
                 Err(self.refusal())
@@ -141,7 +149,8 @@ impl fmt::Debug for Passage {
     }
 }
 
-/// Whether a host is this one: by its name or address, or by the path of a Unix socket. Nothing is asked of a name server.
+/// Whether a host is this one: by its name or address, or by the path of a Unix socket. Nothing is asked of a
+/// name server.
 pub fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     match host.parse::<IpAddr>() {
@@ -172,7 +181,9 @@ mod tests {
         ] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["0.0.0.0", "10.0.0.1", "::", "db", "localhost.example.test", "127.0.0.1.example.test", ""] {
+        for host in
+            ["0.0.0.0", "10.0.0.1", "::", "db", "localhost.example.test", "127.0.0.1.example.test", ""]
+        {
             assert!(!is_local(host), "{host}");
         }
     }
@@ -183,12 +194,16 @@ mod tests {
         let refused = passage(Plaintext::Refused);
         let told = refused.admit(Sends::Password, false, ["localhost", "db.example.test"]).unwrap_err();
         assert!(
-            told.contains("backend main") && told.contains("allowPlaintext: true") && !told.contains("db.example"),
+            told.contains("backend main")
+                && told.contains("allowPlaintext: true")
+                && !told.contains("db.example"),
             "{told}"
         );
-        for (sends, over_tls, host) in
-            [(Sends::Nothing, false, "db"), (Sends::Password, true, "db"), (Sends::Password, false, "localhost")]
-        {
+        for (sends, over_tls, host) in [
+            (Sends::Nothing, false, "db"),
+            (Sends::Password, true, "db"),
+            (Sends::Password, false, "localhost"),
+        ] {
             refused.admit(sends, over_tls, [host]).unwrap();
         }
         assert!(refused.admit(Sends::Proof, false, ["db"]).is_err());

@@ -15,7 +15,8 @@ pub const PENDING: &str = "pending";
 /// The field that only the pipeline sets, in the payments that it makes.
 pub const CHARGE_OF: &str = "charge_of";
 /// What of a payment that is not pending stays as it is.
-const FROZEN: [&str; 7] = ["user_id", "order_id", "amount", "currency", "gateway", "method", "transaction_id"];
+const FROZEN: [&str; 7] =
+    ["user_id", "order_id", "amount", "currency", "gateway", "method", "transaction_id"];
 /// What of it is often known only afterwards.
 const LATE: [&str; 2] = ["method", "transaction_id"];
 
@@ -24,7 +25,8 @@ pub fn schema() -> Schema {
     Schema { rules: |schema, row| currency::faults(schema, row, "amount"), ..fields() }
 }
 
-/// What is wrong with a change of a payment that is not pending any more: what was agreed on stays. What was left open may be filled in.
+/// What is wrong with a change of a payment that is not pending any more: what was agreed on stays. What was
+/// left open may be filled in.
 pub fn frozen(schema: &Schema, current: &Row, next: &Row) -> Vec<FieldFault> {
     let status = schema.get(current, "status").as_text().unwrap_or(PENDING);
     if status == PENDING {
@@ -32,7 +34,8 @@ pub fn frozen(schema: &Schema, current: &Row, next: &Row) -> Vec<FieldFault> {
     }
     let changed = |name: &&&str| schema.get(current, name) != schema.get(next, name);
     let filled_in = |name: &str| LATE.contains(&name) && schema.get(current, name).is_null();
-    let fault = |name: &&str| FieldFault::new(*name, format!("cannot change any more: the payment is {status}"));
+    let fault =
+        |name: &&str| FieldFault::new(*name, format!("cannot change any more: the payment is {status}"));
     FROZEN.iter().filter(changed).filter(|name| !filled_in(name)).map(fault).collect()
 }
 
@@ -47,7 +50,10 @@ fn fields() -> Schema {
             Field::new("currency", Kind::currency()).required(),
             Field::new("gateway", Kind::text(64)),
             Field::new("method", Kind::text(64)),
-            Field::new("status", Kind::Choice(&STATUSES)).indexed().read_only().default(Value::Text("pending".into())),
+            Field::new("status", Kind::Choice(&STATUSES))
+                .indexed()
+                .read_only()
+                .default(Value::Text("pending".into())),
             Field::new("transaction_id", Kind::text(128)),
             Field::new("metadata", Kind::json(Shape::Object)),
             // which placed order the pipeline charges by it: see `service::pipeline`
@@ -106,7 +112,12 @@ mod tests {
             .collect();
         assert_eq!(
             moves,
-            [("pending", "completed"), ("pending", "failed"), ("pending", "cancelled"), ("completed", "refunded")]
+            [
+                ("pending", "completed"),
+                ("pending", "failed"),
+                ("pending", "cancelled"),
+                ("completed", "refunded")
+            ]
         );
     }
 }

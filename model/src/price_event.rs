@@ -1,5 +1,5 @@
-//! Events of price and stock from outside: what `POST /events` takes. The newest of a product wins: by the time that it has from its sender, else by
-//! the order of the log (see `counted`).
+//! Events of price and stock from outside: what `POST /events` takes. The newest of a product wins: by the
+//! time that it has from its sender, else by the order of the log (see `counted`).
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,13 @@ use super::{
     value::{Timestamp, Value},
 };
 
-/// The field of a product that says which event gave it its price, for releases that know nothing of `counted`.
+/// The field of a product that says which event gave it its price, for releases that know nothing of
+/// `counted`.
 pub const MARK: &str = "priced_by";
 
-/// The latest time that an event may have, from now: clocks differ a little, but an event of next year would win until then. Beside changes that do not
-/// have their time from a sender it counts as made when it was accepted, so a clock that is ahead holds up nobody else.
+/// The latest time that an event may have, from now: clocks differ a little, but an event of next year would
+/// win until then. Beside changes that do not have their time from a sender it counts as made when it was
+/// accepted, so a clock that is ahead holds up nobody else.
 const AHEAD_MAX_MS: i64 = 5 * 60 * 1000;
 
 /// One event, as it was accepted.
@@ -70,7 +72,9 @@ impl PriceEvent {
         if draft.key.is_some() {
             return Err(fault("id", "is not a field of events: they are told apart by the server"));
         }
-        let [Value::Text(product_id), Value::Decimal(price), Value::Int(stock), at] = draft.values.0.as_slice() else {
+        let [Value::Text(product_id), Value::Decimal(price), Value::Int(stock), at] =
+            draft.values.0.as_slice()
+        else {
             return Err(fault("product_id", "is missing"));
         };
         let undated = !matches!(at, Value::Time(_));
@@ -118,8 +122,8 @@ impl PriceEvent {
         format!("{:016x}-{}", (self.at as u64) ^ (1 << 63), self.id)
     }
 
-    /// A product's values with this event in them, as far as nothing newer is there; none where all is. What somebody else changed, who remembers nothing,
-    /// was changed at `changed`.
+    /// A product's values with this event in them, as far as nothing newer is there; none where all is. What
+    /// somebody else changed, who remembers nothing, was changed at `changed`.
     pub fn applied(&self, schema: &Schema, values: &Row, changed: Timestamp) -> Option<Row> {
         let (mark, mut memory) = (self.mark(), Counted::of(schema, values, changed));
         let priced = memory.price(&mark);
@@ -141,8 +145,8 @@ impl PriceEvent {
 
     /// The product that this event makes, where there was none: it has its key for a name.
     pub fn product(&self, schema: &Schema) -> Row {
-        let mut row =
-            schema.row_of([("name", Value::Text(self.product_id.clone())), ("price", Value::Decimal(self.price))]);
+        let mut row = schema
+            .row_of([("name", Value::Text(self.product_id.clone())), ("price", Value::Decimal(self.price))]);
         Counted::default().write(schema, &mut row);
         // nothing is known of it, so this is the newest
         self.applied(schema, &row, Timestamp(i64::MIN)).unwrap_or(row)
@@ -195,13 +199,20 @@ mod tests {
         let event = parse(r#"{"product_id":"lamp","price":"19.90","stock":3}"#).unwrap();
         assert_eq!((event.product_id.as_str(), event.stock, event.at), ("lamp", 3, NOW.0));
         assert!(event.undated && event.mark().at.is_none());
-        let dated = parse(r#"{"product_id":"lamp","price":1,"stock":0,"at":"2020-01-01T00:00:00Z"}"#).unwrap();
+        let dated =
+            parse(r#"{"product_id":"lamp","price":1,"stock":0,"at":"2020-01-01T00:00:00Z"}"#).unwrap();
         assert_eq!((dated.at, dated.undated), (1_577_836_800_000, false));
-        let ahead = parse(r#"{"product_id":"lamp","price":1,"stock":0,"at":"2023-11-14T22:15:00Z"}"#).unwrap();
+        let ahead =
+            parse(r#"{"product_id":"lamp","price":1,"stock":0,"at":"2023-11-14T22:15:00Z"}"#).unwrap();
         assert_eq!((ahead.at - NOW.0, ahead.mark().moment), (100_000, NOW.0), "as of when it was accepted");
-        let earlier = r#"{"id":"0192f0c5-0000-7000-8000-000000000000","product_id":"a","price":"1","stock":1,"at":7}"#;
+        let earlier =
+            r#"{"id":"0192f0c5-0000-7000-8000-000000000000","product_id":"a","price":"1","stock":1,"at":7}"#;
         let earlier: PriceEvent = serde_json::from_str(earlier).unwrap();
-        assert_eq!((earlier.mark().moment, earlier.mark().at), (7, Some(7)), "one that an earlier release accepted");
+        assert_eq!(
+            (earlier.mark().moment, earlier.mark().at),
+            (7, Some(7)),
+            "one that an earlier release accepted"
+        );
         assert_eq!(parse_mark(&earlier.text_mark()), Some(earlier.mark()));
         for (body, field) in [
             (r#"{"price":1,"stock":1}"#, "product_id"),

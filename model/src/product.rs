@@ -9,7 +9,11 @@ use super::{
 
 /// What a product looks like.
 pub fn schema() -> Schema {
-    Schema { rules: |schema, row| currency::faults(schema, row, "price"), on_write: counted::on_write, ..fields() }
+    Schema {
+        rules: |schema, row| currency::faults(schema, row, "price"),
+        on_write: counted::on_write,
+        ..fields()
+    }
 }
 
 fn fields() -> Schema {

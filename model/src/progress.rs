@@ -63,10 +63,12 @@ pub struct Progress {
     /// The trace of the request that placed the order: 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
-    /// The key of its payment, and of its charge at the provider: random, so that nobody outside can name either before it is there.
+    /// The key of its payment, and of its charge at the provider: random, so that nobody outside can name
+    /// either before it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charge: Option<String>,
-    /// The name of the charge at the provider where that is another: an older version may have begun one under it.
+    /// The name of the charge at the provider where that is another: an older version may have begun one
+    /// under it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charged_as: Option<String>,
     /// What happened, in order.
@@ -102,8 +104,8 @@ impl Stage {
         }
     }
 
-    /// Where an order of this status most likely is, as far as its event tells. One that has ended is done: whoever ended it goes on to its message, and a
-    /// sweep finds it where that process was lost.
+    /// Where an order of this status most likely is, as far as its event tells. One that has ended is done:
+    /// whoever ended it goes on to its message, and a sweep finds it where that process was lost.
     pub fn of_status(status: &str) -> Self {
         match status {
             "pending" => Self::Orders,
@@ -187,7 +189,8 @@ mod tests {
         let row = parse_create(&schema, body).unwrap().values;
         assert_eq!(Progress::of(&schema, &row), Progress::default());
         let mut progress = Progress { ending: Some(Ending::Failed), attempts: 2, ..Progress::default() };
-        (0..2 * STEPS_MAX).for_each(|n| progress.note("attempt_failed", Some(format!("{n} {}", "x".repeat(1_000)))));
+        (0..2 * STEPS_MAX)
+            .for_each(|n| progress.note("attempt_failed", Some(format!("{n} {}", "x".repeat(1_000)))));
         assert_eq!(progress.timeline.len(), STEPS_MAX);
         assert!(progress.timeline[0].detail.as_ref().unwrap().starts_with("0 "), "the first is kept");
         let row = progress.write(&schema, &row, Some(Timestamp(5)), Some("processing"));

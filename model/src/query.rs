@@ -37,7 +37,8 @@ pub enum Filter {
     And(Vec<Filter>),
     /// Those that some part takes; none for no part.
     Or(Vec<Filter>),
-    /// Those that the part does not take. Two-valued: a comparison with a null is false, and its negation true.
+    /// Those that the part does not take. Two-valued: a comparison with a null is false, and its negation
+    /// true.
     Not(Box<Filter>),
     /// Those whose field compares so with the value. Null compares with nothing.
     Compare(FieldRef, Comparison, Value),
@@ -112,7 +113,8 @@ pub struct Position {
     pub values: Vec<Value>,
     /// The key.
     pub key: Key,
-    /// How many records after this one come before the place: those whose own place cannot be told, as they cannot be read.
+    /// How many records after this one come before the place: those whose own place cannot be told, as they
+    /// cannot be read.
     pub skip: u64,
 }
 
@@ -151,7 +153,8 @@ impl Record {
 impl Unreadable {
     /// The record's place in an order; none where a value of the order is one that cannot be read.
     pub fn position(&self, order: &[(FieldRef, Direction)]) -> Option<Position> {
-        let known = |(field, _): &(FieldRef, Direction)| self.oddities.iter().all(|oddity| oddity.at != *field);
+        let known =
+            |(field, _): &(FieldRef, Direction)| self.oddities.iter().all(|oddity| oddity.at != *field);
         order.iter().all(known).then(|| self.rest.position(order))
     }
 }

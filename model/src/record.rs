@@ -10,7 +10,8 @@ use super::{
 
 /// Identifies a record in its collection: any text of at most 255 bytes, the empty one too, without NUL.
 ///
-/// What other programs stored has such keys. The service itself makes, and lets clients choose for its own entities, only plain ones.
+/// What other programs stored has such keys. The service itself makes, and lets clients choose for its own
+/// entities, only plain ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
@@ -53,7 +54,8 @@ pub enum Lookup {
 /// A stored record that cannot be read whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The record as far as it can be read: null stands for each value that cannot, 0 for a version and 1970 for a time.
+    /// The record as far as it can be read: null stands for each value that cannot, 0 for a version and 1970
+    /// for a time.
     pub rest: Record,
     /// What cannot be read, at least one.
     pub oddities: Vec<Oddity>,
@@ -102,7 +104,11 @@ impl Unreadable {
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Oddity { field, kind, length, .. } = self.first();
-        write!(f, "{field} of {:?} holds {kind} of {length} bytes, which has no exact meaning there", self.rest.key.0)
+        write!(
+            f,
+            "{field} of {:?} holds {kind} of {length} bytes, which has no exact meaning there",
+            self.rest.key.0
+        )
     }
 }
 
@@ -181,7 +187,8 @@ impl Record {
         self.write_whole(schema, false)
     }
 
-    /// The record as a JSON object, with `"***"` for the values of encrypted fields: for events, audit rows and logs.
+    /// The record as a JSON object, with `"***"` for the values of encrypted fields: for events, audit rows
+    /// and logs.
     pub fn to_masked_json(&self, schema: &Schema) -> String {
         self.write_whole(schema, true)
     }
@@ -201,7 +208,12 @@ impl Record {
         let of = |value: &Value| match value {
             Value::Text(text) => text.len(),
             Value::Json(json) => json.as_str().len(),
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Decimal(_) | Value::Wide(_) | Value::Time(_) => 24,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Decimal(_)
+            | Value::Wide(_)
+            | Value::Time(_) => 24,
         };
         128 + self.values.0.iter().map(of).sum::<usize>()
     }
@@ -244,9 +256,20 @@ mod tests {
 
     #[test]
     fn keys_are_any_text_of_255_bytes() {
-        for good in
-            ["", " ", "k050 b", "Zürich", "AB/12", "_under", "a,b", "100%", "\"", "a\nb", "a ", &"a".repeat(255)]
-        {
+        for good in [
+            "",
+            " ",
+            "k050 b",
+            "Zürich",
+            "AB/12",
+            "_under",
+            "a,b",
+            "100%",
+            "\"",
+            "a\nb",
+            "a ",
+            &"a".repeat(255),
+        ] {
             assert!(good.parse::<Key>().is_ok(), "{good}");
         }
         for bad in ["a\0", &"a".repeat(256), &"é".repeat(128)] {

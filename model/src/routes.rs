@@ -1,7 +1,8 @@
 //! The one table of routes: for each its method and path, whose pods answer it, and what it changes.
 //!
-//! The router mounts the paths that are named here, the gateway goes by the owners and effects, the direct path and the names of
-//! records go by the fixed words, and a test holds the router and the OpenAPI document against all of it.
+//! The router mounts the paths that are named here, the gateway goes by the owners and effects, the direct
+//! path and the names of records go by the fixed words, and a test holds the router and the OpenAPI document
+//! against all of it.
 
 use std::sync::LazyLock;
 
@@ -30,7 +31,8 @@ pub const HOMES: [(Entity, &str); 7] = [
     (Entity::Custom, "/api/v1/pools/{pool}"),
 ];
 
-/// The names that no record has in a path, whatever the collection: RFC 3986 gives them another meaning, or there is nothing.
+/// The names that no record has in a path, whatever the collection: RFC 3986 gives them another meaning, or
+/// there is nothing.
 const NO_NAMES: [&str; 3] = ["", ".", ".."];
 
 /// Words that may become routes of collections: no path of a record has them.
@@ -41,7 +43,8 @@ const RESERVED: [&str; 3] = ["import", "export", "history"];
 pub struct Route {
     /// The method. HEAD goes with GET.
     pub method: Method,
-    /// The path with `{parameters}`: below a collection's where [`Self::owner`] is [`Owner::Home`], else whole.
+    /// The path with `{parameters}`: below a collection's where [`Self::owner`] is [`Owner::Home`], else
+    /// whole.
     pub path: &'static str,
     /// Whose pods answer.
     pub owner: Owner,
@@ -153,14 +156,17 @@ pub fn all() -> impl Iterator<Item = Entry> {
     })
 }
 
-/// What the table says of a request. A path that it does not have is for a pod to refuse: one of those that serve the collection that it is below.
+/// What the table says of a request. A path that it does not have is for a pod to refuse: one of those that
+/// serve the collection that it is below.
 pub fn find(method: &Method, path: &str) -> Found {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
     let (matched, pool) = match PATHS.at(path) {
         Ok(found) => (Some(found.value), found.params.get("pool").map(str::to_owned)),
         Err(_) => (None, None),
     };
-    if let Some(entry) = matched.and_then(|entries| entries.iter().find(|entry| entry.route.method == *method)) {
+    if let Some(entry) =
+        matched.and_then(|entries| entries.iter().find(|entry| entry.route.method == *method))
+    {
         let of_record = matches!(entry.route.owner, Owner::Home) && matches!(entry.route.path, "" | "/{key}");
         return Found { owner: entry.owner(), effect: entry.route.effect, of_record, pool };
     }
@@ -216,7 +222,8 @@ static PATHS: LazyLock<Router<Vec<Entry>>> = LazyLock::new(|| {
 });
 
 fn by_home(path: &str) -> Owner {
-    let below = |home: &str| path.strip_prefix(home).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below =
+        |home: &str| path.strip_prefix(home).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let home = HOMES.iter().find(|(_, home)| below(home)).map(|(entity, _)| Owner::Entity(*entity));
     home.unwrap_or(if declared(path).is_some() { Owner::Declared } else { Owner::Any })
 }

@@ -1,4 +1,5 @@
-//! An entity is data: its fields with kind, bounds and roles. Everything that handles records reads the schema.
+//! An entity is data: its fields with kind, bounds and roles. Everything that handles records reads the
+//! schema.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,8 @@ pub struct Schema {
     pub rules: fn(&Schema, &Row) -> Vec<FieldFault>,
     /// Sets what the server computes from the other fields of a valid record, such as an order's total.
     pub derive: fn(&Schema, &mut Row),
-    /// What a change from outside leaves in internal fields: the record before it, which a create has not, the record after it, what was written, the time.
+    /// What a change from outside leaves in internal fields: the record before it, which a create has not,
+    /// the record after it, what was written, the time.
     pub on_write: fn(&Schema, Option<&Row>, &mut Row, Wrote<'_>, Timestamp),
 }
 
@@ -89,13 +91,16 @@ pub struct Field {
     pub read_only: bool,
     /// How its numbers go out in JSON, and for a declared one what may come in.
     pub json: JsonForm,
-    /// Whether it is the server's own bookkeeping: kept in stores, shown nowhere (no answer, event or cache has it).
+    /// Whether it is the server's own bookkeeping: kept in stores, shown nowhere (no answer, event or cache
+    /// has it).
     pub internal: bool,
     /// The value of a new record that does not give one.
     pub default: Value,
-    /// The field that this one follows from: a patch of that one takes this one's value away, unless it names it too.
+    /// The field that this one follows from: a patch of that one takes this one's value away, unless it names
+    /// it too.
     pub follows: Option<&'static str>,
-    /// The field whose text this one holds in small letters, so that it is unique without case. The server sets it.
+    /// The field whose text this one holds in small letters, so that it is unique without case. The server
+    /// sets it.
     pub folds: Option<&'static str>,
 }
 
@@ -219,13 +224,14 @@ impl Schema {
         }
     }
 
-    /// Sets what holds the text of other fields in small letters. What was there stays while the text is the same but for case, so that rows that had
-    /// twins before can still be changed.
+    /// Sets what holds the text of other fields in small letters. What was there stays while the text is the
+    /// same but for case, so that rows that had twins before can still be changed.
     pub fn fold(&self, row: &mut Row, current: Option<&Row>) {
         for field in &self.fields {
             let Some(of) = field.folds else { continue };
             let encrypted = self.fields.iter().any(|other| other.name == of && other.encrypted);
-            let folded = |row: &Row| self.get(row, of).as_text().filter(|_| !encrypted).map(str::to_lowercase);
+            let folded =
+                |row: &Row| self.get(row, of).as_text().filter(|_| !encrypted).map(str::to_lowercase);
             let next = folded(&*row);
             let value = match current {
                 Some(current) if folded(current) == next => self.get(current, &field.name).clone(),
@@ -271,7 +277,8 @@ impl Kind {
         Self::Text { max: Key::PLAIN_MAX, form: Form::Key }
     }
 
-    /// Whether it takes every exact number: of 64 bits with a sign or without, or of 65 digits. Declared fields do.
+    /// Whether it takes every exact number: of 64 bits with a sign or without, or of 65 digits. Declared
+    /// fields do.
     pub fn is_unbounded(&self) -> bool {
         match self {
             Self::Int { min, max } => (*min, *max) == (i64::MIN, i64::MAX),

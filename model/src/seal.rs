@@ -1,6 +1,7 @@
 //! The encryption of single values, as stores and shared caches see it.
 
-/// Encrypts and decrypts values. The context (collection, key, field) is authenticated, so that a value cannot be moved to another place.
+/// Encrypts and decrypts values. The context (collection, key, field) is authenticated, so that a value
+/// cannot be moved to another place.
 pub trait Sealer: Send + Sync {
     /// The sealed form of a plain value, as text.
     fn seal(&self, plain: &[u8], context: &str) -> String;
@@ -11,7 +12,8 @@ pub trait Sealer: Send + Sync {
     /// The text is not a sealed value of this context under a known key.
     fn open(&self, sealed: &str, context: &str) -> Result<Vec<u8>, SealError>;
 
-    /// The ids of its keys, which tell nothing of them: first that of the key that seals. None where keys are of no account.
+    /// The ids of its keys, which tell nothing of them: first that of the key that seals. None where keys are
+    /// of no account.
     fn key_ids(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,5 +1,5 @@
-//! Specifications as JSON: `{field, op, value}`, joined by `and`, `or` and `not`, read into typed filters. Fields come from the schema: what
-//! is not one, is encrypted, or is JSON, is refused by the path to it.
+//! Specifications as JSON: `{field, op, value}`, joined by `and`, `or` and `not`, read into typed filters.
+//! Fields come from the schema: what is not one, is encrypted, or is JSON, is refused by the path to it.
 
 use serde_json::{Map, Value as Tree};
 
@@ -116,14 +116,17 @@ impl Search {
             None | Some(Tree::Null) => return Ok(Vec::new()),
             Some(Tree::Array(items)) if items.len() <= ORDER_MAX => items,
             Some(_) => {
-                let message = format!("must be a list of at most {ORDER_MAX} fields, as in [\"name\", \"-price\"]");
+                let message =
+                    format!("must be a list of at most {ORDER_MAX} fields, as in [\"name\", \"-price\"]");
                 return Err(FieldFault::new("order_by", message));
             }
         };
         let mut order: Vec<(FieldRef, Direction)> = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let path = format!("order_by[{index}]");
-            let text = item.as_str().ok_or_else(|| FieldFault::new(&path, "must be the name of a field, or -name"))?;
+            let text = item
+                .as_str()
+                .ok_or_else(|| FieldFault::new(&path, "must be the name of a field, or -name"))?;
             let (name, direction) = match text.strip_prefix('-') {
                 Some(name) => (name, Direction::Descending),
                 None => (text, Direction::Ascending),
@@ -175,7 +178,10 @@ impl Reader<'_> {
     fn leaf(&mut self, path: &str, object: &Map<String, Tree>) -> Result<Filter, FieldFault> {
         let at = |name: &str| format!("{path}.{name}");
         if let Some(other) = object.keys().find(|key| !["field", "op", "value"].contains(&key.as_str())) {
-            return Err(FieldFault::new(at(&shorten(other)), "is not part of a specification: field, op, value are"));
+            return Err(FieldFault::new(
+                at(&shorten(other)),
+                "is not part of a specification: field, op, value are",
+            ));
         }
         let text = |name: &str| {
             let found = object.get(name).ok_or_else(|| FieldFault::new(at(name), "is required"))?;
@@ -205,16 +211,25 @@ impl Reader<'_> {
     }
 
     /// The operators whose value is not one value of the field.
-    fn wide(&mut self, path: &str, op: &str, field: FieldRef, kind: &Kind, value: &Tree) -> Result<Filter, FieldFault> {
+    fn wide(
+        &mut self,
+        path: &str,
+        op: &str,
+        field: FieldRef,
+        kind: &Kind,
+        value: &Tree,
+    ) -> Result<Filter, FieldFault> {
         let fault = |message: &str| FieldFault::new(path, message);
         if op == "like" {
             if !matches!(kind, Kind::Text { .. }) {
                 return Err(fault("can be like a pattern only where the field is text"));
             }
-            let pattern = value.as_str().ok_or_else(|| fault("must be a pattern: % is any text, _ one character"))?;
+            let pattern =
+                value.as_str().ok_or_else(|| fault("must be a pattern: % is any text, _ one character"))?;
             let wildcards = pattern.chars().filter(|c| *c == '%').count();
             if pattern.chars().count() > PATTERN_MAX || wildcards > WILDCARDS_MAX || pattern.contains('\0') {
-                let message = format!("must have at most {PATTERN_MAX} characters and {WILDCARDS_MAX} %, and no NUL");
+                let message =
+                    format!("must have at most {PATTERN_MAX} characters and {WILDCARDS_MAX} %, and no NUL");
                 return Err(FieldFault::new(path, message));
             }
             return Ok(Filter::Like(field, pattern.to_owned()));
@@ -236,7 +251,10 @@ impl Reader<'_> {
     fn count(&mut self, path: &str, nodes: usize) -> Result<(), FieldFault> {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
-            return Err(FieldFault::new(path, format!("is one part too many: a search has at most {NODES_MAX}")));
+            return Err(FieldFault::new(
+                path,
+                format!("is one part too many: a search has at most {NODES_MAX}"),
+            ));
         }
         Ok(())
     }
@@ -268,7 +286,9 @@ fn field_of(schema: &Schema, path: &str, name: &str) -> Result<(FieldRef, Kind),
         return Err(FieldFault::new(path, format!("cannot be searched: {name} is encrypted")));
     }
     let kind = match &field.kind {
-        Kind::Json { .. } => return Err(FieldFault::new(path, format!("cannot be searched: {name} is JSON"))),
+        Kind::Json { .. } => {
+            return Err(FieldFault::new(path, format!("cannot be searched: {name} is JSON")));
+        }
         Kind::Text { .. } | Kind::Choice(_) => text,
         Kind::Int { .. } => Kind::Int { min: i64::MIN, max: i64::MAX },
         Kind::Decimal { .. } => {

@@ -1,7 +1,9 @@
-//! Stock that orders hold: a product's `stock` and its list of holds change together, so that nothing is ever sold twice.
+//! Stock that orders hold: a product's `stock` and its list of holds change together, so that nothing is ever
+//! sold twice.
 //!
-//! `stock` is what can be had: what was counted, less what orders hold, less what was sold since (see `counted`). Each hold is named by its order,
-//! so that whatever is repeated has no second effect: to hold again, to settle again.
+//! `stock` is what can be had: what was counted, less what orders hold, less what was sold since (see
+//! `counted`). Each hold is named by its order, so that whatever is repeated has no second effect: to hold
+//! again, to settle again.
 
 use serde_json::{Map, Value as Tree, json};
 
@@ -110,7 +112,8 @@ fn since(hold: &Tree) -> Option<i64> {
 fn with(schema: &Schema, row: &Row, stock: i64, holds: Map<String, Tree>, memory: Counted) -> Row {
     let mut row = row.clone();
     let oldest = holds.values().filter_map(since).min();
-    let shown = if holds.is_empty() { Value::Null } else { Value::Json(Json::from_value(&Tree::Object(holds))) };
+    let shown =
+        if holds.is_empty() { Value::Null } else { Value::Json(Json::from_value(&Tree::Object(holds))) };
     schema.set(&mut row, "stock", Value::Int(stock));
     schema.set(&mut row, "holds", shown);
     schema.set(&mut row, "held_since", oldest.map_or(Value::Null, |at| Value::Time(Timestamp(at))));
@@ -149,7 +152,11 @@ mod tests {
         assert_eq!(stock(&schema, &row), 2);
         assert_eq!(hold(&schema, &row, &key("a"), 3, now), Held::Already);
         assert_eq!(hold(&schema, &row, &key("b"), 3, now), Held::Short(2));
-        assert_eq!(stock(&schema, &held(hold(&schema, &row, &key("a"), 5, now))), 0, "the own hold counts as free");
+        assert_eq!(
+            stock(&schema, &held(hold(&schema, &row, &key("a"), 5, now))),
+            0,
+            "the own hold counts as free"
+        );
         assert_eq!(held_before(&schema, &row, Timestamp(1_001)), [key("a")]);
         assert!(held_before(&schema, &row, now).is_empty());
 
@@ -170,7 +177,9 @@ mod tests {
         let all: Map<String, Tree> = (0..HOLDS_MAX).map(|n| (format!("o{n}"), json!([1, n]))).collect();
         row = with(&schema, &row, 10, all, Counted::default());
         assert_eq!(hold(&schema, &row, &key("one-more"), 1, Timestamp(0)), Held::Crowded);
-        let Some(Value::Json(json)) = schema.internal_index_of("holds").and_then(|at| row.0.get(at)) else { panic!() };
+        let Some(Value::Json(json)) = schema.internal_index_of("holds").and_then(|at| row.0.get(at)) else {
+            panic!()
+        };
         assert!(json.as_str().len() + HOLDS_MAX * Key::PLAIN_MAX < HOLDS_BYTES_MAX);
     }
 }

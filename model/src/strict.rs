@@ -1,4 +1,5 @@
-//! Strict reading of JSON values: no duplicate keys, no NUL, bounded depth, and no number that would be kept inexactly.
+//! Strict reading of JSON values: no duplicate keys, no NUL, bounded depth, and no number that would be kept
+//! inexactly.
 
 use std::{cell::RefCell, fmt};
 
@@ -78,7 +79,8 @@ fn message_of(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-/// The first number that text storage, 64-bit integers and doubles would not all keep as it is. The text is valid JSON.
+/// The first number that text storage, 64-bit integers and doubles would not all keep as it is. The text is
+/// valid JSON.
 fn inexact_number(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -130,8 +132,8 @@ fn significand(number: &str) -> (String, i64) {
     if kept.trim_start_matches('0').is_empty() {
         return (String::new(), 0);
     }
-    let power =
-        exponent.parse::<i64>().unwrap_or(i64::MAX / 2) - fraction.len() as i64 + (digits.len() - kept.len()) as i64;
+    let power = exponent.parse::<i64>().unwrap_or(i64::MAX / 2) - fraction.len() as i64
+        + (digits.len() - kept.len()) as i64;
     (kept.trim_start_matches('0').to_owned(), power)
 }
 
@@ -265,15 +267,27 @@ mod tests {
 
     #[test]
     fn numbers_are_kept_exactly_or_refused() {
-        for good in
-            ["0", "-1", "9223372036854775807", "0.1", "19.90", "0.30000000000000004", "1e20", "1E-7", "0.0", "-0.0"]
-        {
+        for good in [
+            "0",
+            "-1",
+            "9223372036854775807",
+            "0.1",
+            "19.90",
+            "0.30000000000000004",
+            "1e20",
+            "1E-7",
+            "0.0",
+            "-0.0",
+        ] {
             assert!(parse("f", good).is_ok(), "{good}");
             assert!(parse("f", &format!("{{\"a 1.\":[{good}]}}")).is_ok(), "{good}");
         }
-        for bad in
-            ["9223372036854775808", "0.10000000000000000001", "3.14159265358979323846", "[1,12345678901234567890.5]"]
-        {
+        for bad in [
+            "9223372036854775808",
+            "0.10000000000000000001",
+            "3.14159265358979323846",
+            "[1,12345678901234567890.5]",
+        ] {
             assert!(fault(bad).contains("exactly"), "{bad}");
         }
         assert!(parse("f", r#""0.10000000000000000001""#).is_ok());
@@ -281,9 +295,14 @@ mod tests {
 
     #[test]
     fn decimals_are_exact_and_trimmed() {
-        for (text, value) in
-            [("19.90", "19.9"), ("1e2", "100"), ("1.25E-2", "0.0125"), ("-0", "0"), ("007", "7"), ("0e999999", "0")]
-        {
+        for (text, value) in [
+            ("19.90", "19.9"),
+            ("1e2", "100"),
+            ("1.25E-2", "0.0125"),
+            ("-0", "0"),
+            ("007", "7"),
+            ("0e999999", "0"),
+        ] {
             assert_eq!(decimal_of(text).unwrap().to_string(), value, "{text}");
         }
         for bad in [

@@ -1,8 +1,10 @@
-//! Texts with variables, as in `Hello {{ name }}`, with `if` and `for`. Strict: a variable that is not given is a fault, not a gap.
+//! Texts with variables, as in `Hello {{ name }}`, with `if` and `for`. Strict: a variable that is not given
+//! is a fault, not a gap.
 //!
-//! Who writes templates is not who runs the service, so a text can ask for no more than it may have: there is fuel for its steps, its length
-//! is bounded, and what could double a text at each step (joining operators, assignments, deep loops) is refused before it runs. The larger
-//! the variables are, the fewer the steps, since each may go through all of them; filters of text have a number of bytes together.
+//! Who writes templates is not who runs the service, so a text can ask for no more than it may have: there is
+//! fuel for its steps, its length is bounded, and what could double a text at each step (joining operators,
+//! assignments, deep loops) is refused before it runs. The larger the variables are, the fewer the steps,
+//! since each may go through all of them; filters of text have a number of bytes together.
 
 use std::sync::{
     Arc,
@@ -10,7 +12,8 @@ use std::sync::{
 };
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context, filters, tests as checks, value::Rest,
+    Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context, filters, tests as checks,
+    value::Rest,
 };
 use serde_json::Value as Tree;
 
@@ -63,12 +66,14 @@ pub fn render(field: &str, text: &str, variables: &Tree) -> Result<String, Field
     }
     let weight = weight_of(variables);
     if weight > VARIABLES_MAX {
-        let message = format!("are about {weight} bytes: send at most {VARIABLES_MAX}, what the template uses");
+        let message =
+            format!("are about {weight} bytes: send at most {VARIABLES_MAX}, what the template uses");
         return Err(FieldFault::new("variables", message));
     }
     let environment = environment((WORK_MAX / weight.max(1) as u64).min(FUEL));
-    let template =
-        environment.template_from_str(text).map_err(|error| fault(format!("is no template: {}", told(&error))))?;
+    let template = environment
+        .template_from_str(text)
+        .map_err(|error| fault(format!("is no template: {}", told(&error))))?;
     let mut output = Bounded(Vec::new());
     let given = Value::from_serialize(variables);
     let given = if variables.is_object() {
@@ -83,7 +88,9 @@ pub fn render(field: &str, text: &str, variables: &Tree) -> Result<String, Field
             missing.retain(|name| !has(variables, name));
             missing.sort();
             Err(match missing.first() {
-                Some(name) => FieldFault::new(format!("variables.{name}"), format!("is required: {field} uses it")),
+                Some(name) => {
+                    FieldFault::new(format!("variables.{name}"), format!("is required: {field} uses it"))
+                }
                 None => fault("uses a part of a variable that is not given".to_owned()),
             })
         }
@@ -262,7 +269,8 @@ mod tests {
 
     #[test]
     fn variables_are_filled_in() {
-        let variables = json!({ "name": "Ann <b>", "total": "19.90", "items": [{ "n": 1 }, { "n": 2 }], "note": null });
+        let variables =
+            json!({ "name": "Ann <b>", "total": "19.90", "items": [{ "n": 1 }, { "n": 2 }], "note": null });
         for (text, filled) in [
             ("Hello {{ name }}!", "Hello Ann <b>!"),
             ("{{ name|escape|upper }}", "ANN &LT;B&GT;"),
@@ -331,7 +339,11 @@ mod tests {
         let larger = json!({ "x": "x".repeat(400_000) });
         assert_eq!(render("body", "{{ x|length }}", &larger).unwrap_err().field, "variables");
         let deep = json!({ "l": vec![json!([0, 0]); 10_000] });
-        assert_eq!(render("body", "", &deep).unwrap_err().field, "variables", "values count, not only their text");
+        assert_eq!(
+            render("body", "", &deep).unwrap_err().field,
+            "variables",
+            "values count, not only their text"
+        );
         // each part of a text is gone through once
         assert_eq!(fault_of(&"{{ 1 }}".repeat(9_000)), None);
         assert!(fault_of("{{ 1 ").is_some() && fault_of("{% set a = 1 %}").is_some());

@@ -18,7 +18,8 @@ pub enum Value {
     Int(i64),
     /// An exact decimal number.
     Decimal(Decimal),
-    /// An exact number that neither of the two holds: an unsigned one beyond 2^63, a decimal of more than 28 digits.
+    /// An exact number that neither of the two holds: an unsigned one beyond 2^63, a decimal of more than 28
+    /// digits.
     Wide(Wide),
     /// Text.
     Text(String),
@@ -101,7 +102,8 @@ impl Value {
         }
     }
 
-    /// The order that every store must agree on: null first, then by value; text by its UTF-8 bytes. Values of one field only.
+    /// The order that every store must agree on: null first, then by value; text by its UTF-8 bytes. Values
+    /// of one field only.
     pub fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Null, Self::Null) => Ordering::Equal,
@@ -158,7 +160,8 @@ impl FromStr for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).map_err(|_| fmt::Error)?;
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .map_err(|_| fmt::Error)?;
         f.write_str(&time.format(&form).map_err(|_| fmt::Error)?)
     }
 }

@@ -1,4 +1,5 @@
-//! Exact numbers that 64 signed bits or 28 digits do not hold: unsigned 64-bit ones, and decimals of up to 65 digits, as other programs store them.
+//! Exact numbers that 64 signed bits or 28 digits do not hold: unsigned 64-bit ones, and decimals of up to 65
+//! digits, as other programs store them.
 
 use std::{cmp::Ordering, fmt};
 
@@ -18,7 +19,8 @@ pub struct Wide {
 const DIGITS_MAX: usize = 65;
 
 impl Wide {
-    /// The number of a text such as `-12.50` or `1E+2`; none where it is no number or has more than 65 digits.
+    /// The number of a text such as `-12.50` or `1E+2`; none where it is no number or has more than 65
+    /// digits.
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -82,7 +84,8 @@ impl Wide {
 
     fn compare_size(&self, other: &Self) -> Ordering {
         let ((whole, fraction), (other_whole, other_fraction)) = (self.parts(), other.parts());
-        // without zeros at either end, more digits before the point are more, and those behind it compare as text
+        // without zeros at either end, more digits before the point are more, and those behind it compare as
+        // text
         (whole.len(), whole, fraction).cmp(&(other_whole.len(), other_whole, other_fraction))
     }
 
@@ -150,14 +153,17 @@ mod tests {
             assert_eq!(wide(text).to_string(), form);
             assert_eq!(wide(form), wide(text), "{text}");
         }
-        for bad in ["", "-", ".", "1.2.3", "x", "NaN", "Infinity", "1e", "1E+6111", "1E-6143", &"9".repeat(66)] {
+        for bad in
+            ["", "-", ".", "1.2.3", "x", "NaN", "Infinity", "1e", "1E+6111", "1E-6143", &"9".repeat(66)]
+        {
             assert_eq!(Wide::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn numbers_compare_by_value() {
-        let sorted = ["-100", "-99.5", "-0.1", "0", "0.09", "0.1", "0.101", "9", "10", "18446744073709551615", "1e64"];
+        let sorted =
+            ["-100", "-99.5", "-0.1", "0", "0.09", "0.1", "0.101", "9", "10", "18446744073709551615", "1e64"];
         for (at, a) in sorted.iter().enumerate() {
             for (other, b) in sorted.iter().enumerate() {
                 assert_eq!(wide(a).compare(&wide(b)), at.cmp(&other), "{a} {b}");

@@ -10,7 +10,8 @@ use std::{
 };
 
 use axum::{
-    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse,
+    routing::get,
 };
 use tokio::net::TcpListener;
 
@@ -64,9 +65,11 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, &'static str
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
     match metrics.text() {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string().into_bytes())
-        }
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(CONTENT_TYPE, "text/plain")],
+            error.to_string().into_bytes(),
+        ),
     }
 }
 

@@ -44,7 +44,8 @@ pub fn print_crds(crds: &Crds) -> anyhow::Result<()> {
     let text = match crds.output {
         Output::Json => {
             let items: Vec<_> = definitions.into_iter().map(|definition| definition.object).collect();
-            serde_json::to_string_pretty(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))? + "\n"
+            serde_json::to_string_pretty(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?
+                + "\n"
         }
         Output::Yaml => {
             let documents: Result<Vec<String>, _> = definitions.iter().map(Definition::yaml).collect();
@@ -85,13 +86,22 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let (term, leadership) = Leadership::new();
     let client = connection::for_work(&config, &budget, leadership.clone())?;
     let readiness = Readiness::default();
-    let listener = admin::bind(run.admin_port).await.with_context(|| format!("admin port {}", run.admin_port))?;
-    let identity = run.identity.clone().unwrap_or_else(|| format!("flyweight-operator-{:08x}", rand::random::<u32>()));
+    let listener =
+        admin::bind(run.admin_port).await.with_context(|| format!("admin port {}", run.admin_port))?;
+    let identity =
+        run.identity.clone().unwrap_or_else(|| format!("flyweight-operator-{:08x}", rand::random::<u32>()));
     let writer = Writer::new(leadership, metrics.clone());
-    let lease_namespace = run.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let lease_namespace =
+        run.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let duration = Duration::from_secs(run.lease_seconds.into());
-    let mut elector =
-        Elector::new(connection::for_the_lease(&config)?, &lease_namespace, &run.lease_name, &identity, duration, term);
+    let mut elector = Elector::new(
+        connection::for_the_lease(&config)?,
+        &lease_namespace,
+        &run.lease_name,
+        &identity,
+        duration,
+        term,
+    );
     let shared = Shared {
         events: Arc::new(Events::new(client.clone(), &identity, writer.clone())),
         client,
@@ -115,7 +125,12 @@ async fn operate(run: Run) -> anyhow::Result<()> {
 }
 
 /// Works while it holds the lease, and stands by while it does not.
-async fn lead(elector: &mut Elector, shared: &Shared, namespaces: &[String], readiness: &Readiness) -> Infallible {
+async fn lead(
+    elector: &mut Elector,
+    shared: &Shared,
+    namespaces: &[String],
+    readiness: &Readiness,
+) -> Infallible {
     loop {
         // A replica that stands by is ready: it can take over.
         elector.acquire(|reached| readiness.set(reached)).await;
@@ -132,7 +147,8 @@ async fn lead(elector: &mut Elector, shared: &Shared, namespaces: &[String], rea
                 readiness.set(true);
             }
         };
-        let controllers = join_all(scopes.into_iter().map(|scope| controller::run(shared.clone(), scope, ready)));
+        let controllers =
+            join_all(scopes.into_iter().map(|scope| controller::run(shared.clone(), scope, ready)));
         tokio::select! {
             () = elector.keep() => (),
             () = controllers.map(drop) => tracing::error!("the controllers ended by themselves"),

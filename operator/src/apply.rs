@@ -11,7 +11,10 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        DeleteParams, DynamicObject, GetParams, Patch, PatchParams, PostParams, Preconditions,
+        PropagationPolicy,
+    },
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -70,11 +73,13 @@ struct Step<'a> {
 impl Step<'_> {
     /// All steps; whether to look again soon.
     async fn all(&self, plan: &Plan, children: &mut BTreeMap<ChildRef, Live>) -> Result<bool, Error> {
-        let just_did =
-            |child: &ChildRef, hash| self.context.memory.just_did(&self.observed.uid, child, hash, Instant::now());
+        let just_did = |child: &ChildRef, hash| {
+            self.context.memory.just_did(&self.observed.uid, child, hash, Instant::now())
+        };
         let mut again = false;
         if let Some(name) = &plan.key_to_make {
-            // The pods need it, and its version: both are known as soon as the watch shows it, which wakes the next reconcile.
+            // The pods need it, and its version: both are known as soon as the watch shows it, which wakes
+            // the next reconcile.
             self.make_key(name).await?;
             return Ok(again);
         }
@@ -116,15 +121,22 @@ impl Step<'_> {
     }
 
     fn api(&self, reference: &ChildRef) -> Api<DynamicObject> {
-        Api::namespaced_with(self.context.client.clone(), &self.observed.namespace, &reference.kind.resource())
+        Api::namespaced_with(
+            self.context.client.clone(),
+            &self.observed.namespace,
+            &reference.kind.resource(),
+        )
     }
 
-    /// Whether a write would change nothing: the object was applied with this content, and nobody has changed it since.
+    /// Whether a write would change nothing: the object was applied with this content, and nobody has changed
+    /// it since.
     fn is_current(&self, child: &Child, live: &Live) -> bool {
         let object = &live.object;
         let covers = || {
             let live = serde_json::to_value(&**object);
-            live.is_ok_and(|live| is_covered(&child.body, &live) && foreign::additions(&child.body, &live).is_none())
+            live.is_ok_and(|live| {
+                is_covered(&child.body, &live) && foreign::additions(&child.body, &live).is_none()
+            })
         };
         object.metadata.deletion_timestamp.is_none()
             && live.annotation(annotation::APPLIED) == Some(&child.hash)
@@ -139,12 +151,15 @@ impl Step<'_> {
             Some(live) => live.object.resource_version(),
             None => self.not_foreign(&api, &child.reference).await?,
         };
-        // By force only what is known to be ours: what somebody else made since it was asked for is a conflict where it differs.
+        // By force only what is known to be ours: what somebody else made since it was asked for is a
+        // conflict where it differs.
         let parameters = PatchParams { force: before.is_some(), ..PatchParams::apply(MANAGER) };
         let patch = Patch::Apply(&child.body);
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.attempt("apply", &child.reference, request).await?;
-        if let Some(patch) = serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object)) {
+        if let Some(patch) =
+            serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object))
+        {
             // An apply leaves alone what another manager added.
             let (parameters, patch) = (managed(), Patch::Merge(&patch));
             let request = api.patch(name, &parameters, &patch);
@@ -171,9 +186,11 @@ impl Step<'_> {
         Ok(Live { reference: child.reference.clone(), object })
     }
 
-    /// A child that is not in the cache may still be there without its labels; then it must be ours. Returns its resource version.
+    /// A child that is not in the cache may still be there without its labels; then it must be ours. Returns
+    /// its resource version.
     ///
-    /// The answer comes from the API server's own cache, which is cheaper and may be a moment old; so `put` uses no force where nothing was found.
+    /// The answer comes from the API server's own cache, which is cheaper and may be a moment old; so `put`
+    /// uses no force where nothing was found.
     async fn not_foreign(&self, api: &Api<DynamicObject>, child: &ChildRef) -> Result<Option<String>, Error> {
         let any = GetParams::any();
         let question = api.get_metadata_opt_with(&child.name, &any);
@@ -186,8 +203,8 @@ impl Step<'_> {
         }
     }
 
-    /// Tries to change a child once a second has passed since the end of the last attempt: whatever the reason is, an object is not changed more
-    /// often.
+    /// Tries to change a child once a second has passed since the end of the last attempt: whatever the
+    /// reason is, an object is not changed more often.
     async fn attempt<T>(
         &self,
         verb: &'static str,
@@ -243,7 +260,8 @@ impl Step<'_> {
             Of::Settings => (annotation::CONFIGURATION, annotation::TELLING),
             Of::Secrets => (annotation::SECRETS, annotation::SECRETS_TELLING),
         };
-        let patch = json!({ "metadata": { "annotations": { edition: told.edition, telling: told.telling() } } });
+        let patch =
+            json!({ "metadata": { "annotations": { edition: told.edition, telling: told.telling() } } });
         let parameters = managed();
         let patch = Patch::Merge(&patch);
         let request = api.patch_metadata(pod, &parameters, &patch);
@@ -256,14 +274,18 @@ impl Step<'_> {
         }
     }
 
-    /// Makes the Secret with the encryption key. It has no owner: deleting a service must not make its data unreadable.
+    /// Makes the Secret with the encryption key. It has no owner: deleting a service must not make its data
+    /// unreadable.
     async fn make_key(&self, name: &str) -> Result<(), Error> {
         let key: [u8; KEY_BYTES] = rand::random();
-        let labels = [(label::NAME, APP), (label::INSTANCE, &self.observed.name), (label::MANAGED_BY, MANAGER)];
+        let labels =
+            [(label::NAME, APP), (label::INSTANCE, &self.observed.name), (label::MANAGED_BY, MANAGER)];
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
-                labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+                labels: Some(
+                    labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+                ),
                 ..ObjectMeta::default()
             },
             data: Some([("key".to_owned(), ByteString(STANDARD.encode(key).into_bytes()))].into()),
@@ -284,7 +306,8 @@ impl Step<'_> {
     /// Autoscalers do nothing while the total is not set.
     async fn seed(&self, replicas: u32) -> Result<(), Error> {
         let name = &self.observed.name;
-        let api: Api<FlyweightService> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
+        let api: Api<FlyweightService> =
+            Api::namespaced(self.context.client.clone(), &self.observed.namespace);
         // Not over a total that somebody has set since.
         let version = self.observed.service.resource_version();
         let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });

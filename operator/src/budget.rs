@@ -1,4 +1,5 @@
-//! How many requests the API server gets: a bucket of tokens that every request passes, in the order in which they come, but for those of the Lease.
+//! How many requests the API server gets: a bucket of tokens that every request passes, in the order in which
+//! they come, but for those of the Lease.
 
 use std::{
     pin::Pin,

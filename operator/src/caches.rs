@@ -35,8 +35,8 @@ pub struct Caches {
     names: Mutex<Names>,
 }
 
-/// The names of the children by whom they belong to: every reconcile asks for those of one service, and to look at those of a thousand took a sixth of all
-/// time. There may be names of children that are gone.
+/// The names of the children by whom they belong to: every reconcile asks for those of one service, and to
+/// look at those of a thousand took a sixth of all time. There may be names of children that are gone.
 type Names = HashMap<Belonging, BTreeSet<String>>;
 
 /// Whom a child belongs to.
@@ -82,14 +82,18 @@ impl Caches {
             pods: feeds.pods.as_reader(),
             secrets: feeds.secrets.as_reader(),
             cert_manager: AtomicBool::new(false),
-            children: feeds.children.iter().map(|(kind, feed)| (*kind, kind.resource(), feed.as_reader())).collect(),
+            children: feeds
+                .children
+                .iter()
+                .map(|(kind, feed)| (*kind, kind.resource(), feed.as_reader()))
+                .collect(),
             names: Mutex::default(),
         };
         (caches, feeds)
     }
 
-    /// Returns when every cache has been filled once. Until then an object that is not there may only be late.
-    /// Says whether it came to that: not when the watches ended before.
+    /// Returns when every cache has been filled once. Until then an object that is not there may only be
+    /// late. Says whether it came to that: not when the watches ended before.
     pub async fn filled(&self) -> bool {
         let children = join_all(self.children.iter().map(|(.., store)| store.wait_until_ready())).await;
         children.iter().all(Result::is_ok)
@@ -102,7 +106,8 @@ impl Caches {
 
     /// The children of one service.
     pub fn children_of(&self, namespace: &str, uid: &str, name: &str) -> Vec<Live> {
-        let belongings = [Belonging::Owner(uid.to_owned()), Belonging::Orphan(namespace.to_owned(), name.to_owned())];
+        let belongings =
+            [Belonging::Owner(uid.to_owned()), Belonging::Orphan(namespace.to_owned(), name.to_owned())];
         let names: BTreeSet<String> = {
             let known = self.names.lock();
             belongings.iter().filter_map(|one| known.get(one)).flatten().cloned().collect()
@@ -193,7 +198,10 @@ mod tests {
         };
         let found = |uid: &str| {
             let found = caches.children_of("web", uid, "shop");
-            found.into_iter().map(|one| format!("{:?} {}", one.reference.kind, one.reference.name)).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|one| format!("{:?} {}", one.reference.kind, one.reference.name))
+                .collect::<Vec<_>>()
         };
         feed(ChildKind::Service, Event::Apply(child("web", "shop", &owner("a"))));
         feed(ChildKind::ConfigMap, Event::Apply(child("web", "shop", &owner("a"))));

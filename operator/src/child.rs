@@ -45,8 +45,8 @@ pub mod annotation {
     pub const TELLING: &str = "flyweight.dev/telling";
     /// The hash of what a running process cannot take over: on the ConfigMap and on pods.
     pub const ROLLING: &str = "flyweight.dev/rolling";
-    /// Which versions of the Secrets are mounted: on the ConfigMap with the moment when they were first seen, `1a2b@1800000000`, on a pod what it was
-    /// last told about.
+    /// Which versions of the Secrets are mounted: on the ConfigMap with the moment when they were first seen,
+    /// `1a2b@1800000000`, on a pod what it was last told about.
     pub const SECRETS: &str = "flyweight.dev/secrets";
     /// How often a pod was told about its Secrets, and when last: `2@1800000000`.
     pub const SECRETS_TELLING: &str = "flyweight.dev/secrets-telling";
@@ -107,7 +107,9 @@ impl ChildKind {
     pub fn resource(self) -> ApiResource {
         match self {
             Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
-            Self::Certificate => ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate")),
+            Self::Certificate => {
+                ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate"))
+            }
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
@@ -182,7 +184,8 @@ pub fn pack(object: &mut DynamicObject) {
     }
 }
 
-/// The object unpacked, and with its type: in lists the API server leaves that out, and without it an object does not look like what was applied.
+/// The object unpacked, and with its type: in lists the API server leaves that out, and without it an object
+/// does not look like what was applied.
 fn complete(kind: ChildKind, object: Arc<DynamicObject>) -> Arc<DynamicObject> {
     let unpacked = object.data.as_str().and_then(|text| serde_json::from_str(text).ok());
     if unpacked.is_none() && object.types.is_some() {
@@ -196,8 +199,9 @@ fn complete(kind: ChildKind, object: Arc<DynamicObject>) -> Arc<DynamicObject> {
     Arc::new(DynamicObject { types: Some(types), metadata: object.metadata.clone(), data })
 }
 
-/// Whether the object belongs to the service with this uid and name: it says so, or it is an orphan. That is what the operator made for a service of this
-/// name, and whose owner somebody took away, as `kubectl delete --cascade=orphan` does: the next apply gives it its owner back.
+/// Whether the object belongs to the service with this uid and name: it says so, or it is an orphan. That is
+/// what the operator made for a service of this name, and whose owner somebody took away, as `kubectl delete
+/// --cascade=orphan` does: the next apply gives it its owner back.
 pub fn is_child_of(object: &impl ResourceExt, uid: &str, name: &str) -> bool {
     object.owner_references().iter().any(|owner| owner.uid == uid) || orphan_of(object) == Some(name)
 }
@@ -252,8 +256,7 @@ mod tests {
 
     #[test]
     fn what_caches_keep_is_the_same_object() {
-        let body =
-            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop" }, "spec": { "ports": [80] } });
+        let body = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop" }, "spec": { "ports": [80] } });
         let whole: DynamicObject = serde_json::from_value(body).unwrap();
         let mut packed = whole.clone();
         pack(&mut packed);
@@ -263,7 +266,11 @@ mod tests {
         assert_eq!(*Live::new(ChildKind::Service, Arc::new(whole.clone())).object, whole);
         for mut listed in [packed, whole.clone()] {
             listed.types = None;
-            assert_eq!(*Live::new(ChildKind::Service, Arc::new(listed)).object, whole, "lists leave types out");
+            assert_eq!(
+                *Live::new(ChildKind::Service, Arc::new(listed)).object,
+                whole,
+                "lists leave types out"
+            );
         }
     }
 }

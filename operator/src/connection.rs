@@ -1,5 +1,6 @@
-//! The connections to the API server, and what every request passes before it is sent: the budget, and for a write the question whether this replica
-//! still leads. That comes last, next to the network, because a process can be stopped anywhere before it for longer than its term.
+//! The connections to the API server, and what every request passes before it is sent: the budget, and for a
+//! write the question whether this replica still leads. That comes last, next to the network, because a
+//! process can be stopped anywhere before it for longer than its term.
 //!
 //! Nothing is retried down here: a retry would pass neither, and who asked knows better when to ask again.
 
@@ -20,7 +21,8 @@ pub fn for_work(config: &Config, budget: &Budget, leadership: Leadership) -> kub
     Ok(ClientBuilder::try_from(unretried(config))?.with_layer(&Gate(leadership)).with_layer(budget).build())
 }
 
-/// The connection for the Lease: a busy operator must not lose its office for want of tokens, and has to write before it leads.
+/// The connection for the Lease: a busy operator must not lose its office for want of tokens, and has to
+/// write before it leads.
 ///
 /// # Errors
 /// The configuration makes no connection.
@@ -124,7 +126,8 @@ mod tests {
     #[tokio::test]
     async fn a_busy_server_is_asked_once() {
         let (config, asked) = busy().await;
-        let clients = [for_work(&config, &budget(), Leadership::new().1).unwrap(), for_the_lease(&config).unwrap()];
+        let clients =
+            [for_work(&config, &budget(), Leadership::new().1).unwrap(), for_the_lease(&config).unwrap()];
         for (before, client) in clients.into_iter().enumerate() {
             let api: Api<ConfigMap> = Api::namespaced(client, "web");
             assert!(api.get("a").await.is_err());

@@ -1,4 +1,5 @@
-//! The wiring: watches wake reconciles, failures are retried per object with a growing pause, and only so many run at once.
+//! The wiring: watches wake reconciles, failures are retried per object with a growing pause, and only so
+//! many run at once.
 
 use std::{collections::HashSet, convert::Infallible, fmt::Debug, sync::Arc, time::Duration};
 
@@ -104,14 +105,17 @@ async fn forget(context: &Context) {
         due.tick().await;
         if context.caches.filled().await {
             let caches = &context.caches;
-            let (services, pools, tiers) = (caches.services.state(), caches.pools.state(), caches.tiers.state());
+            let (services, pools, tiers) =
+                (caches.services.state(), caches.pools.state(), caches.tiers.state());
             let mut living: HashSet<String> = services.iter().filter_map(|one| one.uid()).collect();
             living.extend(pools.iter().filter_map(|one| one.uid()));
             living.extend(tiers.iter().filter_map(|one| one.uid()));
             context.memory.retain(&living);
             caches.forget_children();
             context.shares.retain(|namespace, name| {
-                services.iter().any(|one| one.name_any() == name && one.namespace().as_deref() == Some(namespace))
+                services
+                    .iter()
+                    .any(|one| one.name_any() == name && one.namespace().as_deref() == Some(namespace))
             });
         }
     }

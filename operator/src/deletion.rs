@@ -1,7 +1,8 @@
 //! Deleting a service: its pods stay until the events of acknowledged writes are published, but not for ever.
 //!
-//! The events are in the stores and stay there; a service that is made again publishes what was left. So waiting is a courtesy to consumers, and it
-//! ends after [`WAIT_MAX`], when nobody is there to publish, or when the author of the service says so.
+//! The events are in the stores and stay there; a service that is made again publishes what was left. So
+//! waiting is a courtesy to consumers, and it ends after [`WAIT_MAX`], when nobody is there to publish, or
+//! when the author of the service says so.
 
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ pub fn is_guarded(service: &FlyweightService) -> bool {
     service.finalizers().iter().any(|one| one == DRAIN_FINALIZER)
 }
 
-/// Puts the finalizer on the service, and on a new one what holds of new ones alone. The change wakes the next reconcile.
+/// Puts the finalizer on the service, and on a new one what holds of new ones alone. The change wakes the
+/// next reconcile.
 ///
 /// # Errors
 /// When the API server refuses or fails.
@@ -60,8 +62,8 @@ pub async fn guard(service: &FlyweightService, context: &Context) -> Result<Acti
     set_metadata(service, json!({ "finalizers": finalizers, "annotations": news_of(service) }), context).await
 }
 
-/// What holds of a new service alone: what its names are made of, and that passwords which others can read are refused. Nothing where it ran before, whatever
-/// was taken off it since; what is there already stays.
+/// What holds of a new service alone: what its names are made of, and that passwords which others can read
+/// are refused. Nothing where it ran before, whatever was taken off it since; what is there already stays.
 fn news_of(service: &FlyweightService) -> Value {
     if service.status.as_ref().is_some_and(|status| *status != ServiceStatus::default()) {
         return json!({});
@@ -100,7 +102,8 @@ pub async fn finish(service: &Arc<FlyweightService>, context: &Context) -> Resul
         }
         Step::LetGo => (),
     }
-    let others: Vec<String> = service.finalizers().iter().filter(|one| *one != DRAIN_FINALIZER).cloned().collect();
+    let others: Vec<String> =
+        service.finalizers().iter().filter(|one| *one != DRAIN_FINALIZER).cloned().collect();
     set_metadata(service, json!({ "finalizers": others }), context).await
 }
 
@@ -111,7 +114,8 @@ fn step(observed: &Observed) -> Step {
     let pods: Vec<_> = observed.pods.iter().filter(|pod| pod.group.is_some()).collect();
     let reports = pods.iter().filter_map(|pod| pod.report.as_ref());
     // An outbox is shared: every pod reports all of it.
-    let backlog = reports.map(|report| report.pools.iter().map(|pool| pool.backlog).sum::<u64>()).max().unwrap_or(0);
+    let backlog =
+        reports.map(|report| report.pools.iter().map(|pool| pool.backlog).sum::<u64>()).max().unwrap_or(0);
     let knows = |report: &PodReport| report.pools.iter().all(|pool| !pool.backlog_unknown);
     let silent = pods.iter().any(|pod| pod.ready && !pod.report.as_ref().is_some_and(knows));
     let late = force || waited.is_some_and(|waited| waited >= WAIT_MAX);
@@ -123,8 +127,13 @@ fn step(observed: &Observed) -> Step {
     }
 }
 
-/// Not over a change that somebody else made since: that is a failure, and the next look, after its pause, decides.
-async fn set_metadata(service: &FlyweightService, mut metadata: Value, context: &Context) -> Result<Action, Error> {
+/// Not over a change that somebody else made since: that is a failure, and the next look, after its pause,
+/// decides.
+async fn set_metadata(
+    service: &FlyweightService,
+    mut metadata: Value,
+    context: &Context,
+) -> Result<Action, Error> {
     let name = service.name_any();
     let uid = service.uid().unwrap_or_default();
     // A view that lags behind shows it without what was just written.
@@ -132,7 +141,8 @@ async fn set_metadata(service: &FlyweightService, mut metadata: Value, context: 
     if let Some(rest) = context.memory.until_report(&what, ANYTHING_EVERY) {
         return Ok(Action::requeue(rest));
     }
-    let api: Api<FlyweightService> = Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
+    let api: Api<FlyweightService> =
+        Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
     let version = service.resource_version();
     metadata["resourceVersion"] = json!(version);
     metadata["uid"] = json!(uid);
@@ -197,7 +207,10 @@ mod tests {
         };
         assert_eq!(deleted(1, 7, not_started), Step::LetGo);
         let databases_down = |observed: &mut Observed| {
-            observed.pods.iter_mut().for_each(|pod| (pod.ready, pod.report) = (false, Some(PodReport::default())));
+            observed
+                .pods
+                .iter_mut()
+                .for_each(|pod| (pod.ready, pod.report) = (false, Some(PodReport::default())));
         };
         assert_eq!(deleted(1, 7, databases_down), Step::LetGo);
     }
@@ -207,11 +220,20 @@ mod tests {
         let mut service = (*observed().service).clone();
         let news = json!({ "flyweight.dev/names": "namespaced", "flyweight.dev/plaintext": "refused" });
         assert_eq!(news_of(&service), news);
-        service.status = Some(ServiceStatus { pods_ready: Some("0/1".to_owned()), ..ServiceStatus::default() });
-        assert_eq!(news_of(&service), json!({}), "it ran before: it keeps its names, and its passwords are warned of");
+        service.status =
+            Some(ServiceStatus { pods_ready: Some("0/1".to_owned()), ..ServiceStatus::default() });
+        assert_eq!(
+            news_of(&service),
+            json!({}),
+            "it ran before: it keeps its names, and its passwords are warned of"
+        );
         service.status = None;
         service.annotations_mut().insert(NAMES.to_owned(), "chosen".to_owned());
-        assert_eq!(news_of(&service), json!({ "flyweight.dev/plaintext": "refused" }), "they were chosen already");
+        assert_eq!(
+            news_of(&service),
+            json!({ "flyweight.dev/plaintext": "refused" }),
+            "they were chosen already"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The third step: what should be there. Pure: from the validated service to complete objects, one file per kind.
+//! The third step: what should be there. Pure: from the validated service to complete objects, one file per
+//! kind.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +48,8 @@ pub struct Plan {
     pub replicas_to_seed: Option<u32>,
     /// Children in the order of their application.
     pub children: Vec<Child>,
-    /// While something is held back, the last good children in the place of those that it would change: they are applied first.
+    /// While something is held back, the last good children in the place of those that it would change: they
+    /// are applied first.
     pub restore: Vec<Child>,
     /// Children that nobody wants any more.
     pub prune: Vec<ChildRef>,
@@ -55,7 +57,8 @@ pub struct Plan {
     pub tell: Vec<Tell>,
     /// How many pods Deployments should have that are otherwise left as they are.
     pub resize: Vec<(ChildRef, u32)>,
-    /// Deployments that are left as they are until others have taken over the pools that they give away, and the gateway's until it finds all groups whole.
+    /// Deployments that are left as they are until others have taken over the pools that they give away, and
+    /// the gateway's until it finds all groups whole.
     pub waiting: Vec<ChildRef>,
     /// What has become of the stores' migration to another image.
     pub migration: Option<Migration>,
@@ -70,7 +73,8 @@ pub enum Held {
     Faults,
     /// The service is paused.
     Paused,
-    /// A certificate is to be issued, but cert-manager is not installed: pods and their settings stay as they are.
+    /// A certificate is to be issued, but cert-manager is not installed: pods and their settings stay as they
+    /// are.
     CertManager,
     /// A Secret is missing, and what should run next needs it: pods and their settings stay as they are.
     Secrets,
@@ -178,13 +182,19 @@ impl Target<'_> {
         let issuer = self.validated.issuer.as_ref().filter(|_| self.observed.cert_manager);
         children.extend(issuer.and_then(|issuer| certificate::child(self, issuer)));
         children.extend(self.validated.groups.iter().flat_map(|group| {
-            [service::of_group(self, group), deployment::child(self, group), disruption_budget::of_group(self, group)]
+            [
+                service::of_group(self, group),
+                deployment::child(self, group),
+                disruption_budget::of_group(self, group),
+            ]
         }));
         if let Some(replicas) = self.validated.gateway {
             children.extend([gateway::child(self, replicas), disruption_budget::of_gateway(self)]);
         }
         children.extend(self.validated.autoscaling.as_ref().map(|auto| autoscaler::child(self, auto)));
-        children.extend(self.validated.network_policy.then(|| network_policy::children(self)).into_iter().flatten());
+        children.extend(
+            self.validated.network_policy.then(|| network_policy::children(self)).into_iter().flatten(),
+        );
         children.sort_by(|a, b| a.reference.cmp(&b.reference));
         children
     }
@@ -194,20 +204,23 @@ impl Target<'_> {
         self.validated.issuer.is_some() && !self.observed.cert_manager
     }
 
-    /// Whether the child may change while pods are left as they are. While they `wait`, the Services that lead to them stay, too: a change of the
-    /// port or the protocol belongs to pods that are not there yet.
+    /// Whether the child may change while pods are left as they are. While they `wait`, the Services that
+    /// lead to them stay, too: a change of the port or the protocol belongs to pods that are not there yet.
     fn may_change(&self, child: &Child, wait: bool, last_good: &[Child]) -> bool {
         let mut live = self.observed.children.iter();
         match child.reference.kind {
             ChildKind::ConfigMap | ChildKind::Deployment => false,
             ChildKind::Service => {
-                !wait || !(is_among(&child.reference, last_good) || live.any(|live| live.reference == child.reference))
+                !wait
+                    || !(is_among(&child.reference, last_good)
+                        || live.any(|live| live.reference == child.reference))
             }
             _ => true,
         }
     }
 
-    /// Those of these Deployments of groups that have another number of pods than is wanted; `of` is told whether more are.
+    /// Those of these Deployments of groups that have another number of pods than is wanted; `of` is told
+    /// whether more are.
     fn resize(&self, of: impl Fn(&ChildRef, bool) -> bool) -> Vec<(ChildRef, u32)> {
         let groups = self.validated.groups.iter();
         let wrong = groups.filter_map(|group| {
@@ -221,10 +234,11 @@ impl Target<'_> {
         wrong.collect()
     }
 
-    /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a migration of another change is not.
-    /// The pods of a group that is gone serve until there are others.
+    /// What nobody wants. While pods are left as they are so is everything that they may need; a canary or a
+    /// migration of another change is not. The pods of a group that is gone serve until there are others.
     fn superfluous(&self, wanted: &[Child], held: Option<Held>, waiting: &[ChildRef]) -> Vec<ChildRef> {
-        let wanted: BTreeSet<&ChildRef> = wanted.iter().map(|child| &child.reference).chain(waiting).collect();
+        let wanted: BTreeSet<&ChildRef> =
+            wanted.iter().map(|child| &child.reference).chain(waiting).collect();
         let may_go = |live: &Live| match held {
             None => !self.is_relied_on(live),
             Some(Held::Migration | Held::MigrationFailed | Held::Canary | Held::CanaryFailed) => {
@@ -234,7 +248,9 @@ impl Target<'_> {
         };
         let children = self.observed.children.iter();
         let mut left: Vec<ChildRef> = children
-            .filter(|live| live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference))
+            .filter(|live| {
+                live.object.metadata.deletion_timestamp.is_none() && !wanted.contains(&live.reference)
+            })
             .filter(|live| may_go(live))
             .map(|live| live.reference.clone())
             .collect();
@@ -242,10 +258,13 @@ impl Target<'_> {
         left
     }
 
-    /// Whether an object is of a group that nobody wants any more while pods of it serve and a wanted group, or the gateway, has fewer pods than it should that
-    /// run by the wanted settings: a group that gets another name, or goes up in another, must not leave clients without pods, nor with too few.
+    /// Whether an object is of a group that nobody wants any more while pods of it serve and a wanted group,
+    /// or the gateway, has fewer pods than it should that run by the wanted settings: a group that gets
+    /// another name, or goes up in another, must not leave clients without pods, nor with too few.
     fn is_relied_on(&self, live: &Live) -> bool {
-        let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else { return false };
+        let Some(group) = live.object.labels().get(label::GROUP).filter(|_| !is_canary(live)) else {
+            return false;
+        };
         let serves = canary::unwanted(self).any(|pod| pod.ready && pod.group.as_ref() == Some(group));
         serves && !(self.validated.groups.iter().all(|one| self.is_whole(one)) && self.has_new_gateway())
     }
@@ -253,14 +272,17 @@ impl Target<'_> {
     /// Whether all pods of the group serve by the wanted settings.
     fn is_whole(&self, group: &Group) -> bool {
         let wanted = Some(&self.validated.rolling);
-        let new = canary::others(self, group).filter(|pod| pod.ready && pod.rolling.as_ref() == wanted).count();
+        let new =
+            canary::others(self, group).filter(|pod| pod.ready && pod.rolling.as_ref() == wanted).count();
         new >= group.replicas as usize
     }
 
-    /// Whether the pods of the gateway, where there is to be one, run by the wanted settings: which groups there are they only know from their start.
+    /// Whether the pods of the gateway, where there is to be one, run by the wanted settings: which groups
+    /// there are they only know from their start.
     fn has_new_gateway(&self) -> bool {
         let wanted = Some(&self.validated.rolling);
-        let pods = self.observed.pods.iter().filter(|pod| pod.group.is_none() && pod.ready && !pod.terminating);
+        let pods =
+            self.observed.pods.iter().filter(|pod| pod.group.is_none() && pod.ready && !pod.terminating);
         let new = pods.filter(|pod| pod.rolling.as_ref() == wanted).count();
         self.validated.gateway.is_none_or(|replicas| new >= replicas as usize)
     }

@@ -1,4 +1,5 @@
-//! What can go wrong between the operator and the cluster. Faults of resources are no errors: they are conditions (see `validate`).
+//! What can go wrong between the operator and the cluster. Faults of resources are no errors: they are
+//! conditions (see `validate`).
 
 use thiserror::Error;
 

@@ -1,4 +1,5 @@
-//! Events about the three kinds, as `kubectl describe` shows them. A lost event is only logged; too many are dropped.
+//! Events about the three kinds, as `kubectl describe` shows them. A lost event is only logged; too many are
+//! dropped.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -53,7 +54,8 @@ impl Events {
             return;
         }
         let event = self.event(about, severity, reason, note);
-        let api: Api<Event> = Api::namespaced(self.client.clone(), about.namespace.as_deref().unwrap_or("default"));
+        let api: Api<Event> =
+            Api::namespaced(self.client.clone(), about.namespace.as_deref().unwrap_or("default"));
         let parameters = PostParams::default();
         let request = api.create(&parameters, &event);
         if let Err(error) = self.writer.write("create", "Event", reason, request).await {

@@ -137,7 +137,8 @@ pub fn pass_canaries(observed: &mut Observed) -> Plan {
             observed.pods.retain(|pod| pod.canary.is_none());
             return plan;
         }
-        let deployments = observed.children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);
+        let deployments =
+            observed.children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);
         let canaries = deployments.filter_map(|live| {
             let group = live.reference.name.strip_prefix("shop-")?.strip_suffix("-canary")?;
             let key = live.annotation(annotation::CANARY)?;

@@ -1,7 +1,8 @@
 //! Which replica works: the holder of one Lease.
 //!
-//! A holder that cannot renew stops writing [`MARGIN`] before anybody else may take over. Times are measured by each replica's own
-//! monotonic clock, from the moment at which it saw the Lease change, so that clocks need not agree; a paused process finds its term over.
+//! A holder that cannot renew stops writing [`MARGIN`] before anybody else may take over. Times are measured
+//! by each replica's own monotonic clock, from the moment at which it saw the Lease change, so that clocks
+//! need not agree; a paused process finds its term over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -89,7 +90,14 @@ enum Step {
 
 impl Elector {
     /// An elector that does not hold the Lease yet. `duration` is at least 10 s.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, duration: Duration, term: Term) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        duration: Duration,
+        term: Term,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -260,7 +268,8 @@ mod tests {
         let mut elector = elector();
         let now = Instant::now();
         assert_eq!(elector.decide(None, now), Step::Create);
-        for (holder, step) in [(None, Step::Replace), (Some(""), Step::Replace), (Some("me"), Step::Replace)] {
+        for (holder, step) in [(None, Step::Replace), (Some(""), Step::Replace), (Some("me"), Step::Replace)]
+        {
             assert_eq!(elector.decide(Some(&lease(holder, "1")), now), step, "{holder:?}");
         }
         let other = lease(Some("other"), "7");
@@ -308,7 +317,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
         let client = Client::try_from(config).unwrap();
-        let mut elector = Elector::new(client, "default", "lease", "me", Duration::from_secs(15), Leadership::new().0);
+        let mut elector =
+            Elector::new(client, "default", "lease", "me", Duration::from_secs(15), Leadership::new().0);
         assert!(tokio::time::timeout(REQUEST_TIMEOUT * 2, elector.release()).await.is_ok());
     }
 }

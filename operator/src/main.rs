@@ -1,4 +1,5 @@
-//! The operator of Flyweight: makes a running data plane of `FlyweightService`, `FlyweightPool` and `CacheTier` resources.
+//! The operator of Flyweight: makes a running data plane of `FlyweightService`, `FlyweightPool` and
+//! `CacheTier` resources.
 
 mod admin;
 mod app;
@@ -35,7 +36,8 @@ use mimalloc::MiMalloc;
 
 use crate::args::{Args, Command};
 
-// Lists of thousands of objects are many short allocations. In a profile of a thousand services the C library's allocator took a quarter of all time.
+// Lists of thousands of objects are many short allocations. In a profile of a thousand services the C
+// library's allocator took a quarter of all time.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

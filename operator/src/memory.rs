@@ -14,11 +14,12 @@ use crate::child::{ChildRef, Live, pack};
 
 /// How long a write may be ahead of the watch that shows it.
 const AHEAD_MAX: Duration = Duration::from_secs(3);
-/// How long nothing is done to a child that was done to it just before: where it looks as if it had not been, a view lags behind, or somebody undoes it at
-/// once, and trying again would be a hot loop.
+/// How long nothing is done to a child that was done to it just before: where it looks as if it had not been,
+/// a view lags behind, or somebody undoes it at once, and trying again would be a hot loop.
 const JUST: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// With the quarter that may be added this is less than the 30 s within which all is well again once the API server is.
+/// With the quarter that may be added this is less than the 30 s within which all is well again once the API
+/// server is.
 const BACKOFF_LAST: Duration = Duration::from_secs(20);
 
 /// What one replica remembers, by the uid of the resource that it is about.
@@ -62,7 +63,8 @@ impl Memory {
         let version = version(object);
         let mut answer = object.clone();
         pack(&mut answer);
-        let written = Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), Arc::new(answer))) };
+        let written =
+            Written { hash: hash.to_owned(), version, ahead: Some((Instant::now(), Arc::new(answer))) };
         self.did(owner, child, Some(hash));
         self.written.lock().entry(owner.to_owned()).or_default().insert(child.clone(), written);
     }
@@ -89,12 +91,14 @@ impl Memory {
         last.is_some_and(|last| now.duration_since(last.at) < JUST && last.hash.as_deref() == hash)
     }
 
-    /// Takes down that a child is tried to be changed once the time that is returned is over: a second after the attempt before.
+    /// Takes down that a child is tried to be changed once the time that is returned is over: a second after
+    /// the attempt before.
     pub fn next_try(&self, owner: &str, child: &ChildRef, now: Instant) -> Duration {
         let mut tried = self.tried.lock();
         tried.retain(|_, at| now.duration_since(*at) < JUST);
         let key = (owner.to_owned(), child.clone());
-        let wait = tried.get(&key).map_or(Duration::ZERO, |last| (*last + JUST).saturating_duration_since(now));
+        let wait =
+            tried.get(&key).map_or(Duration::ZERO, |last| (*last + JUST).saturating_duration_since(now));
         tried.insert(key, now + wait);
         wait
     }
@@ -119,7 +123,8 @@ impl Memory {
         told.get(&(owner.to_owned(), pod.to_owned())).is_some_and(|at| now.duration_since(*at) < JUST)
     }
 
-    /// Whether the child is exactly what the API server made of this content: writing it again would change nothing.
+    /// Whether the child is exactly what the API server made of this content: writing it again would change
+    /// nothing.
     pub fn is_answer(&self, owner: &str, live: &Live, hash: &str) -> bool {
         let written = self.written.lock();
         let written = written.get(owner).and_then(|children| children.get(&live.reference));
@@ -129,7 +134,10 @@ impl Memory {
     /// Whether this replica has already written the child like this, so that a difference is somebody else's.
     pub fn has_written(&self, owner: &str, child: &ChildRef, hash: &str) -> bool {
         let written = self.written.lock();
-        written.get(owner).and_then(|children| children.get(child)).is_some_and(|written| written.hash == hash)
+        written
+            .get(owner)
+            .and_then(|children| children.get(child))
+            .is_some_and(|written| written.hash == hash)
     }
 
     /// The watched children, each replaced by what was written where the watch lags behind.
@@ -150,7 +158,8 @@ impl Memory {
         newest.into_values().collect()
     }
 
-    /// How long to wait after one more failure: doubling from 1 s to 20 s, with up to a quarter more so that objects spread out.
+    /// How long to wait after one more failure: doubling from 1 s to 20 s, with up to a quarter more so that
+    /// objects spread out.
     pub fn backoff(&self, uid: &str) -> Duration {
         let now = Instant::now();
         let mut all = self.failures.lock();
@@ -160,7 +169,8 @@ impl Memory {
         wait.mul_f64(1.0 + rand::random_range(0.0..0.25))
     }
 
-    /// How long nothing may be tried although something changed: after a failure each change would be another attempt at once.
+    /// How long nothing may be tried although something changed: after a failure each change would be another
+    /// attempt at once.
     pub fn rest(&self, uid: &str) -> Option<Duration> {
         let failures = self.failures.lock();
         BACKOFF_FIRST.checked_sub(failures.get(uid)?.last.elapsed()).filter(|rest| !rest.is_zero())
@@ -171,7 +181,8 @@ impl Memory {
         self.failures.lock().remove(uid);
     }
 
-    /// Whether what is said of an object (its status by its uid alone) may be written again: the last write is at least this long ago.
+    /// Whether what is said of an object (its status by its uid alone) may be written again: the last write
+    /// is at least this long ago.
     pub fn may_report(&self, uid: &str, every: Duration) -> bool {
         self.until_report(uid, every).is_none()
     }
@@ -207,8 +218,11 @@ mod tests {
     use crate::child::ChildKind;
 
     fn object(version: &str) -> Arc<DynamicObject> {
-        let mut object =
-            DynamicObject { types: Some(TypeMeta::default()), metadata: Default::default(), data: Default::default() };
+        let mut object = DynamicObject {
+            types: Some(TypeMeta::default()),
+            metadata: Default::default(),
+            data: Default::default(),
+        };
         object.metadata.name = Some("shop".to_owned());
         object.metadata.resource_version = Some(version.to_owned());
         Arc::new(object)
@@ -239,7 +253,10 @@ mod tests {
         memory.wrote("uid", &child, "h", &object("1"));
         let just = |owner, hash| memory.just_did(owner, &child, hash, Instant::now());
         assert!(
-            just("uid", Some("h")) && !just("uid", Some("other")) && !just("uid", None) && !just("other", Some("h"))
+            just("uid", Some("h"))
+                && !just("uid", Some("other"))
+                && !just("uid", None)
+                && !just("other", Some("h"))
         );
         memory.deleted("uid", &child);
         assert!(just("uid", None) && !just("uid", Some("h")));
@@ -254,7 +271,9 @@ mod tests {
         memory.tried("uid", &child, Instant::now() + JUST * 5);
         assert!(wait(JUST * 5) > JUST / 2, "an attempt that took long counts from its end");
         memory.told("uid", "a");
-        assert!(memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now()));
+        assert!(
+            memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now())
+        );
         assert!(!memory.just_told("uid", "a", Instant::now() + JUST));
     }
 
@@ -282,8 +301,13 @@ mod tests {
         let waits: Vec<Duration> = (0..10).map(|_| memory.backoff("uid")).collect();
         assert!(waits[0] >= BACKOFF_FIRST && waits[0] <= BACKOFF_FIRST.mul_f64(1.25));
         assert!(waits[3] >= BACKOFF_FIRST.mul_f64(6.0));
-        assert!(waits.iter().all(|wait| *wait <= BACKOFF_LAST.mul_f64(1.25) && *wait < Duration::from_secs(30)));
-        assert!(memory.rest("uid").is_some_and(|rest| rest <= BACKOFF_FIRST), "changes do not shorten the first wait");
+        assert!(
+            waits.iter().all(|wait| *wait <= BACKOFF_LAST.mul_f64(1.25) && *wait < Duration::from_secs(30))
+        );
+        assert!(
+            memory.rest("uid").is_some_and(|rest| rest <= BACKOFF_FIRST),
+            "changes do not shorten the first wait"
+        );
         memory.succeeded("uid");
         assert_eq!(memory.rest("uid"), None);
         assert!(memory.backoff("uid") <= BACKOFF_FIRST.mul_f64(1.25));

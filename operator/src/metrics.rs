@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Counter, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector,
+    Counter, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, core::Collector,
 };
 
 /// The operator's counters. Clones count together.
@@ -39,8 +39,16 @@ impl Metrics {
             registry: Registry::new(),
             reconciles: counter("reconciles_total", "Reconciles by kind and result.", &["kind", "result"])?,
             duration: HistogramVec::new(duration, &["kind"])?,
-            writes: counter("writes_total", "Writes to the API server, the Lease excepted.", &["kind", "verb"])?,
-            drift: counter("drift_repaired_total", "Children that somebody else had changed or deleted.", &["kind"])?,
+            writes: counter(
+                "writes_total",
+                "Writes to the API server, the Lease excepted.",
+                &["kind", "verb"],
+            )?,
+            drift: counter(
+                "drift_repaired_total",
+                "Children that somebody else had changed or deleted.",
+                &["kind"],
+            )?,
             watch_errors: counter("watch_errors_total", "Interruptions of watches by kind.", &["kind"])?,
             polls: counter("polls_total", "Questions to data plane pods by result.", &["result"])?,
             throttled: IntCounter::new(
@@ -127,7 +135,10 @@ mod tests {
         metrics.wrote("Deployment", "apply");
         metrics.reconciled("FlyweightService", false, Duration::from_millis(3));
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        assert!(text.contains(r#"flyweight_operator_writes_total{kind="Deployment",verb="apply"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"flyweight_operator_writes_total{kind="Deployment",verb="apply"} 1"#),
+            "{text}"
+        );
         assert!(text.contains(r#"reconciles_total{kind="FlyweightService",result="failure"} 1"#), "{text}");
     }
 }

@@ -67,7 +67,8 @@ pub struct Running {
     pub hash: String,
     /// [`Settings::rolling_hash`].
     pub rolling: String,
-    /// The settings themselves; none when another version of the operator wrote them in a form unknown to this one.
+    /// The settings themselves; none when another version of the operator wrote them in a form unknown to
+    /// this one.
     pub settings: Option<Arc<Settings>>,
     /// The Secret that encrypts fields, once there was one.
     pub encryption_secret: Option<String>,
@@ -143,9 +144,11 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
     let secrets = caches.secrets.state_filter(|secret| in_namespace(secret));
     let pods = caches.pods.state_filter(|pod| in_namespace(pod) && belongs(pod, &name));
     let children = context.memory.newest(&uid, caches.children_of(&namespace, &uid, &name), Instant::now());
-    let (migrating, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.labels().contains_key(JOB_LABEL));
+    let (migrating, pods): (Vec<_>, Vec<_>) =
+        pods.into_iter().partition(|pod| pod.labels().contains_key(JOB_LABEL));
     let reports = context.poller.poll(&pods).await;
-    let mut pods: Vec<ObservedPod> = pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report)).collect();
+    let mut pods: Vec<ObservedPod> =
+        pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report)).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Observed {
         running: running(&children, &crate::desired::settings_name(&name)),
@@ -179,13 +182,16 @@ impl<K: Resource> NamespacedName for K {
 
 fn belongs(pod: &Pod, service: &str) -> bool {
     let labels = pod.labels();
-    labels.get(label::INSTANCE).is_some_and(|name| name == service) && labels.get(label::NAME).is_some_and(|n| n == APP)
+    labels.get(label::INSTANCE).is_some_and(|name| name == service)
+        && labels.get(label::NAME).is_some_and(|n| n == APP)
 }
 
 fn running(children: &[Live], name: &str) -> Option<Running> {
-    let live =
-        children.iter().find(|live| live.reference.kind == ChildKind::ConfigMap && live.reference.name == name)?;
-    let text = live.object.data.get("data").and_then(|data| data.get(SETTINGS_KEY)).and_then(|text| text.as_str());
+    let live = children
+        .iter()
+        .find(|live| live.reference.kind == ChildKind::ConfigMap && live.reference.name == name)?;
+    let text =
+        live.object.data.get("data").and_then(|data| data.get(SETTINGS_KEY)).and_then(|text| text.as_str());
     Some(Running {
         hash: live.annotation(annotation::CONFIGURATION)?.to_owned(),
         rolling: live.annotation(annotation::ROLLING)?.to_owned(),
@@ -210,7 +216,8 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         started: status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         rolling: pod.annotations().get(annotation::ROLLING).cloned(),
-        told: annotation(annotation::CONFIGURATION).map(|hash| Told::parse(hash, annotation(annotation::TELLING))),
+        told: annotation(annotation::CONFIGURATION)
+            .map(|hash| Told::parse(hash, annotation(annotation::TELLING))),
         told_secrets: annotation(annotation::SECRETS)
             .map(|version| Told::parse(version, annotation(annotation::SECRETS_TELLING))),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),

@@ -30,7 +30,8 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
     let verdict = debug_span!("validate").in_scope(|| validate::validate(&observed));
     let plan = debug_span!("desired").in_scope(|| desired::plan(&observed, &verdict));
     let applied = apply::apply(&plan, &observed, &context).instrument(debug_span!("apply")).await;
-    let report = status::report(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
+    let report =
+        status::report(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
     let settled = report.await?;
     let pause = match settled && !applied.again {
         true if observed.pods.is_empty() => IDLE,

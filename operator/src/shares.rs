@@ -1,6 +1,7 @@
 //! Pools and tiers: whether they are served, by whom, and their figures over all services that share them.
 //!
-//! Each service's reconcile leaves here what it knows of its pools; the status of a pool or tier is made of what all of them left.
+//! Each service's reconcile leaves here what it knows of its pools; the status of a pool or tier is made of
+//! what all of them left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,7 +110,8 @@ impl Shares {
         for pool in pools.clone() {
             context.wake.send(Request::Pool(ObjectRef::from_obj(&**pool))).await;
         }
-        let used: BTreeSet<&str> = pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
+        let used: BTreeSet<&str> =
+            pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
         for tier in observed.tiers.iter().filter(|tier| used.contains(tier.name_any().as_str())) {
             context.wake.send(Request::Tier(ObjectRef::from_obj(&**tier))).await;
         }
@@ -161,7 +163,8 @@ fn again(published: Published) -> Action {
     Action::requeue(if published == Published::Later { SOON } else { RECHECK })
 }
 
-/// How long a status that was just written stays as it is. Every service that shares a pool wakes it, and there may be many.
+/// How long a status that was just written stays as it is. Every service that shares a pool wakes it, and
+/// there may be many.
 fn too_soon(object: &impl ResourceExt, context: &Context) -> Option<Duration> {
     context.memory.until_report(&object.uid()?, ANYTHING_EVERY)
 }
@@ -180,7 +183,12 @@ fn shares_of(
     services.iter().filter(|service| matches(service)).map(|service| context.shares.of(service)).collect()
 }
 
-fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus, now: Timestamp) -> PoolStatus {
+fn pool_status(
+    pool: &FlyweightPool,
+    shares: &[Arc<Share>],
+    former: &PoolStatus,
+    now: Timestamp,
+) -> PoolStatus {
     let name = pool.name_any();
     let resource = label(pool);
     let find = |share: &Share| share.settings.as_ref()?.pools.iter().find(|one| one.name == name).cloned();
@@ -188,7 +196,8 @@ fn pool_status(pool: &FlyweightPool, shares: &[Arc<Share>], former: &PoolStatus,
     let is_late = is_late(&resource, pool.meta().generation);
     let mut ready = ready(&resource, shares, (news, is_late), |share| find(share).is_some());
     let reports = shares.iter().flat_map(|share| &share.reports).flat_map(|report| &report.pools);
-    let unavailable = reports.filter(|pool| pool.name == name).filter_map(|pool| pool.unavailable.as_ref()).min();
+    let unavailable =
+        reports.filter(|pool| pool.name == name).filter_map(|pool| pool.unavailable.as_ref()).min();
     if let Some(UnavailableReport { reason, message }) = unavailable.filter(|_| ready.holds == Holds::Yes) {
         ready = Draft::new("Ready", Holds::No, reason, message.clone());
     }
@@ -274,7 +283,8 @@ impl News {
     }
 }
 
-/// Says of a service whether it may serve the resource by what that was before: it has not seen this generation yet, or has not applied what it saw.
+/// Says of a service whether it may serve the resource by what that was before: it has not seen this
+/// generation yet, or has not applied what it saw.
 fn is_late(resource: &str, generation: Option<i64>) -> impl Fn(&Share) -> bool {
     move |share| share.seen.get(resource).copied() < generation || !share.applied
 }
@@ -286,7 +296,8 @@ fn ready(
     (news, is_late): (News, impl Fn(&Share) -> bool),
     runs: impl Fn(&Share) -> bool,
 ) -> Draft {
-    let draft = |holds: bool, reason: &str, message: String| Draft::new("Ready", holds.into(), reason, message);
+    let draft =
+        |holds: bool, reason: &str, message: String| Draft::new("Ready", holds.into(), reason, message);
     if shares.is_empty() {
         return draft(false, "NotReferenced", "no service serves it".to_owned());
     }
@@ -321,7 +332,8 @@ fn ready(
     if !serving.is_empty() {
         return draft(true, SERVING, format!("served by {}", some(&serving)));
     }
-    let waiting: Vec<String> = shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
+    let waiting: Vec<String> =
+        shares.iter().map(|share| format!("{} ({})", share.service, share.trouble)).collect();
     draft(false, "ServiceNotReady", format!("not served by {}", some(&waiting)))
 }
 
@@ -392,9 +404,15 @@ mod tests {
     #[test]
     fn a_pool_is_ready_when_a_service_serves_it() {
         assert_eq!(says(&status_with(vec![])).0, "False/NotReferenced");
-        assert_eq!(says(&status_with(vec![share(true)])), ("True/Serving".to_owned(), "served by shop".to_owned()));
+        assert_eq!(
+            says(&status_with(vec![share(true)])),
+            ("True/Serving".to_owned(), "served by shop".to_owned())
+        );
         let (reason, message) = says(&status_with(vec![share(false)]));
-        assert_eq!((reason.as_str(), message.as_str()), ("False/ServiceNotReady", "not served by shop (PodsNotReady)"));
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("False/ServiceNotReady", "not served by shop (PodsNotReady)")
+        );
         for trouble in FAILING {
             let failing = Share { trouble: trouble.to_owned(), ..share(true) };
             let (reason, message) = says(&status_with(vec![failing]));
@@ -414,12 +432,17 @@ mod tests {
     #[test]
     fn a_pool_whose_table_is_missing_says_so() {
         let report = |unavailable: Option<UnavailableReport>| {
-            let pools = vec![PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() }];
+            let pools =
+                vec![PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() }];
             PodReport { pools, ..PodReport::default() }
         };
-        let why = UnavailableReport { reason: "TableMissing".to_owned(), message: "no table products".to_owned() };
+        let why =
+            UnavailableReport { reason: "TableMissing".to_owned(), message: "no table products".to_owned() };
         let away = Share { reports: vec![report(None), report(Some(why))], ..share(true) };
-        assert_eq!(says(&status_with(vec![away])), ("False/TableMissing".to_owned(), "no table products".to_owned()));
+        assert_eq!(
+            says(&status_with(vec![away])),
+            ("False/TableMissing".to_owned(), "no table products".to_owned())
+        );
         let back = Share { reports: vec![report(None), report(None)], ..share(true) };
         assert_eq!(says(&status_with(vec![back])).0, "True/Serving");
     }
@@ -457,7 +480,11 @@ mod tests {
         assert_eq!(pool.look(1, &[(1, false)]), IS_PENDING, "it is new, and pods of before serve");
         assert_eq!(pool.look(1, &[(1, true)]), IS_SERVED);
         assert_eq!(pool.look(1, &[(1, false)]), IS_SERVED, "another resource has changed");
-        assert_eq!(pool.look(2, &[(1, true)]), "False/Pending: served as it was before by shop", "not seen yet");
+        assert_eq!(
+            pool.look(2, &[(1, true)]),
+            "False/Pending: served as it was before by shop",
+            "not seen yet"
+        );
         assert_eq!(pool.look(2, &[(2, false)]), IS_PENDING);
         assert_eq!(pool.look(2, &[(2, false)]), IS_PENDING, "and it stays so");
         assert_eq!(pool.look(2, &[(2, true)]), IS_SERVED);
@@ -515,7 +542,9 @@ mod tests {
             (Some("memory"), "Serving")
         );
         let mut without = observed();
-        (0..2).for_each(|index| change_pool(&mut without, index, |spec| spec["tierRefs"] = serde_json::json!([])));
+        (0..2).for_each(|index| {
+            change_pool(&mut without, index, |spec| spec["tierRefs"] = serde_json::json!([]))
+        });
         let unused = Share { settings: Some(Arc::new(validated(&without).settings)), ..share(true) };
         let status = tier_status(tier, &[Arc::new(unused)], &TierStatus::default(), now());
         assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "ServiceNotReady");

@@ -1,4 +1,5 @@
-//! The fifth step: says how things are. One writer, nothing written that is already said, at most one write a second, figures at most every half minute.
+//! The fifth step: says how things are. One writer, nothing written that is already said, at most one write a
+//! second, figures at most every half minute.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +54,8 @@ pub enum Published {
     Later,
 }
 
-/// Writes the service's status, hands the figures on to its pools and tiers, and reports changes as events. Says whether all is settled.
+/// Writes the service's status, hands the figures on to its pools and tiers, and reports changes as events.
+/// Says whether all is settled.
 ///
 /// # Errors
 /// When the status cannot be written.
@@ -99,7 +101,11 @@ impl Status for ServiceStatus {
 
 impl Status for PoolStatus {
     fn essence(&self) -> Self {
-        Self { conditions: self.conditions.clone(), observed_generation: self.observed_generation, ..Self::default() }
+        Self {
+            conditions: self.conditions.clone(),
+            observed_generation: self.observed_generation,
+            ..Self::default()
+        }
     }
 }
 
@@ -120,7 +126,9 @@ where
 {
     let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
     let essential = former.essence() != status.essence();
-    if former == status || !context.memory.may_report(&uid, if essential { ANYTHING_EVERY } else { FIGURES_EVERY }) {
+    if former == status
+        || !context.memory.may_report(&uid, if essential { ANYTHING_EVERY } else { FIGURES_EVERY })
+    {
         return Ok(if essential { Published::Later } else { Published::Said });
     }
     let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
@@ -142,7 +150,8 @@ where
         }
         // Gone: there is nobody to tell.
         Err(error) if error.is_not_found() => Ok(Published::Said),
-        // Replaced by another of its name, or the API server was busy with it: the next look knows, and is no sooner than after a write.
+        // Replaced by another of its name, or the API server was busy with it: the next look knows, and is no
+        // sooner than after a write.
         Err(error) if error.is_conflict() => {
             context.memory.reported(&uid);
             Ok(Published::Later)
@@ -152,12 +161,21 @@ where
 }
 
 /// An event for what `kubectl describe` should show: that the service became ready, or why it is not.
-async fn announce(observed: &Observed, former: &[Condition], conditions: &[Condition], plan: &Plan, context: &Context) {
+async fn announce(
+    observed: &Observed,
+    former: &[Condition],
+    conditions: &[Condition],
+    plan: &Plan,
+    context: &Context,
+) {
     let reference = observed.reference();
     let tried = |conditions| find(conditions, "Progressing").is_some_and(|one| one.reason == "Canary");
     match &plan.trial {
         Some(Trial::Running(what)) if !tried(former) => {
-            context.events.normal(&reference, "CanaryStarted", format!("{what}: the other pods wait for it")).await;
+            context
+                .events
+                .normal(&reference, "CanaryStarted", format!("{what}: the other pods wait for it"))
+                .await;
         }
         Some(Trial::Passed(what)) if tried(former) => {
             context.events.normal(&reference, "CanaryPassed", format!("{what}: the other pods follow")).await;
@@ -200,7 +218,10 @@ impl Share {
             available: find(&status.conditions, "Available").is_some_and(|one| one.status == "True"),
             applied: find(&status.conditions, "ConfigurationApplied").is_some_and(|one| one.status == "True"),
             seen: seen(observed),
-            trouble: ready.filter(|one| one.status != "True").map(|one| one.reason.clone()).unwrap_or_default(),
+            trouble: ready
+                .filter(|one| one.status != "True")
+                .map(|one| one.reason.clone())
+                .unwrap_or_default(),
             faults: facts.faults.to_vec(),
             settings: facts.settings.cloned().map(Arc::new),
             reports: facts.pods.iter().filter_map(|pod| pod.report.clone()).collect(),
@@ -212,7 +233,8 @@ impl Share {
 fn seen(observed: &Observed) -> BTreeMap<String, i64> {
     let pools = observed.pools.iter().filter(|pool| serves(&observed.service, &pool.name_any()));
     let of_pools = pools.clone().map(|pool| (label(&**pool), pool.metadata.generation));
-    let used: BTreeSet<&str> = pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
+    let used: BTreeSet<&str> =
+        pools.flat_map(|pool| &pool.spec.tier_refs).map(|tier| tier.name.as_str()).collect();
     let tiers = observed.tiers.iter().filter(|tier| used.contains(tier.name_any().as_str()));
     let all = of_pools.chain(tiers.map(|tier| (label(&**tier), tier.metadata.generation)));
     all.filter_map(|(resource, generation)| Some((resource, generation?))).collect()

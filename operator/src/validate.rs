@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::observe::{Observed, Running};
 
-/// The name of the Secret with the encryption key is the service's name and this, where the service names no other.
+/// The name of the Secret with the encryption key is the service's name and this, where the service names no
+/// other.
 pub const ENCRYPTION_SUFFIX: &str = "-encryption";
 
 /// What runs when all faults are mended: everything that `desired` needs.
@@ -101,10 +102,17 @@ pub fn validate(observed: &Observed) -> Result<Validated, Vec<Fault>> {
         return Ok(Validated { warnings: readable, ..complete(named.spec, settings, observed) });
     }
     match resolve(&named, &pools, &tiers) {
-        Ok(settings) if readable.is_empty() => Ok(complete(named.spec, self::named(settings, observed), observed)),
-        resolved => {
-            Err(resolved.err().into_iter().flatten().chain(readable).collect::<BTreeSet<_>>().into_iter().collect())
+        Ok(settings) if readable.is_empty() => {
+            Ok(complete(named.spec, self::named(settings, observed), observed))
         }
+        resolved => Err(resolved
+            .err()
+            .into_iter()
+            .flatten()
+            .chain(readable)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()),
     }
 }
 
@@ -123,7 +131,8 @@ fn warned(mut settings: Settings, spec: &ServiceSpec) -> Settings {
     settings
 }
 
-/// The settings with what the spec leaves out of names. A service that ran before they were made of its own keeps what it has.
+/// The settings with what the spec leaves out of names. A service that ran before they were made of its own
+/// keeps what it has.
 fn named(settings: Settings, observed: &Observed) -> Settings {
     let namespaced = observed.service.annotations().get(NAMES).is_some_and(|names| names == NAMESPACED);
     if namespaced {
@@ -189,13 +198,18 @@ fn named_secrets(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
         .backends
         .iter()
         .map(|backend| (backend.secret.as_str(), format!("spec.backends[name={}].secretRef", backend.name)));
-    let jwt = settings.security.jwt_secret.iter().map(|name| (name.as_str(), "spec.security.jwt.secretRef".to_owned()));
+    let jwt = settings
+        .security
+        .jwt_secret
+        .iter()
+        .map(|name| (name.as_str(), "spec.security.jwt.secretRef".to_owned()));
     let encryption = settings.security.encryption_secret.iter();
     let encryption = encryption.map(|name| (name.as_str(), "spec.security.encryption.secretRef".to_owned()));
     let payments = settings.security.payments_secret.iter();
     let payments = payments.map(|name| (name.as_str(), "spec.pipeline.payments.http.secretRef".to_owned()));
     let notifications = settings.security.notifications_secret.iter();
-    let notifications = notifications.map(|name| (name.as_str(), "spec.pipeline.notifications.secretRef".to_owned()));
+    let notifications =
+        notifications.map(|name| (name.as_str(), "spec.pipeline.notifications.secretRef".to_owned()));
     let tls = settings.security.tls_secret.iter().map(|name| (name.as_str(), "spec.security.tls".to_owned()));
     backends.chain(jwt).chain(encryption).chain(payments).chain(notifications).chain(tls)
 }
@@ -208,7 +222,8 @@ fn secrets_version(settings: &Settings, observed: &Observed) -> Option<String> {
     Some(Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A key is made only where there never was one: a second key would make what the first one encrypted unreadable.
+/// A key is made only where there never was one: a second key would make what the first one encrypted
+/// unreadable.
 fn key_to_make(spec: &ServiceSpec, settings: &Settings, observed: &Observed) -> Option<String> {
     let name = settings.security.encryption_secret.as_ref()?;
     let own = spec.security.encryption.is_none() && *name == format!("{}{ENCRYPTION_SUFFIX}", observed.name);
@@ -311,7 +326,11 @@ mod tests {
     fn what_ran_before_is_told_nothing_new() {
         let before = serde_json::to_value(&validated(&observed()).settings.backends).unwrap();
         assert!(
-            before.as_array().unwrap().iter().all(|one| one.get("plaintext").is_none() && one.get("tls").is_none())
+            before
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|one| one.get("plaintext").is_none() && one.get("tls").is_none())
         );
     }
 
@@ -320,7 +339,8 @@ mod tests {
         let mut observed = observed_with(|spec| spec["replicaGroups"][1]["name"] = json!("gateway"));
         observed.tiers.clear();
         let faults = validate(&observed).unwrap_err();
-        let paths: Vec<String> = faults.iter().map(|fault| format!("{} {}", fault.resource, fault.path)).collect();
+        let paths: Vec<String> =
+            faults.iter().map(|fault| format!("{} {}", fault.resource, fault.path)).collect();
         assert_eq!(
             paths,
             [

@@ -1,7 +1,8 @@
-//! Follows the cluster: one watch per kind, each with its own patience after errors, and what to look at after a change.
+//! Follows the cluster: one watch per kind, each with its own patience after errors, and what to look at
+//! after a change.
 //!
-//! A watch may lose an event without anybody noticing. So each list is read anew from time to time, which finds out and costs no reconcile
-//! where nothing differs.
+//! A watch may lose an event without anybody noticing. So each list is read anew from time to time, which
+//! finds out and costs no reconcile where nothing differs.
 
 use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
@@ -44,8 +45,9 @@ use crate::{
     watches::news::{Cache, News},
 };
 
-/// The longest wait of a watch after an error. The library's own go up to half a minute, and an API server that breaks watches again and again brings
-/// them there; what changes meanwhile is seen that much later, and 30 s is what all of it may take.
+/// The longest wait of a watch after an error. The library's own go up to half a minute, and an API server
+/// that breaks watches again and again brings them there; what changes meanwhile is seen that much later, and
+/// 30 s is what all of it may take.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
 mod defined;
@@ -55,7 +57,8 @@ mod news;
 const WATCH_SECONDS: u32 = 200;
 /// Objects of a list that are in memory as trees at once, before they are packed.
 const PAGE: u32 = 100;
-/// How long a list that is being read may stand still. The library gives up silent watches, but waits for ever for a page of a list.
+/// How long a list that is being read may stand still. The library gives up silent watches, but waits for
+/// ever for a page of a list.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// How often a list is read anew, so that a lost event is made good within half a minute.
 const ANEW_EVERY: Duration = Duration::from_secs(20);
@@ -120,7 +123,12 @@ impl Links {
         let all = Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         let ours = all.clone().labels(&format!("{}={MANAGER}", label::MANAGED_BY));
         let ours_by_app = all.clone().labels(&format!("{}={APP}", label::NAME));
-        tasks.spawn(self.clone().follow(self.api(), Cache::new(services, ()), all.clone(), "FlyweightService"));
+        tasks.spawn(self.clone().follow(
+            self.api(),
+            Cache::new(services, ()),
+            all.clone(),
+            "FlyweightService",
+        ));
         tasks.spawn(self.clone().follow(self.api(), Cache::new(pools, ()), all.clone(), "FlyweightPool"));
         tasks.spawn(self.clone().follow(self.api(), Cache::new(tiers, ()), all.clone(), "CacheTier"));
         tasks.spawn(self.clone().follow(self.api(), Cache::new(secrets, ()), all, "Secret"));
@@ -235,7 +243,8 @@ fn until_anew(objects: usize) -> Duration {
 
 /// An object whose changes matter.
 trait Watched: ResourceExt {
-    /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of what they say.
+    /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of
+    /// what they say.
     fn requests(&self, news: News, caches: &Caches) -> Vec<Request>;
 
     /// Takes down whom it belongs to, where it is looked for by that.
@@ -252,7 +261,10 @@ impl Watched for FlyweightService {
         let mut requests = vec![Request::Service(ObjectRef::from_obj(self))];
         if news == News::Spec {
             let namespace = self.namespace().unwrap_or_default();
-            let pools = caches.pools_in(&namespace).into_iter().map(|pool| Request::Pool(ObjectRef::from_obj(&*pool)));
+            let pools = caches
+                .pools_in(&namespace)
+                .into_iter()
+                .map(|pool| Request::Pool(ObjectRef::from_obj(&*pool)));
             requests.extend(pools);
             requests.extend(tiers_in(caches, &namespace));
         }
@@ -286,7 +298,8 @@ impl Watched for CacheTier {
 impl Watched for PartialObjectMeta<Secret> {
     fn requests(&self, _: News, caches: &Caches) -> Vec<Request> {
         let name = self.name_any();
-        services_where(caches, &self.namespace().unwrap_or_default(), |spec| names_secret(spec, &name)).collect()
+        services_where(caches, &self.namespace().unwrap_or_default(), |spec| names_secret(spec, &name))
+            .collect()
     }
 }
 
@@ -335,7 +348,8 @@ fn services_where(
     services.map(|service| Request::Service(ObjectRef::from_obj(&*service)))
 }
 
-/// Whether the service may use the Secret. Those that are called after the service are found by their endings.
+/// Whether the service may use the Secret. Those that are called after the service are found by their
+/// endings.
 fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
     let backend = |backend: &Backend| {
         let Backend { name: _, mysql, mongodb, redis, kafka } = backend;

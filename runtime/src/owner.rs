@@ -1,7 +1,8 @@
-//! Whose a prefix of keys or topics is: what a service is known by, the mark that it leaves, and whether it may use what it finds.
+//! Whose a prefix of keys or topics is: what a service is known by, the mark that it leaves, and whether it
+//! may use what it finds.
 //!
-//! In a cluster an owner is a namespace and a service; elsewhere it is a service and its database. What carries no mark is adopted: it
-//! is the service's own from before there were marks, or nobody's.
+//! In a cluster an owner is a namespace and a service; elsewhere it is a service and its database. What
+//! carries no mark is adopted: it is the service's own from before there were marks, or nobody's.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -53,7 +54,8 @@ pub enum Verdict {
     Wait,
     /// The mark is the service's own.
     Keep,
-    /// This mark is to be left. `anew` where another owner's was there: what that one kept is not to be believed.
+    /// This mark is to be left. `anew` where another owner's was there: what that one kept is not to be
+    /// believed.
     Leave {
         /// The new mark.
         mark: String,
@@ -119,7 +121,8 @@ impl Owner {
     fn takes_over(&self, owner: &str) -> bool {
         self.take_over_from.as_deref().is_some_and(|from| {
             let by_database = owner.split_once('@').map(|(service, _)| service);
-            owner == from || (by_database.is_some() && by_database == from.split_once('/').map(|(_, name)| name))
+            owner == from
+                || (by_database.is_some() && by_database == from.split_once('/').map(|(_, name)| name))
         })
     }
 }
@@ -227,7 +230,8 @@ pub mod testing {
 
     /// The same, which takes over what was this owner's.
     pub fn after(namespace: &str, from: &str) -> watch::Receiver<Owner> {
-        let owner = Owner { take_over_from: Some(from.to_owned()), ..of(namespace, namespace).borrow().clone() };
+        let owner =
+            Owner { take_over_from: Some(from.to_owned()), ..of(namespace, namespace).borrow().clone() };
         watch::channel(owner).1
     }
 }
@@ -277,24 +281,39 @@ mod tests {
     fn services_of_one_database_share() {
         let other = mark(&owner(Some("a"), "shop", &["d1", "d2"]));
         assert_eq!(owner(Some("a"), "admin", &["d2"]).judge(Some(&other)), Verdict::Keep);
-        assert_eq!(owner(Some("a"), "admin", &[]).judge(Some(&other)), Verdict::Wait, "its database has not answered");
-        assert_eq!(owner(None, "shop", &["d1"]).judge(Some(&other)), Verdict::Keep, "before it had a namespace");
+        assert_eq!(
+            owner(Some("a"), "admin", &[]).judge(Some(&other)),
+            Verdict::Wait,
+            "its database has not answered"
+        );
+        assert_eq!(
+            owner(None, "shop", &["d1"]).judge(Some(&other)),
+            Verdict::Keep,
+            "before it had a namespace"
+        );
     }
 
     #[test]
     fn databases_that_answer_later_are_added() {
         let early = mark(&owner(Some("a"), "shop", &["d1"]));
-        let Verdict::Leave { mark, anew: false } = owner(Some("a"), "shop", &["d2"]).judge(Some(&early)) else {
+        let Verdict::Leave { mark, anew: false } = owner(Some("a"), "shop", &["d2"]).judge(Some(&early))
+        else {
             panic!("not added")
         };
-        assert_eq!(serde_json::from_str::<Mark>(&mark).unwrap().databases, ["d1", "d2"].map(str::to_owned).into());
+        assert_eq!(
+            serde_json::from_str::<Mark>(&mark).unwrap().databases,
+            ["d1", "d2"].map(str::to_owned).into()
+        );
     }
 
     #[test]
     fn a_move_says_where_it_comes_from() {
-        let taking = Owner { take_over_from: Some("a/shop".to_owned()), ..owner(Some("b"), "store", &["d2"]) };
+        let taking =
+            Owner { take_over_from: Some("a/shop".to_owned()), ..owner(Some("b"), "store", &["d2"]) };
         for former in [owner(Some("a"), "shop", &["d1"]), owner(None, "shop", &["d1"])] {
-            let Verdict::Leave { mark, anew: true } = taking.judge(Some(&mark(&former))) else { panic!("refused") };
+            let Verdict::Leave { mark, anew: true } = taking.judge(Some(&mark(&former))) else {
+                panic!("refused")
+            };
             assert_eq!(taking.judge(Some(&mark)), Verdict::Keep);
             assert_eq!(former.judge(Some(&mark)), Verdict::Refuse("b/store".to_owned()));
         }

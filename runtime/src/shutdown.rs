@@ -1,4 +1,5 @@
-//! The way down: stop being ready, go on serving while clients move away, finish what is under way, end. Whatever is away then, it ends in time.
+//! The way down: stop being ready, go on serving while clients move away, finish what is under way, end.
+//! Whatever is away then, it ends in time.
 
 use std::{process::exit, thread, time::Duration};
 
@@ -23,10 +24,12 @@ enum Phase {
 pub struct Shutdown(watch::Receiver<Phase>);
 
 impl Shutdown {
-    /// Waits for SIGTERM or SIGINT in the background. From then on [`Self::draining`] holds; `drain_delay` later [`Self::stopped`] returns.
-    /// A second signal skips the delay, and a background task that the process cannot do without needs none.
+    /// Waits for SIGTERM or SIGINT in the background. From then on [`Self::draining`] holds; `drain_delay`
+    /// later [`Self::stopped`] returns. A second signal skips the delay, and a background task that the
+    /// process cannot do without needs none.
     ///
-    /// `grace` after the signal the process ends, whatever still is under way: nothing that was acknowledged is in memory alone.
+    /// `grace` after the signal the process ends, whatever still is under way: nothing that was acknowledged
+    /// is in memory alone.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
@@ -75,7 +78,8 @@ impl Shutdown {
     }
 }
 
-/// Ends the process after a time, from a thread of its own: those of the runtime may all wait for a server that is away.
+/// Ends the process after a time, from a thread of its own: those of the runtime may all wait for a server
+/// that is away.
 fn end_after(grace: Duration) {
     thread::spawn(move || {
         thread::sleep(grace);

@@ -1,8 +1,9 @@
-//! Background tasks: this is the list of them, and what becomes of one that panics. It is told in the log and counted; then it is begun again, or the
-//! process ends, so that another one takes its place.
+//! Background tasks: this is the list of them, and what becomes of one that panics. It is told in the log and
+//! counted; then it is begun again, or the process ends, so that another one takes its place.
 //!
-//! A task is [`Vital`] where the process would be wrong without it, or hold what only the task knows. It is [`Restarted`] where it looks at things anew
-//! each time. Tasks of one request are no background tasks: their panics end the request.
+//! A task is [`Vital`] where the process would be wrong without it, or hold what only the task knows. It is
+//! [`Restarted`] where it looks at things anew each time. Tasks of one request are no background tasks: their
+//! panics end the request.
 
 use std::{
     any::Any,

@@ -1,10 +1,13 @@
-//! The shared cache in Redis: one server or a cluster, found out by itself. Values are guarded by version in a script.
+//! The shared cache in Redis: one server or a cluster, found out by itself. Values are guarded by version in
+//! a script.
 //!
-//! Each key holds `<version>:<loaded at>:@<run>:<value>`; without a value it only keeps older versions out. Every call has one short
-//! deadline, connecting included, and goes through a breaker, so a Redis that is down, silent or loading costs a miss.
+//! Each key holds `<version>:<loaded at>:@<run>:<value>`; without a value it only keeps older versions out.
+//! Every call has one short deadline, connecting included, and goes through a breaker, so a Redis that is
+//! down, silent or loading costs a miss.
 //!
-//! Times in it are by the clock of Redis, which is one for all replicas: this is where they are changed from and to the clock of the process. `run` names
-//! the run of Redis that took the entry. What another run took may have been gone back to (a restored file, a failover): its time says nothing.
+//! Times in it are by the clock of Redis, which is one for all replicas: this is where they are changed from
+//! and to the clock of the process. `run` names the run of Redis that took the entry. What another run took
+//! may have been gone back to (a restored file, a failover): its time says nothing.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -31,7 +34,8 @@ mod tests;
 /// Where a Redis is and how it is spoken to.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://user:password@host:port/db`, `rediss://` for TLS; several, parted by commas, are nodes of one cluster.
+    /// `redis://user:password@host:port/db`, `rediss://` for TLS; several, parted by commas, are nodes of one
+    /// cluster.
     pub url: String,
     /// The certificates that its own must be signed by, as PEM; none: the system's.
     pub ca_pem: Option<Vec<u8>>,
@@ -56,7 +60,8 @@ const BREAKER_THRESHOLD: u32 = 5;
 /// How long a failing Redis is left alone.
 const BREAKER_OPEN: Duration = Duration::from_millis(500);
 
-/// Takes a value, or only a version, unless a newer one is there. Versions are compared as numbers, exact up to 2^53.
+/// Takes a value, or only a version, unless a newer one is there. Versions are compared as numbers, exact up
+/// to 2^53.
 const GUARD: &str = r"
 local version, loaded, run = string.match(redis.call('GETRANGE', KEYS[1], 0, 79), '^(%d+):(%d+):@?(%x*)')
 if version then
@@ -73,11 +78,13 @@ return 1
 ";
 
 /// Gives what is kept and takes it out. Not GETDEL: servers before 6.2 have none.
-const TAKE: &str = "local held = redis.call('GET', KEYS[1]) if held then redis.call('DEL', KEYS[1]) end return held";
+const TAKE: &str =
+    "local held = redis.call('GET', KEYS[1]) if held then redis.call('DEL', KEYS[1]) end return held";
 
 /// What the key of a lease ends in: no record's key can.
 const LEASE: &str = "\0lease";
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+const RELEASE: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// Writes a mark unless somebody wrote another since it was read.
 const LEAVE: &str = r"
@@ -101,7 +108,8 @@ impl fmt::Debug for RedisConfig {
 }
 
 impl RedisCache {
-    /// A cache in the Redis of this address. It is connected at the first call, and again whenever it was lost.
+    /// A cache in the Redis of this address. It is connected at the first call, and again whenever it was
+    /// lost.
     ///
     /// # Errors
     /// The address or a certificate cannot be read; the message tells no secret.
@@ -114,7 +122,8 @@ impl RedisCache {
         })
     }
 
-    /// Goes over to another address, account or certificate, once it answers there; calls that are under way end where they began.
+    /// Goes over to another address, account or certificate, once it answers there; calls that are under way
+    /// end where they began.
     ///
     /// # Errors
     /// It cannot be reached, or refuses the account: the present one stays. The message tells no secret.
@@ -181,7 +190,8 @@ impl RedisCache {
                 Err(failed(&error))
             }
             Err(_) => {
-                // a connection that stays silent is not mended by waiting: the other end may be gone without a word
+                // a connection that stays silent is not mended by waiting: the other end may be gone without
+                // a word
                 if permit.failure() {
                     link.give_up(used);
                 }
@@ -230,7 +240,8 @@ impl SharedCache for RedisCache {
         let told = self.call(|connection, link| async move {
             let epoch = link.epoch();
             // sent at once: the connection writes them back to back
-            let answers = join_all(orders.iter().map(|order| self.tell_one(connection.clone(), order, &epoch))).await;
+            let answers =
+                join_all(orders.iter().map(|order| self.tell_one(connection.clone(), order, &epoch))).await;
             match answers.iter().find_map(|answer| answer.as_ref().err().filter(|error| !is_answer(error))) {
                 Some(error) => Err(error.clone()),
                 None => Ok(answers),
@@ -270,7 +281,9 @@ impl SharedCache for RedisCache {
             async move { connection.query::<i64>(&eval).await }
         };
         // what fails here ends by itself
-        _ = self.call(|connection, _| try_join_all(keys.iter().map(move |key| give(key, connection.clone())))).await;
+        _ = self
+            .call(|connection, _| try_join_all(keys.iter().map(move |key| give(key, connection.clone()))))
+            .await;
     }
 
     fn trusted_since_ms(&self) -> u64 {
@@ -284,9 +297,11 @@ impl SharedCache for RedisCache {
     async fn settings(&self) -> Result<Vec<Setting>, SharedError> {
         let mut info = cmd("INFO");
         info.arg("persistence");
-        let text = self.call(|mut connection, _| async move { connection.query::<String>(&info).await }).await?;
-        let value =
-            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let text =
+            self.call(|mut connection, _| async move { connection.query::<String>(&info).await }).await?;
+        let value = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        };
         let aof = value("aof_enabled").map(|on| if on == "1" { "yes" } else { "no" });
         // what is kept there can be loaded again: no write is lost with it
         Ok(aof.map(|aof| Setting::new("appendonly", aof, None)).into_iter().collect())
@@ -302,9 +317,9 @@ impl SharedCache for RedisCache {
 fn is_answer(error: &RedisError) -> bool {
     use ServerErrorKind as S;
     match error.kind() {
-        ErrorKind::Server(S::BusyLoading | S::ClusterDown | S::MasterDown | S::ReadOnly | S::TryAgain | S::Moved) => {
-            false
-        }
+        ErrorKind::Server(
+            S::BusyLoading | S::ClusterDown | S::MasterDown | S::ReadOnly | S::TryAgain | S::Moved,
+        ) => false,
         ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => true,
         _ => false,
     }
@@ -315,8 +330,9 @@ fn failed(error: &RedisError) -> SharedError {
     SharedError::Failed(error.code().map_or_else(|| error.category().to_owned(), str::to_owned))
 }
 
-/// Reads `<version>:<loaded at>:@<run>:<value>`; nothing where the value is empty or it is none of ours. What another run of the server took, or a
-/// version of this program that named none, was loaded before every time that is asked for.
+/// Reads `<version>:<loaded at>:@<run>:<value>`; nothing where the value is empty or it is none of ours. What
+/// another run of the server took, or a version of this program that named none, was loaded before every time
+/// that is asked for.
 fn held(kept: &Bytes, epoch: &Epoch) -> Option<Held> {
     let mut parts = kept.splitn(3, |byte| *byte == b':');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();

@@ -1,4 +1,5 @@
-//! The connection to Redis: made in the background, given up when it fails, and watched for a server that lost data.
+//! The connection to Redis: made in the background, given up when it fails, and watched for a server that
+//! lost data.
 
 use std::{
     collections::BTreeSet,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use ::redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisError, RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -76,7 +77,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 const TIME_INTERVAL: Duration = Duration::from_secs(5);
 /// An answer that took longer says too little of the time.
 const TIME_DOUBT_MS: u64 = 250;
-/// By how much a clock may differ from what was known of it. More is a clock that was set: times from before say nothing.
+/// By how much a clock may differ from what was known of it. More is a clock that was set: times from before
+/// say nothing.
 const CLOCK_STEP_MS: u64 = 500;
 /// The name of the run of a server that does not say who it is.
 const NAMELESS: &str = "0";
@@ -106,17 +108,20 @@ impl Epoch {
 }
 
 impl Link {
-    /// A link that connects when it is first used. Errors tell what is wrong with the address or the certificates.
+    /// A link that connects when it is first used. Errors tell what is wrong with the address or the
+    /// certificates.
     pub fn new(config: RedisConfig, clock: Clock) -> Result<Arc<Self>, String> {
         let RedisConfig { url, ca_pem, client_pem, deadline: _, passage } = config;
         let system = passage.system().map(<[u8]>::to_vec);
         let is_by_system = system.is_some();
-        let urls = url.split(',').map(|url| if is_by_system { over_tls(url.trim()) } else { url.trim().to_owned() });
+        let urls =
+            url.split(',').map(|url| if is_by_system { over_tls(url.trim()) } else { url.trim().to_owned() });
         let urls: Vec<String> = urls.collect();
         let ca_pem = system.or(ca_pem);
-        let client_tls = client_pem.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
-        let tls =
-            (ca_pem.is_some() || client_tls.is_some()).then_some(TlsCertificates { client_tls, root_cert: ca_pem });
+        let client_tls =
+            client_pem.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+        let tls = (ca_pem.is_some() || client_tls.is_some())
+            .then_some(TlsCertificates { client_tls, root_cert: ca_pem });
         let link = Self {
             urls,
             tls,
@@ -129,7 +134,8 @@ impl Link {
         };
         for url in &link.urls {
             let client = link.client(url);
-            let client = client.map_err(|error| format!("the address of Redis is not usable: {}", error.category()))?;
+            let client = client
+                .map_err(|error| format!("the address of Redis is not usable: {}", error.category()))?;
             let info = client.get_connection_info();
             let (over_tls, host) = match info.addr() {
                 ConnectionAddr::Tcp(host, _) => (false, host.as_str()),
@@ -145,13 +151,15 @@ impl Link {
                 // a path, or what only a later version of the driver knows
                 _ => (false, "/"),
             };
-            let sends = if info.redis_settings().password().is_some() { Sends::Password } else { Sends::Nothing };
+            let sends =
+                if info.redis_settings().password().is_some() { Sends::Password } else { Sends::Nothing };
             passage.admit(sends, over_tls, [host])?;
         }
         Ok(Arc::new(link))
     }
 
-    /// A link by other settings. It knows whom this one met: a process that is none of them may hold older data.
+    /// A link by other settings. It knows whom this one met: a process that is none of them may hold older
+    /// data.
     pub fn successor(&self, config: RedisConfig) -> Result<Arc<Self>, String> {
         let next = Self::new(config, self.clock.clone())?;
         next.seen.lock().clone_from(&self.seen.lock());
@@ -168,7 +176,8 @@ impl Link {
                 State::Connecting(connecting) => connecting.clone(),
                 State::Idle => {
                     let task = tokio::spawn(connect(self.clone()));
-                    let connecting = task.map(|done| done.unwrap_or_else(|_| Err(interrupted()))).boxed().shared();
+                    let connecting =
+                        task.map(|done| done.unwrap_or_else(|_| Err(interrupted()))).boxed().shared();
                     *state = State::Connecting(connecting.clone());
                     connecting
                 }
@@ -300,7 +309,8 @@ impl Link {
 }
 
 impl Connection {
-    /// The time by the clock of the server, in ms since 1970; of a cluster that of the clock which is ahead of the others, so that all replicas have the same.
+    /// The time by the clock of the server, in ms since 1970; of a cluster that of the clock which is ahead
+    /// of the others, so that all replicas have the same.
     async fn time_ms(&mut self) -> RedisResult<u64> {
         let time = cmd("TIME");
         let answers = match self {
@@ -339,7 +349,8 @@ async fn follow_time(link: Weak<Link>) {
 
 async fn connect(link: Arc<Link>) -> RedisResult<(Connection, u64)> {
     static GENERATION: AtomicU64 = AtomicU64::new(0);
-    let opened = tokio::time::timeout(CONNECT_TIMEOUT, link.open()).await.unwrap_or_else(|_| Err(interrupted()));
+    let opened =
+        tokio::time::timeout(CONNECT_TIMEOUT, link.open()).await.unwrap_or_else(|_| Err(interrupted()));
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
     *link.state.lock() = match &opened {
         Ok(connection) => State::Up(connection.clone(), generation),
@@ -365,13 +376,18 @@ async fn watch(link: Weak<Link>, mut cluster: ClusterConnection) {
 
 async fn nodes(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<String>> {
     let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-    let Value::Map(answers) = cluster.route_command(cmd("INFO"), primaries).await? else { return Err(interrupted()) };
-    let texts =
-        answers.into_iter().map(|(_, answer)| String::from_redis_value(answer)).collect::<Result<Vec<_>, _>>()?;
+    let Value::Map(answers) = cluster.route_command(cmd("INFO"), primaries).await? else {
+        return Err(interrupted());
+    };
+    let texts = answers
+        .into_iter()
+        .map(|(_, answer)| String::from_redis_value(answer))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(texts.iter().flat_map(|text| runs(text)).collect())
 }
 
-/// The process, and the history that it writes: a replica that is promoted begins another, also where it was a primary once before.
+/// The process, and the history that it writes: a replica that is promoted begins another, also where it was
+/// a primary once before.
 fn runs(info: &str) -> impl Iterator<Item = String> {
     let field = |name: &'static str| info.lines().filter_map(move |line| line.strip_prefix(name));
     let history = field("master_replid:").next().unwrap_or_default().trim();

@@ -1,6 +1,8 @@
-//! A shared cache under one prefix, used only while the prefix is the service's own: a mark in the cache says whose it is.
+//! A shared cache under one prefix, used only while the prefix is the service's own: a mark in the cache says
+//! whose it is.
 //!
-//! A prefix of another owner is a miss for every read and takes nothing in: a failing cache never fails a read.
+//! A prefix of another owner is a miss for every read and takes nothing in: a failing cache never fails a
+//! read.
 
 use std::{
     sync::{
@@ -49,7 +51,12 @@ pub struct OwnedCache {
 
 impl OwnedCache {
     /// Watches the mark of a prefix until it is dropped. To be called in a tokio runtime.
-    pub fn watch(inner: Arc<RedisCache>, prefix: &str, owner: watch::Receiver<Owner>, clock: Clock) -> Arc<Self> {
+    pub fn watch(
+        inner: Arc<RedisCache>,
+        prefix: &str,
+        owner: watch::Receiver<Owner>,
+        clock: Clock,
+    ) -> Arc<Self> {
         let (claim, key) = (Claim::new(owner), format!("{prefix}{MARK}"));
         let first = watch::Sender::new(true);
         let cache = Arc::new(Self { inner, key, claim, clock, own_since_ms: AtomicU64::new(0), first });
@@ -99,7 +106,9 @@ impl OwnedCache {
             _ = tokio::time::timeout(FIRST_WAIT, first.wait_for(|first| !first)).await;
         }
         match &*self.claim.standing.borrow() {
-            Standing::Unknown => Err(SharedError::Failed("it is not known yet whose the prefix is".to_owned())),
+            Standing::Unknown => {
+                Err(SharedError::Failed("it is not known yet whose the prefix is".to_owned()))
+            }
             known => Ok(known.clone()),
         }
     }

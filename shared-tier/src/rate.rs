@@ -5,8 +5,8 @@ use ::redis::cmd;
 use super::RedisCache;
 use engine::shared::SharedError;
 
-/// Takes tokens from a bucket (GCRA): it holds the time at which it is full again, in microseconds. Answers how many were taken, how many are left, and in how
-/// many ms there is one where there was none.
+/// Takes tokens from a bucket (GCRA): it holds the time at which it is full again, in microseconds. Answers
+/// how many were taken, how many are left, and in how many ms there is one where there was none.
 const TAKE: &str = r"
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -31,11 +31,17 @@ pub struct Bucket {
 }
 
 impl RedisCache {
-    /// Takes up to `most` tokens from the bucket of a key: says how many, how many are left, and in how many ms there is one where there was none.
+    /// Takes up to `most` tokens from the bucket of a key: says how many, how many are left, and in how many
+    /// ms there is one where there was none.
     ///
     /// # Errors
     /// As for any call.
-    pub async fn take_tokens(&self, key: &str, bucket: Bucket, most: u32) -> Result<(u32, u32, u64), SharedError> {
+    pub async fn take_tokens(
+        &self,
+        key: &str,
+        bucket: Bucket,
+        most: u32,
+    ) -> Result<(u32, u32, u64), SharedError> {
         let each_us = 1_000_000.0 / f64::from(bucket.per_second.max(1));
         let mut eval = cmd("EVAL");
         eval.arg(TAKE).arg(1).arg(key).arg(each_us).arg(bucket.burst).arg(most);

@@ -132,7 +132,9 @@ async fn a_cluster_is_found_out_and_used() {
     let Some(program) = redis_program() else { return };
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(Server::start(&program, &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]).await);
+        nodes.push(
+            Server::start(&program, &["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]).await,
+        );
     }
     let admins: Vec<_> = nodes.iter().map(|node| ::redis::Client::open(node.url()).unwrap()).collect();
     for (admin, slots) in admins.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
@@ -162,7 +164,8 @@ async fn a_cluster_is_found_out_and_used() {
 async fn all_agree(admins: &[::redis::Client]) -> bool {
     for admin in admins {
         let Ok(mut connection) = admin.get_multiplexed_async_connection().await else { return false };
-        let info: String = ::redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap_or_default();
+        let info: String =
+            ::redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap_or_default();
         if !(info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")) {
             return false;
         }
@@ -174,7 +177,8 @@ async fn all_agree(admins: &[::redis::Client]) -> bool {
 async fn tls_is_spoken_to_a_server_that_is_known() {
     let Some(program) = redis_program() else { return };
     let Some(files) = tls_files() else { return };
-    let [ca, certificate, key] = [&files.ca, &files.certificate, &files.key].map(|path| path.to_str().unwrap());
+    let [ca, certificate, key] =
+        [&files.ca, &files.certificate, &files.key].map(|path| path.to_str().unwrap());
     let tls = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
     let server = Server::start_tls(&program, &tls).await;
     let ca_pem = Some(std::fs::read(ca).unwrap());
@@ -182,14 +186,16 @@ async fn tls_is_spoken_to_a_server_that_is_known() {
     let client_pem = Some((pem(certificate), pem(key)));
     let deadline = Duration::from_secs(2);
     let url = format!("rediss://localhost:{}", server.port);
-    let known = cache(RedisConfig { ca_pem, client_pem: client_pem.clone(), deadline, ..RedisConfig::new(&url) });
+    let known =
+        cache(RedisConfig { ca_pem, client_pem: client_pem.clone(), deadline, ..RedisConfig::new(&url) });
     until("it answers", async || known.ping().await.is_ok()).await;
     tell(&known, &[order("k", 1, Some("sealed on the way"))]).await;
     assert_eq!(value(&known, "k").await, Some((1, "sealed on the way".to_owned())));
     let stranger = cache(RedisConfig { client_pem: client_pem.clone(), deadline, ..RedisConfig::new(&url) });
     assert!(stranger.ping().await.is_err(), "a server signed by nobody known was believed");
 
-    // an address without TLS, and a Secret that trusts nobody who signed: the authorities of the system win over both
+    // an address without TLS, and a Secret that trusts nobody who signed: the authorities of the system win
+    // over both
     let passage = Passage::new("main", Plaintext::Refused).trusting(&pem(ca));
     let ca_pem = Some(pem(certificate));
     let plain = format!("redis://localhost:{}", server.port);
@@ -241,7 +247,8 @@ async fn data_from_before_a_restart_is_not_trusted() {
     assert!(cache.trusted_since_ms() > 0);
 }
 
-/// Times in Redis are its own: what replicas with other clocks take out of it is by their own clocks again. What a run of Redis before brings back has no time.
+/// Times in Redis are its own: what replicas with other clocks take out of it is by their own clocks again.
+/// What a run of Redis before brings back has no time.
 #[tokio::test]
 async fn replicas_whose_clocks_differ_agree_on_ages_and_on_what_a_run_before_took() {
     let Some(program) = redis_program() else { return };
@@ -268,14 +275,20 @@ async fn replicas_whose_clocks_differ_agree_on_ages_and_on_what_a_run_before_too
         assert!(at.abs_diff(clock.now_ms()) < 5_000, "it was loaded at {at}, and it is {}", clock.now_ms());
     }
     // among values of one version the youngest stays, whoever loaded it
-    tell(&behind, &[Order { loaded_at_ms: clock_behind.now_ms() + 9_000, ..order("k", 1, Some("later")) }]).await;
+    tell(&behind, &[Order { loaded_at_ms: clock_behind.now_ms() + 9_000, ..order("k", 1, Some("later")) }])
+        .await;
     tell(&ahead, &[Order { loaded_at_ms: clock_ahead.now_ms(), ..order("k", 1, Some("before")) }]).await;
     assert_eq!(value(&one, "k").await, Some((1, "later".to_owned())));
 
     server.kill();
     server.again().await;
     for (cache, clock) in [(&one, &clock), (&behind, &clock_behind), (&ahead, &clock_ahead)] {
-        assert_eq!(loaded_at(cache).await, 0, "a file of before says when it was loaded, at {}", clock.now_ms());
+        assert_eq!(
+            loaded_at(cache).await,
+            0,
+            "a file of before says when it was loaded, at {}",
+            clock.now_ms()
+        );
     }
     // a replica that starts now has no horizon; it does not believe what came back either
     let (late, _) = replica(0);
@@ -286,7 +299,8 @@ async fn replicas_whose_clocks_differ_agree_on_ages_and_on_what_a_run_before_too
     assert!(loaded_at(&one).await.abs_diff(clock.now_ms()) < 30_000);
 }
 
-/// As a version of this program before this one wrote it: what it says of time was by another replica's clock.
+/// As a version of this program before this one wrote it: what it says of time was by another replica's
+/// clock.
 #[tokio::test]
 async fn entries_of_earlier_versions_are_not_believed_and_keep_newer_versions() {
     let Some(program) = redis_program() else { return };
@@ -335,7 +349,8 @@ struct Traffic {
     slowest_us: AtomicUsize,
 }
 
-/// Reads and writes through a Redis tier, until told to stop. Every read must be answered, and never by an older version.
+/// Reads and writes through a Redis tier, until told to stop. Every read must be answered, and never by an
+/// older version.
 async fn traffic(world: Arc<Traffic>, number: u64) {
     let mine = key(&format!("k{number}"));
     let mut last = 0;
@@ -423,7 +438,11 @@ async fn a_silent_server_fails_no_read_and_is_soon_left_alone() {
         while stopped.elapsed() < silent || !reads_go_on().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        println!("{} reads while it was silent for {:?}", world.reads.load(SeqCst) - reads, stopped.elapsed());
+        println!(
+            "{} reads while it was silent for {:?}",
+            world.reads.load(SeqCst) - reads,
+            stopped.elapsed()
+        );
         server.signal("CONT");
         let (going, hits) = (Instant::now(), world.replica.tiered.stats().tiers[1].hits);
         until("it is used again", async || world.replica.tiered.stats().tiers[1].hits > hits).await;
@@ -435,7 +454,11 @@ async fn a_silent_server_fails_no_read_and_is_soon_left_alone() {
 }
 
 /// A prefix as this service uses it, once it has looked whose it is.
-async fn owned(cache: &Arc<RedisCache>, prefix: &str, owner: tokio::sync::watch::Receiver<Owner>) -> Arc<OwnedCache> {
+async fn owned(
+    cache: &Arc<RedisCache>,
+    prefix: &str,
+    owner: tokio::sync::watch::Receiver<Owner>,
+) -> Arc<OwnedCache> {
     let owned = OwnedCache::watch(cache.clone(), prefix, owner, Clock::system());
     until("the mark is read", async || owned.get_many(&["x".to_owned()]).await.is_ok()).await;
     owned
@@ -460,9 +483,16 @@ async fn a_prefix_is_one_owners_and_for_others_a_miss() {
     let second = owned(&cache, "p:", owner::testing::of("b", "d2")).await;
     assert_eq!(second.another().as_deref(), Some("a/shop"));
     assert_eq!(text(&second, "p:k").await, None, "a record of another");
-    assert!(second.tell(&[order("p:k", 9, Some("theirs"))]).await.iter().all(Result::is_ok), "nothing waits for ever");
+    assert!(
+        second.tell(&[order("p:k", 9, Some("theirs"))]).await.iter().all(Result::is_ok),
+        "nothing waits for ever"
+    );
     assert_eq!(second.lease(&["p:k".to_owned()], "b", 1_000).await.unwrap(), [true], "it loads for itself");
-    assert_eq!(first.lease(&["p:k".to_owned()], "a", 1_000).await.unwrap(), [true], "and takes no lease away");
+    assert_eq!(
+        first.lease(&["p:k".to_owned()], "a", 1_000).await.unwrap(),
+        [true],
+        "and takes no lease away"
+    );
     assert_eq!(text(&first, "p:k").await.as_deref(), Some("before"));
     let apart = owned(&cache, "q:", owner::testing::of("b", "d2")).await;
     assert_eq!((apart.another(), text(&apart, "q:k").await), (None, None));

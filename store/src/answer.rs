@@ -1,4 +1,5 @@
-//! What a unit of work was answered, as text that is kept under its idempotency key; sealed where a record has encrypted fields.
+//! What a unit of work was answered, as text that is kept under its idempotency key; sealed where a record
+//! has encrypted fields.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,8 @@ pub fn encode<'a>(
     let unfit = |error: serde_json::Error| StoreError::Unsupported(error.to_string());
     let mut kept = Vec::with_capacity(written.len());
     for (one, collection) in written.iter().zip(collections.clone()) {
-        let json = one.record.as_ref().map(|record| RawValue::from_string(record.to_json(&collection.schema)));
+        let json =
+            one.record.as_ref().map(|record| RawValue::from_string(record.to_json(&collection.schema)));
         let record = json.transpose().map_err(unfit)?;
         kept.push(Kept { key: one.key.to_string(), version: one.version.0, created: one.created, record });
     }
@@ -53,16 +55,20 @@ pub fn decode<'a>(
     // a plain answer is a list
     let opened = match text.starts_with('[') {
         false => {
-            let plain =
-                sealer.open(text, &context(idempotency)).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let plain = sealer
+                .open(text, &context(idempotency))
+                .map_err(|error| StoreError::Corrupt(error.to_string()))?;
             Some(String::from_utf8(plain).map_err(|_| unreadable())?)
         }
         true => None,
     };
-    let kept: Vec<Kept> = serde_json::from_str(opened.as_deref().unwrap_or(text)).map_err(|_| unreadable())?;
+    let kept: Vec<Kept> =
+        serde_json::from_str(opened.as_deref().unwrap_or(text)).map_err(|_| unreadable())?;
     let mut written = Vec::with_capacity(kept.len());
     for (Kept { key, version, created, record }, collection) in kept.into_iter().zip(collections) {
-        let record = record.map(|json| record_of(&collection.schema, json.get()).ok_or_else(unreadable)).transpose()?;
+        let record = record
+            .map(|json| record_of(&collection.schema, json.get()).ok_or_else(unreadable))
+            .transpose()?;
         let key = key.parse().map_err(|_| unreadable())?;
         written.push(Written { key, version: Version(version), record, created, repeated: true });
     }
@@ -146,8 +152,13 @@ mod tests {
                 values: Row(values),
             };
             let key: Key = "p".parse().unwrap();
-            let one =
-                |record, created| Written { key: key.clone(), version: Version(3), record, created, repeated: true };
+            let one = |record, created| Written {
+                key: key.clone(),
+                version: Version(3),
+                record,
+                created,
+                repeated: true,
+            };
             let written = [one(Some(record), true), one(None, false)];
             let idempotency = Idempotency { key: "k".into(), request: "r".into() };
             let both = [&collection, &collection].into_iter();

@@ -37,8 +37,8 @@ pub struct Applied {
 /// An `Upsert` that is guarded by a version and finds no record is `Stale`: an absent record has no version.
 ///
 /// # Errors
-/// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema; `Invalid` where the
-/// collection cannot hold it.
+/// `Exists`, `NotFound` or `Stale`, as the action says; `Unsupported` where the row is not one of the schema;
+/// `Invalid` where the collection cannot hold it.
 pub fn apply(state: &State, change: &Change, now: Timestamp, limits: &Limits) -> Result<Applied, StoreError> {
     let before = state.record().map(|record| record.to_masked_json(&change.collection.schema));
     // whatever the clock says: of one record no change is before another
@@ -100,7 +100,10 @@ fn next_record(
 ) -> Result<Record, StoreError> {
     let fields = change.collection.schema.fields.len();
     if values.0.len() != fields {
-        return Err(StoreError::Unsupported(format!("a row of {} values for {fields} fields", values.0.len())));
+        return Err(StoreError::Unsupported(format!(
+            "a row of {} values for {fields} fields",
+            values.0.len()
+        )));
     }
     let (created_at, updated_at) = match state.record() {
         Some(before) => (before.created_at, now.max(before.updated_at)),
@@ -128,13 +131,15 @@ fn outcome(
     let data = record.as_ref().map(|record| record.to_masked_json(schema));
     // what is deleted says no more whose it was
     let owner = record.as_ref().or(former.record()).and_then(|record| Ownership::of(schema).owner(record));
-    let event = Envelope { owner, ..Envelope::of_change(&schema.entity, happening, &change.key, version, at, data) };
+    let event =
+        Envelope { owner, ..Envelope::of_change(&schema.entity, happening, &change.key, version, at, data) };
     let state = record.clone().map_or(State::Absent(version), State::Present);
     let written = Written { key: change.key.clone(), version, record, created, repeated: false };
     Applied { state, written, event, before: None }
 }
 
-/// Decimals without trailing zeros: stores keep them at scales of their own, and all must give back the same text.
+/// Decimals without trailing zeros: stores keep them at scales of their own, and all must give back the same
+/// text.
 pub fn normalised(value: Value) -> Value {
     match value {
         Value::Decimal(decimal) => Value::Decimal(decimal.normalize()),

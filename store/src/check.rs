@@ -12,7 +12,8 @@ const DEPTH_MAX: usize = 64;
 /// The most values and comparisons in one filter.
 const NODES_MAX: usize = 4096;
 
-/// Checks that a query can be answered: fields exist, are not encrypted, compare with values of their own kind, and it is bounded.
+/// Checks that a query can be answered: fields exist, are not encrypted, compare with values of their own
+/// kind, and it is bounded.
 ///
 /// # Errors
 /// `Unsupported`, saying what cannot be done.
@@ -42,7 +43,9 @@ fn check_filter(schema: &Schema, filter: &Filter, depth: usize, nodes: &mut usiz
         _ => 1,
     };
     if depth > DEPTH_MAX || *nodes > NODES_MAX {
-        return Err(StoreError::Unsupported(format!("a filter has at most {NODES_MAX} values and {DEPTH_MAX} levels")));
+        return Err(StoreError::Unsupported(format!(
+            "a filter has at most {NODES_MAX} values and {DEPTH_MAX} levels"
+        )));
     }
     match filter {
         Filter::All => Ok(()),

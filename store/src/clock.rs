@@ -1,4 +1,5 @@
-//! A server's clock as this process knows it: asked now and then, and carried on by the time that passes here.
+//! A server's clock as this process knows it: asked now and then, and carried on by the time that passes
+//! here.
 //!
 //! What several processes stamp and compare is judged by this one clock, whatever their own ones say.
 
@@ -10,8 +11,8 @@ use model::value::Timestamp;
 
 /// How long an answer is carried on before the server is asked again.
 const CARRIED_MAX: Duration = Duration::from_secs(10);
-/// By how much the two ways to tell how long ago the answer was may differ. More means that this machine slept, or that its clock was set: the
-/// answer is as old as nobody knows.
+/// By how much the two ways to tell how long ago the answer was may differ. More means that this machine
+/// slept, or that its clock was set: the answer is as old as nobody knows.
 const DIFFERENCE_MAX: Duration = Duration::from_secs(1);
 
 /// The clock of one server.
@@ -35,7 +36,8 @@ impl ServerClock {
         (passed < CARRIED_MAX && passed.abs_diff(by_wall) < DIFFERENCE_MAX).then(|| reading.carried(passed))
     }
 
-    /// The server's time as far as it is known: from the last answer, however old, and this process's own before the first.
+    /// The server's time as far as it is known: from the last answer, however old, and this process's own
+    /// before the first.
     pub fn now(&self) -> Timestamp {
         let reading = *self.0.lock();
         reading.map_or_else(Timestamp::now, |reading| reading.carried(reading.at.elapsed()))

@@ -1,4 +1,5 @@
-//! A store that confines the faults of its collections: one that cannot be used takes only its own pool away, and is asked for again until it can.
+//! A store that confines the faults of its collections: one that cannot be used takes only its own pool away,
+//! and is asked for again until it can.
 
 use std::{
     collections::BTreeMap,
@@ -113,7 +114,12 @@ impl Away {
         let mut known = self.faults.write();
         for (pool, PoolFault { reason, message }) in &faults {
             if known.get(pool).is_none_or(|known| known.message != *message) {
-                warn!(pool, ?reason, message, "the pool is unavailable: it is tried again until it can be used");
+                warn!(
+                    pool,
+                    ?reason,
+                    message,
+                    "the pool is unavailable: it is tried again until it can be used"
+                );
             }
         }
         for pool in known.keys().filter(|pool| !faults.contains_key(*pool)) {
@@ -165,7 +171,10 @@ impl RecordStore for ConfinedStore {
         self.store.prepare(collections).await
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         let faults = self.store.prepare_each(collections).await?;
         self.away.set(faults.clone());
         Ok(faults)
@@ -188,7 +197,9 @@ impl RecordStore for ConfinedStore {
 
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError> {
         work.changes.iter().try_for_each(|change| self.check(&change.collection))?;
-        let Some(first) = work.changes.first().map(|change| change.collection.clone()) else { return Ok(Vec::new()) };
+        let Some(first) = work.changes.first().map(|change| change.collection.clone()) else {
+            return Ok(Vec::new());
+        };
         let written = self.store.commit(work).await;
         self.room.note(&written);
         self.told(&first, written)
@@ -255,7 +266,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_meets_a_fault_lets_the_pools_be_looked_at() {
         let folder = tempfile::tempdir().unwrap();
-        let inner = SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(FieldSealer::ephemeral())).unwrap();
+        let inner =
+            SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(FieldSealer::ephemeral())).unwrap();
         let store = ConfinedStore::new(Arc::new(inner));
         let collection = Collection {
             pool: "products".to_owned(),
@@ -269,7 +281,10 @@ mod tests {
         assert!(store.told(&collection, Err::<(), _>(StoreError::NotFound)).is_err() && waits().await);
         let fault = PoolFault::new(PoolReason::TableMissing, "the database has no such table");
         let told = store.told(&collection, Err::<(), _>(StoreError::Unprepared(fault))).unwrap_err();
-        assert!(matches!(&told, StoreError::Unprepared(fault) if fault.message.starts_with("goods: ")), "{told:?}");
+        assert!(
+            matches!(&told, StoreError::Unprepared(fault) if fault.message.starts_with("goods: ")),
+            "{told:?}"
+        );
         assert!(!waits().await);
     }
 }

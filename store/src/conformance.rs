@@ -1,5 +1,6 @@
-//! One suite for every store: what `RecordStore` promises, tried on SQLite always, and on MySQL, MariaDB and MongoDB where
-//! `MYSQL_URL`, `MARIADB_URL` and `MONGODB_URI` name a server; `MYSQL_ODD_URL` and `MARIADB_ODD_URL` those that are set otherwise. Each test has a database of its own.
+//! One suite for every store: what `RecordStore` promises, tried on SQLite always, and on MySQL, MariaDB and
+//! MongoDB where `MYSQL_URL`, `MARIADB_URL` and `MONGODB_URI` name a server; `MYSQL_ODD_URL` and
+//! `MARIADB_ODD_URL` those that are set otherwise. Each test has a database of its own.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -37,7 +38,8 @@ mod rotation;
 mod sql;
 mod way;
 
-/// A store under test, with two collections: `users` as built in, and `things` as declared, with a field of every kind.
+/// A store under test, with two collections: `users` as built in, and `things` as declared, with a field of
+/// every kind.
 struct Target {
     store: Arc<dyn RecordStore>,
     users: Arc<Collection>,
@@ -172,7 +174,8 @@ suite!(@sql
     sql::a_create_that_raced_with_a_deletion_goes_on_counting,
 );
 
-// The same answers from servers that are set otherwise: not strict, ANSI, another time zone, isolation and character set, no autocommit.
+// The same answers from servers that are set otherwise: not strict, ANSI, another time zone, isolation and
+// character set, no autocommit.
 suite!(@odd
     records::a_record_is_created_read_replaced_and_deleted,
     records::a_deleted_key_goes_on_counting,
@@ -246,10 +249,13 @@ impl Target {
     /// The same, with other keys and not yet prepared.
     async fn reopened(&self, sealer: Arc<dyn Sealer>) -> (Arc<dyn RecordStore>, Place) {
         match &self.place {
-            Place::File(path) => (Arc::new(SqlStore::sqlite(path, sealer).unwrap()), Place::File(path.clone())),
+            Place::File(path) => {
+                (Arc::new(SqlStore::sqlite(path, sealer).unwrap()), Place::File(path.clone()))
+            }
             Place::Mysql { server, url, database } => {
                 let options = MysqlOptions::new(url);
-                let place = Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
+                let place =
+                    Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
                 (Arc::new(SqlStore::mysql(options, sealer).unwrap()), place)
             }
             Place::Mongo { options } => {

@@ -24,7 +24,8 @@ const PREFIX: &str = "fwe1:";
 const ID_BYTES: usize = 4;
 const NONCE_BYTES: usize = 12;
 
-/// How long a new key only opens before it seals: by then every replica has it, and can read what the others write.
+/// How long a new key only opens before it seals: by then every replica has it, and can read what the others
+/// write.
 const SPREAD: Duration = Duration::from_secs(120);
 
 /// Seals under the first key and opens under any, so that a key can be replaced while old values remain.
@@ -56,7 +57,9 @@ pub enum KeyError {
         error: std::io::Error,
     },
     /// A line is no key.
-    #[error("{path}: line {line} is not 32 bytes in base64 (make one with: head -c 32 /dev/urandom | base64)")]
+    #[error(
+        "{path}: line {line} is not 32 bytes in base64 (make one with: head -c 32 /dev/urandom | base64)"
+    )]
     Form {
         /// The file.
         path: String,
@@ -82,18 +85,21 @@ impl FieldSealer {
         Ok(Self::new(keys(path)?))
     }
 
-    /// A process that starts just after the keys changed has the new one before others do: it waits as they would.
+    /// A process that starts just after the keys changed has the new one before others do: it waits as they
+    /// would.
     fn new(keys: Vec<Arc<SealingKey>>) -> Self {
         let until = (keys.len() > 1).then(|| (1, Instant::now() + SPREAD));
         Self { ring: ArcSwap::from_pointee(Ring { keys, until }) }
     }
 
-    /// Takes the keys that are in the file now. A new first key opens at once, and seals when every replica has had the time to take it.
+    /// Takes the keys that are in the file now. A new first key opens at once, and seals when every replica
+    /// has had the time to take it.
     ///
     /// # Errors
     /// As for [`Self::from_file`], and where the key that seals is no longer there; nothing changes then.
     pub fn reload(&self, path: &Path) -> Result<(), KeyError> {
-        self.take(keys(path)?, Instant::now()).ok_or_else(|| KeyError::Gone { path: path.display().to_string() })
+        self.take(keys(path)?, Instant::now())
+            .ok_or_else(|| KeyError::Gone { path: path.display().to_string() })
     }
 
     fn take(&self, keys: Vec<Arc<SealingKey>>, now: Instant) -> Option<()> {
@@ -109,7 +115,8 @@ impl FieldSealer {
         Some(())
     }
 
-    /// Seals under a key that goes with the process: for services without encrypted fields, which never seal anything that lasts.
+    /// Seals under a key that goes with the process: for services without encrypted fields, which never seal
+    /// anything that lasts.
     pub fn ephemeral() -> Self {
         let bytes: [u8; 32] = rand::random();
         Self::new(SealingKey::new(&bytes).map(Arc::new).into_iter().collect())
@@ -182,8 +189,9 @@ impl Sealer for FieldSealer {
         let SealingKey { id, cipher } = ring.sealing(Instant::now());
         let nonce: [u8; NONCE_BYTES] = rand::random();
         // Encryption fails only for values of more than 64 GiB, which no request can carry.
-        let sealed =
-            cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: context.as_bytes() }).unwrap_or_default();
+        let sealed = cipher
+            .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: context.as_bytes() })
+            .unwrap_or_default();
         let mut bytes = Vec::with_capacity(ID_BYTES + NONCE_BYTES + sealed.len());
         bytes.extend_from_slice(id);
         bytes.extend_from_slice(&nonce);
@@ -198,7 +206,9 @@ impl Sealer for FieldSealer {
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| SealError)?;
         let ring = self.ring.load();
         let key = ring.keys.iter().find(|key| key.id == id).ok_or(SealError)?;
-        key.cipher.decrypt(&Nonce::from(nonce), Payload { msg: text, aad: context.as_bytes() }).map_err(|_| SealError)
+        key.cipher
+            .decrypt(&Nonce::from(nonce), Payload { msg: text, aad: context.as_bytes() })
+            .map_err(|_| SealError)
     }
 }
 
@@ -211,8 +221,9 @@ fn id_text(id: [u8; ID_BYTES]) -> String {
 fn keys(path: &Path) -> Result<Vec<Arc<SealingKey>>, KeyError> {
     let text = fs::read_to_string(path).map_err(|error| file_error(path, error))?;
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
-    let keys =
-        lines.map(|(index, line)| SealingKey::parse(line).map(Arc::new).ok_or_else(|| form_error(path, index + 1)));
+    let keys = lines.map(|(index, line)| {
+        SealingKey::parse(line).map(Arc::new).ok_or_else(|| form_error(path, index + 1))
+    });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() { Err(form_error(path, 1)) } else { Ok(keys) }
 }
@@ -250,7 +261,11 @@ mod tests {
         for text in ["", "fwe1:", "fwe1:AAAA", "plain"] {
             assert!(sealer.open(text, "x").is_err(), "{text}");
         }
-        assert_ne!(sealed, sealer.seal(b"+49 30 1234", "stores/berlin/phone"), "each sealing has its own nonce");
+        assert_ne!(
+            sealed,
+            sealer.seal(b"+49 30 1234", "stores/berlin/phone"),
+            "each sealing has its own nonce"
+        );
     }
 
     #[test]
@@ -267,7 +282,10 @@ mod tests {
         let sealed_under = |at| here.ring.load().sealing(at).id;
         let id = |key: [u8; 32]| ring(&[key])[0].id;
         here.take(ring(&[new, old]), now).unwrap();
-        assert!(there.open(&here.seal(b"x", "c"), "c").is_ok(), "a replica that has not heard of the key reads on");
+        assert!(
+            there.open(&here.seal(b"x", "c"), "c").is_ok(),
+            "a replica that has not heard of the key reads on"
+        );
         assert_eq!(here.open(&sealer(&[new]).seal(b"x", "c"), "c").unwrap(), b"x");
         here.take(ring(&[new, old]), now + SPREAD / 2).unwrap();
         assert_eq!(sealed_under(now + SPREAD - Duration::from_millis(1)), id(old));

@@ -1,5 +1,5 @@
-//! A store behind a breaker: while it does not answer, calls are refused at once instead of waiting for their deadlines, so that what waits for a frozen
-//! store takes no places from what it has no part in.
+//! A store behind a breaker: while it does not answer, calls are refused at once instead of waiting for their
+//! deadlines, so that what waits for a frozen store takes no places from what it has no part in.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,8 @@ use model::{
 const THRESHOLD: u32 = 10;
 /// For how long; then one call at a time finds out whether it is back.
 const OPEN_FOR: Duration = Duration::from_secs(1);
-/// A call that takes longer was not answered in time, also while somebody waits for it: below the deadlines of those who call.
+/// A call that takes longer was not answered in time, also while somebody waits for it: below the deadlines
+/// of those who call.
 const SLOW: Duration = Duration::from_secs(3);
 
 /// A store that is left alone for a while after failures.
@@ -61,12 +62,15 @@ impl Default for Guard {
 impl Guard {
     async fn call<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let Some(permit) = self.breaker.try_acquire() else {
-            return Err(StoreError::Unavailable("it does not answer, and is left alone for a moment".to_owned()));
+            return Err(StoreError::Unavailable(
+                "it does not answer, and is left alone for a moment".to_owned(),
+            ));
         };
         let before = self.answers.load(Ordering::Relaxed);
         let mut work = std::pin::pin!(work);
         let Ok(outcome) = timeout(self.slow, &mut work).await else {
-            // a store that has answered others meanwhile is there: this call waits for something else, or for a store that has just come back
+            // a store that has answered others meanwhile is there: this call waits for something else, or for
+            // a store that has just come back
             let is_silent = self.answers.load(Ordering::Relaxed) == before;
             if !is_silent {
                 drop(permit);
@@ -94,7 +98,10 @@ impl RecordStore for GuardedStore {
         self.store.prepare(collections).await
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         self.store.prepare_each(collections).await
     }
 

@@ -12,7 +12,8 @@ use model::seal::Sealer;
 pub struct Identity {
     /// A text of its own.
     pub id: String,
-    /// Whether the database was in use before it had an identity: then names outside were made of nothing, and stay so.
+    /// Whether the database was in use before it had an identity: then names outside were made of nothing,
+    /// and stay so.
     #[serde(default)]
     pub bare: bool,
 }
@@ -34,7 +35,8 @@ impl Identity {
     /// # Errors
     /// Somebody changed it.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
-        serde_json::from_str(text).map_err(|_| StoreError::Corrupt("the identity in flyweight_meta is none".to_owned()))
+        serde_json::from_str(text)
+            .map_err(|_| StoreError::Corrupt("the identity in flyweight_meta is none".to_owned()))
     }
 }
 
@@ -53,8 +55,8 @@ impl<'a> Keys<'a> {
         Self { table, known, own: sealer.key_ids(), noted: noted.is_some() }
     }
 
-    /// What values start with that have to be looked for. Where nothing is noted, any sealed one; where no own key
-    /// is, those of own keys, since a key can be replaced while processes run; else nothing.
+    /// What values start with that have to be looked for. Where nothing is noted, any sealed one; where no
+    /// own key is, those of own keys, since a key can be replaced while processes run; else nothing.
     pub fn wanted(&self, sealer: &dyn Sealer) -> Vec<String> {
         match (self.noted, self.own.iter().any(|id| self.known.contains(id))) {
             _ if self.own.is_empty() => Vec::new(),
@@ -147,6 +149,9 @@ mod tests {
         assert_eq!(Keys::new("users", Some("k1"), &two).wanted(&two), ["sealed:k2"]);
         assert_eq!(settle(&two, Some("k1"), &["k2"]).unwrap().as_deref(), Some("k1 k2"));
         assert_eq!(Keys::new("users", None, &two).wanted(&two), ["sealed:"]);
-        assert!(Keys::new("users", Some("k2"), &two).wanted(&two).is_empty(), "values are not looked at at each start");
+        assert!(
+            Keys::new("users", Some("k2"), &two).wanted(&two).is_empty(),
+            "values are not looked at at each start"
+        );
     }
 }

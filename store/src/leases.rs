@@ -14,8 +14,8 @@ pub fn shard_of(table: &str, key: &str) -> i64 {
     (xxh3_64(format!("{table}/{key}").as_bytes()) % SHARDS) as i64
 }
 
-/// The leases that are known: owner, shard, until when at least. Times are taken before the store is asked, so
-/// the store's lease ends no sooner.
+/// The leases that are known: owner, shard, until when at least. Times are taken before the store is asked,
+/// so the store's lease ends no sooner.
 #[derive(Default)]
 pub struct Leases(Mutex<HashMap<(String, i64), Instant>>);
 

@@ -1,4 +1,5 @@
-//! Where records live: one trait, kept by SQL (MySQL, MariaDB, SQLite) and documents (MongoDB), each to one conformance suite.
+//! Where records live: one trait, kept by SQL (MySQL, MariaDB, SQLite) and documents (MongoDB), each to one
+//! conformance suite.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -43,14 +44,20 @@ use confined::PoolFault;
 /// A system of record. A commit puts the event of each change into the outbox in the same transaction.
 #[async_trait]
 pub trait RecordStore: Send + Sync {
-    /// Makes the store ready for these collections: creates or migrates its own tables, checks declared ones. Safe to call at once from several processes.
+    /// Makes the store ready for these collections: creates or migrates its own tables, checks declared ones.
+    /// Safe to call at once from several processes.
     async fn prepare(&self, collections: &[Arc<Collection>]) -> Result<(), StoreError>;
 
-    /// The same for each collection by itself: answers which of them cannot be used and why, by their pools; the others are ready. Cheap where nothing changed.
+    /// The same for each collection by itself: answers which of them cannot be used and why, by their pools;
+    /// the others are ready. Cheap where nothing changed.
     ///
     /// # Errors
-    /// What has nothing to do with a single collection: the store cannot be reached, or its own tables cannot be made.
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    /// What has nothing to do with a single collection: the store cannot be reached, or its own tables cannot
+    /// be made.
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         self.prepare(collections).await.map(|()| BTreeMap::new())
     }
 
@@ -62,21 +69,25 @@ pub trait RecordStore: Send + Sync {
         Ok(Arc::default())
     }
 
-    /// A page of the records that a query finds: at most its limit, and [`PAGE_BYTES_MAX`](model::query::PAGE_BYTES_MAX) bytes.
+    /// A page of the records that a query finds: at most its limit, and
+    /// [`PAGE_BYTES_MAX`](model::query::PAGE_BYTES_MAX) bytes.
     async fn find(&self, collection: &Collection, query: &Query) -> Result<Page, StoreError>;
 
-    /// Commits all changes or none, with their audit entries. The answer has one entry for each change, in order, and is given once the
-    /// commit is durable. A unit whose idempotency key is known changes nothing and gives the first answer.
+    /// Commits all changes or none, with their audit entries. The answer has one entry for each change, in
+    /// order, and is given once the commit is durable. A unit whose idempotency key is known changes nothing
+    /// and gives the first answer.
     async fn commit(&self, work: UnitOfWork) -> Result<Vec<Written>, StoreError>;
 
-    /// What a unit on this collection with this idempotency key was answered; none where there was none that succeeded.
+    /// What a unit on this collection with this idempotency key was answered; none where there was none that
+    /// succeeded.
     async fn recall(
         &self,
         collection: &Collection,
         idempotency: &Idempotency,
     ) -> Result<Option<Vec<Written>>, StoreError>;
 
-    /// The audit entries that a query finds, oldest first, as many as fit into a page. In MongoDB an entry is found once the event of its change is published.
+    /// The audit entries that a query finds, oldest first, as many as fit into a page. In MongoDB an entry is
+    /// found once the event of its change is published.
     async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError>;
 
     /// What identifies the database: a text that is made in it at the first call.
@@ -92,16 +103,18 @@ pub trait RecordStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes some of what is older than its retention: the versions of deleted records, the answers under idempotency keys. Says how many; bounded, so that it is called again
-    /// while it removes any.
+    /// Removes some of what is older than its retention: the versions of deleted records, the answers under
+    /// idempotency keys. Says how many; bounded, so that it is called again while it removes any.
     async fn prune(&self) -> Result<u64, StoreError>;
 
-    /// Removes some entries of the audit that are older than this, by the clock that their times are from. Says how many, as `prune` does.
+    /// Removes some entries of the audit that are older than this, by the clock that their times are from.
+    /// Says how many, as `prune` does.
     async fn prune_audit(&self, _retention: Duration) -> Result<u64, StoreError> {
         Ok(0)
     }
 
-    /// The time by the clock of the server, which is one for all processes. The embedded one has that of the process.
+    /// The time by the clock of the server, which is one for all processes. The embedded one has that of the
+    /// process.
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::now())
     }
@@ -117,7 +130,9 @@ pub trait RecordStore: Send + Sync {
 fn due(deadline: Option<std::time::Instant>, call: Duration) -> Result<Instant, StoreError> {
     let (now, deadline) = (Instant::now(), deadline.map(Instant::from_std));
     match deadline.is_some_and(|deadline| deadline <= now) {
-        true => Err(StoreError::Unavailable("the time for this change was over before it was begun".to_owned())),
+        true => {
+            Err(StoreError::Unavailable("the time for this change was over before it was begun".to_owned()))
+        }
         false => Ok(deadline.map_or(now + call, |deadline| deadline.min(now + call))),
     }
 }
@@ -128,7 +143,8 @@ const ONE_RECORD: &str = "this is MongoDB without transactions (no replica set, 
 
 /// Whether all changes of a unit are of one record.
 fn is_of_one_record(work: &UnitOfWork) -> bool {
-    let same = |pair: &[Change]| matches!(pair, [a, b] if a.key == b.key && a.collection.name == b.collection.name);
+    let same =
+        |pair: &[Change]| matches!(pair, [a, b] if a.key == b.key && a.collection.name == b.collection.name);
     work.changes.windows(2).all(same)
 }
 
@@ -213,10 +229,12 @@ pub enum StoreError {
     /// The store cannot hold these values exactly, or refuses them. One entry for each field.
     #[error("{}", told(.0))]
     Invalid(Vec<FieldFault>),
-    /// The store is not set up for what is asked: a table, column, right or setting is missing. The words are our own: a client is shown them.
+    /// The store is not set up for what is asked: a table, column, right or setting is missing. The words are
+    /// our own: a client is shown them.
     #[error("{0}")]
     Setup(String),
-    /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call may succeed later.
+    /// The store cannot be reached, is overloaded, or gave up (a deadlock, a lost connection): the same call
+    /// may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// The process has no memory for what is asked for: the same call may succeed later.

@@ -1,4 +1,5 @@
-//! What the columns of a table hold exactly. What one would round, cut, fold or refuse is refused first, with the field.
+//! What the columns of a table hold exactly. What one would round, cut, fold or refuse is refused first, with
+//! the field.
 
 use super::StoreError;
 use model::{
@@ -138,17 +139,21 @@ impl Limits {
         let Times { created, updated } = self.times;
         let (own_created, own_updated) = (*created_at, *updated_at);
         // as they are read: a time that is not there is the other one, or else 1970
-        *created_at = created.map(|clock| clock.keep(own_created)).unwrap_or_else(|| or_epoch(updated, own_updated));
-        *updated_at = updated.map(|clock| clock.keep(own_updated)).unwrap_or_else(|| or_epoch(created, own_created));
+        *created_at =
+            created.map(|clock| clock.keep(own_created)).unwrap_or_else(|| or_epoch(updated, own_updated));
+        *updated_at =
+            updated.map(|clock| clock.keep(own_updated)).unwrap_or_else(|| or_epoch(created, own_created));
         Ok(())
     }
 
     fn key_fault(&self, schema: &Schema, key: &Key) -> Option<FieldFault> {
         let why = match &self.key {
-            Hold::Int { .. } => match key.as_str().parse::<i128>().ok().filter(|n| n.to_string() == key.as_str()) {
-                Some(number) => self.key.int_fault(number)?,
-                None => "must be a whole number: its column holds no other keys".to_owned(),
-            },
+            Hold::Int { .. } => {
+                match key.as_str().parse::<i128>().ok().filter(|n| n.to_string() == key.as_str()) {
+                    Some(number) => self.key.int_fault(number)?,
+                    None => "must be a whole number: its column holds no other keys".to_owned(),
+                }
+            }
             hold => hold.text_fault(key.as_str())?,
         };
         Some(FieldFault::new(&schema.key, why))
@@ -208,7 +213,8 @@ impl Hold {
 
     fn int_fault(&self, number: i128) -> Option<String> {
         let Self::Int { min, max } = self else { return None };
-        (!(min..=max).contains(&&number)).then(|| format!("must be from {min} to {max}: its column holds no others"))
+        (!(min..=max).contains(&&number))
+            .then(|| format!("must be from {min} to {max}: its column holds no others"))
     }
 
     fn decimal_fault(&self, text: &str) -> Option<String> {
@@ -227,8 +233,9 @@ impl Hold {
 
     fn text_fault(&self, text: &str) -> Option<String> {
         match self {
-            Self::Words(words) => (!words.iter().any(|word| word == text))
-                .then(|| format!("must be one of {}, spelled so: its column holds no others", words.join(", "))),
+            Self::Words(words) => (!words.iter().any(|word| word == text)).then(|| {
+                format!("must be one of {}, spelled so: its column holds no others", words.join(", "))
+            }),
             Self::Text(limit) => limit.fault(text),
             _ => None,
         }
@@ -328,9 +335,13 @@ mod tests {
     fn times_are_held_to_the_digit() {
         let hold = |digits| Hold::Time { digits, min: Timestamp(0), max: Timestamp(10_000) };
         assert!(hold(0).time_fault(Timestamp(1_500)).is_some_and(|why| why.contains("whole second")));
-        assert!(hold(1).time_fault(Timestamp(1_500)).is_none() && hold(1).time_fault(Timestamp(1_550)).is_some());
+        assert!(
+            hold(1).time_fault(Timestamp(1_500)).is_none() && hold(1).time_fault(Timestamp(1_550)).is_some()
+        );
         assert!(hold(6).time_fault(Timestamp(1_555)).is_none());
-        assert!(hold(6).time_fault(Timestamp(-1)).is_some() && hold(6).time_fault(Timestamp(10_001)).is_some());
+        assert!(
+            hold(6).time_fault(Timestamp(-1)).is_some() && hold(6).time_fault(Timestamp(10_001)).is_some()
+        );
         assert_eq!(floored(Timestamp(-1), 0), Timestamp(-1_000));
     }
 }

@@ -1,4 +1,5 @@
-//! Records in MongoDB: one document each, which also holds its events until they are published. No transactions are used.
+//! Records in MongoDB: one document each, which also holds its events until they are published. No
+//! transactions are used.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,8 +18,8 @@ use model::passage::Plaintext;
 use mongodb::{
     Client, Database, IndexModel,
     options::{
-        Acknowledgment, AuthMechanism, ClientOptions, IndexOptions, ReadConcern, ReadConcernLevel, ServerAddress, Tls,
-        TlsOptions, WriteConcern,
+        Acknowledgment, AuthMechanism, ClientOptions, IndexOptions, ReadConcern, ReadConcernLevel,
+        ServerAddress, Tls, TlsOptions, WriteConcern,
     },
 };
 use parking_lot::{Mutex, RwLock};
@@ -142,16 +143,20 @@ impl MongoOptions {
         options.max_pool_size = Some(self.max_connections);
         options.app_name.get_or_insert_with(|| "flyweight".to_owned());
         // an answered write is in the journal of most members
-        options.write_concern =
-            Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build());
-        // and what is read stays true when the primary changes: nothing is cached or published that could be taken back
+        options.write_concern = Some(
+            WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build(),
+        );
+        // and what is read stays true when the primary changes: nothing is cached or published that could be
+        // taken back
         options.read_concern = Some(ReadConcern::majority());
         Ok(options)
     }
 
     fn client(&self, mut options: ClientOptions) -> Result<Client, StoreError> {
-        let wrong = |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
-        let pair = self.cert.as_ref().map(|cert| Pair::of(cert, self.key.as_deref())).transpose().map_err(wrong)?;
+        let wrong =
+            |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
+        let pair =
+            self.cert.as_ref().map(|cert| Pair::of(cert, self.key.as_deref())).transpose().map_err(wrong)?;
         let system = self.passage.system().map(Pair::holding).transpose().map_err(wrong)?;
         if self.ca.is_some() || pair.is_some() || system.is_some() {
             let mut tls = TlsOptions::default();
@@ -165,13 +170,16 @@ impl MongoOptions {
             // a path, or what only a later version of the driver knows
             _ => "/",
         });
-        let sends = options.credential.as_ref().map_or(Sends::Nothing, |credential| match credential.mechanism {
-            Some(AuthMechanism::Plain) => Sends::Password,
-            _ => Sends::Proof,
-        });
+        let sends =
+            options.credential.as_ref().map_or(Sends::Nothing, |credential| match credential.mechanism {
+                Some(AuthMechanism::Plain) => Sends::Password,
+                _ => Sends::Proof,
+            });
         self.passage.admit(sends, over_tls, hosts).map_err(StoreError::Unsupported)?;
         Client::with_options(options).map_err(|error| match error.kind.as_ref() {
-            mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => StoreError::Unsupported(message.clone()),
+            mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => {
+                StoreError::Unsupported(message.clone())
+            }
             _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),
         })
     }
@@ -187,7 +195,11 @@ impl MongoStore {
         Self::with(&options, told, sealer)
     }
 
-    fn with(options: &MongoOptions, told: ClientOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+    fn with(
+        options: &MongoOptions,
+        told: ClientOptions,
+        sealer: Arc<dyn Sealer>,
+    ) -> Result<Self, StoreError> {
         let database = options.client(told)?.database(&options.database);
         let outbox = Arc::new(MongoOutbox::new(database.clone()));
         let ledger = Ledger::new(database.clone());
@@ -204,9 +216,15 @@ impl MongoStore {
     }
 
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
-    async fn documents(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+    async fn documents(
+        &self,
+        collection: &Collection,
+        deadline: Instant,
+    ) -> Result<Arc<Documents>, StoreError> {
         let known = self.collections.read().get(&collection.pool).cloned();
-        if let Some(documents) = known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema)) {
+        if let Some(documents) =
+            known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema))
+        {
             return Ok(documents);
         }
         let documents = self.looked_up(collection, deadline).await?;
@@ -220,15 +238,20 @@ impl MongoStore {
     }
 
     /// A collection as it is now.
-    async fn looked_up(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+    async fn looked_up(
+        &self,
+        collection: &Collection,
+        deadline: Instant,
+    ) -> Result<Arc<Documents>, StoreError> {
         let handle = self.database.collection::<Document>(&collection.name);
         let key = match collection.declared {
             true => key_form(read(deadline, handle.find_one(doc! {}).projection(doc! { "_id": 1 })).await?)?,
             false => KeyForm::Text,
         };
         let version = collection.version_column.clone();
-        let read_only =
-            version.is_none().then(|| format!("{} has no version field, so it can only be read", collection.name));
+        let read_only = version
+            .is_none()
+            .then(|| format!("{} has no version field, so it can only be read", collection.name));
         Ok(Arc::new(Documents {
             collection: collection.clone(),
             handle,
@@ -240,14 +263,19 @@ impl MongoStore {
     }
 
     /// A collection with its indexes.
-    async fn indexed(&self, collection: &Collection, deadline: Instant) -> Result<Arc<Documents>, StoreError> {
+    async fn indexed(
+        &self,
+        collection: &Collection,
+        deadline: Instant,
+    ) -> Result<Arc<Documents>, StoreError> {
         if let Some(field) = collection.schema.fields.iter().find(|field| field.encrypted && field.unique) {
             let why = format!("{} of {} is unique, so it cannot be encrypted", field.name, collection.name);
             return Err(StoreError::Unprepared(PoolFault::new(PoolReason::ColumnUnfit, why)));
         }
         // what is known stays: the type of its keys is that of the first look
         let known = self.collections.read().get(&collection.pool).cloned();
-        let documents = match known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema)) {
+        let documents = match known.filter(|known| Arc::ptr_eq(&known.collection.schema, &collection.schema))
+        {
             Some(known) => known,
             None => self.looked_up(collection, deadline).await?,
         };
@@ -272,7 +300,10 @@ impl RecordStore for MongoStore {
         }
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         let deadline = Instant::now() + PREPARE_TIME;
         // before the store's own collections: they tell a database that is new from one that was in use
         if let Err(error) = meta::identity(&self.database, deadline).await {
@@ -339,7 +370,10 @@ impl RecordStore for MongoStore {
         let total = match query.count {
             true => {
                 let all = Query { start: Start::Offset(0), ..query.clone() };
-                Some(read(deadline, documents.handle.count_documents(filter::condition(&documents, &all))).await?)
+                Some(
+                    read(deadline, documents.handle.count_documents(filter::condition(&documents, &all)))
+                        .await?,
+                )
             }
             false => None,
         };
@@ -429,8 +463,11 @@ impl RecordStore for MongoStore {
         let mut removed = self.ledger.prune(call_deadline()).await?;
         for documents in all.iter().filter(|documents| documents.read_only.is_none()) {
             let find = documents.handle.find(old.clone()).projection(doc! { "_id": 1 }).limit(PRUNE_BATCH);
-            let ids: Vec<Bson> =
-                collect(find, call_deadline()).await?.into_iter().filter_map(|mut one| one.remove("_id")).collect();
+            let ids: Vec<Bson> = collect(find, call_deadline())
+                .await?
+                .into_iter()
+                .filter_map(|mut one| one.remove("_id"))
+                .collect();
             let mut these = old.clone();
             these.insert("_id", doc! { "$in": ids });
             removed += read(call_deadline(), documents.handle.delete_many(these)).await?.deleted_count;
@@ -452,7 +489,8 @@ impl RecordStore for MongoStore {
 /// # Errors
 /// The same error where it has nothing to do with the collection.
 fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, StoreError> {
-    let of_own = |why: &str| PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name));
+    let of_own =
+        |why: &str| PoolFault::new(PoolReason::PoolUnavailable, format!("{}: {why}", collection.name));
     match error {
         StoreError::Unprepared(fault) => Ok(fault.of(collection)),
         StoreError::Unsupported(why) | StoreError::Corrupt(why) => Ok(of_own(&why)),
@@ -468,7 +506,8 @@ fn call_deadline() -> Instant {
     Instant::now() + CALL_TIME
 }
 
-/// The documents of a search by their bytes, since other programs may have written what is no document of ours.
+/// The documents of a search by their bytes, since other programs may have written what is no document of
+/// ours.
 async fn collect_raw(
     find: mongodb::action::Find<'_, RawDocumentBuf>,
     deadline: Instant,
@@ -478,7 +517,10 @@ async fn collect_raw(
     Ok(found.iter().map(|raw| document_of(raw)).collect())
 }
 
-async fn collect(find: mongodb::action::Find<'_, Document>, deadline: Instant) -> Result<Vec<Document>, Fault> {
+async fn collect(
+    find: mongodb::action::Find<'_, Document>,
+    deadline: Instant,
+) -> Result<Vec<Document>, Fault> {
     let cursor = read(deadline, find).await?;
     read(deadline, cursor.try_collect()).await
 }
@@ -496,21 +538,22 @@ fn key_form(sample: Option<Document>) -> Result<KeyForm, StoreError> {
     }
 }
 
-/// Unique values, searched fields, and what the store looks for: waiting events and tombstones. Sparse: documents without the field
-/// take no part, so a value that is missing is not taken.
+/// Unique values, searched fields, and what the store looks for: waiting events and tombstones. Sparse:
+/// documents without the field take no part, so a value that is missing is not taken.
 fn indexes(collection: &Collection) -> Vec<IndexModel> {
     let index = |name: String, field: &str, unique: bool, sparse: bool| {
         let options = IndexOptions::builder().name(name).unique(unique).sparse(sparse).build();
         IndexModel::builder().keys(doc! { field: 1 }).options(options).build()
     };
     let own = [PENDING_AT, DELETED_AT].map(|field| index(format!("flyweight{field}"), field, false, true));
-    let fields = collection.schema.fields.iter().filter(|field| !field.encrypted).filter_map(|field| {
-        match (field.unique, field.indexed) {
-            (true, _) => Some(index(unique_index(field), &field.name, true, true)),
-            (false, true) => Some(index(format!("{}_index", field.name), &field.name, false, false)),
-            (false, false) => None,
-        }
-    });
+    let fields =
+        collection.schema.fields.iter().filter(|field| !field.encrypted).filter_map(|field| {
+            match (field.unique, field.indexed) {
+                (true, _) => Some(index(unique_index(field), &field.name, true, true)),
+                (false, true) => Some(index(format!("{}_index", field.name), &field.name, false, false)),
+                (false, false) => None,
+            }
+        });
     own.into_iter().chain(fields).collect()
 }
 

@@ -1,4 +1,5 @@
-//! What stores make of rows and documents that other programs wrote: a record, or what of it cannot be read; and pages that go on past those.
+//! What stores make of rows and documents that other programs wrote: a record, or what of it cannot be read;
+//! and pages that go on past those.
 
 use model::{
     query::{HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Position, Query, Start},
@@ -63,7 +64,8 @@ impl Reading {
     }
 }
 
-/// The decimal that a double stands for: of at most 15 digits, which each double keeps. Others have no short exact meaning.
+/// The decimal that a double stands for: of at most 15 digits, which each double keeps. Others have no short
+/// exact meaning.
 pub fn short_decimal(real: f64) -> Option<Value> {
     const DIGITS_MAX: usize = 15;
     let text = real.is_finite().then(|| format!("{real:e}"))?;
@@ -74,7 +76,8 @@ pub fn short_decimal(real: f64) -> Option<Value> {
     Value::exact(&text)
 }
 
-/// What is read at once for a page: it ends at the query's limit, at the bytes of a page, or where there is no more memory.
+/// What is read at once for a page: it ends at the query's limit, at the bytes of a page, or where there is
+/// no more memory.
 pub struct Part<'a> {
     query: &'a Query,
     readings: Vec<Reading>,
@@ -133,14 +136,16 @@ impl<'a> Pager<'a> {
     /// Takes what was read from there on. Says whether the page is done.
     ///
     /// # Errors
-    /// There is no memory for one record, or so many in a row cannot be read that no place is found to go on from.
+    /// There is no memory for one record, or so many in a row cannot be read that no place is found to go on
+    /// from.
     pub fn take(&mut self, part: Part<'_>) -> Result<bool, StoreError> {
         let Part { query: _, readings, bytes: _, more } = part;
         if more && readings.is_empty() {
             return Err(StoreError::Overloaded);
         }
         let places = readings.iter().rev().enumerate();
-        let place = places.filter_map(|(after, reading)| Some((after as u64, reading.position(self.query)?))).next();
+        let place =
+            places.filter_map(|(after, reading)| Some((after as u64, reading.position(self.query)?))).next();
         self.taken += readings.len() as u64;
         for reading in readings {
             match reading {
@@ -180,7 +185,9 @@ mod tests {
 
     #[test]
     fn a_double_is_the_short_decimal_that_it_stands_for() {
-        for (real, text) in [(19.9, "19.9"), (5.0, "5"), (-0.1, "-0.1"), (1e20, "100000000000000000000"), (0.0, "0")] {
+        for (real, text) in
+            [(19.9, "19.9"), (5.0, "5"), (-0.1, "-0.1"), (1e20, "100000000000000000000"), (0.0, "0")]
+        {
             assert_eq!(short_decimal(real), Value::exact(text), "{real}");
         }
         for odd in [f64::NAN, f64::INFINITY, 0.1 + 0.2, 1e300, 1.0 / 3.0] {
@@ -241,8 +248,14 @@ mod tests {
     #[test]
     fn a_page_ends_at_its_bytes_and_says_where_it_goes_on() {
         let (order, start) = (Vec::new(), Start::Offset(0));
-        let query =
-            Query { filter: Filter::All, order, start, limit: 9, count: false, allowance: Allowance::default() };
+        let query = Query {
+            filter: Filter::All,
+            order,
+            start,
+            limit: 9,
+            count: false,
+            allowance: Allowance::default(),
+        };
         let (mut pager, mut part) = (Pager::new(&query), Part::new(&query));
         assert!(part.push(large("a", PAGE_BYTES_MAX / 2)) && part.push(large("b", PAGE_BYTES_MAX / 4)));
         assert!(!part.push(large("c", PAGE_BYTES_MAX / 2)), "nothing after it is read");

@@ -27,7 +27,8 @@ pub fn parse(pattern: &str) -> Vec<Piece> {
     pieces
 }
 
-/// The pattern for `LIKE … ESCAPE '|'`: the backslash is not used, because whether MySQL takes it depends on its SQL mode.
+/// The pattern for `LIKE … ESCAPE '|'`: the backslash is not used, because whether MySQL takes it depends on
+/// its SQL mode.
 pub fn to_like(pattern: &str) -> String {
     write(pattern, |piece, out| match piece {
         Piece::Many => out.push('%'),
@@ -120,6 +121,9 @@ mod tests {
         assert_eq!(to_glob(pattern), r"a*?%[*][[]|.\");
         assert_eq!(glob_of_part("T[é*1ß"), "*[Tt][[][éÉ][*]1ß*");
         assert_eq!(regex_of_part("T[é.1 ß"), r"[Tt]\[[éÉ]\.1\ ß");
-        assert_eq!((glob_of_text("b@X").as_str(), regex_of_text("b@x").as_str()), ("[bB]@[Xx]", r"^[bB]\@[xX]\z"));
+        assert_eq!(
+            (glob_of_text("b@X").as_str(), regex_of_text("b@x").as_str()),
+            ("[bB]@[Xx]", r"^[bB]\@[xX]\z")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a store has room for what is written: known by its refusals, until a write goes through or they are long ago.
+//! Whether a store has room for what is written: known by its refusals, until a write goes through or they
+//! are long ago.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A store whose address, account or certificates change while it is in use: a new one takes over once it is prepared, and calls that are under
-//! way end where they began.
+//! A store whose address, account or certificates change while it is in use: a new one takes over once it is
+//! prepared, and calls that are under way end where they began.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,7 +29,8 @@ pub struct RotatingStore {
     prepared: Mutex<Vec<Arc<Collection>>>,
 }
 
-/// The outbox of whichever store is current. Leases are the owner's, so they go on; events claimed before are confirmed by their ids.
+/// The outbox of whichever store is current. Leases are the owner's, so they go on; events claimed before are
+/// confirmed by their ids.
 struct RotatingOutbox(Arc<Current>);
 
 impl RotatingStore {
@@ -38,8 +39,9 @@ impl RotatingStore {
         Self { current: Arc::new(ArcSwap::from_pointee(store)), prepared: Mutex::default() }
     }
 
-    /// From now on calls go to `next`, which is first prepared as the current one was; where that fails, nothing changes. A single collection that
-    /// cannot be used there keeps no other from taking over: whoever prepares the store next hears of it.
+    /// From now on calls go to `next`, which is first prepared as the current one was; where that fails,
+    /// nothing changes. A single collection that cannot be used there keeps no other from taking over:
+    /// whoever prepares the store next hears of it.
     ///
     /// # Errors
     /// `next` cannot be reached, or refuses the account.
@@ -70,7 +72,10 @@ impl RecordStore for RotatingStore {
         }
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         loop {
             let store = self.now();
             let faults = store.prepare_each(collections).await?;

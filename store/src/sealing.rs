@@ -23,9 +23,16 @@ pub fn seal(sealer: &dyn Sealer, table: &str, key: &Key, field: &Field, value: &
 ///
 /// # Errors
 /// `Corrupt` where it cannot be opened or is not of the field's kind.
-pub fn open(sealer: &dyn Sealer, table: &str, key: &Key, field: &Field, sealed: &str) -> Result<Value, StoreError> {
+pub fn open(
+    sealer: &dyn Sealer,
+    table: &str,
+    key: &Key,
+    field: &Field,
+    sealed: &str,
+) -> Result<Value, StoreError> {
     let wrong = |why: &str| StoreError::Corrupt(format!("{} of {table} {key}: {why}", field.name));
-    let plain = sealer.open(sealed, &context(table, key, field)).map_err(|error| wrong(&error.to_string()))?;
+    let plain =
+        sealer.open(sealed, &context(table, key, field)).map_err(|error| wrong(&error.to_string()))?;
     let text = std::str::from_utf8(&plain).map_err(|_| wrong("not text"))?;
     parse(&field.kind, text).ok_or_else(|| wrong("not of the field's kind"))
 }

@@ -110,7 +110,9 @@ impl SqlStore {
         }
         // Made now: those who only read would not find it before the first write, and call the store lost.
         let made = std::fs::File::options().create(true).append(true).open(path);
-        made.map_err(|error| StoreError::Unavailable(format!("{} cannot be written: {error}", path.display())))?;
+        made.map_err(|error| {
+            StoreError::Unavailable(format!("{} cannot be written: {error}", path.display()))
+        })?;
         Ok(Self::new(Pools::sqlite(path), sealer))
     }
 
@@ -120,7 +122,8 @@ impl SqlStore {
         Self { of_documents: true, ..self }
     }
 
-    /// A store in a MySQL or MariaDB server, which need not be up yet: every call tries, and fails in bounded time.
+    /// A store in a MySQL or MariaDB server, which need not be up yet: every call tries, and fails in bounded
+    /// time.
     ///
     /// # Errors
     /// `Unsupported` where the URL is not one.
@@ -146,8 +149,8 @@ impl SqlStore {
         }
     }
 
-    /// Removes rows that are older than so many hours, by the clock that stamps them: the server's. What a clock of this process that is ahead calls
-    /// old stays.
+    /// Removes rows that are older than so many hours, by the clock that stamps them: the server's. What a
+    /// clock of this process that is ahead calls old stays.
     async fn prune_table(&self, table: &str, time: &str, hours: i64) -> Result<u64, StoreError> {
         let dialect = self.pools.dialect();
         let sql = match dialect {
@@ -209,7 +212,11 @@ impl SqlStore {
     }
 
     /// The table of a collection as it is now.
-    async fn inspected(&self, session: &mut Session, collection: &Collection) -> Result<Arc<Table>, StoreError> {
+    async fn inspected(
+        &self,
+        session: &mut Session,
+        collection: &Collection,
+    ) -> Result<Arc<Table>, StoreError> {
         let table = match collection.declared {
             false => Table::of_own(collection, self.pools.dialect()),
             true => {
@@ -233,7 +240,10 @@ impl RecordStore for SqlStore {
         }
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         let (mut faults, mut fit) = (BTreeMap::new(), Vec::with_capacity(collections.len()));
         for collection in collections {
             let form = |field: &str| migrations::form_of(&collection.schema.entity, field);
@@ -335,7 +345,11 @@ impl RecordStore for SqlStore {
         written
     }
 
-    async fn recall(&self, collection: &Collection, key: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+    async fn recall(
+        &self,
+        collection: &Collection,
+        key: &Idempotency,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
         let mut session = self.pools.read().await?;
         let all = std::iter::repeat(collection);
         Ok(idempotency::recall(&mut session, key, all, self.sealer.as_ref()).await?)
@@ -419,7 +433,8 @@ fn own_fault(collection: &Collection, error: StoreError) -> Result<PoolFault, St
     }
 }
 
-/// The tries of a read: again where the connection was lost, which is what the first calls after a restart of the server see.
+/// The tries of a read: again where the connection was lost, which is what the first calls after a restart of
+/// the server see.
 struct Tries {
     deadline: Instant,
     left: u32,

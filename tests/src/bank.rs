@@ -1,5 +1,5 @@
-//! A payment provider that suites control: it charges once for each key, and fails, hangs, declines or refuses as it is told. It also takes
-//! the messages to customers.
+//! A payment provider that suites control: it charges once for each key, and fails, hangs, declines or
+//! refuses as it is told. It also takes the messages to customers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

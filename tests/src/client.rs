@@ -83,8 +83,9 @@ impl Api {
         Self::at_all(&[base], |client| client.tls_certs_only(authorities))
     }
 
-    /// One client of all these replicas: each call goes to the next one. Its calls are noted; and where there are several replicas it reads
-    /// its own writes, as any client may: it asks for at least the version that it was answered.
+    /// One client of all these replicas: each call goes to the next one. Its calls are noted; and where there
+    /// are several replicas it reads its own writes, as any client may: it asks for at least the version that
+    /// it was answered.
     pub fn session(bases: &[&str]) -> Self {
         Self { session: Some(Arc::default()), ..Self::at_all(bases, |client| client) }
     }
@@ -116,7 +117,8 @@ impl Api {
 
     /// What a session called so far.
     pub fn calls(&self) -> Vec<Called> {
-        let calls = |session: &Arc<Session>| session.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let calls =
+            |session: &Arc<Session>| session.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.session.as_ref().map(calls).unwrap_or_default()
     }
 
@@ -147,20 +149,28 @@ impl Api {
             None => request.send().await?,
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let answer = Answer { status, headers, text: String::from_utf8_lossy(&response.bytes().await?).into_owned() };
+        let answer =
+            Answer { status, headers, text: String::from_utf8_lossy(&response.bytes().await?).into_owned() };
         if let Some(session) = &self.session {
             session.note(method, path, &answer);
         }
         Ok(answer)
     }
 
-    /// The version that a read of this session must have; none where it wrote nothing there, or says it itself.
+    /// The version that a read of this session must have; none where it wrote nothing there, or says it
+    /// itself.
     fn least_version(&self, method: &Method, path: &str, headers: &[(&str, &str)]) -> Option<u64> {
         let asks = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("if-min-version"));
         if asks || *method != Method::GET || self.replicas() < 2 {
             return None;
         }
-        self.session.as_ref()?.written.lock().unwrap_or_else(PoisonError::into_inner).get(&record_of(path)).copied()
+        self.session
+            .as_ref()?
+            .written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&record_of(path))
+            .copied()
     }
 
     /// GET.
@@ -204,8 +214,12 @@ fn record_of(path: &str) -> String {
 
 impl Session {
     fn note(&self, method: Method, path: &str, answer: &Answer) {
-        let version =
-            answer.header("etag").trim_matches('"').split('-').next().and_then(|version| version.parse().ok());
+        let version = answer
+            .header("etag")
+            .trim_matches('"')
+            .split('-')
+            .next()
+            .and_then(|version| version.parse().ok());
         if let (Some(version), false) = (version, method == Method::GET) {
             let location = answer.header("location");
             let record = record_of(if location.is_empty() { path } else { location });

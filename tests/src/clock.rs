@@ -1,4 +1,5 @@
-//! Another clock for a process: libfaketime, which `tests/tools/install.sh faketime` gets. Only the time of day differs, not how time passes.
+//! Another clock for a process: libfaketime, which `tests/tools/install.sh faketime` gets. Only the time of
+//! day differs, not how time passes.
 
 use std::{path::PathBuf, process::Command};
 
@@ -18,7 +19,10 @@ pub fn available() -> Result<(), String> {
 /// The environment of a process whose clock is ahead by so many milliseconds, or behind.
 pub fn ahead(ms: i64) -> [(&'static str, String); 3] {
     [
-        ("LD_PRELOAD", format!("{}:{}", library("threads.so").display(), library("libfaketime.so").display())),
+        (
+            "LD_PRELOAD",
+            format!("{}:{}", library("threads.so").display(), library("libfaketime.so").display()),
+        ),
         ("FAKETIME", format!("{:+.3}", ms as f64 / 1_000.0)),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ]

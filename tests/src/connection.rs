@@ -1,6 +1,7 @@
 //! One connection over which a test calls, for promises that are made to a connection.
 //!
-//! A client with a pool opens a second connection whenever the first is not back in time, so it cannot show what one connection is promised.
+//! A client with a pool opens a second connection whenever the first is not back in time, so it cannot show
+//! what one connection is promised.
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -28,9 +29,12 @@ impl Connection {
     /// Nobody listens there.
     pub async fn open(base: &str) -> Self {
         let host = base.trim_start_matches("http://").to_owned();
-        let stream = TcpStream::connect(&host).await.unwrap_or_else(|error| panic!("no connection to {host}: {error}"));
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.unwrap_or_else(|error| panic!("no HTTP at {host}: {error}"));
+        let stream = TcpStream::connect(&host)
+            .await
+            .unwrap_or_else(|error| panic!("no connection to {host}: {error}"));
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .unwrap_or_else(|error| panic!("no HTTP at {host}: {error}"));
         tokio::spawn(connection);
         Self { host, sender }
     }

@@ -67,7 +67,10 @@ impl DataPlane {
     /// The same by another program than the one that was built.
     pub fn real_of(program: PathBuf, manifests: &Path, backends: &Path, security: &Path) -> Self {
         let [manifests, backends, security] = [manifests, backends, security].map(text);
-        Self::start_of(program, &["serve", "--manifests", &manifests, "--backends", &backends, "--security", &security])
+        Self::start_of(
+            program,
+            &["serve", "--manifests", &manifests, "--backends", &backends, "--security", &security],
+        )
     }
 
     /// Starts the program with these arguments on free ports and waits until it says that it is ready.
@@ -165,7 +168,8 @@ impl DataPlane {
         }
     }
 
-    /// Starts it again, to crash at a failpoint: once it is ready, or before where what it finds leads there at once.
+    /// Starts it again, to crash at a failpoint: once it is ready, or before where what it finds leads there
+    /// at once.
     ///
     /// # Panics
     /// It neither becomes ready nor crashes; the message holds what it printed.
@@ -178,7 +182,8 @@ impl DataPlane {
 
     fn try_restart(&mut self, environment: &[(&str, &str)]) -> Result<(), String> {
         let port = |url: &str| url.rsplit(':').next().unwrap_or("0").to_owned();
-        let (child, ready) = launch(&self.program, &self.args, environment, &port(&self.url), &port(&self.admin));
+        let (child, ready) =
+            launch(&self.program, &self.args, environment, &port(&self.url), &port(&self.admin));
         self.child = child;
         ready.map(drop)
     }
@@ -201,7 +206,8 @@ impl Drop for DataPlane {
     }
 }
 
-/// Starts the program; where it says that it listens, or what it printed instead before it ended, or was ended when its time was over.
+/// Starts the program; where it says that it listens, or what it printed instead before it ended, or was
+/// ended when its time was over.
 fn launch(
     program: &Path,
     args: &[String],
@@ -249,7 +255,8 @@ fn launch(
 /// The line in which the data plane says where it listens.
 fn ready(line: &str) -> Option<Ready> {
     let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-    let place = |field: &str| Some(format!("http://127.0.0.1:{}", entry.get(field)?.as_str()?.rsplit(':').next()?));
+    let place =
+        |field: &str| Some(format!("http://127.0.0.1:{}", entry.get(field)?.as_str()?.rsplit(':').next()?));
     (entry.get("message")? == "ready").then(|| Some(Ready { url: place("addr")?, admin: place("admin")? }))?
 }
 

@@ -60,7 +60,11 @@ impl Demo {
     /// The last word.
     pub fn finish(&self) {
         let (green, plain) = colours("\x1b[1;32m");
-        println!("\n{green}All {} steps hold, in {} s.{plain}", self.steps.get(), self.start.elapsed().as_secs());
+        println!(
+            "\n{green}All {} steps hold, in {} s.{plain}",
+            self.steps.get(),
+            self.start.elapsed().as_secs()
+        );
     }
 
     /// The service as the cluster has it.

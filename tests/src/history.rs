@@ -1,6 +1,8 @@
-//! Histories: what clients asked for, when, and what they were told; and checkers that find in them what no run of a right service shows.
+//! Histories: what clients asked for, when, and what they were told; and checkers that find in them what no
+//! run of a right service shows.
 //!
-//! A checker is plain: it is given the operations and what is there in the end, and lists each violation in a line.
+//! A checker is plain: it is given the operations and what is there in the end, and lists each violation in a
+//! line.
 
 pub mod feed;
 pub mod ledger;
@@ -88,7 +90,12 @@ fn gaps<S>(key: &str, chain: &Chain<S>) -> Option<String> {
 
 /// An operation for the checkers' own tests: asked and answered at these milliseconds.
 #[cfg(test)]
-fn operation<A>(connection: usize, (invoked, returned): (u64, u64), outcome: Outcome, act: A) -> Operation<A> {
+fn operation<A>(
+    connection: usize,
+    (invoked, returned): (u64, u64),
+    outcome: Outcome,
+    act: A,
+) -> Operation<A> {
     let [invoked, returned] = [invoked, returned].map(Duration::from_millis);
     Operation { connection, act, invoked, returned, outcome }
 }

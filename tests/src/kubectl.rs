@@ -39,7 +39,8 @@ impl Kubectl {
 
     /// Reads an object, or a list of objects, as JSON; null where there is none.
     pub fn json(&self, args: &[&str]) -> Value {
-        let all: Vec<&str> = ["get"].iter().chain(args).chain(&["-o", "json", "--ignore-not-found"]).copied().collect();
+        let all: Vec<&str> =
+            ["get"].iter().chain(args).chain(&["-o", "json", "--ignore-not-found"]).copied().collect();
         self.call(&all).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
     }
 
@@ -48,7 +49,8 @@ impl Kubectl {
         self.json(args)["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Calls `kubectl flyweight`, built with this program: what it prints, and whether it says that all is well.
+    /// Calls `kubectl flyweight`, built with this program: what it prints, and whether it says that all is
+    /// well.
     ///
     /// # Panics
     /// It cannot be started.

@@ -1,4 +1,5 @@
-//! The harness: starts real servers, the data plane as users run it, and the local cluster, for the suites and the demo.
+//! The harness: starts real servers, the data plane as users run it, and the local cluster, for the suites
+//! and the demo.
 
 pub mod bank;
 pub mod client;

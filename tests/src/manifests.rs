@@ -9,11 +9,13 @@ pub fn samples() -> std::path::PathBuf {
     root().join("configs/samples")
 }
 
-/// Where the samples leave out what topics start with, and what suites write there: some look at the topics themselves.
+/// Where the samples leave out what topics start with, and what suites write there: some look at the topics
+/// themselves.
 const KAFKA: &str = "secretRef: { name: shop-kafka }";
 const KAFKA_PREFIXED: &str = "topicPrefix: \"shop.\"\n        secretRef: { name: shop-kafka }";
 
-/// Writes the sample shop into a folder, with more lines in the service's spec. Its topics start with `shop.`.
+/// Writes the sample shop into a folder, with more lines in the service's spec. Its topics start with
+/// `shop.`.
 ///
 /// # Panics
 /// A file cannot be read or written.
@@ -27,7 +29,9 @@ pub fn write_samples_with(dir: &Path, more: &str) {
         fs::write(dir.join(path.file_name().unwrap_or_default()), text)
     };
     let all = fs::read_dir(samples()).and_then(|all| all.collect::<Result<Vec<_>, _>>());
-    let done = fs::create_dir_all(dir).and(all).and_then(|all| all.into_iter().try_for_each(|file| copy(file.path())));
+    let done = fs::create_dir_all(dir)
+        .and(all)
+        .and_then(|all| all.into_iter().try_for_each(|file| copy(file.path())));
     done.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
 }
 
@@ -50,7 +54,9 @@ pub fn write_backends(dir: &Path, urls: &[(&str, String)]) {
 /// A file cannot be read or written.
 pub fn copy_secret(from: &Path, to: &Path) {
     let copied = fs::read_dir(from).and_then(|mut files| {
-        files.try_for_each(|file| file.and_then(|file| fs::copy(file.path(), to.join(file.file_name()))).map(|_| ()))
+        files.try_for_each(|file| {
+            file.and_then(|file| fs::copy(file.path(), to.join(file.file_name()))).map(|_| ())
+        })
     });
     copied.unwrap_or_else(|error| panic!("{}: {error}", from.display()));
 }

@@ -1,6 +1,8 @@
-//! Proof of the operator: it is killed, misled and refused by its API server, and must end where it would have ended anyway.
+//! Proof of the operator: it is killed, misled and refused by its API server, and must end where it would
+//! have ended anyway.
 //!
-//! A control plane without nodes is enough: what is looked at are the objects. `tests/operator.sh` brings one up.
+//! A control plane without nodes is enough: what is looked at are the objects. `tests/operator.sh` brings one
+//! up.
 
 pub mod account;
 pub mod api;

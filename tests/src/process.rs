@@ -9,7 +9,8 @@ type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
 
 /// Starts a command that is killed when this process ends, however it ends.
 ///
-/// The kernel sends the signal when the *thread* that started the child ends, so one thread that lives on starts them all.
+/// The kernel sends the signal when the *thread* that started the child ends, so one thread that lives on
+/// starts them all.
 ///
 /// # Errors
 /// The command cannot be started.
@@ -54,6 +55,9 @@ fn bound(command: &Command) -> Command {
     if let Some(dir) = command.get_current_dir() {
         bound.current_dir(dir);
     }
-    bound.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    bound
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
     bound
 }

@@ -43,8 +43,9 @@ impl RawAnswer {
     fn of_head(head: &str) -> Self {
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
-        let field =
-            |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
+        let field = |line: &str| {
+            line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+        };
         Self { status, fields: lines.filter_map(field).collect(), body: Vec::new() }
     }
 
@@ -74,10 +75,15 @@ impl Raw {
     /// Nobody listens there.
     pub async fn open(base: &str) -> Self {
         let stream = TcpStream::connect(base.trim_start_matches("http://")).await;
-        Self { stream: stream.unwrap_or_else(|error| panic!("{base}: {error}")), read: Vec::new(), ended: false }
+        Self {
+            stream: stream.unwrap_or_else(|error| panic!("{base}: {error}")),
+            read: Vec::new(),
+            ended: false,
+        }
     }
 
-    /// Sends bytes, as a client does that reads nothing before it has sent all. Where they are refused midway, that is the answer's to say.
+    /// Sends bytes, as a client does that reads nothing before it has sent all. Where they are refused
+    /// midway, that is the answer's to say.
     pub async fn send(&mut self, bytes: &[u8]) {
         _ = timeout(ANSWER, self.stream.write_all(bytes)).await;
     }

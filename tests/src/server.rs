@@ -54,7 +54,9 @@ impl Kind {
             .map_err(|error| error.to_string())?;
         match output.status.success() {
             true => Ok(()),
-            false => Err(format!("{} is not installed: run tests/tools/install.sh {}", self.name(), self.name())),
+            false => {
+                Err(format!("{} is not installed: run tests/tools/install.sh {}", self.name(), self.name()))
+            }
         }
     }
 }
@@ -96,8 +98,9 @@ impl Server {
 
     /// Its address as clients write it.
     pub fn url(&self) -> String {
-        let output =
-            Command::new(tool("url.sh")).args([self.kind.name(), "127.0.0.1", &self.port.to_string()]).output();
+        let output = Command::new(tool("url.sh"))
+            .args([self.kind.name(), "127.0.0.1", &self.port.to_string()])
+            .output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
     }
 
@@ -129,8 +132,9 @@ impl Server {
     }
 
     fn wait(&self) {
-        let status =
-            Command::new(tool("wait.sh")).args([self.kind.name(), "127.0.0.1", &self.port.to_string(), "90"]).status();
+        let status = Command::new(tool("wait.sh"))
+            .args([self.kind.name(), "127.0.0.1", &self.port.to_string(), "90"])
+            .status();
         let log = self.dir.path().join("server.log");
         assert!(
             status.is_ok_and(|status| status.success()),
@@ -147,7 +151,8 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago, of those that no system gives to outgoing connections: it is still free after a server's restart.
+/// A port that was free a moment ago, of those that no system gives to outgoing connections: it is still free
+/// after a server's restart.
 ///
 /// # Panics
 /// There is none.
@@ -177,7 +182,8 @@ pub fn run_sql(url: &str, statements: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| error.to_string())?.block_on(async {
             use sqlx::Connection;
-            let mut connection = sqlx::MySqlConnection::connect(&url).await.map_err(|error| error.to_string())?;
+            let mut connection =
+                sqlx::MySqlConnection::connect(&url).await.map_err(|error| error.to_string())?;
             sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
                 .execute(&mut connection)
                 .await

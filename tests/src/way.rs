@@ -1,4 +1,5 @@
-//! A way to MySQL that is cut at COMMIT: the server has committed, or was never asked to, and whoever asked cannot know.
+//! A way to MySQL that is cut at COMMIT: the server has committed, or was never asked to, and whoever asked
+//! cannot know.
 
 use std::sync::{
     Arc,
@@ -34,7 +35,8 @@ impl Way {
     pub async fn to(url: &str) -> Self {
         let parts = url.split_once('@').and_then(|(account, rest)| Some((account, rest.split_once('/')?)));
         let Some((account, (server, database))) = parts else { panic!("not an address of a server: {url}") };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|error| panic!("no port: {error}"));
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|error| panic!("no port: {error}"));
         let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
         let (server, cuts) = (server.to_owned(), Arc::<Cuts>::default());
         let shared = cuts.clone();
@@ -50,7 +52,8 @@ impl Way {
         Self { url: format!("{account}@127.0.0.1:{port}/{database}?ssl-mode=DISABLED"), cuts }
     }
 
-    /// Cuts the connections that ask for the next `count` commits: by turns after the server has committed, and before it hears of it.
+    /// Cuts the connections that ask for the next `count` commits: by turns after the server has committed,
+    /// and before it hears of it.
     pub fn cut(&self, count: usize) {
         self.cuts.due.fetch_add(count, Ordering::SeqCst);
     }

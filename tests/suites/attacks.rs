@@ -1,4 +1,5 @@
-//! Attacks on a gateway and its pods as real processes: what broken, greedy and hostile clients do costs nobody else anything. Each test prints its numbers.
+//! Attacks on a gateway and its pods as real processes: what broken, greedy and hostile clients do costs
+//! nobody else anything. Each test prints its numbers.
 
 mod alive;
 mod frozen;
@@ -65,10 +66,11 @@ fn write(shop: &Path, security: &Path, more: &str) {
             let line = format!("  entity: {entity}\n");
             (line.clone(), format!("{line}  access: {{ read: [\"*\"], write: [clerk] }}\n"))
         };
-        let pools = ["Product", "NotificationTemplate"].map(access).iter().fold(pools, |text, (line, with)| {
-            assert!(text.contains(line), "{line}");
-            text.replacen(line, with, 1)
-        });
+        let pools =
+            ["Product", "NotificationTemplate"].map(access).iter().fold(pools, |text, (line, with)| {
+                assert!(text.contains(line), "{line}");
+                text.replacen(line, with, 1)
+            });
         std::fs::write(shop.join("pools.yaml"), pools).unwrap();
         std::fs::create_dir_all(security.join("jwt")).unwrap();
         std::fs::write(security.join("jwt/secret"), SECRET).unwrap();
@@ -79,7 +81,10 @@ fn write(shop: &Path, security: &Path, more: &str) {
 fn authorization() -> String {
     // seconds after 1970, in the year 2100
     let claims = json!({ "sub": "clerk", "exp": 4_102_444_800_u64, "roles": ["clerk"] });
-    format!("Bearer {}", jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap())
+    format!(
+        "Bearer {}",
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    )
 }
 
 /// How many pods the gateway holds for healthy.

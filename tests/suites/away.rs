@@ -1,4 +1,5 @@
-//! A pool whose table is not as declared takes only itself away, says so everywhere, and comes back without a restart.
+//! A pool whose table is not as declared takes only itself away, says so everywhere, and comes back without a
+//! restart.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -56,7 +57,10 @@ async fn a_table_that_is_not_as_declared_takes_only_its_pool_away_until_it_is_me
     by_hand(&database, "DROP TABLE stores").await;
     until_here(&api).await;
     assert_eq!(api.post(STORES, &store).await.status, 201);
-    assert_eq!(api.get(&format!("{STORES}/b1")).await.json()["turnover"].to_string().trim_matches('"'), "12.5");
+    assert_eq!(
+        api.get(&format!("{STORES}/b1")).await.json()["turnover"].to_string().trim_matches('"'),
+        "12.5"
+    );
     assert_eq!(api.get("/api/v1/health").await.json()["unavailable"], json!({}));
     assert_eq!(reported(&admin).await, Value::Null);
 
@@ -87,7 +91,8 @@ fn is_away(answer: &Answer, why: &str) {
 }
 
 async fn until_here(api: &Api) {
-    wait::until("the pool to be back", SOON, async || (api.get(STORES).await.status == 200).then_some(())).await;
+    wait::until("the pool to be back", SOON, async || (api.get(STORES).await.status == 200).then_some(()))
+        .await;
 }
 
 /// What the pod tells the operator of the pool.

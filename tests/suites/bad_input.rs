@@ -19,10 +19,20 @@ async fn bad_bodies_are_refused_by_name() {
         ("duplicate key", br#"{"name":"a","name":"b","price":1}"#.to_vec(), 400, Some("name")),
         ("NUL", br#"{"name":"a\u0000b","price":1}"#.to_vec(), 400, Some("name")),
         ("overflow", br#"{"name":"a","price":1e400}"#.to_vec(), 400, Some("price")),
-        ("overflowing stock", br#"{"name":"a","price":1,"stock":99999999999999999999}"#.to_vec(), 400, Some("stock")),
+        (
+            "overflowing stock",
+            br#"{"name":"a","price":1,"stock":99999999999999999999}"#.to_vec(),
+            400,
+            Some("stock"),
+        ),
         ("negative stock", br#"{"name":"a","price":1,"stock":-1}"#.to_vec(), 400, Some("stock")),
         ("too fine a price", br#"{"name":"a","price":1.123456789}"#.to_vec(), 400, Some("price")),
-        ("long name", json!({ "name": &long[..300], "price": 1 }).to_string().into_bytes(), 400, Some("name")),
+        (
+            "long name",
+            json!({ "name": &long[..300], "price": 1 }).to_string().into_bytes(),
+            400,
+            Some("name"),
+        ),
         ("malformed id", br#"{"id":"a/b","name":"a","price":1}"#.to_vec(), 400, Some("id")),
         ("not JSON", b"name=a".to_vec(), 400, None),
         ("cut off", br#"{"name":"a","#.to_vec(), 400, None),
@@ -54,7 +64,8 @@ async fn bad_bodies_are_refused_by_name() {
 #[tokio::test]
 async fn all_faults_of_a_body_are_named_at_once() {
     let stage = Stage::embedded();
-    let answer = stage.api.post("/api/v1/products", &json!({ "price": -1, "stock": "many", "size": 3 })).await;
+    let answer =
+        stage.api.post("/api/v1/products", &json!({ "price": -1, "stock": "many", "size": 3 })).await;
     let mut fields = answer.fields();
     fields.sort();
     assert_eq!(

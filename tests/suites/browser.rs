@@ -32,7 +32,8 @@ async fn the_pages_show_live_data_and_ask_no_other_host() {
 
 /// Where a tool is, if it is installed.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let script = ". tests/tools/lib.sh && tests/tools/install.sh --check \"$0\" >/dev/null && tool_dir \"$0\"";
+    let script =
+        ". tests/tools/lib.sh && tests/tools/install.sh --check \"$0\" >/dev/null && tool_dir \"$0\"";
     let output = Command::new("bash").args(["-c", script, name]).current_dir(root()).output().ok()?;
     output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }

@@ -55,7 +55,8 @@ spec:
         .find(|path| fs::read_to_string(path).unwrap().contains("kind: FlyweightService"))
         .unwrap();
     let text = fs::read_to_string(&service).unwrap();
-    fs::write(&service, text.replacen("poolRefs:", "poolRefs: # with one more\n    - { name: odds }", 1)).unwrap();
+    fs::write(&service, text.replacen("poolRefs:", "poolRefs: # with one more\n    - { name: odds }", 1))
+        .unwrap();
 
     let (code, text) = check(dir.path(), "json");
     assert_eq!(code, Some(1), "{text}");

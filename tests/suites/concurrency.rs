@@ -1,4 +1,5 @@
-//! Many at once: one wins each version, one effect for each idempotency key, pages that hold still while records come.
+//! Many at once: one wins each version, one effect for each idempotency key, pages that hold still while
+//! records come.
 
 use std::{
     collections::HashMap,
@@ -36,7 +37,8 @@ async fn concurrency_is_safe_over_real_servers() {
     lists_of_another_replica(&stage).await;
 }
 
-/// A list that one replica keeps is given up when the event of another's delete arrives; where an event is lost, after 5 s.
+/// A list that one replica keeps is given up when the event of another's delete arrives; where an event is
+/// lost, after 5 s.
 async fn lists_of_another_replica(stage: &Stage) {
     let other = tokio::task::block_in_place(|| stage.replica());
     let other = Api::at(&other.url);
@@ -45,15 +47,22 @@ async fn lists_of_another_replica(stage: &Stage) {
         for index in 0..20 {
             let id = format!("gone-{index}");
             let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "G" });
-            let body = if path.ends_with("users") { body } else { json!({ "id": id, "name": "G", "price": 1 }) };
+            let body =
+                if path.ends_with("users") { body } else { json!({ "id": id, "name": "G", "price": 1 }) };
             assert_eq!(stage.api.post(path, &body).await.status, 201);
             let list = format!("{path}/search?q=G&limit=1000");
             let shown = async || other.get(&list).await.text.contains(&format!("\"{id}\""));
             let second = Duration::from_secs(5);
             wait::until("the other replica lists it", second, async || shown().await.then_some(())).await;
-            assert_eq!(stage.api.send(Method::DELETE, &format!("{path}/{id}"), &[], &Value::Null).await.status, 204);
+            assert_eq!(
+                stage.api.send(Method::DELETE, &format!("{path}/{id}"), &[], &Value::Null).await.status,
+                204
+            );
             let answered = Instant::now();
-            wait::until("the other replica lists it no more", second, async || (!shown().await).then_some(())).await;
+            wait::until("the other replica lists it no more", second, async || {
+                (!shown().await).then_some(())
+            })
+            .await;
             slowest = slowest.max(answered.elapsed());
         }
         eprintln!("{path}: another replica's lists were right after {slowest:?} at most");
@@ -91,7 +100,12 @@ async fn one_writer_wins_each_version(api: &Api, path: &str, body: &Value) {
         let answers: Vec<_> = join_all(writes).await.into_iter().map(Result::unwrap).collect();
         let won: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
         let lost = answers.iter().filter(|answer| answer.status == 412).count();
-        assert_eq!((won.len(), lost), (1, WRITERS - 1), "{path}, version {version}: {:?}", statuses(&answers));
+        assert_eq!(
+            (won.len(), lost),
+            (1, WRITERS - 1),
+            "{path}, version {version}: {:?}",
+            statuses(&answers)
+        );
         let next = (version + 1).to_string();
         let read = api.get_with(&one, &[("if-min-version", &next)]).await;
         assert_eq!(read.json()["name"], won[0].json()["name"], "{path}: another's write is there");
@@ -99,7 +113,8 @@ async fn one_writer_wins_each_version(api: &Api, path: &str, body: &Value) {
     }
 }
 
-/// A client that is told to try again, because there is too much to do, does so: what was refused was not done.
+/// A client that is told to try again, because there is too much to do, does so: what was refused was not
+/// done.
 async fn patiently(api: &Api, method: Method, path: &str, header: (&str, &str), body: &Value) -> Answer {
     let started = Instant::now();
     loop {
@@ -146,12 +161,15 @@ async fn one_effect_for_each_key(api: &Api, path: &str) {
     assert_eq!(after - before, KEYS as u64, "{path}: one effect for each key");
 }
 
-/// Cursor pages over records that were there at the start show each once, while others come before and after them.
+/// Cursor pages over records that were there at the start show each once, while others come before and after
+/// them.
 async fn pages_hold_still(api: &Api) {
     let run = rand::random::<u32>();
     let path = "/api/v1/configurations";
     let put = async |id: String| {
-        let answer = api.send(Method::PUT, &format!("{path}/{id}"), &[], &json!({ "value": 1, "category": "c" })).await;
+        let answer = api
+            .send(Method::PUT, &format!("{path}/{id}"), &[], &json!({ "value": 1, "category": "c" }))
+            .await;
         assert_eq!(answer.status, 201, "{}", answer.text);
     };
     for index in 0..60 {
@@ -169,7 +187,9 @@ async fn pages_hold_still(api: &Api) {
             let page = api.get(&next).await;
             assert_eq!(page.status, 200, "{}", page.text);
             let page = page.json();
-            seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+            seen.extend(
+                page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()),
+            );
             let Some(cursor) = page["next_cursor"].as_str() else { return seen };
             next = format!("{path}?limit=7&cursor={cursor}");
         }

@@ -1,5 +1,6 @@
-//! The HTTP contract, written once: the same answers over embedded stores and over real servers, from one process and from three replicas
-//! that a client calls in turn. Replicas promise what one process does, but for lists, which may be behind for a moment.
+//! The HTTP contract, written once: the same answers over embedded stores and over real servers, from one
+//! process and from three replicas that a client calls in turn. Replicas promise what one process does, but
+//! for lists, which may be behind for a moment.
 
 use std::time::Duration;
 
@@ -61,7 +62,8 @@ async fn contract(api: &Api, stage: &Stage) {
     document::every_operation_was_called_and_is_exact(api).await;
 }
 
-/// A list, once it is as it should be everywhere: of one process at once, of all replicas, which are asked in turn, within their promise.
+/// A list, once it is as it should be everywhere: of one process at once, of all replicas, which are asked in
+/// turn, within their promise.
 async fn listed(api: &Api, path: &str, right: impl Fn(&Value) -> bool) -> Answer {
     let mut in_a_row = 0;
     wait::until(&format!("{path} at each replica"), LISTS_BEHIND_MAX, async || {
@@ -82,8 +84,7 @@ async fn listed(api: &Api, path: &str, right: impl Fn(&Value) -> bool) -> Answer
 }
 
 async fn products(api: &Api) {
-    let body =
-        json!({ "name": "Lamp", "price": 19.90, "category": "light", "stock": 3, "attributes": { "colour": "red" } });
+    let body = json!({ "name": "Lamp", "price": 19.90, "category": "light", "stock": 3, "attributes": { "colour": "red" } });
     let created = api.post("/api/v1/products", &body).await;
     assert_eq!(created.status, 201, "{}", created.text);
     assert_eq!(created.header("etag"), "\"1\"");
@@ -106,7 +107,12 @@ async fn products(api: &Api) {
     assert!(explain.contains("tier=hot") && explain.contains("version=1"), "{explain}");
 
     let patched = api
-        .send(Method::PATCH, &path, &[], &json!({ "price": "21.50", "attributes": { "colour": null, "watts": 5 } }))
+        .send(
+            Method::PATCH,
+            &path,
+            &[],
+            &json!({ "price": "21.50", "attributes": { "colour": null, "watts": 5 } }),
+        )
         .await;
     assert_eq!((patched.status, patched.header("etag")), (200, "\"2\""), "{}", patched.text);
     assert_eq!(patched.json()["attributes"], json!({ "watts": 5 }));
@@ -158,8 +164,9 @@ async fn pages(api: &Api) {
     let category = format!("c{}", rand::random::<u32>());
     let mut ids = Vec::new();
     for n in 0..7 {
-        let created =
-            api.post("/api/v1/products", &json!({ "name": format!("p{n}"), "price": n, "category": category })).await;
+        let created = api
+            .post("/api/v1/products", &json!({ "name": format!("p{n}"), "price": n, "category": category }))
+            .await;
         ids.push(created.json()["id"].as_str().unwrap().to_owned());
     }
     let mut found = Vec::new();
@@ -167,7 +174,9 @@ async fn pages(api: &Api) {
     loop {
         let page = api.get(&path).await.json();
         assert_eq!(page["total"], 7, "{page}");
-        found.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        found.extend(
+            page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()),
+        );
         match page["next_cursor"].as_str() {
             Some(cursor) => path = format!("/api/v1/products/category/{category}?limit=3&cursor={cursor}"),
             None => break,
@@ -185,7 +194,10 @@ async fn pages(api: &Api) {
 
 async fn every_entity(api: &Api) {
     let user = api
-        .post("/api/v1/users", &json!({ "email": format!("e{}@example.com", rand::random::<u32>()), "name": "E" }))
+        .post(
+            "/api/v1/users",
+            &json!({ "email": format!("e{}@example.com", rand::random::<u32>()), "name": "E" }),
+        )
         .await;
     let user_id = user.json()["id"].as_str().unwrap().to_owned();
     let product = api.post("/api/v1/products", &json!({ "name": "Pen", "price": "1.25", "stock": 10 })).await;
@@ -196,7 +208,10 @@ async fn every_entity(api: &Api) {
             "/api/v1/notifications/templates",
             json!({ "template": "welcome", "subject": "Hi", "body": "Hello {{ name }}" }),
         ),
-        ("/api/v1/configurations", json!({ "id": format!("k{}", rand::random::<u32>()), "value": { "on": true } })),
+        (
+            "/api/v1/configurations",
+            json!({ "id": format!("k{}", rand::random::<u32>()), "value": { "on": true } }),
+        ),
     ] {
         let created = api.post(path, &body).await;
         assert_eq!(created.status, 201, "{path}: {}", created.text);
@@ -235,7 +250,11 @@ async fn problems(api: &Api) {
         [("/api/v1/nothing", 404), ("/api/v1/products/no-such-id", 404), ("/api/v1/pools/none/1", 404)]
     {
         let answer = api.get(path).await;
-        assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (status, "application/problem+json"),
+            "{path}"
+        );
         assert_eq!(answer.json()["status"], status);
     }
     let refused = api.send(Method::DELETE, "/api/v1/pools", &[], &Value::Null).await;

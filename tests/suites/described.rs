@@ -25,7 +25,11 @@ impl Operation {
 
     /// The path with something in the place of each parameter.
     pub fn path_with(&self, value: &str) -> String {
-        self.path.split('/').map(|part| if part.starts_with('{') { value } else { part }).collect::<Vec<_>>().join("/")
+        self.path
+            .split('/')
+            .map(|part| if part.starts_with('{') { value } else { part })
+            .collect::<Vec<_>>()
+            .join("/")
     }
 
     /// The name of the parameter that the path ends in.
@@ -47,7 +51,8 @@ impl Operation {
 
     /// How many parameters it takes for this to be the operation of a path; none where it is not.
     pub fn fits(&self, method: &Method, path: &str) -> Option<usize> {
-        let (mine, theirs): (Vec<&str>, Vec<&str>) = (self.path.split('/').collect(), path.split('/').collect());
+        let (mine, theirs): (Vec<&str>, Vec<&str>) =
+            (self.path.split('/').collect(), path.split('/').collect());
         let same = |(mine, theirs): (&&str, &&str)| mine.starts_with('{') || mine == theirs;
         let all = self.method == *method && mine.len() == theirs.len() && mine.iter().zip(&theirs).all(same);
         all.then(|| mine.iter().filter(|part| part.starts_with('{')).count())

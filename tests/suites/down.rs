@@ -1,4 +1,5 @@
-//! The way down: a process that is told to stop ends in time, whatever is away then; and one without a task that it needs ends by itself.
+//! The way down: a process that is told to stop ends in time, whatever is away then; and one without a task
+//! that it needs ends by itself.
 
 use std::{
     io::Write,
@@ -11,7 +12,8 @@ use serde_json::json;
 
 use crate::stage::Stage;
 
-/// The longest that it may take while every server is away: much less than the grace period of a pod, which is 60 s.
+/// The longest that it may take while every server is away: much less than the grace period of a pod, which
+/// is 60 s.
 const DOWN: Duration = Duration::from_secs(35);
 /// How soon something happens that nothing holds up.
 const SOON: Duration = Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! What was acknowledged is there after `kill -9`, has happened once, and is once in the feed and in the audit: over SQLite, and over MySQL, MongoDB and Kafka.
+//! What was acknowledged is there after `kill -9`, has happened once, and is once in the feed and in the
+//! audit: over SQLite, and over MySQL, MongoDB and Kafka.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +32,8 @@ async fn a_kill_loses_and_repeats_nothing_over_real_servers() {
     killed(stage).await;
 }
 
-/// Creates and changes users and products from several clients, and kills and restarts the data plane while they are at it.
+/// Creates and changes users and products from several clients, and kills and restarts the data plane while
+/// they are at it.
 async fn killed(mut stage: Stage) {
     let (records, kills) = (scale::of(500, 5_000), scale::of(5, 50));
     let seed = seed::of("durability");
@@ -99,13 +101,14 @@ async fn assert_audited(api: &Api, path: &str) {
     let page = api.get(&format!("/api/v1/audit?entity={collection}&id={id}")).await;
     assert_eq!(page.status, 200, "{}", page.text);
     let page = page.json();
-    let entry = |entry: &Value| (entry["action"].as_str().unwrap().to_owned(), entry["version"].as_u64().unwrap());
+    let entry =
+        |entry: &Value| (entry["action"].as_str().unwrap().to_owned(), entry["version"].as_u64().unwrap());
     let entries: Vec<_> = page["items"].as_array().unwrap().iter().map(entry).collect();
     assert_eq!(entries, [("created".to_owned(), 1), ("updated".to_owned(), 2)], "{path}: {page}");
 }
 
-/// Creates a user or a product, and changes it once. What is not answered is tried again, and may turn out to have happened: half of the creates have a key
-/// by which the repeat is told, and gets the first answer.
+/// Creates a user or a product, and changes it once. What is not answered is tried again, and may turn out to
+/// have happened: half of the creates have a key by which the repeat is told, and gets the first answer.
 pub async fn write(api: &Api, seed: u32, n: usize) -> String {
     let id = format!("d-{seed}-{n}");
     let (collection, body) = match n % 2 {
@@ -124,17 +127,27 @@ pub async fn write(api: &Api, seed: u32, n: usize) -> String {
 
 /// Places an order of one piece.
 pub async fn order(api: &Api, id: &str, product: &str) {
-    let body = json!({ "id": id, "user_id": "u", "items": [{ "product_id": product, "quantity": 1, "price": 1 }] });
+    let body =
+        json!({ "id": id, "user_id": "u", "items": [{ "product_id": product, "quantity": 1, "price": 1 }] });
     insist(api, Method::POST, "/api/v1/orders", &[], &body, &[201, 409]).await;
 }
 
-async fn insist(api: &Api, method: Method, path: &str, headers: &[(&str, &str)], body: &Value, wanted: &[u16]) {
+async fn insist(
+    api: &Api,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+    wanted: &[u16],
+) {
     let start = Instant::now();
     loop {
         assert!(start.elapsed() < Duration::from_secs(60), "{path}: no answer");
         match api.call(method.clone(), path, headers, Some(body.to_string().into_bytes())).await {
             Ok(answer) if wanted.contains(&answer.status) => return,
-            Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{path}: {}: {}", answer.status, answer.text),
+            Ok(answer) if !matches!(answer.status, 503 | 504) => {
+                panic!("{path}: {}: {}", answer.status, answer.text)
+            }
             // not ready again yet, too slow to say what became of it, or killed while it answered
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }

@@ -1,4 +1,5 @@
-//! Clients that are hostile, unlucky or merely different, before the gateway and before a pod: what they do is theirs alone.
+//! Clients that are hostile, unlucky or merely different, before the gateway and before a pod: what they do
+//! is theirs alone.
 
 use std::{
     process::Command,
@@ -48,8 +49,10 @@ impl Edge {
             &upstream(&pods[1]),
         ]);
         let edge = Self { pods, gateway };
-        wait::until("two healthy pods", Duration::from_secs(15), async || (edge.healthy().await == 2).then_some(()))
-            .await;
+        wait::until("two healthy pods", Duration::from_secs(15), async || {
+            (edge.healthy().await == 2).then_some(())
+        })
+        .await;
         edge
     }
 
@@ -115,7 +118,8 @@ async fn a_client_that_offers_another_protocol_is_served_by_this_one() {
         }
         let program = harness::root().join("tests/clients/Standard.java");
         let url = url.to_owned();
-        let run = tokio::task::spawn_blocking(move || Command::new("java").arg(program).arg(url).output().unwrap());
+        let run =
+            tokio::task::spawn_blocking(move || Command::new("java").arg(program).arg(url).output().unwrap());
         let output = run.await.unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(printed, "201\n".repeat(5), "{door}: {}", String::from_utf8_lossy(&output.stderr));
@@ -129,7 +133,8 @@ async fn http2_is_spoken_where_a_client_knows_it() {
         return skipped("HTTP/2", "there is no curl");
     }
     for (door, url) in edge.doors() {
-        for (option, version) in [("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")] {
+        for (option, version) in [("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")]
+        {
             let mut curl = Command::new("curl");
             curl.args([
                 "--silent",
@@ -164,13 +169,20 @@ async fn a_pod_that_stands_still_costs_readers_no_second() {
     }
     times.sort_unstable();
     let (p99, slowest) = (times[times.len() * 99 / 100], times[times.len() - 1]);
-    assert!(p99 < Duration::from_secs(1) && slowest < Duration::from_secs(3), "p99 {p99:?}, slowest {slowest:?}");
+    assert!(
+        p99 < Duration::from_secs(1) && slowest < Duration::from_secs(3),
+        "p99 {p99:?}, slowest {slowest:?}"
+    );
     assert_eq!(edge.healthy().await, 1, "the frozen pod is known");
     edge.pods[1].data_plane.thaw();
-    wait::until("the pod is back", Duration::from_secs(15), async || (edge.healthy().await == 2).then_some(())).await;
+    wait::until("the pod is back", Duration::from_secs(15), async || {
+        (edge.healthy().await == 2).then_some(())
+    })
+    .await;
 }
 
-/// Sends bytes as they are, and perhaps says that no more will come; the status of what is answered, if anything is.
+/// Sends bytes as they are, and perhaps says that no more will come; the status of what is answered, if
+/// anything is.
 async fn raw(url: &str, request: &[u8], ends: bool) -> Option<u16> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
     stream.write_all(request).await.unwrap();

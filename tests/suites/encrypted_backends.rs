@@ -1,4 +1,5 @@
-//! How backends are reached: with the system's authorities, and never with a password that others can read, unless somebody allows it.
+//! How backends are reached: with the system's authorities, and never with a password that others can read,
+//! unless somebody allows it.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -45,8 +46,9 @@ struct Shop(TempDir);
 impl Shop {
     fn new(of_mysql: &str, of_redis: &str, of_kafka: &str, urls: &[(&str, String)]) -> Self {
         let shop = Self(tempfile::tempdir().unwrap());
-        let text =
-            [of_mysql, of_redis, of_kafka].iter().fold(SHOP.to_owned(), |text, said| text.replacen("{…}", said, 1));
+        let text = [of_mysql, of_redis, of_kafka]
+            .iter()
+            .fold(SHOP.to_owned(), |text, said| text.replacen("{…}", said, 1));
         fs::create_dir(shop.0.path().join("manifests")).unwrap();
         fs::write(shop.0.path().join("manifests/shop.yaml"), text).unwrap();
         manifests::write_backends(&shop.0.path().join("backends"), urls);
@@ -115,14 +117,20 @@ async fn servers_that_the_systems_authorities_signed_are_believed_and_no_others(
     let (certificate, key) = (own.join("tls.crt"), own.join("tls.key"));
     let tls = format!("--ssl-cert={} --ssl-key={}", certificate.display(), key.display());
     // for as long as the test runs
-    let tls: &'static [(&str, &str)] = Box::leak(Box::new([("MYSQL_OPTS", &*Box::leak(tls.into_boxed_str()))]));
+    let tls: &'static [(&str, &str)] =
+        Box::leak(Box::new([("MYSQL_OPTS", &*Box::leak(tls.into_boxed_str()))]));
     let mysql = Server::start_with(Kind::Mysql, tls);
     let kafka = Server::start_with(Kind::Kafka, &[("KAFKA_SECURE", "yes")]);
     let redis = Server::start(Kind::Redis);
     let by_name = mysql.url().replace("127.0.0.1", "localhost");
     let shop = |url: String| {
         let system = ", tls: { authorities: System }";
-        let shop = Shop::new(system, "", system, &[("mysql", url), ("redis", redis.url()), ("kafka", String::new())]);
+        let shop = Shop::new(
+            system,
+            "",
+            system,
+            &[("mysql", url), ("redis", redis.url()), ("kafka", String::new())],
+        );
         let secret = shop.0.path().join("backends/kafka");
         manifests::copy_secret(&kafka.secret(), &secret);
         // of what the Secret trusts nothing is left
@@ -184,7 +192,8 @@ async fn a_password_goes_to_another_host_without_tls_only_where_that_is_allowed(
     let data_plane = refused.serve_as_before().unwrap();
     write(&data_plane).await;
     let told = backends(&data_plane).await;
-    let exposed = |told: &Value| ["mysql", "redis", "kafka"].map(|name| told[name]["plaintextPassword"] == true);
+    let exposed =
+        |told: &Value| ["mysql", "redis", "kafka"].map(|name| told[name]["plaintextPassword"] == true);
     assert_eq!(exposed(&told), [false, true, false], "{told}");
     drop(data_plane);
 

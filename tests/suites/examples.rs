@@ -1,4 +1,5 @@
-//! The examples that are shipped: the walk with curl ends well, and each request for editors is answered as its title says.
+//! The examples that are shipped: the walk with curl ends well, and each request for editors is answered as
+//! its title says.
 
 use std::process::{Command, Stdio};
 
@@ -35,7 +36,9 @@ async fn the_requests_for_editors_are_answered_as_they_say() {
         let answer = stage.api.call(method.parse().unwrap(), path, &headers, body).await.unwrap();
         match title.rsplit_once(": ").and_then(|(_, status)| status.parse::<u16>().ok()) {
             Some(status) => assert_eq!(answer.status, status, "{title}: {}", answer.text),
-            None => assert!((200..300).contains(&answer.status), "{title}: {} {}", answer.status, answer.text),
+            None => {
+                assert!((200..300).contains(&answer.status), "{title}: {} {}", answer.status, answer.text)
+            }
         }
         asked += 1;
     }

@@ -1,4 +1,5 @@
-//! A crash at each step from a write to its event ends in the same state as none: nothing lost, nothing twice.
+//! A crash at each step from a write to its event ends in the same state as none: nothing lost, nothing
+//! twice.
 
 use std::{
     sync::{
@@ -12,7 +13,8 @@ use harness::{client::Api, seed, wait};
 
 use crate::{durability, feed, stage::Stage};
 
-/// The points over embedded stores, whose users and products are in two files, and how often each is passed before the crash.
+/// The points over embedded stores, whose users and products are in two files, and how often each is passed
+/// before the crash.
 const EMBEDDED: [&str; 11] = [
     "sqlite.commit.before:1",
     "sqlite.commit.before:3",

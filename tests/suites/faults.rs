@@ -1,5 +1,5 @@
-//! Each server behind the shop is killed and started again under traffic: reads and writes recover by themselves, and no
-//! acknowledged write is lost.
+//! Each server behind the shop is killed and started again under traffic: reads and writes recover by
+//! themselves, and no acknowledged write is lost.
 
 use std::{
     sync::{
@@ -153,7 +153,8 @@ async fn backlog_drains(stage: &Stage) {
     let admin = Api::at(&stage.data_plane.admin);
     wait::until("an empty backlog", Duration::from_secs(60), async || {
         let status = admin.get("/status").await.json();
-        let waiting: u64 = status["pools"].as_array()?.iter().map(|pool| pool["backlog"].as_u64().unwrap_or(0)).sum();
+        let waiting: u64 =
+            status["pools"].as_array()?.iter().map(|pool| pool["backlog"].as_u64().unwrap_or(0)).sum();
         (waiting == 0).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! What the feed says of records, for suites: everything since a moment, each version of each key once and in order.
+//! What the feed says of records, for suites: everything since a moment, each version of each key once and in
+//! order.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,7 +30,8 @@ pub async fn place(api: &Api) -> String {
     }
 }
 
-/// Checks that the feed has, since a place, each version of these keys up to the newest as one event, in order. An event may be repeated.
+/// Checks that the feed has, since a place, each version of these keys up to the newest as one event, in
+/// order. An event may be repeated.
 pub async fn assert_has(api: &Api, since: &str, newest: &BTreeMap<String, u64>) {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let (mut ids, mut repeats, mut connections) = (HashSet::new(), 0, 1);
@@ -76,7 +78,8 @@ pub async fn drained(api: &Api, within: Duration) {
     .await;
 }
 
-/// Waits until the service and all its parts are healthy: one probe that came late is looked at again. Gives what it says then.
+/// Waits until the service and all its parts are healthy: one probe that came late is looked at again. Gives
+/// what it says then.
 pub async fn healthy(api: &Api) -> Value {
     wait::until("a healthy service", Duration::from_secs(15), async || {
         let health = api.get("/api/v1/health").await;
@@ -95,8 +98,9 @@ async fn connect(api: &Api, since: Option<&str>) -> Socket {
 /// The next event; none where the client fell behind.
 async fn next(socket: &mut Socket) -> Option<Value> {
     loop {
-        let message =
-            tokio::time::timeout(SILENCE, socket.next()).await.unwrap_or_else(|_| panic!("no event for {SILENCE:?}"));
+        let message = tokio::time::timeout(SILENCE, socket.next())
+            .await
+            .unwrap_or_else(|_| panic!("no event for {SILENCE:?}"));
         match message {
             Some(Ok(Message::Text(text))) => {
                 let event: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,5 @@
-//! A full disk: writes are refused with the cause, reads go on, and it heals by itself; nothing that was acknowledged is lost.
+//! A full disk: writes are refused with the cause, reads go on, and it heals by itself; nothing that was
+//! acknowledged is lost.
 
 use std::{fs, io::Write, path::Path, process::Command, time::Duration};
 
@@ -21,7 +22,8 @@ impl Disk {
     fn mount(size: &str) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Ok(Self(dir)),
             Ok(output) => Err(format!("no disk can be mounted: {}", String::from_utf8_lossy(&output.stderr))),
@@ -58,7 +60,8 @@ async fn a_full_disk_refuses_writes_with_its_cause_and_loses_none_that_was_ackno
     manifests::write_behind_samples(dir.path());
     let mut data_plane = tokio::task::block_in_place(|| DataPlane::embedded(dir.path(), &data(&disk)));
     let (api, admin) = (Api::at(&data_plane.url), Api::at(&data_plane.admin));
-    let product = |id: &str| json!({ "id": id, "name": "Lamp", "price": 1, "description": "x".repeat(5_000) });
+    let product =
+        |id: &str| json!({ "id": id, "name": "Lamp", "price": 1, "description": "x".repeat(5_000) });
     assert_eq!(api.post("/api/v1/products", &product("before")).await.status, 201);
     assert_eq!(api.get("/api/v1/health").await.json()["status"], "healthy");
 
@@ -129,7 +132,11 @@ async fn a_full_disk_refuses_writes_with_its_cause_and_loses_none_that_was_ackno
         assert_eq!(api.get(&format!("/api/v1/products/{id}")).await.status, 200, "{id} was acknowledged");
     }
     for key in &settled {
-        assert_eq!(api.get(&format!("/api/v1/configurations/{key}")).await.status, 200, "{key} was acknowledged");
+        assert_eq!(
+            api.get(&format!("/api/v1/configurations/{key}")).await.status,
+            200,
+            "{key} was acknowledged"
+        );
     }
     wait::until("the accepted event to be applied", SOON, async || {
         let price = api.get("/api/v1/products/before").await.json()["price"].to_string();
@@ -192,7 +199,11 @@ async fn a_mysql_on_a_full_disk_refuses_writes_with_its_cause_and_takes_them_aga
     })
     .await;
     for code in &kept {
-        assert_eq!(api.get(&format!("/api/v1/pools/stores/{code}")).await.status, 200, "{code} was acknowledged");
+        assert_eq!(
+            api.get(&format!("/api/v1/pools/stores/{code}")).await.status,
+            200,
+            "{code} was acknowledged"
+        );
     }
     drop(stage);
 }

@@ -1,4 +1,5 @@
-//! The gateway before two replicas over the same real stores: reads follow writes, and a killed replica costs no request.
+//! The gateway before two replicas over the same real stores: reads follow writes, and a killed replica costs
+//! no request.
 
 use std::{
     sync::{
@@ -85,13 +86,19 @@ async fn a_pod_is_asked_for_what_it_serves_whatever_its_group_should() {
     ]);
     let api = Api::at(&gateway.url);
     healthy(&api, 1).await;
-    for path in ["/api/v1/products", "/api/v1/users", "/api/v1/pools/stores", "/api/v1/pools", "/api/v1/health"] {
+    for path in
+        ["/api/v1/products", "/api/v1/users", "/api/v1/pools/stores", "/api/v1/pools", "/api/v1/health"]
+    {
         let answer = api.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     }
-    let admin = reqwest::get(format!("{}/status", gateway.admin)).await.unwrap().json::<Value>().await.unwrap();
+    let admin =
+        reqwest::get(format!("{}/status", gateway.admin)).await.unwrap().json::<Value>().await.unwrap();
     let said = json!({ "total": 5, "errors": 0 });
-    assert_eq!((&admin["service"], &admin["ready"], &admin["requests"]), (&json!("shop"), &json!(true), &said));
+    assert_eq!(
+        (&admin["service"], &admin["ready"], &admin["requests"]),
+        (&json!("shop"), &json!(true), &said)
+    );
     assert!(admin["configuration"].as_str().is_some_and(|hash| !hash.is_empty()), "{admin}");
 }
 
@@ -116,7 +123,8 @@ async fn changes_reach_both(writer: &Api, reader: &Api, path: &str) {
 async fn what_a_connection_deleted_is_gone(api: &Api) {
     let mut connection = Connection::open(api.base()).await;
     for _ in 0..20 {
-        let created = connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
+        let created =
+            connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
         let path = created.header("location").to_owned();
         for _ in 0..4 {
             let read = connection.call(Method::GET, &path, &Value::Null).await;
@@ -139,7 +147,8 @@ async fn a_connection_ends_with_the_answer_that_fills_its_memory(api: &Api) {
     let batch = connection.call(Method::POST, "/api/v1/products/batch", &body).await;
     assert_eq!((batch.status, batch.header("connection")), (207, ""), "{}", batch.text);
     for more in 1_001..=1_024 {
-        let created = connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
+        let created =
+            connection.call(Method::POST, "/api/v1/products", &json!({ "name": "Cup", "price": 1 })).await;
         let ends = if more == 1_024 { "close" } else { "" };
         assert_eq!((created.status, created.header("connection")), (201, ends), "after {more} records");
     }
@@ -156,7 +165,10 @@ async fn healthy(api: &Api, pods: usize) {
 
 async fn some_reads(reads: &AtomicUsize) {
     let due = reads.load(Ordering::Relaxed) + 200;
-    wait::until("reads", Duration::from_secs(30), async || (reads.load(Ordering::Relaxed) >= due).then_some(())).await;
+    wait::until("reads", Duration::from_secs(30), async || {
+        (reads.load(Ordering::Relaxed) >= due).then_some(())
+    })
+    .await;
 }
 
 fn upstream(data_plane: &DataPlane) -> String {

@@ -1,6 +1,7 @@
-//! Histories under faults: two replicas behind the gateway, real servers, and clients that write down what they asked and what they were told, while
-//! replicas and servers are killed, frozen and restarted, clocks differ, tiers are emptied and commits are cut off. In the end plain checkers compare
-//! all that was told with all that is there.
+//! Histories under faults: two replicas behind the gateway, real servers, and clients that write down what
+//! they asked and what they were told, while replicas and servers are killed, frozen and restarted, clocks
+//! differ, tiers are emptied and commits are cut off. In the end plain checkers compare all that was told
+//! with all that is there.
 
 mod books;
 mod clients;
@@ -87,7 +88,8 @@ async fn violations(world: &World, histories: &Histories, seed: u32) -> Vec<Stri
     }
     let mut found = Vec::new();
     let records =
-        books::chains(world, &clients::registers(seed), |data| data["name"].as_str().unwrap().to_owned()).await;
+        books::chains(world, &clients::registers(seed), |data| data["name"].as_str().unwrap().to_owned())
+            .await;
     found.extend(register::violations(&registers, &records));
     let state = |data: &serde_json::Value| transfers::State {
         balance: data["profile"]["balance"].as_i64().unwrap(),
@@ -109,10 +111,12 @@ async fn violations(world: &World, histories: &Histories, seed: u32) -> Vec<Stri
 /// How many were done, refused, and left unknown.
 fn outcomes<A>(history: &[harness::history::Operation<A>]) -> [usize; 3] {
     use harness::history::Outcome::{Done, Refused, Unknown};
-    [Done, Refused, Unknown].map(|outcome| history.iter().filter(|operation| operation.outcome == outcome).count())
+    [Done, Refused, Unknown]
+        .map(|outcome| history.iter().filter(|operation| operation.outcome == outcome).count())
 }
 
-/// Whoever was told that nobody knows finds out by asking again under the same key: it is done once, whether the server had committed or not.
+/// Whoever was told that nobody knows finds out by asking again under the same key: it is done once, whether
+/// the server had committed or not.
 async fn a_cut_commit_is_answered_honestly(world: &World, seed: u32) {
     let pod = world.pod(0);
     let mut unknown = 0;

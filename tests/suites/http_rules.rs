@@ -1,4 +1,5 @@
-//! HTTP rule by rule: each row of `tests/http/rules.md` is sent, as it stands there, to a pod and through a gateway.
+//! HTTP rule by rule: each row of `tests/http/rules.md` is sent, as it stands there, to a pod and through a
+//! gateway.
 
 use std::{
     path::Path,
@@ -71,7 +72,8 @@ async fn every_rule_of_tokens_holds() {
     std::fs::write(security.join("jwt/secret"), SECRET).unwrap();
     manifests::write_encryption_key(&security);
     let [shop, data, security] = [shop, data, security].map(|path| path.display().to_string());
-    let pod = DataPlane::start(&["serve", "--manifests", &shop, "--data-dir", &data, "--security", &security]);
+    let pod =
+        DataPlane::start(&["serve", "--manifests", &shop, "--data-dir", &data, "--security", &security]);
     let mut broken = Vec::new();
     for rule in rules().iter().filter(|rule| rule.of_tokens()) {
         broken.extend(rule.check("pod with tokens", &pod.url).await.err());
@@ -154,7 +156,11 @@ impl Rule {
         if self.has("stays") {
             raw.send(PROBE).await;
             let next = raw.answer(false).await.map(|answer| answer.status);
-            return if next == Some(200) { Ok(()) } else { Err(format!("what follows is answered by {next:?}")) };
+            return if next == Some(200) {
+                Ok(())
+            } else {
+                Err(format!("what follows is answered by {next:?}"))
+            };
         }
         Ok(())
     }
@@ -167,7 +173,11 @@ impl Rule {
             return if sound { Ok(()) } else { Err(format!("{} {body:.200}", answer.status)) };
         }
         let sound = match part.split_once(':') {
-            _ if ["closes", "stays", "at pods", "with tokens"].contains(&part) || part.ends_with(" answers") => true,
+            _ if ["closes", "stays", "at pods", "with tokens"].contains(&part)
+                || part.ends_with(" answers") =>
+            {
+                true
+            }
             _ if part == "empty" => answer.body.is_empty(),
             _ if part.starts_with('+') => body.contains(&part[1..]),
             _ if part.starts_with('!') => answer.field(&part[1..]).is_none(),
@@ -180,7 +190,8 @@ impl Rule {
 
 /// A request's bytes.
 fn expanded(text: &str) -> Vec<u8> {
-    let text = filled(text).replace("\\n", "\r\n").replace("\\l", "\n").replace("\\r", "\r").replace("\\0", "\0");
+    let text =
+        filled(text).replace("\\n", "\r\n").replace("\\l", "\n").replace("\\r", "\r").replace("\\0", "\0");
     text.into_bytes()
 }
 
@@ -197,13 +208,17 @@ fn filled(text: &str) -> String {
             ("j", "") => Some("Content-Type: application/json\\n".to_owned()),
             ("w", "") => Some("Connection: Upgrade\\nUpgrade: websocket\\n".to_owned()),
             ("x", count) => Some("x".repeat(count.parse().unwrap())),
-            ("f", count) => Some((0..count.parse().unwrap()).map(|field: u32| format!("X{field}: 1\\n")).collect()),
+            ("f", count) => {
+                Some((0..count.parse().unwrap()).map(|field: u32| format!("X{field}: 1\\n")).collect())
+            }
             ("b", body) => {
                 let body = filled(body);
                 Some(format!("Content-Length: {}\\n\\n{body}", body.len()))
             }
             ("t", parts) => Some(token(parts)),
-            (word, "") => word.strip_prefix('+').map(|seconds| (now() + seconds.parse::<i64>().unwrap()).to_string()),
+            (word, "") => {
+                word.strip_prefix('+').map(|seconds| (now() + seconds.parse::<i64>().unwrap()).to_string())
+            }
             _ => None,
         };
         match filled {

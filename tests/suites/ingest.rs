@@ -1,4 +1,5 @@
-//! `POST /events`: what was accepted is applied, once, the newest of each product winning, whatever is killed in between.
+//! `POST /events`: what was accepted is applied, once, the newest of each product winning, whatever is killed
+//! in between.
 
 use std::{
     sync::{
@@ -30,7 +31,8 @@ async fn accepted_events_are_applied_in_embedded_stores() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepted_events_are_applied_over_real_servers() {
-    let Some(mut stage) = Stage::real_secured("ingestion over real servers, Kafka with TLS and SCRAM").await else {
+    let Some(mut stage) = Stage::real_secured("ingestion over real servers, Kafka with TLS and SCRAM").await
+    else {
         return;
     };
     contract(&stage.api).await;
@@ -44,7 +46,8 @@ async fn a_queue_that_is_full_says_when_to_come_again() {
     let api = stage.api.clone();
     create(&api, ["lamp".to_owned()].into_iter()).await;
     // a batch is applied when it is full, which it never is, or after a while: so long the events wait
-    let few = [("QUEUE_SIZE", "10"), ("BATCH_SIZE", "1000"), ("BATCH_FLUSH_INTERVAL", "10s"), ("WORKERS", "1")];
+    let few =
+        [("QUEUE_SIZE", "10"), ("BATCH_SIZE", "1000"), ("BATCH_FLUSH_INTERVAL", "10s"), ("WORKERS", "1")];
     tokio::task::block_in_place(|| {
         stage.data_plane.kill();
         stage.data_plane.restart_with(&few);
@@ -63,15 +66,15 @@ async fn a_queue_that_is_full_says_when_to_come_again() {
     assert!((1..=60).contains(&seconds), "{seconds}");
     // what needs no place in the queue is served
     assert_eq!(api.get("/api/v1/products/lamp").await.status, 200);
-    wait::until("room", Duration::from_secs(30), async || (send(1, 3).await.status == 202).then_some(())).await;
+    wait::until("room", Duration::from_secs(30), async || (send(1, 3).await.status == 202).then_some(()))
+        .await;
     until_stock(&api, "lamp", 3).await;
 }
 
 async fn contract(api: &Api) {
     let created = api.post("/api/v1/products", &json!({ "name": "Lamp", "price": 1 })).await.json();
     let id = created["id"].as_str().unwrap();
-    let event =
-        |price: &str, stock: i64, at: &str| json!({ "product_id": id, "price": price, "stock": stock, "at": at });
+    let event = |price: &str, stock: i64, at: &str| json!({ "product_id": id, "price": price, "stock": stock, "at": at });
     let accepted = post(api, &event("12.50", 5, "2026-01-02T00:00:00Z")).await;
     assert_eq!((accepted.0, accepted.1["accepted"].as_i64()), (202, Some(1)), "{}", accepted.1);
     until_stock(api, id, 5).await;
@@ -92,7 +95,8 @@ async fn contract(api: &Api) {
 
     unknown(api).await;
 
-    let broken = api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(b"{\"product_id\":\"a\"}\n{}x\n".to_vec()));
+    let broken =
+        api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(b"{\"product_id\":\"a\"}\n{}x\n".to_vec()));
     let broken = broken.await.unwrap();
     assert_eq!(broken.status, 400, "{}", broken.text);
     assert!(broken.fields().contains(&"line 1: price".to_owned()), "{}", broken.text);
@@ -113,7 +117,10 @@ async fn unknown(api: &Api) {
     until_stock(api, &id, 100).await;
     let path = format!("/api/v1/products/{id}");
     let product = api.get(&path).await.json();
-    assert_eq!((&product["name"], &product["price"], &product["currency"]), (&json!(id), &json!(49.99), &json!("USD")));
+    assert_eq!(
+        (&product["name"], &product["price"], &product["currency"]),
+        (&json!(id), &json!(49.99), &json!("USD"))
+    );
     assert_eq!(api.send(Method::DELETE, &path, &[], &Value::Null).await.status, 204);
     let older = json!({ "product_id": id, "price": 9, "stock": 9, "at": "2026-01-01T00:00:00Z" });
     assert_eq!(post(api, &older).await.0, 202);
@@ -137,7 +144,8 @@ async fn until_stock(api: &Api, id: &str, stock: i64) {
     .await;
 }
 
-/// Events of products that are not there, among others: each makes its product, and none becomes a dead letter.
+/// Events of products that are not there, among others: each makes its product, and none becomes a dead
+/// letter.
 async fn strangers(api: &Api) {
     let (events, strangers) = (scale::of(5_000, 100_000), scale::of(50, 1_000));
     let seed = seed::of("ingest");
@@ -151,13 +159,21 @@ async fn strangers(api: &Api) {
                 0 => missing[n / (events / strangers)].clone(),
                 _ => ids(n % PRODUCTS),
             };
-            let at = format!("2026-01-{:02}T{:02}:{:02}:{:02}Z", n / 86_400 + 1, n / 3_600 % 24, n / 60 % 60, n % 60);
+            let at = format!(
+                "2026-01-{:02}T{:02}:{:02}:{:02}Z",
+                n / 86_400 + 1,
+                n / 3_600 % 24,
+                n / 60 % 60,
+                n % 60
+            );
             json!({ "product_id": product, "price": 2, "stock": n, "at": at }).to_string()
         };
         let lines = (first..events.min(first + LOT)).map(event).collect::<Vec<_>>().join("\n");
         wait::until("room for events", Duration::from_secs(60), async || {
-            let answer =
-                api.call(Method::POST, "/api/v1/events", &[NDJSON], Some(lines.clone().into_bytes())).await.unwrap();
+            let answer = api
+                .call(Method::POST, "/api/v1/events", &[NDJSON], Some(lines.clone().into_bytes()))
+                .await
+                .unwrap();
             assert!(matches!(answer.status, 202 | 503), "{}: {}", answer.status, answer.text);
             (answer.status == 202).then_some(())
         })
@@ -174,7 +190,9 @@ async fn strangers(api: &Api) {
     for (n, id) in missing.iter().enumerate() {
         until_stock(api, id, (n * (events / strangers)) as i64).await;
     }
-    eprintln!("{events} events sent in {sent:?}, applied after {applied:?}; {strangers} products made by them");
+    eprintln!(
+        "{events} events sent in {sent:?}, applied after {applied:?}; {strangers} products made by them"
+    );
 }
 
 async fn letters(api: &Api) -> u64 {
@@ -254,7 +272,8 @@ async fn killed(stage: &mut Stage) {
 /// Sends one event until it is accepted.
 async fn send(api: &Api, seed: u32, n: usize) {
     let at = format!("2026-01-01T{:02}:{:02}:{:02}Z", n / 3_600, n / 60 % 60, n % 60);
-    let body = json!({ "product_id": format!("i-{seed}-{}", n % PRODUCTS), "price": 2, "stock": n, "at": at });
+    let body =
+        json!({ "product_id": format!("i-{seed}-{}", n % PRODUCTS), "price": 2, "stock": n, "at": at });
     let body = body.to_string().into_bytes();
     let start = Instant::now();
     loop {

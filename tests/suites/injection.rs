@@ -1,5 +1,6 @@
-//! Bad input in every place where a client can put any: injection strings, 1 MB strings, deep JSON, overflowing numbers, NUL, keys given
-//! twice. Always a 4xx that names the field where there is one, or an answer that takes the text as text; never a 5xx, SQL or a stack.
+//! Bad input in every place where a client can put any: injection strings, 1 MB strings, deep JSON,
+//! overflowing numbers, NUL, keys given twice. Always a 4xx that names the field where there is one, or an
+//! answer that takes the text as text; never a 5xx, SQL or a stack.
 
 use harness::client::{Answer, Api};
 use reqwest::Method;
@@ -68,8 +69,9 @@ async fn in_parameters(stage: &Stage, operations: &[Operation], text: &str) {
         let reads = operation.method == Method::GET;
         let body = if reads || operation.method == Method::DELETE { Value::Null } else { json!({}) };
         let plain = operation.path_with("none");
-        let send =
-            async |path: &str, headers: &[(&str, &str)]| api.send(operation.method.clone(), path, headers, &body).await;
+        let send = async |path: &str, headers: &[(&str, &str)]| {
+            api.send(operation.method.clone(), path, headers, &body).await
+        };
         for parameter in operation.parameters("query") {
             let answer = send(&format!("{plain}?{parameter}={encoded}"), &[]).await;
             sound(&answer, &format!("{}?{parameter}", operation.name()), Some(&*parameter).filter(|_| reads));
@@ -96,7 +98,11 @@ async fn in_bodies(api: &Api, text: &str) {
         ("products", json!({ "name": "n", "price": 1, "attributes": text }), "attributes"),
         ("users", json!({ "email": text, "name": "n" }), "email"),
         ("payments", json!({ "user_id": text, "amount": 1, "currency": "EUR" }), "user_id"),
-        ("orders", json!({ "user_id": "u", "items": [{ "product_id": text, "quantity": 1 }] }), "items[0].product_id"),
+        (
+            "orders",
+            json!({ "user_id": "u", "items": [{ "product_id": text, "quantity": 1 }] }),
+            "items[0].product_id",
+        ),
         ("repositories/query", json!({ "repository": text }), "repository"),
         ("repositories/query", json!({ "repository": "products", "cursor": text }), "cursor"),
         ("repositories/query", json!({ "repository": "products", "order_by": [text] }), "order_by[0]"),
@@ -123,7 +129,8 @@ async fn in_bodies(api: &Api, text: &str) {
         sound(&answer, &format!("{path} {field}"), Some(field));
     }
     // a key may be any text: there is no such record
-    let deleted = api.post("/api/v1/products/batch", &json!({ "operations": [{ "op": "delete", "id": text }] })).await;
+    let deleted =
+        api.post("/api/v1/products/batch", &json!({ "operations": [{ "op": "delete", "id": text }] })).await;
     sound(&deleted, "products/batch", None);
     assert!(matches!(deleted.status, 207 | 400), "{}", deleted.text);
     assert!(deleted.status == 400 || deleted.json()["results"][0]["status"] == 404, "{}", deleted.text);
@@ -149,14 +156,20 @@ async fn in_bodies(api: &Api, text: &str) {
 /// Every header that is read.
 async fn in_headers(api: &Api, text: &str) {
     let visible: String = text.chars().filter(|c| (' '..='~').contains(c)).take(4_000).collect();
-    for (name, field) in
-        [("if-match", "If-Match"), ("if-min-version", "If-Min-Version"), ("idempotency-key", "Idempotency-Key")]
-    {
+    for (name, field) in [
+        ("if-match", "If-Match"),
+        ("if-min-version", "If-Min-Version"),
+        ("idempotency-key", "Idempotency-Key"),
+    ] {
         let headers = [(name, visible.as_str())];
         let answer = match name {
             "if-min-version" => api.get_with("/api/v1/products/keep", &headers).await,
-            "if-match" => api.send(Method::PATCH, "/api/v1/products/keep", &headers, &json!({ "price": 2 })).await,
-            _ => api.send(Method::POST, "/api/v1/products", &headers, &json!({ "name": "", "price": 1 })).await,
+            "if-match" => {
+                api.send(Method::PATCH, "/api/v1/products/keep", &headers, &json!({ "price": 2 })).await
+            }
+            _ => {
+                api.send(Method::POST, "/api/v1/products", &headers, &json!({ "name": "", "price": 1 })).await
+            }
         };
         assert!((400..500).contains(&answer.status), "{name}: {} {}", answer.status, answer.text);
         if name != "idempotency-key" {
@@ -181,7 +194,8 @@ async fn malformed(api: &Api) {
         ("notifications/templates/x/render", format!(r#"{{"variables":{deep}}}"#)),
         ("configurations", format!(r#"{{"value":{deep}}}"#)),
     ] {
-        let answer = api.call(Method::POST, &format!("/api/v1/{path}"), &[], Some(body.into_bytes())).await.unwrap();
+        let answer =
+            api.call(Method::POST, &format!("/api/v1/{path}"), &[], Some(body.into_bytes())).await.unwrap();
         assert!((400..500).contains(&answer.status), "{path}: {} {}", answer.status, answer.text);
         sound(&answer, path, None);
     }

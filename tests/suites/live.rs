@@ -1,4 +1,5 @@
-//! The live feed over a process: thousands of sockets of which some are frozen, a way back after a break, and what is said when a part fails.
+//! The live feed over a process: thousands of sockets of which some are frozen, a way back after a break, and
+//! what is said when a part fails.
 
 use std::{
     collections::BTreeSet,
@@ -30,11 +31,13 @@ const SOCKETS: usize = 5_000;
 const FROZEN_EACH: usize = 100;
 /// Events that all of them get.
 const EVENTS: usize = 40;
-/// How far the slowest reader may be behind while further events are made; far less than a client's queue holds.
+/// How far the slowest reader may be behind while further events are made; far less than a client's queue
+/// holds.
 const AHEAD: usize = 4;
 /// The queue of each client.
 const QUEUE: usize = 16;
-/// Events that only the frozen get, and their bytes: more than their queues and the kernel's buffers hold, so that all of them are stuck.
+/// Events that only the frozen get, and their bytes: more than their queues and the kernel's buffers hold, so
+/// that all of them are stuck.
 const FREEZING: usize = 150;
 const FREEZING_BYTES: usize = 60_000;
 const WAIT: Duration = Duration::from_secs(120);
@@ -46,7 +49,10 @@ async fn frozen_sockets_cost_the_others_nothing() {
     let wanted = std::env::var("LIVE_SOCKETS").ok().and_then(|text| text.parse().ok()).unwrap_or(SOCKETS);
     let sockets = wanted.min(files_max().saturating_sub(1_000) / 100 * 100);
     if sockets < wanted {
-        eprintln!("only {sockets} sockets instead of {wanted}: this machine lets a process open {} files", files_max());
+        eprintln!(
+            "only {sockets} sockets instead of {wanted}: this machine lets a process open {} files",
+            files_max()
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let data_plane = small_queues(dir.path());
@@ -118,7 +124,8 @@ async fn write(api: &Api, collection: &str, id: &str, n: usize, mut body: Value)
 /// Reads every event, in order and without a break.
 async fn read_all(number: usize, mut socket: Socket, got: &AtomicU64) {
     for n in 0..EVENTS {
-        let frame = next(&mut socket).await.unwrap_or_else(|| panic!("socket {number} was closed before event {n}"));
+        let frame =
+            next(&mut socket).await.unwrap_or_else(|| panic!("socket {number} was closed before event {n}"));
         assert_eq!(
             (&frame["key"], &frame["version"]),
             (&"p".into(), &(n + 1).into()),
@@ -129,7 +136,8 @@ async fn read_all(number: usize, mut socket: Socket, got: &AtomicU64) {
     }
 }
 
-/// What a frozen socket finds when it reads at last: everything in order, up to where it is told that something is missing. Whether it is.
+/// What a frozen socket finds when it reads at last: everything in order, up to where it is told that
+/// something is missing. Whether it is.
 async fn thaw(number: usize, mut socket: Socket) -> bool {
     for version in 1..=FREEZING {
         let Some(frame) = next(&mut socket).await else { return true };
@@ -223,7 +231,8 @@ async fn a_client_that_comes_back_misses_nothing_and_a_user_gets_the_user_s_own(
     let cursor = next(&mut first).await.unwrap()["cursor"].as_str().unwrap().to_owned();
     drop(first);
     for price in 2..=20 {
-        let patched = stage.api.send(Method::PATCH, "/api/v1/products/p", &[], &json!({ "price": price })).await;
+        let patched =
+            stage.api.send(Method::PATCH, "/api/v1/products/p", &[], &json!({ "price": price })).await;
         assert_eq!(patched.status, 200, "{}", patched.text);
     }
     let mut again = open(format!("topics=products,order_created&since={cursor}")).await;

@@ -13,7 +13,8 @@ const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 #[tokio::test]
 async fn alerts_and_dashboards_ask_for_metrics_that_exist() {
     let dir = tempfile::tempdir().unwrap();
-    let [samples, data, security] = [manifests::samples(), dir.path().join("data"), dir.path().join("security")];
+    let [samples, data, security] =
+        [manifests::samples(), dir.path().join("data"), dir.path().join("security")];
     manifests::write_encryption_key(&security);
     let [samples, data, security] = [samples, data, security].map(|path| path.display().to_string());
     let data_plane =
@@ -24,8 +25,11 @@ async fn alerts_and_dashboards_ask_for_metrics_that_exist() {
     assert_eq!(metrics.status, 200);
     let operator = fs::read_to_string(root().join("operator/src/metrics.rs")).unwrap();
     let mut asked = BTreeSet::new();
-    for path in ["configs/alerts/flyweight.yaml", "configs/dashboards/service.json", "configs/dashboards/operator.json"]
-    {
+    for path in [
+        "configs/alerts/flyweight.yaml",
+        "configs/dashboards/service.json",
+        "configs/dashboards/operator.json",
+    ] {
         let text = fs::read_to_string(root().join(path)).unwrap();
         asked.extend(names(&text));
     }
@@ -34,7 +38,9 @@ async fn alerts_and_dashboards_ask_for_metrics_that_exist() {
         let family = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
         let of_operator = family.strip_prefix("flyweight_operator_");
         let exists = match of_operator {
-            Some(rest) => operator.contains(&format!("\"{rest}\"")) || operator.contains(&format!("\"{family}\"")),
+            Some(rest) => {
+                operator.contains(&format!("\"{rest}\"")) || operator.contains(&format!("\"{family}\""))
+            }
             None => metrics.text.contains(&format!("# TYPE {family} ")),
         };
         assert!(exists, "nobody counts {family}");
@@ -47,7 +53,11 @@ fn every_alert_has_its_runbook() {
     let runbooks = fs::read_to_string(root().join("docs/runbooks.md")).unwrap();
     let rules: Value = serde_yaml_ng::from_str(&alerts).unwrap();
     let mut seen = 0;
-    for rule in rules["spec"]["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap())
+    for rule in rules["spec"]["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap())
     {
         let name = rule["alert"].as_str().unwrap();
         assert!(runbooks.contains(&format!("\n## {name}\n")), "{name} has no runbook");

@@ -1,4 +1,5 @@
-//! The API against its own document: schemathesis asks in every way, and every answer must be one that the document has.
+//! The API against its own document: schemathesis asks in every way, and every answer must be one that the
+//! document has.
 
 use std::process::{Command, Stdio};
 
@@ -17,8 +18,11 @@ async fn every_described_path_allows_what_is_described() {
     let stage = Stage::embedded();
     let document = stage.api.get("/openapi.json").await.json();
     for (path, item) in document["paths"].as_object().unwrap() {
-        let example =
-            path.split('/').map(|part| if part.starts_with('{') { "a" } else { part }).collect::<Vec<_>>().join("/");
+        let example = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "a" } else { part })
+            .collect::<Vec<_>>()
+            .join("/");
         let answer = stage.api.send(Method::TRACE, &example, &[], &Value::Null).await;
         assert_eq!(answer.status, 405, "{path}: {}", answer.text);
         let allowed = answer.header("allow");

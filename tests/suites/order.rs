@@ -1,5 +1,6 @@
-//! Many versions of many keys, written on two replicas whose relays die by turns, half of them between publish and confirmation: the topic has events twice,
-//! but the feed has each version of each key once, in order, and so has a group of consumers whose members come and go.
+//! Many versions of many keys, written on two replicas whose relays die by turns, half of them between
+//! publish and confirmation: the topic has events twice, but the feed has each version of each key once, in
+//! order, and so has a group of consumers whose members come and go.
 
 mod readers;
 
@@ -28,7 +29,10 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     let (restarts, rebalances) = (scale::of(4, 20), scale::of(2, 10));
     let seed = seed::of("order");
     let mut choices = seed::choices(seed);
-    eprintln!("events: {}, keys: {keys}, relay restarts: {restarts}, rebalances: {rebalances}", keys * versions);
+    eprintln!(
+        "events: {}, keys: {keys}, relay restarts: {restarts}, rebalances: {rebalances}",
+        keys * versions
+    );
     let mut other = tokio::task::block_in_place(|| stage.replica());
     let apis = [stage.api.clone(), Api::at(&other.url)];
     let since = feed::place(&apis[0]).await;
@@ -52,7 +56,8 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
         .collect();
     let kafka = &stage.servers.as_ref().unwrap().kafka;
     let prefix = format!("r-{seed}-");
-    let mut readers = ["user", "product"].map(|entity| Readers::join(kafka, entity, &prefix, choices.random()));
+    let mut readers =
+        ["user", "product"].map(|entity| Readers::join(kafka, entity, &prefix, choices.random()));
     for restart in 1..=restarts {
         let due = share * restart;
         let write_on = || _ = allowed.send_replace(due + share + share / 2);
@@ -82,11 +87,13 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     for client in clients {
         client.await.unwrap();
     }
-    let newest: BTreeMap<String, u64> = (0..keys).map(|key| (format!("r-{seed}-{key}"), versions as u64)).collect();
+    let newest: BTreeMap<String, u64> =
+        (0..keys).map(|key| (format!("r-{seed}-{key}"), versions as u64)).collect();
     feed::assert_has(&apis[0], &since, &newest).await;
     feed::assert_has(&apis[1], &since, &newest).await;
     let [users, products] = readers;
-    let (users, products) = tokio::join!(users.finish(keys.div_ceil(2), versions), products.finish(keys / 2, versions));
+    let (users, products) =
+        tokio::join!(users.finish(keys.div_ceil(2), versions), products.finish(keys / 2, versions));
     assert_eq!(
         (users.rebalances, products.rebalances),
         (rebalances, rebalances),
@@ -96,9 +103,14 @@ async fn no_key_goes_back_and_no_version_is_missing_whatever_relay_dies() {
     assert!(users.repeats > 0 && products.repeats > 0, "the topic has events twice: {users:?}, {products:?}");
 }
 
-/// One replica dies between publish and confirmation: events that the other had claimed, which dies first, so that they are published twice at least.
-/// What is then written leads to the crash.
-async fn die_after_publishing(backend: &str, one: &mut DataPlane, two: &mut DataPlane, write_on: impl FnOnce()) {
+/// One replica dies between publish and confirmation: events that the other had claimed, which dies first, so
+/// that they are published twice at least. What is then written leads to the crash.
+async fn die_after_publishing(
+    backend: &str,
+    one: &mut DataPlane,
+    two: &mut DataPlane,
+    write_on: impl FnOnce(),
+) {
     let point = format!("{backend}.relay.published:1");
     tokio::task::block_in_place(|| {
         one.kill();
@@ -107,8 +119,10 @@ async fn die_after_publishing(backend: &str, one: &mut DataPlane, two: &mut Data
     });
     write_on();
     // in a debug build; what the other had claimed is free once its lease ends
-    wait::until(&format!("the crash at {point}"), Duration::from_secs(60), async || one.has_ended().then_some(()))
-        .await;
+    wait::until(&format!("the crash at {point}"), Duration::from_secs(60), async || {
+        one.has_ended().then_some(())
+    })
+    .await;
     tokio::task::block_in_place(|| {
         one.restart();
         two.restart();
@@ -131,8 +145,13 @@ async fn write(apis: &[Api; 2], id: &str, key: usize, version: usize) {
         at += 1;
         let answer = match version {
             1 => {
-                api.call(Method::POST, &format!("/api/v1/{collection}"), &[], Some(create.to_string().into_bytes()))
-                    .await
+                api.call(
+                    Method::POST,
+                    &format!("/api/v1/{collection}"),
+                    &[],
+                    Some(create.to_string().into_bytes()),
+                )
+                .await
             }
             _ => {
                 let body = json!({ "name": version.to_string() }).to_string().into_bytes();
@@ -143,7 +162,9 @@ async fn write(apis: &[Api; 2], id: &str, key: usize, version: usize) {
             // 409 and 412: an earlier try happened
             Ok(answer) if matches!(answer.status, 200 | 201 | 409 | 412) => return,
             // 503 and 504: not now, or nobody knows
-            Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{path}: {}: {}", answer.status, answer.text),
+            Ok(answer) if !matches!(answer.status, 503 | 504) => {
+                panic!("{path}: {}: {}", answer.status, answer.text)
+            }
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

@@ -1,4 +1,5 @@
-//! The order pipeline under everything: never oversold, charged once, final in the end, whatever fails, freezes or is killed.
+//! The order pipeline under everything: never oversold, charged once, final in the end, whatever fails,
+//! freezes or is killed.
 
 mod shop;
 
@@ -35,7 +36,8 @@ async fn a_provider_that_fails_hangs_and_declines_charges_once() {
         let user = if n % 5 == 0 { "poor" } else { "rich" };
         shop.order(&format!("o{n}"), user, "lamp", 1).await;
     }
-    // while orders come, each of them pays for a fifth of a repetition; a moment in which none comes may have one more
+    // while orders come, each of them pays for a fifth of a repetition; a moment in which none comes may have
+    // one more
     let (calls, charges) = shop.bank.calls();
     eprintln!("{calls} calls for {charges} charges");
     assert!(calls as f64 <= charges as f64 * 1.2 + 3.0, "{calls} calls for {charges} charges");
@@ -84,8 +86,7 @@ async fn a_charge_that_comes_twice_is_one_payment() {
     let product = json!({ "id": "lamp", "name": "Lamp", "price": 3, "stock": 10 });
     assert_eq!(api.post("/api/v1/products", &product).await.status, 201);
     for n in 0..3 {
-        let order =
-            json!({ "id": format!("o{n}"), "user_id": "u", "items": [{ "product_id": "lamp", "quantity": 1 }] });
+        let order = json!({ "id": format!("o{n}"), "user_id": "u", "items": [{ "product_id": "lamp", "quantity": 1 }] });
         assert_eq!(api.post("/api/v1/orders", &order).await.status, 201);
     }
     wait::until("all orders to end", END, async || {
@@ -101,7 +102,11 @@ async fn a_charge_that_comes_twice_is_one_payment() {
     let paid: Vec<_> = paid.iter().map(|payment| (&payment["order_id"], &payment["status"])).collect();
     assert_eq!(
         paid,
-        [(&json!("o0"), &json!("completed")), (&json!("o1"), &json!("completed")), (&json!("o2"), &json!("completed"))]
+        [
+            (&json!("o0"), &json!("completed")),
+            (&json!("o1"), &json!("completed")),
+            (&json!("o2"), &json!("completed"))
+        ]
     );
 }
 
@@ -220,12 +225,16 @@ async fn killed(shop: &mut Shop, count: usize, kills: usize) {
     }
     let answered = begun.elapsed();
     shop.all_end(END * (1 + count as u32 / 1_000)).await;
-    eprintln!("{count} orders, {kills} kills: answered in {answered:?}, all ended after {:?}", begun.elapsed());
+    eprintln!(
+        "{count} orders, {kills} kills: answered in {answered:?}, all ended after {:?}",
+        begun.elapsed()
+    );
     shop.books_agree("cup", 1_000_000).await;
     assert_eq!(shop.letters().await, 0, "a crash is no failure of an order");
 }
 
-/// A replica stands still for longer than its session, in the middle of its orders: others take over what it had, and it has no effect later.
+/// A replica stands still for longer than its session, in the middle of its orders: others take over what it
+/// had, and it has no effect later.
 async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
     shop.product("bowl", 1_000_000).await;
     let group = Group::of(&shop.stage.servers.as_ref().unwrap().kafka, "orders");
@@ -258,6 +267,9 @@ async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
         group.has(2).await;
         shop.all_end(END).await;
         shop.books_agree("bowl", 1_000_000).await;
-        eprintln!("freeze {}: after {moment:?}; taken over after {moved:?}, all ended after {ended:?}", time + 1);
+        eprintln!(
+            "freeze {}: after {moment:?}; taken over after {moved:?}, all ended after {ended:?}",
+            time + 1
+        );
     }
 }

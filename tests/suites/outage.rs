@@ -1,4 +1,5 @@
-//! A broker that stops fails no write; a database that freezes is answered for within the deadline; a stop loses nothing.
+//! A broker that stops fails no write; a database that freezes is answered for within the deadline; a stop
+//! loses nothing.
 
 use std::{
     sync::{
@@ -120,7 +121,9 @@ async fn at_the_limit_of_memory_writes_are_refused_and_the_rest_goes_on() {
         let answer = api.send(method.clone(), path, &[], &body).await;
         assert_eq!(answer.status, 503, "{method} {path}: {}", answer.text);
     }
-    for path in ["/api/v1/users/before", "/api/v1/users", "/api/v1/health", "/livez", "/readyz", "/api/v1/pipeline"] {
+    for path in
+        ["/api/v1/users/before", "/api/v1/users", "/api/v1/health", "/livez", "/readyz", "/api/v1/pipeline"]
+    {
         let answer = api.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     }
@@ -149,7 +152,9 @@ async fn broker_stops(stage: &mut Stage) {
         let (api, failed, created) = (api.clone(), failed.clone(), created.clone());
         calls.spawn(async move {
             let id = format!("o-{seed}-{n}");
-            let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" }).to_string().into_bytes();
+            let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" })
+                .to_string()
+                .into_bytes();
             match api.call(Method::POST, "/api/v1/users", &[], Some(body)).await {
                 Ok(answer) if answer.status == 201 => created.lock().unwrap().push(id),
                 other => {
@@ -185,13 +190,20 @@ async fn database_freezes(stage: &mut Stage) {
                 while !stop.load(Ordering::Relaxed) {
                     let tag = format!("f-{client}-{}", rand::random::<u64>());
                     let (start, path) = (Instant::now(), "/api/v1/users");
-                    let body = json!({ "email": format!("{tag}@example.com"), "name": "A" }).to_string().into_bytes();
+                    let body = json!({ "email": format!("{tag}@example.com"), "name": "A" })
+                        .to_string()
+                        .into_bytes();
                     let answer = match client % 2 {
                         0 => api.call(Method::POST, path, &[], Some(body)).await,
                         _ => api.call(Method::GET, &format!("{path}/{tag}"), &[], None).await,
                     };
                     let answer = answer.unwrap();
-                    assert!(matches!(answer.status, 201 | 404 | 503 | 504), "{}: {}", answer.status, answer.text);
+                    assert!(
+                        matches!(answer.status, 201 | 404 | 503 | 504),
+                        "{}: {}",
+                        answer.status,
+                        answer.text
+                    );
                     refused.fetch_add(usize::from(answer.status >= 500), Ordering::Relaxed);
                     let mut slowest = slowest.lock().unwrap();
                     *slowest = start.elapsed().max(*slowest);
@@ -221,7 +233,8 @@ async fn database_freezes(stage: &mut Stage) {
     assert!(refused > 0 && slowest > Duration::from_secs(1), "the freeze was felt: {refused}, {slowest:?}");
 }
 
-/// Without a free connection to MySQL a call is answered within `CONNECTION_TIMEOUT`, not when one becomes free.
+/// Without a free connection to MySQL a call is answered within `CONNECTION_TIMEOUT`, not when one becomes
+/// free.
 async fn connections_run_out(stage: &mut Stage) {
     let api = stage.api.clone();
     let id = format!("locked-{}", rand::random::<u32>());

@@ -1,4 +1,5 @@
-//! Two services with the sample manifests and databases of their own, on one Redis and one Kafka: neither sees anything of the other.
+//! Two services with the sample manifests and databases of their own, on one Redis and one Kafka: neither
+//! sees anything of the other.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -45,9 +46,11 @@ async fn two_services_on_one_redis_and_kafka_never_meet() {
     let (c, admin) = (Api::at(&third.url), Api::at(&third.admin));
     wait::until("both to be refused", PATIENCE, async || {
         let status = admin.get("/status").await.json();
-        let owned =
-            |backend: &&serde_json::Value| backend["ownedBy"].as_str().is_some_and(|by| by.starts_with("shop@"));
-        (status["ready"] == true && status["backends"].as_array()?.iter().filter(owned).count() == 2).then_some(())
+        let owned = |backend: &&serde_json::Value| {
+            backend["ownedBy"].as_str().is_some_and(|by| by.starts_with("shop@"))
+        };
+        (status["ready"] == true && status["backends"].as_array()?.iter().filter(owned).count() == 2)
+            .then_some(())
     })
     .await;
     assert_eq!(c.get(ONLY).await.status, 404, "a record of another service");
@@ -57,8 +60,10 @@ async fn two_services_on_one_redis_and_kafka_never_meet() {
     let event = json!({ "product_id": "lamp", "price": 99, "stock": 9 });
     assert_eq!(c.post("/api/v1/events", &event).await.status, 503, "its log is another's");
     assert_eq!(a.post("/api/v1/events", &event).await.status, 202);
-    wait::until("the event is applied", PATIENCE, async || (a.get(LAMP).await.json()["stock"] == 9).then_some(()))
-        .await;
+    wait::until("the event is applied", PATIENCE, async || {
+        (a.get(LAMP).await.json()["stock"] == 9).then_some(())
+    })
+    .await;
     for (api, name) in [(&b, "of B"), (&c, "of C")] {
         let theirs = api.get(LAMP).await.json();
         assert_eq!((&theirs["name"], &theirs["version"]), (&json!(name), &json!(1)), "{theirs}");
@@ -71,7 +76,8 @@ async fn two_services_on_one_redis_and_kafka_never_meet() {
 
 /// What the only service so far lets its topics start with.
 fn prefix_of(servers: &Servers) -> Option<String> {
-    let kafka: BaseConsumer = ClientConfig::new().set("bootstrap.servers", servers.kafka.url()).create().unwrap();
+    let kafka: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", servers.kafka.url()).create().unwrap();
     let metadata = tokio::task::block_in_place(|| kafka.fetch_metadata(None, PATIENCE)).ok()?;
     metadata.topics().iter().find_map(|topic| topic.name().strip_suffix(".changes").map(str::to_owned))
 }
@@ -81,7 +87,8 @@ fn write_samples(dir: &Path, database: &str, prefix: &str) {
     fs::create_dir_all(dir).unwrap();
     for file in fs::read_dir(samples()).unwrap() {
         let path = file.unwrap().path();
-        let mut text = fs::read_to_string(&path).unwrap().replace("database: shop", &format!("database: {database}"));
+        let mut text =
+            fs::read_to_string(&path).unwrap().replace("database: shop", &format!("database: {database}"));
         if !prefix.is_empty() {
             let (kafka, redis) = ("      kafka:\n", "  redis:\n    backendRef:");
             text = text.replace(kafka, &format!("{kafka}        topicPrefix: \"{prefix}.\"\n"));

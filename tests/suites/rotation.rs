@@ -1,4 +1,5 @@
-//! Passwords, accounts and addresses are rotated under traffic, on real servers: no request fails, and the former ones are not needed any more.
+//! Passwords, accounts and addresses are rotated under traffic, on real servers: no request fails, and the
+//! former ones are not needed any more.
 
 use std::{
     io::{Read, Write},
@@ -56,8 +57,8 @@ async fn secrets_rotate_under_traffic_without_a_failed_request() {
     eprintln!("6 rotations, 3 contents refused, {answered} requests, 0 failed");
 }
 
-/// A Secret that leads to a database without one of the tables: that pool alone goes away, with its reason, and comes back when the table is there, or when the
-/// Secret is what it was.
+/// A Secret that leads to a database without one of the tables: that pool alone goes away, with its reason,
+/// and comes back when the table is there, or when the Secret is what it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_to_a_database_that_lacks_a_table_takes_that_pool_alone_away() {
     let Some(stage) = Stage::real("rotation to a database that lacks a table").await else { return };
@@ -119,7 +120,8 @@ async fn unavailable(admin: &Api) -> Value {
     pools.into_iter().find(|pool| pool["name"] == "stores").unwrap_or_default()["unavailable"].clone()
 }
 
-/// Another password for the account, with the former one kept until the change is through; something that does not work; another account.
+/// Another password for the account, with the former one kept until the change is through; something that
+/// does not work; another account.
 async fn mysql(stage: &Stage, admin: &Api, traffic: &Traffic) {
     let url = stage.servers.as_ref().unwrap().mysql.url();
     let sql = |statements: &str| {
@@ -140,7 +142,9 @@ async fn mysql(stage: &Stage, admin: &Api, traffic: &Traffic) {
         })
         .await;
         assert!(!problem.contains("secret"), "{problem}");
-        assert!(admin.get("/metrics").await.text.contains("flyweight_secret_in_use{secret=\"backends/mysql\"} 0"));
+        assert!(
+            admin.get("/metrics").await.text.contains("flyweight_secret_in_use{secret=\"backends/mysql\"} 0")
+        );
         traffic.pass(50).await;
         stage.rotate("mysql", &second);
         wait::until("the problem to be over", TAKEN_WITHIN, async || {
@@ -234,7 +238,10 @@ impl Traffic {
             for n in 0.. {
                 let id = format!("r-{client}-{n}-{:x}", rand::random::<u32>());
                 let (path, body) = match client % 2 {
-                    0 => ("/api/v1/users", json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" })),
+                    0 => (
+                        "/api/v1/users",
+                        json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" }),
+                    ),
                     _ => ("/api/v1/products", json!({ "id": id, "name": "Lamp", "price": 1 })),
                 };
                 call(Method::POST, path, Some(body)).await;

@@ -51,7 +51,8 @@ impl Stage {
     pub fn embedded_of(program: PathBuf, write: impl FnOnce(&Path)) -> Self {
         let dir = tempdir();
         write(&dir.path().join("manifests"));
-        let data_plane = DataPlane::embedded_of(program, &dir.path().join("manifests"), &dir.path().join("data"));
+        let data_plane =
+            DataPlane::embedded_of(program, &dir.path().join("manifests"), &dir.path().join("data"));
         Self { name: "embedded", api: Api::at(&data_plane.url), data_plane, servers: None, dir }
     }
 
@@ -67,8 +68,10 @@ impl Stage {
 
     /// The sample shop over real servers, with TLS and an account at Kafka.
     pub async fn real_secured(test: &str) -> Option<Self> {
-        Self::start(DataPlane::built(), test, &[("KAFKA_SECURE", "yes")], |dir| manifests::write_samples_with(dir, ""))
-            .await
+        Self::start(DataPlane::built(), test, &[("KAFKA_SECURE", "yes")], |dir| {
+            manifests::write_samples_with(dir, "")
+        })
+        .await
     }
 
     /// A shop over real servers, by the manifests that are written into a folder.
@@ -117,7 +120,12 @@ impl Stage {
         let [mysql, mongo, redis, kafka] = started.map(|server| server.join().unwrap());
         let dir = tempdir();
         let (backends, security) = folders(&dir);
-        let urls = [("mysql", mysql.url()), ("mongodb", mongo.url()), ("redis", redis.url()), ("kafka", kafka.url())];
+        let urls = [
+            ("mysql", mysql.url()),
+            ("mongodb", mongo.url()),
+            ("redis", redis.url()),
+            ("kafka", kafka.url()),
+        ];
         manifests::write_backends(&backends, &urls);
         if !settings.is_empty() {
             manifests::copy_secret(&kafka.secret(), &backends.join("kafka"));

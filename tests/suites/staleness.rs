@@ -1,4 +1,5 @@
-//! Guarantee 4: every replica serves the new version within 250 ms (p99) of the acknowledgement, and live clients hear of it as soon.
+//! Guarantee 4: every replica serves the new version within 250 ms (p99) of the acknowledgement, and live
+//! clients hear of it as soon.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ async fn a_write_on_one_replica_is_served_by_the_other_in_time() {
     }
 }
 
-/// Writes by turns on either replica, and waits until the other serves the new version and its live clients have it.
+/// Writes by turns on either replica, and waits until the other serves the new version and its live clients
+/// have it.
 async fn measure(one: &Api, other: &DataPlane, collection: &str, path: &str) {
     let replicas = [one.clone(), Api::at(&other.url)];
     let mut feeds = Vec::new();
@@ -58,7 +60,9 @@ async fn measure(one: &Api, other: &DataPlane, collection: &str, path: &str) {
                 let next = tokio::time::timeout(Duration::from_secs(30), feed.next()).await;
                 let Message::Text(text) = next.unwrap().unwrap().unwrap() else { continue };
                 let event: Value = serde_json::from_str(&text).unwrap();
-                if path.ends_with(event["key"].as_str().unwrap_or("-")) && event["version"].as_u64() >= Some(version) {
+                if path.ends_with(event["key"].as_str().unwrap_or("-"))
+                    && event["version"].as_u64() >= Some(version)
+                {
                     return acknowledged.elapsed();
                 }
             }

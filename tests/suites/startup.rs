@@ -14,7 +14,8 @@ use crate::stage::Stage;
 #[tokio::test]
 async fn the_sample_shop_is_ready_in_under_a_second() {
     let dir = tempfile::tempdir().unwrap();
-    // The first start makes the tables; what users feel is measured from the process's start to its being ready.
+    // The first start makes the tables; what users feel is measured from the process's start to its being
+    // ready.
     let start = std::time::Instant::now();
     let data_plane = DataPlane::embedded(&manifests::samples(), dir.path());
     let took = start.elapsed();
@@ -84,9 +85,12 @@ async fn a_stop_finishes_what_is_under_way() {
             tokio::spawn(async move {
                 let mut created = Vec::new();
                 loop {
-                    let body = json!({ "name": format!("writer {writer}"), "price": 1 }).to_string().into_bytes();
+                    let body =
+                        json!({ "name": format!("writer {writer}"), "price": 1 }).to_string().into_bytes();
                     match api.call(reqwest::Method::POST, "/api/v1/products", &[], Some(body)).await {
-                        Ok(answer) if answer.status == 201 => created.push(answer.header("location").to_owned()),
+                        Ok(answer) if answer.status == 201 => {
+                            created.push(answer.header("location").to_owned())
+                        }
                         Ok(answer) => panic!("{}: {}", answer.status, answer.text),
                         // Refused or closed before it was sent: the process is gone.
                         Err(_) => return created,
@@ -122,7 +126,8 @@ async fn a_changed_ttl_acts_without_a_restart_and_a_fault_changes_nothing() {
     }
     let data_plane = DataPlane::embedded(&folder, &dir.path().join("data"));
     let admin = Api::at(&data_plane.admin);
-    let configuration = async || admin.get("/status").await.json()["configuration"].as_str().map(str::to_owned);
+    let configuration =
+        async || admin.get("/status").await.json()["configuration"].as_str().map(str::to_owned);
     let first = configuration().await.unwrap();
 
     let tiers = fs::read_dir(&folder)
@@ -132,9 +137,10 @@ async fn a_changed_ttl_acts_without_a_restart_and_a_fault_changes_nothing() {
         .expect("the samples have a tier with a ttl of 60s");
     let text = fs::read_to_string(&tiers).unwrap();
     fs::write(&tiers, text.replacen("ttl: 60s", "ttl: 7s", 1)).unwrap();
-    let second =
-        wait::until("the new ttl", Duration::from_secs(10), async || configuration().await.filter(|now| *now != first))
-            .await;
+    let second = wait::until("the new ttl", Duration::from_secs(10), async || {
+        configuration().await.filter(|now| *now != first)
+    })
+    .await;
 
     fs::write(&tiers, text.replacen("ttl: 60s", "ttl: never", 1)).unwrap();
     fs::write(folder.join("probe.yaml"), "kind: Nothing\n").unwrap();

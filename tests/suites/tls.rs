@@ -1,4 +1,5 @@
-//! The API over TLS, by the gateway and by the pods: the certificate is renewed under traffic, and plain HTTP is not spoken.
+//! The API over TLS, by the gateway and by the pods: the certificate is renewed under traffic, and plain HTTP
+//! is not spoken.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -31,10 +32,18 @@ async fn the_api_is_served_over_tls_and_the_certificate_is_renewed_without_a_fai
     manifests::write_samples_with(&shop, SERVICE);
     let (shop, security) = (shop.display().to_string(), dir.path().join("security").display().to_string());
     let data = dir.path().join("data").display().to_string();
-    let pod = DataPlane::start(&["serve", "--manifests", &shop, "--data-dir", &data, "--security", &security]);
+    let pod =
+        DataPlane::start(&["serve", "--manifests", &shop, "--data-dir", &data, "--security", &security]);
     let upstream = format!("main={}", pod.url.trim_start_matches("http://"));
-    let gateway =
-        DataPlane::start(&["gateway", "--manifests", &shop, "--upstream", &upstream, "--security", &security]);
+    let gateway = DataPlane::start(&[
+        "gateway",
+        "--manifests",
+        &shop,
+        "--upstream",
+        &upstream,
+        "--security",
+        &security,
+    ]);
 
     let https = |process: &DataPlane| process.url.replace("http://127.0.0.1", "https://localhost");
     let api = Api::over_tls(&https(&gateway), &both);

@@ -1,5 +1,6 @@
-//! From the former release to this one under traffic: what the former acknowledged is there, each change is once in the feed from a cursor that the
-//! former gave, every order ends and is paid once, and names of topics and keys stay.
+//! From the former release to this one under traffic: what the former acknowledged is there, each change is
+//! once in the feed from a cursor that the former gave, every order ends and is paid once, and names of
+//! topics and keys stay.
 //!
 //! `FORMER_BIN` is the data plane of the former release; `make prove-upgrade` builds it.
 
@@ -71,7 +72,8 @@ fn former() -> PathBuf {
     std::env::var_os("FORMER_BIN").map(PathBuf::from).unwrap_or_else(|| panic!("FORMER_BIN is not set"))
 }
 
-/// The sample shop as the former release had it: nothing is said of prefixes, so both take what they take by themselves, nor of passwords without TLS.
+/// The sample shop as the former release had it: nothing is said of prefixes, so both take what they take by
+/// themselves, nor of passwords without TLS.
 fn shop(dir: &Path, bank: &Bank) {
     let pipeline = format!(
         "  pipeline:\n    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    \
@@ -81,11 +83,13 @@ fn shop(dir: &Path, bank: &Bank) {
     manifests::write_samples_with(dir, &pipeline);
     let service = dir.join("service.yaml");
     let text = std::fs::read_to_string(&service).unwrap();
-    let text = text.replace("        topicPrefix: \"shop.\"\n", "").replace("        allowPlaintext: true\n", "");
+    let text =
+        text.replace("        topicPrefix: \"shop.\"\n", "").replace("        allowPlaintext: true\n", "");
     std::fs::write(&service, text).unwrap();
 }
 
-/// Clients that write records, place orders and report counts, by any of the ways to the service that are open.
+/// Clients that write records, place orders and report counts, by any of the ways to the service that are
+/// open.
 struct Traffic {
     ways: Arc<Mutex<Vec<Api>>>,
     bank: Bank,
@@ -122,11 +126,14 @@ impl Traffic {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let id = format!("d-{seed}-{n}");
                     let (collection, body) = match n % 2 {
-                        0 => ("users", json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" })),
+                        0 => {
+                            ("users", json!({ "id": id, "email": format!("{id}@example.com"), "name": "A" }))
+                        }
                         _ => ("products", json!({ "id": id, "name": "A", "price": 1 })),
                     };
                     let path = format!("/api/v1/{collection}/{id}");
-                    insist(&ways, Method::POST, &format!("/api/v1/{collection}"), &[], &body, &[201, 409]).await;
+                    insist(&ways, Method::POST, &format!("/api/v1/{collection}"), &[], &body, &[201, 409])
+                        .await;
                     let change = json!({ "name": "B" });
                     insist(&ways, Method::PATCH, &path, &[("if-match", "\"1\"")], &change, &[200, 412]).await;
                     let item = json!({ "product_id": sold(n % SOLD), "quantity": 1 });
@@ -151,7 +158,8 @@ impl Traffic {
         .await;
     }
 
-    /// Ends it, and looks whether all that was acknowledged is there, in the audit, and in the feed from before the upgrade.
+    /// Ends it, and looks whether all that was acknowledged is there, in the audit, and in the feed from
+    /// before the upgrade.
     async fn end(self, api: &Api) {
         self.stop.store(1, Ordering::Relaxed);
         for client in self.clients {
@@ -161,14 +169,16 @@ impl Traffic {
         let orders = self.orders.load(Ordering::Relaxed);
         eprintln!("{} rounds, {orders} orders", done.len());
         durability::check(api, &self.since, &done).await;
-        wait::until("all orders to end", PATIENCE, async || (self.bank.paid().len() == orders).then_some(())).await;
+        wait::until("all orders to end", PATIENCE, async || (self.bank.paid().len() == orders).then_some(()))
+            .await;
         for (order, amounts) in self.bank.paid() {
             assert_eq!(amounts.len(), 1, "{order} was charged {amounts:?}");
         }
         wait::until("all pieces to be accounted for", PATIENCE, async || {
             let mut left = 0;
             for product in 0..SOLD {
-                left += api.get(&format!("/api/v1/products/{}", sold(product))).await.json()["stock"].as_i64()?;
+                left +=
+                    api.get(&format!("/api/v1/products/{}", sold(product))).await.json()["stock"].as_i64()?;
             }
             let sold = i64::try_from(orders).ok()?;
             (left == STOCK * i64::try_from(SOLD).ok()? - sold).then_some(())
@@ -203,7 +213,9 @@ async fn insist(
         };
         match api.call(method.clone(), path, headers, Some(body.to_string().into_bytes())).await {
             Ok(answer) if wanted.contains(&answer.status) => return,
-            Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{path}: {}: {}", answer.status, answer.text),
+            Ok(answer) if !matches!(answer.status, 503 | 504) => {
+                panic!("{path}: {}: {}", answer.status, answer.text)
+            }
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

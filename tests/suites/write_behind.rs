@@ -1,4 +1,5 @@
-//! Acknowledged writes of a write-behind pool are there after `kill -9` at any point, over SQLite and over Kafka with MongoDB.
+//! Acknowledged writes of a write-behind pool are there after `kill -9` at any point, over SQLite and over
+//! Kafka with MongoDB.
 
 use std::{
     sync::{
@@ -31,7 +32,8 @@ async fn a_kill_loses_no_acknowledged_write_of_the_embedded_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_loses_no_acknowledged_write_of_the_log_in_kafka() {
-    let Some(stage) = Stage::real_with("kill -9 of write-behind over Kafka", manifests::write_behind_samples).await
+    let Some(stage) =
+        Stage::real_with("kill -9 of write-behind over Kafka", manifests::write_behind_samples).await
     else {
         return;
     };
@@ -44,20 +46,29 @@ async fn killed(mut stage: Stage) {
     let (writes, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            tokio::spawn(count_up(stage.api.clone(), client, acknowledged.clone(), writes.clone(), stop.clone()))
+            tokio::spawn(count_up(
+                stage.api.clone(),
+                client,
+                acknowledged.clone(),
+                writes.clone(),
+                stop.clone(),
+            ))
         })
         .collect();
     for _ in 0..KILLS {
         let due = writes.load(Ordering::SeqCst) + BETWEEN;
-        wait::until("enough writes", PATIENCE, async || (writes.load(Ordering::SeqCst) >= due).then_some(())).await;
+        wait::until("enough writes", PATIENCE, async || (writes.load(Ordering::SeqCst) >= due).then_some(()))
+            .await;
         tokio::task::block_in_place(|| {
             stage.data_plane.kill();
             stage.data_plane.restart();
         });
     }
     let due = writes.load(Ordering::SeqCst) + BETWEEN;
-    wait::until("writes after the last kill", PATIENCE, async || (writes.load(Ordering::SeqCst) >= due).then_some(()))
-        .await;
+    wait::until("writes after the last kill", PATIENCE, async || {
+        (writes.load(Ordering::SeqCst) >= due).then_some(())
+    })
+    .await;
     stop.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.unwrap();
@@ -100,9 +111,14 @@ async fn count_up(
                 let before = std::mem::replace(&mut acknowledged.lock().unwrap()[at], (version, n));
                 assert!(version > before.0, "{}: version {version} after {}", path(at), before.0);
                 writes.fetch_add(1, Ordering::SeqCst);
-                let read = api.call(Method::GET, &path(at), &[("if-min-version", &version.to_string())], None).await;
+                let read =
+                    api.call(Method::GET, &path(at), &[("if-min-version", &version.to_string())], None).await;
                 if let Ok(read) = read.map(|read| (read.status, read.json())).as_ref() {
-                    assert!(read.0 == 503 || read.1["value"] == n, "{}: {n} was written, {read:?} was read", path(at));
+                    assert!(
+                        read.0 == 503 || read.1["value"] == n,
+                        "{}: {n} was written, {read:?} was read",
+                        path(at)
+                    );
                 }
             }
             Ok(answer) if matches!(answer.status, 503 | 504) => tokio::task::yield_now().await,
@@ -123,7 +139,11 @@ async fn check(api: &Api, acknowledged: &[(u64, u64)]) {
         .await
         .json();
         let later = |field: &Value, than: u64| field.as_u64().is_some_and(|found| found >= than);
-        assert!(later(&read["version"], *version) && later(&read["value"], *n), "{}: {read}, {version} {n}", path(at));
+        assert!(
+            later(&read["version"], *version) && later(&read["value"], *n),
+            "{}: {read}, {version} {n}",
+            path(at)
+        );
     }
 }
 

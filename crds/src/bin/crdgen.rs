@@ -1,4 +1,5 @@
-//! Writes the custom resource definitions into `crds/generated` and the chart, or checks that they are there unchanged.
+//! Writes the custom resource definitions into `crds/generated` and the chart, or checks that they are there
+//! unchanged.
 
 use std::{env, fs, io, path::Path, process::ExitCode};
 
@@ -42,9 +43,10 @@ fn run(check: bool) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let mut differing = Vec::new();
     for definition in definitions()? {
         let Definition { plural, .. } = definition;
-        for (folder, text) in
-            [("crds/generated", definition.yaml()?), ("charts/flyweight/files/crds", definition.chart_yaml()?)]
-        {
+        for (folder, text) in [
+            ("crds/generated", definition.yaml()?),
+            ("charts/flyweight/files/crds", definition.chart_yaml()?),
+        ] {
             let path = format!("{folder}/{plural}.yaml");
             if !check {
                 fs::create_dir_all(folder)?;

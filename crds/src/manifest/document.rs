@@ -54,12 +54,17 @@ pub(super) fn documents(file: &str, text: &str, faults: &mut Vec<Fault>) -> Vec<
     for (lines_before, part) in parts {
         match parse(part) {
             Ok((Value::Null, _)) => {}
-            Ok((value, lines)) => documents.push(Document { file: file.to_owned(), lines_before, lines, value }),
+            Ok((value, lines)) => {
+                documents.push(Document { file: file.to_owned(), lines_before, lines, value })
+            }
             Err(error) => {
                 let line = error.location().map_or(1, |location| location.line());
                 let message = error.to_string();
                 let what = message.split(" at line ").next().unwrap_or(&message);
-                faults.push(unreadable(place(file, lines_before + line), format!("cannot be read as YAML: {what}")));
+                faults.push(unreadable(
+                    place(file, lines_before + line),
+                    format!("cannot be read as YAML: {what}"),
+                ));
             }
         }
     }
@@ -89,7 +94,8 @@ fn brackets_deep(text: &str) -> usize {
     most
 }
 
-/// The documents between the `---` lines, each with the number of lines before it: a fault in one leaves the others readable.
+/// The documents between the `---` lines, each with the number of lines before it: a fault in one leaves the
+/// others readable.
 fn split(text: &str) -> Vec<(usize, &str)> {
     let mut parts = Vec::new();
     let (mut start, mut lines_before, mut offset) = (0, 0, 0);
@@ -110,7 +116,8 @@ fn parse(text: &str) -> Result<(Value, Lines), serde_yaml_ng::Error> {
         value.apply_merge()?;
         Value::deserialize(value)
     });
-    // JSON's reader takes the last of two equal keys, so that everything else in the document can still be checked.
+    // JSON's reader takes the last of two equal keys, so that everything else in the document can still be
+    // checked.
     let value = strict.or_else(|error| serde_yaml_ng::from_str(text).map_err(|_| error))?;
     Ok((value, Lines::of(text)))
 }
@@ -146,7 +153,9 @@ mod tests {
     #[test]
     fn no_file_takes_the_process_down() {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-        (1..12).for_each(|n| bomb.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", "))));
+        (1..12).for_each(|n| {
+            bomb.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", ")))
+        });
         let large = "a: x\n".repeat(300_000);
         for text in [
             bomb,

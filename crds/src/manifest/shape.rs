@@ -1,4 +1,5 @@
-//! The shape of a resource against the schema that the API server has, and what is left of it without its faults.
+//! The shape of a resource against the schema that the API server has, and what is left of it without its
+//! faults.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -51,14 +52,16 @@ pub(super) fn shapes() -> Result<&'static [Shape], &'static str> {
 impl Shape {
     fn of(kind: &'static str, definition: &str) -> Result<Self, String> {
         let mut definition: Value = serde_yaml_ng::from_str(definition).map_err(|error| error.to_string())?;
-        let mut spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].take();
+        let mut spec =
+            definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].take();
         strict(&mut spec);
         let schema = resource(kind, spec);
         let validator = jsonschema::draft202012::new(&schema).map_err(|error| error.to_string())?;
         Ok(Self { kind, schema, validator })
     }
 
-    /// Checks a resource, and leaves in it what has the right shape, with stand-ins where something is required.
+    /// Checks a resource, and leaves in it what has the right shape, with stand-ins where something is
+    /// required.
     pub(super) fn check(&self, value: &mut Value) -> Findings {
         drop_nulls(value);
         let mut findings = Findings::default();
@@ -80,9 +83,10 @@ impl Shape {
                 Wrong::Type { .. } if !schema["enum"].is_null() => {}
                 kind => {
                     findings.replaced.insert(at.clone());
-                    findings
-                        .faults
-                        .push((at, message(kind, error.instance(), schema).unwrap_or_else(|| error.to_string())));
+                    findings.faults.push((
+                        at,
+                        message(kind, error.instance(), schema).unwrap_or_else(|| error.to_string()),
+                    ));
                 }
             }
         }
@@ -165,7 +169,8 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// The value without what is wrong in it; none where the value itself is wrong, unless it is a list or mapping that still can be read.
+/// The value without what is wrong in it; none where the value itself is wrong, unless it is a list or
+/// mapping that still can be read.
 fn mended(value: &Value, schema: &Value, at: &Path, wrong: &BTreeSet<Path>) -> Option<Value> {
     match (value, schema["type"].as_str()) {
         (Value::Object(map), Some("object")) => {
@@ -175,8 +180,8 @@ fn mended(value: &Value, schema: &Value, at: &Path, wrong: &BTreeSet<Path>) -> O
                 let child = declared
                     .and_then(|declared| declared.get(key))
                     .or(schema["additionalProperties"].as_object().map(|_| &schema["additionalProperties"]));
-                let mended =
-                    child.and_then(|child| mended(value, child, &at.key(key), wrong).or_else(|| container(child)));
+                let mended = child
+                    .and_then(|child| mended(value, child, &at.key(key), wrong).or_else(|| container(child)));
                 kept.extend(mended.map(|value| (key.clone(), value)));
             }
             for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -186,15 +191,17 @@ fn mended(value: &Value, schema: &Value, at: &Path, wrong: &BTreeSet<Path>) -> O
         }
         (Value::Array(items), Some("array")) => {
             let schema = &schema["items"];
-            let mend =
-                |(index, item)| mended(item, schema, &at.index(index), wrong).unwrap_or_else(|| stand_in(schema));
+            let mend = |(index, item)| {
+                mended(item, schema, &at.index(index), wrong).unwrap_or_else(|| stand_in(schema))
+            };
             Some(items.iter().enumerate().map(mend).collect())
         }
         _ => (!wrong.contains(at) || is_readable(value, schema)).then(|| value.clone()),
     }
 }
 
-/// Whether a value can be read although it is not allowed: text in which only the form is wrong, such as a name that others refer to.
+/// Whether a value can be read although it is not allowed: text in which only the form is wrong, such as a
+/// name that others refer to.
 fn is_readable(value: &Value, schema: &Value) -> bool {
     let is_span = schema["pattern"].as_str().is_some_and(|pattern| pattern.ends_with(HINTS[0].0));
     value.is_string() && schema["type"] == "string" && schema["enum"].is_null() && !is_span
@@ -205,7 +212,8 @@ fn container(schema: &Value) -> Option<Value> {
     (schema["type"] == "object").then(|| stand_in(schema))
 }
 
-/// A value that can be read, where a required one is missing or wrong. The last of several is the least special: an entity is then Custom.
+/// A value that can be read, where a required one is missing or wrong. The last of several is the least
+/// special: an entity is then Custom.
 fn stand_in(schema: &Value) -> Value {
     if let Some(default) = schema.get("default") {
         return default.clone();
@@ -216,7 +224,10 @@ fn stand_in(schema: &Value) -> Value {
     match schema["type"].as_str() {
         Some("object") => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            required.map(|key| (key.to_owned(), stand_in(&schema["properties"][key]))).collect::<Map<_, _>>().into()
+            required
+                .map(|key| (key.to_owned(), stand_in(&schema["properties"][key])))
+                .collect::<Map<_, _>>()
+                .into()
         }
         Some("array") => json!([]),
         Some("integer") => schema["minimum"].clone(),
@@ -242,7 +253,8 @@ fn path(location: &Location) -> Path {
 /// The fields that an author may write.
 fn names(schema: &Value) -> String {
     let all = schema["properties"].as_object().into_iter().flatten();
-    let names: Vec<&str> = all.filter(|(_, schema)| **schema != json!({})).map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> =
+        all.filter(|(_, schema)| **schema != json!({})).map(|(name, _)| name.as_str()).collect();
     names.join(", ")
 }
 
@@ -271,7 +283,11 @@ fn message(kind: &Wrong, value: &Value, schema: &Value) -> Option<String> {
 
 fn hint(schema: &Value) -> String {
     let pattern = schema["pattern"].as_str().unwrap_or_default();
-    HINTS.iter().find(|(end, _)| pattern.ends_with(end)).map(|(_, hint)| format!(": {hint}")).unwrap_or_default()
+    HINTS
+        .iter()
+        .find(|(end, _)| pattern.ends_with(end))
+        .map(|(_, hint)| format!(": {hint}"))
+        .unwrap_or_default()
 }
 
 fn wanted(schema: &Value) -> &'static str {

@@ -29,9 +29,10 @@ impl Backends {
         for (index, backend) in backends.iter().enumerate() {
             match settings(backend) {
                 Some(one) => all.push(one),
-                None => {
-                    report.add(format!("spec.backends[{index}]"), "name exactly one of mysql, mongodb, redis and kafka")
-                }
+                None => report.add(
+                    format!("spec.backends[{index}]"),
+                    "name exactly one of mysql, mongodb, redis and kafka",
+                ),
             }
         }
         let kafkas = backends.iter().enumerate().filter(|(_, backend)| backend.kafka.is_some());
@@ -56,7 +57,11 @@ impl Backends {
                 wanted.label()
             )),
             None => {
-                let kind = format!("{} backend in FlyweightService \"{}\" of the name", wanted.label(), self.service);
+                let kind = format!(
+                    "{} backend in FlyweightService \"{}\" of the name",
+                    wanted.label(),
+                    self.service
+                );
                 Err(missing(&kind, name, self.of_kind(wanted)))
             }
         }
@@ -74,7 +79,10 @@ impl Backends {
     }
 
     fn of_kind(&self, wanted: Wanted) -> impl Iterator<Item = &str> {
-        self.all.iter().filter(move |b| Wanted::of(&b.kind) == Some(wanted)).map(|backend| backend.name.as_str())
+        self.all
+            .iter()
+            .filter(move |b| Wanted::of(&b.kind) == Some(wanted))
+            .map(|backend| backend.name.as_str())
     }
 }
 

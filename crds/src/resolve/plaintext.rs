@@ -1,10 +1,11 @@
-//! Passwords that others can read: in the spec, by everybody who reads the resource, or on the way to a backend.
+//! Passwords that others can read: in the spec, by everybody who reads the resource, or on the way to a
+//! backend.
 
 use super::{Fault, Named};
 use crate::service::{ServiceSpec, backends::Backend};
 
-/// Addresses in the spec that hold an account with its password, which belongs into a Secret: faults of a service that is new, and warnings where it ran
-/// before that was one.
+/// Addresses in the spec that hold an account with its password, which belongs into a Secret: faults of a
+/// service that is new, and warnings where it ran before that was one.
 pub fn in_spec(service: &Named<ServiceSpec>) -> Vec<Fault> {
     let pipeline = &service.spec.pipeline;
     let provider = pipeline.payments.http.as_ref().map(|http| http.url.as_str());

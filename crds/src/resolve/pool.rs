@@ -24,8 +24,17 @@ pub(super) fn settings(
     tiers: &[Named<TierSpec>],
     report: &mut Report<'_>,
 ) -> Option<PoolSettings> {
-    let PoolSpec { entity, source: declared, fields, tier_refs: _, capacity, cleanup, warm_up, limits, access } =
-        &pool.spec;
+    let PoolSpec {
+        entity,
+        source: declared,
+        fields,
+        tier_refs: _,
+        capacity,
+        cleanup,
+        warm_up,
+        limits,
+        access,
+    } = &pool.spec;
     let source = match entity.builtin() {
         Some(builtin) => {
             builtin_fields(*entity, builtin, fields, report);
@@ -56,7 +65,11 @@ pub(super) fn settings(
 
 fn bounds(spec: &PoolSpec, report: &mut Report<'_>) {
     report.ensure(spec.capacity > 0, "spec.capacity", "must be at least 1");
-    report.ensure(spec.cleanup.idle_after > Span::default(), "spec.cleanup.idleAfter", "must be more than 0s");
+    report.ensure(
+        spec.cleanup.idle_after > Span::default(),
+        "spec.cleanup.idleAfter",
+        "must be more than 0s",
+    );
     report.ensure(spec.cleanup.interval > Span::default(), "spec.cleanup.interval", "must be more than 0s");
     let record = spec.limits.max_record_bytes;
     report.ensure(
@@ -88,8 +101,12 @@ fn pool_tiers(
         }
         if tier.spec.write == WriteStrategy::WriteBehind {
             let why = no_write_behind(spec.entity);
-            let message =
-                |why| format!("the tier \"{}\" is WriteBehind, and {why}: use CacheAside or WriteThrough", tier.name);
+            let message = |why| {
+                format!(
+                    "the tier \"{}\" is WriteBehind, and {why}: use CacheAside or WriteThrough",
+                    tier.name
+                )
+            };
             why.into_iter().for_each(|why| report.add(format!("spec.tierRefs[{index}].name"), message(why)));
         }
     }
@@ -147,7 +164,11 @@ fn builtin_source(
     })
 }
 
-fn custom_source(declared: Option<&Source>, backends: &Backends, report: &mut Report<'_>) -> Option<SourceSettings> {
+fn custom_source(
+    declared: Option<&Source>,
+    backends: &Backends,
+    report: &mut Report<'_>,
+) -> Option<SourceSettings> {
     let (backend, collection, key, version) = match one_of(declared, report)? {
         Declared::Nothing => {
             report.add("spec.source", "a Custom pool declares its source: name one of mysql and mongodb");
@@ -163,7 +184,11 @@ fn custom_source(declared: Option<&Source>, backends: &Backends, report: &mut Re
             (found(backends, &backend_ref.name, Wanted::Mysql, report), table, key.clone(), version.clone())
         }
         Declared::Collection(CollectionSource { backend_ref, collection, key }) => {
-            report.ensure(collection.is_some(), "spec.source.mongodb.collection", "a Custom pool names its collection");
+            report.ensure(
+                collection.is_some(),
+                "spec.source.mongodb.collection",
+                "a Custom pool names its collection",
+            );
             let key = key.clone().unwrap_or_else(|| KEY.to_owned());
             let backend = found(backends, &backend_ref.name, Wanted::Mongodb, report);
             (backend, collection, Some(key), Some(VERSION.to_owned()))
@@ -201,8 +226,11 @@ fn builtin_fields(entity: Entity, builtin: &Builtin, fields: &[FieldSpec], repor
     for (index, field) in fields.iter().enumerate() {
         let at = |part: &str| format!("spec.fields[{index}].{part}");
         if !builtin.fields.contains(&field.name.as_str()) {
-            let message =
-                format!("{entity:?} has no field \"{}\"; there are: {}", field.name, builtin.fields.join(", "));
+            let message = format!(
+                "{entity:?} has no field \"{}\"; there are: {}",
+                field.name,
+                builtin.fields.join(", ")
+            );
             report.add(at("name"), message);
         }
         report.ensure(
@@ -210,7 +238,11 @@ fn builtin_fields(entity: Entity, builtin: &Builtin, fields: &[FieldSpec], repor
             at("type"),
             format!("{entity:?} knows the types of its fields: leave it out"),
         );
-        report.ensure(!field.required, at("required"), format!("{entity:?} knows which fields it needs: leave it out"));
+        report.ensure(
+            !field.required,
+            at("required"),
+            format!("{entity:?} knows which fields it needs: leave it out"),
+        );
         report.ensure(
             field.json.is_none(),
             at("json"),

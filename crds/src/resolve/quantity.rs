@@ -27,7 +27,10 @@ pub fn nanos(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.len() + fraction.len() == 0 || whole.len() + fraction.len() > DIGITS_MAX || fraction.contains('.') {
+    if whole.len() + fraction.len() == 0
+        || whole.len() + fraction.len() > DIGITS_MAX
+        || fraction.contains('.')
+    {
         return None;
     }
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
@@ -71,7 +74,9 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", ".", "-1", "1 Mi", "1mi", "1.2.3", "Mi", "1e", "1e99", "one", "9999999999999999999", "1Ei1"] {
+        for text in
+            ["", ".", "-1", "1 Mi", "1mi", "1.2.3", "Mi", "1e", "1e99", "one", "9999999999999999999", "1Ei1"]
+        {
             assert_eq!(nanos(text), None, "{text}");
         }
     }

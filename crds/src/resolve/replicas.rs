@@ -6,14 +6,17 @@ use crate::service::ServiceSpec;
 
 /// The number of pods of each group, by its name.
 ///
-/// Without `spec.replicas` each group has its own number. Otherwise the total is shared out in proportion to those numbers by the
-/// method of the largest remainder (ties go to the group named first), with at least one pod for each group; 0 stops all of them.
+/// Without `spec.replicas` each group has its own number. Otherwise the total is shared out in proportion to
+/// those numbers by the method of the largest remainder (ties go to the group named first), with at least one
+/// pod for each group; 0 stops all of them.
 pub fn replicas_of(spec: &ServiceSpec) -> BTreeMap<String, u32> {
     let groups = &spec.replica_groups;
     let shares: Vec<u32> = match spec.replicas {
         None => groups.iter().map(|group| group.replicas).collect(),
         Some(0) => vec![0; groups.len()],
-        Some(total) => share_out(total, &groups.iter().map(|group| group.replicas.max(1)).collect::<Vec<_>>()),
+        Some(total) => {
+            share_out(total, &groups.iter().map(|group| group.replicas.max(1)).collect::<Vec<_>>())
+        }
     };
     groups.iter().map(|group| group.name.clone()).zip(shares).collect()
 }
@@ -21,14 +24,16 @@ pub fn replicas_of(spec: &ServiceSpec) -> BTreeMap<String, u32> {
 fn share_out(total: u32, weights: &[u32]) -> Vec<u32> {
     let sum: u64 = weights.iter().copied().map(u64::from).sum::<u64>().max(1);
     let quota = |weight: u32| u64::from(total) * u64::from(weight);
-    let mut shares: Vec<u32> = weights.iter().map(|&w| u32::try_from(quota(w) / sum).unwrap_or(total)).collect();
+    let mut shares: Vec<u32> =
+        weights.iter().map(|&w| u32::try_from(quota(w) / sum).unwrap_or(total)).collect();
     let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
     by_remainder.sort_by_key(|&i| Reverse(quota(weights[i]) % sum));
     let left = total.saturating_sub(shares.iter().sum());
     by_remainder.iter().take(left as usize).for_each(|&i| shares[i] += 1);
     while let Some(empty) = shares.iter().position(|&share| share == 0) {
         shares[empty] = 1;
-        // The largest group gives its last pod away; where none has two, the total was below the number of groups.
+        // The largest group gives its last pod away; where none has two, the total was below the number of
+        // groups.
         if let Some(largest) = (0..shares.len()).rev().max_by_key(|&i| shares[i]).filter(|&i| shares[i] > 1) {
             shares[largest] -= 1;
         }

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// What the address of a payment provider must be.
-const PROVIDER: &str = "must start with https:// or http://, or be left out where the Secret of secretRef has it";
+const PROVIDER: &str =
+    "must start with https:// or http://, or be left out where the Secret of secretRef has it";
 /// Children are called `<service>-<group>` and the like, within the 63 characters of a label and a DNS name.
 const NAME_LENGTH_MAX: usize = 36;
 /// Children of the service itself are called so, after its name.
@@ -47,7 +48,11 @@ pub(super) fn check(service: &Named<ServiceSpec>, report: &mut Report<'_>) {
         report.ensure(named, "spec.security.tls", "name secretRef, issuerRef or both");
     }
     if let Some(rate) = &spec.security.rate_limit {
-        report.ensure(rate.requests_per_second > 0, "spec.security.rateLimit.requestsPerSecond", "must be at least 1");
+        report.ensure(
+            rate.requests_per_second > 0,
+            "spec.security.rateLimit.requestsPerSecond",
+            "must be at least 1",
+        );
         report.ensure(rate.burst > 0, "spec.security.rateLimit.burst", "must be at least 1");
     }
 }
@@ -64,10 +69,15 @@ fn scaling(spec: &ServiceSpec, report: &mut Report<'_>) {
     let Some(autoscaling) = &spec.autoscaling else { return };
     let Autoscaling { min_replicas, max_replicas, target_cpu_percent, target_queue_depth, target_hit_micros } =
         autoscaling;
-    for (field, target) in [("targetQueueDepth", target_queue_depth), ("targetHitMicros", target_hit_micros)] {
+    for (field, target) in [("targetQueueDepth", target_queue_depth), ("targetHitMicros", target_hit_micros)]
+    {
         report.ensure(*target != Some(0), format!("spec.autoscaling.{field}"), "must be at least 1");
     }
-    report.ensure(min_replicas <= max_replicas, "spec.autoscaling", "minReplicas must not exceed maxReplicas");
+    report.ensure(
+        min_replicas <= max_replicas,
+        "spec.autoscaling",
+        "minReplicas must not exceed maxReplicas",
+    );
     report.ensure(
         u64::from(*min_replicas) >= groups.max(1),
         "spec.autoscaling.minReplicas",
@@ -100,11 +110,16 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
     );
     let payments = &spec.pipeline.payments;
     if let Some(http) = &payments.http {
-        let (path, in_secret) = ("spec.pipeline.payments.http.url", http.url.is_empty() && http.secret_ref.is_some());
+        let (path, in_secret) =
+            ("spec.pipeline.payments.http.url", http.url.is_empty() && http.secret_ref.is_some());
         report.ensure(is_address(&http.url) || in_secret, path, PROVIDER);
     }
     if let Some(url) = &spec.pipeline.notifications.webhook_url {
-        report.ensure(is_address(url), "spec.pipeline.notifications.webhookUrl", "must start with https:// or http://");
+        report.ensure(
+            is_address(url),
+            "spec.pipeline.notifications.webhookUrl",
+            "must start with https:// or http://",
+        );
     }
     let mut positive = vec![
         ("spec.pipeline.payments.timeout", payments.timeout),
@@ -161,14 +176,19 @@ pub(super) fn groups(spec: &ServiceSpec, report: &mut Report<'_>) -> Vec<GroupSe
                 format!("\"{}\" is kept for the service's own parts: choose another name", group.name),
             );
             resources(&group.resources, &path, report);
-            GroupSettings { name: group.name.clone(), pools: pools(spec, group, &path, report), weight: group.weight }
+            GroupSettings {
+                name: group.name.clone(),
+                pools: pools(spec, group, &path, report),
+                weight: group.weight,
+            }
         })
         .collect();
     let all: BTreeSet<&str> = names(&spec.pool_refs).collect();
     let serves_all = |group: &ReplicaGroup| {
         group.pool_refs.is_empty() || names(&group.pool_refs).collect::<BTreeSet<_>>().is_superset(&all)
     };
-    let reached: BTreeSet<&str> = resolved.iter().flat_map(|group| group.pools.iter().map(String::as_str)).collect();
+    let reached: BTreeSet<&str> =
+        resolved.iter().flat_map(|group| group.pools.iter().map(String::as_str)).collect();
     for (index, name) in names(&spec.pool_refs).enumerate().filter(|(_, name)| !reached.contains(name)) {
         report.add(format!("spec.poolRefs[{index}].name"), format!("no replica group serves \"{name}\""));
     }
@@ -213,11 +233,19 @@ fn resources(resources: &Resources, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn amounts<'a>(declared: &'a BTreeMap<String, String>, path: &str, report: &mut Report<'_>) -> BTreeMap<&'a str, u128> {
+fn amounts<'a>(
+    declared: &'a BTreeMap<String, String>,
+    path: &str,
+    report: &mut Report<'_>,
+) -> BTreeMap<&'a str, u128> {
     let mut amounts = BTreeMap::new();
     for (name, text) in declared {
         let at = format!("{path}.{name}");
-        report.ensure(RESOURCES.contains(&name.as_str()), &at, format!("is not one of {}", RESOURCES.join(", ")));
+        report.ensure(
+            RESOURCES.contains(&name.as_str()),
+            &at,
+            format!("is not one of {}", RESOURCES.join(", ")),
+        );
         match nanos(text) {
             Some(amount) => drop(amounts.insert(name.as_str(), amount)),
             None => report.add(at, format!("\"{text}\" is not a quantity: write one as in 100m or 128Mi")),

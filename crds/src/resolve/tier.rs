@@ -14,7 +14,11 @@ const MEMORY_BYTES_MIN: Bytes = Bytes(1 << 20);
 const JITTER_PERCENT_MAX: u32 = 50;
 
 /// The settings of one tier, or its faults.
-pub(super) fn settings(tier: &Named<TierSpec>, backends: &Backends, report: &mut Report<'_>) -> Option<TierSettings> {
+pub(super) fn settings(
+    tier: &Named<TierSpec>,
+    backends: &Backends,
+    report: &mut Report<'_>,
+) -> Option<TierSettings> {
     let TierSpec { memory, redis, ttl, jitter, negative_ttl, stale_while_revalidate, stale_if_error, write } =
         &tier.spec;
     report.ensure(*ttl > Span::default(), "spec.ttl", "must be more than 0s");

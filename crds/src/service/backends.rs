@@ -42,11 +42,13 @@ pub struct Backend {
 pub struct MysqlBackend {
     /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
     pub secret_ref: Ref,
-    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
+    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or
+    /// its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
-    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this
+    /// one. Left out, what proves a password is sent there, and never a password itself; a service that ran
+    /// before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
     /// The most connections that one pod opens. Rolling.
@@ -62,11 +64,13 @@ pub struct MysqlBackend {
 pub struct MongodbBackend {
     /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
     pub secret_ref: Ref,
-    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
+    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or
+    /// its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
-    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this
+    /// one. Left out, what proves a password is sent there, and never a password itself; a service that ran
+    /// before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
     /// The database. Rolling.
@@ -81,11 +85,13 @@ pub struct MongodbBackend {
 pub struct RedisBackend {
     /// The Secret with the key `url`, and `ca.crt`, `tls.crt`, `tls.key` where TLS is used. Rolling.
     pub secret_ref: Ref,
-    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
+    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or
+    /// its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
-    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this
+    /// one. Left out, what proves a password is sent there, and never a password itself; a service that ran
+    /// before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
 }
@@ -95,16 +101,20 @@ pub struct RedisBackend {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct KafkaBackend {
-    /// The Secret with the key `url` (the bootstrap brokers), and `ca.crt`, `tls.crt`, `tls.key`, `username`, `password` where they are used. Rolling.
+    /// The Secret with the key `url` (the bootstrap brokers), and `ca.crt`, `tls.crt`, `tls.key`, `username`,
+    /// `password` where they are used. Rolling.
     pub secret_ref: Ref,
-    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or its address asks for it. Rolling.
+    /// TLS with other authorities than the Secret's; left out, TLS is used where the Secret has `ca.crt` or
+    /// its address asks for it. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this one. Left out, what proves a password is
-    /// sent there, and never a password itself; a service that ran before this field was there goes on with a warning, for this release. Rolling.
+    /// Whether an account may sign in where others can read along: without TLS, to a host that is not this
+    /// one. Left out, what proves a password is sent there, and never a password itself; a service that ran
+    /// before this field was there goes on with a warning, for this release. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
-    /// What every topic's name starts with. Left out, it is made of namespace and service, so that two services never meet in one Kafka. Rolling.
+    /// What every topic's name starts with. Left out, it is made of namespace and service, so that two
+    /// services never meet in one Kafka. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9._-]*$")))]
     pub topic_prefix: Option<String>,
@@ -115,7 +125,8 @@ pub struct KafkaBackend {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct BackendTls {
-    /// Who must have signed the servers' certificates, whose names are checked; TLS is used whatever the address says, and `ca.crt` of the Secret is not. Rolling.
+    /// Who must have signed the servers' certificates, whose names are checked; TLS is used whatever the
+    /// address says, and `ca.crt` of the Secret is not. Rolling.
     pub authorities: Authorities,
 }
 
@@ -123,8 +134,9 @@ pub struct BackendTls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub enum Authorities {
-    /// Those that the system of the process trusts: in the image, the public ones. TLS is used whatever the address says, and `ca.crt` of the Secret is
-    /// not: certificates for clients often come with the one that signed them.
+    /// Those that the system of the process trusts: in the image, the public ones. TLS is used whatever the
+    /// address says, and `ca.crt` of the Secret is not: certificates for clients often come with the one that
+    /// signed them.
     System,
 }
 

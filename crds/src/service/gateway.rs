@@ -19,7 +19,8 @@ pub struct Gateway {
     /// How the gateway finds out which pods serve. Hot.
     #[serde(default)]
     pub health_check: HealthCheck,
-    /// Proxies before the gateway, as networks such as `10.0.0.0/8`: only what they say of a client's address is believed. Hot.
+    /// Proxies before the gateway, as networks such as `10.0.0.0/8`: only what they say of a client's address
+    /// is believed. Hot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(max = 64))))]
     pub trusted_proxies: Vec<String>,

@@ -91,8 +91,8 @@ pub struct Ingest {
     #[serde(default = "three")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 256)))]
     pub workers: u32,
-    /// Events that make a batch full, so that it is applied at once. Where more wait already a batch takes up to 16 times as many (and
-    /// no more than 16,000): of each product only the newest event is applied. Hot.
+    /// Events that make a batch full, so that it is applied at once. Where more wait already a batch takes up
+    /// to 16 times as many (and no more than 16,000): of each product only the newest event is applied. Hot.
     #[serde(default = "thousand")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100_000)))]
     pub batch_size: u32,

@@ -37,7 +37,8 @@ pub struct Simulator {
     #[serde(default)]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 100)))]
     pub failure_percent: u32,
-    /// How many of a hundred charges come twice, under the same key: the first is made, and its answer lost. Hot.
+    /// How many of a hundred charges come twice, under the same key: the first is made, and its answer lost.
+    /// Hot.
     #[serde(default)]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 100)))]
     pub duplicate_percent: u32,
@@ -51,12 +52,13 @@ pub struct Simulator {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct HttpPayments {
-    /// Where it is: `/charges` and `/reversals` are called below this address. It holds no account: an address with one is a Secret's. Hot.
+    /// Where it is: `/charges` and `/reversals` are called below this address. It holds no account: an
+    /// address with one is a Secret's. Hot.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(min = 8, max = 2048)))]
     pub url: String,
-    /// The Secret with the key `key`, which calls are signed with (HMAC-SHA256), the key `url`, which is the address and wins over `url` of the spec, or both.
-    /// Without `key` calls are not signed. Rolling.
+    /// The Secret with the key `key`, which calls are signed with (HMAC-SHA256), the key `url`, which is the
+    /// address and wins over `url` of the spec, or both. Without `key` calls are not signed. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<Ref>,
 }
@@ -70,7 +72,8 @@ pub struct Notifications {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 8, max = 2048)))]
     pub webhook_url: Option<String>,
-    /// The Secret whose key `url` says where messages are posted, for an address that is a secret itself; it wins over `webhookUrl`. Rolling.
+    /// The Secret whose key `url` says where messages are posted, for an address that is a secret itself; it
+    /// wins over `webhookUrl`. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<Ref>,
 }

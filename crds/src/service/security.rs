@@ -12,7 +12,8 @@ pub struct Security {
     /// Callers show a JSON Web Token; left out, everybody may call. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<SecretUse>,
-    /// The Secret with the key `key` (32 bytes in base64) for encrypted fields; left out, the operator makes `<service>-encryption` once. Rolling.
+    /// The Secret with the key `key` (32 bytes in base64) for encrypted fields; left out, the operator makes
+    /// `<service>-encryption` once. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<SecretUse>,
     /// The API is served over TLS, by the gateway and by the pods; left out, over plain HTTP. Rolling.
@@ -31,7 +32,8 @@ pub struct Security {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct SecretUse {
-    /// The Secret in the same namespace. For `jwt` it has the key `secret` (HS256) or `public.pem` (RS256, ES256). Rolling.
+    /// The Secret in the same namespace. For `jwt` it has the key `secret` (HS256) or `public.pem` (RS256,
+    /// ES256). Rolling.
     pub secret_ref: Ref,
 }
 
@@ -46,21 +48,26 @@ pub struct SecretUse {
     ]))
 )]
 pub struct Tls {
-    /// The Secret in the same namespace with the keys `tls.crt`, `tls.key` and, of the authority, `ca.crt`; left out, it is called `<service>-tls`. Rolling.
+    /// The Secret in the same namespace with the keys `tls.crt`, `tls.key` and, of the authority, `ca.crt`;
+    /// left out, it is called `<service>-tls`. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<Ref>,
-    /// Who issues the certificate into the Secret and renews it, by a Certificate of cert-manager, which must be installed; left out, the Secret is made by others. Hot.
+    /// Who issues the certificate into the Secret and renews it, by a Certificate of cert-manager, which must
+    /// be installed; left out, the Secret is made by others. Hot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_ref: Option<IssuerRef>,
 }
 
-/// What the name of the Secret with the certificate ends in, after the name of the service, where it has no name of its own.
+/// What the name of the Secret with the certificate ends in, after the name of the service, where it has no
+/// name of its own.
 pub const TLS_SUFFIX: &str = "-tls";
 
 impl Tls {
     /// The Secret with the certificate of this service.
     pub fn secret_name(&self, service: &str) -> String {
-        self.secret_ref.as_ref().map_or_else(|| format!("{service}{TLS_SUFFIX}"), |secret| secret.name.clone())
+        self.secret_ref
+            .as_ref()
+            .map_or_else(|| format!("{service}{TLS_SUFFIX}"), |secret| secret.name.clone())
     }
 }
 

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{BackendKind, Settings, TierKind};
 use crate::{annotations::TAKE_OVER_FROM, resolve::Fault};
 
-/// A prefix that its author left out, until [`Settings::named`] puts another in its place. No prefix can be written so.
+/// A prefix that its author left out, until [`Settings::named`] puts another in its place. No prefix can be
+/// written so.
 pub const BY_OWNER: &str = "{owner}";
 
 /// What prefixes are made of that their authors left out.
@@ -100,7 +101,8 @@ impl Settings {
     #[must_use]
     pub fn named_as_in(self, running: &Self) -> Self {
         let tiers = |name: &str| {
-            let mut tiers = running.pools.iter().flat_map(|pool| &pool.tiers).filter(|tier| tier.name == name);
+            let mut tiers =
+                running.pools.iter().flat_map(|pool| &pool.tiers).filter(|tier| tier.name == name);
             tiers.find_map(|tier| match &tier.kind {
                 TierKind::Redis { key_prefix, .. } => Some(key_prefix.clone()),
                 TierKind::Memory { .. } => None,
@@ -117,7 +119,11 @@ impl Settings {
     }
 
     /// Replaces prefixes that were left out by what there is for the tier and for the backend of that name.
-    fn with_prefixes(mut self, keys: impl Fn(&str) -> Option<String>, topics: impl Fn(&str) -> Option<String>) -> Self {
+    fn with_prefixes(
+        mut self,
+        keys: impl Fn(&str) -> Option<String>,
+        topics: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         for tier in self.pools.iter_mut().flat_map(|pool| &mut pool.tiers) {
             if let TierKind::Redis { key_prefix, .. } = &mut tier.kind
                 && key_prefix == BY_OWNER
@@ -158,7 +164,8 @@ mod tests {
 
     /// The sample shop, whose author left the prefixes out.
     fn sample() -> Settings {
-        crate::manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/samples"), None).unwrap()
+        crate::manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/samples"), None)
+            .unwrap()
     }
 
     fn prefixes(settings: &Settings) -> Vec<&str> {
@@ -198,6 +205,9 @@ mod tests {
         }
         let kept = sample().named_as_in(&running);
         assert_eq!(prefixes(&kept), ["", "old."]);
-        assert_eq!(kept.clone().named(&Names::In { service: "x".to_owned(), database: "y".to_owned() }), kept);
+        assert_eq!(
+            kept.clone().named(&Names::In { service: "x".to_owned(), database: "y".to_owned() }),
+            kept
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `make bench`: what the engine and the memory tier cost, as tables, beside what others cost in the same run.
+//! `make bench`: what the engine and the memory tier cost, as tables, beside what others cost in the same
+//! run.
 //!
 //! Parts, all unless some are named: `memory`, `growth`, `policies`, `serving`, `overload`, `messaging`.
 

@@ -16,7 +16,8 @@ const MILLION: u64 = 1_000_000;
 /// The most resident bytes of a product in the memory tier.
 const BYTES_MAX: f64 = 64.0;
 const GETS: u64 = 2_000_000;
-/// Gets that are timed together: the figure is the median, so that what the machine does beside them counts little.
+/// Gets that are timed together: the figure is the median, so that what the machine does beside them counts
+/// little.
 const BATCH: u64 = 1_000;
 const SIZES: [u64; 4] = [10_000, 100_000, MILLION, 5 * MILLION];
 const PIPELINED: u64 = 1_000;
@@ -63,7 +64,9 @@ pub fn growth(picture: &Path) -> Result<()> {
             rows.push(row);
         }
     }
-    let of = |rows: &[Row], of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.entities as f64, of(row))).collect();
+    let of = |rows: &[Row], of: &dyn Fn(&Row) -> f64| {
+        rows.iter().map(|row| (row.entities as f64, of(row))).collect()
+    };
     let points = |figure: &dyn Fn(&Row) -> f64| of(&rows, figure);
     let uniform_us = |row: &Row| row.uniform_ns.unwrap_or(0.0) / 1e3;
     let plot = Plot {
@@ -164,8 +167,9 @@ fn header() {
 impl Row {
     fn print(&self) {
         let Self { name, entities, resident, counted, uniform_ns, zipf_ns } = self;
-        let or_dash =
-            |figure: &Option<f64>, digits| figure.map_or("–".to_owned(), |figure| format!("{figure:.digits$}"));
+        let or_dash = |figure: &Option<f64>, digits| {
+            figure.map_or("–".to_owned(), |figure| format!("{figure:.digits$}"))
+        };
         println!(
             "| {name} | {entities} | {resident:.1} | {} | {} | {} |",
             or_dash(counted, 1),

@@ -1,4 +1,5 @@
-//! Writes, events and the relay over MySQL and Kafka, beside the same work written by hand on the same MySQL, all on the same cores.
+//! Writes, events and the relay over MySQL and Kafka, beside the same work written by hand on the same MySQL,
+//! all on the same cores.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +24,8 @@ use super::{
 
 /// Clients at the same time, by hand and through the API.
 const CLIENTS: usize = 32;
-/// Rounds that count. One more comes before them: a broker that has just started spends up to a third of the processors on compiling itself.
+/// Rounds that count. One more comes before them: a broker that has just started spends up to a third of the
+/// processors on compiling itself.
 const ROUNDS: usize = 3;
 /// What one round does.
 const USERS: usize = 4_000;
@@ -125,8 +127,8 @@ impl World {
 
     /// Waits until the relay has published everything.
     async fn until_published(&self) -> Result<()> {
-        // the newest, which goes last. To count them, or to look for the oldest, takes the server as long as publishing some hundred: it
-        // goes over those that were deleted a moment ago
+        // the newest, which goes last. To count them, or to look for the oldest, takes the server as long as
+        // publishing some hundred: it goes over those that were deleted a moment ago
         let newest = "SELECT seq FROM flyweight_outbox ORDER BY seq DESC LIMIT 1";
         while sqlx::query(newest).fetch_optional(&self.mysql).await?.is_some() {
             sleep(Duration::from_millis(20)).await;
@@ -190,7 +192,8 @@ async fn users_by_api(world: &World) -> Result<f64> {
     let client = async || {
         let mut connection = Connection::open(world.api).await?;
         while pieces.next().is_some() {
-            let body = json!({ "email": format!("{}@example.com", Uuid::now_v7()), "name": "Ada" }).to_string();
+            let body =
+                json!({ "email": format!("{}@example.com", Uuid::now_v7()), "name": "Ada" }).to_string();
             let status = connection.post("/api/v1/users", JSON, body.as_bytes()).await?;
             ensure!(status == 201, "a user was answered with {status}");
         }
@@ -253,14 +256,20 @@ async fn events(world: &World) -> Result<f64> {
     let (single, accepted, applied) = (median(single), median(accepted), median(applied));
     println!("| taking events of price and stock | events/s | ratio |");
     println!("|---|---:|---:|");
-    println!("| one INSERT with its commit for each, one after the other | {alone:.0} | {:.2} |", alone / by_hand);
+    println!(
+        "| one INSERT with its commit for each, one after the other | {alone:.0} | {:.2} |",
+        alone / by_hand
+    );
     println!("| the same, {CLIENTS} connections at once | {by_hand:.0} | 1.00 |");
     println!("| `POST /events`, one in each request, accepted | {single:.0} | {:.2} |", single / by_hand);
     println!(
         "| **`POST /events`**, {EVENTS_OF_A_REQUEST} in each request, accepted | {accepted:.0} | {:.2} |",
         accepted / by_hand
     );
-    println!("| the same, until all are applied to {PRODUCTS} products | {applied:.0} | {:.2} |", applied / by_hand);
+    println!(
+        "| the same, until all are applied to {PRODUCTS} products | {applied:.0} | {:.2} |",
+        applied / by_hand
+    );
     println!(
         "| {PRODUCTS_MANY} events of as many products, until all are applied | {spared_none:.0} | {:.2} |\n",
         spared_none / by_hand
@@ -272,9 +281,9 @@ async fn inserts_by_hand(world: &World, connections: usize) -> Result<f64> {
     let (pieces, start) = (Pieces::new(INSERTS), Instant::now());
     let client = async || {
         while let Some(n) = pieces.next() {
+            let insert = "INSERT INTO shop_hand.price_events (id, product_id, price, stock, at) VALUES (?, ?, ?, ?, NOW(3))";
             let insert =
-                "INSERT INTO shop_hand.price_events (id, product_id, price, stock, at) VALUES (?, ?, ?, ?, NOW(3))";
-            let insert = sqlx::query(insert).bind(Uuid::now_v7().to_string()).bind(format!("p-{}", n % PRODUCTS));
+                sqlx::query(insert).bind(Uuid::now_v7().to_string()).bind(format!("p-{}", n % PRODUCTS));
             insert.bind(n as i64).bind(n as i64).execute(&world.mysql).await?;
         }
         anyhow::Ok(())
@@ -287,7 +296,8 @@ async fn inserts_by_hand(world: &World, connections: usize) -> Result<f64> {
 fn event(n: usize, round: usize, products: usize) -> String {
     // a later round is a later hour, and its last event of a product is its newest
     let at = format!("2026-01-01T{round:02}:{:02}:{:02}.{:03}Z", n / 60_000, n / 1_000 % 60, n % 1_000);
-    json!({ "product_id": format!("p-{}", n % products), "price": n % 97 + 1, "stock": n, "at": at }).to_string()
+    json!({ "product_id": format!("p-{}", n % products), "price": n % 97 + 1, "stock": n, "at": at })
+        .to_string()
 }
 
 async fn single_events(world: &World, round: usize) -> Result<f64> {
@@ -317,7 +327,12 @@ async fn send_events(connection: &mut Connection, kind: &str, body: &[u8]) -> Re
 }
 
 /// Accepted a second, and applied a second.
-async fn batches_of_events(world: &World, round: usize, events: usize, products: usize) -> Result<(f64, f64)> {
+async fn batches_of_events(
+    world: &World,
+    round: usize,
+    events: usize,
+    products: usize,
+) -> Result<(f64, f64)> {
     let (pieces, start) = (Pieces::new(events / EVENTS_OF_A_REQUEST), Instant::now());
     let client = async || {
         let mut connection = Connection::open(world.api).await?;
@@ -363,8 +378,13 @@ async fn relay(world: &World) -> Result<f64> {
 async fn backlog(world: &World) -> Result<f64> {
     world.until_published().await?;
     world.kafka.freeze(true)?;
-    fill(world, "users", BACKLOG, |n| json!({ "email": format!("{n}-{}@example.com", Uuid::now_v7()), "name": "Ada" }))
-        .await?;
+    fill(
+        world,
+        "users",
+        BACKLOG,
+        |n| json!({ "email": format!("{n}-{}@example.com", Uuid::now_v7()), "name": "Ada" }),
+    )
+    .await?;
     let backlog = world.rows("flyweight_outbox").await?;
     ensure!(backlog >= BACKLOG as i64, "the relay published while Kafka was away");
     world.kafka.freeze(false)?;
@@ -380,11 +400,17 @@ async fn backlog(world: &World) -> Result<f64> {
 }
 
 /// Creates records in batches.
-async fn fill(world: &World, collection: &str, count: usize, body: impl Fn(usize) -> serde_json::Value) -> Result<()> {
+async fn fill(
+    world: &World,
+    collection: &str,
+    count: usize,
+    body: impl Fn(usize) -> serde_json::Value,
+) -> Result<()> {
     let mut connection = Connection::open(world.api).await?;
     for batch in 0..count / BATCH {
-        let operations: Vec<_> =
-            (batch * BATCH..(batch + 1) * BATCH).map(|n| json!({ "op": "create", "data": body(n) })).collect();
+        let operations: Vec<_> = (batch * BATCH..(batch + 1) * BATCH)
+            .map(|n| json!({ "op": "create", "data": body(n) }))
+            .collect();
         let body = json!({ "atomic": true, "operations": operations }).to_string();
         let status = connection.post(&format!("/api/v1/{collection}/batch"), JSON, body.as_bytes()).await?;
         ensure!(status == 207 || status == 200, "a batch of {collection} was answered with {status}");

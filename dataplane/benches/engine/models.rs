@@ -1,5 +1,5 @@
-//! Plain models of the policies, as their papers tell them: what the memory tier is compared with, in its tests at a small size and in the bench at full
-//! size.
+//! Plain models of the policies, as their papers tell them: what the memory tier is compared with, in its
+//! tests at a small size and in the bench at full size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -17,7 +17,9 @@ pub fn model(policy: Policy, capacity: usize) -> Box<dyn Model> {
         Policy::Lru => Box::new(Lru { capacity, time: 0, by_time: BTreeMap::new(), times: HashMap::new() }),
         Policy::Fifo => Box::new(Fifo { capacity, queue: VecDeque::new(), held: HashSet::new() }),
         Policy::Lfu => Box::new(Lfu { capacity, time: 0, order: BTreeSet::new(), held: HashMap::new() }),
-        Policy::Sieve => Box::new(Sieve { capacity, time: 0, hand: 0, queue: BTreeMap::new(), held: HashMap::new() }),
+        Policy::Sieve => {
+            Box::new(Sieve { capacity, time: 0, hand: 0, queue: BTreeMap::new(), held: HashMap::new() })
+        }
         Policy::S3Fifo => Box::new(S3Fifo {
             capacity,
             small: VecDeque::new(),

@@ -1,4 +1,5 @@
-//! Five times the load that can be borne, on one server core: how much is still done, how quickly, and how soon all is well again.
+//! Five times the load that can be borne, on one server core: how much is still done, how quickly, and how
+//! soon all is well again.
 
 use std::{
     env,
@@ -241,7 +242,8 @@ fn outcome(times: Vec<(Vec<Duration>, Vec<Duration>)>, took: Duration) -> Outcom
     }
 }
 
-/// Creates users over one connection, at the times of the plan whatever the answers are. Gives the times of what was done and refused before the end.
+/// Creates users over one connection, at the times of the plan whatever the answers are. Gives the times of
+/// what was done and refused before the end.
 async fn client(plan: Plan, number: usize, start: Tick, end: Tick) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let (mut done, mut refused) = (Vec::new(), Vec::new());
     let mut connection = Connection::open(plan.addr).await?;

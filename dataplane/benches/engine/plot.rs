@@ -1,4 +1,5 @@
-//! A small picture of how figures grow, as SVG: panels side by side, the number of things on a logarithmic axis below, the figure from 0 up.
+//! A small picture of how figures grow, as SVG: panels side by side, the number of things on a logarithmic
+//! axis below, the figure from 0 up.
 
 use std::fmt::Write;
 
@@ -61,7 +62,13 @@ impl Plot {
             let value = y_max * f64::from(step) / f64::from(STEPS);
             let at = y(value);
             _ = writeln!(out, "<path d=\"M{:.1} {at:.1}h{wide:.1}\" stroke=\"#ddd\"/>", from + LEFT);
-            text(out, (from + LEFT - 6.0, at + 4.0), "end", "#333", &format!("{}", (value * 1e3).round() / 1e3));
+            text(
+                out,
+                (from + LEFT - 6.0, at + 4.0),
+                "end",
+                "#333",
+                &format!("{}", (value * 1e3).round() / 1e3),
+            );
         }
         for (index, line) in lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
@@ -73,7 +80,12 @@ impl Plot {
                 path.join(" ")
             );
             for (n, value) in &line.points {
-                _ = writeln!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>", x(*n), y(*value));
+                _ = writeln!(
+                    out,
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
+                    x(*n),
+                    y(*value)
+                );
                 text(
                     out,
                     (x(*n), y(*value) - 8.0),
@@ -89,7 +101,10 @@ impl Plot {
 }
 
 fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, colour: &str, what: &str) {
-    _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{what}</text>");
+    _ = writeln!(
+        out,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{what}</text>"
+    );
 }
 
 /// The next of 1, 2, 4, 6, 8 and 10 times a power of ten.

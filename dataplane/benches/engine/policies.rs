@@ -1,5 +1,6 @@
-//! The part of hits of each policy against a plain model of it: the same requests, and room for a tenth of the keys. Beside it what the tier's shadows say
-//! that each policy would do, as seen from a tier of another policy.
+//! The part of hits of each policy against a plain model of it: the same requests, and room for a tenth of
+//! the keys. Beside it what the tier's shadows say that each policy would do, as seen from a tier of another
+//! policy.
 
 use std::sync::Arc;
 

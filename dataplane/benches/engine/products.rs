@@ -1,5 +1,5 @@
-//! The data of the benches: products of 951 bytes of JSON with UUIDs as keys, a thousand of which share everything but key, version, times, price and
-//! stock; and how keys are drawn.
+//! The data of the benches: products of 951 bytes of JSON with UUIDs as keys, a thousand of which share
+//! everything but key, version, times, price and stock; and how keys are drawn.
 
 use anyhow::{Context, Result};
 use model::{
@@ -52,7 +52,8 @@ pub fn record(n: u64, products: u64) -> Result<Record> {
 pub fn record_of(n: u64, products: u64, key: Key) -> Result<Record> {
     let state = mix(n) % products.div_ceil(OF_A_STATE);
     let name = format!("Wireless headphones, model {state:04}");
-    let attributes = format!(r#"{{"colour":"black","driver":"40 mm","model":"{state:04}","weight":"250 g"}}"#);
+    let attributes =
+        format!(r#"{{"colour":"black","driver":"40 mm","model":"{state:04}","weight":"250 g"}}"#);
     let created_at = Timestamp(NOW_MS as i64 - (mix(n + 3) % 30_000_000_000) as i64);
     let mut values = vec![
         Value::Text(name),
@@ -86,7 +87,8 @@ pub fn random(n: u64) -> u64 {
     mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// A rank by Zipf's law with exponent 0.99 from a random number, by the inverse of its continuous distribution. The first is 0.
+/// A rank by Zipf's law with exponent 0.99 from a random number, by the inverse of its continuous
+/// distribution. The first is 0.
 pub fn zipf_rank(random: u64, entities: u64) -> u64 {
     let drawn = (random >> 11) as f64 / (1u64 << 53) as f64;
     let rank = ((entities as f64 + 1.0).powf(0.01) - 1.0).mul_add(drawn, 1.0).powf(100.0);

@@ -24,9 +24,12 @@ pub struct Server {
 
 /// How long a server may take to come up.
 const START: Duration = Duration::from_secs(30);
-/// Tests give servers little memory; here they have what one that serves has at least: neither side shall wait for a cache that is too small.
-const ROOMY: [(&str, &str); 2] =
-    [("MYSQL_OPTS", "--innodb-buffer-pool-size=1G --innodb-redo-log-capacity=1G"), ("KAFKA_OPTS", "-Xms1g -Xmx1g")];
+/// Tests give servers little memory; here they have what one that serves has at least: neither side shall
+/// wait for a cache that is too small.
+const ROOMY: [(&str, &str); 2] = [
+    ("MYSQL_OPTS", "--innodb-buffer-pool-size=1G --innodb-redo-log-capacity=1G"),
+    ("KAFKA_OPTS", "-Xms1g -Xmx1g"),
+];
 /// Clock ticks in a second, in `/proc/PID/stat`: `USER_HZ`, the same on every Linux of today.
 const TICKS: f64 = 100.0;
 
@@ -40,7 +43,11 @@ impl Server {
         let server = Self::start(command, addr, dir)?;
         let port = addr.port().to_string();
         let up = Command::new(tool("wait.sh")).args([kind, "127.0.0.1", &port, "60"]).status()?;
-        if up.success() { Ok(server) } else { bail!("{kind} did not start: run tests/tools/install.sh {kind}") }
+        if up.success() {
+            Ok(server)
+        } else {
+            bail!("{kind} did not start: run tests/tools/install.sh {kind}")
+        }
     }
 
     /// nginx with one worker on one core, serving the files of a folder. `more` goes into its configuration.
@@ -65,9 +72,14 @@ impl Server {
         Self::start(command, addr, dir)?.up()
     }
 
-    /// The data plane on some cores, with these manifests: with embedded stores, or over the backends that are named with their addresses.
-    /// `secret` is the key of its tokens.
-    pub fn flyweight(cores: &str, manifests: &str, secret: Option<&str>, backends: &[(&str, String)]) -> Result<Self> {
+    /// The data plane on some cores, with these manifests: with embedded stores, or over the backends that
+    /// are named with their addresses. `secret` is the key of its tokens.
+    pub fn flyweight(
+        cores: &str,
+        manifests: &str,
+        secret: Option<&str>,
+        backends: &[(&str, String)],
+    ) -> Result<Self> {
         let (dir, addr) = (tempfile::tempdir()?, free_addr()?);
         let path = |name: &str| dir.path().join(name);
         fs::create_dir_all(path("manifests"))?;
@@ -115,14 +127,16 @@ impl Server {
     pub fn cpu(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
         let fields: Vec<&str> = stat.rsplit_once(") ").context("no name in stat")?.1.split(' ').collect();
-        let [user, system] = fields.get(11..13).context("stat is too short")? else { bail!("stat is too short") };
+        let [user, system] = fields.get(11..13).context("stat is too short")? else {
+            bail!("stat is too short")
+        };
         Ok(Duration::from_secs_f64((user.parse::<f64>()? + system.parse::<f64>()?) / TICKS))
     }
 
     fn start(mut command: Command, addr: SocketAddr, dir: TempDir) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child =
-            child.with_context(|| format!("{command:?} cannot be run: run tests/tools/install.sh bench redis"))?;
+        let child = child
+            .with_context(|| format!("{command:?} cannot be run: run tests/tools/install.sh bench redis"))?;
         Ok(Self { child, addr, _dir: dir })
     }
 
@@ -140,7 +154,13 @@ impl Drop for Server {
 }
 
 /// Sends one request on a connection of its own. `headers` are whole lines. Gives status and body.
-pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Result<(u16, Vec<u8>)> {
+pub fn request(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(addr)?;
     let length = body.len();
     write!(
@@ -149,8 +169,10 @@ pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str, body: 
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let end =
-        answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer without an end of its head")?;
+    let end = answer
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .context("an answer without an end of its head")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
     Ok((status, answer.split_off(end + 4)))

@@ -1,4 +1,5 @@
-//! Requests per second and processor time per request of one server core, against nginx serving the same bytes as files, in the same run.
+//! Requests per second and processor time per request of one server core, against nginx serving the same
+//! bytes as files, in the same run.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -19,7 +20,8 @@ const PEERS: usize = 2;
 const ROUNDS: usize = 3;
 const SECONDS: u64 = 5;
 const CONNECTIONS: u64 = 32;
-/// Between two requests of a connection at half load, in ms: the shortest that wrk knows, since all that pause ask again at the same tick of its clock.
+/// Between two requests of a connection at half load, in ms: the shortest that wrk knows, since all that
+/// pause ask again at the same tick of its clock.
 const PAUSE_MS: u64 = 1;
 /// Runs until the number of pausing connections is right.
 const FITTINGS: usize = 5;
@@ -166,11 +168,19 @@ impl Client {
         Ok(Self(dir))
     }
 
-    fn run(&self, server: &Server, token: Option<&str>, connections: u64, pause_ms: Option<u64>) -> Result<Run> {
+    fn run(
+        &self,
+        server: &Server,
+        token: Option<&str>,
+        connections: u64,
+        pause_ms: Option<u64>,
+    ) -> Result<Run> {
         let before = server.cpu()?;
         let mut wrk = on_cores(CLIENT_CORE, Path::new("wrk"));
         wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{SECONDS}s"), "--latency", "-s"]);
-        wrk.arg(self.0.path().join("script.lua")).arg(server.url("http")).env("PATHS", self.0.path().join("paths"));
+        wrk.arg(self.0.path().join("script.lua"))
+            .arg(server.url("http"))
+            .env("PATHS", self.0.path().join("paths"));
         pause_ms.map(|pause| wrk.env("PAUSE", pause.to_string()));
         token.map(|token| wrk.env("TOKEN", token));
         let output = wrk.output().context("wrk cannot be run: run tests/tools/install.sh bench")?;
@@ -181,7 +191,8 @@ impl Client {
         }
         let word_before = |what: &str| {
             let line = said.lines().find(|line| line.contains(what));
-            line.and_then(|line| line.split_whitespace().next()).with_context(|| format!("wrk: no {what} in {said}"))
+            line.and_then(|line| line.split_whitespace().next())
+                .with_context(|| format!("wrk: no {what} in {said}"))
         };
         let word_after = |what: &str| {
             let rest = said.split_once(what).and_then(|(_, rest)| rest.split_whitespace().next());
@@ -223,7 +234,8 @@ fn token() -> Result<String> {
     Ok(encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()))?)
 }
 
-/// Creates the products and reads each twice, so that memory has them all. Gives their paths; their bodies go into files for nginx.
+/// Creates the products and reads each twice, so that memory has them all. Gives their paths; their bodies go
+/// into files for nginx.
 fn fill(server: &Server, token: Option<&str>, files: Option<&TempDir>) -> Result<Vec<String>> {
     let headers = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
     let mut paths = Vec::new();

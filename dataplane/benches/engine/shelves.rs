@@ -39,11 +39,14 @@ pub fn shelf(name: &str) -> Result<(&'static str, Box<dyn Shelf>)> {
         "hashmap-string" => ("HashMap of JSON strings", Box::new(Strings::default())),
         "hashmap-bytes" => ("HashMap of JSON `Bytes`", Box::new(Texts::<HashMap<Uuid, Bytes>>::default())),
         "moka" => ("moka of JSON `Bytes`", Box::new(Texts(moka::sync::Cache::new(u64::MAX), schema(false)))),
-        "quick_cache" => ("quick_cache of JSON `Bytes`", Box::new(Texts(QuickCache::new(1_100_000), schema(false)))),
-        "declared" => ("**Flyweight's memory tier**, roles declared", Box::new(Flyweights::new(true)?)),
-        SHORT_KEYS => {
-            ("**Flyweight's memory tier**, roles declared, keys of 16 bytes", Box::new(Flyweights::new(true)?))
+        "quick_cache" => {
+            ("quick_cache of JSON `Bytes`", Box::new(Texts(QuickCache::new(1_100_000), schema(false))))
         }
+        "declared" => ("**Flyweight's memory tier**, roles declared", Box::new(Flyweights::new(true)?)),
+        SHORT_KEYS => (
+            "**Flyweight's memory tier**, roles declared, keys of 16 bytes",
+            Box::new(Flyweights::new(true)?),
+        ),
         "auto" => ("**Flyweight's memory tier**, roles measured", Box::new(Flyweights::new(false)?)),
         other => bail!("no shelf {other}"),
     })
@@ -126,8 +129,10 @@ struct Flyweights(MemoryTier, PoolId);
 
 impl Flyweights {
     fn new(declared: bool) -> Result<Self> {
-        let tier = MemoryTier::new(MemoryConfig { max_bytes: 1 << 30, policy: Policy::S3Fifo, shards: 0, seed: 1 });
-        let lifetime = Lifetime { ttl_ms: 3_600_000, negative_ttl_ms: 2_000, jitter_percent: 10, stale_ms: 0 };
+        let tier =
+            MemoryTier::new(MemoryConfig { max_bytes: 1 << 30, policy: Policy::S3Fifo, shards: 0, seed: 1 });
+        let lifetime =
+            Lifetime { ttl_ms: 3_600_000, negative_ttl_ms: 2_000, jitter_percent: 10, stale_ms: 0 };
         let config = PoolConfig { capacity: 100_000_000, idle_after_ms: 1_800_000, lifetime };
         let pool = tier.register(Arc::new(schema(declared)), config)?;
         Ok(Self(tier, pool))

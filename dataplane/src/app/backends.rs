@@ -136,7 +136,8 @@ fn files_of(place: &Place, backend: &BackendSettings) -> anyhow::Result<Option<(
     Ok(Some((Files { dir: dir.join(name), passage }, Folder::of("backends", dir, name))))
 }
 
-/// Opens all stores of the settings. Servers need not be up: each connects when it is first used, and again when it was lost.
+/// Opens all stores of the settings. Servers need not be up: each connects when it is first used, and again
+/// when it was lost.
 ///
 /// # Errors
 /// A folder or address that cannot be read. Messages hold no address.
@@ -182,7 +183,8 @@ pub async fn stores(
     Ok(Stores { stores, away, rooms, mounted, passages })
 }
 
-/// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was lost.
+/// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was
+/// lost.
 ///
 /// # Errors
 /// A folder or address that cannot be read. Messages hold no address.
@@ -193,10 +195,14 @@ pub async fn open(
     clock: &Clock,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
-    let wants_log =
-        settings.pools.iter().flat_map(|pool| &pool.tiers).any(|tier| tier.write == WriteStrategy::WriteBehind);
+    let wants_log = settings
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.tiers)
+        .any(|tier| tier.write == WriteStrategy::WriteBehind);
     let (mut log, mut buckets) = (None, None::<Arc<dyn SharedBuckets>>);
-    let (mut caches, mut owned, mut bus) = (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
+    let (mut caches, mut owned, mut bus) =
+        (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
     for backend in &settings.backends {
         let BackendSettings { name, secret: _, tls: _, plaintext: _, kind } = backend;
         let files = match kind {
@@ -215,7 +221,9 @@ pub async fn open(
                     let prefixed = OwnedCache::watch(cache.clone(), prefix, owner.subscribe(), clock.clone());
                     owned.insert((name.clone(), prefix.to_owned()), prefixed);
                 }
-                buckets.get_or_insert_with(|| Arc::new(RedisBuckets::new(cache.clone(), &rate_prefix(settings, name))));
+                buckets.get_or_insert_with(|| {
+                    Arc::new(RedisBuckets::new(cache.clone(), &rate_prefix(settings, name)))
+                });
                 caches.insert(name.clone(), cache);
             }
             (BackendKind::Redis {}, None) => {
@@ -244,14 +252,29 @@ pub async fn open(
     let write_log = match (wants_log, place, log) {
         (false, ..) => None,
         (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
-        (true, Place::Backends(_), log) => Some(log.context("write: WriteBehind needs a kafka backend for its log")?),
+        (true, Place::Backends(_), log) => {
+            Some(log.context("write: WriteBehind needs a kafka backend for its log")?)
+        }
     };
     let folder = match place {
         Place::Embedded(dir) => Some(dir.clone()),
         Place::Backends(_) => None,
     };
     let bus = (name, events);
-    Ok(Backends { stores, away, rooms, folder, caches, owned, buckets, bus, intake, write_log, mounted, passages })
+    Ok(Backends {
+        stores,
+        away,
+        rooms,
+        folder,
+        caches,
+        owned,
+        buckets,
+        bus,
+        intake,
+        write_log,
+        mounted,
+        passages,
+    })
 }
 
 /// What the keys of the tiers in a backend start with.
@@ -265,7 +288,8 @@ fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// What the keys of callers' buckets start with: as those of a tier there, and the service's name, so that no other service uses them up.
+/// What the keys of callers' buckets start with: as those of a tier there, and the service's name, so that no
+/// other service uses them up.
 fn rate_prefix(settings: &Settings, backend: &str) -> String {
     format!("{}{}:", prefixes(settings, backend).first().copied().unwrap_or_default(), settings.service)
 }
@@ -311,7 +335,8 @@ impl DeclaredStore {
                     key: files.path("tls.key"),
                     max_connections: *max_connections,
                     passage: files.passage.clone(),
-                    acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
+                    acquire_timeout: connection_timeout
+                        .map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
                     ..defaults
                 };
                 Arc::new(SqlStore::mysql(options, sealer.clone())?)
@@ -321,7 +346,10 @@ impl DeclaredStore {
     }
 }
 
-async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Result<(Arc<ConfinedStore>, Mounted)> {
+async fn declared_store(
+    declared: DeclaredStore,
+    folder: Folder,
+) -> anyhow::Result<(Arc<ConfinedStore>, Mounted)> {
     let store = Arc::new(RotatingStore::new(declared.open().await?));
     let confined = Arc::new(ConfinedStore::new(Arc::new(GuardedStore::new(store.clone()))));
     let (declared, rotating, away) = (Arc::new(declared), store, confined.away().clone());
@@ -340,7 +368,8 @@ async fn declared_store(declared: DeclaredStore, folder: Folder) -> anyhow::Resu
 
 fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<RedisCache>, Mounted)> {
     let cache = Arc::new(
-        RedisCache::new(files.redis().map_err(anyhow::Error::msg)?, clock.clone()).map_err(anyhow::Error::msg)?,
+        RedisCache::new(files.redis().map_err(anyhow::Error::msg)?, clock.clone())
+            .map_err(anyhow::Error::msg)?,
     );
     let (files, rotating) = (Arc::new(files), cache.clone());
     let mounted = folder.taken_by(move || {
@@ -365,7 +394,8 @@ fn kafka(
     wants_log: bool,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Kafka> {
-    // the bus looks whose its topic is: the log of events has the same prefix, the write-behind log is a bus of its own
+    // the bus looks whose its topic is: the log of events has the same prefix, the write-behind log is a bus
+    // of its own
     let (claim, log_claim) = (Claim::new(owner.subscribe()), Claim::new(owner.subscribe()));
     let (prefix, log_prefix) = (topic_prefix.to_owned(), format!("{topic_prefix}write-behind."));
     let own_options = move |files: &Files| files.kafka(&prefix, claim.clone());
@@ -402,7 +432,9 @@ struct Files {
 impl Files {
     fn redis(&self) -> Result<RedisConfig, String> {
         let read = |name: &str| {
-            self.path(name).map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}"))).transpose()
+            self.path(name)
+                .map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}")))
+                .transpose()
         };
         let client_pem = match (read("tls.crt")?, read("tls.key")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),

@@ -12,17 +12,24 @@ use crate::args::{Check, Output};
 
 /// Prints every fault and warning; exit code 1 when there are faults.
 pub fn run(check: &Check) -> ExitCode {
-    let checked = manifest::read(&check.manifests).map(|files| manifest::check(&files, check.service.as_deref()));
+    let checked =
+        manifest::read(&check.manifests).map(|files| manifest::check(&files, check.service.as_deref()));
     let (result, warnings) = match checked {
         Ok(Checked { settings, warnings, .. }) => (settings, warnings),
         Err(faults) => (Err(faults), Vec::new()),
     };
     match (&result, check.output) {
-        (result, Output::Json) => println!("{}", as_json(result.as_ref().err().map_or(&[], Vec::as_slice), &warnings)),
+        (result, Output::Json) => {
+            println!("{}", as_json(result.as_ref().err().map_or(&[], Vec::as_slice), &warnings))
+        }
         (Ok(settings), Output::Text) => {
             print_faults(&warnings, "warning");
             let pools = settings.pools.len();
-            println!("{}: service {} with {pools} pools, no faults", check.manifests.display(), settings.service);
+            println!(
+                "{}: service {} with {pools} pools, no faults",
+                check.manifests.display(),
+                settings.service
+            );
         }
         (Err(faults), Output::Text) => print_faults(faults, "fault"),
     }

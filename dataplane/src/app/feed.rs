@@ -1,4 +1,5 @@
-//! Lets every change that the bus brings reach the tiers of its pool, and forgets everything older when changes may have been missed.
+//! Lets every change that the bus brings reach the tiers of its pool, and forgets everything older when
+//! changes may have been missed.
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use runtime::supervisor;
 /// Says that the changes of some pools are followed: whatever fills or serves their tiers comes after it.
 pub struct Followed(());
 
-/// Follows the bus until it ends. It is subscribed when this returns, so a change or a gap that comes after is not missed, however
-/// late the task begins. To be called before anything fills a tier: what was kept before is not covered.
+/// Follows the bus until it ends. It is subscribed when this returns, so a change or a gap that comes after
+/// is not missed, however late the task begins. To be called before anything fills a tier: what was kept
+/// before is not covered.
 #[must_use]
 pub fn follow(bus: &Arc<dyn EventBus>, pools: Arc<Vec<ServedPool>>) -> Followed {
     let (mut live, mut gaps): (_, watch::Receiver<u64>) = (bus.live(), bus.gaps());

@@ -157,14 +157,20 @@ impl Figures {
         }
         for (backend, check) in self.checks.borrow().iter() {
             let gauges = &self.gauges;
-            gauges.reachable.with_label_values(&[backend]).set(i64::from(check.status != Condition::Unhealthy));
+            gauges
+                .reachable
+                .with_label_values(&[backend])
+                .set(i64::from(check.status != Condition::Unhealthy));
             gauges.storage_full.with_label_values(&[backend]).set(i64::from(check.is_full));
         }
         for (secret, state) in self.secrets.borrow().iter() {
             self.gauges.secret_in_use.with_label_values(&[secret]).set(i64::from(state.problem.is_none()));
             self.gauges.secret_rotations.with_label_values(&[secret]).set(state.rotations.cast_signed());
         }
-        self.gauges.refused_connections.with_label_values(&[] as &[&str]).set(places::refused().cast_signed());
+        self.gauges
+            .refused_connections
+            .with_label_values(&[] as &[&str])
+            .set(places::refused().cast_signed());
         for (of, budget) in [("answers", &self.budgets.answers), ("bodies", &self.budgets.bodies)] {
             self.gauges.held.with_label_values(&[of]).set(budget.used().cast_signed());
             self.gauges.held_max.with_label_values(&[of]).set(budget.capacity().cast_signed());
@@ -243,7 +249,8 @@ impl Figures {
         let tiers = tiers(pool);
         let hits: u64 = tiers.iter().map(|(_, figures)| figures.hits).sum();
         let misses = tiers.last().map_or(0, |(_, figures)| figures.misses);
-        // The outbox is the store's: its backlog is shown with the first pool of that store, so that sums are right.
+        // The outbox is the store's: its backlog is shown with the first pool of that store, so that sums are
+        // right.
         let first = self.pools.iter().find(|other| other.backend == pool.backend);
         let relay = self.relays.get(&pool.backend);
         let outbox = relay.and_then(|meter| meter.figures().backlog);
@@ -289,9 +296,12 @@ impl Gauges {
             registry.register(Box::new(family.clone()))?;
             Ok::<_, prometheus::Error>(family)
         };
-        let pool = |name: &'static str, help: &str| Ok::<_, prometheus::Error>((name, family(name, help, &["pool"])?));
-        let tier =
-            |name: &'static str, help: &str| Ok::<_, prometheus::Error>((name, family(name, help, &["pool", "tier"])?));
+        let pool = |name: &'static str, help: &str| {
+            Ok::<_, prometheus::Error>((name, family(name, help, &["pool"])?))
+        };
+        let tier = |name: &'static str, help: &str| {
+            Ok::<_, prometheus::Error>((name, family(name, help, &["pool", "tier"])?))
+        };
         Ok(Self {
             pool: vec![
                 pool("flyweight_pool_entities", "Entities in memory.")?,
@@ -313,8 +323,10 @@ impl Gauges {
             )?,
             policy_hit_ratio: {
                 let help = "The part of hits that each policy would have had lately in the room of a full tier, estimated from a sample of its keys.";
-                let family =
-                    GaugeVec::new(Opts::new("flyweight_tier_policy_hit_ratio", help), &["pool", "tier", "policy"])?;
+                let family = GaugeVec::new(
+                    Opts::new("flyweight_tier_policy_hit_ratio", help),
+                    &["pool", "tier", "policy"],
+                )?;
                 registry.register(Box::new(family.clone()))?;
                 family
             },
@@ -329,7 +341,10 @@ impl Gauges {
                 pool("flyweight_staleness_behind_total", "Of these, the ones that the store knew better.")?,
             ],
             write_behind: vec![
-                pool("flyweight_write_behind_waiting", "Keys whose acknowledged version is not in the store yet.")?,
+                pool(
+                    "flyweight_write_behind_waiting",
+                    "Keys whose acknowledged version is not in the store yet.",
+                )?,
                 pool("flyweight_write_behind_oldest_ms", "The age of the oldest of them.")?,
                 pool("flyweight_write_behind_settled_total", "Versions that the store was given.")?,
                 pool(
@@ -343,10 +358,18 @@ impl Gauges {
                 "Stored records that are known here to hold something without an exact meaning.",
                 &["pool"],
             )?,
-            backlog: family("flyweight_outbox_backlog", "Committed events that are not yet published.", &["backend"])?,
+            backlog: family(
+                "flyweight_outbox_backlog",
+                "Committed events that are not yet published.",
+                &["backend"],
+            )?,
             oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
             published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
-            relay_failures: family("flyweight_relay_failures_total", "Failed steps of the relay.", &["backend"])?,
+            relay_failures: family(
+                "flyweight_relay_failures_total",
+                "Failed steps of the relay.",
+                &["backend"],
+            )?,
             storage_full: family(
                 "flyweight_backend_storage_full",
                 "Whether the backend has no room left: writes are answered with 507, reads go on.",
@@ -420,7 +443,9 @@ impl Gauges {
         for (tier, forecast) in forecasts {
             for estimate in &forecast.policies {
                 let policy = format!("{:?}", estimate.policy).to_uppercase();
-                self.policy_hit_ratio.with_label_values(&[pool, tier, policy.as_str()]).set(estimate.hit_ratio);
+                self.policy_hit_ratio
+                    .with_label_values(&[pool, tier, policy.as_str()])
+                    .set(estimate.hit_ratio);
             }
         }
     }

@@ -57,8 +57,10 @@ impl Ingestion {
         let Some(products) = products else { return Ok(None) };
         let letters = &world.orders.letters;
         let queue = Arc::new(IngestQueue::new(world.backends.intake.clone(), settings.queue_size.into()));
-        let ingestor =
-            Arc::new(Ingestor::new(products.resource.records.clone(), Arc::new(Letters::new(letters.clone()))));
+        let ingestor = Arc::new(Ingestor::new(
+            products.resource.records.clone(),
+            Arc::new(Letters::new(letters.clone())),
+        ));
         letters.serve(STAGE, Arc::new(Replays::new(letters.clone(), ingestor.clone())));
         let ingress = Arc::new(Ingress::new(products.resource.clone(), queue.clone()));
         queue.set_unknown(settings.unknown_products);
@@ -118,7 +120,8 @@ struct IngestMetrics {
 
 impl IngestMetrics {
     fn new(queue: Arc<IngestQueue>, ingestor: Arc<Ingestor>) -> Result<Self, prometheus::Error> {
-        let events = Opts::new("flyweight_ingest_events_total", "Events from outside, by what became of them.");
+        let events =
+            Opts::new("flyweight_ingest_events_total", "Events from outside, by what became of them.");
         Ok(Self {
             queue,
             ingestor,

@@ -1,4 +1,5 @@
-//! The load of this process, as the operator scales by it: work that waits, and what a read from the cache costs.
+//! The load of this process, as the operator scales by it: work that waits, and what a read from the cache
+//! costs.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -37,8 +38,9 @@ impl Load {
         }
     }
 
-    /// What the operator reads: events that wait in the log that all replicas share, null where they could not be counted; orders that wait here; and the
-    /// mean time of a read that a tier answered within the last minute, in microseconds, null where there were too few.
+    /// What the operator reads: events that wait in the log that all replicas share, null where they could
+    /// not be counted; orders that wait here; and the mean time of a read that a tier answered within the
+    /// last minute, in microseconds, null where there were too few.
     pub fn status(&self) -> Value {
         let ingest = self.ingest.as_ref().map_or(Some(0), |queue| queue.figures().waiting);
         let micros = cost(&self.readings.lock(), self.hits());

@@ -1,5 +1,5 @@
-//! Keeps the process within its limit of memory: the caches give back first; answers under way may hold what is left, and a quarter of the limit at most;
-//! when that is not enough, writes are refused.
+//! Keeps the process within its limit of memory: the caches give back first; answers under way may hold what
+//! is left, and a quarter of the limit at most; when that is not enough, writes are refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// The plan after a look: caches shrink above nine tenths of the limit and grow again below three quarters; writes are refused above the limit.
+    /// The plan after a look: caches shrink above nine tenths of the limit and grow again below three
+    /// quarters; writes are refused above the limit.
     fn next(self, resident: u64, limit: u64) -> Self {
         let used = resident as f64 / limit.max(1) as f64;
         let share = match used {
@@ -68,7 +69,8 @@ pub async fn watch(
     }
 }
 
-/// Keeps what requests and answers hold within the limit, where there is nothing else that could give back: at the gateway.
+/// Keeps what requests and answers hold within the limit, where there is nothing else that could give back:
+/// at the gateway.
 pub async fn watch_held(limit: u64, budgets: Budgets) {
     budgets.set(limit / ANSWERS_PART);
     loop {
@@ -79,8 +81,9 @@ pub async fn watch_held(limit: u64, budgets: Budgets) {
     }
 }
 
-/// The bytes that answers may hold: their part of what the process does not use for anything else, less a margin for what is counted nowhere, within
-/// bounds. Bodies get half as much, so both together hold no more than is left. Above its limit a few small ones still go on.
+/// The bytes that answers may hold: their part of what the process does not use for anything else, less a
+/// margin for what is counted nowhere, within bounds. Bodies get half as much, so both together hold no more
+/// than is left. Above its limit a few small ones still go on.
 fn for_answers(limit: u64, resident: u64, held: u64) -> u64 {
     let left = (limit - limit / MARGIN_PART).saturating_add(held).saturating_sub(resident);
     (left - left / 3).clamp(limit / ANSWERS_PART_MIN, limit / ANSWERS_PART)

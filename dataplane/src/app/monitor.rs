@@ -1,4 +1,5 @@
-//! Watches the parts outside this process: prepares the stores, asks each part from time to time, and says what requests can expect.
+//! Watches the parts outside this process: prepares the stores, asks each part from time to time, and says
+//! what requests can expect.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,8 @@ const INTERVAL_FAILING: Duration = Duration::from_millis(250);
 /// How long a part may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often the collections of each store are looked at while all of them can be used, and how long that may take.
+/// How often the collections of each store are looked at while all of them can be used, and how long that may
+/// take.
 const RECHECK: Duration = Duration::from_secs(10);
 const RECHECK_MAX: Duration = Duration::from_secs(30);
 /// The pause after each look.
@@ -77,7 +79,11 @@ pub async fn watch_parts(backends: &Backends) -> Checks {
     receiver
 }
 
-async fn ask_for_ever(parts: Arc<Vec<Part>>, told: Arc<Settings>, sender: Arc<watch::Sender<BTreeMap<String, Check>>>) {
+async fn ask_for_ever(
+    parts: Arc<Vec<Part>>,
+    told: Arc<Settings>,
+    sender: Arc<watch::Sender<BTreeMap<String, Check>>>,
+) {
     loop {
         let well = sender.borrow().values().all(|check| check.status == Condition::Healthy);
         tokio::select! {
@@ -108,7 +114,8 @@ pub struct Readiness {
     pub prepared: watch::Receiver<bool>,
 }
 
-/// Prepares every store, as often as it takes, then warms up; says meanwhile why requests should not come here, none once they should.
+/// Prepares every store, as often as it takes, then warms up; says meanwhile why requests should not come
+/// here, none once they should.
 pub fn watch_readiness(
     stores: &BTreeMap<String, Arc<dyn RecordStore>>,
     collections: &BTreeMap<String, Vec<Arc<Collection>>>,
@@ -120,7 +127,9 @@ pub fn watch_readiness(
     let (tell_prepared, prepared) = watch::channel(false);
     let stores: Vec<_> = stores
         .iter()
-        .map(|(name, store)| (name.clone(), store.clone(), collections.get(name).cloned().unwrap_or_default()))
+        .map(|(name, store)| {
+            (name.clone(), store.clone(), collections.get(name).cloned().unwrap_or_default())
+        })
         .collect();
     let away: Vec<_> = stores.iter().map(|(name, ..)| away.get(name).cloned().unwrap_or_default()).collect();
     supervisor::READINESS.spawn(async move {
@@ -131,7 +140,8 @@ pub fn watch_readiness(
                     Some(why) => _ = all.insert(name.clone(), why),
                     None => _ = all.remove(name),
                 });
-                let all: Vec<_> = trouble.borrow().iter().map(|(name, why)| format!("{name}: {why}")).collect();
+                let all: Vec<_> =
+                    trouble.borrow().iter().map(|(name, why)| format!("{name}: {why}")).collect();
                 if !all.is_empty() {
                     sender.send_replace(Some(format!("starting: {}", all.join("; "))));
                 }
@@ -142,8 +152,9 @@ pub fn watch_readiness(
             tell_prepared.send_replace(true);
             for ((name, store, collections), away) in stores.iter().zip(away) {
                 let (name, store, collections) = (name.clone(), store.clone(), collections.clone());
-                supervisor::PREPARATION
-                    .spawn(move || keep_prepared(name.clone(), store.clone(), collections.clone(), away.clone()));
+                supervisor::PREPARATION.spawn(move || {
+                    keep_prepared(name.clone(), store.clone(), collections.clone(), away.clone())
+                });
             }
             sender.send_replace(Some("starting: memory is being filled".to_owned()));
             warm_up.await;
@@ -159,7 +170,12 @@ pub fn watch_readiness(
     Readiness { unready, prepared }
 }
 
-async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collection>], say: impl Fn(Option<String>)) {
+async fn prepare(
+    name: &str,
+    store: &dyn RecordStore,
+    collections: &[Arc<Collection>],
+    say: impl Fn(Option<String>),
+) {
     for delay in delays() {
         match store.prepare_each(collections).await {
             // single pools may be away: they are tried again while the others are served
@@ -168,7 +184,8 @@ async fn prepare(name: &str, store: &dyn RecordStore, collections: &[Arc<Collect
                 return;
             }
             Err(error) => {
-                // A table that lacks a column is mended by its owner, not by waiting: said louder, tried again all the same.
+                // A table that lacks a column is mended by its owner, not by waiting: said louder, tried
+                // again all the same.
                 let lasting = matches!(error, StoreError::Unsupported(_) | StoreError::Setup(_));
                 warn!(store = name, lasting, %error, "the store is not yet prepared");
                 say(Some(error.to_string()));
@@ -187,9 +204,14 @@ fn delays() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// Looks at the collections of a store again from time to time until the process ends: at once where a request met what it should not, soon and then less
-/// often while a pool is away.
-async fn keep_prepared(name: String, store: Arc<dyn RecordStore>, collections: Vec<Arc<Collection>>, away: Arc<Away>) {
+/// Looks at the collections of a store again from time to time until the process ends: at once where a
+/// request met what it should not, soon and then less often while a pool is away.
+async fn keep_prepared(
+    name: String,
+    store: Arc<dyn RecordStore>,
+    collections: Vec<Arc<Collection>>,
+    away: Arc<Away>,
+) {
     let mut pauses = delays();
     loop {
         let pause = match away.any() {
@@ -220,7 +242,10 @@ fn parts(backends: &Backends) -> Vec<Part> {
         parts.push(Part {
             name: name.clone(),
             critical: true,
-            ask: asking(move || pinged.clone(), |store: Arc<dyn RecordStore>| async move { store.ping().await }),
+            ask: asking(
+                move || pinged.clone(),
+                |store: Arc<dyn RecordStore>| async move { store.ping().await },
+            ),
             settings: asking(
                 move || asked.clone(),
                 |store: Arc<dyn RecordStore>| async move { store.settings().await },
@@ -232,12 +257,16 @@ fn parts(backends: &Backends) -> Vec<Part> {
     }
     for (name, cache) in &backends.caches {
         let (pinged, asked) = (cache.clone(), cache.clone());
-        let owned = backends.owned.iter().filter(|((backend, _), _)| backend == name).map(|(_, cache)| cache.clone());
+        let owned =
+            backends.owned.iter().filter(|((backend, _), _)| backend == name).map(|(_, cache)| cache.clone());
         let owned: Vec<_> = owned.collect();
         parts.push(Part {
             name: name.clone(),
             critical: false,
-            ask: asking(move || pinged.clone(), |cache: Arc<dyn SharedCache>| async move { cache.ping().await }),
+            ask: asking(
+                move || pinged.clone(),
+                |cache: Arc<dyn SharedCache>| async move { cache.ping().await },
+            ),
             settings: asking(
                 move || asked.clone(),
                 |cache: Arc<dyn SharedCache>| async move { cache.settings().await },
@@ -269,7 +298,9 @@ fn bus(backends: &Backends) -> Part {
             move || logs.clone(),
             |(bus, intake, log): Logs| async move {
                 let mut settings = bus.settings().await?;
-                settings.extend(intake.settings().await.map_err(|error| BusError::Unavailable(error.to_string()))?);
+                settings.extend(
+                    intake.settings().await.map_err(|error| BusError::Unavailable(error.to_string()))?,
+                );
                 if let Some(log) = log {
                     settings.extend(log.settings().await?);
                 }
@@ -286,9 +317,10 @@ fn disk(folder: PathBuf) -> Part {
     let room = |folder: PathBuf| async move {
         let left = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder)).await;
         match left.map(|stat| stat.map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))) {
-            Ok(Ok(bytes)) if bytes < ROOM_MIN => {
-                Err(format!("the disk of the data folder is full: {} KiB are left, and writes need more", bytes >> 10))
-            }
+            Ok(Ok(bytes)) if bytes < ROOM_MIN => Err(format!(
+                "the disk of the data folder is full: {} KiB are left, and writes need more",
+                bytes >> 10
+            )),
             // what cannot be looked at is not called full
             _ => Ok(()),
         }
@@ -332,13 +364,15 @@ async fn read_settings(parts: Arc<Vec<Part>>, told: Arc<Settings>) {
         for (part, answer) in join_all(asked).await {
             match answer {
                 Ok(settings) => {
-                    let warnings =
-                        |settings: &[Setting]| settings.iter().filter_map(Setting::warning).collect::<Vec<_>>();
+                    let warnings = |settings: &[Setting]| {
+                        settings.iter().filter_map(Setting::warning).collect::<Vec<_>>()
+                    };
                     let news = warnings(&settings);
                     let before = told.lock().insert(part.name.clone(), settings);
                     if before.is_none_or(|before| warnings(&before) != news) {
-                        news.iter()
-                            .for_each(|warning| warn!(part = part.name, warning, "an acknowledged write can be lost"));
+                        news.iter().for_each(|warning| {
+                            warn!(part = part.name, warning, "an acknowledged write can be lost")
+                        });
                     }
                 }
                 Err(error) => {
@@ -365,7 +399,9 @@ async fn ask_all(parts: &[Part], told: &Settings) -> BTreeMap<String, Check> {
         let is_full = full.is_some() || (part.name == DISK && trouble.is_some());
         let (status, message) = match (trouble, full) {
             (Some(why), _) => (Condition::Unhealthy, Some(why)),
-            (None, Some(why)) => (Condition::Degraded, Some(format!("{why}: writes are refused, reads go on"))),
+            (None, Some(why)) => {
+                (Condition::Degraded, Some(format!("{why}: writes are refused, reads go on")))
+            }
             (None, None) => (Condition::Healthy, None),
         };
         let latency_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
@@ -374,8 +410,17 @@ async fn ask_all(parts: &[Part], told: &Settings) -> BTreeMap<String, Check> {
         let settings = settings.into_iter().map(|Setting { name, value, risk: _ }| (name, value)).collect();
         let plaintext_password = part.passage.as_ref().is_some_and(Passage::is_exposed);
         let critical = part.critical;
-        let check =
-            Check { status, latency_ms, message, settings, warnings, is_full, critical, owned_by, plaintext_password };
+        let check = Check {
+            status,
+            latency_ms,
+            message,
+            settings,
+            warnings,
+            is_full,
+            critical,
+            owned_by,
+            plaintext_password,
+        };
         (part.name.clone(), check)
     });
     join_all(asked).await.into_iter().collect()
@@ -408,7 +453,10 @@ mod tests {
         async fn prepare(&self, _: &[Arc<Collection>]) -> Result<(), StoreError> {
             unreachable!("each collection is prepared by itself")
         }
-        async fn prepare_each(&self, _: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+        async fn prepare_each(
+            &self,
+            _: &[Arc<Collection>],
+        ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
             let left = self.0.load(SeqCst);
             self.0.store(left.saturating_sub(1), SeqCst);
             let fault = PoolFault::new(PoolReason::TableMissing, "the database has no table things");

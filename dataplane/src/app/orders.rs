@@ -67,11 +67,14 @@ impl Orders {
     ) -> anyhow::Result<Self> {
         let Letterbox { resource, .. } = letterbox;
         let letters = Arc::new(DeadLetters::new(resource.records.clone()));
-        let Some(orders) = pools.iter().find(|pool| pool.entity == Entity::Order && pool.resource.is_writable()) else {
+        let Some(orders) =
+            pools.iter().find(|pool| pool.entity == Entity::Order && pool.resource.is_writable())
+        else {
             return Ok(Self { letters, letters_resource: resource, served: None });
         };
         let records = |entity| -> anyhow::Result<_> {
-            let served = pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
+            let served =
+                pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
             let records = served.map_or_else(|| builder.unserved(entity), |records| Ok(Some(records)))?;
             Ok(records.filter(|records| records.collection().version_column.is_some()))
         };
@@ -136,7 +139,9 @@ impl Orders {
     pub async fn finish(&self) {
         let Some((_, pipeline)) = &self.served else { return };
         if tokio::time::timeout(GRACE, pipeline.finish()).await.is_err() {
-            tracing::warn!("orders were left in the middle of a step: they go on when a process looks after them");
+            tracing::warn!(
+                "orders were left in the middle of a step: they go on when a process looks after them"
+            );
         }
     }
 }
@@ -238,7 +243,8 @@ impl Source for Unreadable {
     }
 }
 
-/// Redirects are not followed: they would take what is charged, or said to customers, to an address that nobody declared.
+/// Redirects are not followed: they would take what is charged, or said to customers, to an address that
+/// nobody declared.
 fn client() -> anyhow::Result<Client> {
     Client::builder().connect_timeout(CONNECT).redirect(Policy::none()).build().context("no HTTP client")
 }

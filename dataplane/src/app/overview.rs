@@ -1,4 +1,5 @@
-//! What the dashboard shows: the figures of this process, as counters that only grow wherever a rate is wanted.
+//! What the dashboard shows: the figures of this process, as counters that only grow wherever a rate is
+//! wanted.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

@@ -1,4 +1,5 @@
-//! Who this service is to others that share a Redis or a Kafka with it, and what the names are made of that its author left out.
+//! Who this service is to others that share a Redis or a Kafka with it, and what the names are made of that
+//! its author left out.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,7 +35,9 @@ pub fn of(settings: &Settings) -> watch::Sender<Owner> {
 pub async fn named(settings: &Settings, place: &Place, owner: &Owner, stores: &Stores) -> Settings {
     let settings = settings.clone();
     let Place::Backends(_) = place else { return settings.named(&Names::Bare) };
-    let Some((name, store)) = stores.first_key_value().filter(|_| settings.is_unnamed()) else { return settings };
+    let Some((name, store)) = stores.first_key_value().filter(|_| settings.is_unnamed()) else {
+        return settings;
+    };
     let identity = identity_of(name, &**store).await;
     let service = owner.service.clone();
     let names = match (identity.bare, owner.namespace.clone()) {

@@ -104,7 +104,8 @@ pub struct Builder<'a> {
     pub policies: &'a Arc<Policies>,
 }
 
-/// The gates of a process, by the backends of what they guard: requests that wait for one take no places from others.
+/// The gates of a process, by the backends of what they guard: requests that wait for one take no places from
+/// others.
 pub type Gates = BTreeMap<String, Arc<Gate>>;
 
 /// Where dead letters are kept.
@@ -186,9 +187,12 @@ impl Builder<'_> {
 
     /// Lets changes of payments be judged by what their orders are at.
     fn keep_payments(&self, pools: &[ServedPool]) -> anyhow::Result<()> {
-        let of = |entity| pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone());
+        let of = |entity| {
+            pools.iter().find(|pool| pool.entity == entity).map(|pool| pool.resource.records.clone())
+        };
         let Some(payments) = of(Entity::Payment) else { return Ok(()) };
-        let orders = of(Entity::Order).map_or_else(|| self.unserved(Entity::Order), |orders| Ok(Some(orders)))?;
+        let orders =
+            of(Entity::Order).map_or_else(|| self.unserved(Entity::Order), |orders| Ok(Some(orders)))?;
         let schema = payments.collection().schema.clone();
         payments.keep(Arc::new(PaymentKeeper { payments: schema, orders }));
         Ok(())
@@ -199,12 +203,15 @@ impl Builder<'_> {
     /// # Errors
     /// The pool's backend is not there.
     pub fn unserved(&self, entity: Entity) -> anyhow::Result<Option<Arc<Records>>> {
-        let Some(pool) = self.settings.pools.iter().find(|pool| pool.entity == entity) else { return Ok(None) };
+        let Some(pool) = self.settings.pools.iter().find(|pool| pool.entity == entity) else {
+            return Ok(None);
+        };
         let pool = PoolSettings { tiers: Vec::new(), ..pool.clone() };
         Ok(Some(Arc::new(self.parts(&pool, &BTreeMap::new())?.records)))
     }
 
-    /// The place of dead letters: beside the orders, or else in the first store. Who may read and write orders may so here.
+    /// The place of dead letters: beside the orders, or else in the first store. Who may read and write
+    /// orders may so here.
     ///
     /// # Errors
     /// There is no store.
@@ -221,7 +228,13 @@ impl Builder<'_> {
         };
         // any entity of the store's own will do
         let entity = Entity::Order;
-        let pool = PoolSettings { source, entity, tiers: Vec::new(), name: LETTERS_POOL.to_owned(), ..orders.clone() };
+        let pool = PoolSettings {
+            source,
+            entity,
+            tiers: Vec::new(),
+            name: LETTERS_POOL.to_owned(),
+            ..orders.clone()
+        };
         let Parts { collection, records, .. } = self.parts_of(&pool, schema, &BTreeMap::new())?;
         let metrics = self.metrics.of_pool("dead-letters");
         let path = routes::LETTERS.path.to_owned();
@@ -282,7 +295,8 @@ impl Builder<'_> {
         for tier in &pool.tiers {
             let backing = match &tier.kind {
                 TierKind::Memory { .. } => {
-                    let shared = tiers.get(&tier.name).with_context(|| format!("there is no tier {}", tier.name))?;
+                    let shared =
+                        tiers.get(&tier.name).with_context(|| format!("there is no tier {}", tier.name))?;
                     let id = shared.register(schema.clone(), pool_config(pool, tier))?;
                     memory.push((tier.name.clone(), shared.clone(), id));
                     Backing::Memory(shared.clone(), id)
@@ -290,7 +304,8 @@ impl Builder<'_> {
                 TierKind::Redis { backend, key_prefix } => {
                     let cache = self.backends.shared(backend, key_prefix);
                     Backing::Shared(
-                        cache.with_context(|| format!("tier {}: there is no backend {backend}", tier.name))?,
+                        cache
+                            .with_context(|| format!("tier {}: there is no backend {backend}", tier.name))?,
                     )
                 }
             };
@@ -365,7 +380,8 @@ fn memory_tiers(pools: &[PoolSettings]) -> BTreeMap<String, Arc<MemoryTier>> {
         if let TierKind::Memory { max_bytes, policy } = &tier.kind {
             // A seed of its own for each process: nobody outside can choose keys that collide.
             let seed = RandomState::new().hash_one(&tier.name);
-            let config = MemoryConfig { max_bytes: max_bytes.0, policy: tiers::policy(*policy), shards: 0, seed };
+            let config =
+                MemoryConfig { max_bytes: max_bytes.0, policy: tiers::policy(*policy), shards: 0, seed };
             tiers.entry(tier.name.clone()).or_insert_with(|| Arc::new(MemoryTier::new(config)));
         }
     }

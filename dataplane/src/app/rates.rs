@@ -27,7 +27,8 @@ impl SharedBuckets for RedisBuckets {
     async fn take(&self, caller: &str, rate: &RateLimit, most: u32) -> Option<Taken> {
         let RateLimit { requests_per_second: per_second, burst } = *rate;
         let key = format!("{}{caller}", self.prefix);
-        let (granted, left, wait_ms) = self.redis.take_tokens(&key, Bucket { per_second, burst }, most).await.ok()?;
+        let (granted, left, wait_ms) =
+            self.redis.take_tokens(&key, Bucket { per_second, burst }, most).await.ok()?;
         Some(Taken { granted, left, wait_ms })
     }
 }

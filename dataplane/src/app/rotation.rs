@@ -1,4 +1,5 @@
-//! Mounted Secrets that change: what they hold is taken over while the process runs, or the former content stays in use and that is said.
+//! Mounted Secrets that change: what they hold is taken over while the process runs, or the former content
+//! stays in use and that is said.
 
 use std::{
     collections::BTreeMap,
@@ -99,7 +100,9 @@ impl Mounted {
                 continue;
             }
             let taken = tokio::time::timeout(TAKE_MAX, (self.take)()).await;
-            match taken.unwrap_or_else(|_| Err(format!("it was not taken over within {} s", TAKE_MAX.as_secs()))) {
+            match taken
+                .unwrap_or_else(|_| Err(format!("it was not taken over within {} s", TAKE_MAX.as_secs())))
+            {
                 Ok(()) => {
                     (self.folder.content, pause, said) = (Some(found), POLL, None);
                     say(&|state| {
@@ -112,7 +115,10 @@ impl Mounted {
                 Err(why) => {
                     pause = (pause * 2).min(RETRY_MAX);
                     if said.as_ref() != Some(&(found, why.clone())) {
-                        warn!(secret = name, why, "a changed Secret cannot be used; the former content goes on");
+                        warn!(
+                            secret = name,
+                            why, "a changed Secret cannot be used; the former content goes on"
+                        );
                         say(&|state| state.problem = Some(why.clone()));
                         said = Some((found, why));
                     }
@@ -122,7 +128,8 @@ impl Mounted {
     }
 }
 
-/// Identifies the files of a folder, within this process only: it is never shown, for a password could be guessed by it. None where it cannot be read.
+/// Identifies the files of a folder, within this process only: it is never shown, for a password could be
+/// guessed by it. None where it cannot be read.
 fn content(path: &Path) -> Option<u128> {
     // what the kubelet keeps beside the files begins with two dots
     let entries = fs::read_dir(path).ok()?.flatten();

@@ -55,7 +55,9 @@ impl Keys {
                 Ok(())
             };
             take()?;
-            mounted.push(folder.taken_by(move || std::future::ready(take().map_err(|error| format!("{error:#}")))));
+            mounted.push(
+                folder.taken_by(move || std::future::ready(take().map_err(|error| format!("{error:#}")))),
+            );
         }
         let webhook = Address::default();
         if settings.notifications_secret.is_some() {
@@ -104,7 +106,8 @@ pub fn follow_tokens(folder: Folder, dir: &Path, guard: &Arc<Guard>) -> Mounted 
     folder.taken_by(move || std::future::ready(guard.reload_keys(&dir).map_err(|error| error.to_string())))
 }
 
-/// The certificate of the API, and the Secret that it comes from; none where the API is served over plain HTTP. The gateway's `trust` in pods follows it.
+/// The certificate of the API, and the Secret that it comes from; none where the API is served over plain
+/// HTTP. The gateway's `trust` in pods follows it.
 ///
 /// # Errors
 /// It is not there or cannot be used.
@@ -114,8 +117,9 @@ pub fn identity(
     trust: Option<&Arc<Trust>>,
 ) -> anyhow::Result<Option<(Arc<Identity>, Mounted)>> {
     let Some(secret) = &settings.tls_secret else { return Ok(None) };
-    let dir =
-        dir.with_context(|| format!("the API is served by the Secret {secret}: give its folder with --security"))?;
+    let dir = dir.with_context(|| {
+        format!("the API is served by the Secret {secret}: give its folder with --security")
+    })?;
     let (folder, dir) = (Folder::of(KIND, dir, "tls"), dir.join("tls"));
     let (identity, trust) = (Identity::from_dir(&dir)?, trust.cloned());
     let trusts = move |dir: &Path| trust.as_ref().map_or(Ok(()), |trust| trust.reload(dir));
@@ -138,7 +142,9 @@ fn sealer(
             let sealer = Arc::new(FieldSealer::from_file(&path)?);
             let own = sealer.clone();
             mounted.push(
-                folder.taken_by(move || std::future::ready(own.reload(&path).map_err(|error| error.to_string()))),
+                folder.taken_by(move || {
+                    std::future::ready(own.reload(&path).map_err(|error| error.to_string()))
+                }),
             );
             return Ok(sealer);
         }

@@ -87,8 +87,11 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let settings = source.watch(loaded);
     let declared = settings.borrow().settings.pools.clone();
     let (factory, bus) = (world.factory.clone(), world.backends.bus.1.clone());
-    let behind =
-        world.pools.iter().filter_map(|pool| Some((pool.name.clone(), pool.behind.clone()?))).collect::<Vec<_>>();
+    let behind = world
+        .pools
+        .iter()
+        .filter_map(|pool| Some((pool.name.clone(), pool.behind.clone()?)))
+        .collect::<Vec<_>>();
     let unavailable = unavailable(&world.backends.away);
     let is_away = {
         let unavailable = unavailable.clone();
@@ -175,7 +178,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     if let Some(limit) = settings.borrow().limits.memory_max {
         let held = (world.gates.clone(), world.budgets.clone());
         let (settings, pools) = (settings.clone(), world.pools.clone());
-        supervisor::MEMORY.spawn(move || memory::watch(limit.0, settings.clone(), pools.clone(), held.clone()));
+        supervisor::MEMORY
+            .spawn(move || memory::watch(limit.0, settings.clone(), pools.clone(), held.clone()));
     }
     let idle = (settings.clone(), world.pools.clone(), world.clock.clone());
     supervisor::CLEAN_UP.spawn(move || hot::clean_up(idle.0.clone(), idle.1.clone(), idle.2.clone()));
@@ -197,7 +201,8 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let pools = world.pools.iter().map(ServedPool::routed).collect();
     let ingress = ingestion.as_ref().map(Ingestion::ingress);
     let letters = Some(world.orders.letters_resource());
-    let api = Api { pools, letters, ingress, tickets, health: health.clone(), factory: world.factory.clone() };
+    let api =
+        Api { pools, letters, ingress, tickets, health: health.clone(), factory: world.factory.clone() };
     let routes = router::router(&api, live::routes(live).merge(world.orders.routes()));
     let routes = guard.around(Routes::new(&api, routes));
     serve_apart(admin, admin::routes(health, figures, Pulse::start())).context("the admin port")?;
@@ -232,7 +237,9 @@ fn served(pools: &[ServedPool]) -> anyhow::Result<HeaderValue> {
 }
 
 /// Tells which pools are away, over all stores.
-fn unavailable(away: &BTreeMap<String, Arc<Away>>) -> impl Fn() -> BTreeMap<String, PoolFault> + Clone + use<> {
+fn unavailable(
+    away: &BTreeMap<String, Arc<Away>>,
+) -> impl Fn() -> BTreeMap<String, PoolFault> + Clone + use<> {
     let all: Vec<Arc<Away>> = away.values().cloned().collect();
     move || all.iter().filter(|away| away.any()).flat_map(|away| away.all()).collect()
 }
@@ -263,7 +270,8 @@ pub async fn migrate(args: Serve) -> anyhow::Result<()> {
     for (name, collections) in &world.collections {
         if let Some(store) = world.backends.stores.get(name) {
             let faults = store.prepare_each(collections).await.with_context(|| format!("backend {name}"))?;
-            // A declared table is its owner's: what it lacks keeps no other pool from a new version. A table of our own that cannot be changed does.
+            // A declared table is its owner's: what it lacks keeps no other pool from a new version. A table
+            // of our own that cannot be changed does.
             for collection in collections.iter().filter(|collection| !collection.declared) {
                 if let Some(PoolFault { message, .. }) = faults.get(&collection.pool) {
                     bail!("backend {name}: pool {}: {message}", collection.pool);
@@ -338,7 +346,8 @@ impl World {
         let letterbox = builder.letterbox()?;
         let mut collections = collections(&pools);
         collections.entry(letterbox.backend.clone()).or_default().push(letterbox.collection.clone());
-        let orders = Arc::new(Orders::build(&builder, &pools, letterbox, (signing, webhook, provider), &registry)?);
+        let orders =
+            Arc::new(Orders::build(&builder, &pools, letterbox, (signing, webhook, provider), &registry)?);
         Ok(Self {
             clock,
             backends,
@@ -375,7 +384,8 @@ impl Relays {
             meters.insert(name.clone(), relay.meter());
             let (stop, mut prepared) = (stop.clone(), prepared.clone());
             tasks.spawn(supervisor::RELAY.watch(async move {
-                let prepared = stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_some();
+                let prepared =
+                    stop.run_until_cancelled(prepared.wait_for(|prepared| *prepared)).await.is_some();
                 if prepared {
                     relay.run(stop).await;
                 }
@@ -391,7 +401,8 @@ impl Relays {
     }
 }
 
-/// What waits, for `/health`: in the outbox of each store, and in the log of events; null until it was measured.
+/// What waits, for `/health`: in the outbox of each store, and in the log of events; null until it was
+/// measured.
 fn queues(
     relays: BTreeMap<String, Arc<RelayMeter>>,
     ingest: Option<Arc<IngestQueue>>,
@@ -420,9 +431,10 @@ fn live_feed(
 ) -> anyhow::Result<(watch::Sender<WebSocket>, Arc<Live>)> {
     let served = world.pools.iter();
     let served = served.map(|pool| LiveEntity::of(&pool.collection.schema, pool.resource.policy().clone()));
-    let elsewhere = settings.pools.iter().filter(|pool| world.pools.iter().all(|served| served.name != pool.name));
     let elsewhere =
-        elsewhere.map(|pool| LiveEntity::of(&crds::schema::of_pool(pool), world.policies.of_pool(&pool.name)));
+        settings.pools.iter().filter(|pool| world.pools.iter().all(|served| served.name != pool.name));
+    let elsewhere = elsewhere
+        .map(|pool| LiveEntity::of(&crds::schema::of_pool(pool), world.policies.of_pool(&pool.name)));
     let (sender, options) = watch::channel(settings.web_socket.clone());
     let parts = LiveParts {
         bus: world.backends.bus.1.clone(),
@@ -461,7 +473,8 @@ fn collections(pools: &[ServedPool]) -> BTreeMap<String, Vec<Arc<Collection>>> {
 fn place(args: &Serve) -> anyhow::Result<Place> {
     match (&args.data_dir, &args.backends) {
         (Some(dir), _) => {
-            // what is made here is its owner's alone; a folder that is there already has the rights that it was given
+            // what is made here is its owner's alone; a folder that is there already has the rights that it
+            // was given
             let mut made = std::fs::DirBuilder::new();
             made.recursive(true)
                 .mode(0o700)
@@ -480,13 +493,20 @@ fn lock(place: &Place) -> anyhow::Result<Option<File>> {
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
     if file.try_lock().is_err() {
-        bail!("the data folder {} is in use by another process: stop it, or choose another folder", dir.display());
+        bail!(
+            "the data folder {} is in use by another process: stop it, or choose another folder",
+            dir.display()
+        );
     }
     Ok(Some(file))
 }
 
 /// Says that requests are welcome, once they are; on a laptop, how to send some.
-async fn announce(mut unready: watch::Receiver<Option<String>>, addrs: (SocketAddr, SocketAddr), laptop: bool) {
+async fn announce(
+    mut unready: watch::Receiver<Option<String>>,
+    addrs: (SocketAddr, SocketAddr),
+    laptop: bool,
+) {
     if unready.wait_for(Option::is_none).await.is_err() {
         return;
     }
@@ -517,8 +537,11 @@ impl World {
         // the first one stays, as in main
         _ = rustls::crypto::ring::default_provider().install_default();
         let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples");
-        let args = ["flyweight-dataplane", "serve", "--manifests", samples, "--data-dir", folder.to_str().unwrap()];
-        let crate::args::Command::Serve(args) = crate::args::Args::parse_from(args).command else { unreachable!() };
+        let args =
+            ["flyweight-dataplane", "serve", "--manifests", samples, "--data-dir", folder.to_str().unwrap()];
+        let crate::args::Command::Serve(args) = crate::args::Args::parse_from(args).command else {
+            unreachable!()
+        };
         let loaded = args.source.source().load().unwrap();
         Self::open(&args, &place(&args).unwrap(), &loaded).await.unwrap()
     }

@@ -24,10 +24,13 @@ pub fn tier_config(settings: &TierSettings) -> TierConfig {
         negative_ttl: negative_ttl.0,
         stale_while_revalidate: stale_while_revalidate.0,
         stale_if_error: stale_if_error.0,
-        // write-behind puts the new state where readers see it, as write-through does; its log is not the tier's
+        // write-behind puts the new state where readers see it, as write-through does; its log is not the
+        // tier's
         write: match write {
             tier::WriteStrategy::CacheAside => WriteStrategy::CacheAside,
-            tier::WriteStrategy::WriteThrough | tier::WriteStrategy::WriteBehind => WriteStrategy::WriteThrough,
+            tier::WriteStrategy::WriteThrough | tier::WriteStrategy::WriteBehind => {
+                WriteStrategy::WriteThrough
+            }
         },
     }
 }

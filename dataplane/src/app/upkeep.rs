@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use store::{RecordStore, StoreError};
 
-/// How often a store drops what is old, shortened at random by up to a half, so that replicas do not come together.
+/// How often a store drops what is old, shortened at random by up to a half, so that replicas do not come
+/// together.
 pub const INTERVAL: Duration = Duration::from_secs(3_600);
 /// How long one step may take, and the pause before the next, so that readers and writers hardly notice.
 const STEP_DEADLINE: Duration = Duration::from_secs(30);
@@ -70,7 +71,8 @@ mod tests {
     };
     use store::StoreError;
 
-    /// A store with so many old versions, and then so many old entries of its audit, 1,000 of which go at a time.
+    /// A store with so many old versions, and then so many old entries of its audit, 1,000 of which go at a
+    /// time.
     struct Old(AtomicU64, AtomicU64);
 
     #[async_trait]
@@ -138,14 +140,18 @@ mod tests {
         let retention = Arc::new(Mutex::new(None));
         let (pruned, asked) = (store.clone(), retention.clone());
         // on this thread, whose log is looked at
-        let upkeep = prune_for_ever("main".to_owned(), pruned, Duration::from_millis(10), move || *asked.lock());
+        let upkeep =
+            prune_for_ever("main".to_owned(), pruned, Duration::from_millis(10), move || *asked.lock());
         let look = async {
             sleep(Duration::from_millis(300)).await;
             assert_eq!(store.1.load(SeqCst), 2_700, "without a retention all of it stays");
             // it can be said while the process runs
             *retention.lock() = Some(KEPT);
             let told = "entries of the audit beyond its retention were dropped store=\"main\" removed=2700";
-            until("that they are gone is told", async || String::from_utf8_lossy(&said.0.lock()).contains(told)).await;
+            until("that they are gone is told", async || {
+                String::from_utf8_lossy(&said.0.lock()).contains(told)
+            })
+            .await;
             assert_eq!(store.1.load(SeqCst), 0);
         };
         tokio::select! {
@@ -157,8 +163,12 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_pruned_again_and_again_until_nothing_is_left() {
         let store = Arc::new(Old(AtomicU64::new(2_700), AtomicU64::new(0)));
-        let upkeep =
-            tokio::spawn(prune_for_ever("store".to_owned(), store.clone(), Duration::from_millis(10), || None));
+        let upkeep = tokio::spawn(prune_for_ever(
+            "store".to_owned(),
+            store.clone(),
+            Duration::from_millis(10),
+            || None,
+        ));
         until("all is gone", async || store.0.load(SeqCst) == 0).await;
         // a store that is away is tried again the next time
         store.0.store(1_500, SeqCst);

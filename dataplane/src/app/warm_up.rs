@@ -1,4 +1,5 @@
-//! Fills memory as each pool declares before requests are welcome, within a deadline; and tells later replicas what is read most.
+//! Fills memory as each pool declares before requests are welcome, within a deadline; and tells later
+//! replicas what is read most.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,8 @@ use super::feed::Followed;
 use crate::service::{factory::Factory, write_behind::WriteBehind};
 use events::EventBus;
 
-/// How long requests are kept waiting for the declared warm-ups. What is not loaded by then comes with the first reads.
+/// How long requests are kept waiting for the declared warm-ups. What is not loaded by then comes with the
+/// first reads.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long the feed is waited for: what is loaded before it is followed is loaded again.
 const FEED_DEADLINE: Duration = Duration::from_secs(5);
@@ -80,7 +82,8 @@ async fn warm_up(settings: &PoolSettings, factory: &Factory, is_away: impl Fn(&s
     info!(pool = settings.name, mode = ?settings.warm_up, loaded = pool.warmed().loaded, "warm");
 }
 
-/// Tells other replicas through the shared tier which keys are read most here, for those that start later, until the process ends.
+/// Tells other replicas through the shared tier which keys are read most here, for those that start later,
+/// until the process ends.
 pub async fn tell_for_ever(pools: Vec<PoolSettings>, factory: Arc<Factory>) {
     let telling: Vec<_> = pools.iter().filter(|pool| pool.warm_up == WarmUp::Peers).collect();
     while !telling.is_empty() {

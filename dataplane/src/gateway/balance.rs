@@ -20,7 +20,12 @@ pub struct Balancer {
 
 impl Balancer {
     /// Chooses one of the candidates; `affinity` is what consistent hashing keeps together.
-    pub fn choose(&self, candidates: &[Arc<Upstream>], settings: &Settings, affinity: &str) -> Option<Arc<Upstream>> {
+    pub fn choose(
+        &self,
+        candidates: &[Arc<Upstream>],
+        settings: &Settings,
+        affinity: &str,
+    ) -> Option<Arc<Upstream>> {
         if candidates.is_empty() {
             return None;
         }
@@ -42,7 +47,8 @@ impl Balancer {
         among(&others)
     }
 
-    /// Smooth weighted round robin, as nginx does it: each gains its weight, the richest is chosen and pays the total.
+    /// Smooth weighted round robin, as nginx does it: each gains its weight, the richest is chosen and pays
+    /// the total.
     fn weighted(&self, candidates: &[Arc<Upstream>], settings: &Settings) -> Option<Arc<Upstream>> {
         let weight_of = |upstream: &Upstream| {
             let group = settings.groups.iter().find(|group| group.name == upstream.group);
@@ -79,13 +85,20 @@ fn draw(turn: usize) -> f64 {
 /// The fewest requests under way; ties go round.
 fn least_loaded(candidates: &[Arc<Upstream>], turn: usize) -> Option<Arc<Upstream>> {
     let count = candidates.len();
-    (0..count).map(|step| &candidates[(turn + step) % count]).min_by_key(|upstream| upstream.in_flight()).cloned()
+    (0..count)
+        .map(|step| &candidates[(turn + step) % count])
+        .min_by_key(|upstream| upstream.in_flight())
+        .cloned()
 }
 
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): a pod that comes or goes moves only its own share of the keys.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): a pod that comes or goes moves only its own share of
+/// the keys.
 fn rendezvous(candidates: &[Arc<Upstream>], affinity: &str) -> Option<Arc<Upstream>> {
     let key = xxh3_64_with_seed(affinity.as_bytes(), 0);
-    candidates.iter().max_by_key(|upstream| xxh3_64_with_seed(upstream.addr.to_string().as_bytes(), key)).cloned()
+    candidates
+        .iter()
+        .max_by_key(|upstream| xxh3_64_with_seed(upstream.addr.to_string().as_bytes(), key))
+        .cloned()
 }
 
 #[cfg(test)]
@@ -129,7 +142,8 @@ mod tests {
         let candidates = pods(&[("main", 1), ("main", 2), ("catalog", 3)]);
         let even = shares(&candidates, &settings("RoundRobin", &[("main", 1), ("catalog", 2)]), 300);
         assert_eq!(even, HashMap::from([(1, 100), (2, 100), (3, 100)]));
-        let weighted = shares(&candidates, &settings("WeightedRoundRobin", &[("main", 1), ("catalog", 2)]), 300);
+        let weighted =
+            shares(&candidates, &settings("WeightedRoundRobin", &[("main", 1), ("catalog", 2)]), 300);
         assert_eq!(weighted, HashMap::from([(1, 50), (2, 50), (3, 200)]));
     }
 

@@ -1,4 +1,5 @@
-//! The client that all requests to pods share, with its pool of connections: over plain HTTP or TLS, as the pods serve.
+//! The client that all requests to pods share, with its pool of connections: over plain HTTP or TLS, as the
+//! pods serve.
 
 use std::time::Duration;
 
@@ -26,8 +27,11 @@ impl UpstreamClient {
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         connector.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(256)

@@ -1,4 +1,5 @@
-//! Whose request it is: the peer of the connection, or, where that is a declared proxy, whom the proxies name.
+//! Whose request it is: the peer of the connection, or, where that is a declared proxy, whom the proxies
+//! name.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,8 +16,8 @@ pub fn trusted(settings: &Settings) -> Vec<Network> {
     declared.filter_map(|network| network.parse().ok()).collect()
 }
 
-/// The address of the client. Each proxy adds its own peer at the end, so the last one that is not itself a trusted proxy is the client's: what comes before
-/// it was said by the client, and counts for nothing.
+/// The address of the client. Each proxy adds its own peer at the end, so the last one that is not itself a
+/// trusted proxy is the client's: what comes before it was said by the client, and counts for nothing.
 pub fn client_of(headers: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
@@ -44,7 +45,8 @@ mod tests {
 
     #[test]
     fn only_declared_proxies_are_believed() {
-        let trusted: Vec<Network> = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()).to_vec();
+        let trusted: Vec<Network> =
+            ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()).to_vec();
         for (peer, told, client) in [
             ("203.0.113.9", &["192.0.2.1"][..], "203.0.113.9"),
             ("10.0.0.1", &["192.0.2.1"], "192.0.2.1"),
@@ -64,7 +66,10 @@ mod tests {
             }
             let found = client_of(&headers, peer.parse().unwrap(), &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {told:?}");
-            assert_eq!(client_of(&headers, peer.parse().unwrap(), &[]), peer.parse::<IpAddr>().unwrap().to_canonical());
+            assert_eq!(
+                client_of(&headers, peer.parse().unwrap(), &[]),
+                peer.parse::<IpAddr>().unwrap().to_canonical()
+            );
         }
     }
 }

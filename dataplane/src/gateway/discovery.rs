@@ -27,8 +27,9 @@ pub enum Discovery {
 }
 
 impl Discovery {
-    /// Brings the registry up to date and returns the pods that are new. A name that does not resolve is a group without pods;
-    /// a look-up that fails changes nothing. The groups are the same as long as the process runs.
+    /// Brings the registry up to date and returns the pods that are new. A name that does not resolve is a
+    /// group without pods; a look-up that fails changes nothing. The groups are the same as long as the
+    /// process runs.
     pub async fn refresh(&self, registry: &Registry, groups: &[String]) -> Vec<Arc<Upstream>> {
         let mut new = Vec::new();
         for group in groups {
@@ -45,7 +46,8 @@ impl Discovery {
                     }
                 }
                 Self::Fixed(list) => {
-                    let addrs = list.iter().filter(|(name, _)| name == group).map(|(_, addr)| *addr).collect();
+                    let addrs =
+                        list.iter().filter(|(name, _)| name == group).map(|(_, addr)| *addr).collect();
                     new.extend(registry.set_group(group, addrs));
                 }
             }
@@ -54,7 +56,8 @@ impl Discovery {
     }
 }
 
-/// The resolver has no error kind for it: glibc says "Name or service not known" or "No address associated with hostname".
+/// The resolver has no error kind for it: glibc says "Name or service not known" or "No address associated
+/// with hostname".
 fn says_no_such_name(error: &std::io::Error) -> bool {
     let text = error.to_string();
     text.contains("not known") || text.contains("No address")

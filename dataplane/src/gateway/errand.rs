@@ -27,7 +27,8 @@ use model::routes::Effect;
 /// How often a request is tried, at one pod or another.
 pub const ATTEMPTS_MAX: u32 = 6;
 
-/// The wait before another look for pods, times the attempts so far: 3 s in all, so that discovery has looked again.
+/// The wait before another look for pods, times the attempts so far: 3 s in all, so that discovery has looked
+/// again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A request that can be sent, and where to.
@@ -53,7 +54,15 @@ type Attempt<'a> = BoxFuture<'a, Result<Answer, (Failure, Arc<Upstream>)>>;
 impl<'a> Errand<'a> {
     /// A request without a body, to any pod.
     pub fn new(proxy: &'a Proxy, settings: &'a Settings, parts: &'a Parts, effect: Effect) -> Self {
-        Self { proxy, settings, parts, effect, whole: Bytes::new(), target: Target::Any, candidates: Vec::new() }
+        Self {
+            proxy,
+            settings,
+            parts,
+            effect,
+            whole: Bytes::new(),
+            target: Target::Any,
+            candidates: Vec::new(),
+        }
     }
 
     /// The same request to these pods.
@@ -110,8 +119,11 @@ impl<'a> Errand<'a> {
             }
         }
         let Some(upstream) = upstream else { return Err(self.proxy.no_pod()) };
-        match tokio::time::timeout(ANSWER_TIMEOUT, send::attempt(&self.proxy.client, self.parts, payload, upstream))
-            .await
+        match tokio::time::timeout(
+            ANSWER_TIMEOUT,
+            send::attempt(&self.proxy.client, self.parts, payload, upstream),
+        )
+        .await
         {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err((Failure::Client, _))) => Err(self.proxy.not_uploaded(UploadFault::Broken, self.parts)),
@@ -121,7 +133,8 @@ impl<'a> Errand<'a> {
         }
     }
 
-    /// The pod to ask next. A pod that is just being replaced leaves a gap of some milliseconds: better waited for than answered with 503.
+    /// The pod to ask next. A pod that is just being replaced leaves a gap of some milliseconds: better
+    /// waited for than answered with 503.
     async fn next_pod(&mut self, attempt: u32) -> Option<Arc<Upstream>> {
         if self.candidates.is_empty() {
             sleep(RETRY_PAUSE * attempt).await;
@@ -139,7 +152,8 @@ impl<'a> Errand<'a> {
         Box::pin(send::attempt(client, parts, whole, upstream))
     }
 
-    /// Asks one pod, and others beside it where it stands still and the request is safe. None where the time for an answer is over.
+    /// Asks one pod, and others beside it where it stands still and the request is safe. None where the time
+    /// for an answer is over.
     async fn ask(&mut self, upstream: Arc<Upstream>) -> Result<Answer, Option<Failure>> {
         let due = Instant::now() + ANSWER_TIMEOUT;
         let is_safe = self.effect == Effect::Reads;
@@ -160,7 +174,8 @@ impl<'a> Errand<'a> {
         self.ask_others(first, upstream, due).await
     }
 
-    /// The first answer of all who are asked: the pod that keeps the request waiting, one more where the budget allows, and more as pods are ejected.
+    /// The first answer of all who are asked: the pod that keeps the request waiting, one more where the
+    /// budget allows, and more as pods are ejected.
     async fn ask_others(
         &mut self,
         first: Attempt<'a>,

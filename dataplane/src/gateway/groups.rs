@@ -32,7 +32,8 @@ struct NoMemory;
 /// # Errors
 /// The answer that says why there is none.
 pub async fn in_turn(errand: &Errand<'_>, groups: Vec<Target>) -> Result<Answer, Response> {
-    let cannot = |answer: &Answer| matches!(answer.head().status(), StatusCode::NOT_FOUND | StatusCode::CONFLICT);
+    let cannot =
+        |answer: &Answer| matches!(answer.head().status(), StatusCode::NOT_FOUND | StatusCode::CONFLICT);
     let mut last = None;
     for group in groups {
         let answered = errand.to(group).carry_out().await;
@@ -48,8 +49,8 @@ pub async fn in_turn(errand: &Errand<'_>, groups: Vec<Target>) -> Result<Answer,
     }
 }
 
-/// Asks each group, at once where that changes nothing, and joins the answers. A group that may not show its part, or has none, adds nothing to a read unless
-/// all say so; any other problem is the answer.
+/// Asks each group, at once where that changes nothing, and joins the answers. A group that may not show its
+/// part, or has none, adds nothing to a read unless all say so; any other problem is the answer.
 pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> Response {
     // a tag is of the whole document, which no group has
     let mut parts = errand.parts.clone();
@@ -82,7 +83,8 @@ pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> 
         }
     }
     let spare = |answer: &Response| {
-        errand.effect == Effect::Reads && matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)
+        errand.effect == Effect::Reads
+            && matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)
     };
     if let Some(at) = answers.iter().position(|answer| is_problem(answer) && !spare(answer)) {
         return answers.swap_remove(at);
@@ -90,7 +92,9 @@ pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> 
     let (mut good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| !is_problem(answer));
     match (good.len(), rule) {
         (0, _) => refused.into_iter().next().unwrap_or_else(|| errand.proxy.no_pod()),
-        (1, _) if !good.iter().any(|answer| answer.headers().contains_key(header::ETAG)) => good.swap_remove(0),
+        (1, _) if !good.iter().any(|answer| answer.headers().contains_key(header::ETAG)) => {
+            good.swap_remove(0)
+        }
         (_, Rule::Lines) => lines::merged(good),
         (_, rule) => documents(good, rule, errand).await,
     }
@@ -124,7 +128,8 @@ fn is_problem(answer: &Response) -> bool {
     !answer.status().is_success() && !media.starts_with(b"application/json")
 }
 
-/// One group's part, as far as there is room for its text and for what is made of it; none where it broke off or is no document.
+/// One group's part, as far as there is room for its text and for what is made of it; none where it broke off
+/// or is no document.
 async fn part_of(mut body: Body, held: &Held) -> Result<Option<Value>, NoMemory> {
     let mut text = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -141,9 +146,11 @@ async fn part_of(mut body: Body, held: &Held) -> Result<Option<Value>, NoMemory>
     Ok(serde_json::from_slice(&text).ok())
 }
 
-/// The answers as one document, with the head of the worst of them. What is read for it counts in memory until it is sent.
+/// The answers as one document, with the head of the worst of them. What is read for it counts in memory
+/// until it is sent.
 async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> Response {
-    let (mut heads, mut parts, held) = (Vec::new(), Vec::new(), Arc::new(errand.proxy.budgets.answers.share()));
+    let (mut heads, mut parts, held) =
+        (Vec::new(), Vec::new(), Arc::new(errand.proxy.budgets.answers.share()));
     for answer in answers {
         let (head, body) = answer.into_parts();
         let part = match part_of(body, &held).await {

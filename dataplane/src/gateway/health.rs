@@ -11,7 +11,8 @@ use crate::http::health::SERVED;
 
 /// Checks all pods at once and returns when each has answered or its time is up.
 pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], timeout: Duration) {
-    let mut checks: FuturesUnordered<_> = upstreams.iter().map(|upstream| check(client, upstream, timeout)).collect();
+    let mut checks: FuturesUnordered<_> =
+        upstreams.iter().map(|upstream| check(client, upstream, timeout)).collect();
     while checks.next().await.is_some() {}
 }
 
@@ -22,7 +23,9 @@ async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) 
         Ok(Ok(response)) => {
             let well = response.status().is_success();
             if well {
-                upstream.says_that_it_serves(response.headers().get(SERVED).and_then(|pools| pools.to_str().ok()));
+                upstream.says_that_it_serves(
+                    response.headers().get(SERVED).and_then(|pools| pools.to_str().ok()),
+                );
             }
             Some(well)
         }

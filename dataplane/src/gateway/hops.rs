@@ -39,7 +39,8 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the head of a client's request one that a pod may be sent. What a client says of earlier hops goes, unless it is a declared proxy.
+/// Makes the head of a client's request one that a pod may be sent. What a client says of earlier hops goes,
+/// unless it is a declared proxy.
 pub fn prepare(parts: &mut Parts, peer: SocketAddr, trusted: &[Network]) {
     let client = client_of(&parts.headers, peer.ip(), trusted);
     let websocket = asks_for_websocket(parts);
@@ -67,7 +68,8 @@ pub fn offer_websocket(headers: &mut HeaderMap) {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// A WebSocket's handshake (RFC 6455, section 4.1). Any other protocol that is offered is declined by going on without it (RFC 9110, section 7.8).
+/// A WebSocket's handshake (RFC 6455, section 4.1). Any other protocol that is offered is declined by going
+/// on without it (RFC 9110, section 7.8).
 fn asks_for_websocket(parts: &Parts) -> bool {
     parts.method == Method::GET
         // before HTTP/1.1 nothing could be upgraded
@@ -87,12 +89,13 @@ mod tests {
     use super::*;
 
     fn prepared(method: Method, sent: &[(&str, &str)]) -> Vec<String> {
-        let builder = sent
-            .iter()
-            .fold(http::Request::builder().method(method), |builder, (name, value)| builder.header(*name, *value));
+        let builder = sent.iter().fold(http::Request::builder().method(method), |builder, (name, value)| {
+            builder.header(*name, *value)
+        });
         let (mut parts, ()) = builder.body(()).unwrap().into_parts();
         prepare(&mut parts, ([192, 0, 2, 7], 9).into(), &[]);
-        let shown = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        let shown =
+            |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut lines: Vec<String> = parts.headers.iter().map(shown).collect();
         lines.sort();
         lines
@@ -115,11 +118,15 @@ mod tests {
     #[test]
     fn only_a_websocket_is_agreed_to() {
         let plain = ["x-forwarded-for: 192.0.2.7"];
-        let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAEAAEAA")];
+        let h2c =
+            [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAEAAEAA")];
         assert_eq!(prepared(Method::POST, &h2c), plain);
         assert_eq!(prepared(Method::GET, &h2c), plain);
-        let websocket =
-            [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("x-forwarded-for", "10.0.0.1")];
+        let websocket = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ];
         assert_eq!(prepared(Method::POST, &websocket), plain);
         let agreed = ["connection: upgrade", "upgrade: websocket", plain[0]];
         assert_eq!(prepared(Method::GET, &websocket), agreed);

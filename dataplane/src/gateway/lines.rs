@@ -29,7 +29,12 @@ pub fn merged(answers: Vec<Response>) -> Response {
     for answer in answers {
         let (parts, body) = answer.into_parts();
         head.get_or_insert(parts);
-        sources.push(Source { body: body.into_data_stream(), read: BytesMut::new(), ended: false, next: None });
+        sources.push(Source {
+            body: body.into_data_stream(),
+            read: BytesMut::new(),
+            ended: false,
+            next: None,
+        });
     }
     let last: Option<String> = None;
     let lines = stream::try_unfold((sources, last), |(mut sources, mut last)| async move {
@@ -39,7 +44,9 @@ pub fn merged(answers: Vec<Response>) -> Response {
             }
             sources.retain(|source| source.next.is_some());
             let key = |source: &&mut Source| source.next.as_ref().map(|(at, id, _)| (at.clone(), id.clone()));
-            let Some((_, id, line)) = sources.iter_mut().min_by_key(key).and_then(|source| source.next.take()) else {
+            let Some((_, id, line)) =
+                sources.iter_mut().min_by_key(key).and_then(|source| source.next.take())
+            else {
                 return Ok::<_, std::io::Error>(None);
             };
             // several groups may have the same entry
@@ -69,7 +76,11 @@ impl Source {
                 return Ok(());
             }
             if self.ended || self.read.remaining() > LINE_BYTES_MAX {
-                return if self.read.is_empty() { Ok(()) } else { Err(std::io::ErrorKind::InvalidData.into()) };
+                return if self.read.is_empty() {
+                    Ok(())
+                } else {
+                    Err(std::io::ErrorKind::InvalidData.into())
+                };
             }
             match self.body.next().await {
                 Some(chunk) => self.read.extend_from_slice(&chunk.map_err(std::io::Error::other)?),
@@ -89,8 +100,11 @@ mod tests {
     /// Lines of entries with these numbers, cut in chunks anywhere.
     fn answer(numbers: &[u32], chunk: usize) -> Response {
         let text: String = numbers.iter().map(|n| format!("{{\"at\":\"t{n}\",\"id\":\"i{n}\"}}\n")).collect();
-        let chunks: Vec<_> =
-            text.as_bytes().chunks(chunk).map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk))).collect();
+        let chunks: Vec<_> = text
+            .as_bytes()
+            .chunks(chunk)
+            .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
+            .collect();
         Response::new(Body::from_stream(stream::iter(chunks)))
     }
 

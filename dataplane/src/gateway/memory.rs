@@ -1,4 +1,5 @@
-//! What one client's connection knows of records: its reads are never older than what it has written, nor than what it has read.
+//! What one client's connection knows of records: its reads are never older than what it has written, nor
+//! than what it has read.
 
 use std::{borrow::Cow, collections::HashMap, fmt::Write};
 
@@ -14,8 +15,8 @@ use model::{
     routes::{Effect, Found},
 };
 
-/// Records that are remembered for one connection. It ends with the answer that fills its memory: the next one begins anew, and nothing is forgotten on
-/// the way.
+/// Records that are remembered for one connection. It ends with the answer that fills its memory: the next
+/// one begins anew, and nothing is forgotten on the way.
 const RECORDS_MAX: usize = 1024;
 
 /// The header by which a reader asks for at least a version.
@@ -24,8 +25,8 @@ pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version")
 /// The header by which the gateway asks pods for [`ABOUT`].
 pub const ASKS_ABOUT: HeaderName = HeaderName::from_static("flyweight-asks-about");
 
-/// The header by which a pod tells the gateway which records at which versions an answer was about, where neither its path nor `Location` says so:
-/// `<place>:<version>` with commas between them.
+/// The header by which a pod tells the gateway which records at which versions an answer was about, where
+/// neither its path nor `Location` says so: `<place>:<version>` with commas between them.
 pub const ABOUT: HeaderName = HeaderName::from_static("flyweight-about");
 
 /// The versions that one connection has seen, by [`place`].
@@ -58,7 +59,8 @@ fn place(path: &str) -> u64 {
 }
 
 impl ConnectionMemory {
-    /// Remembers the records that an answer was about, with their versions: what it names itself, or else its path with the version in its `ETag`.
+    /// Remembers the records that an answer was about, with their versions: what it names itself, or else its
+    /// path with the version in its `ETag`.
     pub fn remember(&self, found: &Found, uri: &Uri, status: StatusCode, answer: &HeaderMap) {
         if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             return;
@@ -74,15 +76,17 @@ impl ConnectionMemory {
         let Some(version) = answer.get(header::ETAG).and_then(version_of) else { return };
         let elsewhere = answer.get(header::LOCATION).or_else(|| answer.get(header::CONTENT_LOCATION));
         match elsewhere.and_then(|location| location.to_str().ok()) {
-            Some(location) => {
-                self.keep(location.parse::<Uri>().map_or_else(|_| place(location), |uri| place_of(&uri)), version)
-            }
+            Some(location) => self.keep(
+                location.parse::<Uri>().map_or_else(|_| place(location), |uri| place_of(&uri)),
+                version,
+            ),
             None if found.of_record => self.keep(place_of(uri), version),
             None => (),
         }
     }
 
-    /// Adds the least version to a read of something that this connection knows, unless the client asks for one itself.
+    /// Adds the least version to a read of something that this connection knows, unless the client asks for
+    /// one itself.
     pub fn demand(&self, found: &Found, uri: &Uri, headers: &mut HeaderMap) {
         if !found.of_record || found.effect != Effect::Reads || headers.contains_key(IF_MIN_VERSION) {
             return;
@@ -161,9 +165,20 @@ mod tests {
         assert_eq!(demanded(&memory, "/p?id=a+b").as_deref(), Some("3"));
         remember("/p/a%20b", StatusCode::NOT_MODIFIED, answer("5", &[]));
         remember("/p/a%20b", StatusCode::OK, answer("4", &[]));
-        assert_eq!(demanded(&memory, "/p/a%20b").as_deref(), Some("5"), "what was read counts, and never goes back");
-        remember("/p/c/status", StatusCode::OK, answer("7", &[(header::CONTENT_LOCATION, &format!("{P}/c"))]));
-        assert_eq!((demanded(&memory, "/p/c").as_deref(), demanded(&memory, "/p/c/status")), (Some("7"), None));
+        assert_eq!(
+            demanded(&memory, "/p/a%20b").as_deref(),
+            Some("5"),
+            "what was read counts, and never goes back"
+        );
+        remember(
+            "/p/c/status",
+            StatusCode::OK,
+            answer("7", &[(header::CONTENT_LOCATION, &format!("{P}/c"))]),
+        );
+        assert_eq!(
+            (demanded(&memory, "/p/c").as_deref(), demanded(&memory, "/p/c/status")),
+            (Some("7"), None)
+        );
         remember("/p/large", StatusCode::OK, answer("6-gzip", &[]));
         assert_eq!(demanded(&memory, "/p/large").as_deref(), Some("6"), "whatever coding it came in");
         remember("/p/d", StatusCode::PRECONDITION_FAILED, answer("9", &[]));
@@ -191,7 +206,8 @@ mod tests {
         }
         assert!(memory.is_full());
         assert_eq!(demanded(&memory, &format!("{P}/0")).as_deref(), Some("1"), "nothing was forgotten");
-        // a batch of the largest size does not end a connection, and 20,000 connections have less than a gigabyte
+        // a batch of the largest size does not end a connection, and 20,000 connections have less than a
+        // gigabyte
         const { assert!(RECORDS_MAX > 1_000) };
         let bytes = memory.seen.lock().capacity() * size_of::<(u64, u64)>();
         assert!(bytes <= 32 << 10, "{bytes} bytes for a connection");

@@ -94,7 +94,8 @@ fn map<'a>(parts: Vec<Value>, rule: impl Fn(&str) -> &'a Rule) -> Value {
 }
 
 fn object(rules: &[(&str, Rule)], parts: Vec<Value>) -> Value {
-    let of = |name: &str| rules.iter().find(|(known, _)| *known == name).map_or(&Rule::First, |(_, rule)| rule);
+    let of =
+        |name: &str| rules.iter().find(|(known, _)| *known == name).map_or(&Rule::First, |(_, rule)| rule);
     let mut joined = map(parts, of);
     let rates = rules.iter().filter(|(_, rule)| matches!(rule, Rule::HitRate));
     for (name, _) in rates {
@@ -111,12 +112,15 @@ fn rate(of: &Value) -> f64 {
     if hits + misses > 0.0 { hits / (hits + misses) } else { 0.0 }
 }
 
-/// A page that is not the last of its list says nothing of what comes after its last entry: there the joined page ends.
+/// A page that is not the last of its list says nothing of what comes after its last entry: there the joined
+/// page ends.
 fn page(parts: Vec<Value>) -> Value {
     let limit = parts.iter().find_map(|part| part["limit"].as_u64()).unwrap_or_default();
     let ends = |part: &Value| {
-        let last =
-            part["items"].as_array().and_then(|items| items.last()).filter(|_| !part["next_cursor"].is_null())?;
+        let last = part["items"]
+            .as_array()
+            .and_then(|items| items.last())
+            .filter(|_| !part["next_cursor"].is_null())?;
         let (at, id) = place(last);
         Some((at.to_owned(), id.to_owned()))
     };
@@ -148,8 +152,7 @@ mod tests {
     #[test]
     fn figures_are_added_and_rates_made_anew() {
         let group = |hits: u64, misses: u64, saved: i64, at: Option<&str>, pool: &str| {
-            let total =
-                json!({ "hits": hits, "misses": misses, "hit_rate": 0.9, "bytes_saved": saved, "last_cleanup": at });
+            let total = json!({ "hits": hits, "misses": misses, "hit_rate": 0.9, "bytes_saved": saved, "last_cleanup": at });
             json!({ "total": total, "pools": { pool: { "hits": hits } } })
         };
         let parts = vec![
@@ -172,17 +175,19 @@ mod tests {
             let checks = json!({ "mysql": { "status": store }, own: { "status": "healthy" } });
             json!({ "status": status, "version": "1", "checks": checks, "unavailable": {}, "factory": null })
         };
-        let joined = join(&join::HEALTH, vec![health("healthy", "healthy", "a"), health("degraded", "degraded", "b")]);
-        let checks =
-            json!({ "mysql": { "status": "degraded" }, "a": { "status": "healthy" }, "b": { "status": "healthy" } });
-        let wanted =
-            json!({ "status": "degraded", "version": "1", "checks": checks, "unavailable": {}, "factory": null });
+        let joined =
+            join(&join::HEALTH, vec![health("healthy", "healthy", "a"), health("degraded", "degraded", "b")]);
+        let checks = json!({ "mysql": { "status": "degraded" }, "a": { "status": "healthy" }, "b": { "status": "healthy" } });
+        let wanted = json!({ "status": "degraded", "version": "1", "checks": checks, "unavailable": {}, "factory": null });
         assert_eq!(joined, wanted);
         let one = |entities: &[&str], health: Value| {
             let entities: Vec<Value> = entities.iter().map(|name| json!({ "name": name })).collect();
             json!({ "repositories": [{ "type": "mysql", "entities": entities, "health": health }] })
         };
-        let joined = join(&join::REPOSITORIES, vec![one(&["a", "b"], Value::Null), one(&["b", "c"], json!("healthy"))]);
+        let joined = join(
+            &join::REPOSITORIES,
+            vec![one(&["a", "b"], Value::Null), one(&["b", "c"], json!("healthy"))],
+        );
         assert_eq!(joined, one(&["a", "b", "c"], json!("healthy")));
         let parts = vec![json!({ "schemas": ["/a", "/b"] }), json!({ "schemas": ["/b", "/c"] })];
         assert_eq!(join(&join::SCHEMAS, parts), json!({ "schemas": ["/a", "/b", "/c"] }));
@@ -199,11 +204,13 @@ mod tests {
     #[test]
     fn pages_of_groups_are_read_as_one_list_to_its_end() {
         // each group has every other entry; one is in both
-        let all: Vec<Value> = (0..10).map(|n| json!({ "at": format!("t{n}"), "id": format!("i{n}") })).collect();
+        let all: Vec<Value> =
+            (0..10).map(|n| json!({ "at": format!("t{n}"), "id": format!("i{n}") })).collect();
         let cursor = |entry: &Value| audit::cursor(place(entry).0, place(entry).1);
         let (mut read, mut after): (Vec<Value>, Option<String>) = (Vec::new(), None);
         for _ in 0..5 {
-            let start = after.map_or(0, |after| 1 + all.iter().position(|entry| cursor(entry) == after).unwrap());
+            let start =
+                after.map_or(0, |after| 1 + all.iter().position(|entry| cursor(entry) == after).unwrap());
             let page = |group| {
                 let own = all.iter().enumerate().skip(start).filter(|(n, _)| n % 2 == group || *n == 4);
                 let mut items: Vec<Value> = own.map(|(_, entry)| entry.clone()).collect();

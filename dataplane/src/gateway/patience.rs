@@ -44,10 +44,13 @@ impl AnswerTime {
 
     /// How long to wait for an answer before another pod is asked, too.
     pub fn patience(&self) -> Duration {
-        let (mean, deviation) = (self.mean_us.load(Ordering::Relaxed), self.deviation_us.load(Ordering::Relaxed));
+        let (mean, deviation) =
+            (self.mean_us.load(Ordering::Relaxed), self.deviation_us.load(Ordering::Relaxed));
         match mean {
             0 => LONGEST,
-            mean => Duration::from_micros(u64::from(mean) + 8 * u64::from(deviation)).clamp(SHORTEST, LONGEST),
+            mean => {
+                Duration::from_micros(u64::from(mean) + 8 * u64::from(deviation)).clamp(SHORTEST, LONGEST)
+            }
         }
     }
 }
@@ -69,7 +72,9 @@ impl RetryBudget {
     /// Takes a second attempt out, where one is left.
     pub fn withdraw(&self) -> bool {
         self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| (saved >= ATTEMPT).then(|| saved - ATTEMPT))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| {
+                (saved >= ATTEMPT).then(|| saved - ATTEMPT)
+            })
             .is_ok()
     }
 }

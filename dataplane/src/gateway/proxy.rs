@@ -106,7 +106,8 @@ impl Proxy {
         let found = routes::find(&parts.method, parts.uri.path());
         memory.demand(&found, &parts.uri, &mut parts.headers);
         parts.headers.insert(ASKS_ABOUT, HeaderValue::from_static("1"));
-        let upgrade = hops::offers_websocket(&parts.headers).then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let upgrade =
+            hops::offers_websocket(&parts.headers).then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         let body: &[u8] = if let Upload::Whole(bytes) = &upload { bytes } else { &[] };
         let targets = route::targets(&self.registry, &loaded.settings, &found, parts.uri.query(), body);
         // the second of two pods that are asked would find the ticket used
@@ -125,7 +126,9 @@ impl Proxy {
                 errand.to(target).send_once(Payload::Streamed(streamed)).await
             }
             // no route of several groups takes so much
-            (Upload::Streamed(streamed), _) => errand.to(Target::Any).send_once(Payload::Streamed(streamed)).await,
+            (Upload::Streamed(streamed), _) => {
+                errand.to(Target::Any).send_once(Payload::Streamed(streamed)).await
+            }
         };
         match answered {
             Ok(answer) => {
@@ -148,7 +151,8 @@ impl Proxy {
         };
         self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
         let mut response = problem(status, detail);
-        // What follows on this connection cannot be told from the rest of the body. HTTP/2 has frames for that.
+        // What follows on this connection cannot be told from the rest of the body. HTTP/2 has frames for
+        // that.
         if parts.version <= Version::HTTP_11 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -162,8 +166,10 @@ impl Proxy {
 
     pub(super) fn no_pod(&self) -> Response {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        let mut response =
-            problem(StatusCode::SERVICE_UNAVAILABLE, "no pod of the data plane that serves this is ready; try again");
+        let mut response = problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no pod of the data plane that serves this is ready; try again",
+        );
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response
     }
@@ -195,7 +201,8 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
         "status": status.as_u16(),
         "detail": detail,
     });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body.to_string())).into_response()
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body.to_string()))
+        .into_response()
 }
 
 #[cfg(test)]

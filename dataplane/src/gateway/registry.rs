@@ -122,7 +122,8 @@ impl Upstream {
         }
     }
 
-    /// Whether its last check was good. Requests have no say in it: what clients send must not make the gateway unready.
+    /// Whether its last check was good. Requests have no say in it: what clients send must not make the
+    /// gateway unready.
     pub fn is_ready(&self) -> bool {
         self.is(State::Healthy)
     }
@@ -148,14 +149,17 @@ impl Upstream {
     /// Takes its word for what it serves: names with commas between them; none where it says nothing.
     pub fn says_that_it_serves(&self, said: Option<&str>) {
         if self.served.read().as_ref().map(|served| served.said.as_str()) != said {
-            let served =
-                said.map(|said| Served { said: said.to_owned(), pools: said.split(',').map(str::to_owned).collect() });
+            let served = said.map(|said| Served {
+                said: said.to_owned(),
+                pools: said.split(',').map(str::to_owned).collect(),
+            });
             *self.served.write() = served;
         }
     }
 
-    /// Whether it serves the pool: by its own word, and before that, or where it is of a version that says nothing, by the settings of its group. What they
-    /// say may be ahead of a pod that is about to be replaced.
+    /// Whether it serves the pool: by its own word, and before that, or where it is of a version that says
+    /// nothing, by the settings of its group. What they say may be ahead of a pod that is about to be
+    /// replaced.
     pub fn serves(&self, pool: &str, settings: &Settings) -> bool {
         match &*self.served.read() {
             Some(served) => served.pools.contains(pool),
@@ -179,7 +183,8 @@ impl Upstream {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// It answered a check, well or not. A pod that says no is left out at once, for it knows; one that is silent after the second time.
+    /// It answered a check, well or not. A pod that says no is left out at once, for it knows; one that is
+    /// silent after the second time.
     pub fn checked(&self, answer: Option<bool>) {
         match answer {
             Some(well) => {
@@ -279,7 +284,8 @@ impl Registry {
 
     /// What the API shows.
     pub fn report(&self, settings: &Settings) -> Vec<UpstreamReport> {
-        let weight_of = |group: &str| settings.groups.iter().find(|g| g.name == group).map_or(0, |g| g.weight);
+        let weight_of =
+            |group: &str| settings.groups.iter().find(|g| g.name == group).map_or(0, |g| g.weight);
         self.all()
             .iter()
             .map(|upstream| UpstreamReport {

@@ -1,4 +1,5 @@
-//! Which pods are asked for a request: what the table of routes says, for the pools that the groups of pods serve.
+//! Which pods are asked for a request: what the table of routes says, for the pools that the groups of pods
+//! serve.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -35,7 +36,13 @@ pub enum Targets {
 }
 
 /// Who answers a request, by its row of the table, its query, and its body where that is small.
-pub fn targets(registry: &Registry, settings: &Settings, found: &Found, query: Option<&str>, body: &[u8]) -> Targets {
+pub fn targets(
+    registry: &Registry,
+    settings: &Settings,
+    found: &Found,
+    query: Option<&str>,
+    body: &[u8],
+) -> Targets {
     let mut owner = &found.owner;
     loop {
         let pool = match owner {
@@ -85,7 +92,8 @@ pub fn candidates(registry: &Registry, settings: &Settings, target: &Target) -> 
         Target::Any => (),
     }
     let whole = those(&|upstream| settings.pools.iter().all(|pool| upstream.serves(&pool.name, settings)));
-    let mut wholes = settings.groups.iter().filter(|group| group.pools.len() == settings.pools.len()).peekable();
+    let mut wholes =
+        settings.groups.iter().filter(|group| group.pools.len() == settings.pools.len()).peekable();
     if !whole.is_empty() || settings.groups.is_empty() {
         return whole;
     }
@@ -96,7 +104,8 @@ pub fn candidates(registry: &Registry, settings: &Settings, target: &Target) -> 
     }
 }
 
-/// The fewest groups, taken by their sizes, that serve all pools between them; none where one group serves them all. What pods say comes before the settings.
+/// The fewest groups, taken by their sizes, that serve all pools between them; none where one group serves
+/// them all. What pods say comes before the settings.
 fn shares(registry: &Registry, settings: &Settings) -> Option<Vec<Target>> {
     let all = registry.all();
     let mut groups: Vec<&str> = settings.groups.iter().map(|group| group.name.as_str()).collect();
@@ -105,7 +114,9 @@ fn shares(registry: &Registry, settings: &Settings) -> Option<Vec<Target>> {
         let mut pods = all.iter().filter(|upstream| upstream.group == group).peekable();
         match pods.peek() {
             Some(_) => pods.any(|upstream| upstream.serves(pool, settings)),
-            None => settings.groups.iter().any(|one| one.name == group && one.pools.iter().any(|own| own == pool)),
+            None => {
+                settings.groups.iter().any(|one| one.name == group && one.pools.iter().any(|own| own == pool))
+            }
         }
     };
     let mut open: Vec<&str> = settings.pools.iter().map(|pool| pool.name.as_str()).collect();
@@ -113,7 +124,9 @@ fn shares(registry: &Registry, settings: &Settings) -> Option<Vec<Target>> {
     while !open.is_empty() {
         let count = |group: &str| open.iter().filter(|pool| serves(group, pool)).count();
         // of groups of one size the first
-        let Some(best) = groups.iter().rev().max_by_key(|group| count(group)).filter(|group| count(group) > 0) else {
+        let Some(best) =
+            groups.iter().rev().max_by_key(|group| count(group)).filter(|group| count(group) > 0)
+        else {
             // nobody serves the rest
             break;
         };
@@ -132,7 +145,9 @@ fn named<'a>(settings: &'a Settings, name: &str) -> Option<&'a PoolSettings> {
 
 fn in_query<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(known, _)| *known == name).find_map(|(_, value)| percent_decode_str(value).decode_utf8().ok())
+    pairs
+        .filter(|(known, _)| *known == name)
+        .find_map(|(_, value)| percent_decode_str(value).decode_utf8().ok())
 }
 
 fn in_body(body: &[u8], name: &str) -> Option<String> {

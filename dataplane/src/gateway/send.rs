@@ -85,7 +85,8 @@ pub async fn attempt(
     }
 }
 
-/// Whose failure it was. A pod that ends a connection while a body is still on its way may have refused the request: that is no failure of the pod.
+/// Whose failure it was. A pod that ends a connection while a body is still on its way may have refused the
+/// request: that is no failure of the pod.
 fn judge(error: &Error, progress: Option<&Progress>, upstream: &Upstream) -> Failure {
     if progress.is_some_and(Progress::is_broken) {
         return Failure::Client;
@@ -140,7 +141,8 @@ impl Answer {
 /// Joins the client's connection and one to the pod.
 async fn tunnel(client_side: OnUpgrade, pod_side: OnUpgrade, _flight: InFlight, upstream: Arc<Upstream>) {
     let (Ok(client_side), Ok(pod_side)) = tokio::join!(client_side, pod_side) else { return };
-    let ended = tokio::io::copy_bidirectional(&mut TokioIo::new(client_side), &mut TokioIo::new(pod_side)).await;
+    let ended =
+        tokio::io::copy_bidirectional(&mut TokioIo::new(client_side), &mut TokioIo::new(pod_side)).await;
     debug!(upstream = %upstream.addr, error = ?ended.err(), "a tunnel ended");
 }
 

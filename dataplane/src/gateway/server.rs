@@ -62,7 +62,8 @@ struct Gateway {
 /// Runs the gateway until it is told to stop and what was under way has ended.
 pub async fn run(options: GatewayOptions) {
     let GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown } = options;
-    let gateway = Gateway { proxy: Arc::new(Proxy::new(settings, client, budgets)), shutdown: shutdown.clone() };
+    let gateway =
+        Gateway { proxy: Arc::new(Proxy::new(settings, client, budgets)), shutdown: shutdown.clone() };
     let (found, asked) = ((gateway.proxy.clone(), Arc::new(discovery)), gateway.proxy.clone());
     supervisor::DISCOVERY.spawn(move || discover(found.0.clone(), found.1.clone()));
     supervisor::POD_CHECKS.spawn(move || check(asked.clone()));
@@ -70,8 +71,10 @@ pub async fn run(options: GatewayOptions) {
         info!(%addr, %admin, "ready");
     }
     let pulse = Pulse::start();
-    let admin_routes =
-        probes(pulse.clone()).route("/metrics", get(metrics)).route("/status", get(status)).with_state(gateway.clone());
+    let admin_routes = probes(pulse.clone())
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(gateway.clone());
     if let Err(error) = serve_apart(admin, admin_routes) {
         tracing::error!(%error, "the admin port cannot be served");
         return;
@@ -84,7 +87,9 @@ fn router(gateway: Gateway, pulse: Pulse) -> Router {
 }
 
 fn probes(pulse: Pulse) -> Router<Gateway> {
-    Router::new().route(routes::LIVEZ.path, get(async move || pulse.answer())).route(routes::READYZ.path, get(readyz))
+    Router::new()
+        .route(routes::LIVEZ.path, get(async move || pulse.answer()))
+        .route(routes::READYZ.path, get(readyz))
 }
 
 async fn readyz(State(gateway): State<Gateway>) -> Response {
@@ -115,8 +120,8 @@ async fn forward(
     response
 }
 
-/// What the operator reads, as pods of the data plane say it: which configuration this process runs by, and how many requests it could not pass on. What
-/// a pod answered is the pod's own, whatever it was.
+/// What the operator reads, as pods of the data plane say it: which configuration this process runs by, and
+/// how many requests it could not pass on. What a pod answered is the pod's own, whatever it was.
 async fn status(State(gateway): State<Gateway>) -> Response {
     use std::sync::atomic::Ordering::Relaxed;
     let (proxy, loaded) = (&gateway.proxy, gateway.proxy.settings());
@@ -140,7 +145,11 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
         ("retries", "Requests sent to another pod after the first failed.", &counts.retries),
         ("failures", "Requests that no pod answered.", &counts.failures),
         ("client_faults", "Requests whose body the client did not send as HTTP asks.", &counts.client_faults),
-        ("refused", "Requests refused because those under way hold as much memory as they may.", &counts.refused),
+        (
+            "refused",
+            "Requests refused because those under way hold as much memory as they may.",
+            &counts.refused,
+        ),
     ] {
         let count = count.load(Relaxed);
         _ = writeln!(
@@ -177,7 +186,8 @@ async fn metrics(State(gateway): State<Gateway>) -> String {
     text
 }
 
-/// Looks for pods, and asks new ones at once, so that they get traffic without waiting for the next round of checks.
+/// Looks for pods, and asks new ones at once, so that they get traffic without waiting for the next round of
+/// checks.
 async fn discover(proxy: Arc<Proxy>, discovery: Arc<Discovery>) {
     loop {
         let loaded = proxy.settings();
@@ -192,13 +202,17 @@ async fn discover(proxy: Arc<Proxy>, discovery: Arc<Discovery>) {
     }
 }
 
-/// Checks healthy pods at the declared interval and the others every second, so that a pod that is back gets traffic soon.
+/// Checks healthy pods at the declared interval and the others every second, so that a pod that is back gets
+/// traffic soon.
 async fn check(proxy: Arc<Proxy>) {
     let mut rounds = 0_u64;
     loop {
         let loaded = proxy.settings();
-        let interval_s =
-            loaded.settings.gateway.as_ref().map_or(5, |gateway| gateway.health_check.interval.0.as_secs().max(1));
+        let interval_s = loaded
+            .settings
+            .gateway
+            .as_ref()
+            .map_or(5, |gateway| gateway.health_check.interval.0.as_secs().max(1));
         let due = rounds.is_multiple_of(interval_s);
         let asked: Vec<_> =
             proxy.registry.all().iter().filter(|upstream| due || !upstream.is_healthy()).cloned().collect();

@@ -1,6 +1,8 @@
-//! Whom the gateway takes for a pod over TLS: whoever shows the certificate of the service's Secret, or another for the same name by the same authority.
+//! Whom the gateway takes for a pod over TLS: whoever shows the certificate of the service's Secret, or
+//! another for the same name by the same authority.
 //!
-//! Pods are called by their addresses, which no certificate names: the name that counts is the one that the service's own certificate has.
+//! Pods are called by their addresses, which no certificate names: the name that counts is the one that the
+//! service's own certificate has.
 
 use std::{path::Path, sync::Arc};
 
@@ -39,7 +41,8 @@ impl Trust {
         Arc::new(Self { known: ArcSwap::default(), provider: Arc::new(default_provider()) })
     }
 
-    /// Trusts by what is in the folder now: the certificate of `tls.crt` itself, and what is signed by `ca.crt` or by those that follow in `tls.crt`.
+    /// Trusts by what is in the folder now: the certificate of `tls.crt` itself, and what is signed by
+    /// `ca.crt` or by those that follow in `tls.crt`.
     ///
     /// # Errors
     /// A file cannot be used: nothing changes then.
@@ -51,7 +54,8 @@ impl Trust {
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
         let former = self.known.load();
         chain.extend(former.own.first().filter(|former| !chain.contains(former)).cloned());
         // without an authority or a name there is nothing to check by but the certificate itself
@@ -65,8 +69,8 @@ impl Trust {
     /// # Errors
     /// The library speaks no version of TLS.
     pub fn client(self: &Arc<Self>) -> Result<ClientConfig, Error> {
-        let config =
-            ClientConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
+        let config = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()?;
         Ok(config.dangerous().with_custom_certificate_verifier(self.clone()).with_no_client_auth())
     }
 }
@@ -106,7 +110,12 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -115,7 +124,12 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,4 +1,5 @@
-//! The body of a client's request on its way to a pod: kept where it is small, so that it can be sent again, and watched where it is not.
+//! The body of a client's request on its way to a pod: kept where it is small, so that it can be sent again,
+//! and watched where it is not.
 
 use std::{
     pin::Pin,
@@ -72,7 +73,8 @@ impl Progress {
 }
 
 impl Upload {
-    /// Takes a body, up to its end or to what is kept. What is kept counts in a budget for as long as it may be sent.
+    /// Takes a body, up to its end or to what is kept. What is kept counts in a budget for as long as it may
+    /// be sent.
     ///
     /// # Errors
     /// It did not arrive, or there is no room for it.
@@ -83,7 +85,11 @@ impl Upload {
         Self::take_within(body, budget, ARRIVAL_MAX).await
     }
 
-    async fn take_within(body: Body, budget: &Arc<Budget>, arrival_max: Duration) -> Result<Self, UploadFault> {
+    async fn take_within(
+        body: Body,
+        budget: &Arc<Budget>,
+        arrival_max: Duration,
+    ) -> Result<Self, UploadFault> {
         match tokio::time::timeout(arrival_max, Self::read(body, budget)).await {
             Ok(read) => read,
             Err(_) => Err(UploadFault::Slow),
@@ -133,7 +139,9 @@ impl HttpBody for Streamed {
         match &polled {
             Poll::Ready(None) => self.progress.ended.store(true, Ordering::Release),
             Poll::Ready(Some(Err(_))) => self.progress.broken.store(true, Ordering::Release),
-            Poll::Ready(Some(Ok(_))) if self.rest.is_end_stream() => self.progress.ended.store(true, Ordering::Release),
+            Poll::Ready(Some(Ok(_))) if self.rest.is_end_stream() => {
+                self.progress.ended.store(true, Ordering::Release)
+            }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => (),
         }
         polled

@@ -97,7 +97,11 @@ enum Step {
 
 impl Audit {
     /// A page, and what it holds of the memory for answers.
-    async fn read(&self, records: &[Arc<Records>], query: AuditQuery) -> Result<(AuditPage, Arc<Held>), ServiceError> {
+    async fn read(
+        &self,
+        records: &[Arc<Records>],
+        query: AuditQuery,
+    ) -> Result<(AuditPage, Arc<Held>), ServiceError> {
         let held = Arc::new(self.0.first().ok_or(ServiceError::NotFound)?.budgets().answers.share());
         let page = audit::page(records, AuditQuery { allowance: Allowance::of(&held), ..query }).await?;
         Ok((page, held))
@@ -127,9 +131,9 @@ fn asked(audit: &Audit, params: &Params, call: &Call) -> Result<(Vec<Arc<Records
 async fn page(audit: &Audit, call: Call) -> Result<Response, Problem> {
     let params = Params::read(&call.uri, &["entity", "id", "actor", "since", "limit", "cursor"])?;
     let (records, query) = asked(audit, &params, &call)?;
-    let after = params
-        .get("cursor")
-        .map(|cursor| audit::place_of(cursor).ok_or_else(|| Problem::field("cursor", "is not a cursor of the audit")));
+    let after = params.get("cursor").map(|cursor| {
+        audit::place_of(cursor).ok_or_else(|| Problem::field("cursor", "is not a cursor of the audit"))
+    });
     let limit = params.limit()?;
     let query = AuditQuery { after: after.transpose()?, limit, ..query };
     let (page, held) = audit.read(&records, query).await.map_err(|error| audit.problem(error))?;

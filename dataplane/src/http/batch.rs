@@ -52,7 +52,12 @@ async fn batch(resource: &Resource, call: Call) -> Result<Response, Problem> {
     Ok(told(answer(results_of(resource, outcomes, &operations, uri.path())), about))
 }
 
-fn results_of(resource: &Resource, outcomes: Vec<Outcome>, operations: &[Operation<'_>], path: &str) -> Vec<Json> {
+fn results_of(
+    resource: &Resource,
+    outcomes: Vec<Outcome>,
+    operations: &[Operation<'_>],
+    path: &str,
+) -> Vec<Json> {
     let outcomes = outcomes.into_iter().enumerate();
     outcomes.map(|(index, outcome)| result(resource, index, outcome, operations, path)).collect()
 }
@@ -61,7 +66,13 @@ fn answer(results: Vec<Json>) -> Response {
     json_response(json!({ "results": results }).to_string().into(), StatusCode::MULTI_STATUS)
 }
 
-fn result(resource: &Resource, index: usize, outcome: Outcome, operations: &[Operation<'_>], path: &str) -> Json {
+fn result(
+    resource: &Resource,
+    index: usize,
+    outcome: Outcome,
+    operations: &[Operation<'_>],
+    path: &str,
+) -> Json {
     match outcome {
         Ok(Done { key, version, kind }) => {
             let status = match kind {
@@ -85,7 +96,8 @@ fn of_operation(problem: Problem, index: usize, operations: &[Operation<'_>]) ->
 /// One operation failed, so none was done.
 fn none_done(failed_at: usize, problem: &Problem, operations: &[Operation<'_>], path: &str) -> Vec<Json> {
     let detail = format!("not done, because operation {failed_at} failed");
-    let others = Problem::new(StatusCode::FAILED_DEPENDENCY, "not-done", "The operation was not done", detail);
+    let others =
+        Problem::new(StatusCode::FAILED_DEPENDENCY, "not-done", "The operation was not done", detail);
     let one = |index| failed(if index == failed_at { problem } else { &others }, path);
     (0..operations.len().min(OPERATIONS_MAX)).map(one).collect()
 }

@@ -1,4 +1,5 @@
-//! What pages of other sites may do by their visitors' browsers: what the Fetch standard lets them ask for, and what is refused although a browser sends it.
+//! What pages of other sites may do by their visitors' browsers: what the Fetch standard lets them ask for,
+//! and what is refused although a browser sends it.
 
 use axum::{
     extract::Request,
@@ -19,7 +20,8 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      ratelimit, ratelimit-policy, www-authenticate",
 );
 
-/// A request that a page of another site may have made: what it sends must be JSON by name, which browsers ask about first.
+/// A request that a page of another site may have made: what it sends must be JSON by name, which browsers
+/// ask about first.
 #[derive(Clone, Copy, Debug)]
 pub struct FromOtherSite;
 
@@ -112,7 +114,8 @@ impl Browsers {
     }
 }
 
-/// What every answer says to browsers and caches, unless it says so itself: its type is no guess, and it is nobody's but the caller's.
+/// What every answer says to browsers and caches, unless it says so itself: its type is no guess, and it is
+/// nobody's but the caller's.
 pub fn protect(headers: &mut HeaderMap) {
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     // what has a tag may be kept by who asked, and is asked about each time
@@ -124,12 +127,14 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
 }
 
-/// Whether the origin is where the request went. What is before this server may speak TLS, so only hosts are compared.
+/// Whether the origin is where the request went. What is before this server may speak TLS, so only hosts are
+/// compared.
 fn is_same(headers: &HeaderMap, uri: &Uri) -> bool {
     let told = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = uri.authority().map(http::uri::Authority::as_str).or(told);
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    let (Some(host), Some((scheme, origin))) = (host, origin.and_then(|origin| origin.split_once("://"))) else {
+    let (Some(host), Some((scheme, origin))) = (host, origin.and_then(|origin| origin.split_once("://")))
+    else {
         return false;
     };
     // browsers leave the port of the scheme out; others may not
@@ -139,7 +144,8 @@ fn is_same(headers: &HeaderMap, uri: &Uri) -> bool {
 }
 
 fn foreign(headers: &HeaderMap) -> Problem {
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or("another site");
+    let origin =
+        headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or("another site");
     Problem::forbidden(format!(
         "a page of {} may not do this: allow its origin in spec.security.cors.allowOrigins of the FlyweightService",
         model::strict::shorten(origin)
@@ -153,9 +159,10 @@ mod tests {
     use super::*;
 
     fn request(method: Method, headers: &[(&str, &str)]) -> Request {
-        let builder = headers
-            .iter()
-            .fold(Request::builder().method(method).uri("/"), |builder, (name, value)| builder.header(*name, *value));
+        let builder =
+            headers.iter().fold(Request::builder().method(method).uri("/"), |builder, (name, value)| {
+                builder.header(*name, *value)
+            });
         builder.header("host", "shop.example.com").body(Body::empty()).unwrap()
     }
 
@@ -182,7 +189,12 @@ mod tests {
             (&[cross], Method::POST, true, true),
             (&[own, cross], Method::POST, false, false),
             // a proxy on the way may have changed the host
-            (&[("origin", "https://other.example.com"), ("sec-fetch-site", "same-origin")], Method::POST, true, false),
+            (
+                &[("origin", "https://other.example.com"), ("sec-fetch-site", "same-origin")],
+                Method::POST,
+                true,
+                false,
+            ),
         ] {
             let mut request = request(method.clone(), headers);
             assert_eq!(browsers.admit(&mut request).is_ok(), admitted, "{method} {headers:?}");

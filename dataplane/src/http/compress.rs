@@ -31,7 +31,8 @@ pub fn not_modified(bytes: usize) -> Response {
     response
 }
 
-/// A large answer in the best encoding that the client takes: zstd, gzip, or as it is; also where the client takes none, for a change that was made is made.
+/// A large answer in the best encoding that the client takes: zstd, gzip, or as it is; also where the client
+/// takes none, for a change that was made is made.
 pub async fn compressed(accepted: Option<HeaderValue>, response: Response) -> Response {
     let Some(accepted) = accepted else {
         let mut response = response;
@@ -42,10 +43,11 @@ pub async fn compressed(accepted: Option<HeaderValue>, response: Response) -> Re
     request.headers_mut().insert(header::ACCEPT_ENCODING, accepted);
     let (status, mut answer) = (response.status(), Some(response));
     let service = service_fn(move |_: Request| ready(Ok::<_, Infallible>(answer.take().unwrap_or_default())));
-    let mut response = match Compression::new(service).quality(CompressionLevel::Fastest).oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    };
+    let mut response =
+        match Compression::new(service).quality(CompressionLevel::Fastest).oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        };
     *response.status_mut() = status;
     let headers = response.headers_mut();
     let coding = headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());

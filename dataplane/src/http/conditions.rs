@@ -9,7 +9,8 @@ use model::record::Version;
 /// The least version that a read may serve.
 pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version");
 
-/// What of a large record is sent in a content coding has a tag of its own: `"3-gzip"` (RFC 9110, section 8.8.3).
+/// What of a large record is sent in a content coding has a tag of its own: `"3-gzip"` (RFC 9110, section
+/// 8.8.3).
 const CODINGS: [&str; 2] = ["gzip", "zstd"];
 
 /// What a read answers by its conditions.
@@ -40,7 +41,8 @@ pub fn coded_etag(tag: &HeaderValue, coding: &str) -> Option<HeaderValue> {
 
 /// The version that the text of a tag names, whatever coding it was sent in.
 pub fn version_of(opaque: &str) -> Option<Version> {
-    let (digits, coding) = opaque.split_once('-').map_or((opaque, None), |(digits, coding)| (digits, Some(coding)));
+    let (digits, coding) =
+        opaque.split_once('-').map_or((opaque, None), |(digits, coding)| (digits, Some(coding)));
     let canonical = digits == "0" || !digits.starts_with('0');
     let known = coding.is_none_or(|coding| CODINGS.contains(&coding));
     (canonical && known && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -58,13 +60,15 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
         // A weak tag never matches here, and a tag that is no version is the tag of no record.
         (Some(Tags::List(list)), None) => Precondition::OneOf(strong(&list).collect()),
         (None, Some(Tags::Any)) => Precondition::Absent,
-        (None, Some(Tags::List(list))) => Precondition::NoneOf { versions: weak(&list).collect(), present: false },
+        (None, Some(Tags::List(list))) => {
+            Precondition::NoneOf { versions: weak(&list).collect(), present: false }
+        }
         (Some(Tags::Any), Some(Tags::List(list))) => {
             Precondition::NoneOf { versions: weak(&list).collect(), present: true }
         }
-        (Some(Tags::List(list)), Some(Tags::List(not))) => {
-            Precondition::OneOf(strong(&list).filter(|version| !weak(&not).any(|other| other == *version)).collect())
-        }
+        (Some(Tags::List(list)), Some(Tags::List(not))) => Precondition::OneOf(
+            strong(&list).filter(|version| !weak(&not).any(|other| other == *version)).collect(),
+        ),
         // there and not there: no record is
         (Some(_), Some(Tags::Any)) => Precondition::OneOf(Vec::new()),
     })
@@ -214,7 +218,10 @@ mod tests {
         assert_eq!(precondition(&both), Ok(Precondition::OneOf(vec![Version(4)])));
         both.insert(header::IF_MATCH, HeaderValue::from_static("*"));
         let versions = vec![Version(3)];
-        assert_eq!(precondition(&both), Ok(Precondition::NoneOf { versions: versions.clone(), present: true }));
+        assert_eq!(
+            precondition(&both),
+            Ok(Precondition::NoneOf { versions: versions.clone(), present: true })
+        );
         both.remove(header::IF_MATCH);
         assert_eq!(precondition(&both), Ok(Precondition::NoneOf { versions, present: false }));
     }
@@ -225,7 +232,10 @@ mod tests {
         assert_eq!(asked("*"), Ok(Precondition::Present));
         assert_eq!(asked("\"3\""), Ok(Precondition::OneOf(vec![Version(3)])));
         assert_eq!(asked("\"3-zstd\""), Ok(Precondition::OneOf(vec![Version(3)])));
-        assert_eq!(asked("\"3\", W/\"4\", \"x\",\"5\""), Ok(Precondition::OneOf(vec![Version(3), Version(5)])));
+        assert_eq!(
+            asked("\"3\", W/\"4\", \"x\",\"5\""),
+            Ok(Precondition::OneOf(vec![Version(3), Version(5)]))
+        );
         for bad in ["3", "\"3", "\"3\" \"4\"", "W\"3\""] {
             assert!(asked(bad).is_err(), "{bad}");
             assert!(of_read(&headers("if-match", bad), Version(3)).is_err(), "{bad}");

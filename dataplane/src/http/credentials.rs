@@ -1,6 +1,8 @@
-//! Who a request says it is from: a token in a header or, where browsers send no header of their own, a ticket or a token in the address of the feed.
+//! Who a request says it is from: a token in a header or, where browsers send no header of their own, a
+//! ticket or a token in the address of the feed.
 //!
-//! What the address has of this is taken out of it before anything else sees the request: no handler, problem or log has it.
+//! What the address has of this is taken out of it before anything else sees the request: no handler, problem
+//! or log has it.
 
 use axum::extract::Request;
 use http::{
@@ -10,7 +12,8 @@ use http::{
 
 use super::live;
 
-/// Stands for `Authorization` where something on the way takes that for itself, as the API server of Kubernetes does when it hands a request on.
+/// Stands for `Authorization` where something on the way takes that for itself, as the API server of
+/// Kubernetes does when it hands a request on.
 const PROXIED_AUTHORIZATION: HeaderName = HeaderName::from_static("flyweight-authorization");
 
 /// The query parameters of a ticket and of a token (RFC 6750, section 2.3).
@@ -26,7 +29,8 @@ pub enum InAddress {
     Token(String),
 }
 
-/// Takes what the address says out of it. Only addresses of the feed have any; in others such a parameter stays, and is one that is not known.
+/// Takes what the address says out of it. Only addresses of the feed have any; in others such a parameter
+/// stays, and is one that is not known.
 pub fn take(request: &mut Request) -> Option<InAddress> {
     let uri = request.uri();
     let query = uri.query().filter(|_| request.method() == Method::GET && live::is_feed(uri.path()))?;
@@ -49,7 +53,9 @@ pub fn take(request: &mut Request) -> Option<InAddress> {
 /// Whether an address has a ticket, which is good once: who asks again is refused.
 pub fn has_ticket(uri: &Uri) -> bool {
     live::is_feed(uri.path())
-        && uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(TICKET)))
+        && uri
+            .query()
+            .is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(TICKET)))
 }
 
 fn is_credential(pair: &str) -> bool {
@@ -81,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_header_says_it_best() {
-        let (plain, proxied) = (("authorization", "Bearer a.b.c"), ("flyweight-authorization", "Bearer d.e.f"));
+        let (plain, proxied) =
+            (("authorization", "Bearer a.b.c"), ("flyweight-authorization", "Bearer d.e.f"));
         for (headers, token) in [
             (&[plain][..], Some("a.b.c")),
             (&[proxied], Some("d.e.f")),
@@ -91,8 +98,9 @@ mod tests {
             (&[("authorization", "Basic x"), proxied], None),
             (&[], None),
         ] {
-            let builder =
-                headers.iter().fold(Request::builder(), |builder, (name, value)| builder.header(*name, *value));
+            let builder = headers
+                .iter()
+                .fold(Request::builder(), |builder, (name, value)| builder.header(*name, *value));
             let request = builder.body(Body::empty()).unwrap();
             assert_eq!(bearer(request.headers()), token, "{headers:?}");
             assert_eq!(has_header(request.headers()), !headers.is_empty());
@@ -110,7 +118,11 @@ mod tests {
             (|text: &str| InAddress::Ticket(text.to_owned()), |text: &str| InAddress::Token(text.to_owned()));
         for (uri, found, rest) in [
             ("/ws?access_token=g.h.i", token("g.h.i"), "/ws"),
-            ("/api/v1/ws?topics=user&access_token=g.h.i&since=a", token("g.h.i"), "/api/v1/ws?topics=user&since=a"),
+            (
+                "/api/v1/ws?topics=user&access_token=g.h.i&since=a",
+                token("g.h.i"),
+                "/api/v1/ws?topics=user&since=a",
+            ),
             ("/api/v1/events/stream?ticket=t&topics=user", ticket("t"), "/api/v1/events/stream?topics=user"),
             ("http://shop:80/ws?ticket=t&access_token=g.h.i&ticket=u", ticket("t"), "http://shop:80/ws"),
         ] {

@@ -1,5 +1,6 @@
-//! The direct way to one record by its key, and to a new one, which is what most requests ask for: the handler that the router would find, without its
-//! tables and boxes. A write that is refused costs little, too.
+//! The direct way to one record by its key, and to a new one, which is what most requests ask for: the
+//! handler that the router would find, without its tables and boxes. A write that is refused costs little,
+//! too.
 
 use std::{
     collections::HashMap,
@@ -54,7 +55,8 @@ impl Routes {
             }
             Method::POST => {
                 let collection = self.collections.get(request.uri().path());
-                if let Some(Collection { resource, .. }) = collection.filter(|one| one.resource.is_writable()) {
+                if let Some(Collection { resource, .. }) = collection.filter(|one| one.resource.is_writable())
+                {
                     return resource.post(Call::new(request, None)).await;
                 }
             }

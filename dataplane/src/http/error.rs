@@ -98,7 +98,12 @@ struct Fault<'a> {
 
 impl Problem {
     /// A problem of a kind: a short word that names it for programs.
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             status,
             kind,
@@ -187,7 +192,8 @@ impl Problem {
 
     /// 507: there is no room to store this, and nothing was changed.
     pub fn insufficient_storage(why: &str) -> Self {
-        let detail = format!("nothing was changed: {why}; reads go on, and writes as soon as there is room again");
+        let detail =
+            format!("nothing was changed: {why}; reads go on, and writes as soon as there is room again");
         let title = "There is no room to store this";
         Self {
             retry_after_s: Some(ROOM_RETRY_S),
@@ -202,8 +208,7 @@ impl Problem {
 
     /// 503: the requests and answers under way hold as much memory as they may.
     pub fn no_memory() -> Self {
-        let detail =
-            "requests and answers under way hold as much memory as they may: try again, or ask for less at once";
+        let detail = "requests and answers under way hold as much memory as they may: try again, or ask for less at once";
         Self::overload("memory", detail)
     }
 
@@ -239,7 +244,11 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance: path,
-            errors: self.errors.iter().map(|FieldFault { field, message }| Fault { field, message }).collect(),
+            errors: self
+                .errors
+                .iter()
+                .map(|FieldFault { field, message }| Fault { field, message })
+                .collect(),
             unreadable: self.unreadable.as_deref(),
             operation: self.operation.as_deref(),
         }
@@ -269,8 +278,9 @@ impl Problem {
 
 impl From<ServiceError> for Problem {
     fn from(error: ServiceError) -> Self {
-        let conflict =
-            |kind, detail| Self::new(StatusCode::CONFLICT, kind, "The record's state does not allow this", detail);
+        let conflict = |kind, detail| {
+            Self::new(StatusCode::CONFLICT, kind, "The record's state does not allow this", detail)
+        };
         match error {
             ServiceError::NotFound => Self::not_found("there is no such record"),
             ServiceError::Stale { current } => Self::stale(current),
@@ -305,9 +315,12 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::TooLarge(bytes_max) => Self::too_large(bytes_max),
             ServiceError::At { index: _, error } => Self::from(*error),
-            ServiceError::Setup(detail) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store-setup", "The store is not set up for this", detail)
-            }
+            ServiceError::Setup(detail) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "store-setup",
+                "The store is not set up for this",
+                detail,
+            ),
             ServiceError::NotYet { wanted, current } => Self {
                 cause: Cause::Demand,
                 ..Self::unavailable(
@@ -324,7 +337,9 @@ impl From<ServiceError> for Problem {
                 Self::unavailable("store-unavailable", "the store cannot be reached: try again")
             }
             ServiceError::Overloaded => Self::no_memory(),
-            ServiceError::Timeout => Self::unavailable("timeout", "the store did not answer in time: try again"),
+            ServiceError::Timeout => {
+                Self::unavailable("timeout", "the store did not answer in time: try again")
+            }
             ServiceError::Unknown(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "unknown-outcome",

@@ -1,4 +1,5 @@
-//! What handlers take from a request: its parts without judging them, then key, caller and body, each judged where it is needed.
+//! What handlers take from a request: its parts without judging them, then key, caller and body, each judged
+//! where it is needed.
 
 use std::{convert::Infallible, ops::Deref, sync::Arc, time::Duration};
 
@@ -93,7 +94,8 @@ impl Call {
     pub fn idempotency_key(&self) -> Result<Option<String>, Problem> {
         let Some(value) = self.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
         let text = value.to_str().ok().filter(|text| {
-            (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+            (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_graphic())
         });
         let wrong = || format!("must be 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters");
         text.map(|text| Some(text.to_owned())).ok_or_else(|| Problem::field("Idempotency-Key", wrong()))
@@ -116,7 +118,12 @@ impl Call {
             Some(text) => (text, name),
             None => match Params::read(&self.uri, &["id"])?.get("id") {
                 Some(text) => (text.to_owned(), "id"),
-                None => return Err(Problem::field(name, "is not UTF-8, or missing: give it in the path or as ?id=")),
+                None => {
+                    return Err(Problem::field(
+                        name,
+                        "is not UTF-8, or missing: give it in the path or as ?id=",
+                    ));
+                }
             },
         };
         Key::try_from(text).map_err(|message| Problem::field(name, message))
@@ -134,7 +141,8 @@ impl Call {
         }
     }
 
-    /// The whole body, as JSON of one of these media types. A browser must name it; who else does not is taken at their word by what they send.
+    /// The whole body, as JSON of one of these media types. A browser must name it; who else does not is
+    /// taken at their word by what they send.
     ///
     /// # Errors
     /// Another media type or encoding, too many bytes, too slow, broken off, or there is no memory for it.
@@ -147,7 +155,8 @@ impl Call {
     ) -> Result<Bytes, Problem> {
         let strict = self.extensions.get::<FromOtherSite>().is_some();
         media_type(&self.headers, types, strict)?;
-        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let declared =
+            self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > bytes_max) {
             return Err(Problem::too_large(bytes_max));
         }
@@ -171,7 +180,8 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     }
 }
 
-/// `strict`: the type must be one of these. Otherwise only another JSON than these is refused, such as a JSON patch, and another charset.
+/// `strict`: the type must be one of these. Otherwise only another JSON than these is refused, such as a JSON
+/// patch, and another charset.
 fn media_type(headers: &HeaderMap, types: &[&str], strict: bool) -> Result<(), Problem> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
         return Err(Problem::coded());
@@ -179,14 +189,23 @@ fn media_type(headers: &HeaderMap, types: &[&str], strict: bool) -> Result<(), P
     let refused = || {
         let by = if strict { ", because a page of another site sends it" } else { "" };
         let detail = format!("Content-Type must be {} in UTF-8{by}", types.join(" or "));
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body's type is not supported", detail)
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "media-type",
+            "The body's type is not supported",
+            detail,
+        )
     };
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return if strict { Err(refused()) } else { Ok(()) } };
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return if strict { Err(refused()) } else { Ok(()) };
+    };
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
-    let sound_type = parts.next().is_some_and(|found| types.contains(&found) || !strict && !found.ends_with("+json"));
-    let sound_charset =
-        parts.filter_map(|part| part.strip_prefix("charset=")).all(|charset| charset.trim_matches('"') == "utf-8");
+    let sound_type =
+        parts.next().is_some_and(|found| types.contains(&found) || !strict && !found.ends_with("+json"));
+    let sound_charset = parts
+        .filter_map(|part| part.strip_prefix("charset="))
+        .all(|charset| charset.trim_matches('"') == "utf-8");
     if sound_type && sound_charset { Ok(()) } else { Err(refused()) }
 }
 

@@ -1,4 +1,5 @@
-//! `/factory/…` and `/repositories/cache/…`: what the pools hold and did, dropping what is idle, loading ahead of the reads.
+//! `/factory/…` and `/repositories/cache/…`: what the pools hold and did, dropping what is idle, loading
+//! ahead of the reads.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +75,11 @@ static WARM: LazyLock<Schema> = LazyLock::new(|| {
 static WARM_CACHE: LazyLock<Schema> = LazyLock::new(|| {
     let ids = Kind::Json { max: BODY_MAX, shape: Shape::Strings };
     let filter = Kind::Json { max: BODY_MAX, shape: Shape::Object };
-    body_of(vec![Field::new("repository", NAME).required(), Field::new("ids", ids), Field::new("where", filter)])
+    body_of(vec![
+        Field::new("repository", NAME).required(),
+        Field::new("ids", ids),
+        Field::new("where", filter),
+    ])
 });
 
 fn body_of(fields: Vec<Field>) -> Schema {
@@ -168,7 +173,9 @@ async fn warm_cache(State(api): State<Arc<FactoryApi>>, call: Call) -> Response 
         let load = async {
             match keys {
                 Some(keys) => *taken.lock() += pool.warmer.keys(&keys).await?,
-                None => pool.warmer.matching(filter.unwrap_or(Filter::All), |more| *taken.lock() += more).await?,
+                None => {
+                    pool.warmer.matching(filter.unwrap_or(Filter::All), |more| *taken.lock() += more).await?
+                }
             }
             Ok::<_, ServiceError>(())
         };
@@ -189,7 +196,8 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the body and checks that the caller may write the pool that it names, or all where it names none.
+    /// Reads the body and checks that the caller may write the pool that it names, or all where it names
+    /// none.
     async fn read(api: &'a FactoryApi, schema: &'a Schema, call: Call) -> Result<Self, Problem> {
         Params::read(&call.uri, &[])?;
         // who may write nothing here learns nothing, not even that the request is wrong
@@ -217,7 +225,8 @@ impl<'a> Request<'a> {
             name == resource.pool() || field == "repository" && name == resource.records.schema().entity
         };
         let wanted = |pool: &&Pool| named.as_deref().is_none_or(|name| goes_by(name, &pool.resource));
-        for (Pool { resource, .. }, allowed) in api.pools.iter().zip(allowed).filter(|(pool, _)| wanted(pool)) {
+        for (Pool { resource, .. }, allowed) in api.pools.iter().zip(allowed).filter(|(pool, _)| wanted(pool))
+        {
             allowed?;
             request.pools.extend(api.factory.pool(resource.pool()));
         }
@@ -261,8 +270,9 @@ impl<'a> Request<'a> {
         if texts.len() > IDS_MAX {
             return Err(wrong());
         }
-        let key =
-            |text: String| Key::try_from(text).map_err(|message| Problem::field(field, format!("each {message}")));
+        let key = |text: String| {
+            Key::try_from(text).map_err(|message| Problem::field(field, format!("each {message}")))
+        };
         texts.into_iter().map(key).collect::<Result<_, _>>().map(Some)
     }
 }
@@ -270,7 +280,9 @@ impl<'a> Request<'a> {
 impl FactoryApi {
     /// The right to warm up.
     fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        self.warming.try_acquire().map_err(|_| Problem::unavailable("warming", "a warm-up is under way: try again"))
+        self.warming
+            .try_acquire()
+            .map_err(|_| Problem::unavailable("warming", "a warm-up is under way: try again"))
     }
 }
 

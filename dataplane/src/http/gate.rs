@@ -1,5 +1,6 @@
-//! Bounds what is handled at once, and refuses early: a request that would only wait in a queue that does not get shorter is not let into it. A refused write
-//! is told so after a pause, so that clients that ask again at once leave the processor to the writes that are served.
+//! Bounds what is handled at once, and refuses early: a request that would only wait in a queue that does not
+//! get shorter is not let into it. A refused write is told so after a pause, so that clients that ask again
+//! at once leave the processor to the writes that are served.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,20 +16,22 @@ use tokio::{
 use super::error::Problem;
 use model::budget::Budgets;
 
-/// Writes of one pool that are under way at once: enough that some are prepared while others are committed together, and few enough that each is done
-/// in a bounded time.
+/// Writes of one pool that are under way at once: enough that some are prepared while others are committed
+/// together, and few enough that each is done in a bounded time.
 const WRITES_MAX: usize = 128;
 /// Writes of one pool that wait in a burst.
 const WAITING_MAX: usize = 1_024;
-/// Writes of one pool that wait while there has been a queue for longer than a burst: that is overload, where waiting helps nobody. So many that places
-/// are taken again at once when a group commit makes them free.
+/// Writes of one pool that wait while there has been a queue for longer than a burst: that is overload, where
+/// waiting helps nobody. So many that places are taken again at once when a group commit makes them free.
 const STANDING_MAX: usize = 64;
 /// How long a write may wait.
 const BURST: Duration = Duration::from_millis(500);
-/// How long a refusal is held back at least. Told at once, clients that ask again at once would take the processor from the writes that are served.
+/// How long a refusal is held back at least. Told at once, clients that ask again at once would take the
+/// processor from the writes that are served.
 const PAUSE: Duration = Duration::from_millis(400);
-/// The pause for each refusal that is held back already, where that is longer: at most 1,000 a second are told, and asked again, which costs about a
-/// twentieth of one processor. With the most that are held back it is eight seconds, less than clients wait for an answer.
+/// The pause for each refusal that is held back already, where that is longer: at most 1,000 a second are
+/// told, and asked again, which costs about a twentieth of one processor. With the most that are held back it
+/// is eight seconds, less than clients wait for an answer.
 const PAUSE_EACH: Duration = Duration::from_millis(1);
 /// Refusals that are held back at once; further ones are told at once.
 const PAUSED_MAX: usize = 8_192;
@@ -64,7 +67,12 @@ pub struct WriteGate {
 impl Gate {
     /// A gate for so many requests at once, whose bodies arrive within `deadline`.
     pub fn new(requests_max: usize, deadline: Duration, budgets: Budgets) -> Self {
-        Self { places: Semaphore::new(requests_max), deadline, budgets, out_of_memory: AtomicBool::new(false) }
+        Self {
+            places: Semaphore::new(requests_max),
+            deadline,
+            budgets,
+            out_of_memory: AtomicBool::new(false),
+        }
     }
 
     /// Refuses writes, or lets them in again.
@@ -125,7 +133,8 @@ impl WriteGate {
 }
 
 impl Queue {
-    /// Notes that a write has to wait; says whether that has been so for longer than a burst. A queue that was empty for as long begins anew.
+    /// Notes that a write has to wait; says whether that has been so for longer than a burst. A queue that
+    /// was empty for as long begins anew.
     fn stands(&mut self, now: Instant) -> bool {
         if now.duration_since(self.last) > BURST {
             self.since = now;
@@ -205,11 +214,15 @@ mod tests {
         let too_late = async {
             sleep(BURST + Duration::from_millis(50)).await;
             // a queue that stands is joined by few, and the others are told at once
-            let waiting: Vec<_> = (0..STANDING_MAX).map(|_| Counted::among(&gate.waiting, usize::MAX)).collect();
+            let waiting: Vec<_> =
+                (0..STANDING_MAX).map(|_| Counted::among(&gate.waiting, usize::MAX)).collect();
             let paused: Vec<_> = (0..PAUSED_MAX).map(|_| Counted::among(&gate.paused, PAUSED_MAX)).collect();
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
-            assert!(start.elapsed() < PAUSE, "a queue that stands is not joined, and not too many are held back");
+            assert!(
+                start.elapsed() < PAUSE,
+                "a queue that stands is not joined, and not too many are held back"
+            );
             drop(paused);
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
@@ -217,7 +230,11 @@ mod tests {
             let paused: Vec<_> = (0..1_500).map(|_| Counted::among(&gate.paused, PAUSED_MAX)).collect();
             let start = Instant::now();
             assert!(!work(Duration::ZERO).await);
-            assert!(start.elapsed() >= 1_500 * PAUSE_EACH, "and longer beside many others: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() >= 1_500 * PAUSE_EACH,
+                "and longer beside many others: {:?}",
+                start.elapsed()
+            );
             drop(paused);
             drop(waiting);
         };

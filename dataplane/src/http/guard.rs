@@ -1,4 +1,5 @@
-//! What every request passes before its handler: the token, the caller's rate, other pages' browsers, and the way down.
+//! What every request passes before its handler: the token, the caller's rate, other pages' browsers, and the
+//! way down.
 
 use std::{
     convert::Infallible,
@@ -100,7 +101,8 @@ impl Guard {
             (None, _) => None,
             (Some(_), Some(dir)) => Some(TokenVerifier::from_dir(&dir.join("jwt"))?),
             (Some(secret), None) => {
-                let message = format!("spec.security.jwt names the Secret {secret}: give its folder with --security");
+                let message =
+                    format!("spec.security.jwt names the Secret {secret}: give its folder with --security");
                 return Err(JwtKeyError { path: "--security".to_owned(), message });
             }
         };
@@ -129,7 +131,8 @@ impl Guard {
         self.limits.share(buckets);
     }
 
-    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or there is no rate.
+    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or
+    /// there is no rate.
     pub fn rates_are_shared(&self) -> Option<bool> {
         self.limits.is_shared()
     }
@@ -186,7 +189,11 @@ impl Guard {
     ///
     /// # Errors
     /// 401, 429, or 503 where tickets cannot be looked up.
-    async fn admit(&self, request: &mut Request, in_address: Option<InAddress>) -> Result<Option<Standing>, Refused> {
+    async fn admit(
+        &self,
+        request: &mut Request,
+        in_address: Option<InAddress>,
+    ) -> Result<Option<Standing>, Refused> {
         if !is_guarded(request.uri().path()) {
             return Ok(None);
         }
@@ -244,7 +251,8 @@ impl Guard {
         })
     }
 
-    /// The client's address, or its network: what the gateway says where there is one, for only the gateway reaches this process then.
+    /// The client's address, or its network: what the gateway says where there is one, for only the gateway
+    /// reaches this process then.
     fn address(&self, request: &Request) -> IpAddr {
         let told = request.headers().get("x-forwarded-for").filter(|_| self.behind_gateway);
         let told = told.and_then(|told| told.to_str().ok()?.parse().ok());
@@ -259,8 +267,9 @@ fn too_many_bad(wait: Duration) -> Problem {
 
 /// The API and the feed are guarded; probes and pages are not.
 fn is_guarded(path: &str) -> bool {
-    let of_api =
-        path.strip_prefix(BASE).is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz" | "/openapi.json"));
+    let of_api = path
+        .strip_prefix(BASE)
+        .is_some_and(|rest| !matches!(rest, "/health" | "/livez" | "/readyz" | "/openapi.json"));
     of_api || path == "/ws"
 }
 
@@ -304,7 +313,10 @@ mod tests {
         let in_address = credentials::take(&mut request);
         let outcome = guard.admit(&mut request, in_address).await;
         let caller = || request.extensions().get::<Arc<Caller>>().unwrap().subject.clone();
-        (outcome.map(|_| caller()).map_err(|refused| refused.problem.status().as_u16()), request.uri().to_string())
+        (
+            outcome.map(|_| caller()).map_err(|refused| refused.problem.status().as_u16()),
+            request.uri().to_string(),
+        )
     }
 
     #[tokio::test]
@@ -325,7 +337,11 @@ mod tests {
         let ticket = guard.tickets.give(Some("ann"), &token).await.unwrap();
         let by_ticket = asked(&format!("&ticket={ticket}"));
         assert_eq!(admitted(&guard, &by_ticket, Some(&header)).await.0, ann());
-        assert_eq!(admitted(&guard, &by_ticket, None).await, (ann(), bare), "a header left the ticket as it was");
+        assert_eq!(
+            admitted(&guard, &by_ticket, None).await,
+            (ann(), bare),
+            "a header left the ticket as it was"
+        );
         assert_eq!(admitted(&guard, &by_ticket, None).await.0, Err(401), "it is good once");
         // whoever could write where tickets are kept is still nobody
         for forged in ["", "a.b.c"] {

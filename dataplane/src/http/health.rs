@@ -13,15 +13,16 @@ use tokio::sync::watch;
 use super::{error::Problem, params::Params};
 use store::confined::PoolFault;
 
-/// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods say, since a pool may move from one group to
-/// another while pods of both are being replaced.
+/// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods
+/// say, since a pool may move from one group to another while pods of both are being replaced.
 pub const SERVED: HeaderName = HeaderName::from_static("flyweight-pools");
 
 /// What the process says of itself. Who checks the parts sends the news; asking costs nothing.
 pub struct Health {
     /// The newest result of each check.
     pub checks: watch::Receiver<BTreeMap<String, Check>>,
-    /// Why requests should not be sent here; none when they should: not before warm-up, nor while shutting down.
+    /// Why requests should not be sent here; none when they should: not before warm-up, nor while shutting
+    /// down.
     pub unready: watch::Receiver<Option<String>>,
     /// The pools that are away, with why.
     pub unavailable: Unavailable,
@@ -31,7 +32,8 @@ pub struct Health {
     pub factory: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The figures that the dashboard shows.
     pub figures: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
-    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or there is no rate.
+    /// Whether the rates of callers are shared with other replicas now; none where that was not asked for, or
+    /// there is no rate.
     pub rates_are_shared: Box<dyn Fn() -> Option<bool> + Send + Sync>,
     /// What waits: committed events that are not yet published, and accepted ones that are not yet applied.
     pub queues: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
@@ -65,7 +67,8 @@ pub struct Check {
     /// Who else owns what is kept there, where that is so: it is left alone.
     #[serde(skip)]
     pub owned_by: Option<String>,
-    /// Whether its password goes out without TLS, which its author did not allow: the next release refuses that.
+    /// Whether its password goes out without TLS, which its author did not allow: the next release refuses
+    /// that.
     #[serde(skip)]
     pub plaintext_password: bool,
 }
@@ -158,8 +161,11 @@ mod tests {
     #[test]
     fn only_critical_parts_make_the_whole_unhealthy() {
         let check = |status, critical| Check { status, latency_ms: 1.0, critical, ..Check::default() };
-        let (well, cache, store) =
-            (check(Condition::Healthy, true), check(Condition::Unhealthy, false), check(Condition::Unhealthy, true));
+        let (well, cache, store) = (
+            check(Condition::Healthy, true),
+            check(Condition::Unhealthy, false),
+            check(Condition::Unhealthy, true),
+        );
         assert_eq!(overall([]), Condition::Healthy);
         assert_eq!(overall([&well]), Condition::Healthy);
         assert_eq!(overall([&well, &cache]), Condition::Degraded);

@@ -1,4 +1,5 @@
-//! `POST /events`: events of price and stock, one as JSON or many as lines of JSON. Accepted means durable; the workers apply them.
+//! `POST /events`: events of price and stock, one as JSON or many as lines of JSON. Accepted means durable;
+//! the workers apply them.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -54,7 +55,8 @@ impl Ingress {
 
     async fn accept(&self, call: Call) -> Result<Response, Problem> {
         self.products.may_write(&call)?;
-        let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind =
+            call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let many = kind.contains("ndjson") || kind.contains("jsonl");
         let body = self.products.receive(call, Operation::Ingest, TYPES, BYTES_MAX).await?;
         let now = self.products.records.now();
@@ -75,21 +77,28 @@ impl Ingress {
         Ok((StatusCode::ACCEPTED, axum::Json(json!({ "accepted": accepted }))).into_response())
     }
 
-    /// Whether all products of events are there, by the store: a tier may not know yet of one that was made just now.
+    /// Whether all products of events are there, by the store: a tier may not know yet of one that was made
+    /// just now.
     async fn check_known(&self, events: &[PriceEvent], lines: &[usize]) -> Result<(), Problem> {
         let mut keys: Vec<Key> = events.iter().filter_map(|event| event.key().ok()).collect();
         keys.sort();
         keys.dedup();
         let mut unknown = HashSet::new();
         for part in keys.chunks(KEYS_MAX) {
-            let found = self.products.records.look_up_all(part).await.map_err(|error| self.products.problem(error))?;
+            let found = self
+                .products
+                .records
+                .look_up_all(part)
+                .await
+                .map_err(|error| self.products.problem(error))?;
             let missing = part.iter().zip(found).filter(|(_, found)| !matches!(found, Lookup::Found(_)));
             unknown.extend(missing.map(|(key, _)| key.to_string()));
         }
         let of_unknown = events.iter().enumerate().filter(|(_, event)| unknown.contains(&event.product_id));
         let fault = |(index, event): (usize, &PriceEvent)| {
-            let field =
-                lines.get(index).map_or_else(|| "product_id".to_owned(), |line| format!("line {line}: product_id"));
+            let field = lines
+                .get(index)
+                .map_or_else(|| "product_id".to_owned(), |line| format!("line {line}: product_id"));
             FieldFault::new(field, format!("there is no product {}: make it first", event.product_id))
         };
         let faults: Vec<FieldFault> = of_unknown.take(FAULTS_MAX).map(fault).collect();
@@ -106,11 +115,9 @@ impl Ingress {
                 Err(BodyError::Malformed(message)) => {
                     faults.push(FieldFault::new(format!("line {}", index + 1), message));
                 }
-                Err(BodyError::Invalid(of_line)) => faults.extend(
-                    of_line
-                        .into_iter()
-                        .map(|fault| FieldFault::new(format!("line {}: {}", index + 1, fault.field), fault.message)),
-                ),
+                Err(BodyError::Invalid(of_line)) => faults.extend(of_line.into_iter().map(|fault| {
+                    FieldFault::new(format!("line {}: {}", index + 1, fault.field), fault.message)
+                })),
             }
             if faults.len() >= FAULTS_MAX {
                 break;
@@ -142,7 +149,8 @@ fn refusal(error: NotAccepted) -> Problem {
         }
         NotAccepted::Log(error) => {
             tracing::warn!(%error, "events were not accepted");
-            let detail = "the log of events cannot be reached, and the events may be applied or not: send them again";
+            let detail =
+                "the log of events cannot be reached, and the events may be applied or not: send them again";
             Problem::unavailable("log-unavailable", detail)
         }
     }

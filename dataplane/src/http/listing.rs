@@ -99,7 +99,8 @@ async fn all(resource: &Resource, call: Call) -> Result<Response, Problem> {
 
 /// Many by their keys, from the place of a cursor on.
 async fn many(resource: &Resource, keys: &[Key], cursor: Option<&str>) -> Result<Response, Problem> {
-    let place = |text| place_of(text, keys).ok_or_else(|| Problem::field("cursor", "is not a cursor of these ids"));
+    let place =
+        |text| place_of(text, keys).ok_or_else(|| Problem::field("cursor", "is not a cursor of these ids"));
     let offset = cursor.map(place).transpose()?.unwrap_or_default();
     let held = Arc::new(resource.budgets().answers.share());
     let rest = keys.get(offset..).unwrap_or_default();
@@ -135,14 +136,17 @@ async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) ->
             Match::Part | Match::Words => holds(schema, field, name, text),
         };
         parts.push(match how {
-            Match::Whole | Match::Same | Match::Part => Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?),
+            Match::Whole | Match::Same | Match::Part => {
+                Filter::Or(fields.iter().map(one).collect::<Result<_, _>>()?)
+            }
             Match::Words => words(schema, fields, name, text)?,
         });
     }
     page(resource, Filter::And(parts), Vec::new(), &params.page()?).await
 }
 
-/// A page of the records that a filter takes: as it was read before, if nothing changed since, or from the store.
+/// A page of the records that a filter takes: as it was read before, if nothing changed since, or from the
+/// store.
 ///
 /// # Errors
 /// A cursor that is not one of this list, or what the store says.
@@ -174,13 +178,16 @@ pub async fn page(
 /// The records that have each word of a text in one of some fields.
 fn words(schema: &Schema, fields: &[&str], param: &str, text: &str) -> Result<Filter, Problem> {
     let readable = |field: &&&str| searchable(schema, field, param).is_ok();
-    let fields: Vec<usize> = fields.iter().filter(readable).filter_map(|field| schema.index_of(field)).collect();
+    let fields: Vec<usize> =
+        fields.iter().filter(readable).filter_map(|field| schema.index_of(field)).collect();
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() || words.len() > WORDS_MAX {
         return Err(Problem::field(param, format!("must have 1 to {WORDS_MAX} words")));
     }
     let within = |word: &&str| {
-        Filter::Or(fields.iter().map(|field| Filter::Holds(FieldRef::Field(*field), (*word).to_owned())).collect())
+        Filter::Or(
+            fields.iter().map(|field| Filter::Holds(FieldRef::Field(*field), (*word).to_owned())).collect(),
+        )
     };
     Ok(Filter::And(words.iter().map(within).collect()))
 }
@@ -198,7 +205,8 @@ fn equal(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter
     }
 }
 
-/// The records whose field equals a text of the request but for case: by its index, or, where a record is not in that, by the text itself.
+/// The records whose field equals a text of the request but for case: by its index, or, where a record is not
+/// in that, by the text itself.
 fn same(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter, Problem> {
     equal(schema, field, param, text)?;
     let own = Filter::Same(FieldRef::Field(searchable(schema, field, param)?), text.to_owned());
@@ -215,7 +223,8 @@ fn holds(schema: &Schema, field: &str, param: &str, text: &str) -> Result<Filter
 }
 
 fn searchable(schema: &Schema, field: &str, param: &str) -> Result<usize, Problem> {
-    let index = schema.index_of(field).ok_or_else(|| Problem::field(param, "is not a field of this entity"))?;
+    let index =
+        schema.index_of(field).ok_or_else(|| Problem::field(param, "is not a field of this entity"))?;
     if schema.fields.get(index).is_some_and(|field| field.encrypted) {
         return Err(Problem::field(param, format!("cannot be searched: {field} is encrypted")));
     }

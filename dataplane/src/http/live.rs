@@ -1,22 +1,29 @@
-//! The live feed of changes: `GET /ws` and `GET /events/stream`, with replay by `since` and never a silent gap.
+//! The live feed of changes: `GET /ws` and `GET /events/stream`, with replay by `since` and never a silent
+//! gap.
 //!
-//! - `topics`: entities, collections or event types, separated by commas; all that the caller may read where it is left out.
-//! - `user_id`: only what concerns this user (the user's record, and records with this `user_id`), and shared entities such as products where
-//!   `topics` names them. The event of a deleted record says in `owner` whose it was.
-//! - `since`: the cursor of the last event that the client has. An event stream's `Last-Event-ID` wins over it.
+//! - `topics`: entities, collections or event types, separated by commas; all that the caller may read where
+//!   it is left out.
+//! - `user_id`: only what concerns this user (the user's record, and records with this `user_id`), and shared
+//!   entities such as products where `topics` names them. The event of a deleted record says in `owner` whose
+//!   it was.
+//! - `since`: the cursor of the last event that the client has. An event stream's `Last-Event-ID` wins over
+//!   it.
 //! - `client_id`: a label for the log.
-//! - `ticket`, or `access_token`: who calls, for browsers, which send no header here. The guard takes both out of the address (`http::credentials`).
+//! - `ticket`, or `access_token`: who calls, for browsers, which send no header here. The guard takes both
+//!   out of the address (`http::credentials`).
 //!
-//! The right to what is subscribed is that of the moment, at each frame (`right`). A WebSocket is closed with 4401 when its token ends, and with 4403 when the
-//! policy no longer lets the caller read one of its topics; an event stream ends with `{"type":"closed","code":4401,"reason":…}`. Who named no topics has those
-//! that the caller could read when the connection was made.
+//! The right to what is subscribed is that of the moment, at each frame (`right`). A WebSocket is closed with
+//! 4401 when its token ends, and with 4403 when the policy no longer lets the caller read one of its topics;
+//! an event stream ends with `{"type":"closed","code":4401,"reason":…}`. Who named no topics has those that
+//! the caller could read when the connection was made.
 //!
-//! `health_check` comes every 30 seconds and whenever a part of the service begins or ceases to answer; its `data` says which.
-//! The bus carries it too, of each replica, for those who read the topic: `key` is the replica. A client of the feed gets that of the replica that serves it.
+//! `health_check` comes every 30 seconds and whenever a part of the service begins or ceases to answer; its
+//! `data` says which. The bus carries it too, of each replica, for those who read the topic: `key` is the
+//! replica. A client of the feed gets that of the replica that serves it.
 //!
-//! A client that falls behind by more than its queue gets `{"type":"resync","cursor":…}`: it has everything up to the cursor, and what comes
-//! next starts anew. With `since` and that cursor on another connection it gets what it missed. If that happens twice within a ping interval the
-//! connection is closed with 1013.
+//! A client that falls behind by more than its queue gets `{"type":"resync","cursor":…}`: it has everything
+//! up to the cursor, and what comes next starts anew. With `since` and that cursor on another connection it
+//! gets what it missed. If that happens twice within a ping interval the connection is closed with 1013.
 
 pub mod catalogue;
 mod client;
@@ -150,8 +157,7 @@ impl Live {
 
 impl LiveMeter {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let about =
-            "Feed clients sent away, by close code: 4401 the token ended, 4403 the policy no longer lets them read";
+        let about = "Feed clients sent away, by close code: 4401 the token ended, 4403 the policy no longer lets them read";
         let ended = IntCounterVec::new(Opts::new("flyweight_feed_ended_total", about), &["code"])?;
         registry.register(Box::new(ended.clone()))?;
         // both are there before anybody is sent away

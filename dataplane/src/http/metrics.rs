@@ -6,7 +6,9 @@ use std::{
 };
 
 use http::StatusCode;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Metric};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Metric,
+};
 use serde::Serialize;
 
 /// What a route does.
@@ -48,10 +50,12 @@ const OPERATIONS: [(Operation, &str); 8] = [
     (Operation::Ingest, "ingest"),
 ];
 /// The upper bounds of the times that are told apart, in seconds.
-pub const BOUNDS_S: [f64; 16] =
-    [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+pub const BOUNDS_S: [f64; 16] = [
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
-/// The classes of status, and at last the demands of clients that cannot be met, such as a version that nobody has written: no failure of either side.
+/// The classes of status, and at last the demands of clients that cannot be met, such as a version that
+/// nobody has written: no failure of either side.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "unmet"];
 /// The place of the class of this side's failures.
 const FAILED: usize = 4;
@@ -86,7 +90,10 @@ impl HttpMetrics {
     /// Another family has the same name.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
-            Opts::new("flyweight_http_requests_total", "Requests answered, by pool, operation and class of status."),
+            Opts::new(
+                "flyweight_http_requests_total",
+                "Requests answered, by pool, operation and class of status.",
+            ),
             &["pool", "operation", "class"],
         )?;
         let refused = IntCounterVec::new(
@@ -110,7 +117,10 @@ impl HttpMetrics {
     /// The metrics of one pool, resolved.
     pub fn of_pool(&self, pool: &str) -> PoolMetrics {
         let routes = OPERATIONS.iter().map(|(_, operation)| RouteMetrics {
-            classes: CLASSES.iter().map(|class| self.requests.with_label_values(&[pool, operation, class])).collect(),
+            classes: CLASSES
+                .iter()
+                .map(|class| self.requests.with_label_values(&[pool, operation, class]))
+                .collect(),
             refused: self.refused.with_label_values(&[pool, operation]),
             seconds: self.seconds.with_label_values(&[pool, operation]),
         });
@@ -257,7 +267,10 @@ mod tests {
         assert_eq!((total, errors, refused), (3, 1, 1));
         assert!((seconds - 0.006).abs() < 1e-9, "{seconds}");
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        assert!(text.contains(r#"flyweight_http_refused_total{operation="create",pool="users"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"flyweight_http_refused_total{operation="create",pool="users"} 1"#),
+            "{text}"
+        );
         assert!(
             text.contains(r#"flyweight_http_requests_total{class="5xx",operation="create",pool="users"} 2"#),
             "{text}"

@@ -1,7 +1,8 @@
-//! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of operations beside this file.
+//! The API's description as an OpenAPI 3.1 document, made once from the pools' schemas and the lists of
+//! operations beside this file.
 //!
-//! A test wants each row of the table of routes (`model::routes`) in the router and in this document: a new route is described in one of
-//! `pools`, `factory`, `pipeline`, `searches` and `service`.
+//! A test wants each row of the table of routes (`model::routes`) in the router and in this document: a new
+//! route is described in one of `pools`, `factory`, `pipeline`, `searches` and `service`.
 
 mod examples;
 mod factory;
@@ -29,8 +30,8 @@ use model::routes;
 /// The routes that give the document.
 pub fn routes(pools: &[Pool]) -> Router {
     let text = Bytes::from(document(pools).to_string());
-    let tag =
-        HeaderValue::try_from(format!("\"{:016x}\"", xxh3_64(&text))).unwrap_or(HeaderValue::from_static("\"0\""));
+    let tag = HeaderValue::try_from(format!("\"{:016x}\"", xxh3_64(&text)))
+        .unwrap_or(HeaderValue::from_static("\"0\""));
     let give = get(async move |request: Request| respond(&request, text, tag));
     Router::new().route(routes::OPENAPI.path, give.clone()).route(routes::OPENAPI_OF_API.path, give)
 }

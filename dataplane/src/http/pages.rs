@@ -1,4 +1,5 @@
-//! The pages: the dashboard at `/`, the API's description at `/docs`. All that they need is in the program; they ask no other host.
+//! The pages: the dashboard at `/`, the API's description at `/docs`. All that they need is in the program;
+//! they ask no other host.
 
 use axum::{
     Router,
@@ -42,12 +43,27 @@ macro_rules! asset {
 /// Every file.
 pub static PAGES: [Page; 7] = [
     Page { path: routes::DASHBOARD.path, media: HTML, bytes: asset!("dashboard/index.html"), policy: STRICT },
-    Page { path: routes::DASHBOARD_SCRIPT.path, media: SCRIPT, bytes: asset!("dashboard/app.js"), policy: STRICT },
-    Page { path: routes::DASHBOARD_STYLE.path, media: CSS, bytes: asset!("dashboard/app.css"), policy: STRICT },
+    Page {
+        path: routes::DASHBOARD_SCRIPT.path,
+        media: SCRIPT,
+        bytes: asset!("dashboard/app.js"),
+        policy: STRICT,
+    },
+    Page {
+        path: routes::DASHBOARD_STYLE.path,
+        media: CSS,
+        bytes: asset!("dashboard/app.css"),
+        policy: STRICT,
+    },
     Page { path: routes::DOCS.path, media: HTML, bytes: asset!("docs/index.html"), policy: STYLED },
     Page { path: routes::DOCS_SCRIPT.path, media: SCRIPT, bytes: asset!("docs/docs.js"), policy: STYLED },
     Page { path: routes::DOCS_STYLE.path, media: CSS, bytes: asset!("docs/swagger-ui.css"), policy: STYLED },
-    Page { path: routes::DOCS_BUNDLE.path, media: SCRIPT, bytes: asset!("docs/swagger-ui-bundle.js"), policy: STYLED },
+    Page {
+        path: routes::DOCS_BUNDLE.path,
+        media: SCRIPT,
+        bytes: asset!("docs/swagger-ui-bundle.js"),
+        policy: STYLED,
+    },
 ];
 
 /// The routes of all files.
@@ -84,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_dashboard_is_small_and_names_no_other_host() {
-        let of_dashboard = || PAGES.iter().filter(|page| page.path == "/" || page.path.starts_with("/dashboard"));
+        let of_dashboard =
+            || PAGES.iter().filter(|page| page.path == "/" || page.path.starts_with("/dashboard"));
         let bytes: usize = of_dashboard().map(|page| page.bytes.len()).sum();
         assert!(bytes < 300_000, "{bytes} bytes");
         for page in of_dashboard() {

@@ -43,7 +43,8 @@ impl Params {
             if name == "ids" {
                 ids = Some(value.to_owned());
             }
-            let value = decode(value).ok_or_else(|| Problem::field(&name, "is not UTF-8, or holds a NUL character"))?;
+            let value = decode(value)
+                .ok_or_else(|| Problem::field(&name, "is not UTF-8, or holds a NUL character"))?;
             found.push((name, value));
         }
         Ok(Self { found, ids })
@@ -97,8 +98,9 @@ impl Params {
         Ok(u32::try_from(limit).unwrap_or(LIMIT_MAX))
     }
 
-    /// The keys of `ids=a,b`; none where the parameter is not given. Where keys may hold a comma, that one is sent as `%2C`. Many clients
-    /// encode every comma: a value without a plain one is taken as a list too. Only a cursor may stand beside them.
+    /// The keys of `ids=a,b`; none where the parameter is not given. Where keys may hold a comma, that one is
+    /// sent as `%2C`. Many clients encode every comma: a value without a plain one is taken as a list too.
+    /// Only a cursor may stand beside them.
     ///
     /// # Errors
     /// A malformed key, or too many.
@@ -133,7 +135,9 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| digits && (min..=max).contains(number));
-        number.map(Some).ok_or_else(|| Problem::field(name, format!("must be a whole number from {min} to {max}")))
+        number
+            .map(Some)
+            .ok_or_else(|| Problem::field(name, format!("must be a whole number from {min} to {max}")))
     }
 }
 
@@ -177,7 +181,8 @@ mod tests {
 
     #[test]
     fn searches_are_text() {
-        let search = |query: &str| read(query).and_then(|params| params.search("q").map(|q| q.map(str::to_owned)));
+        let search =
+            |query: &str| read(query).and_then(|params| params.search("q").map(|q| q.map(str::to_owned)));
         assert_eq!(search("q=a+b%2Bc%C3%A9").unwrap().unwrap(), "a b+cé");
         for bad in ["q=", "q=%ff", "q=a%00", &format!("q={}", "a".repeat(257))] {
             assert!(search(bad).is_err(), "{bad}");
@@ -194,7 +199,8 @@ mod tests {
         let encoded = |any_key| read("ids=a%2Cb").unwrap().ids(any_key).unwrap().unwrap();
         assert_eq!(encoded(false).iter().map(Key::as_str).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(encoded(true).iter().map(Key::as_str).collect::<Vec<_>>(), ["a", "b", "a,b"]);
-        for bad in ["ids=", "ids=a,,b", "ids=a,%00", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))] {
+        for bad in ["ids=", "ids=a,,b", "ids=a,%00", "ids=a&limit=1", &format!("ids=a{}", ",a".repeat(1_000))]
+        {
             assert!(ids(bad).is_err(), "{bad}");
         }
     }

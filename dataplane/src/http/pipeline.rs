@@ -140,8 +140,8 @@ async fn replay_all(State(state): State<Arc<Letters>>, call: Call) -> Response {
             }
             let text = |name| schema.get(&draft.values, name).as_text();
             let cursor = text("cursor").map(str::parse).transpose();
-            let cursor =
-                cursor.map_err(|why: String| Problem::field("cursor", format!("is none of ours: it {why}")))?;
+            let cursor = cursor
+                .map_err(|why: String| Problem::field("cursor", format!("is none of ours: it {why}")))?;
             let done = letters.replay_all(text("stage"), text("subject"), cursor, &actor).await;
             Ok(Json(done.map_err(|error| resource.problem(error))?).into_response())
         })

@@ -1,4 +1,5 @@
-//! What callers are told of their rate: the fields `RateLimit-Policy` and `RateLimit` (IETF draft-ietf-httpapi-ratelimit-headers-10).
+//! What callers are told of their rate: the fields `RateLimit-Policy` and `RateLimit` (IETF
+//! draft-ietf-httpapi-ratelimit-headers-10).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -24,11 +25,13 @@ pub fn refuse(standing: &Standing) -> Result<(), Problem> {
 pub fn tell(standing: &Standing, headers: &mut HeaderMap) {
     let Standing { burst, window_s, left, wait } = standing;
     // until the bucket is full again
-    let full_s = (u64::from(burst.saturating_sub(*left)) * u64::from(*window_s)).div_ceil(u64::from(*burst).max(1));
+    let full_s =
+        (u64::from(burst.saturating_sub(*left)) * u64::from(*window_s)).div_ceil(u64::from(*burst).max(1));
     let reset_s = wait.map_or(full_s, |wait| full_s.max(wait.as_secs()));
-    for (name, text) in
-        [(POLICY, format!("\"default\";q={burst};w={window_s}")), (LIMIT, format!("\"default\";r={left};t={reset_s}"))]
-    {
+    for (name, text) in [
+        (POLICY, format!("\"default\";q={burst};w={window_s}")),
+        (LIMIT, format!("\"default\";r={left};t={reset_s}")),
+    ] {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }

@@ -1,4 +1,5 @@
-//! Counts requests that were refused: by why, by route and, where it matters who called, by caller, each of a bounded number.
+//! Counts requests that were refused: by why, by route and, where it matters who called, by caller, each of a
+//! bounded number.
 
 use std::collections::HashSet;
 
@@ -51,7 +52,8 @@ const REFUSED: [StatusCode; 5] = [
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
-const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The refused requests of this process.
 pub struct Refusals {
@@ -140,13 +142,18 @@ mod tests {
         count(StatusCode::OK, &Method::GET, &uri("/api/v1/orders"), Some("bob"));
         let shown = text(&registry);
         assert!(shown.contains(r#"{caller="-",reason="why",route="GET /orders",status="401"} 1"#), "{shown}");
-        assert!(shown.contains(r#"{caller="ann",reason="why",route="DELETE /orders/…",status="403"} 1"#), "{shown}");
+        assert!(
+            shown.contains(r#"{caller="ann",reason="why",route="DELETE /orders/…",status="403"} 1"#),
+            "{shown}"
+        );
         assert!(!shown.contains("bob"));
         for status in REFUSED {
             count(status, &Method::GET, &uri("/api/v1/users"), Some("eve"));
             let caller = if matches!(status.as_u16(), 413 | 503) { "-" } else { "eve" };
-            let told =
-                format!(r#"{{caller="{caller}",reason="why",route="GET /users",status="{}"}} 1"#, status.as_str());
+            let told = format!(
+                r#"{{caller="{caller}",reason="why",route="GET /users",status="{}"}} 1"#,
+                status.as_str()
+            );
             assert!(text(&registry).contains(&told), "{told}");
         }
         for n in 0..1_000 {

@@ -118,8 +118,12 @@ async fn one(State(repositories): State<Arc<Repositories>>, call: Call) -> Respo
         let wanted = call.param("type")?;
         let known = || KINDS.map(|(kind, ..)| kind).join(", ");
         match KINDS.iter().find(|(kind, ..)| *kind == wanted) {
-            Some((kind, ..)) => Ok(json_response(repositories.describe(kind).to_string().into(), StatusCode::OK)),
-            None => Err(Problem::not_found(format!("there is no such type of repository: there are {}", known()))),
+            Some((kind, ..)) => {
+                Ok(json_response(repositories.describe(kind).to_string().into(), StatusCode::OK))
+            }
+            None => {
+                Err(Problem::not_found(format!("there is no such type of repository: there are {}", known())))
+            }
         }
     };
     named().unwrap_or_else(|problem| problem.respond(&call.uri))
@@ -155,15 +159,16 @@ async fn search(repositories: &Repositories, gate: &Resource, call: Call) -> Res
     }
     let limit = search.limit.unwrap_or(LIMIT_DEFAULT.into());
     let limit = u32::try_from(limit).ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-    let limit =
-        limit.ok_or_else(|| Problem::field("limit", format!("must be a whole number from 1 to {LIMIT_MAX}")))?;
+    let limit = limit
+        .ok_or_else(|| Problem::field("limit", format!("must be a whole number from 1 to {LIMIT_MAX}")))?;
     let from = search.cursor.map_or(From::Offset(0), From::Cursor);
     listing::page(resource, filter, order, &PageRequest { from, limit }).await
 }
 
 impl Repositories {
     fn of(&self, name: &str) -> Result<&Resource, Problem> {
-        let named = |pool: &&Pool| pool.resource.pool() == name || pool.resource.records.schema().entity == name;
+        let named =
+            |pool: &&Pool| pool.resource.pool() == name || pool.resource.records.schema().entity == name;
         let known = || self.pools.iter().map(|pool| pool.resource.pool()).collect::<Vec<_>>().join(", ");
         match self.pools.iter().find(named) {
             Some(pool) => Ok(&pool.resource),

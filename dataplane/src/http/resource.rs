@@ -71,7 +71,16 @@ impl Resource {
         gate: Arc<Gate>,
         metrics: PoolMetrics,
     ) -> Self {
-        Self { records, path, upserts, policy, gate, writes: WriteGate::default(), metrics, away: Arc::default() }
+        Self {
+            records,
+            path,
+            upserts,
+            policy,
+            gate,
+            writes: WriteGate::default(),
+            metrics,
+            away: Arc::default(),
+        }
     }
 
     /// The same over a store whose pools can be away.
@@ -119,7 +128,8 @@ impl Resource {
         self.run_received(operation, call, work).await
     }
 
-    /// Counts a request whose `work` receives a body first, and with it its places: who sends it slowly takes none from others.
+    /// Counts a request whose `work` receives a body first, and with it its places: who sends it slowly takes
+    /// none from others.
     pub async fn run_received<F: Future<Output = Result<Response, Problem>>>(
         &self,
         operation: Operation,
@@ -148,7 +158,8 @@ impl Resource {
         response
     }
 
-    /// A place for a request; for a change of a record also one among the pool's writes. Events only pass through to their log.
+    /// A place for a request; for a change of a record also one among the pool's writes. Events only pass
+    /// through to their log.
     async fn enter(&self, operation: Operation) -> Result<Places<'_>, Problem> {
         if operation.writes() {
             self.gate.check_memory()?;
@@ -156,9 +167,11 @@ impl Resource {
         // A write that waits, or whose refusal is held back, takes no place from others.
         let write = match operation {
             Operation::Get | Operation::List | Operation::Ingest => None,
-            Operation::Create | Operation::Replace | Operation::Patch | Operation::Delete | Operation::Batch => {
-                Some(self.writes.enter().await?)
-            }
+            Operation::Create
+            | Operation::Replace
+            | Operation::Patch
+            | Operation::Delete
+            | Operation::Batch => Some(self.writes.enter().await?),
         };
         Ok([Some(self.gate.enter()?), write])
     }
@@ -190,7 +203,8 @@ impl Resource {
         self.is_here()
     }
 
-    /// Refuses callers that may not write, and keys of idempotency: one record is changed once by its version.
+    /// Refuses callers that may not write, and keys of idempotency: one record is changed once by its
+    /// version.
     ///
     /// # Errors
     /// 400, 401 or 403.
@@ -232,7 +246,12 @@ impl Resource {
     ///
     /// # Errors
     /// See [`Self::receive`].
-    pub async fn body(&self, call: Call, operation: Operation, types: &[&str]) -> Result<Received<'_>, Problem> {
+    pub async fn body(
+        &self,
+        call: Call,
+        operation: Operation,
+        types: &[&str],
+    ) -> Result<Received<'_>, Problem> {
         self.receive(call, operation, types, self.record_bytes_max()).await
     }
 
@@ -266,8 +285,10 @@ impl Resource {
         let headers = response.headers_mut();
         headers.insert(header::ETAG, etag(record.version));
         if let Ok(location) = HeaderValue::try_from(location(&self.path, &record.key)) {
-            // the answer to an action on a record, such as its cancellation, says whose version the tag is (RFC 9110, section 8.7)
-            let name = if status == StatusCode::CREATED { header::LOCATION } else { header::CONTENT_LOCATION };
+            // the answer to an action on a record, such as its cancellation, says whose version the tag is
+            // (RFC 9110, section 8.7)
+            let name =
+                if status == StatusCode::CREATED { header::LOCATION } else { header::CONTENT_LOCATION };
             headers.insert(name, location);
         }
         response
@@ -283,7 +304,8 @@ impl Resource {
         self.may_read(&call)?;
         call.check_params()?;
         let key = call.key(&self.records.schema().key)?;
-        let served = self.records.get(&key, at_least(&call.headers)?).await.map_err(|error| self.problem(error))?;
+        let served =
+            self.records.get(&key, at_least(&call.headers)?).await.map_err(|error| self.problem(error))?;
         let version = served.entry.version;
         let (mut response, tag) = match of_read(&call.headers, version)? {
             Asked::Whole => (json(self.body_of(&served.entry)?, StatusCode::OK), etag(version)),
@@ -331,7 +353,12 @@ impl Resource {
         Box::pin(self.create_from(&body, origin, key)).await
     }
 
-    async fn create_from(&self, body: &[u8], mut origin: Origin, key: Option<String>) -> Result<Response, Problem> {
+    async fn create_from(
+        &self,
+        body: &[u8],
+        mut origin: Origin,
+        key: Option<String>,
+    ) -> Result<Response, Problem> {
         let draft = parse_create(self.records.schema(), body).map_err(|error| self.problem(error.into()))?;
         origin.idempotency = key.map(|key| self.idempotency(&origin, &key, "create", body));
         let record = self.records.create(draft, &origin).await.map_err(|error| self.problem(error))?;
@@ -343,11 +370,18 @@ impl Resource {
         let key = call.key(&self.records.schema().key)?;
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
         let received = self.body(call, Operation::Replace, JSON).await?;
-        let body = parse_replace(self.records.schema(), &received).map_err(|error| self.problem(error.into()))?;
+        let body =
+            parse_replace(self.records.schema(), &received).map_err(|error| self.problem(error.into()))?;
         let (record, created) = if self.upserts {
             self.records.upsert(&key, &asked, body, &origin).await.map_err(|error| self.problem(error))?
         } else {
-            (self.records.replace(&key, &asked, body, &origin).await.map_err(|error| self.problem(error))?, false)
+            (
+                self.records
+                    .replace(&key, &asked, body, &origin)
+                    .await
+                    .map_err(|error| self.problem(error))?,
+                false,
+            )
         };
         Ok(self.written(&record, if created { StatusCode::CREATED } else { StatusCode::OK }))
     }
@@ -358,7 +392,8 @@ impl Resource {
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
         let body = self.body(call, Operation::Patch, PATCH).await?;
         let patch = parse_patch(self.records.schema(), &body).map_err(|error| self.problem(error.into()))?;
-        let record = self.records.patch(&key, &asked, &patch, &origin).await.map_err(|error| self.problem(error))?;
+        let record =
+            self.records.patch(&key, &asked, &patch, &origin).await.map_err(|error| self.problem(error))?;
         Ok(self.written(&record, StatusCode::OK))
     }
 
@@ -366,7 +401,8 @@ impl Resource {
         self.may_change(&call)?;
         let key = call.key(&self.records.schema().key)?;
         let (asked, origin) = (precondition(&call.headers)?, call.origin());
-        let version = self.records.delete(&key, &asked, &origin).await.map_err(|error| self.problem(error))?;
+        let version =
+            self.records.delete(&key, &asked, &origin).await.map_err(|error| self.problem(error))?;
         let mut response = Response::new(axum::body::Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         // a read that asks for it finds the record gone, at every replica
@@ -379,7 +415,12 @@ impl Resource {
         let text = error.to_string();
         let problem = Problem::from(error);
         if problem.status().is_server_error() {
-            tracing::warn!(pool = self.pool(), status = problem.status().as_u16(), error = text, "request failed");
+            tracing::warn!(
+                pool = self.pool(),
+                status = problem.status().as_u16(),
+                error = text,
+                "request failed"
+            );
         }
         problem
     }

@@ -106,8 +106,9 @@ pub fn router(api: &Api, live: Router) -> Router {
     router = router.merge(repositories::routes(&api.pools, &api.health));
     router = router.merge(factory::routes(Arc::clone(&api.factory), &api.pools));
     router = router.route(routes::FIGURES.path, get(health::figures).with_state(Arc::clone(&api.health)));
-    let pools =
-        Arc::new(Audit(api.pools.iter().map(|pool| &pool.resource).chain(&api.letters).map(Arc::clone).collect()));
+    let pools = Arc::new(Audit(
+        api.pools.iter().map(|pool| &pool.resource).chain(&api.letters).map(Arc::clone).collect(),
+    ));
     router = router.route(routes::AUDIT.path, get(audit::list).with_state(pools.clone()));
     router = router.route(routes::AUDIT_EXPORT.path, get(audit::export).with_state(pools));
     for [health, livez, readyz] in [
@@ -192,20 +193,23 @@ struct Missing {
 
 impl Missing {
     fn new(pools: &[Pool]) -> Self {
-        let names: Vec<String> =
-            pools.iter().map(|Pool { resource, .. }| format!("{} at {}", resource.pool(), resource.path)).collect();
+        let names: Vec<String> = pools
+            .iter()
+            .map(|Pool { resource, .. }| format!("{} at {}", resource.pool(), resource.path))
+            .collect();
         let served = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let builtins = routes::HOMES.into_iter().filter(|(entity, _)| *entity != Entity::Custom);
-        let unserved = builtins
-            .filter(|(entity, _)| pools.iter().all(|pool| pool.entity != *entity))
-            .map(|(entity, home)| (home.to_owned(), format!("no pool of the entity {entity:?} is served here")));
+        let unserved = builtins.filter(|(entity, _)| pools.iter().all(|pool| pool.entity != *entity)).map(
+            |(entity, home)| (home.to_owned(), format!("no pool of the entity {entity:?} is served here")),
+        );
         let custom = (format!("{BASE}/pools"), "no such pool is served here".to_owned());
         Self { served, unserved: unserved.chain([custom]).collect() }
     }
 
     fn respond(&self, uri: &Uri) -> Response {
-        let below =
-            |base: &str| uri.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let below = |base: &str| {
+            uri.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let unserved = self.unserved.iter().find(|(base, _)| below(base));
         let detail = match unserved {
             Some((_, why)) => format!("{why}; served are: {}", self.served),
@@ -224,6 +228,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Response {
         "{} is not possible here; the header Allow says what is",
         method.as_str().get(..16).unwrap_or(method.as_str())
     );
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not possible here", detail);
+    let problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not possible here", detail);
     problem.respond(&uri)
 }

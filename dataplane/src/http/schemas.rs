@@ -1,7 +1,8 @@
 //! `/schemas/`: a JSON Schema for each type of event, from the schemas of the entities.
 //!
-//! A schema has a version, which is the end of its `$id`, where it is served too. It is a new one only where a reader that follows the former one would
-//! break: a field that comes, or that a pool declares, is none. Records in Kafka name the schema of their event in the header `schema`.
+//! A schema has a version, which is the end of its `$id`, where it is served too. It is a new one only where
+//! a reader that follows the former one would break: a field that comes, or that a pool declares, is none.
+//! Records in Kafka name the schema of their event in the header `schema`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +24,8 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// The routes: the list, and for each type its newest schema, which is found by its version too.
 pub fn routes(pools: &[Pool]) -> Router {
     let schemas = Arc::new(of_events(pools.iter().map(|pool| pool.resource.records.schema())));
-    let list = Json(json!({ "schemas": schemas.keys().map(|kind| format!("/schemas/{kind}")).collect::<Vec<_>>() }));
+    let list =
+        Json(json!({ "schemas": schemas.keys().map(|kind| format!("/schemas/{kind}")).collect::<Vec<_>>() }));
     let answer = move |kind: &str, uri: &Uri| match schemas.get(kind.trim_end_matches(".json")) {
         Some(schema) => Json(schema.clone()).into_response(),
         None => Problem::not_found("there is no such type of event: /schemas/ has the list").respond(uri),
@@ -42,7 +44,8 @@ pub fn routes(pools: &[Pool]) -> Router {
         .route(routes::SCHEMA_VERSION.path, get(by_version))
 }
 
-/// The schemas of all types of events, by their names: of the pools' records, of dead letters, and of the service itself.
+/// The schemas of all types of events, by their names: of the pools' records, of dead letters, and of the
+/// service itself.
 fn of_events<'a>(pools: impl Iterator<Item = &'a Schema>) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::from([(HEALTH_CHECK.to_owned(), health_check())]);
     pools.for_each(|schema| all.extend(of_entity(schema)));
@@ -51,7 +54,8 @@ fn of_events<'a>(pools: impl Iterator<Item = &'a Schema>) -> BTreeMap<String, Va
 }
 
 fn of_entity(schema: &Schema) -> [(String, Value); 3] {
-    let changes = [("created", record(schema)), ("updated", record(schema)), ("deleted", json!({ "type": "null" }))];
+    let changes =
+        [("created", record(schema)), ("updated", record(schema)), ("deleted", json!({ "type": "null" }))];
     changes.map(|(change, data)| {
         let kind = format!("{}_{change}", schema.entity);
         let schema = envelope(&kind, &schema.entity, data);
@@ -73,7 +77,8 @@ fn health_check() -> Value {
     let mut schema = envelope(HEALTH_CHECK, HEALTH_CHECK, data);
     schema["properties"]["key"]["description"] =
         json!("The replica that says so: the name of its pod. Empty outside a cluster.");
-    schema["properties"]["version"] = json!({ "const": 0, "description": "None: these events are of no record." });
+    schema["properties"]["version"] =
+        json!({ "const": 0, "description": "None: these events are of no record." });
     schema
 }
 
@@ -129,9 +134,14 @@ mod tests {
         let schema = product::schema();
         let schemas = of_events([&schema].into_iter());
         for (kind, schema) in &schemas {
-            assert_eq!(schema["$id"], format!("/schemas/{kind}/1"), "another version says that readers break");
+            assert_eq!(
+                schema["$id"],
+                format!("/schemas/{kind}/1"),
+                "another version says that readers break"
+            );
         }
-        let values = parse_create(&schema, br#"{"name":"Lamp","price":"1.5","attributes":{"a":[1]}}"#).unwrap().values;
+        let values =
+            parse_create(&schema, br#"{"name":"Lamp","price":"1.5","attributes":{"a":[1]}}"#).unwrap().values;
         let (key, at) = ("lamp".parse().unwrap(), Timestamp(1_700_000_000_000));
         let record = Record { key, version: Version(3), created_at: at, updated_at: at, values };
         let data = record.to_masked_json(&schema);
@@ -154,7 +164,8 @@ mod tests {
         let (key, at) = ("a".parse().unwrap(), Timestamp(1_700_000_000_000));
         let record = Record { key, version: Version(1), created_at: at, updated_at: at, values };
         let data = Some(record.to_masked_json(&letter));
-        let letter = Envelope::of_change("dead_letter", Happening::Created, &record.key, record.version, at, data);
+        let letter =
+            Envelope::of_change("dead_letter", Happening::Created, &record.key, record.version, at, data);
         for event in [alive, letter] {
             let mut shown = serde_json::to_value(&event).unwrap();
             let validator = jsonschema::validator_for(&schemas[&event.kind]).unwrap();

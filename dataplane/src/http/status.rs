@@ -21,8 +21,9 @@ use model::{
 };
 
 /// What the body looks like.
-static BODY: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new("status", "status", vec![Field::new("status", Kind::Choice(&STATUSES)).required()]));
+static BODY: LazyLock<Schema> = LazyLock::new(|| {
+    Schema::new("status", "status", vec![Field::new("status", Kind::Choice(&STATUSES)).required()])
+});
 
 /// Moves a payment to the status of the body.
 pub async fn put(State(payments): State<Arc<Resource>>, call: Call) -> Response {

@@ -37,12 +37,16 @@ async fn filled_in(templates: &Resource, mut call: Call) -> Result<Response, Pro
     let variables = variables_of(&body).map_err(|error| templates.problem(error.into()))?;
     let served = templates.records.get(&key, Version(0)).await.map_err(|error| templates.problem(error))?;
     let record: Json = serde_json::from_slice(&served.entry.to_body()).unwrap_or_default();
-    let texts = ["subject", "body"].map(|field| (field, record.get(field).and_then(Json::as_str).map(str::to_owned)));
+    let texts =
+        ["subject", "body"].map(|field| (field, record.get(field).and_then(Json::as_str).map(str::to_owned)));
     let filled = rendering::apart(move || {
         texts.map(|(field, text)| text.map(|text| template::render(field, &text, &variables)).transpose())
     });
     let filled = filled.await.ok_or_else(|| {
-        Problem::overload("rendering", "templates are filled in as fast as they can be: try again, or with less text")
+        Problem::overload(
+            "rendering",
+            "templates are filled in as fast as they can be: try again, or with less text",
+        )
     })?;
     let mut faults = Vec::new();
     let [subject, text] = filled.map(|text| {
@@ -76,7 +80,8 @@ fn variables_of(body: &[u8]) -> Result<Json, BodyError> {
             ("variables", Ok(_)) => faults.push(FieldFault::new(name, "must be an object")),
             ("variables", Err(fault)) => faults.push(fault),
             _ => {
-                faults.push(FieldFault::new(strict::shorten(&name), "is not a field here: there is variables"));
+                faults
+                    .push(FieldFault::new(strict::shorten(&name), "is not a field here: there is variables"));
             }
         }
     }

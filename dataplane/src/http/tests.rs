@@ -206,7 +206,8 @@ impl Server {
         Self::group(store, collections, collections, Router::new()).await
     }
 
-    /// Some of the collections of a store, where other processes serve the others. `live` has the routes that the app adds.
+    /// Some of the collections of a store, where other processes serve the others. `live` has the routes that
+    /// the app adds.
     async fn group(
         store: &Arc<dyn RecordStore>,
         collections: &[Arc<Collection>],
@@ -215,7 +216,8 @@ impl Server {
     ) -> Self {
         let commits = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&commits);
-        let wake: crate::service::records::Wake = Arc::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        let wake: crate::service::records::Wake =
+            Arc::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
         let records = |collection: &Arc<Collection>| {
             let tiers = Arc::new(tiers_of(collection));
             Records::new(
@@ -228,7 +230,10 @@ impl Server {
         };
         let products = all.iter().find(|c| c.pool == "products").map(|c| Arc::new(records(c)));
         let policies = Policies::none();
-        let open = Policy { access: Access { price: vec!["sales".to_owned()], ..Access::default() }, ..Policy::open() };
+        let open = Policy {
+            access: Access { price: vec!["sales".to_owned()], ..Access::default() },
+            ..Policy::open()
+        };
         policies.put(all.iter().map(|collection| (&*collection.pool, open.clone())));
         let metrics = HttpMetrics::new(&prometheus::Registry::new()).unwrap();
         let gate = Arc::new(Gate::new(64, Duration::from_secs(5), Budgets::default()));
@@ -249,8 +254,14 @@ impl Server {
                 let policy = policies.of_pool(&collection.pool);
                 let path = path_of(entity, &collection.pool);
                 let metrics = metrics.of_pool(&collection.pool);
-                let resource =
-                    Resource::new(Arc::new(records), path, upserts(entity), policy, Arc::clone(&gate), metrics);
+                let resource = Resource::new(
+                    Arc::new(records),
+                    path,
+                    upserts(entity),
+                    policy,
+                    Arc::clone(&gate),
+                    metrics,
+                );
                 let source = Source { kind: "mysql", backend: "mysql".to_owned() };
                 Pool { entity, resource: Arc::new(resource), source }
             })
@@ -267,7 +278,8 @@ impl Server {
             unready: watch::channel(None).1,
             unavailable: Box::new(BTreeMap::new),
             served: {
-                let names: Vec<&str> = collections.iter().map(|collection| collection.pool.as_str()).collect();
+                let names: Vec<&str> =
+                    collections.iter().map(|collection| collection.pool.as_str()).collect();
                 http::HeaderValue::try_from(names.join(",")).unwrap()
             },
             factory: Box::new(|| Json::Null),
@@ -321,7 +333,13 @@ impl Server {
         &self.pools.iter().find(|found| found.resource.pool() == pool).unwrap().resource
     }
 
-    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         // Two slashes lead to the root, one below the base path.
         let path = path
             .strip_prefix('/')
@@ -335,7 +353,11 @@ impl Server {
         let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -405,7 +427,12 @@ impl Answer {
     }
 
     fn ids(&self) -> Vec<String> {
-        self.json()["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+        self.json()["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -429,7 +456,8 @@ fn tiers_of(collection: &Collection) -> Tiered {
         write: WriteStrategy::CacheAside,
     };
     let clock = Clock::system();
-    let memory = MemoryTier::new(MemoryConfig { max_bytes: 8 << 20, policy: Eviction::S3Fifo, shards: 1, seed: 1 });
+    let memory =
+        MemoryTier::new(MemoryConfig { max_bytes: 8 << 20, policy: Eviction::S3Fifo, shards: 1, seed: 1 });
     let config = PoolConfig { capacity: 1_000, idle_after_ms: 60_000, lifetime: lifetime(&settings) };
     let pool = memory.register(Arc::clone(&collection.schema), config).unwrap();
     Tiered::new(TieredConfig {

@@ -1,9 +1,11 @@
-//! `POST /ws/tickets`: a ticket stands for the caller's token for half a minute, once, where a browser can only give an address.
+//! `POST /ws/tickets`: a ticket stands for the caller's token for half a minute, once, where a browser can
+//! only give an address.
 //!
-//! A ticket is a random number that is kept nowhere. What is kept, in the Redis that replicas share, is the token, encrypted under a key that follows from the
-//! ticket, in a place that follows from it too: who reads that Redis gets neither tickets nor tokens, and who writes to it gets in as nobody, because the token is
-//! verified anew when the ticket is used. Whoever takes it out first has it, whichever replica asks. Without such a Redis the process keeps tickets itself:
-//! each is good at the replica that gave it.
+//! A ticket is a random number that is kept nowhere. What is kept, in the Redis that replicas share, is the
+//! token, encrypted under a key that follows from the ticket, in a place that follows from it too: who reads
+//! that Redis gets neither tickets nor tokens, and who writes to it gets in as nobody, because the token is
+//! verified anew when the ticket is used. Whoever takes it out first has it, whichever replica asks. Without
+//! such a Redis the process keeps tickets itself: each is good at the replica that gave it.
 
 use std::{collections::VecDeque, fmt::Write, sync::Arc, time::Duration};
 
@@ -49,7 +51,8 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Tickets that every replica takes: they are kept in a cache that all share, under a prefix that is the service's own.
+    /// Tickets that every replica takes: they are kept in a cache that all share, under a prefix that is the
+    /// service's own.
     pub fn shared(kept: Arc<dyn SharedCache>, prefix: &str, clock: Clock) -> Self {
         Self { kept, prefix: format!("{prefix}{PLACE}"), shared: true, clock, given: Mutex::default() }
     }
@@ -68,10 +71,14 @@ impl Tickets {
     /// A ticket for a caller's token; the token is empty where the service asks for none.
     ///
     /// # Errors
-    /// 429: the caller has too many already; 503: all have, or what keeps tickets does not answer; 400: the token is too long.
+    /// 429: the caller has too many already; 503: all have, or what keeps tickets does not answer; 400: the
+    /// token is too long.
     pub async fn give(&self, caller: Option<&str>, token: &str) -> Result<String, Problem> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Problem::field("Authorization", format!("has a token of more than {TOKEN_BYTES_MAX} bytes")));
+            return Err(Problem::field(
+                "Authorization",
+                format!("has a token of more than {TOKEN_BYTES_MAX} bytes"),
+            ));
         }
         let now_ms = self.clock.now_ms();
         self.admit(caller, now_ms)?;
@@ -95,7 +102,8 @@ impl Tickets {
     /// # Errors
     /// 401: it is none, was used, or is over; 503: what keeps tickets does not answer.
     pub async fn redeem(&self, ticket: &str) -> Result<String, Problem> {
-        let refused = || Problem::unauthenticated("the ticket is not good: each is for one use within 30 seconds");
+        let refused =
+            || Problem::unauthenticated("the ticket is not good: each is for one use within 30 seconds");
         let ticket: [u8; TICKET_BYTES] =
             BASE64.decode(ticket).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(refused)?;
         let held = self.kept.take(&self.place(&ticket)).await.map_err(|error| unavailable(&error))?;
@@ -110,7 +118,8 @@ impl Tickets {
         while given.front().is_some_and(|(ends_ms, _)| *ends_ms <= now_ms) {
             given.pop_front();
         }
-        if given.iter().filter(|(_, whose)| whose.as_deref() == caller).count() >= TICKETS_EACH_MAX && caller.is_some()
+        if given.iter().filter(|(_, whose)| whose.as_deref() == caller).count() >= TICKETS_EACH_MAX
+            && caller.is_some()
         {
             let detail = format!("{TICKETS_EACH_MAX} tickets in 30 seconds are the most: try again");
             return Err(Problem::limited(detail, Duration::from_secs(1)));
@@ -149,7 +158,12 @@ async fn create(
     ticket(&tickets, &uri, caller, token).await.unwrap_or_else(|problem| problem.respond(&uri))
 }
 
-async fn ticket(tickets: &Tickets, uri: &Uri, caller: Option<&str>, token: &str) -> Result<Response, Problem> {
+async fn ticket(
+    tickets: &Tickets,
+    uri: &Uri,
+    caller: Option<&str>,
+    token: &str,
+) -> Result<Response, Problem> {
     Params::read(uri, &[])?;
     let ticket = tickets.give(caller, token).await?;
     let body = json!({ "ticket": ticket, "expires_in": LIFETIME_MS / 1_000 }).to_string();
@@ -177,8 +191,9 @@ fn derived(what: &[u8], ticket: &[u8]) -> [u8; 32] {
 }
 
 fn unavailable(error: &SharedError) -> Problem {
-    let detail =
-        format!("tickets cannot be kept or found ({error}): try again, or send the token in the header Authorization");
+    let detail = format!(
+        "tickets cannot be kept or found ({error}): try again, or send the token in the header Authorization"
+    );
     Problem::unavailable("tickets", detail)
 }
 
@@ -202,7 +217,10 @@ mod tests {
         assert_eq!(one.redeem(&ticket).await.unwrap_err().status(), 401);
 
         let ticket = one.give(Some("ann"), "a.b.c").await.unwrap();
-        assert_eq!(Tickets::shared(kept, "other:", clock.clone()).redeem(&ticket).await.unwrap_err().status(), 401);
+        assert_eq!(
+            Tickets::shared(kept, "other:", clock.clone()).redeem(&ticket).await.unwrap_err().status(),
+            401
+        );
         ms.fetch_add(LIFETIME_MS, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(other.redeem(&ticket).await.unwrap_err().status(), 401, "it is over");
         for none in ["", "a", "a b", &ticket[1..], &"A".repeat(43)] {
@@ -232,8 +250,13 @@ mod tests {
         let ticket = tickets.give(None, "").await.unwrap();
         let place = tickets.place(&BASE64.decode(&ticket).unwrap());
         let held = kept.take(&place).await.unwrap().unwrap();
-        let order =
-            Order { key: place, version: held.version, loaded_at_ms: 0, value: Some(held.value), keep_ms: 9_000 };
+        let order = Order {
+            key: place,
+            version: held.version,
+            loaded_at_ms: 0,
+            value: Some(held.value),
+            keep_ms: 9_000,
+        };
         kept.tell(&[order]).await;
         assert_eq!(tickets.redeem(&ticket).await.unwrap_err().status(), 401);
     }
@@ -251,7 +274,10 @@ mod tests {
             tickets.give(Some(&format!("caller-{n}")), "t").await.unwrap();
         }
         assert_eq!(tickets.give(Some("carl"), "t").await.unwrap_err().status(), 503);
-        assert_eq!(tickets.give(Some("carl"), &"x".repeat(TOKEN_BYTES_MAX + 1)).await.unwrap_err().status(), 400);
+        assert_eq!(
+            tickets.give(Some("carl"), &"x".repeat(TOKEN_BYTES_MAX + 1)).await.unwrap_err().status(),
+            400
+        );
         ms.fetch_add(LIFETIME_MS, std::sync::atomic::Ordering::SeqCst);
         assert!(tickets.give(Some("ann"), "t").await.is_ok());
     }

@@ -21,7 +21,8 @@ pub struct Caller {
     pub validity: Validity,
 }
 
-/// Until when a token is good, in seconds since 1970: its own end, or that of the key that signed it where that comes first.
+/// Until when a token is good, in seconds since 1970: its own end, or that of the key that signed it where
+/// that comes first.
 #[derive(Clone, Debug)]
 pub struct Validity {
     /// The claim `exp`.

@@ -18,7 +18,8 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Clocks may differ by so many seconds.
 const LEEWAY_S: u64 = 30;
 
-/// How long a key that is no longer in its Secret is still accepted: issuers and replicas do not learn of a new one at the same moment.
+/// How long a key that is no longer in its Secret is still accepted: issuers and replicas do not learn of a
+/// new one at the same moment.
 const OVERLAP_S: i64 = 900;
 
 /// Verifies tokens.
@@ -100,8 +101,9 @@ pub struct TokenError {
 }
 
 impl TokenVerifier {
-    /// Reads the keys from a folder: `secret` (HS256, at least 32 bytes), `public.pem` (RS256 or ES256), or both. Further keys, in files whose
-    /// names begin with `secret` or end in `.pem`, are accepted as well, so that an issuer can change over in its own time.
+    /// Reads the keys from a folder: `secret` (HS256, at least 32 bytes), `public.pem` (RS256 or ES256), or
+    /// both. Further keys, in files whose names begin with `secret` or end in `.pem`, are accepted as well,
+    /// so that an issuer can change over in its own time.
     ///
     /// # Errors
     /// There is none, or one cannot be used.
@@ -109,7 +111,8 @@ impl TokenVerifier {
         Ok(Self::new(keys(dir)?))
     }
 
-    /// Takes the keys that are in the folder now. Those that are gone are accepted for a quarter of an hour more.
+    /// Takes the keys that are in the folder now. Those that are gone are accepted for a quarter of an hour
+    /// more.
     ///
     /// # Errors
     /// As for [`Self::from_dir`]; nothing changes then.
@@ -186,8 +189,9 @@ impl TokenVerifier {
             }
         }
         let why = refusal.as_ref().map_or("there is no key", reason);
-        let is_untimely = refusal
-            .is_some_and(|error| matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature));
+        let is_untimely = refusal.is_some_and(|error| {
+            matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature)
+        });
         Err(TokenError { why, is_untimely })
     }
 }
@@ -216,8 +220,8 @@ impl Key {
         if let Ok(key) = DecodingKey::from_rsa_pem(&bytes) {
             return Ok(Self::new(key, Algorithm::RS256, &bytes));
         }
-        let key =
-            DecodingKey::from_ec_pem(&bytes).map_err(|_| fault(path, "is not a public key of RSA or of P-256"))?;
+        let key = DecodingKey::from_ec_pem(&bytes)
+            .map_err(|_| fault(path, "is not a public key of RSA or of P-256"))?;
         Ok(Self::new(key, Algorithm::ES256, &bytes))
     }
 }
@@ -285,7 +289,10 @@ mod tests {
             ("other key", token(good.clone(), b"another-secret-another-secret-00", Algorithm::HS256)),
             ("other algorithm", token(good.clone(), SECRET, Algorithm::HS512)),
             ("no subject", token(json!({ "exp": now + 60 }), SECRET, Algorithm::HS256)),
-            ("not yet", token(json!({ "sub": "a", "exp": now + 900, "nbf": now + 600 }), SECRET, Algorithm::HS256)),
+            (
+                "not yet",
+                token(json!({ "sub": "a", "exp": now + 900, "nbf": now + 600 }), SECRET, Algorithm::HS256),
+            ),
             ("garbage", "a.b.c".to_owned()),
         ] {
             let error = verifier.verify(&token, now).unwrap_err();

@@ -1,7 +1,8 @@
 //! Requests per caller: a token bucket for each subject, or for each address where there is no token.
 //!
-//! Where there is a Redis, the buckets are in it, for all replicas together. A replica takes a few tokens of a caller's bucket at once, and lets requests in
-//! by those, so that few requests wait for Redis. While Redis is away each replica has buckets of its own.
+//! Where there is a Redis, the buckets are in it, for all replicas together. A replica takes a few tokens of
+//! a caller's bucket at once, and lets requests in by those, so that few requests wait for Redis. While Redis
+//! is away each replica has buckets of its own.
 
 use std::{
     collections::HashMap,
@@ -41,7 +42,8 @@ const BAD_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 const BAD_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
 
 type Caller = [u8; 16];
-type LocalBuckets = RateLimiter<Caller, DefaultKeyedStateStore<Caller>, DefaultClock, StateInformationMiddleware>;
+type LocalBuckets =
+    RateLimiter<Caller, DefaultKeyedStateStore<Caller>, DefaultClock, StateInformationMiddleware>;
 
 /// Buckets that all replicas share.
 #[async_trait]
@@ -106,7 +108,8 @@ struct Tokens {
 }
 
 impl CallerLimits {
-    /// Sets the rate; none lets everything through. Callers keep what they have used when the rate stays the same.
+    /// Sets the rate; none lets everything through. Callers keep what they have used when the rate stays the
+    /// same.
     pub fn apply(&self, rate: Option<&RateLimit>) {
         if self.current.load().as_ref().map(|limiter| &limiter.rate) == rate {
             return;
@@ -114,8 +117,14 @@ impl CallerLimits {
         self.current.store(rate.map(|rate| {
             let per_second = NonZeroU32::new(rate.requests_per_second).unwrap_or(NonZeroU32::MIN);
             let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-            let local = RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)).with_middleware();
-            Arc::new(Limiter { rate: rate.clone(), local, shares: Mutex::default(), checks: AtomicU32::new(0) })
+            let local =
+                RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)).with_middleware();
+            Arc::new(Limiter {
+                rate: rate.clone(),
+                local,
+                shares: Mutex::default(),
+                checks: AtomicU32::new(0),
+            })
         }));
     }
 
@@ -124,7 +133,8 @@ impl CallerLimits {
         _ = self.shared.set(buckets);
     }
 
-    /// Whether buckets are shared with other replicas now; none where that was not asked for, or there is no rate.
+    /// Whether buckets are shared with other replicas now; none where that was not asked for, or there is no
+    /// rate.
     pub fn is_shared(&self) -> Option<bool> {
         let _limited = self.current.load().as_ref()?;
         self.shared.get().map(|_| !self.is_away())
@@ -218,7 +228,8 @@ impl Limiter {
     }
 }
 
-/// Bad tokens by address: who sends many waits before another is looked at, which costs more than to refuse it.
+/// Bad tokens by address: who sends many waits before another is looked at, which costs more than to refuse
+/// it.
 pub struct BadTokens {
     sent: RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>,
     refused: Mutex<HashMap<IpAddr, Instant>>,
@@ -247,7 +258,9 @@ impl BadTokens {
 
     /// Counts a bad token from this address.
     pub fn note(&self, address: IpAddr) {
-        if self.notes.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY) && self.sent.len() > CALLERS_MAX {
+        if self.notes.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY)
+            && self.sent.len() > CALLERS_MAX
+        {
             self.sent.retain_recent();
         }
         let Err(until) = self.sent.check_key(&address) else { return };
@@ -332,7 +345,8 @@ mod tests {
 
     #[tokio::test]
     async fn three_replicas_give_one_limit_together() {
-        let (buckets, rate) = (Arc::new(Buckets::default()), RateLimit { requests_per_second: 100, burst: 500 });
+        let (buckets, rate) =
+            (Arc::new(Buckets::default()), RateLimit { requests_per_second: 100, burst: 500 });
         let replicas: Vec<_> = (0..3)
             .map(|_| {
                 let limits = CallerLimits::default();

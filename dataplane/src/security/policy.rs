@@ -1,5 +1,6 @@
-//! What each pool allows, and to whom. Every way to a record asks this one place at the moment: requests, lists, the feed, dead letters, the pipeline.
-//! Nobody keeps a copy, so a change holds for all of them at once, open sockets included.
+//! What each pool allows, and to whom. Every way to a record asks this one place at the moment: requests,
+//! lists, the feed, dead letters, the pipeline. Nobody keeps a copy, so a change holds for all of them at
+//! once, open sockets included.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -50,11 +51,13 @@ impl Policies {
 
     /// Takes those of new settings. Who asks from now on is answered by them.
     pub fn apply(&self, pools: &[PoolSettings]) {
-        let policy = |pool: &PoolSettings| Policy { access: pool.access.clone(), limits: pool.limits.clone() };
+        let policy =
+            |pool: &PoolSettings| Policy { access: pool.access.clone(), limits: pool.limits.clone() };
         self.put(pools.iter().map(|pool| (pool.name.as_str(), policy(pool))));
     }
 
-    /// Takes these. A pool that is not among them keeps its own: a process that still serves it is about to be replaced.
+    /// Takes these. A pool that is not among them keeps its own: a process that still serves it is about to
+    /// be replaced.
     pub fn put<'a>(&self, policies: impl IntoIterator<Item = (&'a str, Policy)>) {
         self.0.send_if_modified(|table| {
             let mut changed = false;

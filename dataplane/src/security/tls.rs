@@ -19,7 +19,8 @@ const PEM_LINE: usize = 64;
 /// The name of HTTP/2 where a client says over TLS what it speaks (RFC 7301).
 pub const HTTP2: &[u8] = b"h2";
 
-/// The certificate with its key. New connections are shown the one of the moment; those that are open keep theirs.
+/// The certificate with its key. New connections are shown the one of the moment; those that are open keep
+/// theirs.
 #[derive(Debug)]
 pub struct Identity {
     current: ArcSwap<CertifiedKey>,
@@ -89,7 +90,8 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
-/// The authorities that the system trusts now, as PEM: those of the files and folders that OpenSSL knows, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+/// The authorities that the system trusts now, as PEM: those of the files and folders that OpenSSL knows,
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
 /// # Errors
 /// The system has none.
@@ -119,9 +121,11 @@ fn pem_of(certificate: &[u8]) -> String {
 fn certified_key(dir: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let path = dir.join("tls.key");
     let chain = certificates(&dir.join("tls.crt"))?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&path)?).map_err(|_| fault(&path, "holds no private key in PEM"))?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map_err(|_| fault(dir, "tls.crt and tls.key do not belong together, or are of a kind that is not supported"))
+    let key = PrivateKeyDer::from_pem_slice(&read(&path)?)
+        .map_err(|_| fault(&path, "holds no private key in PEM"))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|_| {
+        fault(dir, "tls.crt and tls.key do not belong together, or are of a kind that is not supported")
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -1,5 +1,5 @@
-//! The admin port has threads of its own, so that nothing that callers send keeps probes from being answered. A probe of life still says whether the
-//! threads that serve turn.
+//! The admin port has threads of its own, so that nothing that callers send keeps probes from being answered.
+//! A probe of life still says whether the threads that serve turn.
 
 use std::{
     convert::Infallible,
@@ -83,10 +83,15 @@ impl Pulse {
 /// There are no more threads.
 pub fn serve_apart<S>(listener: TcpListener, service: S) -> io::Result<()>
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     let listener = listener.into_std()?;
-    let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("admin").enable_all().build()?;
+    let runtime =
+        Builder::new_multi_thread().worker_threads(THREADS).thread_name("admin").enable_all().build()?;
     let serving = async move {
         match TcpListener::from_std(listener) {
             Ok(listener) => serve(listener, None, service, std::future::pending()).await,
@@ -118,7 +123,10 @@ mod tests {
         // nothing of the first runtime runs any more
         let ask = async || {
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             answer

@@ -1,5 +1,6 @@
-//! The end of a connection (RFC 9112, section 9.6): first this side says that no more will come, then it reads on until the client has seen that. A connection
-//! that is closed on unread bytes is reset, and its last answer is lost, such as that to a head which is too large.
+//! The end of a connection (RFC 9112, section 9.6): first this side says that no more will come, then it
+//! reads on until the client has seen that. A connection that is closed on unread bytes is reset, and its
+//! last answer is lost, such as that to a head which is too large.
 
 use std::{
     io,
@@ -85,7 +86,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Closing<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Closing<I> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 

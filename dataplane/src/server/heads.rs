@@ -1,5 +1,6 @@
-//! Bounds how long the head of a request may take once it has begun (RFC 9110, section 15.5.9): who sends one byte after another holds a place, and says
-//! nothing. The library of HTTP counts from the moment when it begins to wait, and cannot tell silence from half a head.
+//! Bounds how long the head of a request may take once it has begun (RFC 9110, section 15.5.9): who sends one
+//! byte after another holds a place, and says nothing. The library of HTTP counts from the moment when it
+//! begins to wait, and cannot tell silence from half a head.
 
 use std::{
     io,
@@ -48,7 +49,8 @@ pub struct Heads<I> {
     refusal: Option<Refusal>,
 }
 
-/// Whose turn it is on a connection, told by who reads the requests: even, the client's, that is to send a head; odd, the server's, that is to answer it.
+/// Whose turn it is on a connection, told by who reads the requests: even, the client's, that is to send a
+/// head; odd, the server's, that is to answer it.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(Arc<AtomicU32>);
 
@@ -110,7 +112,11 @@ impl Refusal {
     }
 
     /// Says it, and that no more will come.
-    fn poll<I: AsyncWrite + Unpin>(&mut self, stream: &mut I, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll<I: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut I,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.answer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut *stream).poll_write(context, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -174,12 +180,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Heads<I> {
         let refusal = self.refusal.get_or_insert_with(|| Refusal::new(says));
         // whether the client takes it changes nothing
         _ = ready!(refusal.poll(&mut self.stream, context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request was not whole in time")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the head of a request was not whole in time",
+        )))
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heads<I> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.refusal.is_some() {
             return this.poll_refuse(context);
@@ -205,7 +218,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heads<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.is_held_up = polled.is_pending();
         polled

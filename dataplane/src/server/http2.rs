@@ -36,7 +36,8 @@ use super::{
 const REQUESTS_MAX: u32 = 100;
 /// The most bytes of the head of a request, as HTTP/2 counts them.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
-/// Requests that a client may take back before they were looked at (CVE-2023-44487): beyond these the connection ends.
+/// Requests that a client may take back before they were looked at (CVE-2023-44487): beyond these the
+/// connection ends.
 const TAKEN_BACK_MAX: usize = 20;
 /// How often a connection is asked whether somebody is there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,8 +56,8 @@ struct Activity {
 /// A request that is under way until the end of its answer.
 struct UnderWay(Arc<Activity>);
 
-/// Answers the requests of one connection, until `closing` or until an answer says that the connection ends with it: then no more are taken, and those
-/// that are under way end.
+/// Answers the requests of one connection, until `closing` or until an answer says that the connection ends
+/// with it: then no more are taken, and those that are under way end.
 pub async fn converse<S, I>(
     stream: I,
     client: ClientConnection,
@@ -65,7 +66,11 @@ pub async fn converse<S, I>(
     patience: Patience,
 ) -> hyper::Result<()>
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new();
@@ -149,7 +154,8 @@ impl Activity {
         // a request in the meantime may have changed what is waited for
         let step = patience.first_max.min(patience.silence_max);
         loop {
-            let silence_max = if self.any.load(Ordering::Acquire) { patience.silence_max } else { patience.first_max };
+            let silence_max =
+                if self.any.load(Ordering::Acquire) { patience.silence_max } else { patience.first_max };
             // a request that comes and goes after the first look has changed what the second sees
             let busy = !self.is_silent();
             let since = *self.silent_since.lock();

@@ -1,5 +1,6 @@
-//! What a client still sends once its request is answered is read and thrown away, up to a bound: a connection that is closed on unread bytes is reset, and
-//! the client never sees the answer (RFC 9112, section 9.6).
+//! What a client still sends once its request is answered is read and thrown away, up to a bound: a
+//! connection that is closed on unread bytes is reset, and the client never sees the answer (RFC 9112,
+//! section 9.6).
 
 use std::{
     pin::Pin,
@@ -35,7 +36,10 @@ impl<B: HttpBody<Data = Bytes> + Unpin + Send + 'static> HttpBody for Lingering<
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.held_back = false;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);

@@ -1,4 +1,5 @@
-//! Places of connections. One address may hold as many as are still free, so that no one, however many it opens, leaves none for others.
+//! Places of connections. One address may hold as many as are still free, so that no one, however many it
+//! opens, leaves none for others.
 
 use std::{
     collections::HashMap,
@@ -87,7 +88,8 @@ pub fn refused() -> u64 {
     REFUSED.load(Ordering::Relaxed)
 }
 
-/// Who is behind an address: one host of IPv4, a network of 64 bits of IPv6, which is what one customer is given.
+/// Who is behind an address: one host of IPv4, a network of 64 bits of IPv6, which is what one customer is
+/// given.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -114,7 +116,11 @@ mod tests {
         let (places, address) = (Places::new(100), |last: u8| IpAddr::from([10, 0, 0, last]));
         let take = |last: u8| std::iter::from_fn(|| places.enter(address(last))).collect::<Vec<_>>();
         let (first, second, third) = (take(1), take(2), take(3));
-        assert_eq!((first.len(), second.len(), third.len()), (50, 25, 13), "each has what the others left, by half");
+        assert_eq!(
+            (first.len(), second.len(), third.len()),
+            (50, 25, 13),
+            "each has what the others left, by half"
+        );
         assert!(places.enter(address(4)).is_some(), "there is room for whoever comes next");
         let refused_before = refused();
         assert!(places.enter(address(1)).is_none() && refused() > refused_before);

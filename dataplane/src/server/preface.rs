@@ -1,4 +1,5 @@
-//! Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes of a connection (RFC 9113, section 3.4).
+//! Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes of a connection (RFC 9113, section
+//! 3.4).
 
 use std::{
     io,
@@ -18,7 +19,8 @@ pub struct Begun<I> {
     stream: I,
 }
 
-/// Whether the client speaks HTTP/2, and the connection as it was before it was looked at. Waits for as many bytes as that takes.
+/// Whether the client speaks HTTP/2, and the connection as it was before it was looked at. Waits for as many
+/// bytes as that takes.
 ///
 /// # Errors
 /// The connection broke.
@@ -42,7 +44,11 @@ impl<I> Begun<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Begun<I> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, into);
         }
@@ -52,7 +58,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Begun<I> {
         if into.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // with what is there already, as if nobody had looked: how much comes at once decides what a parser says of a broken head
+        // with what is there already, as if nobody had looked: how much comes at once decides what a parser
+        // says of a broken head
         match Pin::new(&mut self.stream).poll_read(context, into) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
@@ -61,7 +68,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Begun<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Begun<I> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -11,8 +11,9 @@ use crate::http::error::Problem;
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"];
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// The answer to a request that no route should see; none for all others. `own_names_only`: it came to an address of this machine alone, so that a name
-/// of any other is one that a page of that name has pointed here (DNS rebinding).
+/// The answer to a request that no route should see; none for all others. `own_names_only`: it came to an
+/// address of this machine alone, so that a name of any other is one that a page of that name has pointed
+/// here (DNS rebinding).
 pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
     let uri = request.uri();
     let problem = |status, kind, title, detail: &str| {
@@ -25,7 +26,12 @@ pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
     if own_names_only && host.is_some_and(|host| !is_own(host)) {
         let detail = "this server listens on the loopback address, and answers to localhost, 127.0.0.1 and [::1] only: \
                       give it another address with --bind or LISTEN to serve other names";
-        return problem(StatusCode::MISDIRECTED_REQUEST, "misdirected", "The host is not served here", detail);
+        return problem(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "The host is not served here",
+            detail,
+        );
     }
     if request.version() <= Version::HTTP_11 && !METHODS.contains(&request.method().as_str()) {
         let detail = "no path here has this method";
@@ -33,14 +39,23 @@ pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
     }
     let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
     let first = codings.next();
-    if codings.next().is_some() || first.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if codings.next().is_some()
+        || first.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         let detail = "Transfer-Encoding may be chunked only";
-        return problem(StatusCode::NOT_IMPLEMENTED, "transfer-coding", "The transfer coding is not known", detail);
+        return problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "transfer-coding",
+            "The transfer coding is not known",
+            detail,
+        );
     }
     if uri.path() == "*" {
         return match *request.method() {
             Method::OPTIONS => Some(options()),
-            _ => problem(StatusCode::BAD_REQUEST, "target", "The target is not valid", "* is for OPTIONS only"),
+            _ => {
+                problem(StatusCode::BAD_REQUEST, "target", "The target is not valid", "* is for OPTIONS only")
+            }
         };
     }
     let mut expected = request.headers().get_all(header::EXPECT).iter();
@@ -48,12 +63,18 @@ pub fn refused(request: &Request, own_names_only: bool) -> Option<Response> {
         && expected.any(|what| !what.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
         let detail = "Expect may ask for 100-continue only";
-        return problem(StatusCode::EXPECTATION_FAILED, "expectation", "The expectation cannot be met", detail);
+        return problem(
+            StatusCode::EXPECTATION_FAILED,
+            "expectation",
+            "The expectation cannot be met",
+            detail,
+        );
     }
     None
 }
 
-/// Puts the host that a request is for into its header, whether it came there or in its target: from here on there is one place to look.
+/// Puts the host that a request is for into its header, whether it came there or in its target: from here on
+/// there is one place to look.
 pub fn settle(request: &mut Request) {
     join_cookies(request);
     let Some(authority) = request.uri().authority() else { return };
@@ -69,7 +90,8 @@ fn join_cookies(request: &mut Request) {
     if request.version() != Version::HTTP_2 || values.nth(1).is_none() {
         return;
     }
-    let all: Vec<&[u8]> = request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all: Vec<&[u8]> =
+        request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         request.headers_mut().insert(header::COOKIE, joined);
     }
@@ -83,7 +105,8 @@ fn options() -> Response {
     response
 }
 
-/// Who sends such a head may take something else for the next one, but in HTTP/2, where frames tell them apart.
+/// Who sends such a head may take something else for the next one, but in HTTP/2, where frames tell them
+/// apart.
 fn refusal(problem: &Problem, uri: &Uri, version: Version) -> Response {
     let mut response = problem.respond(uri);
     if version <= Version::HTTP_11 {
@@ -92,7 +115,8 @@ fn refusal(problem: &Problem, uri: &Uri, version: Version) -> Response {
     response
 }
 
-/// The host that a request is for, without its port: of its target, or else of its header (RFC 9112, section 3.2).
+/// The host that a request is for, without its port: of its target, or else of its header (RFC 9112, section
+/// 3.2).
 fn host(request: &Request) -> Result<Option<&str>, &'static str> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let (first, second) = (values.next(), values.next());
@@ -103,7 +127,9 @@ fn host(request: &Request) -> Result<Option<&str>, &'static str> {
     if first.is_none() && request.version() == Version::HTTP_11 {
         return Err("the header Host is missing");
     }
-    let told = first.map(|value| sound(value.as_bytes()).ok_or("the header Host is empty, or no host")).transpose()?;
+    let told = first
+        .map(|value| sound(value.as_bytes()).ok_or("the header Host is empty, or no host"))
+        .transpose()?;
     Ok(request.uri().host().or(told))
 }
 
@@ -120,14 +146,16 @@ fn sound(value: &[u8]) -> Option<&str> {
     };
     let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=[]:".contains(&byte);
     let digits = port.strip_prefix(':').unwrap_or(port);
-    let is_port = port.is_empty() || (port.len() > digits.len() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_port =
+        port.is_empty() || (port.len() > digits.len() && digits.bytes().all(|byte| byte.is_ascii_digit()));
     (!host.is_empty() && host.bytes().all(in_name) && is_port).then_some(host)
 }
 
 /// Whether a host is a name of the loopback address.
 fn is_own(host: &str) -> bool {
     let name = host.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -146,8 +174,13 @@ mod tests {
         for own in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "127.1.2.3"] {
             assert_eq!(status(own, true), None, "{own}");
         }
-        for other in ["shop.example.com", "localhost.example.com", "192.168.1.1:8080", "[::2]", "127.0.0.1.example.com"]
-        {
+        for other in [
+            "shop.example.com",
+            "localhost.example.com",
+            "192.168.1.1:8080",
+            "[::2]",
+            "127.0.0.1.example.com",
+        ] {
             assert_eq!(status(other, true), Some(421), "{other}");
             assert_eq!(status(other, false), None, "{other}");
         }
@@ -156,7 +189,8 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_connection_but_not_that_of_other_streams() {
         for (version, ends) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
-            let request = Request::builder().uri("/").version(version).header("host", "a b").body(Body::empty());
+            let request =
+                Request::builder().uri("/").version(version).header("host", "a b").body(Body::empty());
             let refused = refused(&request.unwrap(), false).unwrap();
             assert_eq!(refused.headers().contains_key(header::CONNECTION), ends, "{version:?}");
         }

@@ -1,5 +1,6 @@
-//! Answers of a connection of HTTP/2 on their way, and whether the client takes them. Each has a window of its own, which a client may keep closed while the
-//! connection itself moves: no write waits then, so nothing else would end it.
+//! Answers of a connection of HTTP/2 on their way, and whether the client takes them. Each has a window of
+//! its own, which a client may keep closed while the connection itself moves: no write waits then, so nothing
+//! else would end it.
 
 use std::{
     collections::HashMap,
@@ -18,10 +19,12 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The most bytes that are handed over at once: so much of an answer waits outside its body for the client's window, at most.
+/// The most bytes that are handed over at once: so much of an answer waits outside its body for the client's
+/// window, at most.
 const PART_BYTES_MAX: usize = 16 << 10;
 
-/// The answers of a connection that their client has not taken: those that have more, and since when they were not asked for it.
+/// The answers of a connection that their client has not taken: those that have more, and since when they
+/// were not asked for it.
 #[derive(Debug, Default)]
 pub struct Untaken {
     since: Mutex<HashMap<u64, Instant>>,
@@ -151,7 +154,10 @@ mod tests {
         let mut large = Sending::new(Body::from(vec![7; 40_000]), &untaken, ());
         assert_eq!(large.size_hint().exact(), Some(40_000));
         let first = large.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!((first.len(), large.size_hint().exact()), (PART_BYTES_MAX, Some(40_000 - PART_BYTES_MAX as u64)));
+        assert_eq!(
+            (first.len(), large.size_hint().exact()),
+            (PART_BYTES_MAX, Some(40_000 - PART_BYTES_MAX as u64))
+        );
         let asked = Instant::now();
         untaken.for_too_long(most).await;
         assert!(asked.elapsed() >= most.mul_f64(0.9), "{:?}", asked.elapsed());

@@ -39,11 +39,13 @@ pub async fn page(pools: &[Arc<Records>], query: AuditQuery) -> Result<AuditPage
     Ok(AuditPage { entries, next_cursor })
 }
 
-/// The first entries of several stores, and whether there are further ones: what a store left out is not overtaken by what another found.
+/// The first entries of several stores, and whether there are further ones: what a store left out is not
+/// overtaken by what another found.
 fn merged(found: Vec<AuditFound>, limit: usize) -> (Vec<AuditEntry>, bool) {
     let place = |entry: &AuditEntry| (entry.at.clone(), entry.id);
     // times of one form sort as text
-    let end = found.iter().filter(|found| found.more).filter_map(|found| found.entries.last().map(place)).min();
+    let end =
+        found.iter().filter(|found| found.more).filter_map(|found| found.entries.last().map(place)).min();
     let mut more = end.is_some();
     let mut entries: Vec<AuditEntry> = found.into_iter().flat_map(|found| found.entries).collect();
     entries.sort_by_cached_key(place);
@@ -98,7 +100,11 @@ mod tests {
         let of = |keys: &[&str], more| (keys.iter().map(ToString::to_string).collect::<Vec<_>>(), more);
         let two = |more| vec![found(&[1, 4], 1, more), found(&[2, 3, 5, 6], 1, false)];
         assert_eq!(keys(merged(two(false), 9)), of(&["1", "2", "3", "4", "5", "6"], false));
-        assert_eq!(keys(merged(two(true), 9)), of(&["1", "2", "3", "4"], true), "5 may follow something of the first");
+        assert_eq!(
+            keys(merged(two(true), 9)),
+            of(&["1", "2", "3", "4"], true),
+            "5 may follow something of the first"
+        );
         assert_eq!(keys(merged(two(false), 2)), of(&["1", "2"], true));
         assert_eq!(keys(merged(vec![found(&[1, 2, 3], PAGE_BYTES_MAX / 2, false)], 9)), of(&["1"], true));
         assert_eq!(keys(merged(vec![found(&[1], 2 * PAGE_BYTES_MAX, false)], 9)), of(&["1"], false));

@@ -28,7 +28,8 @@ use model::{
 /// How many operations of one batch are under way at once.
 const CONCURRENCY: usize = 16;
 
-/// How long a batch may take. Operations that were not done by then are told so, each by itself; a gateway waits for longer.
+/// How long a batch may take. Operations that were not done by then are told so, each by itself; a gateway
+/// waits for longer.
 const TIME: Duration = Duration::from_secs(20);
 
 /// What became of one operation.
@@ -94,9 +95,15 @@ enum Job {
     Delete(Key, Precondition),
 }
 
-/// Does each operation by itself, those on one record in their order, and says what became of each. Where records can be in each other's way, by a
-/// unique value, all are done in their order. With an idempotency key, each operation is told from its repeats by its place.
-pub async fn run(records: &Records, bounds: Bounds, operations: &[Operation<'_>], origin: &Origin) -> Vec<Outcome> {
+/// Does each operation by itself, those on one record in their order, and says what became of each. Where
+/// records can be in each other's way, by a unique value, all are done in their order. With an idempotency
+/// key, each operation is told from its repeats by its place.
+pub async fn run(
+    records: &Records,
+    bounds: Bounds,
+    operations: &[Operation<'_>],
+    origin: &Origin,
+) -> Vec<Outcome> {
     let origin = &origin.within(TIME);
     let schema = records.schema();
     // which values of a declared table are unique only its owner knows
@@ -190,8 +197,12 @@ async fn alone(records: &Records, upserts: bool, job: Job, origin: &Origin) -> O
             let (record, created) = records.upsert(&key, &asked, body, origin).await?;
             Ok(changed(&record, created))
         }
-        Job::Update(key, asked, body) => Ok(changed(&records.replace(&key, &asked, body, origin).await?, false)),
-        Job::Patch(key, asked, patch) => Ok(changed(&records.patch(&key, &asked, &patch, origin).await?, false)),
+        Job::Update(key, asked, body) => {
+            Ok(changed(&records.replace(&key, &asked, body, origin).await?, false))
+        }
+        Job::Patch(key, asked, patch) => {
+            Ok(changed(&records.patch(&key, &asked, &patch, origin).await?, false))
+        }
         Job::Delete(key, asked) => {
             let version = records.delete(&key, &asked, origin).await?;
             Ok(Done { key, version, kind: DoneKind::Deleted })
@@ -211,7 +222,8 @@ fn job(records: &Records, bounds: Bounds, operation: &Operation<'_>) -> Result<J
             if draft.key.as_ref().is_some_and(|other| other != key) {
                 return Err(ServiceError::field(&schema.key, "must be the id of the operation, or left out"));
             }
-            draft.key = Some(schema.may_create(key.clone()).map_err(|fault| ServiceError::Invalid(vec![fault]))?);
+            draft.key =
+                Some(schema.may_create(key.clone()).map_err(|fault| ServiceError::Invalid(vec![fault]))?);
         }
         return Ok(Job::Create(draft));
     }
@@ -266,10 +278,14 @@ async fn unit(
     keys.sort();
     keys.dedup();
     let found = records.look_up_for(origin, &keys).await.map_err(Undone::Whole)?;
-    let there = keys.iter().zip(&found).filter(|(_, found)| matches!(found, Lookup::Found(_) | Lookup::Unreadable(_)));
+    let there = keys
+        .iter()
+        .zip(&found)
+        .filter(|(_, found)| matches!(found, Lookup::Found(_) | Lookup::Unreadable(_)));
     let stored = there.map(|(key, _)| key.clone()).collect();
     let (states, alone) = (keys.into_iter().zip(found).collect(), jobs.len() == 1);
-    let mut draft = Unit { records, upserts: bounds.upserts, origin, states, stored, alone, index: 0, under_way: None };
+    let mut draft =
+        Unit { records, upserts: bounds.upserts, origin, states, stored, alone, index: 0, under_way: None };
     let mut changes = Vec::with_capacity(jobs.len());
     for (index, job) in jobs.into_iter().enumerate() {
         draft.index = index;
@@ -378,7 +394,12 @@ impl Unit<'_> {
         Ok(Some((key.clone(), Action::Replace { guard: Guard::Any, values })))
     }
 
-    async fn replaced(&mut self, key: Key, current: &Record, values: Row) -> Result<(Key, Action), ServiceError> {
+    async fn replaced(
+        &mut self,
+        key: Key,
+        current: &Record,
+        values: Row,
+    ) -> Result<(Key, Action), ServiceError> {
         let values = self.records.settle(values, Some(current), self.origin).await?;
         self.records.judge(current, &values).await?;
         self.becomes(&key, Some(values.clone()));
@@ -408,14 +429,20 @@ impl Unit<'_> {
     fn becomes(&mut self, key: &Key, values: Option<Row>) {
         let (version, created_at) = match self.states.get(key) {
             Some(Lookup::Found(record)) => (record.version.next(), record.created_at),
-            Some(Lookup::Unreadable(unreadable)) => (unreadable.rest.version.next(), unreadable.rest.created_at),
+            Some(Lookup::Unreadable(unreadable)) => {
+                (unreadable.rest.version.next(), unreadable.rest.created_at)
+            }
             Some(Lookup::Deleted(version)) => (version.next(), Timestamp::now()),
             Some(Lookup::Missing) | None => (Version(1), Timestamp::now()),
         };
         let state = match values {
-            Some(values) => {
-                Lookup::Found(Record { key: key.clone(), version, created_at, updated_at: Timestamp::now(), values })
-            }
+            Some(values) => Lookup::Found(Record {
+                key: key.clone(),
+                version,
+                created_at,
+                updated_at: Timestamp::now(),
+                values,
+            }),
             None => Lookup::Deleted(version),
         };
         self.states.insert(key.clone(), state);

@@ -1,4 +1,5 @@
-//! Opaque cursors: a place in the order of one list, with a check that it belongs to that list and was not altered.
+//! Opaque cursors: a place in the order of one list, with a check that it belongs to that list and was not
+//! altered.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -47,8 +48,12 @@ impl Cursor {
         if self.position.skip > 0 {
             values.extend(RawValue::from_string(self.position.skip.to_string()));
         }
-        let payload =
-            Payload(self.position.key.to_string(), self.offset, self.total, values.iter().map(AsRef::as_ref).collect());
+        let payload = Payload(
+            self.position.key.to_string(),
+            self.offset,
+            self.total,
+            values.iter().map(AsRef::as_ref).collect(),
+        );
         let mut bytes = serde_json::to_vec(&payload).unwrap_or_default();
         let check = scope.check(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
@@ -71,9 +76,17 @@ impl Cursor {
             None if raw_values.len() == scope.order.len() => 0,
             _ => return None,
         };
-        let values: Option<Vec<Value>> =
-            scope.order.iter().zip(raw_values).map(|((field, _), raw)| scope.value(*field, raw.get())).collect();
-        Some(Self { position: Position { values: values?, key: Key::try_from(key).ok()?, skip }, offset, total })
+        let values: Option<Vec<Value>> = scope
+            .order
+            .iter()
+            .zip(raw_values)
+            .map(|((field, _), raw)| scope.value(*field, raw.get()))
+            .collect();
+        Some(Self {
+            position: Position { values: values?, key: Key::try_from(key).ok()?, skip },
+            offset,
+            total,
+        })
     }
 }
 
@@ -96,7 +109,8 @@ fn check_of(keys: &[Key]) -> u64 {
 
 impl Scope<'_> {
     fn check(&self, payload: &[u8]) -> u64 {
-        let mut text = format!("{}\0{:?}\0{:?}\0", self.schema.collection, self.filter, self.order).into_bytes();
+        let mut text =
+            format!("{}\0{:?}\0{:?}\0", self.schema.collection, self.filter, self.order).into_bytes();
         text.extend_from_slice(payload);
         xxh3_64(&text)
     }
@@ -172,7 +186,10 @@ mod tests {
         let keys: Vec<Key> = ["a", "b", "c"].map(|key| key.parse().unwrap()).to_vec();
         let place = place_among(&keys, 2);
         assert_eq!(place_of(&place, &keys), Some(2));
-        assert_eq!((place_of(&place, &keys[..2]), place_of("", &keys), place_of("Mg", &keys)), (None, None, None));
+        assert_eq!(
+            (place_of(&place, &keys[..2]), place_of("", &keys), place_of("Mg", &keys)),
+            (None, None, None)
+        );
         assert_eq!(place_of(&place_among(&keys, 3), &keys), None, "there is nothing behind the last");
     }
 }

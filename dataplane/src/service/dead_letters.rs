@@ -58,7 +58,8 @@ pub struct Letter {
 /// Where letters come from: does again what could not be done. A repetition must have no second effect.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Does it again for an actor, or sees to it that it will be done. An error leaves the letter where it is.
+    /// Does it again for an actor, or sees to it that it will be done. An error leaves the letter where it
+    /// is.
     async fn replay(&self, letter: &Record, actor: &str) -> Result<(), ServiceError>;
 
     /// The letter was replayed or dropped, and is gone: what was set aside as it meanwhile goes on.
@@ -119,7 +120,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put_where(&self, letter: Letter, replaces: impl Fn(&Record) -> bool) -> Result<(), ServiceError> {
+    pub async fn put_where(
+        &self,
+        letter: Letter,
+        replaces: impl Fn(&Record) -> bool,
+    ) -> Result<(), ServiceError> {
         let (key, values) = self.row_of(letter);
         for _ in 0..ATTEMPTS_MAX {
             match self.records.insert(&key, values.clone(), ACTOR).await {
@@ -143,7 +148,8 @@ impl DeadLetters {
             let note = format!("left out: {} bytes", payload.as_str().len());
             payload = Json::from_value(&Tree::String(note));
         }
-        let short = |text: String, max: usize| Value::Text(text.chars().filter(|c| *c != '\0').take(max).collect());
+        let short =
+            |text: String, max: usize| Value::Text(text.chars().filter(|c| *c != '\0').take(max).collect());
         let values = self.records.schema().row_of([
             ("stage", short(stage, 64)),
             ("subject", short(subject, 128)),
@@ -165,7 +171,8 @@ impl DeadLetters {
         self.replay_one(&letter, actor).await
     }
 
-    /// Does again what the letters of a stage or about a subject are about; all where neither is given. Goes by their keys, from after `cursor`.
+    /// Does again what the letters of a stage or about a subject are about; all where neither is given. Goes
+    /// by their keys, from after `cursor`.
     ///
     /// # Errors
     /// What the store says. A letter that cannot be replayed is counted and stays.
@@ -181,7 +188,8 @@ impl DeadLetters {
             Some(Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(text?.to_owned())))
         });
         let filter = Filter::And(wanted.collect());
-        let start = cursor.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
+        let start = cursor
+            .map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
         let query = Query {
             filter,
             order: Vec::new(),
@@ -223,10 +231,18 @@ impl DeadLetters {
     ) -> Result<(Vec<Record>, Option<Key>), ServiceError> {
         let index = self.records.schema().index_of("stage").unwrap_or_default();
         let filter = Filter::Compare(FieldRef::Field(index), Comparison::Eq, Value::Text(stage.to_owned()));
-        let start = after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
+        let start =
+            after.map_or(Start::Offset(0), |key| Start::After(Position { values: Vec::new(), key, skip: 0 }));
         let page = self
             .records
-            .find(&Query { filter, order: Vec::new(), start, limit, count: false, allowance: Allowance::default() })
+            .find(&Query {
+                filter,
+                order: Vec::new(),
+                start,
+                limit,
+                count: false,
+                allowance: Allowance::default(),
+            })
             .await?;
         Ok((page.records, page.next.map(|next| next.key)))
     }
@@ -247,11 +263,16 @@ impl DeadLetters {
         }
     }
 
-    /// Removes a letter as it was read, and says in the audit what became of it and by whom. A newer one in its place stays.
+    /// Removes a letter as it was read, and says in the audit what became of it and by whom. A newer one in
+    /// its place stays.
     async fn close(&self, letter: &Record, outcome: &str, actor: &str) -> Result<(), ServiceError> {
         let mut values = letter.values.clone();
         self.records.schema().set(&mut values, "outcome", Value::Text(outcome.to_owned()));
-        let change = |action| Change { collection: self.records.collection().clone(), key: letter.key.clone(), action };
+        let change = |action| Change {
+            collection: self.records.collection().clone(),
+            key: letter.key.clone(),
+            action,
+        };
         let changes = vec![
             change(Action::Replace { guard: Guard::Exactly(letter.version), values }),
             change(Action::Delete { guard: Guard::Exactly(letter.version.next()) }),
@@ -294,14 +315,17 @@ impl DeadLetters {
     async fn replay_one(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
         let stage = self.text(letter, "stage");
         let source = self.source(letter).ok_or_else(|| {
-            ServiceError::Conflict(format!("letters of {stage} cannot be replayed here: ask a group that serves it"))
+            ServiceError::Conflict(format!(
+                "letters of {stage} cannot be replayed here: ask a group that serves it"
+            ))
         })?;
         source.replay(letter, actor).await?;
         self.close(letter, REPLAYED, actor).await?;
         source.taken(letter, actor).await
     }
 
-    /// Removes a letter as it was read or put. A newer one in its place, of another failure or another worker, stays.
+    /// Removes a letter as it was read or put. A newer one in its place, of another failure or another
+    /// worker, stays.
     ///
     /// # Errors
     /// What the store says.

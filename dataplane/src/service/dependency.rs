@@ -1,4 +1,5 @@
-//! A guard around something that can fail: a deadline for each call, a breaker, and a budget for calls that are repetitions.
+//! A guard around something that can fail: a deadline for each call, a breaker, and a budget for calls that
+//! are repetitions.
 
 use std::{
     sync::{
@@ -20,7 +21,8 @@ use model::breaker::Breaker;
 const RATIO: f64 = 0.2;
 /// The most repetitions that are saved up.
 const SAVED_MAX: f64 = 10.0;
-/// After so long without a first call the last failed ones are repeated all the same, one in such a time: nobody else would pay for them.
+/// After so long without a first call the last failed ones are repeated all the same, one in such a time:
+/// nobody else would pay for them.
 const IDLE: Duration = Duration::from_secs(1);
 /// With each success in a row they go twice as fast, so often.
 const DOUBLED_MAX: u32 = 10;
@@ -36,7 +38,8 @@ pub struct Dependency {
     refused: AtomicU64,
 }
 
-/// What repetitions may still be made: a failing dependency sees at most 1.2 times the traffic, and without any one call a second.
+/// What repetitions may still be made: a failing dependency sees at most 1.2 times the traffic, and without
+/// any one call a second.
 #[derive(Debug, Default)]
 struct Budget {
     tokens: f64,
@@ -70,7 +73,8 @@ impl Dependency {
     /// Makes a call within `deadline`; `again` says that it is a repetition of a failed one.
     ///
     /// # Errors
-    /// What the call says; `Retryable` when it took too long; `System` when it was not made: the breaker is open or the budget spent.
+    /// What the call says; `Retryable` when it took too long; `System` when it was not made: the breaker is
+    /// open or the budget spent.
     pub async fn call<T>(
         &self,
         again: bool,
@@ -152,8 +156,8 @@ mod tests {
     use super::*;
     use model::breaker::BreakerState;
 
-    /// What a dependency sees in a time in which so many new calls come in a second, each of which would be repeated for ever, and all
-    /// calls fail or none does: new calls, and repetitions.
+    /// What a dependency sees in a time in which so many new calls come in a second, each of which would be
+    /// repeated for ever, and all calls fail or none does: new calls, and repetitions.
     fn seen(budget: &mut Budget, per_second: f64, fails: bool, begun: Instant, time: Duration) -> (u32, u32) {
         let (mut first, mut repeated) = (0, 0);
         for ms in 0..u32::try_from(time.as_millis()).unwrap() {
@@ -176,8 +180,14 @@ mod tests {
         let (begun, time) = (Instant::now(), Duration::from_secs(600));
         for per_second in [1.5, 3.0, 10.0, 100.0, 900.0] {
             let (first, repeated) = seen(&mut Budget::default(), per_second, true, begun, time);
-            assert!(f64::from(repeated) <= f64::from(first) * RATIO + 1.0, "{per_second}: {repeated} after {first}");
-            assert!(f64::from(repeated) >= f64::from(first) * RATIO - SAVED_MAX, "{per_second}: what it may is used");
+            assert!(
+                f64::from(repeated) <= f64::from(first) * RATIO + 1.0,
+                "{per_second}: {repeated} after {first}"
+            );
+            assert!(
+                f64::from(repeated) >= f64::from(first) * RATIO - SAVED_MAX,
+                "{per_second}: what it may is used"
+            );
         }
         for per_second in [0.0, 0.1, 0.5] {
             let (first, repeated) = seen(&mut Budget::default(), per_second, true, begun, time);
@@ -195,22 +205,26 @@ mod tests {
 
     #[test]
     fn what_was_stranded_goes_faster_and_faster_once_the_dependency_is_well() {
-        let (first, repeated) = seen(&mut Budget::default(), 0.0, false, Instant::now() + IDLE, Duration::from_secs(5));
+        let (first, repeated) =
+            seen(&mut Budget::default(), 0.0, false, Instant::now() + IDLE, Duration::from_secs(5));
         assert!(first == 0 && repeated > 1_000, "{repeated}");
     }
 
     #[tokio::test]
     async fn a_dependency_that_fails_is_left_alone_and_one_that_refuses_is_not() {
         let bank = Dependency::new("bank", 2, Duration::from_secs(60));
-        let fails =
-            async || bank.call(false, Duration::from_secs(1), async { Err::<(), _>(Failure::retryable("no")) }).await;
+        let fails = async || {
+            bank.call(false, Duration::from_secs(1), async { Err::<(), _>(Failure::retryable("no")) }).await
+        };
         let refuses = Failure::new(Class::NotRetryable, "wrong");
         for _ in 0..5 {
-            let outcome = bank.call(false, Duration::from_secs(1), async { Err::<(), _>(refuses.clone()) }).await;
+            let outcome =
+                bank.call(false, Duration::from_secs(1), async { Err::<(), _>(refuses.clone()) }).await;
             assert_eq!(outcome, Err(refuses.clone()));
         }
         assert_eq!(fails().await.unwrap_err().class, Class::Retryable);
-        let late = bank.call(false, Duration::from_millis(1), std::future::pending::<Result<(), Failure>>()).await;
+        let late =
+            bank.call(false, Duration::from_millis(1), std::future::pending::<Result<(), Failure>>()).await;
         assert_eq!(late.unwrap_err().class, Class::Retryable);
         assert_eq!(bank.breaker.load().state(), BreakerState::Open);
         assert_eq!(fails().await.unwrap_err().class, Class::System, "not called");

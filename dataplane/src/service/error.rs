@@ -148,7 +148,9 @@ impl From<&StoreError> for ServiceError {
             StoreError::Overloaded => Self::Overloaded,
             StoreError::Unknown(why) => Self::Unknown(why.clone()),
             StoreError::Corrupt(why) => Self::Internal(why.clone()),
-            StoreError::At { index, error } => Self::At { index: *index, error: Box::new(Self::from(&**error)) },
+            StoreError::At { index, error } => {
+                Self::At { index: *index, error: Box::new(Self::from(&**error)) }
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The pools as flyweight factories: what they hold and did, dropping what is idle, loading ahead of the reads.
+//! The pools as flyweight factories: what they hold and did, dropping what is idle, loading ahead of the
+//! reads.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -98,7 +99,8 @@ pub struct PoolFigures {
     pub tiers: Vec<TierFigures>,
     /// Which fields are shared, as measured, and why; none where no tier is in memory.
     pub roles: Option<Explanation>,
-    /// The part of hits that each policy would have had lately in a memory tier, by the tier's name; without tiers that never had to evict.
+    /// The part of hits that each policy would have had lately in a memory tier, by the tier's name; without
+    /// tiers that never had to evict.
     pub policies: BTreeMap<String, Forecast>,
     /// What the staleness audit has seen.
     pub staleness: Staleness,
@@ -170,7 +172,8 @@ impl Factory {
 
     /// The figures of all pools.
     pub fn stats(&self) -> FactoryStats {
-        let pools: BTreeMap<_, _> = self.pools.iter().map(|(name, pool)| (name.clone(), pool.figures())).collect();
+        let pools: BTreeMap<_, _> =
+            self.pools.iter().map(|(name, pool)| (name.clone(), pool.figures())).collect();
         let mut total = Totals::default();
         pools.values().for_each(|pool| total.add(&pool.totals));
         FactoryStats { total, pools }
@@ -193,9 +196,19 @@ impl FactoryPool {
         totals.misses = tiers.last().map_or(loads, |tier| tier.misses);
         totals.hit_rate = rate(totals.hits, totals.misses);
         let tier = |tier: TierStats| {
-            let entries = memory.iter().find(|(name, _)| **name == *tier.name).map(|(_, stats)| stats.entities);
+            let entries =
+                memory.iter().find(|(name, _)| **name == *tier.name).map(|(_, stats)| stats.entities);
             let TierStats { name, hits, misses, stale_served, errors, shared, .. } = tier;
-            TierFigures { name, hit_rate: rate(hits, misses), hits, misses, stale_served, errors, entries, shared }
+            TierFigures {
+                name,
+                hit_rate: rate(hits, misses),
+                hits,
+                misses,
+                stale_served,
+                errors,
+                entries,
+                shared,
+            }
         };
         PoolFigures {
             totals,
@@ -259,7 +272,8 @@ impl Totals {
         self.bytes += stats.bytes;
         self.bytes_saved += stats.bytes_saved;
         self.evictions += stats.evictions;
-        let cleaned = (stats.last_cleanup_ms > 0).then(|| Timestamp(stats.last_cleanup_ms.cast_signed()).to_string());
+        let cleaned =
+            (stats.last_cleanup_ms > 0).then(|| Timestamp(stats.last_cleanup_ms.cast_signed()).to_string());
         self.last_cleanup = self.last_cleanup.take().max(cleaned);
     }
 

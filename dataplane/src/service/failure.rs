@@ -23,7 +23,8 @@ pub enum Class {
     NotRetryable,
     /// It may pass: it is tried again, so often and no more.
     Retryable,
-    /// Something that the message has no part in: it is tried again until it passes, and counts as no attempt.
+    /// Something that the message has no part in: it is tried again until it passes, and counts as no
+    /// attempt.
     System,
 }
 
@@ -52,8 +53,9 @@ impl Failure {
 
     /// What is outside wants to be called elsewhere, which is not done.
     pub fn redirected(who: &str, status: StatusCode) -> Self {
-        let why =
-            format!("{who} answers {status}: redirects are not followed, so declare the address that they lead to");
+        let why = format!(
+            "{who} answers {status}: redirects are not followed, so declare the address that they lead to"
+        );
         Self::new(Class::NotRetryable, why)
     }
 

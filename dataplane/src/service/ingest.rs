@@ -1,8 +1,9 @@
-//! Ingestion: takes accepted events of price and stock out of their log, batch by batch, and applies the newest of each product, in one
-//! transaction where the store can.
+//! Ingestion: takes accepted events of price and stock out of their log, batch by batch, and applies the
+//! newest of each product, in one transaction where the store can.
 //!
-//! A product remembers the change that it has its price and its stock from, so a batch that is applied twice, or after a newer one, changes nothing. An
-//! event of a product that is not there makes it or is set aside, as `spec.ingest.unknownProducts` says.
+//! A product remembers the change that it has its price and its stock from, so a batch that is applied twice,
+//! or after a newer one, changes nothing. An event of a product that is not there makes it or is set aside,
+//! as `spec.ingest.unknownProducts` says.
 
 pub mod letters;
 pub mod queue;
@@ -116,7 +117,8 @@ impl Ingestor {
         }
     }
 
-    /// Applies a batch. After an error a part of it may have been applied: the same batch again does the rest.
+    /// Applies a batch. After an error a part of it may have been applied: the same batch again does the
+    /// rest.
     ///
     /// # Errors
     /// What the store says, when trying again may help.
@@ -159,7 +161,9 @@ impl Ingestor {
         let key = event.key().map_err(ServiceError::Conflict)?;
         match self.products.find_one(&key).await? {
             Some(_) => self.apply_events(std::slice::from_ref(event)).await,
-            None if self.creates.load(Ordering::Relaxed) => self.apply_events(std::slice::from_ref(event)).await,
+            None if self.creates.load(Ordering::Relaxed) => {
+                self.apply_events(std::slice::from_ref(event)).await
+            }
             None => Err(ServiceError::Conflict(format!("there is still no product {key}"))),
         }
     }
@@ -179,7 +183,8 @@ impl Ingestor {
                     self.count(&self.meter.applied, count);
                     return Ok(());
                 }
-                // somebody made, changed or deleted one of the products: look again. What was applied is found to be so
+                // somebody made, changed or deleted one of the products: look again. What was applied is
+                // found to be so
                 Err(ServiceError::Stale { .. } | ServiceError::NotFound | ServiceError::Exists) => {}
                 Err(error) => return Err(error),
             }
@@ -195,9 +200,9 @@ impl Ingestor {
         for ((key, event), found) in part.iter().zip(found) {
             let schema = self.products.schema();
             let next = match found {
-                Lookup::Found(record) => {
-                    event.applied(schema, &record.values, record.updated_at).map(|values| (values, Some(record)))
-                }
+                Lookup::Found(record) => event
+                    .applied(schema, &record.values, record.updated_at)
+                    .map(|values| (values, Some(record))),
                 // the others of this batch go on; whoever mends the record lets its event be replayed
                 Lookup::Unreadable(unreadable) => {
                     self.reject(event, unreadable.to_string()).await?;
@@ -225,7 +230,8 @@ impl Ingestor {
         Ok(changes)
     }
 
-    /// Why an event's price cannot be one of its product: the currency may have changed since it was accepted.
+    /// Why an event's price cannot be one of its product: the currency may have changed since it was
+    /// accepted.
     fn amount_fault(&self, event: &PriceEvent, values: &Row) -> Option<String> {
         let code = self.products.schema().get(values, "currency").as_text().unwrap_or(currency::DEFAULT);
         Some(format!("price {}", currency::amount_fault(code, event.price)?))

@@ -51,7 +51,8 @@ pub struct Listing {
     pub next_cursor: Option<String>,
 }
 
-/// Reads a page of the records that a filter takes, in an order; ties are broken by the key. It ends early at the bytes of a page, or where its memory does.
+/// Reads a page of the records that a filter takes, in an order; ties are broken by the key. It ends early at
+/// the bytes of a page, or where its memory does.
 ///
 /// # Errors
 /// `Invalid` for a cursor that is not one of this list, or what the store says.

@@ -62,13 +62,15 @@ impl Notifier for LogNotifier {
 impl Notifier for Webhook {
     async fn send(&self, message: &Message) -> Result<(), Failure> {
         let Message { key, to, subject, body, trace } = message;
-        let text = json!({ "id": key, "to": to, "subject": subject, "body": body, "trace_id": trace }).to_string();
+        let text =
+            json!({ "id": key, "to": to, "subject": subject, "body": body, "trace_id": trace }).to_string();
         let Some(url) = self.address.load_full() else {
             return Err(Failure::retryable("the webhook has no address".to_owned()));
         };
         let request = self.client.post(url.as_str()).header("content-type", "application/json");
         let request = request.header("idempotency-key", key).header("traceparent", trace::parent(trace));
-        let lost = |error: reqwest::Error| Failure::retryable(format!("the webhook: {}", error.without_url()));
+        let lost =
+            |error: reqwest::Error| Failure::retryable(format!("the webhook: {}", error.without_url()));
         let status = request.body(text).send().await.map_err(lost)?.status();
         match status.as_u16() {
             200..=299 | 409 => Ok(()),
@@ -82,9 +84,11 @@ impl Notifier for Webhook {
 /// The subject and the body of a template with their variables filled in.
 ///
 /// # Errors
-/// `Validation` where the template is wrong, or names what is not there; `Retryable` where there was no time for it.
+/// `Validation` where the template is wrong, or names what is not there; `Retryable` where there was no time
+/// for it.
 pub async fn render(subject: String, body: String, variables: Value) -> Result<(String, String), Failure> {
-    let wrong = |fault: FieldFault| Failure::new(Class::Validation, format!("{} {}", fault.field, fault.message));
+    let wrong =
+        |fault: FieldFault| Failure::new(Class::Validation, format!("{} {}", fault.field, fault.message));
     let filled = rendering::apart(move || {
         [subject, body].map(|text| template::render("the template", &text, &variables).map_err(wrong))
     });
@@ -136,8 +140,7 @@ mod tests {
         let render = async |text: &str| render(text.to_owned(), String::new(), order.clone()).await;
         assert_eq!(render("Order {{ order.id }}").await.unwrap().0, "Order o1");
         // who writes templates cannot hold up the workers: what asks for too much is a fault of the template
-        let endless =
-            "{% for a in order.l %}{% for b in order.l %}{% for c in order.l %}x{% endfor %}{% endfor %}{% endfor %}";
+        let endless = "{% for a in order.l %}{% for b in order.l %}{% for c in order.l %}x{% endfor %}{% endfor %}{% endfor %}";
         for bad in ["{{ nothing }}", "{{ order.id", endless] {
             assert_eq!(render(bad).await.unwrap_err().class, Class::Validation, "{bad}");
         }

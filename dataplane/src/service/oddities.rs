@@ -1,4 +1,5 @@
-//! Which records of a pool are known to be unreadable: those that reads came by, until a read finds them well or a change mends them.
+//! Which records of a pool are known to be unreadable: those that reads came by, until a read finds them well
+//! or a change mends them.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,8 @@ use model::{
     record::{Key, Lookup, Named},
 };
 
-/// The records that are known to be unreadable. Bounded: of more than that it is only known that there are so many at least.
+/// The records that are known to be unreadable. Bounded: of more than that it is only known that there are so
+/// many at least.
 #[derive(Debug, Default)]
 pub struct Oddities {
     known: Mutex<HashMap<Option<String>, String>>,

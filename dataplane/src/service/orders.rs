@@ -1,6 +1,7 @@
 //! What the server adds to an order: the prices and the currency of its products, and its first progress.
 //!
-//! Prices come from the catalogue. A line that the order has already keeps its price: it was the catalogue's when it was ordered.
+//! Prices come from the catalogue. A line that the order has already keeps its price: it was the catalogue's
+//! when it was ordered.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub struct Catalogue {
     pub policy: PoolPolicy,
 }
 
-/// Completes orders with the prices and the currency of a catalogue; without one every item must have its price. They are due by the clock of their server.
+/// Completes orders with the prices and the currency of a catalogue; without one every item must have its
+/// price. They are due by the clock of their server.
 pub fn pricing(orders: Arc<Schema>, catalogue: Option<Catalogue>, clock: Arc<ServerClock>) -> Completion {
     Arc::new(move |mut wish| {
         begin(&orders, &mut wish.values, &clock);
@@ -57,7 +59,10 @@ async fn price(orders: Arc<Schema>, catalogue: Option<Catalogue>, wish: Wish) ->
                 FieldFault::new(format!("items[{index}].price"), "is required: no catalogue is served here")
             };
             lines.faults.extend(
-                fresh.iter().filter(|index| items.get(**index).is_some_and(|i| i.price.is_none())).map(missing),
+                fresh
+                    .iter()
+                    .filter(|index| items.get(**index).is_some_and(|i| i.price.is_none()))
+                    .map(missing),
             );
         }
     }
@@ -72,11 +77,15 @@ fn currency_of(schema: &Schema, row: &Row) -> String {
     schema.get(row, "currency").as_text().unwrap_or(currency::DEFAULT).to_owned()
 }
 
-/// A new order's progress: the trace of its request, the key of its charge, and the time when the pipeline looks after it if no event reaches it before.
+/// A new order's progress: the trace of its request, the key of its charge, and the time when the pipeline
+/// looks after it if no event reaches it before.
 fn begin(orders: &Schema, row: &mut Row, clock: &ServerClock) {
     if orders.get(row, "progress").is_null() {
-        let mut progress =
-            Progress { trace: Some(trace::current()), charge: Some(pipeline::new_charge_key()), ..Progress::default() };
+        let mut progress = Progress {
+            trace: Some(trace::current()),
+            charge: Some(pipeline::new_charge_key()),
+            ..Progress::default()
+        };
         progress.note("placed", None);
         *row = progress.write(orders, row, Some(pipeline::due_later(clock)), None);
     }
@@ -110,11 +119,17 @@ impl Lines {
             let others: Vec<(usize, String)> =
                 self.currencies.iter().filter(|(_, code)| code != first).cloned().collect();
             for (index, code) in &others {
-                self.wrong(*index, "product_id", format!("is sold in {code}, and what is before it in {first}"));
+                self.wrong(
+                    *index,
+                    "product_id",
+                    format!("is sold in {code}, and what is before it in {first}"),
+                );
             }
             if !others.is_empty() {
-                self.faults
-                    .push(FieldFault::new("currency", "is one for all items of an order: order the others apart"));
+                self.faults.push(FieldFault::new(
+                    "currency",
+                    "is one for all items of an order: order the others apart",
+                ));
             } else if asked.as_ref().is_some_and(|asked| asked != first) {
                 let message = format!("must be {first}, in which the products are sold, or left out");
                 self.faults.push(FieldFault::new("currency", message));
@@ -131,7 +146,8 @@ impl Lines {
     }
 }
 
-/// Lines that the order has already, of no more pieces, keep their price; one that names no price must be just the same.
+/// Lines that the order has already, of no more pieces, keep their price; one that names no price must be
+/// just the same.
 fn keep(items: &mut [Item], mut before: Vec<Item>, code: &str, lines: &mut Lines) {
     for (index, item) in items.iter_mut().enumerate() {
         let same = |old: &Item| {
@@ -156,7 +172,8 @@ async fn look_up(
     fresh: &[usize],
     lines: &mut Lines,
 ) -> Result<(), ServiceError> {
-    let keys: Vec<Key> = fresh.iter().filter_map(|index| items.get(*index)?.product_id.parse().ok()).collect();
+    let keys: Vec<Key> =
+        fresh.iter().filter_map(|index| items.get(*index)?.product_id.parse().ok()).collect();
     for (index, found) in fresh.iter().zip(products.look_up_all(&keys).await?) {
         let Some(item) = items.get_mut(*index) else { continue };
         match found {
@@ -166,7 +183,9 @@ async fn look_up(
                 lines.currencies.push((*index, code));
             }
             Lookup::Unreadable(unreadable) => return Err(ServiceError::Unreadable(Arc::from(unreadable))),
-            Lookup::Deleted(_) | Lookup::Missing => lines.wrong(*index, "product_id", "there is no such product"),
+            Lookup::Deleted(_) | Lookup::Missing => {
+                lines.wrong(*index, "product_id", "there is no such product")
+            }
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Pages that were read, kept as they were sent, for as long as nothing changed in their collection.
 //!
-//! A page belongs to the generation in which its reading began. Each commit of this process moves the generation on before it is answered,
-//! and each event of another replica's change when it arrives: from then on no page of before is served. What events may miss, the time to
-//! live ends.
+//! A page belongs to the generation in which its reading began. Each commit of this process moves the
+//! generation on before it is answered, and each event of another replica's change when it arrives: from then
+//! on no page of before is served. What events may miss, the time to live ends.
 
 use std::{
     collections::HashMap,
@@ -85,7 +85,10 @@ mod tests {
     fn a_page_lives_as_long_as_its_generation() {
         let (pages, body) = (Pages::default(), page(Bytes::from_static(b"page")));
         pages.put("q".into(), 3, &body);
-        assert_eq!((pages.get("q", 3), pages.get("q", 4), pages.get("r", 3)), (Some(body.clone()), None, None));
+        assert_eq!(
+            (pages.get("q", 3), pages.get("q", 4), pages.get("r", 3)),
+            (Some(body.clone()), None, None)
+        );
         pages.put("q".into(), 4, &body);
         // a slow read of before comes too late
         pages.put("r".into(), 3, &body);
@@ -101,6 +104,9 @@ mod tests {
         }
         pages.put("q99".into(), 1, &body);
         let kept = pages.kept.lock();
-        assert_eq!(kept.bytes, kept.pages.iter().map(|(query, (page, _))| query.len() + page.len()).sum::<usize>());
+        assert_eq!(
+            kept.bytes,
+            kept.pages.iter().map(|(query, (page, _))| query.len() + page.len()).sum::<usize>()
+        );
     }
 }

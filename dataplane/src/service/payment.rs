@@ -20,7 +20,8 @@ pub trait PaymentProvider: Send + Sync {
     /// Charges, once for each key.
     async fn charge(&self, charge: &Charge) -> Result<Charged, Failure>;
 
-    /// Gives back what was charged under the key, if anything was, and lets nothing be charged under it later.
+    /// Gives back what was charged under the key, if anything was, and lets nothing be charged under it
+    /// later.
     async fn reverse(&self, charge: &Charge) -> Result<(), Failure>;
 }
 

@@ -1,4 +1,5 @@
-//! What a payment's status may become, and what of a payment may change: nothing that was agreed on, and nothing while its order is under way.
+//! What a payment's status may become, and what of a payment may change: nothing that was agreed on, and
+//! nothing while its order is under way.
 
 use std::sync::Arc;
 
@@ -32,15 +33,17 @@ pub struct PaymentKeeper {
 impl PaymentKeeper {
     /// Refuses what would touch the payment by which the pipeline charges, or gives back, at this time.
     async fn leave_alone(&self, payment: &Record) -> Result<(), ServiceError> {
-        let order = self.payments.get(&payment.values, "order_id").as_text().and_then(|key| key.parse::<Key>().ok());
+        let order =
+            self.payments.get(&payment.values, "order_id").as_text().and_then(|key| key.parse::<Key>().ok());
         let (Some(orders), Some(key)) = (&self.orders, order) else { return Ok(()) };
         let Some(order) = orders.find_one(&key).await? else { return Ok(()) };
         let progress = Progress::of(orders.schema(), &order.values);
         if progress.is_settled() || !is_charge_of(&self.payments, payment, &order, &progress) {
             return Ok(());
         }
-        let why =
-            format!("the payment is that of order {key}, which is under way: wait for its end, or cancel the order");
+        let why = format!(
+            "the payment is that of order {key}, which is under way: wait for its end, or cancel the order"
+        );
         Err(ServiceError::Conflict(why))
     }
 }

@@ -1,8 +1,9 @@
 //! The order pipeline: orders -> payments -> inventory -> notifications.
 //!
-//! The order's own record says how far it is, and each step changes that and the order's status in one guarded update. Events only say when to
-//! look; whatever is lost, repeated or frozen on the way, the record decides, and a sweep finds orders that nobody looked at. The effects outside
-//! the record can be repeated: holds are named by the order, charges by a key made of it.
+//! The order's own record says how far it is, and each step changes that and the order's status in one
+//! guarded update. Events only say when to look; whatever is lost, repeated or frozen on the way, the record
+//! decides, and a sweep finds orders that nobody looked at. The effects outside the record can be repeated:
+//! holds are named by the order, charges by a key made of it.
 
 mod cancel;
 mod charges;
@@ -107,7 +108,8 @@ struct Tools {
     notifier: Arc<dyn Notifier>,
 }
 
-/// When an order that is left alone from now on is looked after, by the clock of the orders' server: every process sweeps by it.
+/// When an order that is left alone from now on is looked after, by the clock of the orders' server: every
+/// process sweeps by it.
 pub fn due_later(clock: &ServerClock) -> Timestamp {
     after(clock, STUCK_AFTER)
 }
@@ -122,7 +124,8 @@ fn backoff(retry: &Retry, failed: u32) -> Duration {
     doubled.min(retry.max_delay.0).mul_f64(rand::random_range(0.0..=1.0))
 }
 
-/// Whether an address holds what belongs into a Secret: a name with a password, or a query, as tokens are written.
+/// Whether an address holds what belongs into a Secret: a name with a password, or a query, as tokens are
+/// written.
 fn holds_credentials(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -137,7 +140,10 @@ impl Tools {
             ("spec.pipeline.notifications.webhookUrl", settings.notifications.webhook_url.as_ref()),
         ];
         for (field, _) in addresses.iter().filter(|(_, url)| url.is_some_and(|url| holds_credentials(url))) {
-            tracing::warn!(field, "holds credentials, which everybody sees who reads the resource: use secretRef");
+            tracing::warn!(
+                field,
+                "holds credentials, which everybody sees who reads the resource: use secretRef"
+            );
         }
         let provider: Arc<dyn PaymentProvider> = match &payments.http {
             Some(http) => {
@@ -165,7 +171,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// A metric of the same name is there already.
-    pub fn new(parts: Parts, settings: &Settings, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(
+        parts: Parts,
+        settings: &Settings,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, prometheus::Error> {
         let breaker = &settings.breaker;
         let dependency = |name| Dependency::new(name, breaker.threshold, breaker.timeout.0);
         let pipeline = Arc::new(Self {
@@ -197,14 +207,16 @@ impl Pipeline {
         due_later(self.clock())
     }
 
-    /// Starts the workers and the sweep. `alone` says that no other process serves these orders, so that all that is open is taken up at once.
+    /// Starts the workers and the sweep. `alone` says that no other process serves these orders, so that all
+    /// that is open is taken up at once.
     pub fn start(self: &Arc<Self>, alone: bool) {
         self.start_lines();
         let sweep = self.clone();
         self.tasks.spawn(supervisor::SWEEP.watch(move || sweep.clone().sweep_until_stopped(alone)));
     }
 
-    /// Takes no more work, and waits until what is under way has ended. What is left in queues is found again by events or a sweep.
+    /// Takes no more work, and waits until what is under way has ended. What is left in queues is found again
+    /// by events or a sweep.
     pub async fn finish(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -250,7 +262,8 @@ impl Pipeline {
         self.tools.store(Arc::new(Tools::of(settings, &self.parts)));
     }
 
-    /// Takes up an order that an event speaks of, unless it has ended; waits while too many are under way. `status` is the order's, as the event has it.
+    /// Takes up an order that an event speaks of, unless it has ended; waits while too many are under way.
+    /// `status` is the order's, as the event has it.
     pub async fn offer(&self, order: Key, status: &str, ticket: Ticket) {
         let stage = Stage::of_status(status);
         if stage == Stage::Done {
@@ -275,8 +288,18 @@ impl Pipeline {
     pub async fn timeline(&self, order: &Key) -> Result<Tree, ServiceError> {
         let record = self.parts.orders.find_one(order).await?.ok_or(ServiceError::NotFound)?;
         let schema = self.parts.orders.schema();
-        let Progress { stage, ending, reason, sold: _, attempts, parked, trace, charge: _, charged_as: _, timeline } =
-            Progress::of(schema, &record.values);
+        let Progress {
+            stage,
+            ending,
+            reason,
+            sold: _,
+            attempts,
+            parked,
+            trace,
+            charge: _,
+            charged_as: _,
+            timeline,
+        } = Progress::of(schema, &record.values);
         Ok(json!({
             "order_id": record.key.as_str(), "version": record.version.0,
             "status": schema.get(&record.values, "status").as_text(), "stage": stage.name(),

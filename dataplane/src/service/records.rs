@@ -63,12 +63,14 @@ pub trait Keeper: Send + Sync {
         Ok(())
     }
 
-    /// Whether something goes on with a record that has to end before it is deleted, so that no unit of work can hold both.
+    /// Whether something goes on with a record that has to end before it is deleted, so that no unit of work
+    /// can hold both.
     fn is_under_way(&self, _current: &Record) -> bool {
         false
     }
 
-    /// Ends what goes on with a record before an actor deletes it. Says whether that may have changed the record.
+    /// Ends what goes on with a record before an actor deletes it. Says whether that may have changed the
+    /// record.
     async fn before_delete(&self, _key: &Key, _actor: &str) -> Result<bool, ServiceError> {
         Ok(false)
     }
@@ -117,7 +119,8 @@ pub struct Served {
 }
 
 impl Records {
-    /// The records of a collection, read through tiers. `deadline` bounds each read of the store, and all attempts of each change; `wake` is called after each commit.
+    /// The records of a collection, read through tiers. `deadline` bounds each read of the store, and all
+    /// attempts of each change; `wake` is called after each commit.
     pub fn new(
         collection: Arc<Collection>,
         store: Arc<dyn RecordStore>,
@@ -159,7 +162,8 @@ impl Records {
         &self.collection.schema
     }
 
-    /// Now, by the clock of the store's server, as far as it is known: what several processes stamp is compared.
+    /// Now, by the clock of the store's server, as far as it is known: what several processes stamp is
+    /// compared.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -322,7 +326,8 @@ impl Records {
         Ok(page)
     }
 
-    /// The columns whose stored numbers are beyond what many readers of JSON tell apart, as far as any was read.
+    /// The columns whose stored numbers are beyond what many readers of JSON tell apart, as far as any was
+    /// read.
     pub fn inexact_columns(&self) -> Vec<&str> {
         self.inexact.columns()
     }

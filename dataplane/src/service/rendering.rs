@@ -1,4 +1,5 @@
-//! Templates are filled in on threads of their own, a few at once: whatever one asks for, nothing else waits for it.
+//! Templates are filled in on threads of their own, a few at once: whatever one asks for, nothing else waits
+//! for it.
 
 use std::{
     sync::{Arc, LazyLock},

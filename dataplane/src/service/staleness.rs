@@ -90,7 +90,8 @@ impl StalenessAudit {
             for answer in tiered.would_serve(key).await {
                 checked += 1;
                 if answer.is_behind(stored, &encoded) {
-                    behind.insert((answer.tier.clone(), key.clone()), for_ms(&answer, stored, tiered.now_ms()));
+                    behind
+                        .insert((answer.tier.clone(), key.clone()), for_ms(&answer, stored, tiered.now_ms()));
                 }
             }
         }
@@ -114,8 +115,8 @@ impl StalenessAudit {
     }
 }
 
-/// For how long an answer has been out of date: since the store's record changed, where its time tells; else as long as it can have been, which is
-/// since the answer was loaded.
+/// For how long an answer has been out of date: since the store's record changed, where its time tells; else
+/// as long as it can have been, which is since the answer was loaded.
 fn for_ms(answer: &WouldServe, stored: &Lookup, now_ms: u64) -> u64 {
     let changed_ms = match stored {
         Lookup::Found(record) => record.updated_at.0.max(0).cast_unsigned(),

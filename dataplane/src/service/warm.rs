@@ -33,7 +33,8 @@ impl Warmer {
         self.records.schema()
     }
 
-    /// Loads what a warm-up says until memory is full, and tells after each page how many were taken since the last.
+    /// Loads what a warm-up says until memory is full, and tells after each page how many were taken since
+    /// the last.
     ///
     /// # Errors
     /// What the store says.
@@ -42,7 +43,8 @@ impl Warmer {
             WarmUp::None => Ok(()),
             WarmUp::All => self.pages(Filter::All, false, taken).await,
             WarmUp::Peers => match self.records.tiered().hot().await {
-                // nobody told, as on a laptop or for the first replica: what changed last is the next best guess
+                // nobody told, as on a laptop or for the first replica: what changed last is the next best
+                // guess
                 hot if hot.is_empty() => self.recent(taken).await,
                 hot => self.hot(&hot, taken).await,
             },
@@ -98,8 +100,14 @@ impl Warmer {
             true => (vec![(FieldRef::UpdatedAt, Direction::Descending)], PAGE_RECENT),
             false => (Vec::new(), PAGE),
         };
-        let mut query =
-            Query { filter, order, start: Start::Offset(0), limit, count: false, allowance: Allowance::default() };
+        let mut query = Query {
+            filter,
+            order,
+            start: Start::Offset(0),
+            limit,
+            count: false,
+            allowance: Allowance::default(),
+        };
         let evicted_before = self.evicted();
         loop {
             let asked_ms = self.records.tiered().now_ms();

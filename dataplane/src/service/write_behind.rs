@@ -1,13 +1,15 @@
-//! Write-behind: a write is acknowledged once it is in a durable log, and reaches the store afterwards, the newest version of each key.
+//! Write-behind: a write is acknowledged once it is in a durable log, and reaches the store afterwards, the
+//! newest version of each key.
 //!
 //! ```text
 //! write -> rules, on the newest state -> log (durable, one order per key for all replicas) -> decided -> acknowledged
 //!                                                                                  └-> settled in the store, again until it took it
 //! ```
 //!
-//! The log decides: of two entries that follow the same version of a key, the first one in the log counts, on every replica, and who wrote the other
-//! tries again or hears that it was stale. Until the store has a version, reads of its key are answered from here. After a start nothing is answered
-//! before all that the log holds is in the store.
+//! The log decides: of two entries that follow the same version of a key, the first one in the log counts, on
+//! every replica, and who wrote the other tries again or hears that it was stale. Until the store has a
+//! version, reads of its key are answered from here. After a start nothing is answered before all that the
+//! log holds is in the store.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -69,7 +71,8 @@ pub struct Lag {
     pub oldest_ms: u64,
     /// Versions that the store was given.
     pub settled: u64,
-    /// Versions that were acknowledged and need no write of their own, because a newer one of their key was settled.
+    /// Versions that were acknowledged and need no write of their own, because a newer one of their key was
+    /// settled.
     pub coalesced: u64,
     /// Versions that the store knew better: another program wrote to the collection.
     pub conflicts: u64,
@@ -110,12 +113,17 @@ pub const LOG_AGE_MAX: Duration = Duration::from_secs(3_600);
 pub const WAITING_MAX: u64 = 10_000;
 
 impl WriteBehind {
-    /// A store behind a log. To be called in a tokio runtime: it follows the log and settles in the background until it is dropped.
+    /// A store behind a log. To be called in a tokio runtime: it follows the log and settles in the
+    /// background until it is dropped.
     pub fn new(config: WriteBehindConfig) -> Self {
         let WriteBehindConfig { inner, collection, log, sealer, wake, waiting_max } = config;
         let codec = Arc::new(Codec::new(collection.clone(), sealer));
         let ledger = Arc::new(Ledger::default());
-        supervisor::WRITE_BEHIND_LEDGER.spawn(log::follow(log.clone(), codec.clone(), Arc::downgrade(&ledger)));
+        supervisor::WRITE_BEHIND_LEDGER.spawn(log::follow(
+            log.clone(),
+            codec.clone(),
+            Arc::downgrade(&ledger),
+        ));
         supervisor::WRITE_BEHIND_SETTLE.spawn(settle::run(
             inner.clone(),
             collection.clone(),
@@ -147,8 +155,9 @@ impl WriteBehind {
 
     /// One change: tried again while others come first and the change does not mind.
     async fn write(&self, change: &Change, actor: &str) -> Result<Written, StoreError> {
-        let _turn =
-            self.turns[xxhash_rust::xxh3::xxh3_64(change.key.as_str().as_bytes()) as usize % TURNS].lock().await;
+        let _turn = self.turns[xxhash_rust::xxh3::xxh3_64(change.key.as_str().as_bytes()) as usize % TURNS]
+            .lock()
+            .await;
         let limits = self.inner.limits(&change.collection).await?;
         if let Some(what) = &limits.changed_by {
             return Err(StoreError::Setup(format!(
@@ -158,11 +167,15 @@ impl WriteBehind {
         }
         for _ in 0..ATTEMPTS_MAX {
             let base = self.state(&change.key).await?;
-            let Applied { state, written, event: _, before: _ } = apply(&base, change, Timestamp::now(), &limits)?;
-            let entry = Entry { key: change.key.clone(), base: base.version(), state, actor: actor.to_owned() };
+            let Applied { state, written, event: _, before: _ } =
+                apply(&base, change, Timestamp::now(), &limits)?;
+            let entry =
+                Entry { key: change.key.clone(), base: base.version(), state, actor: actor.to_owned() };
             let envelope = self.codec.encode(&entry)?;
             if envelope.data.as_ref().is_some_and(|data| data.get().len() > ENTRY_BYTES_MAX) {
-                return Err(StoreError::Unsupported("the record is too large for a write-behind log".to_owned()));
+                return Err(StoreError::Unsupported(
+                    "the record is too large for a write-behind log".to_owned(),
+                ));
             }
             let decision = self.ledger.expect(envelope.id);
             let appended = timeout(LOG_DEADLINE, async {
@@ -184,7 +197,9 @@ impl WriteBehind {
         let Lag { waiting, oldest_ms, .. } = self.lag();
         let full = waiting >= self.waiting_max && self.ledger.waiting(key).is_none();
         match full || oldest_ms > OLDEST_MS_MAX {
-            true => Err(StoreError::Unavailable(format!("{waiting} keys wait in the write-behind log for the store"))),
+            true => Err(StoreError::Unavailable(format!(
+                "{waiting} keys wait in the write-behind log for the store"
+            ))),
             false => Ok(()),
         }
     }
@@ -192,7 +207,9 @@ impl WriteBehind {
     fn ready(&self) -> Result<(), StoreError> {
         match self.lag().caught_up {
             true => Ok(()),
-            false => Err(StoreError::Unavailable("what the write-behind log holds is not in the store yet".to_owned())),
+            false => Err(StoreError::Unavailable(
+                "what the write-behind log holds is not in the store yet".to_owned(),
+            )),
         }
     }
 }
@@ -203,7 +220,10 @@ impl RecordStore for WriteBehind {
         self.inner.prepare(collections).await
     }
 
-    async fn prepare_each(&self, collections: &[Arc<Collection>]) -> Result<BTreeMap<String, PoolFault>, StoreError> {
+    async fn prepare_each(
+        &self,
+        collections: &[Arc<Collection>],
+    ) -> Result<BTreeMap<String, PoolFault>, StoreError> {
         self.inner.prepare_each(collections).await
     }
 
@@ -211,8 +231,12 @@ impl RecordStore for WriteBehind {
         self.ready()?;
         // first what waits: a version that leaves it meanwhile is in the store
         let waiting: Vec<Option<State>> = keys.iter().map(|key| self.ledger.waiting(key)).collect();
-        let rest: Vec<Key> =
-            keys.iter().zip(&waiting).filter(|(_, waiting)| waiting.is_none()).map(|(key, _)| key.clone()).collect();
+        let rest: Vec<Key> = keys
+            .iter()
+            .zip(&waiting)
+            .filter(|(_, waiting)| waiting.is_none())
+            .map(|(key, _)| key.clone())
+            .collect();
         let found = if rest.is_empty() { Vec::new() } else { self.inner.read(collection, &rest).await? };
         let mut found = found.into_iter();
         Ok(waiting
@@ -236,7 +260,8 @@ impl RecordStore for WriteBehind {
         self.ready()?;
         let UnitOfWork { changes, actor, idempotency, deadline: _ } = work;
         if idempotency.is_some() {
-            let why = "a pool with write-behind keeps no idempotency keys: leave the key out and use If-Match";
+            let why =
+                "a pool with write-behind keeps no idempotency keys: leave the key out and use If-Match";
             return Err(StoreError::Unsupported(why.to_owned()));
         }
         let [change] = changes.as_slice() else {

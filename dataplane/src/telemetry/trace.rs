@@ -1,4 +1,5 @@
-//! The trace of a request: 32 hexadecimal digits, from the header `traceparent` (W3C Trace Context) or made here, and handed on.
+//! The trace of a request: 32 hexadecimal digits, from the header `traceparent` (W3C Trace Context) or made
+//! here, and handed on.
 
 use http::HeaderMap;
 
@@ -50,8 +51,9 @@ mod tests {
     #[tokio::test]
     async fn a_trace_is_taken_over_or_made() {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let of =
-            |value: &str| of_headers(&HeaderMap::from_iter([("traceparent".parse().unwrap(), value.parse().unwrap())]));
+        let of = |value: &str| {
+            of_headers(&HeaderMap::from_iter([("traceparent".parse().unwrap(), value.parse().unwrap())]))
+        };
         assert_eq!(of(&format!("00-{trace}-00f067aa0ba902b7-01")), trace);
         for bad in [
             "",

@@ -44,7 +44,8 @@ impl Split {
         (0..schema.fields.len()).filter(intrinsic).fold(Self::NONE, |split, index| split.with(schema, index))
     }
 
-    /// The split with one more field, unless that field may not be shared: it is encrypted, or internal and so in no entry at all.
+    /// The split with one more field, unless that field may not be shared: it is encrypted, or internal and
+    /// so in no entry at all.
     #[must_use]
     pub fn with(self, schema: &Schema, index: usize) -> Self {
         let may = index < Self::FIELDS_MAX
@@ -69,11 +70,13 @@ impl Split {
     }
 }
 
-/// The record as an entry: head and own fields in `own`, shared fields in `shared`, each in the schema's order.
+/// The record as an entry: head and own fields in `own`, shared fields in `shared`, each in the schema's
+/// order.
 pub fn encode(schema: &Schema, record: &Record, split: Split) -> Entry {
     let (mut own, mut shared) = (String::with_capacity(256), String::new());
     record.write_head(schema, &mut own);
-    let shown = schema.fields.iter().zip(&record.values.0).enumerate().filter(|(_, (field, _))| !field.internal);
+    let shown =
+        schema.fields.iter().zip(&record.values.0).enumerate().filter(|(_, (field, _))| !field.internal);
     for (index, (field, value)) in shown {
         let out = if split.shares(index) { &mut shared } else { &mut own };
         write_member(field, value, out);

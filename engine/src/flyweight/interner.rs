@@ -1,7 +1,8 @@
 //! Shared states, each stored once: content to handle, with a count of its holders.
 //!
-//! A handle is an index and a generation. The index alone names a fragment as long as somebody holds it; who does not hold it asks with the generation,
-//! so that a freed place that was used again is never mistaken for what was there before.
+//! A handle is an index and a generation. The index alone names a fragment as long as somebody holds it; who
+//! does not hold it asks with the generation, so that a freed place that was used again is never mistaken for
+//! what was there before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -83,9 +84,11 @@ impl<L: Lock> Interner<L> {
         Self { shards, seed, bytes: AtomicU64::new(bytes), bytes_max: AtomicU64::new(bytes_max) }
     }
 
-    /// Holds a fragment of an owner once more, storing it where it is new. None where it is new and there is no room: the caller keeps the state with its record.
+    /// Holds a fragment of an owner once more, storing it where it is new. None where it is new and there is
+    /// no room: the caller keeps the state with its record.
     pub fn intern(&self, owner: u32, fragment: &[u8]) -> Option<Interned> {
-        let hash = xxh3_128_with_seed(fragment, self.seed ^ u64::from(owner).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let hash =
+            xxh3_128_with_seed(fragment, self.seed ^ u64::from(owner).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let hash = [hash as u64, (hash >> 64) as u64];
         let part = (hash[1] & ((1 << SHARD_BITS) - 1)) as u32;
         let full = self.bytes() >= self.bytes_max.load(Ordering::Relaxed);
@@ -110,7 +113,8 @@ impl<L: Lock> Interner<L> {
 
     /// The fragment of a handle, unless it is gone.
     pub fn lookup(&self, handle: Handle) -> Option<Bytes> {
-        self.at(handle.index, |place| (place.generation == handle.generation).then(|| place.fragment.clone())).flatten()
+        self.at(handle.index, |place| (place.generation == handle.generation).then(|| place.fragment.clone()))
+            .flatten()
     }
 
     /// Gives up one hold on the fragment at an index.
@@ -149,8 +153,9 @@ impl<L: Lock> Interner<L> {
     }
 
     fn at<R>(&self, index: u32, read: impl FnOnce(&Place) -> R) -> Option<R> {
-        self.shards[(index & ((1 << SHARD_BITS) - 1)) as usize]
-            .with(|shard| shard.places.get((index >> SHARD_BITS) as usize).filter(|place| place.holders > 0).map(read))
+        self.shards[(index & ((1 << SHARD_BITS) - 1)) as usize].with(|shard| {
+            shard.places.get((index >> SHARD_BITS) as usize).filter(|place| place.holders > 0).map(read)
+        })
     }
 
     fn account(&self, before: usize, after: usize, came: Option<usize>, left: Option<usize>) {
@@ -180,7 +185,14 @@ impl Shard {
             Some(index) => {
                 let place = &mut places[index as usize];
                 self.free = place.next_free;
-                *place = Place { fragment, hash, owner, holders: 1, generation: place.generation, next_free: None };
+                *place = Place {
+                    fragment,
+                    hash,
+                    owner,
+                    holders: 1,
+                    generation: place.generation,
+                    next_free: None,
+                };
                 (index, place.generation)
             }
             None => {
@@ -264,8 +276,9 @@ mod tests {
         let old = interner.intern(0, b"a").unwrap().handle;
         interner.release(old.index);
         // Fragments go to parts by content: try until one lands on the same place.
-        let new =
-            (0..).map(|n: u32| interner.intern(0, &n.to_le_bytes()).unwrap().handle).find(|new| new.index == old.index);
+        let new = (0..)
+            .map(|n: u32| interner.intern(0, &n.to_le_bytes()).unwrap().handle)
+            .find(|new| new.index == old.index);
         assert_ne!(new.unwrap().generation, old.generation);
         assert_eq!(interner.lookup(old), None);
     }
@@ -273,7 +286,8 @@ mod tests {
     #[test]
     fn the_bound_of_bytes_holds_and_bytes_are_counted() {
         let interner = Interner::<Mutex<Shard>>::new(1, 100_000);
-        let held: Vec<_> = (0..10_000u32).map_while(|n| interner.intern(0, &n.to_le_bytes().repeat(10))).collect();
+        let held: Vec<_> =
+            (0..10_000u32).map_while(|n| interner.intern(0, &n.to_le_bytes().repeat(10))).collect();
         assert!(held.len() > 100 && held.len() < 2_500, "{}", held.len());
         assert!(interner.bytes() < 110_000, "{}", interner.bytes());
         assert_eq!(interner.bytes(), interner.count_bytes());
@@ -287,7 +301,8 @@ mod tests {
         assert_eq!(interner.bytes(), interner.count_bytes());
     }
 
-    /// Who holds a fragment finds it and nothing else at its place, whatever others intern and release meanwhile.
+    /// Who holds a fragment finds it and nothing else at its place, whatever others intern and release
+    /// meanwhile.
     #[test]
     fn under_every_order_of_locks() {
         let scenario = || {

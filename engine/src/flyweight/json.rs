@@ -39,7 +39,8 @@ pub fn write_decimal(mantissa: i128, scale: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits.as_bytes()[whole..]);
 }
 
-/// Appends a time as RFC 3339 with milliseconds. The date is reckoned as in Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms".
+/// Appends a time as RFC 3339 with milliseconds. The date is reckoned as in Howard Hinnant's
+/// "chrono-Compatible Low-Level Date Algorithms".
 pub fn write_time(time: Timestamp, out: &mut Vec<u8>) {
     if !FOUR_DIGITS_MS.contains(&time.0) {
         // The domain cannot write such a time either, and leaves its place empty.

@@ -19,7 +19,8 @@ use model::{
 pub struct Packer {
     schema: Arc<Schema>,
     shape: Shape,
-    /// Stands before every packed record: the form of the bytes and a digest of the schema, so that bytes of another one are not misread.
+    /// Stands before every packed record: the form of the bytes and a digest of the schema, so that bytes of
+    /// another one are not misread.
     mark: [u8; MARK],
 }
 
@@ -41,7 +42,8 @@ impl Packer {
         Self { schema, shape: Shape::new(Arc::new(sealed), Split::NONE), mark: [FORM, a, b, c, d] }
     }
 
-    /// The record as compact bytes, encrypted values sealed under the context `collection/key/field`. The key is not in it.
+    /// The record as compact bytes, encrypted values sealed under the context `collection/key/field`. The key
+    /// is not in it.
     ///
     /// # Errors
     /// A value is not of its field's kind.
@@ -59,7 +61,8 @@ impl Packer {
     /// The record that packed bytes speak of.
     ///
     /// # Errors
-    /// The bytes are not of this schema (it was changed since: take it as a miss), or an encrypted value cannot be opened.
+    /// The bytes are not of this schema (it was changed since: take it as a miss), or an encrypted value
+    /// cannot be opened.
     pub fn unpack(&self, key: &Key, bytes: &[u8], sealer: &dyn Sealer) -> Result<Record, CodecError> {
         let packed = bytes
             .strip_prefix(self.mark.as_slice())
@@ -113,7 +116,8 @@ mod tests {
         }
 
         fn open(&self, sealed: &str, context: &str) -> Result<Vec<u8>, SealError> {
-            let turned = sealed.strip_prefix(context).and_then(|rest| rest.strip_prefix('|')).ok_or(SealError)?;
+            let turned =
+                sealed.strip_prefix(context).and_then(|rest| rest.strip_prefix('|')).ok_or(SealError)?;
             Ok(turned.chars().rev().collect::<String>().into_bytes())
         }
     }

@@ -1,8 +1,9 @@
 //! Measured roles: which of a pool's fields to share, so that its entities take the fewest bytes.
 //!
-//! A sample of the records that are put is kept as hashes and sizes of their fields. The number of distinct shared states of a split in the whole pool is
-//! estimated from the sample by Chao's estimator for sampling without replacement (Chao and Lin, 2012). Fields are then added and dropped greedily as long as
-//! the estimated bytes fall. The split in use changes only for a clear gain.
+//! A sample of the records that are put is kept as hashes and sizes of their fields. The number of distinct
+//! shared states of a split in the whole pool is estimated from the sample by Chao's estimator for sampling
+//! without replacement (Chao and Lin, 2012). Fields are then added and dropped greedily as long as the
+//! estimated bytes fall. The split in use changes only for a clear gain.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -40,7 +41,8 @@ pub struct Roles {
 pub struct Explanation {
     /// Records in the sample.
     pub sampled: u64,
-    /// What the split in use takes per entity, shared states included, in bytes; none before the first choice.
+    /// What the split in use takes per entity, shared states included, in bytes; none before the first
+    /// choice.
     pub bytes_per_entity: Option<f64>,
     /// What no sharing at all would take per entity, in bytes.
     pub bytes_per_entity_unshared: Option<f64>,
@@ -61,7 +63,8 @@ pub struct FieldRole {
     pub shared: bool,
     /// Distinct values, estimated for the whole pool; none before the first choice.
     pub distinct: Option<u64>,
-    /// Bytes that this choice saves in the whole pool against the other one, estimated; below 0 it costs some, within the margin of a change.
+    /// Bytes that this choice saves in the whole pool against the other one, estimated; below 0 it costs
+    /// some, within the margin of a change.
     pub bytes_saved: Option<i64>,
     /// Why.
     pub reason: String,
@@ -128,7 +131,8 @@ impl Roles {
         (key >> 32) & (one_in - 1) == 0
     }
 
-    /// Takes a record into the sample. Gives a split when it is to be used from now on instead of the one before.
+    /// Takes a record into the sample. Gives a split when it is to be used from now on instead of the one
+    /// before.
     pub fn observe(&mut self, key: u64, record: &Record, entities: u64) -> Option<Split> {
         if record.values.0.len() != self.schema.fields.len() || !self.has_choice() {
             return None;
@@ -146,7 +150,9 @@ impl Roles {
     /// The bytes that the sample takes.
     pub fn bytes(&self) -> usize {
         let each = size_of::<Sample>() + self.schema.fields.len() * size_of::<Measure>() + 16;
-        self.samples.capacity() * size_of::<Sample>() + self.samples.len() * each + self.by_key.capacity() * 18
+        self.samples.capacity() * size_of::<Sample>()
+            + self.samples.len() * each
+            + self.by_key.capacity() * 18
     }
 
     /// Why each field is shared or not.
@@ -174,7 +180,9 @@ impl Roles {
             _ if field.encrypted => "encrypted: never shared".to_owned(),
             (Role::Intrinsic, _) => "declared Intrinsic".to_owned(),
             (Role::Extrinsic, _) => "declared Extrinsic".to_owned(),
-            (Role::Auto, None) => format!("not measured yet: {} of {SAMPLES_MIN} records sampled", self.samples.len()),
+            (Role::Auto, None) => {
+                format!("not measured yet: {} of {SAMPLES_MIN} records sampled", self.samples.len())
+            }
             (Role::Auto, Some((entities, (distinct, gain)))) => {
                 let (what, but) = if shared { ("sharing", "") } else { ("keeping it with each record", "") };
                 let verb = if gain >= 0.0 { "saves" } else { "costs, within the margin of a change," };
@@ -206,7 +214,11 @@ impl Roles {
             text.clear();
             write_member(field, &record.values.0[index], &mut text);
             let small = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
-            Measure { content: xxh3_64(text.as_bytes()) as u32, own: small(own[index]), shared: small(text.len()) }
+            Measure {
+                content: xxh3_64(text.as_bytes()) as u32,
+                own: small(own[index]),
+                shared: small(text.len()),
+            }
         };
         self.schema.fields.iter().enumerate().map(&mut one).collect()
     }
@@ -249,14 +261,17 @@ impl Roles {
     fn improve(&self, mut split: Split, entities: u64) -> (Split, Cost) {
         let mut cost = self.cost(split, entities);
         loop {
-            let neighbours = (0..self.schema.fields.len()).filter(|index| self.is_free(*index)).map(|index| {
-                let other = self.flipped(split, index);
-                (other, self.cost(other, entities))
-            });
+            let neighbours =
+                (0..self.schema.fields.len()).filter(|index| self.is_free(*index)).map(|index| {
+                    let other = self.flipped(split, index);
+                    (other, self.cost(other, entities))
+                });
             let best = neighbours.min_by(|a, b| a.1.per_entity.total_cmp(&b.1.per_entity));
             match best {
                 // Each step lowers the cost by a real amount, so that this comes to an end.
-                Some((other, less)) if less.per_entity < cost.per_entity - 1e-6 => (split, cost) = (other, less),
+                Some((other, less)) if less.per_entity < cost.per_entity - 1e-6 => {
+                    (split, cost) = (other, less)
+                }
                 _ => return (split, cost),
             }
         }
@@ -285,7 +300,8 @@ impl Roles {
             for (index, measure) in sample.fields.iter().enumerate() {
                 if split.shares(index) {
                     shared += u64::from(measure.shared);
-                    state = (state.rotate_left(5) ^ u64::from(measure.content)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    state = (state.rotate_left(5) ^ u64::from(measure.content))
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 } else {
                     own += u64::from(measure.own);
                 }
@@ -370,15 +386,18 @@ mod tests {
         assert!(shared(&roles).is_empty(), "{:?}", roles.explain());
     }
 
-    /// Data between two choices that cost nearly the same: whichever was made first stands, however often the other is a little better.
+    /// Data between two choices that cost nearly the same: whichever was made first stands, however often the
+    /// other is a little better.
     #[test]
     fn a_choice_does_not_waver_where_two_cost_nearly_the_same() {
         let mut roles = Roles::new(Arc::new(schema()));
         let mut changes = 0;
         for round in 0..20u64 {
             let brands = if round % 2 == 0 { 8_200 } else { 8_900 };
-            let product =
-                |n: u64| Product { brand: format!("{:02}", n % brands % 97), ..Product::of_state(n, n % brands) };
+            let product = |n: u64| Product {
+                brand: format!("{:02}", n % brands % 97),
+                ..Product::of_state(n, n % brands)
+            };
             changes += run(&mut roles, 40_000, product).len();
         }
         assert!(changes <= 1, "{changes} changes: {:?}", roles.explain());
@@ -414,7 +433,8 @@ mod tests {
 
     #[test]
     fn distinct_states_are_estimated() {
-        // 1,024 drawn from 1,000 equally likely states meet each once 368 times and twice 188 times, in the mean.
+        // 1,024 drawn from 1,000 equally likely states meet each once 368 times and twice 188 times, in the
+        // mean.
         let met = [vec![1; 368], vec![2; 188], vec![3; 63], vec![4; 17], vec![5; 4]].concat();
         let estimate = distinct_in_all(met.into_iter(), 1_024.0, 1e6);
         assert!((900.0..1_100.0).contains(&estimate), "{estimate}");

@@ -42,7 +42,12 @@ impl Product {
 
     /// A product that has nothing in common with others.
     pub fn unique(n: u64) -> Self {
-        Self { currency: format!("¤{n}"), category: format!("c{n}"), brand: format!("b{n}"), ..Self::of_state(n, n) }
+        Self {
+            currency: format!("¤{n}"),
+            category: format!("c{n}"),
+            brand: format!("b{n}"),
+            ..Self::of_state(n, n)
+        }
     }
 
     pub fn record(&self) -> Record {

@@ -1,4 +1,5 @@
-//! Shapes: how the own part of a record is kept in few bytes, and written from them as JSON without parsing or serialising a value.
+//! Shapes: how the own part of a record is kept in few bytes, and written from them as JSON without parsing
+//! or serialising a value.
 
 use std::{str, sync::Arc};
 
@@ -45,7 +46,8 @@ enum Packing {
     Int {
         signed: bool,
     },
-    /// A number of 64 bits with a sign or without: 0 and the number, or a mark, the length of its text, and the text.
+    /// A number of 64 bits with a sign or without: 0 and the number, or a mark, the length of its text, and
+    /// the text.
     Whole,
     Decimal {
         signed: bool,
@@ -114,14 +116,16 @@ impl Shape {
         Ok(())
     }
 
-    /// What each own field of a record takes when packed, in half bytes, in the order of the schema; 0 for shared fields and values that cannot be packed.
+    /// What each own field of a record takes when packed, in half bytes, in the order of the schema; 0 for
+    /// shared fields and values that cannot be packed.
     pub fn own_sizes(&self, record: &Record) -> Vec<usize> {
         let mut sizes = vec![0; self.schema.fields.len()];
         let mut scratch = Vec::new();
         for field in &self.own {
             scratch.clear();
             let mut writer = TagWriter::new(&mut scratch, 0);
-            let packed = record.values.0.get(field.index).is_some_and(|value| field.packing.pack(value, &mut writer));
+            let packed =
+                record.values.0.get(field.index).is_some_and(|value| field.packing.pack(value, &mut writer));
             if packed {
                 sizes[field.index] = scratch.len() * 2 + field.packing.tags();
             }
@@ -188,7 +192,13 @@ impl Shape {
         for field in &self.own {
             *values.get_mut(field.index)? = field.packing.unpack(&mut reader)?;
         }
-        Some(Record { key: key.clone(), version: Version(version), created_at, updated_at, values: Row(values) })
+        Some(Record {
+            key: key.clone(),
+            version: Version(version),
+            created_at,
+            updated_at,
+            values: Row(values),
+        })
     }
 }
 
@@ -437,7 +447,10 @@ mod tests {
                 Field::new("status", Kind::Choice(&["pending", "done"])),
                 Field::new("json", Kind::Json { max: 1_000, shape: JsonShape::Any }),
                 Field::new("at", Kind::Time),
-                Field { json: JsonForm::String, ..Field::new("wide", Kind::Int { min: i64::MIN, max: i64::MAX }) },
+                Field {
+                    json: JsonForm::String,
+                    ..Field::new("wide", Kind::Int { min: i64::MIN, max: i64::MAX })
+                },
                 Field {
                     json: JsonForm::String,
                     ..Field::new("exact", Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: 28 })
@@ -452,8 +465,12 @@ mod tests {
     }
 
     fn text() -> impl Strategy<Value = Value> {
-        prop_oneof![any::<String>(), any::<u128>().prop_map(|n| uuid::Uuid::from_u128(n).to_string()), "[\"\\\\\n/]*"]
-            .prop_map(Value::Text)
+        prop_oneof![
+            any::<String>(),
+            any::<u128>().prop_map(|n| uuid::Uuid::from_u128(n).to_string()),
+            "[\"\\\\\n/]*"
+        ]
+        .prop_map(Value::Text)
     }
 
     fn decimal() -> impl Strategy<Value = Value> {
@@ -466,8 +483,17 @@ mod tests {
         let time = (-62_167_219_200_000i64..253_402_300_800_000).prop_map(|ms| Value::Time(Timestamp(ms)));
         let status = prop_oneof![Just("pending"), Just("done")].prop_map(|word| Value::Text(word.to_owned()));
         let int = || (any::<i64>(), 0u32..64).prop_map(|(number, shift)| Value::Int(number >> shift));
-        let values =
-            (any::<bool>().prop_map(Value::Bool), int(), int(), decimal(), decimal(), text(), status, json(), time);
+        let values = (
+            any::<bool>().prop_map(Value::Bool),
+            int(),
+            int(),
+            decimal(),
+            decimal(),
+            text(),
+            status,
+            json(),
+            time,
+        );
         (values, (int(), decimal()), any::<u16>()).prop_map(|((a, b, c, d, e, f, g, h, i), (j, k), nulls)| {
             let values = [a, b, c, d, e, f, g, h, i, j, k].into_iter().enumerate();
             Row(values.map(|(at, value)| if nulls & 1 << at == 0 { value } else { Value::Null }).collect())
@@ -527,7 +553,9 @@ mod tests {
             updated_at: at,
             values: Row(values),
         };
-        assert!(matches!(shape.pack(&record, &mut Vec::new()), Err(CodecError::Mismatch(field)) if field == "flag"));
+        assert!(
+            matches!(shape.pack(&record, &mut Vec::new()), Err(CodecError::Mismatch(field)) if field == "flag")
+        );
         record.values.0.pop();
         assert!(shape.pack(&record, &mut Vec::new()).is_err());
     }

@@ -1,6 +1,8 @@
-//! Numbers with a tag of four bits each: small ones are in the tag itself, others take as many bytes as they have.
+//! Numbers with a tag of four bits each: small ones are in the tag itself, others take as many bytes as they
+//! have.
 //!
-//! A run is its tags, two to a byte, then the bytes of the numbers and texts in the same order. How many tags there are is known to writer and reader.
+//! A run is its tags, two to a byte, then the bytes of the numbers and texts in the same order. How many tags
+//! there are is known to writer and reader.
 
 /// Writes a run at the end of a buffer.
 pub struct TagWriter<'a> {
@@ -9,7 +11,8 @@ pub struct TagWriter<'a> {
     tags: usize,
 }
 
-/// Reads a run. Every method gives `None` once the bytes do not suffice, so that bytes from outside can do no harm.
+/// Reads a run. Every method gives `None` once the bytes do not suffice, so that bytes from outside can do no
+/// harm.
 pub struct TagReader<'a> {
     bytes: &'a [u8],
     tags: usize,

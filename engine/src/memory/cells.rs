@@ -1,7 +1,9 @@
-//! Where entries lie: cells of equal size side by side, with no holes, so that what is allocated is what is used.
+//! Where entries lie: cells of equal size side by side, with no holes, so that what is allocated is what is
+//! used.
 //!
-//! Each class of sizes is a dense array in chunks. A cell that is freed is filled with the last cell of its class, whose slot changes by that; the owner
-//! mends what points to it. A slot is 32 bits: the class and the place in it. A cell begins with a header of fixed fields, then the key, then its data.
+//! Each class of sizes is a dense array in chunks. A cell that is freed is filled with the last cell of its
+//! class, whose slot changes by that; the owner mends what points to it. A slot is 32 bits: the class and the
+//! place in it. A cell begins with a header of fixed fields, then the key, then its data.
 
 /// Names a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +44,13 @@ impl At {
 
 const PLACE_BITS: u32 = 24;
 const CLASS_LEN_MAX: u32 = (1 << PLACE_BITS) - 1;
-/// The bytes of a chunk, for cells up to a size: few sizes of chunks, so that one class uses again what another gave back. Greater cells have one each.
+/// The bytes of a chunk, for cells up to a size: few sizes of chunks, so that one class uses again what
+/// another gave back. Greater cells have one each.
 const CHUNKS: [(usize, usize); 2] = [(512, 4096 - CHUNK_OVERHEAD), (4096, 32_768 - CHUNK_OVERHEAD)];
 /// What the allocator adds to a chunk.
 const CHUNK_OVERHEAD: usize = 16;
-/// Cells up to this size have a class for each size, then for each fourth up to `FOURTHS_MAX`, then so many for each doubling.
+/// Cells up to this size have a class for each size, then for each fourth up to `FOURTHS_MAX`, then so many
+/// for each doubling.
 const EXACT_MAX: usize = 64;
 const FOURTHS_MAX: usize = 256;
 const STEPS: usize = 11;
@@ -104,7 +108,8 @@ impl Cells {
         class_of(size).is_some_and(|(class, _)| class == slot.class())
     }
 
-    /// A new cell of at least this size, its header yet to be written. None where it is too large, or there are too many.
+    /// A new cell of at least this size, its header yet to be written. None where it is too large, or there
+    /// are too many.
     pub fn add(&mut self, size: usize) -> Option<Slot> {
         let (index, cell) = class_of(size)?;
         while self.classes.len() <= index {
@@ -318,7 +323,10 @@ mod tests {
                 reciprocal: (1u64 << 40).div_ceil(u64::from(per_chunk)),
             };
             for place in (0..1_000).chain((0..1 << PLACE_BITS).step_by(9_973)).chain([CLASS_LEN_MAX]) {
-                assert_eq!(class.locate(place), ((place / per_chunk) as usize, (place % per_chunk * 3) as usize));
+                assert_eq!(
+                    class.locate(place),
+                    ((place / per_chunk) as usize, (place % per_chunk * 3) as usize)
+                );
             }
         }
     }
@@ -326,7 +334,9 @@ mod tests {
     #[test]
     fn classes_grow_with_size_and_waste_little() {
         let (mut before, mut largest) = ((0, HEADER), 0);
-        for size in (HEADER..5_000).chain((5_000..200_000).step_by(97)).chain((200_000..20_000_000).step_by(9_973)) {
+        for size in
+            (HEADER..5_000).chain((5_000..200_000).step_by(97)).chain((200_000..20_000_000).step_by(9_973))
+        {
             let Some((class, cell)) = class_of(size) else { break };
             assert!(cell >= size && (cell - size) as f64 <= 3.0f64.max(size as f64 / 10.0), "{size}: {cell}");
             assert!((class, cell) >= before && (class == before.0) == (cell == before.1), "{size}");

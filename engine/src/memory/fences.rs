@@ -1,8 +1,10 @@
 //! What must not come back: versions of keys that are not cached, and when keys were forgotten.
 //!
-//! A fence says that a key has at least a version. Fences are kept by the hash of their key (two keys with one hash fence each other, which is safe), for a
-//! time longer than any load lasts, and only so many. Where one has to go early, or an entry was dropped, a floor remembers when: a load that began before the
-//! floor of its key may bring what is older, and is refused. Floors are shared by keys, are never given up, and cost a needless load at worst.
+//! A fence says that a key has at least a version. Fences are kept by the hash of their key (two keys with
+//! one hash fence each other, which is safe), for a time longer than any load lasts, and only so many. Where
+//! one has to go early, or an entry was dropped, a floor remembers when: a load that began before the floor
+//! of its key may bring what is older, and is refused. Floors are shared by keys, are never given up, and
+//! cost a needless load at worst.
 
 use std::collections::VecDeque;
 
@@ -53,7 +55,8 @@ impl Fences {
         self.queue.push_back((hash, now_ms));
     }
 
-    /// The version that a key has at least, for a load that began then. A load that began before the fence was made is held to it however late it comes.
+    /// The version that a key has at least, for a load that began then. A load that began before the fence
+    /// was made is held to it however late it comes.
     pub fn version(&self, hash: u64, began_ms: u64, now_ms: u64, keep_ms: u64) -> Option<Version> {
         let fence = self.by_key.get(&hash)?;
         (now_ms <= fence.at_ms.saturating_add(keep_ms) || began_ms <= fence.at_ms).then_some(fence.version)
@@ -99,7 +102,11 @@ mod tests {
         fences.fence(1, Version(3), 2_000, 60_000);
         assert_eq!(fences.version(1, 3_000, 3_000, 60_000), Some(Version(5)));
         fences.fence(2, Version(1), 61_500, 60_000);
-        assert_eq!(fences.version(1, 61_500, 61_500, 60_000), Some(Version(5)), "the second fence renewed it");
+        assert_eq!(
+            fences.version(1, 61_500, 61_500, 60_000),
+            Some(Version(5)),
+            "the second fence renewed it"
+        );
         assert_eq!(fences.version(1, 61_500, 62_001, 60_000), None);
         assert_eq!(fences.version(1, 1_999, 62_001, 60_000), Some(Version(5)), "the load was slow");
         fences.fence(2, Version(1), 62_001, 60_000);
@@ -116,7 +123,8 @@ mod tests {
         for n in 0..10_240 {
             let hash = n << 40 | n;
             assert!(
-                fences.version(hash, 0, 20_000, 60_000) == Some(Version(9)) || fences.overtook(hash, 1_000 + n),
+                fences.version(hash, 0, 20_000, 60_000) == Some(Version(9))
+                    || fences.overtook(hash, 1_000 + n),
                 "{n}"
             );
         }

@@ -1,8 +1,10 @@
-//! From keys to cells: linear hashing (Litwin, 1980) with two choices (Azar and others, 1994). The table grows and shrinks by one line at a time, so that no
-//! call is slow and no memory lies idle; the second choice evens out that lines not yet divided get twice as many keys.
+//! From keys to cells: linear hashing (Litwin, 1980) with two choices (Azar and others, 1994). The table
+//! grows and shrinks by one line at a time, so that no call is slow and no memory lies idle; the second
+//! choice evens out that lines not yet divided get twice as many keys.
 //!
-//! A line is one line of the processor's cache, with a byte of the hash and the slot of each of its cells: a look waits for its two lines, at the same time,
-//! then for the cell that it looks for, and hardly ever for another one. Cells lie anywhere, so that each one more would be one more wait for memory.
+//! A line is one line of the processor's cache, with a byte of the hash and the slot of each of its cells: a
+//! look waits for its two lines, at the same time, then for the cell that it looks for, and hardly ever for
+//! another one. Cells lie anywhere, so that each one more would be one more wait for memory.
 
 use super::cells::{Cells, Slot};
 
@@ -27,7 +29,8 @@ struct Line {
 
 const PLACES: usize = 12;
 const SEGMENT: usize = 16;
-/// Cells per line, in the mean, before one is added; or fewer, where a cell found no place. More would save memory and let more cells look for another place.
+/// Cells per line, in the mean, before one is added; or fewer, where a cell found no place. More would save
+/// memory and let more cells look for another place.
 const LOAD: u32 = 10;
 const LOAD_WHERE_SPILT: u32 = 9;
 const LINES_MIN: u32 = SEGMENT as u32;
@@ -89,8 +92,9 @@ impl Index {
         }
     }
 
-    /// The cells of so many lines below the given one, which is `u32::MAX` at first; the answer is the line to go on with, if any. Cells may be removed
-    /// between the calls and none is missed by that: a line that goes is the last. Cells that are added meanwhile may push others to where the walk was.
+    /// The cells of so many lines below the given one, which is `u32::MAX` at first; the answer is the line
+    /// to go on with, if any. Cells may be removed between the calls and none is missed by that: a line that
+    /// goes is the last. Cells that are added meanwhile may push others to where the walk was.
     pub fn walk(&self, below: u32, lines: u32, mut visit: impl FnMut(Slot)) -> Option<u32> {
         let below = below.min(self.lines);
         let end = below.saturating_sub(lines);
@@ -102,7 +106,8 @@ impl Index {
         None
     }
 
-    /// Puts a cell into the emptier of its lines; where both are full, into the place of one that can go to its other line.
+    /// Puts a cell into the emptier of its lines; where both are full, into the place of one that can go to
+    /// its other line.
     fn place(&mut self, cells: &Cells, hash: u64, slot: Slot, hash_of: &impl Fn(&[u8]) -> u64) {
         let choices = self.choices(hash);
         let [one, two] = choices.map(|number| self.line(number).len());
@@ -114,7 +119,8 @@ impl Index {
             for other in self.line(number).all() {
                 let hash_of_other = hash_of(cells.key(other));
                 let elsewhere = self.choices(hash_of_other).into_iter().find(|choice| *choice != number);
-                if elsewhere.is_some_and(|elsewhere| self.line_mut(elsewhere).put(tag(hash_of_other), other)) {
+                if elsewhere.is_some_and(|elsewhere| self.line_mut(elsewhere).put(tag(hash_of_other), other))
+                {
                     let line = self.line_mut(number);
                     line.clear(other);
                     line.put(tag(hash), slot);
@@ -248,8 +254,9 @@ mod tests {
     fn every_key_is_found_while_the_table_grows_and_shrinks() {
         let (mut cells, mut index) = (Cells::new(), Index::new());
         let mut slots = Vec::new();
-        let found =
-            |cells: &Cells, index: &Index, n: u32| index.find(cells, xxh3_64(key(n).as_bytes()), key(n).as_bytes());
+        let found = |cells: &Cells, index: &Index, n: u32| {
+            index.find(cells, xxh3_64(key(n).as_bytes()), key(n).as_bytes())
+        };
         for n in 0..20_000 {
             let key = key(n);
             let slot = cells.add(HEADER + 20).unwrap();

@@ -1,4 +1,5 @@
-//! Keys as cells hold them: a byte for the length, then the text; a UUID in its 16 bytes, the longest and the empty key in forms of their own.
+//! Keys as cells hold them: a byte for the length, then the text; a UUID in its 16 bytes, the longest and the
+//! empty key in forms of their own.
 
 use crate::flyweight::json;
 use model::record::Key;
@@ -71,9 +72,17 @@ mod tests {
     fn keys_come_back() {
         let long = "k".repeat(Key::MAX);
         let upper = Key::generate().as_str().to_uppercase();
-        for text in
-            ["1", "product-0000042", Key::generate().as_str(), &upper, &long, &long[1..], "", "k050 b", "Zürich"]
-        {
+        for text in [
+            "1",
+            "product-0000042",
+            Key::generate().as_str(),
+            &upper,
+            &long,
+            &long[1..],
+            "",
+            "k050 b",
+            "Zürich",
+        ] {
             let key: Key = text.parse().unwrap();
             let encoded = CellKey::new(&key);
             assert_eq!(encoded.as_bytes().len(), encoded_len(encoded.as_bytes()[0]));

@@ -14,7 +14,8 @@ use super::{
 };
 use model::record::Version;
 
-/// What the data of a cell is: that there is no record, or a record in a shape, with its shared state in the interner or without any.
+/// What the data of a cell is: that there is no record, or a record in a shape, with its shared state in the
+/// interner or without any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// The version of a record that is not there.
@@ -203,7 +204,15 @@ impl Partition {
     }
 
     /// Puts in an entry whose key is not there. False where it is too large.
-    pub fn add(&mut self, hash: u64, key: &[u8], frame: Frame, data: &[u8], loaded_ms: u64, now_ms: u64) -> bool {
+    pub fn add(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        frame: Frame,
+        data: &[u8],
+        loaded_ms: u64,
+        now_ms: u64,
+    ) -> bool {
         let Some(slot) = self.cells.add(HEADER + key.len() + data.len()) else { return false };
         self.cells.write(slot, key, data);
         self.cells.set_frame(slot, frame.to_bits());
@@ -217,7 +226,8 @@ impl Partition {
         true
     }
 
-    /// Puts other data in a cell, whose place in the policy's order stays. Gives the frame before; none where the data is too large, and nothing changed.
+    /// Puts other data in a cell, whose place in the policy's order stays. Gives the frame before; none where
+    /// the data is too large, and nothing changed.
     pub fn replace(
         &mut self,
         hash: u64,
@@ -259,7 +269,11 @@ impl Partition {
     }
 
     /// Takes out what the policy chooses. Gives its frame.
-    pub fn evict(&mut self, version_of: impl Fn(Frame, &[u8]) -> Option<Version>, now_ms: u64) -> Option<Frame> {
+    pub fn evict(
+        &mut self,
+        version_of: impl Fn(Frame, &[u8]) -> Option<Version>,
+        now_ms: u64,
+    ) -> Option<Frame> {
         let now_ms = self.tick(now_ms);
         let slot = self.policy.victim(&mut self.cells)?;
         let hash = self.hash_of(slot);
@@ -277,7 +291,8 @@ impl Partition {
         now_ms: u64,
     ) -> Frame {
         let (age, frame) = (self.age(slot, now_ms), self.frame(slot));
-        // Whatever was loaded before this entry has come by then: the entry itself took at most one FENCE_MS to load, and so did the other.
+        // Whatever was loaded before this entry has come by then: the entry itself took at most one FENCE_MS
+        // to load, and so did the other.
         if age.age_ms <= 2 * FENCE_MS {
             let version = version_of(frame, self.cells.data(slot)).unwrap_or_default();
             if frame == Frame::Absent && version > Version(0) {
@@ -296,8 +311,9 @@ impl Partition {
 
     /// So many cells, those that stay longest first.
     pub fn recent(&self, limit: usize) -> Vec<Slot> {
-        let queue =
-            |queue: super::list::List| std::iter::successors(queue.newest(), |slot| self.cells.older(*slot).some());
+        let queue = |queue: super::list::List| {
+            std::iter::successors(queue.newest(), |slot| self.cells.older(*slot).some())
+        };
         self.policy.queues().into_iter().flat_map(queue).take(limit).collect()
     }
 

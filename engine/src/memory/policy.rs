@@ -1,4 +1,5 @@
-//! Which entry leaves: one trait, five policies. Each keeps its order in the headers of the cells and a byte of its own in each.
+//! Which entry leaves: one trait, five policies. Each keeps its order in the headers of the cells and a byte
+//! of its own in each.
 
 mod fifo;
 mod ghost;
@@ -39,7 +40,8 @@ pub trait Policy: Send {
     /// Bytes that it has allocated.
     fn bytes(&self) -> usize;
 
-    /// Bytes that it will allocate beside those once entries are evicted: room that is not to be filled before.
+    /// Bytes that it will allocate beside those once entries are evicted: room that is not to be filled
+    /// before.
     fn reserved(&self) -> usize {
         0
     }

@@ -227,7 +227,8 @@ impl Pool {
         let dropped = self.change(hash, |part| {
             let now_ms = part.tick(now_ms);
             let slot = part.find(hash, encoded.as_bytes());
-            let cached = slot.and_then(|slot| self.version_of(part.frame(slot), part.cells.data(slot), interner));
+            let cached =
+                slot.and_then(|slot| self.version_of(part.frame(slot), part.cells.data(slot), interner));
             if cached.is_some_and(|cached| cached >= version) {
                 return None;
             }
@@ -269,8 +270,9 @@ impl Pool {
         let len = |index: usize| self.parts[index].lock().cells.len();
         let fuller = if len(one) >= len(two) { one } else { two };
         std::iter::once(fuller).chain(0..self.parts.len()).any(|index| {
-            let frame = self
-                .change_part(index, |part| part.evict(|frame, data| self.version_of(frame, data, interner), now_ms));
+            let frame = self.change_part(index, |part| {
+                part.evict(|frame, data| self.version_of(frame, data, interner), now_ms)
+            });
             frame.map(|frame| self.release(frame, interner)).is_some()
         })
     }
@@ -380,7 +382,8 @@ impl Pool {
         let age = part.age(slot, now_ms);
         let before_ms = now_ms.saturating_sub(age.age_ms);
         let cached = self.version_of(part.frame(slot), part.cells.data(slot), interner).unwrap_or_default();
-        // A load that began long after the entry ceased to be fresh knows better: the store was set back, or a row deleted, by others.
+        // A load that began long after the entry ceased to be fresh knows better: the store was set back, or
+        // a row deleted, by others.
         let outlived = load.began_ms > before_ms.saturating_add(age.fresh_ms.max(FENCE_MS));
         if cached > packed.version && !outlived {
             return (PutOutcome::Fenced(cached), None);
@@ -401,7 +404,8 @@ impl Pool {
         }
     }
 
-    /// Drops what is idle or no longer given out from some lines of the index below this one. Gives the frames, and the line to go on with.
+    /// Drops what is idle or no longer given out from some lines of the index below this one. Gives the
+    /// frames, and the line to go on with.
     fn sweep(
         &self,
         part: &mut Partition,
@@ -436,7 +440,8 @@ impl Pool {
 
     fn change_part<R>(&self, index: usize, act: impl FnOnce(&mut Partition) -> R) -> R {
         let mut part = self.parts[index].lock();
-        let figures = |part: &Partition| [part.bytes() as u64, part.reserved() as u64, part.cells.len() as u64];
+        let figures =
+            |part: &Partition| [part.bytes() as u64, part.reserved() as u64, part.cells.len() as u64];
         let before = figures(&part);
         let result = act(&mut part);
         let kept = [&self.figures.bytes, &self.figures.reserved, &self.figures.entities];

@@ -1,8 +1,10 @@
-//! What other policies would have done: each keeps a miniature cache of a sample of the pool's keys, scaled down as the sample is, and meets the same reads.
+//! What other policies would have done: each keeps a miniature cache of a sample of the pool's keys, scaled
+//! down as the sample is, and meets the same reads.
 //!
-//! Sources: the sample is of keys by their hash, and misses are set against all reads, so that a key that is read very often does not tip the scales: SHARDS
-//! (Waldspurger and others, FAST 2015). Any policy is simulated at a small scale in the same way: miniature simulation (Waldspurger and others, ATC 2017).
-//! The forecast of the policy in use is set to what it really did, and the others are moved by the same factor.
+//! Sources: the sample is of keys by their hash, and misses are set against all reads, so that a key that is
+//! read very often does not tip the scales: SHARDS (Waldspurger and others, FAST 2015). Any policy is
+//! simulated at a small scale in the same way: miniature simulation (Waldspurger and others, ATC 2017). The
+//! forecast of the policy in use is set to what it really did, and the others are moved by the same factor.
 
 use serde::Serialize;
 
@@ -12,7 +14,8 @@ use super::{
     partition::{Frame, Partition},
 };
 
-/// The miniature caches of one pool. They begin with the first eviction: before it every policy does the same.
+/// The miniature caches of one pool. They begin with the first eviction: before it every policy does the
+/// same.
 pub struct Shadows {
     caches: Vec<Shadow>,
     seed: u64,
@@ -84,7 +87,16 @@ impl Shadows {
     /// None yet; later of at most so many keys for each policy.
     pub fn new(seed: u64, keys_max: usize) -> Self {
         let (then, before) = Default::default();
-        Self { caches: Vec::new(), seed, bits: BITS_MIN, keys_max, since_halved: 0, then, before, warm: false }
+        Self {
+            caches: Vec::new(),
+            seed,
+            bits: BITS_MIN,
+            keys_max,
+            since_halved: 0,
+            then,
+            before,
+            warm: false,
+        }
     }
 
     /// Whether a key with this hash is in a sample of one in 2^`bits`.
@@ -97,8 +109,12 @@ impl Shadows {
         if self.caches.is_empty() {
             self.bits = self.bits_for(entities);
             let seed = self.seed;
-            let shadow =
-                |policy| Shadow { policy, part: Partition::new(policy, seed, config, 1), misses: 0, evicted: false };
+            let shadow = |policy| Shadow {
+                policy,
+                part: Partition::new(policy, seed, config, 1),
+                misses: 0,
+                evicted: false,
+            };
             self.caches = POLICIES.into_iter().map(shadow).collect();
         }
     }
@@ -118,7 +134,8 @@ impl Shadows {
         self.caches.iter_mut().for_each(|cache| cache.part.configure(config, now_ms));
     }
 
-    /// A sampled key is read in a pool of so many entities. `reads` is what the pool did in all, and is called rarely.
+    /// A sampled key is read in a pool of so many entities. `reads` is what the pool did in all, and is
+    /// called rarely.
     pub fn read(&mut self, hash: u64, entities: u64, now_ms: u64, reads: impl FnOnce() -> Reads) {
         let (room, weight) = (self.fit(entities), 1 << self.bits);
         let key = key_of(hash);

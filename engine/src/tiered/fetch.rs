@@ -1,4 +1,5 @@
-//! One load of some keys below memory: the shared tiers in order, then the store. Runs by itself, whoever waits or stops waiting.
+//! One load of some keys below memory: the shared tiers in order, then the store. Runs by itself, whoever
+//! waits or stops waiting.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -35,7 +36,8 @@ const FILL_MAX_MS: u64 = KEEP_MIN_MS / 2;
 const FILL_LAG_MS: u64 = 1_000;
 
 impl Fetch {
-    /// Loads the keys of some tickets in the background, from the store alone where the shared tiers are known to be stale.
+    /// Loads the keys of some tickets in the background, from the store alone where the shared tiers are
+    /// known to be stale.
     pub fn spawn(inner: &Arc<Inner>, tickets: Vec<Ticket<Outcome>>, load: &Loader, store_only: bool) {
         if tickets.is_empty() {
             return;
@@ -71,7 +73,8 @@ impl Fetch {
         if self.tickets.is_empty() {
             return;
         }
-        let keys: Vec<String> = self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
+        let keys: Vec<String> =
+            self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
         let answers = match layer.cache.get_many(&keys).await {
             Ok(answers) => answers,
             Err(error) => {
@@ -150,8 +153,10 @@ impl Fetch {
         };
         match loaded {
             Ok(loaded) => {
-                let filled =
-                    tickets.into_iter().zip(loaded).filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
+                let filled = tickets
+                    .into_iter()
+                    .zip(loaded)
+                    .filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
                 let filled: Vec<(Key, Lookup)> = filled.collect();
                 if inner.clock.now_ms().saturating_sub(self.began_ms) <= FILL_MAX_MS {
                     inner.fill_shared(&filled, asked_ms).await;
@@ -172,7 +177,8 @@ impl Fetch {
             return None;
         }
         let (inner, flight) = (&self.inner, ticket.flight().clone());
-        let served = Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
+        let served =
+            Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
         let mut filled = false;
         inner.land(ticket, served, |served| {
             // a store that lags behind what was committed fills nothing: who waits will judge
@@ -191,7 +197,9 @@ impl Fetch {
 
     /// Lands a flight that the store failed.
     fn fail(&mut self, ticket: Ticket<Outcome>, error: &ReadError) {
-        let Some(served) = self.fallbacks.remove(ticket.flight().key()) else { return ticket.fail(Err(error.clone())) };
+        let Some(served) = self.fallbacks.remove(ticket.flight().key()) else {
+            return ticket.fail(Err(error.clone()));
+        };
         if let Some(layer) = self.inner.shareds.iter().find(|layer| layer.name == served.tier) {
             layer.counters.stale_served.inc();
         }
@@ -207,10 +215,11 @@ impl Landed {
 }
 
 impl Inner {
-    /// Gives an answer to those who wait. `fill` is called where no write came in between, and may fill tiers with it; whatever
-    /// it does, no tier in memory gives out an older version afterwards.
+    /// Gives an answer to those who wait. `fill` is called where no write came in between, and may fill tiers
+    /// with it; whatever it does, no tier in memory gives out an older version afterwards.
     fn land(&self, ticket: Ticket<Outcome>, served: Served, fill: impl FnOnce(Served) -> Option<Landed>) {
-        let (flight, version, now_ms) = (ticket.flight().clone(), served.cached.version(), self.clock.now_ms());
+        let (flight, version, now_ms) =
+            (ticket.flight().clone(), served.cached.version(), self.clock.now_ms());
         // a shared tier is told of what the store gave only after this
         let told_later = !self.shareds.is_empty() && served.tier == self.store_name;
         let keep_ms = move |current| match current {
@@ -238,9 +247,11 @@ impl Inner {
         let now_ms = self.clock.now_ms();
         for layer in &self.memories {
             match layer.fill(key, found, began_ms, fresh_ms, now_ms) {
-                // what was forgotten during this load was not put in by another one of the same key: see `flight`
+                // what was forgotten during this load was not put in by another one of the same key: see
+                // `flight`
                 PutOutcome::Stored | PutOutcome::Refused | PutOutcome::Overtaken => {}
-                // a record that another program deleted leaves no version: that it is gone is believed all the same
+                // a record that another program deleted leaves no version: that it is gone is believed all
+                // the same
                 PutOutcome::Fenced(_) if *found == Lookup::Missing => {}
                 PutOutcome::Fenced(seen) => landed.floor = landed.floor.max(seen),
             }

@@ -1,4 +1,5 @@
-//! An entry as bytes in a shared cache: how long it is fresh, then the record packed, its encrypted fields sealed.
+//! An entry as bytes in a shared cache: how long it is fresh, then the record packed, its encrypted fields
+//! sealed.
 
 use std::sync::Arc;
 
@@ -33,7 +34,11 @@ impl Framer {
     /// The framer of a schema.
     pub fn new(schema: &Arc<Schema>, sealer: Option<Arc<dyn Sealer>>) -> Self {
         let records = sealer.is_some() || !schema.fields.iter().any(|field| field.encrypted);
-        Self { packer: Packer::new(schema.clone()), sealer: sealer.unwrap_or_else(|| Arc::new(NoSealer)), records }
+        Self {
+            packer: Packer::new(schema.clone()),
+            sealer: sealer.unwrap_or_else(|| Arc::new(NoSealer)),
+            records,
+        }
     }
 
     /// The bytes of an entry; nothing where it may not leave the process.
@@ -52,7 +57,8 @@ impl Framer {
         Some(out)
     }
 
-    /// The entry in some bytes, with how long it lives since it was loaded. Nothing where they cannot be read.
+    /// The entry in some bytes, with how long it lives since it was loaded. Nothing where they cannot be
+    /// read.
     pub fn decode(&self, key: &Key, held: &Held) -> Option<(Lookup, Span)> {
         let (head, packed) = held.value.split_at_checked(HEAD)?;
         let number = |at: usize| Some(u32::from_be_bytes(head.get(at..at + 4)?.try_into().ok()?));

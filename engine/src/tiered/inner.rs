@@ -71,9 +71,11 @@ pub(super) enum Look {
     Miss(Option<Served>),
 }
 
-/// How far apart replicas may be in what they know of a shared tier's clock, when a horizon is compared with another replica's times.
+/// How far apart replicas may be in what they know of a shared tier's clock, when a horizon is compared with
+/// another replica's times.
 const CLOCK_SKEW_MS: u64 = 1_000;
-/// The wait before the store is asked again for a version that it does not have yet, doubled up to the longest.
+/// The wait before the store is asked again for a version that it does not have yet, doubled up to the
+/// longest.
 const NOT_YET_FIRST: Duration = Duration::from_millis(5);
 const NOT_YET_MAX: Duration = Duration::from_millis(80);
 /// How long a read waits for a store that does not answer, when a tier has a stale entry for that.
@@ -85,7 +87,8 @@ impl Inner {
         let (now_ms, trusted_ms) = (self.clock.now_ms(), self.memory_trusted_ms());
         let mut fallback: Option<Served> = None;
         for layer in &self.memories {
-            let found = layer.look(key, now_ms, trusted_ms).filter(|(hit, _)| hit.cached.version() >= at_least);
+            let found =
+                layer.look(key, now_ms, trusted_ms).filter(|(hit, _)| hit.cached.version() >= at_least);
             let Some((hit, worth)) = found else {
                 layer.counters.misses.inc();
                 continue;
@@ -160,7 +163,8 @@ impl Inner {
                 self.counters.not_yet.inc();
                 return Err(ReadError::NotYet { required, found });
             }
-            // another reader's load may have been content with less; an own one means that the store is behind
+            // another reader's load may have been content with less; an own one means that the store is
+            // behind
             if led {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(NOT_YET_MAX);
@@ -198,8 +202,14 @@ impl Inner {
         Ok(served)
     }
 
-    /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when shared tiers took it.
-    pub(super) fn advance(&self, key: &Key, version: Version, state: Option<&Lookup>) -> Vec<oneshot::Receiver<()>> {
+    /// A version was committed, here (then the new state is known) or elsewhere. The receivers hear when
+    /// shared tiers took it.
+    pub(super) fn advance(
+        &self,
+        key: &Key,
+        version: Version,
+        state: Option<&Lookup>,
+    ) -> Vec<oneshot::Receiver<()>> {
         self.generation.fetch_add(1, Ordering::AcqRel);
         let now_ms = self.clock.now_ms();
         let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
@@ -219,8 +229,9 @@ impl Inner {
             return Vec::new();
         }
         let order = |layer: &SharedLayer| {
-            let put =
-                state.filter(|_| layer.rules.load().write_through).and_then(|state| layer.put(key, state, now_ms));
+            let put = state
+                .filter(|_| layer.rules.load().write_through)
+                .and_then(|state| layer.put(key, state, now_ms));
             put.unwrap_or_else(|| layer.fence(key, version, now_ms))
         };
         self.shareds.iter().map(|layer| layer.teller.owe(key, order(layer))).collect()

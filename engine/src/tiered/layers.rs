@@ -1,4 +1,5 @@
-//! The tiers of one pool as a read meets them: the ones in memory, then the shared ones, each with its rules and counters.
+//! The tiers of one pool as a read meets them: the ones in memory, then the shared ones, each with its rules
+//! and counters.
 
 use std::sync::{Arc, Weak};
 
@@ -50,11 +51,13 @@ pub struct SharedHit {
     pub fresh_ms: u64,
 }
 
-/// How long a version is kept at least in a shared tier, and how long a floor outlives the tier's taking it: longer than any load.
+/// How long a version is kept at least in a shared tier, and how long a floor outlives the tier's taking it:
+/// longer than any load.
 pub const KEEP_MIN_MS: u64 = 10_000;
 
 impl MemoryLayer {
-    /// What the tier holds for a key, and what it is good for. Entries from before `trusted_ms` are only good for errors.
+    /// What the tier holds for a key, and what it is good for. Entries from before `trusted_ms` are only good
+    /// for errors.
     pub fn look(&self, key: &Key, now_ms: u64, trusted_ms: u64) -> Option<(Hit, Worth)> {
         let hit = self.tier.get(self.pool, key, now_ms)?;
         let worth = self.worth(&hit, now_ms, trusted_ms);
@@ -74,8 +77,16 @@ impl MemoryLayer {
         worth
     }
 
-    /// Puts in what the store or another tier has, fresh for `most_fresh_ms` at most. Whatever becomes of it, an older entry goes.
-    pub fn fill(&self, key: &Key, found: &Lookup, began_ms: u64, most_fresh_ms: u64, now_ms: u64) -> PutOutcome {
+    /// Puts in what the store or another tier has, fresh for `most_fresh_ms` at most. Whatever becomes of it,
+    /// an older entry goes.
+    pub fn fill(
+        &self,
+        key: &Key,
+        found: &Lookup,
+        began_ms: u64,
+        most_fresh_ms: u64,
+        now_ms: u64,
+    ) -> PutOutcome {
         let full_ms = self.rules.load().full_ms(matches!(found, Lookup::Found(_)));
         // an entry that is to live shorter than others here counts as that much older
         let load = Load { began_ms, age_ms: full_ms.saturating_sub(most_fresh_ms) };
@@ -127,7 +138,13 @@ impl SharedLayer {
 
     /// The order to keep older versions out.
     pub fn fence(&self, key: &Key, version: Version, now_ms: u64) -> Order {
-        Order { key: self.shared_key(key), version, loaded_at_ms: now_ms, value: None, keep_ms: self.keep_ms() }
+        Order {
+            key: self.shared_key(key),
+            version,
+            loaded_at_ms: now_ms,
+            value: None,
+            keep_ms: self.keep_ms(),
+        }
     }
 
     /// The longest time that an entry stays in the cache.

@@ -1,6 +1,8 @@
-//! One load per key at a time across replicas: who has the lease in the shared tier loads, the others wait until the tier has the record.
+//! One load per key at a time across replicas: who has the lease in the shared tier loads, the others wait
+//! until the tier has the record.
 //!
-//! The lease only saves loads. Where the shared tier fails, or the owner is slow or gone, everybody loads; versions keep it right.
+//! The lease only saves loads. Where the shared tier fails, or the owner is slow or gone, everybody loads;
+//! versions keep it right.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -35,7 +37,8 @@ impl Fetch {
         let owner: Arc<str> = uuid::Uuid::now_v7().to_string().into();
         let (deadline, mut wait) = (Instant::now() + Duration::from_millis(LEASE_MS), ASK_FIRST);
         while !self.tickets.is_empty() {
-            let keys: Vec<String> = self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
+            let keys: Vec<String> =
+                self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
             let given = match layer.cache.lease(&keys, &owner, LEASE_MS).await {
                 Ok(given) if Instant::now() < deadline => given,
                 Ok(_) => return self.load().await,
@@ -46,10 +49,12 @@ impl Fetch {
             };
             let mine: HashSet<String> =
                 keys.into_iter().zip(given).filter(|(_, given)| *given).map(|(key, _)| key).collect();
-            // who loaded meanwhile filled the tier before the lease was given back, and maybe after it was asked
+            // who loaded meanwhile filled the tier before the lease was given back, and maybe after it was
+            // asked
             let has_waited = wait > ASK_FIRST;
             if mine.len() == self.tickets.len() {
-                self.lease = Some(Lease { cache: layer.cache.clone(), keys: mine.into_iter().collect(), owner });
+                self.lease =
+                    Some(Lease { cache: layer.cache.clone(), keys: mine.into_iter().collect(), owner });
                 if has_waited {
                     self.ask_again(layer).await;
                 }
@@ -77,7 +82,8 @@ impl Fetch {
 
     /// The part of this load whose keys were given.
     fn part(&mut self, layer: &SharedLayer, given: HashSet<String>, owner: Arc<str>) -> Self {
-        let is_given = |ticket: &crate::flight::Ticket<_>| given.contains(&layer.shared_key(ticket.flight().key()));
+        let is_given =
+            |ticket: &crate::flight::Ticket<_>| given.contains(&layer.shared_key(ticket.flight().key()));
         let (tickets, rest) = std::mem::take(&mut self.tickets).into_iter().partition(is_given);
         self.tickets = rest;
         let fallbacks = self.fallbacks.extract_if(|key, _| given.contains(&layer.shared_key(key))).collect();

@@ -77,7 +77,8 @@ impl Rules {
         Span { fresh_ms: full_ms - shorter_ms, stale_ms: if present { self.life.stale_ms } else { 0 } }
     }
 
-    /// What an entry of a shared tier is good for: by the span it was given, and by the settings of now, whichever is stricter.
+    /// What an entry of a shared tier is good for: by the span it was given, and by the settings of now,
+    /// whichever is stricter.
     pub fn worth_at(&self, present: bool, age_ms: u64, span: Span) -> Worth {
         let fresh_ms = span.fresh_ms.min(self.full_ms(present));
         self.worth(present, age_ms.checked_sub(fresh_ms))
@@ -134,7 +135,10 @@ mod tests {
         let worth = |age| rules().worth_at(true, age, Span { fresh_ms: 1_000, stale_ms: 500 });
         use Worth::*;
         assert_eq!([0, 999].map(worth), [Fresh, Fresh]);
-        assert_eq!([1_000, 1_299, 1_300, 1_499, 1_500].map(worth), [Revalidate, Revalidate, IfError, IfError, Nothing]);
+        assert_eq!(
+            [1_000, 1_299, 1_300, 1_499, 1_500].map(worth),
+            [Revalidate, Revalidate, IfError, IfError, Nothing]
+        );
         assert_eq!(rules().worth_at(false, 100, Span { fresh_ms: 100, stale_ms: 0 }), Nothing);
     }
 

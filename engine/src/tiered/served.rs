@@ -1,4 +1,5 @@
-//! What a pool's tiers hold, seen from outside of reads: filling ahead of them, dropping what is idle, figures, and what would be served.
+//! What a pool's tiers hold, seen from outside of reads: filling ahead of them, dropping what is idle,
+//! figures, and what would be served.
 
 use std::sync::Arc;
 
@@ -29,8 +30,8 @@ const HOT_MAX: usize = 10_000;
 const HOT_KEEP_MS: u64 = 15 * 60_000;
 
 impl Tiered {
-    /// Offers records that the store listed when it was asked at a time (ms): each fills the tiers in memory where nothing newer is
-    /// known of it and nobody loads it just now. Says how many were taken.
+    /// Offers records that the store listed when it was asked at a time (ms): each fills the tiers in memory
+    /// where nothing newer is known of it and nobody loads it just now. Says how many were taken.
     pub fn offer(&self, records: &[Record], asked_ms: u64) -> usize {
         let (inner, now_ms) = (&self.shared, self.shared.clock.now_ms());
         if inner.memories.is_empty() || inner.flights.floors_lost_ms() >= asked_ms {
@@ -69,13 +70,15 @@ impl Tiered {
         self.shared.memories.first().and_then(|layer| layer.tier.explain(layer.pool))
     }
 
-    /// What each policy would do, as the tiers in memory foresee it, by their names; without those that cannot say yet.
+    /// What each policy would do, as the tiers in memory foresee it, by their names; without those that
+    /// cannot say yet.
     pub fn forecasts(&self) -> Vec<(Arc<str>, Forecast)> {
         let forecast = |layer: &MemoryLayer| Some((layer.name.clone(), layer.tier.forecast(layer.pool)?));
         self.shared.memories.iter().filter_map(forecast).collect()
     }
 
-    /// Drops entries in memory that nobody read for a time (the pool's own, where none is given). Says how many.
+    /// Drops entries in memory that nobody read for a time (the pool's own, where none is given). Says how
+    /// many.
     pub fn remove_idle(&self, idle_after_ms: Option<u64>) -> u64 {
         let now_ms = self.shared.clock.now_ms();
         let remove = |layer: &MemoryLayer| layer.tier.remove_idle(layer.pool, idle_after_ms, now_ms);
@@ -87,7 +90,8 @@ impl Tiered {
         self.shared.memories.first().map(|layer| layer.tier.recent(layer.pool, limit)).unwrap_or_default()
     }
 
-    /// What each tier would serve for a key now, without counting as a read; tiers that would serve nothing are left out.
+    /// What each tier would serve for a key now, without counting as a read; tiers that would serve nothing
+    /// are left out.
     pub async fn would_serve(&self, key: &Key) -> Vec<WouldServe> {
         let inner = &self.shared;
         let (now_ms, trusted_ms) = (inner.clock.now_ms(), inner.memory_trusted_ms());
@@ -102,10 +106,17 @@ impl Tiered {
             let Ok(held) = layer.cache.get_many(&[layer.shared_key(key)]).await else { continue };
             let floor = inner.flights.floor(key, inner.clock.now_ms());
             let held = held.into_iter().flatten().find(|held| held.version >= floor);
-            let hit =
-                held.and_then(|held| layer.read(key, &held, inner.clock.now_ms(), inner.shared_trusted_ms(layer)));
-            let Some(hit) = hit.filter(|hit| matches!(hit.worth, Worth::Fresh | Worth::Revalidate)) else { continue };
-            all.push(WouldServe { tier: layer.name.clone(), cached: inner.encode(&hit.found), age_ms: hit.age_ms });
+            let hit = held.and_then(|held| {
+                layer.read(key, &held, inner.clock.now_ms(), inner.shared_trusted_ms(layer))
+            });
+            let Some(hit) = hit.filter(|hit| matches!(hit.worth, Worth::Fresh | Worth::Revalidate)) else {
+                continue;
+            };
+            all.push(WouldServe {
+                tier: layer.name.clone(),
+                cached: inner.encode(&hit.found),
+                age_ms: hit.age_ms,
+            });
         }
         all
     }
@@ -123,7 +134,8 @@ impl Tiered {
         memories.chain(shareds).max().unwrap_or(0)
     }
 
-    /// Tells other replicas, through the first shared tier, which keys are read most here. Nothing where there is no such tier.
+    /// Tells other replicas, through the first shared tier, which keys are read most here. Nothing where
+    /// there is no such tier.
     pub async fn tell_hot(&self) {
         let Some(layer) = self.shared.shareds.first() else { return };
         let keys: Vec<String> = self.recent(HOT_MAX).iter().map(Key::to_string).collect();

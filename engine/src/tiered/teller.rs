@@ -1,4 +1,5 @@
-//! What a shared tier is yet to be told of committed versions: in order for each key, together, again until it took them.
+//! What a shared tier is yet to be told of committed versions: in order for each key, together, again until
+//! it took them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -44,7 +45,8 @@ pub trait Ledger: Send + Sync {
 
 /// Keys that are told of at once.
 const BATCH: usize = 256;
-/// Keys that may be owed; beyond, all is given up at once, since trust in the whole cache is cheaper to withdraw.
+/// Keys that may be owed; beyond, all is given up at once, since trust in the whole cache is cheaper to
+/// withdraw.
 const OWED_MAX: usize = 100_000;
 /// The wait after a failure, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -58,7 +60,8 @@ impl Teller {
         Self { debts, worker }
     }
 
-    /// Owes an order for a key, instead of an older one. The receiver hears when the cache took it or something newer.
+    /// Owes an order for a key, instead of an older one. The receiver hears when the cache took it or
+    /// something newer.
     pub fn owe(&self, key: &Key, order: Order) -> oneshot::Receiver<()> {
         let (paid, receipt) = oneshot::channel();
         self.debts.add(key.clone(), Debt { order, paid: vec![paid] });
@@ -124,7 +127,12 @@ async fn work(debts: Arc<Debts>, cache: Arc<dyn SharedCache>, counters: Arc<Tier
 }
 
 /// Tells of a batch; what the cache did not take is owed again. Says whether it took all.
-async fn tell(debts: &Debts, batch: Vec<(Key, Debt)>, cache: &dyn SharedCache, counters: &TierCounters) -> bool {
+async fn tell(
+    debts: &Debts,
+    batch: Vec<(Key, Debt)>,
+    cache: &dyn SharedCache,
+    counters: &TierCounters,
+) -> bool {
     let orders: Vec<Order> = batch.iter().map(|(_, debt)| debt.order.clone()).collect();
     let answers = cache.tell(&orders).await;
     let mut all = true;

@@ -55,7 +55,8 @@ struct Clients {
 }
 
 impl KafkaIntake {
-    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait for the broker.
+    /// Starts to look for the topic, which is created where it is missing and that is allowed. Does not wait
+    /// for the broker.
     ///
     /// # Errors
     /// The options are of no use.
@@ -71,8 +72,8 @@ impl KafkaIntake {
         Ok(Self { deadline: options.publish_deadline, clients, topic, claim: options.claim.clone() })
     }
 
-    /// Goes over to other brokers, another account or other certificates, which were found to answer. What is being appended is finished first;
-    /// readers say that they end, and others take their place.
+    /// Goes over to other brokers, another account or other certificates, which were found to answer. What is
+    /// being appended is finished first; readers say that they end, and others take their place.
     ///
     /// # Errors
     /// The options are of no use: nothing changes.
@@ -94,10 +95,14 @@ impl KafkaIntake {
 impl Clients {
     fn new(options: &KafkaOptions, topic: &str) -> Result<Self, IntakeError> {
         let mut producer = config::producer(options);
-        // the order of events is in the events: a late one does no harm, and what nobody waits for any more is dropped
+        // the order of events is in the events: a late one does no harm, and what nobody waits for any more
+        // is dropped
         producer.set("message.timeout.ms", options.publish_deadline.as_millis().to_string());
         let mut readers = config::consumer(options);
-        readers.set("group.id", topic).set("auto.offset.reset", "earliest").set("session.timeout.ms", "10000");
+        readers
+            .set("group.id", topic)
+            .set("auto.offset.reset", "earliest")
+            .set("session.timeout.ms", "10000");
         Ok(Self {
             acks: producer.get("acks").unwrap_or("default").to_owned(),
             admin: config::client(options),
@@ -251,7 +256,8 @@ impl IntakeReader for KafkaReader {
     }
 
     async fn done(&mut self) -> Result<(), IntakeError> {
-        let (consumer, topic, positions) = (self.consumer.clone(), self.topic.clone(), mem::take(&mut self.positions));
+        let (consumer, topic, positions) =
+            (self.consumer.clone(), self.topic.clone(), mem::take(&mut self.positions));
         let committed = tokio::task::spawn_blocking(move || {
             // another member has what was revoked meanwhile: its place is not this one's to say
             let mine = consumer.assignment()?;

@@ -1,6 +1,7 @@
 //! The embedded log of events: a table in an SQLite file of its own, for a service that runs in one process.
 //!
-//! One task writes: whatever waits when it is free goes into one commit, so many small requests cost few syncs.
+//! One task writes: whatever waits when it is free goes into one commit, so many small requests cost few
+//! syncs.
 
 use std::{
     collections::VecDeque,
@@ -78,7 +79,8 @@ impl LocalIntake {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(failed)?;
-        let table = "CREATE TABLE IF NOT EXISTS intake (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL)";
+        let table =
+            "CREATE TABLE IF NOT EXISTS intake (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL)";
         sqlx::query(table).execute(&mut writer).await.map_err(failed)?;
         let settings = committed_by(&mut writer).await.map_err(failed)?;
         let (count, first, head): (i64, i64, i64) = sqlx::query_as(
@@ -87,7 +89,10 @@ impl LocalIntake {
         .fetch_one(&mut writer)
         .await
         .map_err(failed)?;
-        let pool = SqlitePoolOptions::new().max_connections(2).acquire_timeout(BUSY).connect_lazy_with(options.clone());
+        let pool = SqlitePoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(BUSY)
+            .connect_lazy_with(options.clone());
         let log = Arc::new(Log {
             pool,
             head: watch::channel(head).0,
@@ -153,8 +158,8 @@ async fn write(
     }
 }
 
-/// Appends rows by the connection. After a failure it is given up and made again: what SQLite rolled back by itself cannot be told from outside, and a commit
-/// within a transaction that is still open would be none.
+/// Appends rows by the connection. After a failure it is given up and made again: what SQLite rolled back by
+/// itself cannot be told from outside, and a commit within a transaction that is still open would be none.
 async fn append(
     options: &SqliteConnectOptions,
     held: &mut Option<SqliteConnection>,
@@ -220,7 +225,9 @@ impl LocalReader {
         if let Some(last) = last {
             self.taken = Some((after, last, rows.len() as u64));
         }
-        rows.iter().for_each(|(seq, text)| batch.add(text.as_bytes(), Place { log: "intake".to_owned(), seq: *seq }));
+        rows.iter().for_each(|(seq, text)| {
+            batch.add(text.as_bytes(), Place { log: "intake".to_owned(), seq: *seq })
+        });
         Ok(batch)
     }
 
@@ -309,7 +316,11 @@ mod tests {
         intake.append(all.clone()).await.unwrap();
         let all = placed(all);
         let mut one = intake.reader().await.unwrap();
-        assert_eq!(one.take(10, FLUSH).await.unwrap().events, all[..160], "a queue stands: 16 batches at once");
+        assert_eq!(
+            one.take(10, FLUSH).await.unwrap().events,
+            all[..160],
+            "a queue stands: 16 batches at once"
+        );
         one.done().await.unwrap();
         assert_eq!(one.take(10, FLUSH).await.unwrap().events, all[160..320]);
         let mut two = intake.reader().await.unwrap();

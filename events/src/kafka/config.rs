@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
+use rdkafka::{
+    ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
+};
 
 use model::passage::{Passage, Sends};
 use runtime::owner::Claim;
@@ -41,7 +43,8 @@ pub struct KafkaSecurity {
     pub client: Option<(PathBuf, PathBuf)>,
     /// The account.
     pub account: Option<Account>,
-    /// The authorities of the system, as PEM, where they are the ones to trust. Their presence means TLS, and `ca` is not used.
+    /// The authorities of the system, as PEM, where they are the ones to trust. Their presence means TLS, and
+    /// `ca` is not used.
     pub system: Option<Vec<u8>>,
 }
 
@@ -85,9 +88,11 @@ impl KafkaOptions {
             let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
             broker.rsplit_once(':').map_or(broker, |(host, _)| host)
         });
-        let sends = self.security.account.as_ref().map_or(Sends::Nothing, |account| match account.mechanism.as_str() {
-            "PLAIN" => Sends::Password,
-            _ => Sends::Proof,
+        let sends = self.security.account.as_ref().map_or(Sends::Nothing, |account| {
+            match account.mechanism.as_str() {
+                "PLAIN" => Sends::Password,
+                _ => Sends::Proof,
+            }
         });
         passage.admit(sends, self.security.is_tls(), hosts)?;
         Ok(self)
@@ -100,8 +105,8 @@ impl KafkaOptions {
 }
 
 impl KafkaSecurity {
-    /// Reads a mounted Secret: `ca.crt`, `tls.crt` with `tls.key`, `username` with `password`, and `mechanism` (`SCRAM-SHA-512` where it is
-    /// left out). Each file may be absent.
+    /// Reads a mounted Secret: `ca.crt`, `tls.crt` with `tls.key`, `username` with `password`, and
+    /// `mechanism` (`SCRAM-SHA-512` where it is left out). Each file may be absent.
     ///
     /// # Errors
     /// A file is there but cannot be read.
@@ -117,7 +122,9 @@ impl KafkaSecurity {
                 Some(Account { mechanism, username, password })
             }
             (None, None) => None,
-            _ => return Err(io::Error::new(io::ErrorKind::NotFound, "`username` and `password` go together")),
+            _ => {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "`username` and `password` go together"));
+            }
         };
         Ok(Self { ca: file("ca.crt"), client: file("tls.crt").zip(file("tls.key")), account, system: None })
     }
@@ -148,7 +155,10 @@ impl KafkaSecurity {
             config.set("ssl.key.location", key.to_string_lossy());
         }
         if let Some(Account { mechanism, username, password }) = account {
-            config.set("sasl.mechanisms", mechanism).set("sasl.username", username).set("sasl.password", password);
+            config
+                .set("sasl.mechanisms", mechanism)
+                .set("sasl.username", username)
+                .set("sasl.password", password);
         }
     }
 }
@@ -181,13 +191,14 @@ pub fn producer(options: &KafkaOptions) -> ClientConfig {
         .set("compression.type", "zstd")
         .set("linger.ms", "2")
         .set("partitioner", "murmur2_random")
-        // a message that expired while a later one of its key went through would turn the order round: the bus has a deadline of
-        // its own, and throws the whole producer away
+        // a message that expired while a later one of its key went through would turn the order round: the
+        // bus has a deadline of its own, and throws the whole producer away
         .set("message.timeout.ms", "0");
     config
 }
 
-/// A consumer that is told its partitions and offsets, and is in no group. The library wants the name of one all the same.
+/// A consumer that is told its partitions and offsets, and is in no group. The library wants the name of one
+/// all the same.
 pub fn consumer(options: &KafkaOptions) -> ClientConfig {
     let mut config = client(options);
     config

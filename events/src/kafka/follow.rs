@@ -1,7 +1,9 @@
-//! Follows the topic on a thread of its own: every partition, from the end as it was at the start, into the ring and to live readers.
+//! Follows the topic on a thread of its own: every partition, from the end as it was at the start, into the
+//! ring and to live readers.
 //!
-//! The positions are held here and in no group, so an outage of the broker leaves no gap. What is a gap: offsets that the topic does not have
-//! any more, or never had, because it was cut short or made anew. A topic that was made anew may have grown past the position, so it is told by its id.
+//! The positions are held here and in no group, so an outage of the broker leaves no gap. What is a gap:
+//! offsets that the topic does not have any more, or never had, because it was cut short or made anew. A
+//! topic that was made anew may have grown past the position, so it is told by its id.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -81,7 +83,9 @@ pub fn follow(feed: &Feed, found: impl Fn()) {
             }
             // at once: the brokers were just found to answer
             Err(Interrupt::Rotated) => continue,
-            Err(Interrupt::Repartitioned) => tracing::info!(topic = feed.topic, "the topic has more partitions now"),
+            Err(Interrupt::Repartitioned) => {
+                tracing::info!(topic = feed.topic, "the topic has more partitions now")
+            }
             Err(Interrupt::Unowned) => std::thread::sleep(UNOWNED_RETRY.saturating_sub(RETRY)),
             Err(Interrupt::Missing) => report(&mut lost, feed, &"there is no such topic"),
             Err(Interrupt::Failed(error)) => report(&mut lost, feed, &error),
@@ -140,7 +144,8 @@ fn session(
             if matches!(marked.look(&options, &feed.topic), Ok(false)) {
                 return Err(Interrupt::Unowned);
             }
-            let other = identity::of_topic(&consumer, &feed.topic).is_ok_and(|now| now != 0 && id != 0 && now != id);
+            let other =
+                identity::of_topic(&consumer, &feed.topic).is_ok_and(|now| now != 0 && id != 0 && now != id);
             if other {
                 return Err(Interrupt::MadeAnew);
             }
@@ -162,7 +167,8 @@ fn find(feed: &Feed, consumer: &BaseConsumer<Quiet>) -> Result<usize, Interrupt>
     topic::partitions(consumer, &feed.topic)?.ok_or(Interrupt::Missing)
 }
 
-/// Where to go on: from the end at first, then from where the feed is, or from what the topic still has after a gap.
+/// Where to go on: from the end at first, then from where the feed is, or from what the topic still has after
+/// a gap.
 fn join(
     feed: &Feed,
     consumer: &BaseConsumer<Quiet>,
@@ -199,19 +205,25 @@ fn join(
     Ok(ring.position().to_vec())
 }
 
-/// A ring for a feed that begins at the end of the topic. It has what stands just before that, so that what a relay repeats after a crash is told from news,
-/// and who comes back after a restart of this process reads from it.
+/// A ring for a feed that begins at the end of the topic. It has what stands just before that, so that what a
+/// relay repeats after a crash is told from news, and who comes back after a restart of this process reads
+/// from it.
 fn begin(feed: &Feed, id: u64, bounds: &[topic::Bounds]) -> Ring {
     let options = feed.options();
     let (low, high): (Vec<i64>, Vec<i64>) = bounds.iter().map(|bounds| (bounds.low, bounds.high)).unzip();
     let empty = |at: Vec<i64>| Ring::new(id, at, options.ring_events, options.ring_bytes);
     let from = replay::window_before(&high, &low);
     let mut ring = empty(from.clone());
-    let read =
-        replay::read_records(feed, &from, &high, LOOK_BACK, |replay::Record { partition, offset, event, bytes }| {
+    let read = replay::read_records(
+        feed,
+        &from,
+        &high,
+        LOOK_BACK,
+        |replay::Record { partition, offset, event, bytes }| {
             ring.push(partition, offset, event, bytes);
             !feed.stop.load(Ordering::Acquire)
-        });
+        },
+    );
     match read {
         Ok(()) => {
             ring.advance(&high);

@@ -1,4 +1,5 @@
-//! A consumer in a group: partitions are shared out over its members, and a place is given up only when all before it are seen to.
+//! A consumer in a group: partitions are shared out over its members, and a place is given up only when all
+//! before it are seen to.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -78,7 +79,8 @@ impl Open {
         held.assignment
     }
 
-    /// A record is seen to. Says where the group may go on from; none where the partition is another's by now.
+    /// A record is seen to. Says where the group may go on from; none where the partition is another's by
+    /// now.
     fn done(&mut self, partition: i32, assignment: u64, offset: i64) -> Option<i64> {
         let held = self.partitions.get_mut(&partition).filter(|held| held.assignment == assignment)?;
         held.open.remove(&offset);
@@ -93,7 +95,8 @@ impl Place {
         let Some(next) = held.done(self.partition, self.assignment, self.offset) else { return };
         let mut places = TopicPartitionList::new();
         let added = places.add_partition_offset(&self.topic, self.partition, Offset::Offset(next));
-        // under the lock, so that a later place is not overwritten by an earlier one; the library commits it within a second
+        // under the lock, so that a later place is not overwritten by an earlier one; the library commits it
+        // within a second
         if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&places)) {
             tracing::debug!(%error, "a place in the feed was not kept: the event may come again");
         }
@@ -113,7 +116,8 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            // also what comes: a record of before that was on its way when the partition went is not one of this time
+            // also what comes: a record of before that was on its way when the partition went is not one of
+            // this time
             Rebalance::Revoke(moved) | Rebalance::Assign(moved) => {
                 let mut held = self.0.lock();
                 moved.elements().iter().for_each(|one| _ = held.partitions.remove(&one.partition()));
@@ -125,13 +129,18 @@ impl ConsumerContext for Context {
 
 impl GroupConsumer {
     /// Joins a group.
-    pub fn join(mut options: watch::Receiver<Arc<KafkaOptions>>, group: &str, entity: &str) -> Result<Self, BusError> {
+    pub fn join(
+        mut options: watch::Receiver<Arc<KafkaOptions>>,
+        group: &str,
+        entity: &str,
+    ) -> Result<Self, BusError> {
         let consumer = member(&options.borrow_and_update(), group)?;
         let (group, prefix) = (group.to_owned(), format!("{entity}/"));
         Ok(Self { consumer, options, group, entity: entity.to_owned(), prefix, left: false })
     }
 
-    /// Joins again by the options as they are now. What the former member has not seen to comes again: to it or to another.
+    /// Joins again by the options as they are now. What the former member has not seen to comes again: to it
+    /// or to another.
     fn rejoin(&mut self) -> Result<(), BusError> {
         let next = member(&self.options.borrow_and_update(), &self.group)?;
         // what is under way keeps the former member alive, which must not keep its partitions meanwhile

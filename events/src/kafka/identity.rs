@@ -1,5 +1,5 @@
-//! Which topic it is: the id that the brokers gave it when it was made. A topic that is made anew under the same name has another one, so offsets of
-//! the former say nothing of it.
+//! Which topic it is: the id that the brokers gave it when it was made. A topic that is made anew under the
+//! same name has another one, so offsets of the former say nothing of it.
 #![expect(
     unsafe_code,
     reason = "the library tells a topic's id only through its C interface, which rdkafka does not wrap"
@@ -28,18 +28,21 @@ pub fn of_topic(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<u64>
     let client = consumer.client().native_ptr();
     let mut names = [name.as_ptr()];
     // SAFETY: for each call, what the library's header asks:
-    // - `client` is the handle of `consumer`, which is borrowed until the end of this function: it is not destroyed meanwhile, and the library lets
-    //   any thread use it.
-    // - `names` is a live array of one pointer to text that ends with 0 and lives until the end of this function; the collection copies it.
-    // - Topics, options, queue and event are each made here, given to nobody who keeps them, and destroyed once, after their last use. None of the
-    //   first three is null: they are, where a count is wrong or the operation is not known, and both are constants here. An event is null where
-    //   none came in time.
-    // - `DescribeTopics` copies topics and options. An answer that comes after the wait finds its queue without an owner, and the library drops it.
+    // - `client` is the handle of `consumer`, which is borrowed until the end of this function: it is not
+    //   destroyed meanwhile, and the library lets any thread use it.
+    // - `names` is a live array of one pointer to text that ends with 0 and lives until the end of this
+    //   function; the collection copies it.
+    // - Topics, options, queue and event are each made here, given to nobody who keeps them, and destroyed
+    //   once, after their last use. None of the first three is null: they are, where a count is wrong or the
+    //   operation is not known, and both are constants here. An event is null where none came in time.
+    // - `DescribeTopics` copies topics and options. An answer that comes after the wait finds its queue
+    //   without an owner, and the library drops it.
     // - The text for an error is null with a length of 0: nothing is written there.
     // - What `id_of` gives are numbers: no pointer into the event outlives it.
     let id = unsafe {
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let options = c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options =
+            c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         // refused only where it is out of range
         _ = c::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
@@ -55,7 +58,9 @@ pub fn of_topic(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<u64>
         id
     };
     match id {
-        Ok([0, 0]) | Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => Ok(0),
+        Ok([0, 0]) | Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => {
+            Ok(0)
+        }
         Ok(halves) => Ok((xxh3_64(&halves.map(i64::to_be_bytes).concat()) & BITS).max(1)),
         Err(error) => Err(KafkaError::AdminOp(error)),
     }
@@ -69,9 +74,10 @@ unsafe fn id_of(event: *mut c::rd_kafka_event_t) -> Result<[i64; 2], RDKafkaErro
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
-    // SAFETY: by this function's contract `event` is an event that lives until this returns, and it is not null here. Every pointer below belongs to
-    // it or to what it holds, and is looked at only where it is not null. `topics` points to `count` pointers, of which the first is read where there
-    // is one; the library fills each. An error of a topic, and its id, are null where there is none.
+    // SAFETY: by this function's contract `event` is an event that lives until this returns, and it is not
+    // null here. Every pointer below belongs to it or to what it holds, and is looked at only where it is not
+    // null. `topics` points to `count` pointers, of which the first is read where there is one; the library
+    // fills each. An error of a topic, and its id, are null where there is none.
     unsafe {
         let error = c::rd_kafka_event_error(event);
         if error.is_error() {
@@ -112,7 +118,8 @@ mod tests {
         config::client(&KafkaOptions::new(brokers, "")).create_with_context(Quiet).unwrap()
     }
 
-    /// The ways out of the question that need no broker: `make prove-unsafe` looks that nothing is lost or used wrongly on any.
+    /// The ways out of the question that need no broker: `make prove-unsafe` looks that nothing is lost or
+    /// used wrongly on any.
     #[test]
     fn a_name_that_is_none_and_brokers_that_are_away_are_refused_in_time() {
         let consumer = ask("127.0.0.1:1".to_owned());
@@ -138,7 +145,10 @@ mod tests {
         for _ in 0..2 {
             let deadline = Instant::now() + Duration::from_secs(60);
             let id = loop {
-                admin.create_topics([&NewTopic::new(&name, 1, TopicReplication::Fixed(1))], &options).await.unwrap();
+                admin
+                    .create_topics([&NewTopic::new(&name, 1, TopicReplication::Fixed(1))], &options)
+                    .await
+                    .unwrap();
                 match of_topic(&consumer, &name) {
                     Ok(id) => break id,
                     Err(error) => assert!(Instant::now() < deadline, "{error}"),

@@ -1,4 +1,5 @@
-//! A member of a consumer group that leaves on a thread of its own: to leave is to wait for the broker, for as long as it is away.
+//! A member of a consumer group that leaves on a thread of its own: to leave is to wait for the broker, for
+//! as long as it is away.
 
 use std::ops::Deref;
 
@@ -9,7 +10,8 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-/// A member of a group. It leaves when it is dropped, which holds up nobody but the end of the process, for a bounded time.
+/// A member of a group. It leaves when it is dropped, which holds up nobody but the end of the process, for a
+/// bounded time.
 pub struct Member<C: ConsumerContext + 'static>(Option<StreamConsumer<C>>);
 
 impl<C: ConsumerContext + 'static> Member<C> {

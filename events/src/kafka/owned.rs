@@ -1,6 +1,8 @@
-//! Whose a topic is: the mark is the text beside an offset of a group that nobody joins, so it goes when the topic goes.
+//! Whose a topic is: the mark is the text beside an offset of a group that nobody joins, so it goes when the
+//! topic goes.
 //!
-//! Blocks, for a bounded time. Kafka cannot compare before it writes: who left a mark reads it again before it relies on it.
+//! Blocks, for a bounded time. Kafka cannot compare before it writes: who left a mark reads it again before
+//! it relies on it.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,8 @@ use runtime::owner::{Claim, Standing, Verdict};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after leaving a mark it is read again: others who found none have left theirs by then.
 const SETTLE: Duration = Duration::from_millis(300);
-/// How often a mark is left again: brokers forget the offsets of groups without members, after a week by default.
+/// How often a mark is left again: brokers forget the offsets of groups without members, after a week by
+/// default.
 const REFRESH: Duration = Duration::from_secs(3600);
 /// How often a mark that changes under one's hands is looked at again at once.
 const RACES_MAX: u32 = 4;
@@ -27,7 +30,8 @@ const RACES_MAX: u32 = 4;
 pub struct Marked(Option<Instant>);
 
 impl Marked {
-    /// Looks whose the topic is, marks it where it is nobody's, and tells all who wait. Says whether it may be used.
+    /// Looks whose the topic is, marks it where it is nobody's, and tells all who wait. Says whether it may
+    /// be used.
     ///
     /// # Errors
     /// The broker does not answer.

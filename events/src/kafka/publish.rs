@@ -1,7 +1,8 @@
 //! Publishes with an idempotent producer that is thrown away at the first failure.
 //!
-//! So what one producer wrote of a partition is always a beginning of what it was given, and a repetition by a new one cannot turn the order
-//! of two events round: it can only repeat events, which readers notice by their ids.
+//! So what one producer wrote of a partition is always a beginning of what it was given, and a repetition by
+//! a new one cannot turn the order of two events round: it can only repeat events, which readers notice by
+//! their ids.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -43,7 +44,8 @@ pub struct Publisher {
 /// A producer until it is thrown away. Several relays publish by it.
 struct Line {
     producer: Arc<Shared>,
-    /// Whether it was thrown away. Held for reading while records are enqueued: none are after others of the same call were purged.
+    /// Whether it was thrown away. Held for reading while records are enqueued: none are after others of the
+    /// same call were purged.
     closed: RwLock<bool>,
 }
 
@@ -53,14 +55,16 @@ impl Publisher {
         Self { config: Mutex::new(config), topic, deadline, producer: Mutex::new(None) }
     }
 
-    /// The next publish has a new producer, by another configuration. What is being published is finished by the former one.
+    /// The next publish has a new producer, by another configuration. What is being published is finished by
+    /// the former one.
     pub fn reconfigure(&self, config: ClientConfig) -> Option<Arc<Shared>> {
         let mut held = self.producer.lock();
         *self.config.lock() = config;
         held.take().map(|line| line.producer.clone())
     }
 
-    /// Lets the producer find the brokers and the topic now, which takes up to a second, so that the first event need not wait for it. Blocks.
+    /// Lets the producer find the brokers and the topic now, which takes up to a second, so that the first
+    /// event need not wait for it. Blocks.
     pub fn warm(&self) {
         let Ok(line) = self.line() else { return };
         if let Err(error) = line.producer.client().fetch_metadata(Some(&self.topic), self.deadline) {
@@ -176,14 +180,15 @@ mod tests {
         testing::event,
     };
 
-    /// A relay's publish failed at its deadline, so its claim may end and another relay publishes: nothing of it may go out after that, though another
-    /// relay of this process still uses the producer.
+    /// A relay's publish failed at its deadline, so its claim may end and another relay publishes: nothing of
+    /// it may go out after that, though another relay of this process still uses the producer.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_is_sent_after_a_publish_failed() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("changes", 1, 1).unwrap();
         let options = KafkaOptions::new(cluster.bootstrap_servers(), "");
-        let publisher = Publisher::new(config::producer(&options), "changes".to_owned(), Duration::from_millis(500));
+        let publisher =
+            Publisher::new(config::producer(&options), "changes".to_owned(), Duration::from_millis(500));
         let record = |version| Record::of(&event("a", version)).unwrap();
         until_published(&publisher, record(1)).await;
         let others = publisher.line().unwrap();
@@ -217,7 +222,10 @@ mod tests {
     fn versions(options: &KafkaOptions) -> Vec<u64> {
         let consumer: BaseConsumer<Quiet> = config::consumer(options).create_with_context(Quiet).unwrap();
         let wait = Duration::from_secs(5);
-        let end = (0..20).find_map(|_| consumer.fetch_watermarks("changes", 0, wait).ok()).expect("the broker is up").1;
+        let end = (0..20)
+            .find_map(|_| consumer.fetch_watermarks("changes", 0, wait).ok())
+            .expect("the broker is up")
+            .1;
         consumer.assign(&topic::assignment("changes", [(0, 0)]).unwrap()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut versions = Vec::new();

@@ -1,7 +1,9 @@
-//! Replays: from the ring where it reaches back far enough, else by a consumer of their own up to where the ring begins to serve.
+//! Replays: from the ring where it reaches back far enough, else by a consumer of their own up to where the
+//! ring begins to serve.
 //!
-//! A relay that crashed before it confirmed a batch is followed by one that publishes it again: behind version 9 of a key the topic has versions 2 to 9 once
-//! more. So whoever begins in the middle of the topic first learns which events stand just before that: the follower, and each replay from the topic.
+//! A relay that crashed before it confirmed a batch is followed by one that publishes it again: behind
+//! version 9 of a key the topic has versions 2 to 9 once more. So whoever begins in the middle of the topic
+//! first learns which events stand just before that: the follower, and each replay from the topic.
 
 use std::{
     collections::VecDeque,
@@ -27,8 +29,9 @@ use model::event::Envelope;
 
 /// Records of a topic that wait for a reader.
 const QUEUE: usize = 256;
-/// The records of each partition, and of all, that are looked at before a place: two batches of a relay, one that was being confirmed when it
-/// crashed and one that was being published. Fewer than the events that a reader remembers.
+/// The records of each partition, and of all, that are looked at before a place: two batches of a relay, one
+/// that was being confirmed when it crashed and one that was being published. Fewer than the events that a
+/// reader remembers.
 const WINDOW: i64 = 2_000;
 const WINDOW_ALL: i64 = 12_000;
 /// A consumer of one's own that gets nothing for this long gives up.
@@ -64,7 +67,8 @@ pub struct Record {
 }
 
 impl Replay {
-    /// A replay; one that is to begin with the topic also looks at what stands before its place, from these offsets on at most.
+    /// A replay; one that is to begin with the topic also looks at what stands before its place, from these
+    /// offsets on at most.
     pub fn new(feed: Arc<Feed>, reader: Reader, low: Option<Vec<i64>>) -> Self {
         let moved = feed.moved.subscribe();
         Self { feed, reader, moved, taken: VecDeque::new(), behind: None, unseen: low }
@@ -130,7 +134,8 @@ impl Replay {
     }
 }
 
-/// Sends the records of each partition from one position to another, those of one partition in order. Ends early when nobody listens.
+/// Sends the records of each partition from one position to another, those of one partition in order. Ends
+/// early when nobody listens.
 fn read_partitions(
     feed: &Feed,
     from: &[i64],
@@ -169,7 +174,8 @@ pub fn mark_at(feed: &Feed, partition: usize, offset: i64) -> Result<Option<u32>
     Ok(found)
 }
 
-/// Reads the records of each partition from one position to another, those of one partition in order, until `give` says no.
+/// Reads the records of each partition from one position to another, those of one partition in order, until
+/// `give` says no.
 pub fn read_records(
     feed: &Feed,
     from: &[i64],
@@ -181,7 +187,8 @@ pub fn read_records(
     let wanted = from.iter().copied().enumerate().filter(|(partition, _)| missing[*partition]);
     let assignment = topic::assignment(&feed.topic, wanted)?;
     let mut config = config::consumer(&feed.options());
-    // records that were compacted away or are not for readers leave the end of a partition without a record to stop at
+    // records that were compacted away or are not for readers leave the end of a partition without a record
+    // to stop at
     config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
     consumer.assign(&assignment)?;

@@ -1,4 +1,5 @@
-//! The newest events of the feed in memory, in the order in which they arrived here, each with the position after it.
+//! The newest events of the feed in memory, in the order in which they arrived here, each with the position
+//! after it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -45,7 +46,8 @@ struct Entry {
     event: Arc<Envelope>,
 }
 
-/// A reader of the feed with a position of its own, which may be any: cursors of other replicas interleave partitions in another way.
+/// A reader of the feed with a position of its own, which may be any: cursors of other replicas interleave
+/// partitions in another way.
 pub struct Reader {
     /// The next offset that it wants of each partition.
     pub at: Vec<i64>,
@@ -122,7 +124,8 @@ impl Ring {
         }
     }
 
-    /// Notes a record. The event with its cursor, but nothing where the same event is here already: a relay repeats itself after a crash.
+    /// Notes a record. The event with its cursor, but nothing where the same event is here already: a relay
+    /// repeats itself after a crash.
     pub fn push(
         &mut self,
         partition: usize,
@@ -140,7 +143,8 @@ impl Ring {
         let bytes = bytes + size_of::<Entry>() + size_of_val(&*after);
         self.entries.push_back(Entry { partition, offset, bytes, after, event: event.clone() });
         self.bytes += bytes;
-        while self.entries.len() > self.events_max || (self.bytes > self.bytes_max && self.entries.len() > 1) {
+        while self.entries.len() > self.events_max || (self.bytes > self.bytes_max && self.entries.len() > 1)
+        {
             self.drop_first();
         }
         Some(event)
@@ -158,14 +162,21 @@ impl Ring {
         self.position.resize(partitions, 0);
     }
 
-    /// A reader that begins at a place; none when it is one of another topic, or has more partitions than this.
+    /// A reader that begins at a place; none when it is one of another topic, or has more partitions than
+    /// this.
     pub fn reader(&self, place: &TopicPlace) -> Option<Reader> {
         if place.at.len() > self.position.len() || !place.may_be_of(self.topic) {
             return None;
         }
         let mut at = place.at.clone();
         at.resize(self.position.len(), 0);
-        Some(Reader { at, topic: self.topic, generation: self.generation, next: None, recent: Recent::default() })
+        Some(Reader {
+            at,
+            topic: self.topic,
+            generation: self.generation,
+            next: None,
+            recent: Recent::default(),
+        })
     }
 
     /// The next events for a reader.
@@ -265,7 +276,8 @@ mod tests {
         let mut ring = Ring::new(7, vec![10, 20], events_max, usize::MAX);
         let pushed = (0..10).map(|n| {
             let (partition, offset) = (n % 2, if n % 2 == 0 { 10 } else { 20 } + n as i64 / 2);
-            ring.push(partition, offset, Some(event(&format!("k{partition}"), n as u64 / 2 + 1)), 100).unwrap()
+            ring.push(partition, offset, Some(event(&format!("k{partition}"), n as u64 / 2 + 1)), 100)
+                .unwrap()
         });
         let pushed = pushed.collect();
         (ring, pushed)
@@ -309,7 +321,9 @@ mod tests {
     #[test]
     fn what_was_dropped_is_not_skipped() {
         let (ring, _) = filled(4);
-        assert!(matches!(ring.read(&mut ring.reader(&at(vec![10, 20])).unwrap()), Read::Behind(to) if to == [15, 25]));
+        assert!(
+            matches!(ring.read(&mut ring.reader(&at(vec![10, 20])).unwrap()), Read::Behind(to) if to == [15, 25])
+        );
         assert_eq!(read(&ring, &mut ring.reader(&at(vec![13, 23])).unwrap()).len(), 4);
         assert!(matches!(ring.read(&mut ring.reader(&at(vec![13, 22])).unwrap()), Read::Behind(_)));
         assert!(ring.reader(&at(vec![1, 1, 1])).is_none());
@@ -372,6 +386,8 @@ mod tests {
         read(&ring, &mut reader);
         ring.restart(8, vec![0, 0]);
         assert!(matches!(ring.read(&mut reader), Read::Broken));
-        assert!(read(&ring, &mut ring.reader(&TopicPlace { topic: 8, ..at(vec![0, 0]) }).unwrap()).is_empty());
+        assert!(
+            read(&ring, &mut ring.reader(&TopicPlace { topic: 8, ..at(vec![0, 0]) }).unwrap()).is_empty()
+        );
     }
 }

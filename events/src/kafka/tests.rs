@@ -101,8 +101,9 @@ async fn take(bus: &KafkaBus, since: &str, count: usize) -> Vec<Envelope> {
 async fn receive(live: &mut broadcast::Receiver<Arc<Envelope>>, count: usize) -> Vec<Envelope> {
     let mut all = Vec::new();
     while all.len() < count {
-        let event =
-            tokio::time::timeout(WAIT, live.recv()).await.unwrap_or_else(|_| panic!("only {} of {count}", all.len()));
+        let event = tokio::time::timeout(WAIT, live.recv())
+            .await
+            .unwrap_or_else(|_| panic!("only {} of {count}", all.len()));
         all.push((*event.unwrap()).clone());
     }
     all
@@ -125,7 +126,9 @@ fn schema_of_first(options: &KafkaOptions) -> String {
 
 /// Which topic a cursor is of, and the next record of each partition.
 fn offsets(cursor: &str) -> (u64, Vec<i64>) {
-    let Cursor::Topic(TopicPlace { topic, last: _, at }) = Cursor::decode(cursor).unwrap() else { panic!("{cursor}") };
+    let Cursor::Topic(TopicPlace { topic, last: _, at }) = Cursor::decode(cursor).unwrap() else {
+        panic!("{cursor}")
+    };
     (topic, at)
 }
 
@@ -179,7 +182,8 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     assert_in_order(&replayed);
     assert_eq!(ids(&replayed[..2_000]), ids(&published));
     assert_eq!(replayed[2_000].id, late[0].id);
-    for (bus, end) in [&one, &two, &three].into_iter().flat_map(|bus| ends.iter().map(move |end| (bus, end))) {
+    for (bus, end) in [&one, &two, &three].into_iter().flat_map(|bus| ends.iter().map(move |end| (bus, end)))
+    {
         assert_eq!(
             take(bus, end, 1).await[0].id,
             late[0].id,
@@ -194,9 +198,12 @@ async fn every_replica_gets_every_event_in_order_and_cursors_work_on_all() {
     for strange in [of(vec![0; 7]), of(vec![1 << 40; 6]), Cursor::Local { feed: 1, number: 1, mark: None }] {
         assert!(matches!(one.replay(&strange.encode()).await, Err(BusError::Expired)), "{strange:?}");
     }
-    // what stands before the place is not what its reader saw: the topic was cut short or restored, and grew again
+    // what stands before the place is not what its reader saw: the topic was cut short or restored, and grew
+    // again
     for (bus, at) in [(&two, 999), (&three, 5)] {
-        let Cursor::Topic(mut place) = Cursor::decode(&seen_one[at].cursor.clone().unwrap()).unwrap() else { panic!() };
+        let Cursor::Topic(mut place) = Cursor::decode(&seen_one[at].cursor.clone().unwrap()).unwrap() else {
+            panic!()
+        };
         assert!(bus.replay(&Cursor::Topic(place.clone()).encode()).await.is_ok());
         let (partition, mark) = place.last.unwrap();
         place.last = Some((partition, !mark));
@@ -343,7 +350,10 @@ async fn a_topic_that_was_made_anew_and_grew_past_a_cursor_is_another_one() {
             assert!(Instant::now() < deadline, "the topic was made anew");
         }
     }
-    assert!(matches!(next.replay(&old).await, Err(BusError::Expired)), "32 events would be missing in silence");
+    assert!(
+        matches!(next.replay(&old).await, Err(BusError::Expired)),
+        "32 events would be missing in silence"
+    );
     // a replica that followed the former topic says so, and serves the new one from its beginning
     tokio::time::timeout(WAIT, gaps.wait_for(|gaps| *gaps > 1)).await.expect("the gap in time").unwrap();
     assert!(matches!(idle.replay(&position).await, Err(BusError::Expired)));
@@ -351,7 +361,8 @@ async fn a_topic_that_was_made_anew_and_grew_past_a_cursor_is_another_one() {
     assert!(ids(&all).is_subset(&ids(&take(&idle, &start, 600).await)));
 }
 
-/// What a relay publishes again after a crash stands behind what readers have: it is told to nobody twice, also after a restart, from the ring or the topic.
+/// What a relay publishes again after a crash stands behind what readers have: it is told to nobody twice,
+/// also after a restart, from the ring or the topic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_relay_repeats_after_a_crash_is_not_told_again() {
     let Some(broker) = Broker::start().await else { return };
@@ -363,13 +374,15 @@ async fn what_a_relay_repeats_after_a_crash_is_not_told_again() {
     let cursor = seen[44].cursor.clone().unwrap();
     bus.close().await;
     // the process that comes after it publishes again what was not confirmed
-    let (next, small) = (join(broker.options()).await, join(KafkaOptions { ring_events: 1, ..broker.options() }).await);
+    let (next, small) =
+        (join(broker.options()).await, join(KafkaOptions { ring_events: 1, ..broker.options() }).await);
     let mut live = next.live();
     publish(&next, &crashed[5..]).await;
     publish(&next, std::slice::from_ref(&late)).await;
     assert_eq!(receive(&mut live, 1).await[0].id, late.id, "a live reader");
     until("the small one has all", async || {
-        small.feed.ring.lock().as_ref().unwrap().place().at == next.feed.ring.lock().as_ref().unwrap().place().at
+        small.feed.ring.lock().as_ref().unwrap().place().at
+            == next.feed.ring.lock().as_ref().unwrap().place().at
     })
     .await;
     for bus in [&next, &small] {
@@ -392,7 +405,8 @@ async fn new_partitions_are_read_from_their_beginning() {
         config::client(&broker.options()).create_with_context(Quiet).unwrap();
     let more = rdkafka::admin::NewPartitions::new("shop.changes", 12);
     admin.create_partitions([&more], &rdkafka::admin::AdminOptions::new()).await.unwrap();
-    until("the partitions are there", async || bus.feed.ring.lock().as_ref().unwrap().position().len() == 12).await;
+    until("the partitions are there", async || bus.feed.ring.lock().as_ref().unwrap().position().len() == 12)
+        .await;
     let writer = KafkaBus::start(broker.options()).unwrap();
     publish(&writer, &events(60, 2)).await;
     let seen = receive(&mut live, 180).await;

@@ -1,4 +1,5 @@
-//! Questions to Kafka about the topic: its partitions, its bounds, its creation. They block, for a bounded time.
+//! Questions to Kafka about the topic: its partitions, its bounds, its creation. They block, for a bounded
+//! time.
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ pub fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<Op
     }
 }
 
-/// Creates the topic, with as many replicas as the broker has as its default. Another may do so at the same time.
+/// Creates the topic, with as many replicas as the broker has as its default. Another may do so at the same
+/// time.
 pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<()> {
     let admin: AdminClient<Quiet> = config.create_with_context(Quiet)?;
     let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(-1));
@@ -82,7 +84,10 @@ pub fn bounds(consumer: &BaseConsumer<Quiet>, topic: &str, partitions: usize) ->
 }
 
 /// The assignment of partitions, each from its offset on.
-pub fn assignment(topic: &str, offsets: impl IntoIterator<Item = (usize, i64)>) -> KafkaResult<TopicPartitionList> {
+pub fn assignment(
+    topic: &str,
+    offsets: impl IntoIterator<Item = (usize, i64)>,
+) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
         list.add_partition_offset(topic, partition as i32, Offset::Offset(offset))?;

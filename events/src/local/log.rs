@@ -99,7 +99,8 @@ impl Log {
         self.feed
     }
 
-    /// Appends the events that are not there yet, all or none, durably. Answers them with their numbers, in order.
+    /// Appends the events that are not there yet, all or none, durably. Answers them with their numbers, in
+    /// order.
     pub async fn append(&self, mut events: Vec<Envelope>, at: Timestamp) -> Result<Vec<Appended>, BusError> {
         let mut rows = Vec::with_capacity(events.len());
         for event in &mut events {
@@ -120,8 +121,9 @@ impl Log {
         Ok(appended)
     }
 
-    /// Writes by the one connection. After a failure it is given up: what SQLite rolled back by itself and what not cannot be told from outside, and a commit
-    /// within a transaction that is still open would be none.
+    /// Writes by the one connection. After a failure it is given up: what SQLite rolled back by itself and
+    /// what not cannot be told from outside, and a commit within a transaction that is still open would be
+    /// none.
     async fn write<T>(
         &self,
         work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
@@ -147,7 +149,8 @@ impl Log {
                 .map_err(unavailable)?;
         rows.into_iter()
             .map(|(number, json)| {
-                let envelope = serde_json::from_str(&json).map_err(|error| BusError::Unavailable(error.to_string()))?;
+                let envelope =
+                    serde_json::from_str(&json).map_err(|error| BusError::Unavailable(error.to_string()))?;
                 Ok(self.appended(number.cast_unsigned(), envelope))
             })
             .collect()
@@ -177,8 +180,7 @@ impl Log {
 
     /// Removes some of the events up to a number, the oldest first; whether there may be more.
     pub async fn remove_some_up_to(&self, number: u64) -> Result<bool, BusError> {
-        let delete =
-            "DELETE FROM feed WHERE cursor IN (SELECT cursor FROM feed WHERE cursor <= ? ORDER BY cursor LIMIT ?)";
+        let delete = "DELETE FROM feed WHERE cursor IN (SELECT cursor FROM feed WHERE cursor <= ? ORDER BY cursor LIMIT ?)";
         let done = self.write(async |writer| {
             sqlx::query(delete).bind(number.cast_signed()).bind(REMOVE_ROWS).execute(writer).await
         });
@@ -197,7 +199,8 @@ impl Log {
     }
 
     fn appended(&self, number: u64, mut envelope: Envelope) -> Appended {
-        envelope.cursor = Some(Cursor::Local { feed: self.feed, number, mark: Some(mark_of(envelope.id)) }.encode());
+        envelope.cursor =
+            Some(Cursor::Local { feed: self.feed, number, mark: Some(mark_of(envelope.id)) }.encode());
         Appended { number, envelope }
     }
 }

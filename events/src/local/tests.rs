@@ -104,15 +104,19 @@ async fn what_is_no_longer_kept_is_said_so() {
     }
     assert!(matches!(bus.replay(&cursor(28)).await, Err(BusError::Expired)));
     // the event is gone, its place is not
-    let is_last =
-        |head: &str| crate::has_reached(head, &cursor(29)).unwrap() && crate::has_reached(&cursor(29), head).unwrap();
+    let is_last = |head: &str| {
+        crate::has_reached(head, &cursor(29)).unwrap() && crate::has_reached(&cursor(29), head).unwrap()
+    };
     assert!(is_last(&bus.head().await.unwrap()));
     let reopened = open(&folder).await;
     assert!(reopened.replay(&cursor(29)).await.is_ok());
     assert!(is_last(&reopened.head().await.unwrap()));
 
     let other = Folder::new();
-    assert!(matches!(open(&other).await.replay(&cursor(29)).await, Err(BusError::Expired)), "another feed's cursor");
+    assert!(
+        matches!(open(&other).await.replay(&cursor(29)).await, Err(BusError::Expired)),
+        "another feed's cursor"
+    );
 }
 
 /// What was published when this process's clock had not gone astray yet is not old now.

@@ -152,12 +152,17 @@ async fn events_that_come_fast_go_together() {
     assert!(bus.publishes() <= most, "{} steps instead of {most} at most", bus.publishes());
 }
 
-/// A process that stood still past the end of its claim: another relay may have published these events and later ones of the same keys.
+/// A process that stood still past the end of its claim: another relay may have published these events and
+/// later ones of the same keys.
 #[tokio::test]
 async fn a_claim_that_ends_before_a_publish_may_is_not_used() {
     let (outbox, bus) = (Arc::new(FakeOutbox::default()), Arc::new(FakeBus::new()));
-    let options =
-        RelayOptions { lease: Duration::from_secs(15), publish: Duration::from_secs(6), batch: 100, ..quick() };
+    let options = RelayOptions {
+        lease: Duration::from_secs(15),
+        publish: Duration::from_secs(6),
+        batch: 100,
+        ..quick()
+    };
     for (left, is_late) in [(0, true), (5, true), (8, false), (15, false)] {
         *outbox.left.lock() = Some(Duration::from_secs(left));
         outbox.commit(&events(3, 2));

@@ -1,4 +1,5 @@
-//! Counts that come late, early and in no order, beside sales and people: against what is really on the shelf.
+//! Counts that come late, early and in no order, beside sales and people: against what is really on the
+//! shelf.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +88,11 @@ impl Shop {
         let applied = event.applied(&self.schema, &self.row, Timestamp(self.now));
         let changed = applied.is_some();
         self.row = applied.unwrap_or_else(|| self.row.clone());
-        assert_eq!(event.applied(&self.schema, &self.row, Timestamp(self.now)), None, "a repetition does nothing");
+        assert_eq!(
+            event.applied(&self.schema, &self.row, Timestamp(self.now)),
+            None,
+            "a repetition does nothing"
+        );
         changed
     }
 
@@ -274,8 +279,13 @@ fn products_of_an_earlier_release_are_read_and_never_oversold() {
     let mark = format!("{:016x}-{}", (START as u64) ^ (1 << 63), Uuid::now_v7());
     schema.set(&mut shop.row, price_event::MARK, Value::Text(mark));
     let older = shop.event(9, Some(START - 1));
-    assert_eq!(older.applied(&schema, &shop.row, changed), None, "older than the event that it has its price from");
-    let stock = |event: &PriceEvent| stock::stock(&schema, &event.applied(&schema, &shop.row, changed).unwrap());
+    assert_eq!(
+        older.applied(&schema, &shop.row, changed),
+        None,
+        "older than the event that it has its price from"
+    );
+    let stock =
+        |event: &PriceEvent| stock::stock(&schema, &event.applied(&schema, &shop.row, changed).unwrap());
     let mut before = shop.row.clone();
     for (at, pieces, expected) in [(START + 1, 9, 3), (START + 1, 4, 2), (changed.0 + 1, 9, 7)] {
         let event = PriceEvent { accepted: changed.0 + 10, ..older.clone() };
@@ -315,8 +325,8 @@ fn the_memory_is_bounded_and_what_it_forgets_is_not_sold_again() {
     }
 }
 
-/// Random changes against a shelf: never more is sold than is there, and with every piece counted none is lost. `FLYWEIGHT_ROUNDS` says how many
-/// shops there are, `FLYWEIGHT_SEED` repeats one.
+/// Random changes against a shelf: never more is sold than is there, and with every piece counted none is
+/// lost. `FLYWEIGHT_ROUNDS` says how many shops there are, `FLYWEIGHT_SEED` repeats one.
 #[test]
 fn whatever_comes_in_whatever_order_no_more_is_sold_than_is_there() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -348,7 +358,8 @@ impl Model {
         let shelf = dice.random_range(1..40);
         let delivers = dice.random();
         let (open, counts, log) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut model = Self { shop: Shop::of(shelf), dice, seed, shelf, open, orders: 0, counts, log, delivers };
+        let mut model =
+            Self { shop: Shop::of(shelf), dice, seed, shelf, open, orders: 0, counts, log, delivers };
         for step in 0..steps {
             model.step();
             model.check(step);
@@ -404,7 +415,9 @@ impl Model {
     }
 
     fn end_one(&mut self) {
-        let Some(index) = (!self.open.is_empty()).then(|| self.dice.random_range(0..self.open.len())) else { return };
+        let Some(index) = (!self.open.is_empty()).then(|| self.dice.random_range(0..self.open.len())) else {
+            return;
+        };
         let order = self.open.keys().nth(index).unwrap().clone();
         let pieces = self.open.remove(&order).unwrap();
         if self.dice.random_range(0..3) == 0 {

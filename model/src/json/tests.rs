@@ -36,10 +36,11 @@ fn record(schema: &Schema, body: &str) -> Record {
 #[test]
 fn a_create_gets_defaults_and_an_optional_key() {
     let schema = product::schema();
-    let draft = parse_create(&schema, br#" {"id":"p-1", "name":"Tea", "price":"19.90", "category":null} "#).unwrap();
+    let draft =
+        parse_create(&schema, br#" {"id":"p-1", "name":"Tea", "price":"19.90", "category":null} "#).unwrap();
     assert_eq!(draft.key.unwrap().as_str(), "p-1");
-    let json =
-        Record { values: draft.values, ..record(&schema, r#"{"id":"p-1","name":"Tea","price":0}"#) }.to_json(&schema);
+    let json = Record { values: draft.values, ..record(&schema, r#"{"id":"p-1","name":"Tea","price":0}"#) }
+        .to_json(&schema);
     assert_eq!(
         json,
         r#"{"id":"p-1","version":3,"created_at":"1970-01-01T00:00:01.000Z","updated_at":"1970-01-01T00:00:02.000Z","name":"Tea","description":null,"price":19.9,"currency":"USD","category":null,"brand":null,"stock":0,"attributes":null}"#
@@ -51,7 +52,10 @@ fn every_fault_of_a_body_is_listed_at_once() {
     let body = br#"{"name":7,"price":-1,"currency":"usd","stock":1.5,"attributes":[],"colour":"red","version":1,"id":"a b","brand":"x\u0000"}"#;
     let faults = faults(parse_create(&product::schema(), body));
     let fields: Vec<&str> = faults.iter().map(|fault| fault.split(": ").next().unwrap()).collect();
-    assert_eq!(fields, ["name", "price", "currency", "stock", "attributes", "colour", "version", "id", "brand"]);
+    assert_eq!(
+        fields,
+        ["name", "price", "currency", "stock", "attributes", "colour", "version", "id", "brand"]
+    );
 }
 
 #[test]
@@ -76,9 +80,19 @@ fn a_repeated_key_is_a_fault_at_every_depth() {
 fn what_is_no_json_object_is_malformed_with_its_place() {
     assert!(malformed(b"{\"name\": }").contains("line 1 column 10"));
     assert!(malformed(b"{\"name\": \"\xff\"}").contains("byte 10"));
-    for bad in
-        ["", "[]", "null", "7", "\"x\"", "{} {}", "{'a':1}", "{\"a\":1,}", "\u{feff}{}", "{\"a\":01}", "{\"a\":NaN}"]
-    {
+    for bad in [
+        "",
+        "[]",
+        "null",
+        "7",
+        "\"x\"",
+        "{} {}",
+        "{'a':1}",
+        "{\"a\":1,}",
+        "\u{feff}{}",
+        "{\"a\":01}",
+        "{\"a\":NaN}",
+    ] {
         malformed(bad.as_bytes());
     }
 }
@@ -90,18 +104,32 @@ fn numbers_keep_their_digits_and_their_bounds() {
         let body = format!(r#"{{"user_id":"u","currency":"CLF","amount":{text}}}"#);
         parse_create(&schema, body.as_bytes()).map(|draft| draft.values.0[2].clone())
     };
-    for (text, kept) in
-        [("19.90", "19.9"), ("\"0.0001\"", "0.0001"), ("99999999999.9999", "99999999999.9999"), ("1e3", "1000")]
-    {
+    for (text, kept) in [
+        ("19.90", "19.9"),
+        ("\"0.0001\"", "0.0001"),
+        ("99999999999.9999", "99999999999.9999"),
+        ("1e3", "1000"),
+    ] {
         assert_eq!(amount(text).unwrap(), Value::Decimal(kept.parse().unwrap()), "{text}");
     }
-    for bad in
-        ["0", "-1", "100000000000", "0.00001", "1e400", "1e-400", "\"\"", "\"NaN\"", "true", "{}", &"9".repeat(1_000)]
-    {
+    for bad in [
+        "0",
+        "-1",
+        "100000000000",
+        "0.00001",
+        "1e400",
+        "1e-400",
+        "\"\"",
+        "\"NaN\"",
+        "true",
+        "{}",
+        &"9".repeat(1_000),
+    ] {
         assert!(faults(amount(bad))[0].starts_with("amount: "), "{bad}");
     }
-    let stock =
-        |text: &str| parse_create(&product::schema(), format!(r#"{{"name":"a","price":1,"stock":{text}}}"#).as_bytes());
+    let stock = |text: &str| {
+        parse_create(&product::schema(), format!(r#"{{"name":"a","price":1,"stock":{text}}}"#).as_bytes())
+    };
     assert!(stock("9223372036854775807").is_err());
     assert!(stock("99999999999999999999999999").is_err());
     assert!(stock("-1").is_err());
@@ -124,7 +152,8 @@ fn mail_addresses_are_checked() {
 #[test]
 fn an_order_lists_the_faults_of_its_items_and_sums_them_exactly() {
     let schema = order::schema();
-    let order = |items: &str| parse_create(&schema, format!(r#"{{"user_id":"u","items":{items}}}"#).as_bytes());
+    let order =
+        |items: &str| parse_create(&schema, format!(r#"{{"user_id":"u","items":{items}}}"#).as_bytes());
     let bad = r#"[{"product_id":"a","quantity":0},{"quantity":1,"price":-1},{"product_id":"/","quantity":1,"x":1},7]"#;
     assert_eq!(
         faults(order(bad)),
@@ -138,10 +167,11 @@ fn an_order_lists_the_faults_of_its_items_and_sums_them_exactly() {
         ]
     );
     assert!(faults(order("[]"))[0].starts_with("items: "));
-    let mut row =
-        order(r#"[{"product_id":"a","quantity":3,"price":0.1},{"product_id":"b","quantity":1,"price":"19.90"}]"#)
-            .unwrap()
-            .values;
+    let mut row = order(
+        r#"[{"product_id":"a","quantity":3,"price":0.1},{"product_id":"b","quantity":1,"price":"19.90"}]"#,
+    )
+    .unwrap()
+    .values;
     (schema.derive)(&schema, &mut row);
     assert_eq!(row.0[2], Value::Decimal("20.2".parse().unwrap()));
     let items = order::items(&schema, &row).unwrap();
@@ -199,8 +229,9 @@ fn patches_merge_as_the_rfc_says() {
 fn a_patch_keeps_removes_and_checks() {
     let schema = product::schema();
     let record = record(&schema, r#"{"name":"Tea","price":1,"category":"drinks","stock":5}"#);
-    let apply =
-        |patch: &str| parse_patch(&schema, patch.as_bytes()).and_then(|patch| patch.apply(&schema, &record.values));
+    let apply = |patch: &str| {
+        parse_patch(&schema, patch.as_bytes()).and_then(|patch| patch.apply(&schema, &record.values))
+    };
     let row = apply(r#"{"category":null,"stock":null,"price":2.5}"#).unwrap();
     assert_eq!(row.0[schema.index_of("name").unwrap()], Value::Text("Tea".into()));
     assert_eq!(row.0[schema.index_of("category").unwrap()], Value::Null);
@@ -214,7 +245,10 @@ fn a_patch_keeps_removes_and_checks() {
 fn large_and_deep_values_are_refused_by_name() {
     let schema = product::schema();
     let product = |name: &str, attributes: &str| {
-        parse_create(&schema, format!(r#"{{"name":"{name}","price":1,"attributes":{attributes}}}"#).as_bytes())
+        parse_create(
+            &schema,
+            format!(r#"{{"name":"{name}","price":1,"attributes":{attributes}}}"#).as_bytes(),
+        )
     };
     assert_eq!(faults(product(&"a".repeat(1 << 20), "{}")), ["name: must have at most 255 characters"]);
     assert_eq!(

@@ -23,13 +23,15 @@ pub enum Rule {
     Chain,
     /// The part of `hits` in the object's joined `hits` and `misses`.
     HitRate,
-    /// One list of all elements. Those that have the same value of a member (or, without a name, are the same) are joined by the rule.
+    /// One list of all elements. Those that have the same value of a member (or, without a name, are the
+    /// same) are joined by the rule.
     List(&'static str, &'static Rule),
     /// One map of all members; those of one name are joined by the rule.
     Map(&'static Rule),
     /// An object whose named members have rules of their own; the others are joined as [`Self::First`].
     Object(&'static [(&'static str, Rule)]),
-    /// As [`Self::Object`], and it says how things are (`status`, `checks`): it says so of a group that is away too. The number is the answer's status then.
+    /// As [`Self::Object`], and it says how things are (`status`, `checks`): it says so of a group that is
+    /// away too. The number is the answer's status then.
     Report(&'static [(&'static str, Rule)], u16),
     /// A page of entries with `at` and `id`, in that order, cut where the first of the pages ends.
     Page,
@@ -71,7 +73,8 @@ pub const CACHES: Rule = Rule::Object(&[
 /// `POST /factory/cleanup`
 pub const CLEANED: Rule = Rule::Object(&[("removed", Rule::Sum), ("remaining", Rule::Sum)]);
 /// `POST /factory/warm`
-pub const WARMED: Rule = Rule::Object(&[("loaded", Rule::Sum), ("entities", Rule::Sum), ("complete", Rule::All)]);
+pub const WARMED: Rule =
+    Rule::Object(&[("loaded", Rule::Sum), ("entities", Rule::Sum), ("complete", Rule::All)]);
 /// `GET /repositories/{type}`
 pub const REPOSITORY: Rule = Rule::Object(&[("entities", BY_NAME), ("health", Rule::Worst)]);
 /// `GET /repositories`
@@ -121,7 +124,8 @@ pub const OPENAPI: Rule = Rule::Object(&[
     ("components", Rule::Map(&Rule::Map(&Rule::First))),
     ("tags", BY_NAME),
 ]);
-/// `POST /dead-letters/replay`: what one group has replayed is gone for the next, so the last one knows what could not be.
+/// `POST /dead-letters/replay`: what one group has replayed is gone for the next, so the last one knows what
+/// could not be.
 pub const REPLAYED: Rule = Rule::Object(&[
     ("replayed", Rule::Sum),
     ("failed", Rule::Last),

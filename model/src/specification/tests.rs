@@ -26,7 +26,10 @@ fn a_tree_becomes_a_filter() {
         Filter::Compare(field("price"), Comparison::Gte, Value::Decimal("19.9".parse().unwrap())),
         Filter::Or(vec![
             Filter::Like(field("name"), "T%".to_owned()),
-            Filter::Not(Box::new(Filter::In(field("stock"), vec![Value::Int(1), Value::Int(2), Value::Null]))),
+            Filter::Not(Box::new(Filter::In(
+                field("stock"),
+                vec![Value::Int(1), Value::Int(2), Value::Null],
+            ))),
         ]),
         Filter::Not(Box::new(Filter::IsNull(field("brand")))),
         Filter::Between(FieldRef::CreatedAt, time("2026-01-01T00:00:00Z"), time("2026-02-01T00:00:00Z")),

@@ -1,8 +1,9 @@
 //! Whether an object is already as it should be: as server-side apply sees it, without asking the server.
 //!
-//! Fields that only the live object has are defaults of the server, or others have set them, which is looked for apart. Lists with a key (containers by name, owners by uid) are
-//! compared entry by entry, other lists as a whole. Quantities are compared as numbers, because the server writes `1000m` as `1`. What selects pods or
-//! restricts traffic is compared as a whole: one label more, and it is about other pods.
+//! Fields that only the live object has are defaults of the server, or others have set them, which is looked
+//! for apart. Lists with a key (containers by name, owners by uid) are compared entry by entry, other lists
+//! as a whole. Quantities are compared as numbers, because the server writes `1000m` as `1`. What selects
+//! pods or restricts traffic is compared as a whole: one label more, and it is about other pods.
 
 use crds::resolve::quantity::nanos;
 use serde_json::{Map, Value};
@@ -32,13 +33,15 @@ fn is_field_covered(name: &str, wanted: &Value, live: Option<&Value>) -> bool {
     match (wanted, live) {
         (_, None) => is_empty(wanted) || (name == PAUSED && *wanted == Value::Bool(false)),
         (_, Some(live)) if WHOLE.contains(&name) => is_covered(wanted, live) && is_covered(live, wanted),
-        (Value::Object(wanted), Some(Value::Object(live))) if QUANTITIES.contains(&name) => are_equal(wanted, live),
+        (Value::Object(wanted), Some(Value::Object(live))) if QUANTITIES.contains(&name) => {
+            are_equal(wanted, live)
+        }
         (_, Some(live)) => is_covered(wanted, live),
     }
 }
 
-/// A merge patch that takes away what is there too much; none where nothing is. Lists are the server's own matter: those that are compared as a whole it
-/// replaces as a whole.
+/// A merge patch that takes away what is there too much; none where nothing is. Lists are the server's own
+/// matter: those that are compared as a whole it replaces as a whole.
 pub fn excess(wanted: &Value, live: &Value) -> Option<Value> {
     fn within(wanted: &Map<String, Value>, live: &Map<String, Value>, is_whole: bool) -> Map<String, Value> {
         let extra = |name: &String, live: &Value| match (wanted.get(name), live) {
@@ -67,9 +70,12 @@ pub fn is_empty(value: &Value) -> bool {
 
 fn is_list_covered(wanted: &[Value], live: &[Value]) -> bool {
     let Some(key) = key_of(wanted) else {
-        return wanted.len() == live.len() && wanted.iter().zip(live).all(|(wanted, live)| is_covered(wanted, live));
+        return wanted.len() == live.len()
+            && wanted.iter().zip(live).all(|(wanted, live)| is_covered(wanted, live));
     };
-    wanted.iter().all(|wanted| live.iter().any(|live| live.get(key) == wanted.get(key) && is_covered(wanted, live)))
+    wanted
+        .iter()
+        .all(|wanted| live.iter().any(|live| live.get(key) == wanted.get(key) && is_covered(wanted, live)))
 }
 
 fn key_of(list: &[Value]) -> Option<&'static str> {
@@ -93,8 +99,7 @@ mod tests {
 
     #[test]
     fn what_the_server_adds_does_not_matter() {
-        let wanted =
-            json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "image": "i" }], "env": [], "extra": {} } });
+        let wanted = json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "image": "i" }], "env": [], "extra": {} } });
         let live = json!({ "status": {}, "spec": { "replicas": 2, "paused": false, "containers": [
             { "name": "injected" }, { "name": "a", "image": "i", "terminationMessagePath": "/dev/x" }] } });
         assert!(is_covered(&wanted, &live));

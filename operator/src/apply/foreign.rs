@@ -1,9 +1,11 @@
 //! What others have added to a child where it is the operator's alone: its spec, or its data.
 //!
-//! An apply leaves alone what another manager added: a container, a port, a node selector. The API server takes down who set which field, and that tells
-//! such additions apart from its own defaults and from what admission puts in: those have no manager, and to take them away would be to write for ever.
+//! An apply leaves alone what another manager added: a container, a port, a node selector. The API server
+//! takes down who set which field, and that tells such additions apart from its own defaults and from what
+//! admission puts in: those have no manager, and to take them away would be to write for ever.
 //!
-//! Annotations of pods are not the operator's alone: `kubectl rollout restart` sets one, and to take it away would restart the pods once more.
+//! Annotations of pods are not the operator's alone: `kubectl rollout restart` sets one, and to take it away
+//! would restart the pods once more.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::{Map, Value, json};
@@ -11,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::compare::is_empty;
 use crate::child::MANAGER;
 
-/// The kinds that have a spec of which nothing is anybody else's. Those of the others are left out: accounts get Secrets from elsewhere, a Job cannot be
-/// changed, and Certificates are made complete by cert-manager.
+/// The kinds that have a spec of which nothing is anybody else's. Those of the others are left out: accounts
+/// get Secrets from elsewhere, a Job cannot be changed, and Certificates are made complete by cert-manager.
 const WITH_SPEC: [&str; 5] =
     ["Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "Service"];
 const OF_SPEC: [&str; 1] = ["spec"];
@@ -23,8 +25,9 @@ const ANNOTATIONS: &str = "annotations";
 pub fn keep(managers: &mut Vec<ManagedFieldsEntry>) {
     managers.retain(|entry| {
         let ours = entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply");
-        let of =
-            |root: &&str| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get(format!("f:{root}")).is_some());
+        let of = |root: &&str| {
+            entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get(format!("f:{root}")).is_some())
+        };
         !ours && entry.subresource.is_none() && OF_SPEC.iter().chain(&OF_DATA).any(of)
     });
 }
@@ -69,7 +72,9 @@ fn field(fields: &Value, wanted: Option<&Value>, live: &Value) -> Option<Value> 
         (None, _) => Some(Value::Null),
         (Some(Value::Object(wanted)), Value::Object(live)) => map(fields, wanted, live),
         // Within a list a merge patch can change nothing but the whole.
-        (Some(Value::Array(wanted)), Value::Array(live)) => has_more(fields, wanted, live).then(|| json!(wanted)),
+        (Some(Value::Array(wanted)), Value::Array(live)) => {
+            has_more(fields, wanted, live).then(|| json!(wanted))
+        }
         // Values are the apply's own matter.
         (Some(_), _) => None,
     }
@@ -84,10 +89,12 @@ fn map(fields: &Value, wanted: &Map<String, Value>, live: &Map<String, Value>) -
     (!found.is_empty()).then_some(Value::Object(found))
 }
 
-/// Whether somebody has set something in an entry, or added one. A list whose entries have no key is set as a whole, and compared as a whole.
+/// Whether somebody has set something in an entry, or added one. A list whose entries have no key is set as a
+/// whole, and compared as a whole.
 fn has_more(fields: &Value, wanted: &[Value], live: &[Value]) -> bool {
     fields.as_object().into_iter().flatten().any(|(key, fields)| {
-        let Some(key) = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Map<String, Value>>(key).ok())
+        let Some(key) =
+            key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Map<String, Value>>(key).ok())
         else {
             return false;
         };
@@ -99,7 +106,8 @@ fn has_more(fields: &Value, wanted: &[Value], live: &[Value]) -> bool {
     })
 }
 
-/// Whether a list's entry has this key. What is not said of it is the default: of all keys only the protocol of a port has one.
+/// Whether a list's entry has this key. What is not said of it is the default: of all keys only the protocol
+/// of a port has one.
 fn has_key(entry: &Value, key: &Map<String, Value>) -> bool {
     let said = |name: &str| entry.get(name).cloned().or_else(|| (name == "protocol").then(|| json!("TCP")));
     key.iter().all(|(name, value)| said(name).as_ref() == Some(value))
@@ -127,9 +135,11 @@ mod tests {
         live["spec"]["template"]["spec"]["dnsPolicy"] = json!("ClusterFirst");
         change(&mut live["spec"]["template"]["spec"]);
         let entry = |manager: &str, operation: &str, fields: &Value| json!({ "manager": manager, "operation": operation, "fieldsV1": fields });
-        let ours = json!({ "f:spec": { "f:replicas": {}, "f:template": { "f:spec": { "f:containers": {} } } } });
+        let ours =
+            json!({ "f:spec": { "f:replicas": {}, "f:template": { "f:spec": { "f:containers": {} } } } });
         let theirs = json!({ "f:spec": { "f:template": { "f:spec": fields } } });
-        live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &ours), entry(by, "Update", &theirs)]);
+        live["metadata"]["managedFields"] =
+            json!([entry(MANAGER, "Apply", &ours), entry(by, "Update", &theirs)]);
         let mut managers: Vec<ManagedFieldsEntry> =
             serde_json::from_value(live["metadata"]["managedFields"].clone()).unwrap();
         keep(&mut managers);
@@ -154,7 +164,12 @@ mod tests {
                 json!({ "disk": "ssd" }),
                 json!({ "nodeSelector": null }),
             ),
-            (json!({ "f:tolerations": {} }), "tolerations", json!([{ "key": "x" }]), json!({ "tolerations": null })),
+            (
+                json!({ "f:tolerations": {} }),
+                "tolerations",
+                json!([{ "key": "x" }]),
+                json!({ "tolerations": null }),
+            ),
             (json!({ "f:hostNetwork": {} }), "hostNetwork", json!(true), json!({ "hostNetwork": null })),
             (
                 json!({ "f:initContainers": { ".": {}, "k:{\"name\":\"first\"}": { ".": {}, "f:name": {} } } }),
@@ -246,17 +261,19 @@ mod tests {
             assert_eq!(added(kind, "spec"), Some(json!({ "spec": { "more": null } })), "{kind}");
         }
         assert_eq!(added("ConfigMap", "data"), Some(json!({ "data": { "more": null } })));
-        for (kind, root) in
-            [("Job", "spec"), ("Certificate", "spec"), ("ServiceAccount", "imagePullSecrets"), ("Service", "metadata")]
-        {
+        for (kind, root) in [
+            ("Job", "spec"),
+            ("Certificate", "spec"),
+            ("ServiceAccount", "imagePullSecrets"),
+            ("Service", "metadata"),
+        ] {
             assert_eq!(added(kind, root), None, "{kind}");
         }
     }
 
     #[test]
     fn fields_of_another_version_are_not_looked_for() {
-        let wanted =
-            json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": { "maxReplicas": 2 } });
+        let wanted = json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": { "maxReplicas": 2 } });
         for (version, patch) in
             [("autoscaling/v2", Some(json!({ "spec": { "behavior": null } }))), ("autoscaling/v1", None)]
         {
@@ -272,8 +289,7 @@ mod tests {
         let fields = json!({ "f:spec": { "f:template": { "f:metadata": {
             "f:annotations": { "f:kubectl.kubernetes.io/restartedAt": {} }, "f:labels": { "f:x": {} } } } } });
         let mut live = wanted();
-        live["spec"]["template"]["metadata"] =
-            json!({ "labels": { "a": "1", "x": "2" }, "annotations": { "kubectl.kubernetes.io/restartedAt": "now" } });
+        live["spec"]["template"]["metadata"] = json!({ "labels": { "a": "1", "x": "2" }, "annotations": { "kubectl.kubernetes.io/restartedAt": "now" } });
         live["metadata"]["managedFields"] = json!([{ "manager": "kubectl-rollout", "fieldsV1": fields }]);
         let patch = json!({ "spec": { "template": { "metadata": { "labels": { "x": null } } } } });
         assert_eq!(additions(&wanted(), &live), Some(patch));

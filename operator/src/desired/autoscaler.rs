@@ -1,7 +1,8 @@
 //! HorizontalPodAutoscaler: scales the FlyweightService, which shares the total out over its groups.
 //!
-//! It scales by CPU. What only the pods know, work that waits and the cost of a hit, moves the fewest pods that it may choose: so no adapter of metrics has to
-//! be installed, and nobody but the autoscaler sets the number of pods. Fewer pods are let in only after a while, as the autoscaler does itself.
+//! It scales by CPU. What only the pods know, work that waits and the cost of a hit, moves the fewest pods
+//! that it may choose: so no adapter of metrics has to be installed, and nobody but the autoscaler sets the
+//! number of pods. Fewer pods are let in only after a while, as the autoscaler does itself.
 
 use crds::{GROUP, VERSION, service::Autoscaling};
 use k8s_openapi::jiff::SignedDuration;
@@ -43,7 +44,8 @@ struct Less {
 struct Need {
     /// How many pods it asks for.
     pods: u32,
-    /// Whether all pods that there should be serve and said something: otherwise it may be more, and nothing is let go.
+    /// Whether all pods that there should be serve and said something: otherwise it may be more, and nothing
+    /// is let go.
     whole: bool,
 }
 
@@ -86,9 +88,15 @@ fn recorded(target: &Target<'_>) -> Option<Floor> {
     serde_json::from_str(live.annotation(annotation::FLOOR)?).ok()
 }
 
-/// The fewest pods from now on; none where those of the resource are enough. More at once; fewer when that has been so for long enough, and not fewer
-/// than were needed meanwhile. `planned` is how many pods there should be now: a roll has some more or fewer for a while, which says nothing.
-fn floor(observed: &Observed, autoscaling: &Autoscaling, planned: u32, former: Option<Floor>) -> Option<Floor> {
+/// The fewest pods from now on; none where those of the resource are enough. More at once; fewer when that
+/// has been so for long enough, and not fewer than were needed meanwhile. `planned` is how many pods there
+/// should be now: a roll has some more or fewer for a while, which says nothing.
+fn floor(
+    observed: &Observed,
+    autoscaling: &Autoscaling,
+    planned: u32,
+    former: Option<Floor>,
+) -> Option<Floor> {
     let (least, most) = (autoscaling.min_replicas, autoscaling.max_replicas);
     let held = former.map_or(least, |former| former.pods.clamp(least, most));
     let of = |pods: u32, less| (pods > least).then_some(Floor { pods, less });
@@ -129,12 +137,17 @@ fn need(observed: &Observed, autoscaling: &Autoscaling, planned: u32) -> Need {
 }
 
 /// The pods with which the mean cost would be the target, as the autoscaler computes it: in proportion.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pods, small and positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of pods, small and positive"
+)]
 fn by_cost(costs: &[f64], target: f64, pods: u32) -> u32 {
     if costs.is_empty() {
         return 0;
     }
-    let ratio = costs.iter().sum::<f64>() / f64::from(u32::try_from(costs.len()).unwrap_or(u32::MAX)) / target;
+    let ratio =
+        costs.iter().sum::<f64>() / f64::from(u32::try_from(costs.len()).unwrap_or(u32::MAX)) / target;
     if (ratio - 1.0).abs() <= TOLERANCE {
         return pods;
     }
@@ -175,7 +188,8 @@ mod tests {
     fn least(observed: &mut Observed) -> u64 {
         let plan = planned(observed);
         apply(observed, &plan);
-        let child = plan.children.iter().find(|child| child.reference.kind == ChildKind::HorizontalPodAutoscaler);
+        let child =
+            plan.children.iter().find(|child| child.reference.kind == ChildKind::HorizontalPodAutoscaler);
         child.unwrap().body["spec"]["minReplicas"].as_u64().unwrap()
     }
 
@@ -222,8 +236,12 @@ mod tests {
         observed.at = now() + SignedDuration::from_secs(650);
         assert_eq!(least(&mut observed), 2);
         let plan = planned(&observed);
-        let child = plan.children.iter().find(|child| child.reference.kind == ChildKind::HorizontalPodAutoscaler);
-        assert!(child.unwrap().body["metadata"]["annotations"][annotation::FLOOR].is_null(), "nothing is left of it");
+        let child =
+            plan.children.iter().find(|child| child.reference.kind == ChildKind::HorizontalPodAutoscaler);
+        assert!(
+            child.unwrap().body["metadata"]["annotations"][annotation::FLOOR].is_null(),
+            "nothing is left of it"
+        );
     }
 
     #[test]

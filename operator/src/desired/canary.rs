@@ -1,7 +1,9 @@
-//! A canary: where pods serve, one pod takes each change that replaces pods first. It runs beside the others, with its own settings, and is judged by
-//! its figures against theirs. Until it has passed, the others and their settings stay as they are; so where it fails there is nothing to roll back but it.
+//! A canary: where pods serve, one pod takes each change that replaces pods first. It runs beside the others,
+//! with its own settings, and is judged by its figures against theirs. Until it has passed, the others and
+//! their settings stay as they are; so where it fails there is nothing to roll back but it.
 //!
-//! What has been seen of it is kept in an annotation of its Deployment, so that the operator may die meanwhile.
+//! What has been seen of it is kept in an annotation of its Deployment, so that the operator may die
+//! meanwhile.
 
 use crds::{annotations::RESTARTED_AT, settings::Settings};
 use kube::ResourceExt;
@@ -38,7 +40,8 @@ pub(super) struct Canary {
     pub children: Vec<Child>,
 }
 
-/// The canary of the change; none where no pod that serves would be replaced. Each group that it would replace pods of has its own, one after the other.
+/// The canary of the change; none where no pod that serves would be replaced. Each group that it would
+/// replace pods of has its own, one after the other.
 pub(super) fn canary(target: &Target<'_>) -> Option<Canary> {
     let key = key(target);
     let (mut children, mut passed) = (Vec::new(), Vec::new());
@@ -60,7 +63,8 @@ pub fn is_canary(live: &Live) -> bool {
     live.object.labels().contains_key(label::CANARY)
 }
 
-/// Identifies the pods of a Deployment: a change of it replaces them. A wish to restart them is no change of what they run.
+/// Identifies the pods of a Deployment: a change of it replaces them. A wish to restart them is no change of
+/// what they run.
 pub(super) fn identity(template: &Value) -> String {
     let mut template = template.clone();
     if let Some(annotations) = template.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
@@ -69,9 +73,10 @@ pub(super) fn identity(template: &Value) -> String {
     digest(&template)
 }
 
-/// Whether the group's pods would be replaced by others, and one of them serves, or would if somebody had not taken their Deployment away; what has been
-/// tried stays so whatever becomes of them. A group that has the canary's name goes without, and so does a change to TLS or from it: clients speak to all
-/// pods in one way, so one of the other kind would fail its part of them.
+/// Whether the group's pods would be replaced by others, and one of them serves, or would if somebody had not
+/// taken their Deployment away; what has been tried stays so whatever becomes of them. A group that has the
+/// canary's name goes without, and so does a change to TLS or from it: clients speak to all pods in one way,
+/// so one of the other kind would fail its part of them.
 fn needs_canary(target: &Target<'_>, group: &Group) -> bool {
     let running = target.observed.running.as_ref().and_then(|running| running.settings.as_ref());
     if running.is_some_and(|running| is_over_tls(running) != is_over_tls(target.settings())) {
@@ -124,7 +129,8 @@ pub(super) fn unwanted<'a>(target: &Target<'a>) -> impl Iterator<Item = &'a Obse
     pods.filter(move |pod| pod.group.as_ref().is_some_and(|name| !is_wanted(name)))
 }
 
-/// Whom the group's canary is compared with: the pods of the group that run on, and of a new group those that it replaces.
+/// Whom the group's canary is compared with: the pods of the group that run on, and of a new group those that
+/// it replaces.
 fn rest<'a>(target: &Target<'a>, group: &Group) -> Vec<&'a ObservedPod> {
     let own: Vec<_> = others(target, group).collect();
     if own.is_empty() { unwanted(target).collect() } else { own }
@@ -163,5 +169,12 @@ fn pods(target: &Target<'_>, group: &Group, key: &str, record: &Record) -> Child
     let text = serde_json::to_string(record).unwrap_or_default();
     let annotations = json!({ annotation::CANARY: key, annotation::CANARY_RECORD: text });
     let labels = json!({ label::CANARY: "true" });
-    target.labelled(ChildKind::Deployment, reference(target, group).name, component, &labels, annotations, content)
+    target.labelled(
+        ChildKind::Deployment,
+        reference(target, group).name,
+        component,
+        &labels,
+        annotations,
+        content,
+    )
 }

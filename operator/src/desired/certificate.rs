@@ -1,4 +1,5 @@
-//! Certificate: cert-manager issues the API's certificate by it, into the Secret that the pods have mounted, and renews it there.
+//! Certificate: cert-manager issues the API's certificate by it, into the Secret that the pods have mounted,
+//! and renews it there.
 
 use crds::service::security::IssuerRef;
 use serde_json::json;
@@ -9,12 +10,14 @@ use crate::child::{Child, ChildKind};
 /// What cert-manager calls its API group.
 const GROUP: &str = "cert-manager.io";
 
-/// For every name by which clients and the gateway reach the service; none where the API is served over plain HTTP.
+/// For every name by which clients and the gateway reach the service; none where the API is served over plain
+/// HTTP.
 pub(super) fn child(target: &Target<'_>, issuer: &IssuerRef) -> Option<Child> {
     let secret = target.settings().security.tls_secret.as_ref()?;
     let (name, namespace) = (target.name(), &target.observed.namespace);
     let front = format!("{name}.{namespace}.svc");
-    let mut names = vec![name.to_owned(), format!("{name}.{namespace}"), format!("{front}.cluster.local"), front];
+    let mut names =
+        vec![name.to_owned(), format!("{name}.{namespace}"), format!("{front}.cluster.local"), front];
     let groups = target.validated.groups.iter();
     names.extend(groups.map(|group| format!("{}.{namespace}.svc", target.name_of(&group.name))));
     let content = json!({ "spec": {
@@ -23,5 +26,11 @@ pub(super) fn child(target: &Target<'_>, issuer: &IssuerRef) -> Option<Child> {
         "usages": ["digital signature", "key encipherment", "server auth"],
         "issuerRef": { "group": GROUP, "kind": issuer.kind, "name": issuer.name },
     }});
-    Some(target.child(ChildKind::Certificate, target.name_of("tls"), Component::Dataplane, json!({}), content))
+    Some(target.child(
+        ChildKind::Certificate,
+        target.name_of("tls"),
+        Component::Dataplane,
+        json!({}),
+        content,
+    ))
 }

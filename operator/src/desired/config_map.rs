@@ -17,7 +17,8 @@ pub(super) fn child(target: &Target<'_>) -> Child {
     named(target, settings_name(target.name()), &json!({}), edition)
 }
 
-/// The same under another name, with further labels; pods that mount it are new, and need not be told of an edition of the Secrets.
+/// The same under another name, with further labels; pods that mount it are new, and need not be told of an
+/// edition of the Secrets.
 pub(super) fn named(target: &Target<'_>, name: String, labels: &Value, edition: Option<Edition>) -> Child {
     let settings = target.settings();
     let mut annotations = json!({

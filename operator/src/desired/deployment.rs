@@ -23,7 +23,8 @@ pub(super) fn child(target: &Target<'_>, group: &Group) -> Child {
     target.child(ChildKind::Deployment, target.name_of(&group.name), component, annotations, content)
 }
 
-/// The Deployments that are not yet as they should be, among the children as they are now. Whatever holds them back, the author waits for them.
+/// The Deployments that are not yet as they should be, among the children as they are now. Whatever holds
+/// them back, the author waits for them.
 pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> Vec<String> {
     let target = Target { observed, validated };
     let groups = validated.groups.iter().map(|group| child(&target, group));
@@ -38,12 +39,19 @@ pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> 
 /// A pod of the group, which runs by the settings in this ConfigMap.
 pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Value {
     let component = Component::Group(&group.name);
-    let args =
-        ["serve", "--config", &pod::settings_path(), "--backends", BACKENDS_FOLDER, "--security", SECURITY_FOLDER]
-            .into_iter()
-            .chain(["--group", &group.name])
-            .map(str::to_owned)
-            .collect();
+    let args = [
+        "serve",
+        "--config",
+        &pod::settings_path(),
+        "--backends",
+        BACKENDS_FOLDER,
+        "--security",
+        SECURITY_FOLDER,
+    ]
+    .into_iter()
+    .chain(["--group", &group.name])
+    .map(str::to_owned)
+    .collect();
     pod::template(
         target,
         pod::Pod {
@@ -58,7 +66,8 @@ pub(super) fn template(target: &Target<'_>, group: &Group, settings: &str) -> Va
     )
 }
 
-/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`, `security/payments`, `security/notifications`, `security/tls`.
+/// Each Secret as (volume, mount): `backends/<name>`, `security/jwt`, `security/encryption`,
+/// `security/payments`, `security/notifications`, `security/tls`.
 pub(super) fn secrets(target: &Target<'_>) -> Vec<(Value, Value)> {
     let settings = target.settings();
     let backends = settings.backends.iter().map(|backend| {

@@ -1,5 +1,6 @@
-//! Groups that give pools away. The gateway goes by what pods say they serve, so a pool that moves from one group to another is served without a gap if the
-//! pods that give it away stay until those that take it are there.
+//! Groups that give pools away. The gateway goes by what pods say they serve, so a pool that moves from one
+//! group to another is served without a gap if the pods that give it away stay until those that take it are
+//! there.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +14,14 @@ use crate::{
     validate::Group,
 };
 
-/// The Deployments that wait: of groups with pods that serve a pool which is to be served by others, until those have all their pods for it and the gateway
-/// knows them; and before that the gateway's, whose new pods would not know the groups that go.
+/// The Deployments that wait: of groups with pods that serve a pool which is to be served by others, until
+/// those have all their pods for it and the gateway knows them; and before that the gateway's, whose new pods
+/// would not know the groups that go.
 pub(super) fn waiting(target: &Target<'_>) -> Vec<ChildRef> {
     let giving = giving(target);
     let moves = !giving.is_empty() || canary::unwanted(target).any(|pod| pod.ready);
-    let mut stay = target.validated.groups.iter().filter(|group| giving.iter().all(|one| one.name != group.name));
+    let mut stay =
+        target.validated.groups.iter().filter(|group| giving.iter().all(|one| one.name != group.name));
     let gateway = target.validated.gateway.is_some() && moves && stay.any(|group| !target.is_whole(group));
     let names = giving.iter().map(|group| group.name.as_str()).chain(gateway.then_some("gateway"));
     names.map(|name| ChildRef { kind: ChildKind::Deployment, name: target.name_of(name) }).collect()
@@ -27,9 +30,13 @@ pub(super) fn waiting(target: &Target<'_>) -> Vec<ChildRef> {
 /// The groups that wait for those that take their pools.
 fn giving<'a>(target: &Target<'a>) -> Vec<&'a Group> {
     let groups = &target.validated.groups;
-    let giving: Vec<(&Group, BTreeSet<&str>)> =
-        groups.iter().map(|group| (group, given(target, group))).filter(|(_, pools)| !pools.is_empty()).collect();
-    // Groups that wait for each other would wait for ever: who waits for nobody goes on, and then who waits for those alone. The rest does not wait.
+    let giving: Vec<(&Group, BTreeSet<&str>)> = groups
+        .iter()
+        .map(|group| (group, given(target, group)))
+        .filter(|(_, pools)| !pools.is_empty())
+        .collect();
+    // Groups that wait for each other would wait for ever: who waits for nobody goes on, and then who waits
+    // for those alone. The rest does not wait.
     let mut free: BTreeSet<&str> = groups.iter().map(|group| group.name.as_str()).collect();
     giving.iter().for_each(|(group, _)| _ = free.remove(group.name.as_str()));
     loop {
@@ -43,16 +50,19 @@ fn giving<'a>(target: &Target<'a>) -> Vec<&'a Group> {
     giving.into_iter().map(|(group, _)| group).filter(|group| free.contains(group.name.as_str())).collect()
 }
 
-/// The pools that pods of the group serve, that it shall serve no more, and that no other group serves yet with all its pods. One that says nothing may serve
-/// any, unless none is heard at all.
+/// The pools that pods of the group serve, that it shall serve no more, and that no other group serves yet
+/// with all its pods. One that says nothing may serve any, unless none is heard at all.
 fn given<'a>(target: &Target<'a>, group: &Group) -> BTreeSet<&'a str> {
-    let former =
-        others(target, group).filter(|pod| pod.ready && pod.rolling.as_ref() != Some(&target.validated.rolling));
+    let former = others(target, group)
+        .filter(|pod| pod.ready && pod.rolling.as_ref() != Some(&target.validated.rolling));
     let reports: Vec<Option<&PodReport>> = former.map(|pod| pod.report.as_ref()).collect();
     let any_heard = target.observed.pods.iter().any(|pod| pod.report.is_some());
-    let is_served = |pool: &str| reports.iter().any(|report| report.map_or(any_heard, |report| serves(report, pool)));
+    let is_served =
+        |pool: &str| reports.iter().any(|report| report.map_or(any_heard, |report| serves(report, pool)));
     let pools = target.validated.settings.pools.iter().map(|pool| pool.name.as_str());
-    pools.filter(|pool| is_served(pool) && !shall_serve(target, group, pool) && !is_taken(target, pool)).collect()
+    pools
+        .filter(|pool| is_served(pool) && !shall_serve(target, group, pool) && !is_taken(target, pool))
+        .collect()
 }
 
 fn serves(report: &PodReport, pool: &str) -> bool {
@@ -61,7 +71,8 @@ fn serves(report: &PodReport, pool: &str) -> bool {
 
 /// Whether another group serves the pool with all its pods, and the gateway knows it.
 fn is_taken(target: &Target<'_>, pool: &str) -> bool {
-    let does = |pod: &&ObservedPod| pod.ready && pod.report.as_ref().is_some_and(|report| serves(report, pool));
+    let does =
+        |pod: &&ObservedPod| pod.ready && pod.report.as_ref().is_some_and(|report| serves(report, pool));
     let mut takers = takers(target, pool);
     target.has_new_gateway()
         && takers.any(|taker| others(target, taker).filter(does).count() >= taker.replicas as usize)
@@ -105,7 +116,8 @@ mod tests {
         });
         settle(&mut observed);
         let rolling = observed.pods[0].rolling.clone();
-        let gateway = ObservedPod { name: "shop-gateway-0".to_owned(), ready: true, rolling, ..ObservedPod::default() };
+        let gateway =
+            ObservedPod { name: "shop-gateway-0".to_owned(), ready: true, rolling, ..ObservedPod::default() };
         observed.pods.push(gateway);
         of.iter().for_each(|(group, pools)| says(&mut observed, group, pools));
         observed
@@ -188,15 +200,19 @@ mod tests {
         assert_eq!(waiting(&look(&mut observed)), ["catalog", "gateway"]);
         let template = |observed: &Observed| {
             let mut children = observed.children.iter();
-            let catalog = children
-                .find(|live| live.reference.name == "shop-catalog" && live.reference.kind == ChildKind::Deployment);
+            let catalog = children.find(|live| {
+                live.reference.name == "shop-catalog" && live.reference.kind == ChildKind::Deployment
+            });
             catalog.unwrap().object.data["spec"]["template"].clone()
         };
         let before = template(&observed);
         observed.pools.clear();
         let plan = look(&mut observed);
         assert_eq!(plan.held, Some(Held::Faults));
-        assert!(plan.restore.iter().any(|child| child.reference.name == "shop-catalog"), "it is repaired as it is");
+        assert!(
+            plan.restore.iter().any(|child| child.reference.name == "shop-catalog"),
+            "it is repaired as it is"
+        );
         assert_eq!(template(&observed), before);
     }
 

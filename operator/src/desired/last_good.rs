@@ -1,8 +1,10 @@
-//! The last good children: what was wanted when nothing was held back, in a ConfigMap of its own. While a change is held, what somebody deletes or
-//! changes is repaired by them; and a change stays known as one where the Deployment that it would have changed is gone.
+//! The last good children: what was wanted when nothing was held back, in a ConfigMap of its own. While a
+//! change is held, what somebody deletes or changes is repaired by them; and a change stays known as one
+//! where the Deployment that it would have changed is gone.
 //!
-//! They are written down before they are applied, so that what runs is never newer. What changes from look to look is left out: what load asks for, and
-//! which versions the Secrets have. No Secret is in them, only names of Secrets.
+//! They are written down before they are applied, so that what runs is never newer. What changes from look to
+//! look is left out: what load asks for, and which versions the Secrets have. No Secret is in them, only
+//! names of Secrets.
 
 use std::io::{Read, Write};
 
@@ -25,7 +27,8 @@ const BYTES_MAX: usize = 700 << 10;
 
 /// The ConfigMap that keeps these; none where there are none, or too much.
 pub(super) fn child(target: &Target<'_>, children: &[Child]) -> Option<Child> {
-    let bodies: Vec<Value> = children.iter().filter(|child| is_kept(child.reference.kind)).map(bare).collect();
+    let bodies: Vec<Value> =
+        children.iter().filter(|child| is_kept(child.reference.kind)).map(bare).collect();
     let packed = (!bodies.is_empty()).then(|| pack(&bodies)).flatten()?;
     let content = json!({ "binaryData": { KEY: packed } });
     Some(target.child(ChildKind::ConfigMap, name(target.observed), Component::Dataplane, json!({}), content))
@@ -50,12 +53,15 @@ pub(super) fn children(observed: &Observed) -> Vec<Child> {
     children.filter(|child| child.reference.kind != ChildKind::Certificate || observed.cert_manager).collect()
 }
 
-/// The same with as many pods as the service wants now, and what keeps them: what is held back does not keep a service from scaling.
+/// The same with as many pods as the service wants now, and what keeps them: what is held back does not keep
+/// a service from scaling.
 pub(super) fn scaled(target: &Target<'_>) -> Vec<Child> {
     let scale = |child: Child| {
         let group = child.body.pointer("/metadata/labels").and_then(|labels| labels[label::GROUP].as_str());
         let group = target.validated.groups.iter().find(|one| Some(one.name.as_str()) == group);
-        let Some(group) = group.filter(|_| child.reference.kind == ChildKind::Deployment) else { return child };
+        let Some(group) = group.filter(|_| child.reference.kind == ChildKind::Deployment) else {
+            return child;
+        };
         let Child { reference, mut body, hash: _ } = child;
         if let Some(replicas) = body.pointer_mut("/spec/replicas") {
             *replicas = group.replicas.into();
@@ -95,7 +101,8 @@ impl Former {
 
     /// Whether the change would replace them by others.
     pub fn differs(&self, target: &Target<'_>, group: &Group) -> bool {
-        let wanted = canary::identity(&deployment::template(target, group, &super::settings_name(target.name())));
+        let wanted =
+            canary::identity(&deployment::template(target, group, &super::settings_name(target.name())));
         self.identity.as_ref() != Some(&wanted)
     }
 }
@@ -123,7 +130,8 @@ fn name(observed: &Observed) -> String {
     format!("{}-last-good", observed.name)
 }
 
-/// Whether children of the kind are kept. An autoscaler follows the load of the moment, and a migration is over.
+/// Whether children of the kind are kept. An autoscaler follows the load of the moment, and a migration is
+/// over.
 fn is_kept(kind: ChildKind) -> bool {
     match kind {
         ChildKind::Job | ChildKind::HorizontalPodAutoscaler => false,
@@ -159,7 +167,8 @@ fn whole(observed: &Observed, mut body: Value) -> Option<Child> {
     name.strip_prefix(&observed.name).filter(|rest| rest.is_empty() || rest.starts_with('-'))?;
     metadata.insert("namespace".to_owned(), observed.namespace.clone().into());
     metadata.insert("ownerReferences".to_owned(), json!([observed.service.controller_owner_ref(&())]));
-    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
+    let annotations =
+        metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
     let edition = observed.running.as_ref().and_then(|running| running.secrets.as_ref());
     if let Some(edition) = edition.filter(|_| kind == ChildKind::ConfigMap) {
         annotations.insert(annotation::SECRETS.to_owned(), edition.to_string().into());
@@ -409,7 +418,8 @@ mod tests {
             bodies(json!([{ "kind": "ClusterRole", "metadata": { "name": "shop" } }])),
         ] {
             let mut observed = faulty();
-            let kept = observed.children.iter_mut().find(|live| live.reference.name == "shop-last-good").unwrap();
+            let kept =
+                observed.children.iter_mut().find(|live| live.reference.name == "shop-last-good").unwrap();
             let mut object = (*kept.object).clone();
             object.data["binaryData"][KEY] = text.into();
             kept.object = object.into();

@@ -1,7 +1,9 @@
-//! A migration: before pods of another image come, a Job of that image brings the stores' tables and indexes up to it, while the pods of the former
-//! image serve. Migrations only add, so the former image goes on with what they make; a lock in the store keeps two from running at once.
+//! A migration: before pods of another image come, a Job of that image brings the stores' tables and indexes
+//! up to it, while the pods of the former image serve. Migrations only add, so the former image goes on with
+//! what they make; a lock in the store keeps two from running at once.
 //!
-//! A service without pods needs none: the data plane migrates when it starts, too, and finds it done where a Job was there before.
+//! A service without pods needs none: the data plane migrates when it starts, too, and finds it done where a
+//! Job was there before.
 
 use crds::settings::{BackendKind, BackendSettings};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -14,7 +16,8 @@ use crate::{
     validate::Group,
 };
 
-/// How often the Job itself tries again after the first time, each time after a longer wait: for ten minutes in all.
+/// How often the Job itself tries again after the first time, each time after a longer wait: for ten minutes
+/// in all.
 const TRIES: u32 = 6;
 /// After how long the operator makes a failed Job anew.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(300);
@@ -61,14 +64,18 @@ pub(super) fn migration(target: &Target<'_>) -> Option<Migrating> {
 
 /// Whether the object is part of a migration.
 pub(super) fn is_migration(live: &Live) -> bool {
-    live.object.labels().get(label::COMPONENT).is_some_and(|component| component == Component::Migration.name())
+    live.object
+        .labels()
+        .get(label::COMPONENT)
+        .is_some_and(|component| component == Component::Migration.name())
 }
 
-/// Whether pods of another image are there, or were before somebody took their Deployment away, and a store that has to know of the new one. An image that
-/// somebody else set is no change: it is repaired.
+/// Whether pods of another image are there, or were before somebody took their Deployment away, and a store
+/// that has to know of the new one. An image that somebody else set is no change: it is repaired.
 fn is_needed(target: &Target<'_>) -> bool {
-    let has_tables =
-        |backend: &BackendSettings| matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
+    let has_tables = |backend: &BackendSettings| {
+        matches!(backend.kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. })
+    };
     let changes = |group: &Group| {
         Former::of(target, group).is_some_and(|former| {
             let another = former.image.as_ref().is_some_and(|image| *image != target.validated.image);
@@ -92,7 +99,8 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
     if let Some(reason) = stuck.and_then(|pod| pod.waiting.as_deref()) {
         return Migration::Failed(format!("Job {name} does not start: {reason}"));
     }
-    // Whatever keeps it from starting: no node has a place for its pod, a volume does not come, a quota leaves it without one.
+    // Whatever keeps it from starting: no node has a place for its pod, a volume does not come, a quota
+    // leaves it without one.
     let waited = live.object.creation_timestamp().map(|created| now.duration_since(created.0));
     let begun = pods.clone().any(|pod| pod.started) || live.object.data.pointer("/status/failed").is_some();
     if !begun && waited.is_some_and(|waited| waited > START_MAX) {
@@ -100,13 +108,17 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
             Some(pod) => pod.waiting.as_deref().unwrap_or("its pod has no place"),
             None => "it has no pod",
         };
-        return Migration::Failed(format!("Job {name} did not start within {} s: {why}", START_MAX.as_secs()));
+        return Migration::Failed(format!(
+            "Job {name} did not start within {} s: {why}",
+            START_MAX.as_secs()
+        ));
     }
     match live.object.data.pointer("/status/failed").and_then(Value::as_u64) {
         None | Some(0) => Migration::Running(format!("Job {name} is at work")),
-        Some(times) => {
-            Migration::Failed(format!("Job {name} failed {times} of {} tries; see kubectl logs job/{name}", TRIES + 1))
-        }
+        Some(times) => Migration::Failed(format!(
+            "Job {name} failed {times} of {} tries; see kubectl logs job/{name}",
+            TRIES + 1
+        )),
     }
 }
 
@@ -114,7 +126,10 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
 fn ended(live: &Live, how: &str) -> Option<(Timestamp, String)> {
     let conditions = live.object.data.pointer("/status/conditions")?.as_array()?;
     let found = conditions.iter().find(|one| one["type"] == how && one["status"] == "True")?;
-    let at = found["lastTransitionTime"].as_str().and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = found["lastTransitionTime"]
+        .as_str()
+        .and_then(|time| time.parse().ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     Some((at, found["message"].as_str().unwrap_or_default().to_owned()))
 }
 
@@ -124,13 +139,19 @@ fn settings_name(target: &Target<'_>) -> String {
 
 /// The settings that it runs by: those of the pods that are to come.
 fn settings(target: &Target<'_>) -> Child {
-    config_map::named(target, settings_name(target), &json!({ label::COMPONENT: Component::Migration.name() }), None)
+    config_map::named(
+        target,
+        settings_name(target),
+        &json!({ label::COMPONENT: Component::Migration.name() }),
+        None,
+    )
 }
 
 /// The Job, named by what it runs: another image, other settings or a wish to try again make another.
 fn job(target: &Target<'_>) -> Child {
     let args = ["migrate", "--config", &pod::settings_path(), "--backends", deployment::BACKENDS_FOLDER];
-    let args = args.into_iter().chain(["--security", deployment::SECURITY_FOLDER]).map(str::to_owned).collect();
+    let args =
+        args.into_iter().chain(["--security", deployment::SECURITY_FOLDER]).map(str::to_owned).collect();
     let mut template = pod::template(
         target,
         pod::Pod {
@@ -189,7 +210,8 @@ mod tests {
 
     fn names(plan: &Plan) -> Vec<String> {
         let pods = plan.children.iter().map(|child| &child.reference);
-        let pods = pods.filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment | ChildKind::Job));
+        let pods = pods
+            .filter(|one| matches!(one.kind, ChildKind::ConfigMap | ChildKind::Deployment | ChildKind::Job));
         pods.map(|one| format!("{} {}", one.kind.name(), one.name)).collect()
     }
 
@@ -223,8 +245,12 @@ mod tests {
         observed.pods.clear();
         let plan = planned(&observed);
         assert_eq!(plan.held, None);
-        let after =
-            ["ConfigMap shop-last-good", "ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"];
+        let after = [
+            "ConfigMap shop-last-good",
+            "ConfigMap shop-settings",
+            "Deployment shop-catalog",
+            "Deployment shop-main",
+        ];
         assert_eq!(names(&plan), after);
         assert_eq!(plan.prune.len(), 2, "{:?}", plan.prune);
         apply(&mut observed, &plan);
@@ -336,7 +362,11 @@ mod tests {
         observed.at += SignedDuration::from_secs(1);
         let told = |why| Some(Migration::Failed(format!("Job {name} did not start within 150 s: {why}")));
         assert_eq!(planned(&observed).migration, told("it has no pod"));
-        observed.migrating.push(ObservedPod { job: Some(name.clone()), created: now(), ..ObservedPod::default() });
+        observed.migrating.push(ObservedPod {
+            job: Some(name.clone()),
+            created: now(),
+            ..ObservedPod::default()
+        });
         assert_eq!(planned(&observed).migration, told("its pod has no place"));
         observed.migrating[0].waiting = Some("ContainerCreating".to_owned());
         assert_eq!(planned(&observed).migration, told("ContainerCreating"));

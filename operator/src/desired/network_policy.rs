@@ -1,5 +1,6 @@
-//! NetworkPolicy: only the needed traffic. Clients of the namespace reach the API, through the gateway alone where there is one; whoever scrapes reaches the
-//! admin port, which holds no data. Stores are named in Secrets that the operator never reads: the way out is open for DNS, and for TCP to the ports that the
+//! NetworkPolicy: only the needed traffic. Clients of the namespace reach the API, through the gateway alone
+//! where there is one; whoever scrapes reaches the admin port, which holds no data. Stores are named in
+//! Secrets that the operator never reads: the way out is open for DNS, and for TCP to the ports that the
 //! service names, or to all.
 
 use std::collections::BTreeSet;
@@ -9,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{Component, Target, service};
 use crate::child::{Child, ChildKind, ChildRef, label};
 
-/// The policy of all pods of the service, the gateway's included, and the one that lets clients reach the gateway. What several policies allow adds up.
+/// The policy of all pods of the service, the gateway's included, and the one that lets clients reach the
+/// gateway. What several policies allow adds up.
 pub(super) fn children(target: &Target<'_>) -> Vec<Child> {
     let mut pods = target.selector(Component::Dataplane);
     pods.remove(label::COMPONENT);
@@ -22,8 +24,13 @@ pub(super) fn children(target: &Target<'_>) -> Vec<Child> {
             { "ports": [{ "port": 9090, "protocol": "TCP" }] },
         ],
     }});
-    let all =
-        target.child(ChildKind::NetworkPolicy, target.name().to_owned(), Component::Dataplane, json!({}), content);
+    let all = target.child(
+        ChildKind::NetworkPolicy,
+        target.name().to_owned(),
+        Component::Dataplane,
+        json!({}),
+        content,
+    );
     let gateway = target.validated.gateway.map(|_| {
         let content = json!({ "spec": {
             "podSelector": { "matchLabels": target.selector(Component::Gateway) },
@@ -43,10 +50,12 @@ fn egress(target: &Target<'_>, pods: &Map<String, Value>) -> Value {
     };
     let pipeline = &target.settings().pipeline;
     let payments = pipeline.payments.http.as_ref().map(|http| http.url.as_str());
-    let called = [payments, pipeline.notifications.webhook_url.as_deref()].into_iter().flatten().filter_map(port_of);
+    let called =
+        [payments, pipeline.notifications.webhook_url.as_deref()].into_iter().flatten().filter_map(port_of);
     // an answer that is too long for UDP comes by TCP
     let ports: BTreeSet<u16> = called.chain(ports.iter().copied()).chain([53]).collect();
-    let ports: Vec<Value> = ports.into_iter().map(|port| json!({ "port": port, "protocol": "TCP" })).collect();
+    let ports: Vec<Value> =
+        ports.into_iter().map(|port| json!({ "port": port, "protocol": "TCP" })).collect();
     let each_other = json!({ "to": [{ "podSelector": { "matchLabels": pods } }] });
     json!([dns, { "ports": ports }, each_other])
 }
@@ -102,7 +111,8 @@ mod tests {
 
     /// Who may reach port 8080 of the policy's pods.
     fn from(plan: &Plan, name: &str) -> Option<Value> {
-        let mut policies = plan.children.iter().filter(|child| child.reference.kind == ChildKind::NetworkPolicy);
+        let mut policies =
+            plan.children.iter().filter(|child| child.reference.kind == ChildKind::NetworkPolicy);
         let policy = policies.find(|child| child.reference.name == name)?;
         let rule = &policy.body["spec"]["ingress"][0];
         assert_eq!(rule["ports"][0]["port"], 8080);
@@ -117,7 +127,8 @@ mod tests {
                 spec["egressPorts"] = ports;
             });
             let plan = look(&mut observed);
-            let policy = plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
+            let policy =
+                plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
             policy.body["spec"]["egress"].clone()
         };
         let dns = json!({ "ports": [{ "port": 53, "protocol": "UDP" }] });
@@ -125,7 +136,8 @@ mod tests {
         assert_eq!(egress(Value::Null), json!([dns, all]));
         let tcp = |port: u16| json!({ "port": port, "protocol": "TCP" });
         let own = json!({ "matchLabels": { label::NAME: APP, label::INSTANCE: "shop" } });
-        let named = json!([dns, { "ports": [tcp(53), tcp(3306), tcp(6379)] }, { "to": [{ "podSelector": own }] }]);
+        let named =
+            json!([dns, { "ports": [tcp(53), tcp(3306), tcp(6379)] }, { "to": [{ "podSelector": own }] }]);
         assert_eq!(egress(json!([6379, 3306])), named);
         for (url, port) in [
             ("https://pay.example.com/v1", Some(443)),
@@ -152,15 +164,18 @@ mod tests {
         assert_eq!(from(&look(&mut observed), "shop"), Some(json!({})), "until they may reach the gateway");
         let plan = look(&mut observed);
         assert_eq!(from(&plan, "shop-gateway"), Some(json!({})), "clients reach the gateway");
-        let gateway = plan
-            .children
-            .iter()
-            .find(|child| child.reference == ChildRef { kind: ChildKind::Deployment, name: "shop-gateway".to_owned() });
+        let gateway = plan.children.iter().find(|child| {
+            child.reference == ChildRef { kind: ChildKind::Deployment, name: "shop-gateway".to_owned() }
+        });
         let labels = &gateway.unwrap().body["spec"]["template"]["metadata"]["labels"];
         let selector = from(&plan, "shop").unwrap()["matchLabels"].clone();
-        assert!(selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value), "{selector}");
+        assert!(
+            selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value),
+            "{selector}"
+        );
         assert_eq!(selector[label::COMPONENT], "gateway");
-        let policy = plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
+        let policy =
+            plan.children.iter().find(|child| child.reference.kind == ChildKind::NetworkPolicy).unwrap();
         let admin = &policy.body["spec"]["ingress"][1];
         assert_eq!(
             (&admin["ports"][0]["port"], admin.get("from")),
@@ -177,12 +192,18 @@ mod tests {
         observed.service = shop(&json!({})).service;
         // No canary takes the change first where it is not known what ran before.
         let is_known = |name: &str| ["shop-main", "shop-catalog", "shop-last-good"].contains(&name);
-        observed.children.retain(|live| live.reference.kind == ChildKind::Service || !is_known(&live.reference.name));
+        observed
+            .children
+            .retain(|live| live.reference.kind == ChildKind::Service || !is_known(&live.reference.name));
         for _ in 0..2 {
             let plan = look(&mut observed);
             assert_eq!(from(&plan, "shop"), Some(json!({})), "nobody could take over yet");
         }
-        observed.pods.push(ObservedPod { name: "shop-gateway-0".to_owned(), ready: true, ..ObservedPod::default() });
+        observed.pods.push(ObservedPod {
+            name: "shop-gateway-0".to_owned(),
+            ready: true,
+            ..ObservedPod::default()
+        });
         assert_eq!(from(&look(&mut observed), "shop"), Some(json!({})), "clients go over first");
         let plan = look(&mut observed);
         assert_ne!(from(&plan, "shop"), Some(json!({})));

@@ -1,4 +1,5 @@
-//! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as possible.
+//! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as
+//! possible.
 
 use crds::annotations::{RESTARTED_AT, TAKE_OVER_FROM};
 use kube::ResourceExt;
@@ -87,7 +88,8 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
                 ],
                 "resources": resources,
                 "volumeMounts": mounts,
-                // The start may take as long as the warm-up of two minutes; readiness is asked often, because a pod that ends says so there.
+                // The start may take as long as the warm-up of two minutes; readiness is asked often, because
+                // a pod that ends says so there.
                 "startupProbe": probe("/livez", 1, 120),
                 "readinessProbe": probe("/readyz", 2, 2),
                 "livenessProbe": probe("/livez", 10, 3),
@@ -103,7 +105,12 @@ pub(super) fn template(target: &Target<'_>, pod: Pod<'_>) -> Value {
 }
 
 /// A Deployment's spec around the template: a new pod is ready before an old one goes.
-pub(super) fn deployment_spec(target: &Target<'_>, component: Component<'_>, replicas: u32, template: Value) -> Value {
+pub(super) fn deployment_spec(
+    target: &Target<'_>,
+    component: Component<'_>,
+    replicas: u32,
+    template: Value,
+) -> Value {
     json!({ "spec": {
         "replicas": replicas,
         // said, so that a rollout that somebody paused goes on

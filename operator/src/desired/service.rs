@@ -8,8 +8,8 @@ use crate::{
     validate::Group,
 };
 
-/// Port 80 of the service's name, or 443 over TLS: the gateway where there is one, else the pods that serve every pool. A gateway that comes later
-/// takes over when it is ready: clients must always find somebody.
+/// Port 80 of the service's name, or 443 over TLS: the gateway where there is one, else the pods that serve
+/// every pool. A gateway that comes later takes over when it is ready: clients must always find somebody.
 pub(super) fn front(target: &Target<'_>) -> Child {
     let (component, selector) = if target.validated.gateway.is_some() && !is_awaited(target) {
         (Component::Gateway, target.selector(Component::Gateway))
@@ -31,8 +31,9 @@ pub(super) fn front(target: &Target<'_>) -> Child {
 /// Whether clients still reach the pods and no gateway could take over.
 fn is_awaited(target: &Target<'_>) -> bool {
     let observed = target.observed;
-    let serve =
-        |gateway: bool| observed.pods.iter().any(|pod| pod.group.is_none() == gateway && pod.ready && !pod.terminating);
+    let serve = |gateway: bool| {
+        observed.pods.iter().any(|pod| pod.group.is_none() == gateway && pod.ready && !pod.terminating)
+    };
     reaches_pods(target) && serve(false) && !serve(true)
 }
 
@@ -42,8 +43,8 @@ pub(super) fn reaches_pods(target: &Target<'_>) -> bool {
     selector.is_some_and(|selector| selector[label::COMPONENT] == Component::Dataplane.name())
 }
 
-/// How clients reach the API: as before a change to TLS or from it for as long as no pod of the change is ready, so that one which does not work
-/// takes nothing away.
+/// How clients reach the API: as before a change to TLS or from it for as long as no pod of the change is
+/// ready, so that one which does not work takes nothing away.
 fn reached(target: &Target<'_>) -> &'static str {
     let (wanted, observed) = (scheme(target), target.observed);
     let former = front_of(target).and_then(|live| live.object.data.pointer("/spec/ports/0/name")?.as_str());
@@ -97,7 +98,8 @@ mod tests {
     /// The port that clients call, and how.
     fn front(plan: &Plan) -> (Value, Value) {
         let mut children = plan.children.iter();
-        let front = children.find(|child| child.reference.kind == ChildKind::Service && child.reference.name == "shop");
+        let front = children
+            .find(|child| child.reference.kind == ChildKind::Service && child.reference.name == "shop");
         let port = &front.unwrap().body["spec"]["ports"][0];
         (port["port"].clone(), port["appProtocol"].clone())
     }

@@ -8,5 +8,11 @@ use crate::child::{Child, ChildKind};
 /// The account of all pods of the service.
 pub(super) fn child(target: &Target<'_>) -> Child {
     let content = json!({ "automountServiceAccountToken": false });
-    target.child(ChildKind::ServiceAccount, target.name().to_owned(), Component::Dataplane, json!({}), content)
+    target.child(
+        ChildKind::ServiceAccount,
+        target.name().to_owned(),
+        Component::Dataplane,
+        json!({}),
+        content,
+    )
 }

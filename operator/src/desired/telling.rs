@@ -1,5 +1,6 @@
-//! Telling pods about changed settings and Secrets. The kubelet looks at what is mounted at once when an annotation of its pod changes, and otherwise
-//! up to a minute and a half later. It may look before it has heard of the change itself, so a pod that goes on lagging is told again, a few times.
+//! Telling pods about changed settings and Secrets. The kubelet looks at what is mounted at once when an
+//! annotation of its pod changes, and otherwise up to a minute and a half later. It may look before it has
+//! heard of the change itself, so a pod that goes on lagging is told again, a few times.
 
 use std::fmt;
 
@@ -9,7 +10,8 @@ use crate::observe::Observed;
 
 /// After these, the kubelet's own rhythm has come by.
 const ATTEMPTS_MAX: u32 = 6;
-/// The same for Secrets: what is in them nobody compares, so a pod is told each time. The last is 14 seconds after the first.
+/// The same for Secrets: what is in them nobody compares, so a pod is told each time. The last is 14 seconds
+/// after the first.
 const SECRETS_ATTEMPTS: u32 = 4;
 
 /// What a pod has mounted.
@@ -68,7 +70,8 @@ impl Told {
     }
 }
 
-/// The pods that report another configuration than the wanted one. Pods that are about to be replaced are left out: what they mount is not for them.
+/// The pods that report another configuration than the wanted one. Pods that are about to be replaced are
+/// left out: what they mount is not for them.
 pub(super) fn lagging(observed: &Observed, configuration: &str, rolling: &str) -> Vec<Tell> {
     let pods = observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none());
     let pods = pods.filter(|pod| pod.rolling.as_deref() == Some(rolling));
@@ -95,7 +98,8 @@ pub(super) fn unaware(observed: &Observed, secrets: Option<&str>) -> Vec<Tell> {
     .collect()
 }
 
-/// The edition of the Secrets to write down: a new one from now on, the same as before where they did not change or one is missing.
+/// The edition of the Secrets to write down: a new one from now on, the same as before where they did not
+/// change or one is missing.
 pub fn edition(observed: &Observed, secrets: Option<&str>) -> Option<Edition> {
     let before = observed.running.as_ref().and_then(|running| running.secrets.clone());
     match secrets {

@@ -27,12 +27,16 @@ fn planned(observed: &Observed) -> Plan {
 }
 
 fn find<'a>(plan: &'a Plan, kind: ChildKind, name: &str) -> &'a Value {
-    let child = plan.children.iter().find(|child| child.reference == ChildRef { kind, name: name.to_owned() });
+    let child =
+        plan.children.iter().find(|child| child.reference == ChildRef { kind, name: name.to_owned() });
     &child.unwrap_or_else(|| panic!("{kind:?} {name} is planned")).body
 }
 
 fn names(plan: &Plan) -> Vec<String> {
-    plan.children.iter().map(|child| format!("{} {}", child.reference.kind.name(), child.reference.name)).collect()
+    plan.children
+        .iter()
+        .map(|child| format!("{} {}", child.reference.kind.name(), child.reference.name))
+        .collect()
 }
 
 fn everything() -> Observed {
@@ -43,7 +47,8 @@ fn everything() -> Observed {
     })
 }
 
-/// Reads the object as its real type and writes it again: a field that is misspelt or of the wrong type would be lost.
+/// Reads the object as its real type and writes it again: a field that is misspelt or of the wrong type would
+/// be lost.
 fn survives<K: DeserializeOwned + Serialize + Debug>(body: &Value) {
     let typed: K = serde_json::from_value(body.clone()).unwrap();
     let again = serde_json::to_value(&typed).unwrap();
@@ -96,7 +101,10 @@ fn a_service_has_these_children_in_this_order() {
         ]
     );
     let plain = names(&planned(&observed()));
-    assert!(plain.iter().all(|name| !name.contains("gateway") && !name.starts_with("Horizontal")), "{plain:?}");
+    assert!(
+        plain.iter().all(|name| !name.contains("gateway") && !name.starts_with("Horizontal")),
+        "{plain:?}"
+    );
 }
 
 #[test]
@@ -123,7 +131,10 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
     let pod = &deployment["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     assert_eq!(deployment["spec"]["replicas"], 2);
-    assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
+    assert_eq!(
+        deployment["spec"]["strategy"]["rollingUpdate"],
+        json!({ "maxSurge": 1, "maxUnavailable": 0 })
+    );
     assert_eq!(
         (&deployment["spec"]["revisionHistoryLimit"], &deployment["spec"]["paused"]),
         (&json!(3), &json!(false))
@@ -137,8 +148,14 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
         container["securityContext"],
         json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } })
     );
-    for (probe, path) in [("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
-        assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "admin", "scheme": "HTTP" }), "{probe}");
+    for (probe, path) in
+        [("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")]
+    {
+        assert_eq!(
+            container[probe]["httpGet"],
+            json!({ "path": path, "port": "admin", "scheme": "HTTP" }),
+            "{probe}"
+        );
     }
     assert_eq!(container["env"][0], json!({ "name": "LISTEN", "value": "[::]" }), "it serves others");
     assert_eq!(
@@ -155,7 +172,8 @@ fn pods_have_few_rights_probes_and_their_secrets_as_files() {
             "main"
         ])
     );
-    let paths: Vec<_> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["mountPath"]).collect();
+    let paths: Vec<_> =
+        container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["mountPath"]).collect();
     assert_eq!(
         paths,
         [
@@ -175,7 +193,10 @@ fn selectors_match_the_pods_they_are_for() {
     let plan = planned(&observed());
     let labels = |group: &str| {
         let name = format!("shop-{group}");
-        find(&plan, ChildKind::Deployment, &name)["spec"]["template"]["metadata"]["labels"].as_object().unwrap().clone()
+        find(&plan, ChildKind::Deployment, &name)["spec"]["template"]["metadata"]["labels"]
+            .as_object()
+            .unwrap()
+            .clone()
     };
     let selects = |selector: &Value, labels: &Map<String, Value>| {
         selector.as_object().unwrap().iter().all(|(name, value)| labels.get(name) == Some(value))
@@ -209,9 +230,11 @@ fn with_a_gateway_clients_reach_the_gateway() {
 
 #[test]
 fn a_hot_change_leaves_the_pods_alone_and_a_rolling_one_does_not() {
-    let template =
-        |observed: &Observed| find(&planned(observed), ChildKind::Deployment, "shop-main")["spec"]["template"].clone();
-    let settings = |observed: &Observed| find(&planned(observed), ChildKind::ConfigMap, "shop-settings").clone();
+    let template = |observed: &Observed| {
+        find(&planned(observed), ChildKind::Deployment, "shop-main")["spec"]["template"].clone()
+    };
+    let settings =
+        |observed: &Observed| find(&planned(observed), ChildKind::ConfigMap, "shop-settings").clone();
     let before = observed();
     let mut hot = observed();
     change_tier(&mut hot, |spec| spec["ttl"] = json!("7s"));
@@ -255,7 +278,10 @@ fn what_nobody_wants_any_more_is_pruned() {
     fewer.children.extend(observed.children.into_iter().filter(|live| live.reference.name == "shop-catalog"));
     let pruned: Vec<String> =
         planned(&fewer).prune.iter().map(|child| format!("{} {}", child.kind.name(), child.name)).collect();
-    assert_eq!(pruned, ["Service shop-catalog", "Deployment shop-catalog", "PodDisruptionBudget shop-catalog"]);
+    assert_eq!(
+        pruned,
+        ["Service shop-catalog", "Deployment shop-catalog", "PodDisruptionBudget shop-catalog"]
+    );
 }
 
 /// What the pods that run need stays with them, whatever the resources say by now.
@@ -278,7 +304,8 @@ fn nothing_goes_while_pods_are_left_as_they_are() {
 fn a_group_that_is_gone_serves_until_its_successor_does() {
     let mut before = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "main", "replicas": 2 }]));
     settle(&mut before);
-    let mut observed = observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "web", "replicas": 2 }]));
+    let mut observed =
+        observed_with(|spec| spec["replicaGroups"] = json!([{ "name": "web", "replicas": 2 }]));
     (observed.children, observed.pods, observed.running) = (before.children, before.pods, before.running);
     let plan = pass_canaries(&mut observed);
     let canary = |one: &ChildRef| one.name.contains("-web-canary");
@@ -444,14 +471,18 @@ fn over_tls_pods_and_gateway_have_the_certificate_and_clients_another_port() {
         let volumes = pod["volumes"].as_array().unwrap();
         assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "shop-tls"), "{name}");
         let container = &pod["containers"][0];
-        let args: Vec<_> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        let args: Vec<_> =
+            container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
         assert!(args.windows(2).any(|pair| pair == ["--security", "/etc/flyweight/security"]), "{args:?}");
         let mounts = container["volumeMounts"].as_array().unwrap();
         assert!(mounts.iter().any(|mount| mount["mountPath"] == "/etc/flyweight/security/tls"), "{name}");
         assert_eq!(container["readinessProbe"]["httpGet"]["scheme"], "HTTP", "the admin port stays as it is");
     }
     let port = &find(&plan, ChildKind::Service, "shop")["spec"]["ports"][0];
-    assert_eq!((&port["port"], &port["name"], &port["appProtocol"]), (&json!(443), &json!("https"), &json!("https")));
+    assert_eq!(
+        (&port["port"], &port["name"], &port["appProtocol"]),
+        (&json!(443), &json!("https"), &json!("https"))
+    );
     assert_eq!(find(&plan, ChildKind::Service, "shop-main")["spec"]["ports"][0]["appProtocol"], "https");
 }
 
@@ -462,15 +493,26 @@ fn a_certificate_is_asked_for_where_cert_manager_is_there() {
     observed.secrets.insert("shop-tls".to_owned(), "1".to_owned());
     let plan = planned(&observed);
     assert_eq!(plan.held, Some(Held::CertManager));
-    assert!(!names(&plan).iter().any(|name| name.starts_with("Certificate") || name.starts_with("Deployment")));
+    assert!(
+        !names(&plan).iter().any(|name| name.starts_with("Certificate") || name.starts_with("Deployment"))
+    );
     observed.cert_manager = true;
     let plan = planned(&observed);
     assert_eq!(plan.held, None);
     let spec = &find(&plan, ChildKind::Certificate, "shop-tls")["spec"];
     assert_eq!(spec["secretName"], "shop-tls");
-    assert_eq!(spec["issuerRef"], json!({ "group": "cert-manager.io", "kind": "Issuer", "name": "authority" }));
-    let wanted =
-        ["shop", "shop.web", "shop.web.svc.cluster.local", "shop.web.svc", "shop-main.web.svc", "shop-catalog.web.svc"];
+    assert_eq!(
+        spec["issuerRef"],
+        json!({ "group": "cert-manager.io", "kind": "Issuer", "name": "authority" })
+    );
+    let wanted = [
+        "shop",
+        "shop.web",
+        "shop.web.svc.cluster.local",
+        "shop.web.svc",
+        "shop-main.web.svc",
+        "shop-catalog.web.svc",
+    ];
     assert_eq!(spec["dnsNames"], json!(wanted));
 }
 
@@ -478,7 +520,8 @@ fn a_certificate_is_asked_for_where_cert_manager_is_there() {
 fn without_cert_manager_what_runs_runs_on_and_its_services_stay() {
     let mut observed = observed();
     settle(&mut observed);
-    let with_tls = observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
+    let with_tls =
+        observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
     observed.service = with_tls.service;
     let plan = planned(&observed);
     assert_eq!((plan.held, plan.prune.len()), (Some(Held::CertManager), 0));

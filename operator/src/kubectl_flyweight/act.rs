@@ -33,7 +33,8 @@ pub async fn resume(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
     let found = cluster.service(service).await?;
     let mut spec = json!({ "paused": false });
     // unless somebody has brought pods back since
-    let drained = found.annotations().get(REPLICAS_BEFORE_DRAIN).filter(|_| found.spec.replicas == Some(0)).cloned();
+    let drained =
+        found.annotations().get(REPLICAS_BEFORE_DRAIN).filter(|_| found.spec.replicas == Some(0)).cloned();
     if let Some(before) = &drained {
         // Empty: there was no total, each group had its own number.
         spec["replicas"] = before.parse::<u32>().map_or(serde_json::Value::Null, Into::into);
@@ -59,7 +60,8 @@ pub async fn restart(cluster: &Cluster, service: &str) -> anyhow::Result<Done> {
 /// Takes one pod away, or all, and waits until they have finished what they began.
 ///
 /// # Errors
-/// There is no such service or pod, all of a paused service shall go, a disruption budget does not allow it now, or it takes longer than the deadline.
+/// There is no such service or pod, all of a paused service shall go, a disruption budget does not allow it
+/// now, or it takes longer than the deadline.
 pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
     let Drain { service, pod, timeout } = args;
     // one pod may go from a service that is paused, and comes back
@@ -77,8 +79,7 @@ pub async fn drain(cluster: &Cluster, args: &Drain) -> anyhow::Result<Done> {
         None if found.spec.replicas == Some(0) => (),
         None => {
             let before = found.spec.replicas.map(|replicas| replicas.to_string()).unwrap_or_default();
-            let patch =
-                json!({ "metadata": { "annotations": { REPLICAS_BEFORE_DRAIN: before } }, "spec": { "replicas": 0 } });
+            let patch = json!({ "metadata": { "annotations": { REPLICAS_BEFORE_DRAIN: before } }, "spec": { "replicas": 0 } });
             cluster.patch(service, &patch).await?;
         }
     }
@@ -112,7 +113,9 @@ async fn gone(cluster: &Cluster, service: &str, pod: Option<&str>, limit: Durati
         });
         match left.count() {
             0 => return Ok(()),
-            left if Instant::now() >= end => bail!("after {} s {left} pods are still ending", limit.as_secs()),
+            left if Instant::now() >= end => {
+                bail!("after {} s {left} pods are still ending", limit.as_secs())
+            }
             _ => sleep(LOOK_EVERY).await,
         }
     }
@@ -138,7 +141,8 @@ mod tests {
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": labels } })
     }
 
-    /// A cluster with this service, whose pods are there at the first looks and then gone. The gateway's stays.
+    /// A cluster with this service, whose pods are there at the first looks and then gone. The gateway's
+    /// stays.
     async fn cluster(found: Value, looks: usize) -> Server {
         let left = AtomicUsize::new(looks);
         Server::start(move |asked: &Asked| {
@@ -184,14 +188,18 @@ mod tests {
         assert_eq!(patched(&server), json!({ "spec": { "paused": true } }));
         let server = cluster(service(&json!({}), &json!({})), 1).await;
         let done = value(restart(&server.cluster, "shop").await.unwrap());
-        assert_eq!(patched(&server), json!({ "metadata": { "annotations": { RESTARTED_AT: done["restartedAt"] } } }));
+        assert_eq!(
+            patched(&server),
+            json!({ "metadata": { "annotations": { RESTARTED_AT: done["restartedAt"] } } })
+        );
         assert!(done["restartedAt"].as_str().unwrap().parse::<Timestamp>().is_ok(), "{done}");
         assert!(restart(&server.cluster, "other").await.is_err());
     }
 
     #[tokio::test]
     async fn a_service_is_drained_when_its_pods_are_gone_and_brought_back_as_it_was() {
-        for (spec, before, back) in [(json!({ "replicas": 3 }), "3", json!(3)), (json!({}), "", Value::Null)] {
+        for (spec, before, back) in [(json!({ "replicas": 3 }), "3", json!(3)), (json!({}), "", Value::Null)]
+        {
             let server = cluster(service(&json!({}), &spec), 1).await;
             let done = value(drain(&server.cluster, &whole("2m")).await.unwrap());
             assert_eq!((&done["action"], &done["pod"]), (&json!("drain"), &Value::Null));
@@ -228,7 +236,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_drained_already_keeps_the_number_that_it_had() {
-        let server = cluster(service(&json!({ REPLICAS_BEFORE_DRAIN: "3" }), &json!({ "replicas": 0 })), 0).await;
+        let server =
+            cluster(service(&json!({ REPLICAS_BEFORE_DRAIN: "3" }), &json!({ "replicas": 0 })), 0).await;
         drain(&server.cluster, &whole("2m")).await.unwrap();
         assert!(server.asked("PATCH").is_empty());
     }
@@ -239,10 +248,14 @@ mod tests {
         assert_eq!(value(resume(&server.cluster, "shop").await.unwrap())["drained"], false);
         assert_eq!(patched(&server)["spec"], json!({ "paused": false }));
         // somebody brought pods back by themselves after a drain
-        let server = cluster(service(&json!({ REPLICAS_BEFORE_DRAIN: "3" }), &json!({ "replicas": 20 })), 1).await;
+        let server =
+            cluster(service(&json!({ REPLICAS_BEFORE_DRAIN: "3" }), &json!({ "replicas": 20 })), 1).await;
         assert_eq!(value(resume(&server.cluster, "shop").await.unwrap())["drained"], false);
         let none = json!({ REPLICAS_BEFORE_DRAIN: null });
-        assert_eq!(patched(&server), json!({ "metadata": { "annotations": none }, "spec": { "paused": false } }));
+        assert_eq!(
+            patched(&server),
+            json!({ "metadata": { "annotations": none }, "spec": { "paused": false } })
+        );
     }
 
     #[tokio::test]

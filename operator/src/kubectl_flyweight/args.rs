@@ -116,7 +116,8 @@ pub struct DeadLetters {
     /// Drop this one for good.
     #[arg(long, value_name = "ID")]
     pub delete: Option<String>,
-    /// A file with the token that the service's API asks for, `-` for standard input. Left out, it is what `FLYWEIGHT_TOKEN` holds.
+    /// A file with the token that the service's API asks for, `-` for standard input. Left out, it is what
+    /// `FLYWEIGHT_TOKEN` holds.
     #[arg(long, value_name = "PATH", env = "FLYWEIGHT_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -155,7 +156,8 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-        let args = Args::try_parse_from(["x", "drain", "shop", "shop-main-1", "-n", "web", "-o", "json"]).unwrap();
+        let args =
+            Args::try_parse_from(["x", "drain", "shop", "shop-main-1", "-n", "web", "-o", "json"]).unwrap();
         assert_eq!((args.target.namespace.as_deref(), args.output), (Some("web"), Output::Json));
         let Command::Drain(drain) = args.command else { panic!("drain") };
         assert_eq!((drain.pod.as_deref(), drain.timeout.to_string()), (Some("shop-main-1"), "2m".to_owned()));
@@ -163,9 +165,11 @@ mod tests {
 
     #[test]
     fn wrong_use_ends_with_2() {
-        for wrong in
-            [&["x", "walk"][..], &["x", "check"], &["x", "dead-letters", "a", "--replay", "1", "--delete", "2"]]
-        {
+        for wrong in [
+            &["x", "walk"][..],
+            &["x", "check"],
+            &["x", "dead-letters", "a", "--replay", "1", "--delete", "2"],
+        ] {
             assert_eq!(Args::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
     }

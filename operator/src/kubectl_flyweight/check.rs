@@ -29,7 +29,8 @@ pub fn run(args: &Check, output: Output) -> anyhow::Result<Answer> {
             format!("{:#}\n", json!({ "ok": ok, "faults": faults, "warnings": warnings }))
         }
         (Output::Text, Ok(settings)) => {
-            let warned = if warnings.is_empty() { String::new() } else { as_text(&warnings, "warning", Paint::new()) };
+            let warned =
+                if warnings.is_empty() { String::new() } else { as_text(&warnings, "warning", Paint::new()) };
             format!("{warned}service {}: {} pools, no faults\n", settings.service, settings.pools.len())
         }
         (Output::Text, Err(faults)) => as_text(faults, "fault", Paint::new()),

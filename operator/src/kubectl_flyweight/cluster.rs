@@ -39,7 +39,8 @@ impl Cluster {
     pub async fn connect(target: &Target) -> anyhow::Result<Self> {
         let mut config = match &target.context {
             Some(context) => {
-                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                let options =
+                    KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
                 Config::from_kubeconfig(&options).await?
             }
             None => Config::infer().await?,
@@ -86,7 +87,11 @@ impl Cluster {
         services.retain(|service| name.is_none_or(|name| service.name_any() == name));
         match (services.is_empty(), name) {
             (true, Some(name)) => {
-                bail!("no FlyweightService \"{name}\" in namespace {}; there are: {}", self.namespace, names.join(", "))
+                bail!(
+                    "no FlyweightService \"{name}\" in namespace {}; there are: {}",
+                    self.namespace,
+                    names.join(", ")
+                )
             }
             (true, None) => bail!("no FlyweightService in namespace {}", self.namespace),
             _ => Ok(services),
@@ -141,7 +146,11 @@ impl Cluster {
     /// # Errors
     /// There is no such pod, or the budget does not allow it now.
     pub async fn evict(&self, pod: &str) -> anyhow::Result<()> {
-        self.api::<Pod>().evict(pod, &EvictParams::default()).await.with_context(|| format!("Pod {pod}")).map(drop)
+        self.api::<Pod>()
+            .evict(pod, &EvictParams::default())
+            .await
+            .with_context(|| format!("Pod {pod}"))
+            .map(drop)
     }
 
     /// What a pod says of itself at its admin port, through the API server.
@@ -157,7 +166,13 @@ impl Cluster {
     ///
     /// # Errors
     /// The service answers with an error, or the caller may not use `services/proxy`.
-    pub async fn call(&self, service: &str, method: &str, path: &str, token: Option<&Token>) -> anyhow::Result<String> {
+    pub async fn call(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+        token: Option<&Token>,
+    ) -> anyhow::Result<String> {
         let over_tls = self.api::<FlyweightService>().get(service).await?.spec.security.tls.is_some();
         let place = if over_tls { format!("https:{service}:https") } else { format!("{service}:http") };
         let path = format!("/api/v1/namespaces/{}/services/{place}/proxy/api/v1{path}", self.namespace);
@@ -184,6 +199,7 @@ fn refusal(status: StatusCode, text: &str) -> String {
     let answer: Value = serde_json::from_str(text).unwrap_or_default();
     let why = answer["detail"].as_str().or(answer["message"].as_str()).unwrap_or(text.trim());
     let asks = status == StatusCode::UNAUTHORIZED && answer["detail"].is_string();
-    let hint = if asks { format!(" (--token-file, or {VARIABLE} in the environment)") } else { String::new() };
+    let hint =
+        if asks { format!(" (--token-file, or {VARIABLE} in the environment)") } else { String::new() };
     format!("{status}: {why}{hint}")
 }

@@ -1,6 +1,7 @@
 //! Completion: a script for a shell, and candidates for kubectl's own completion.
 //!
-//! kubectl asks a program called `kubectl_complete-flyweight` on the path; two lines make one: `#!/bin/sh` and `exec kubectl-flyweight __complete "$@"`.
+//! kubectl asks a program called `kubectl_complete-flyweight` on the path; two lines make one: `#!/bin/sh`
+//! and `exec kubectl-flyweight __complete "$@"`.
 
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
@@ -28,7 +29,9 @@ pub async fn candidates(cluster: &Cluster, words: &[String]) -> String {
         [command, _] if command == "explain" => {
             cluster.pools().await.unwrap_or_default().iter().map(ResourceExt::name_any).collect()
         }
-        [_, _] => cluster.services(None).await.unwrap_or_default().iter().map(ResourceExt::name_any).collect(),
+        [_, _] => {
+            cluster.services(None).await.unwrap_or_default().iter().map(ResourceExt::name_any).collect()
+        }
         [command, service, _] if command == "drain" => {
             cluster.pods(service).await.unwrap_or_default().iter().map(ResourceExt::name_any).collect()
         }

@@ -75,7 +75,11 @@ async fn live(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Manifest>> {
 }
 
 /// What would be wrong after the files were applied: they are completed by the rest of the cluster.
-fn faults_together(files: &[(String, String)], live: &BTreeMap<String, Manifest>, wanted: &[Manifest]) -> Vec<Fault> {
+fn faults_together(
+    files: &[(String, String)],
+    live: &BTreeMap<String, Manifest>,
+    wanted: &[Manifest],
+) -> Vec<Fault> {
     let mut files = files.to_vec();
     let namespace = wanted.iter().find_map(|one| one.namespace.as_deref());
     let rest = live.values().filter(|one| wanted.iter().all(|other| other.label() != one.label()));
@@ -201,7 +205,11 @@ fn line(change: &Change, paint: Paint) -> String {
 
 fn shown(value: Option<&Value>) -> String {
     let text = value.map_or_else(|| "(left out)".to_owned(), Value::to_string);
-    if text.chars().count() <= SHOWN_MAX { text } else { text.chars().take(SHOWN_MAX).chain(['…']).collect() }
+    if text.chars().count() <= SHOWN_MAX {
+        text
+    } else {
+        text.chars().take(SHOWN_MAX).chain(['…']).collect()
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +242,9 @@ mod tests {
         );
         assert_eq!(between(json!({}), json!({ "paused": true })), [("spec.paused".to_owned(), "hot")]);
         assert_eq!(between(json!({}), json!({ "image": "j" })), [("spec.image".to_owned(), "rolling")]);
-        assert!(between(json!({}), json!({ "pipeline": { "retry": { "initialDelay": "100ms" } } })).is_empty());
+        assert!(
+            between(json!({}), json!({ "pipeline": { "retry": { "initialDelay": "100ms" } } })).is_empty()
+        );
     }
 
     #[test]
@@ -274,7 +284,10 @@ mod tests {
             class,
         };
         let text = as_text(&[change(Class::Hot), change(Class::Rolling)], &[], Paint::plain());
-        assert!(text.starts_with("hot      FlyweightService/shop spec.image: \"a\" -> \"b\"\nrolling "), "{text}");
+        assert!(
+            text.starts_with("hot      FlyweightService/shop spec.image: \"a\" -> \"b\"\nrolling "),
+            "{text}"
+        );
         assert!(text.ends_with("pods are replaced, one by one\n"), "{text}");
         assert_eq!(as_text(&[], &[], Paint::plain()), "no differences\n");
     }

@@ -47,8 +47,7 @@ mod tests {
         let done = || Done::new("shop", "drain", "shop-main-1 is gone").with("pod", "shop-main-1");
         assert_eq!(done().show(Output::Text), "shop-main-1 is gone\n");
         let value: Value = serde_json::from_str(&done().show(Output::Json)).unwrap();
-        let expected =
-            json!({ "service": "shop", "action": "drain", "pod": "shop-main-1", "message": "shop-main-1 is gone" });
+        let expected = json!({ "service": "shop", "action": "drain", "pod": "shop-main-1", "message": "shop-main-1 is gone" });
         assert_eq!(value, expected);
     }
 }

@@ -18,7 +18,11 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> anyhow::Resul
     let pools = cluster.pools().await?;
     let names: Vec<String> = pools.iter().map(ResourceExt::name_any).collect();
     let pool = pools.iter().find(|pool| pool.name_any() == name).with_context(|| {
-        format!("no FlyweightPool \"{name}\" in namespace {}; there are: {}", cluster.namespace, names.join(", "))
+        format!(
+            "no FlyweightPool \"{name}\" in namespace {}; there are: {}",
+            cluster.namespace,
+            names.join(", ")
+        )
     })?;
     let services = cluster.all_services().await?;
     let users: Vec<String> = services
@@ -34,7 +38,9 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> anyhow::Resul
 
 /// What sharing does for the pool, in one sentence.
 fn verdict(status: &PoolStatus) -> String {
-    let (Some(entities), Some(distinct), Some(saved)) = (status.entities, status.distinct, &status.bytes_saved) else {
+    let (Some(entities), Some(distinct), Some(saved)) =
+        (status.entities, status.distinct, &status.bytes_saved)
+    else {
         return "nothing is known yet: no pod has said what it holds".to_owned();
     };
     match (entities, distinct) {

@@ -27,8 +27,9 @@ pub async fn run(cluster: &Cluster, args: &DeadLetters, output: Output) -> anyho
         let answer = cluster.call(service, method, &format!("/dead-letters{path}"), token.as_ref()).await;
         answer.with_context(|| format!("the API of {service}"))
     };
-    let done =
-        |action: &str, id: &str, message: String| Done::new(service, action, message).with("id", id).show(output);
+    let done = |action: &str, id: &str, message: String| {
+        Done::new(service, action, message).with("id", id).show(output)
+    };
     if let Some(id) = replay {
         call("POST", &format!("/{id}/replay")).await?;
         return Ok(done("replay", id, format!("{id} was handed in again")));
@@ -80,7 +81,12 @@ mod tests {
 
     fn args(replay: Option<&str>, delete: Option<&str>) -> DeadLetters {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        DeadLetters { service: "shop".to_owned(), replay: owned(replay), delete: owned(delete), token_file: None }
+        DeadLetters {
+            service: "shop".to_owned(),
+            replay: owned(replay),
+            delete: owned(delete),
+            token_file: None,
+        }
     }
 
     /// A shop with one letter, which asks for the token.
@@ -94,7 +100,9 @@ mod tests {
                 return (401, json!({ "title": "A valid token is needed", "detail": "send a token" }));
             }
             match line.split_once(LETTERS) {
-                Some(("GET ", "")) => (200, json!({ "items": [{ "id": "7", "stage": "payments" }], "total": 1 })),
+                Some(("GET ", "")) => {
+                    (200, json!({ "items": [{ "id": "7", "stage": "payments" }], "total": 1 }))
+                }
                 Some(("POST ", "/7/replay")) => (202, Value::Null),
                 Some(("DELETE ", "/7")) => (204, Value::Null),
                 _ => (404, json!({ "title": "There is nothing here", "detail": "no such letter" })),
@@ -141,12 +149,16 @@ mod tests {
     async fn without_a_token_it_says_how_to_give_one() {
         let server = shop().await;
         let error = format!("{:#}", run(&server.cluster, &args(None, None), Output::Text).await.unwrap_err());
-        assert!(error.contains("401 Unauthorized: send a token (--token-file, or FLYWEIGHT_TOKEN"), "{error}");
+        assert!(
+            error.contains("401 Unauthorized: send a token (--token-file, or FLYWEIGHT_TOKEN"),
+            "{error}"
+        );
     }
 
     #[test]
     fn letters_are_listed_with_what_is_known_of_them() {
-        let answer = json!({ "items": [{ "id": "7", "error": "no such\nproduct", "attempts": 3 }], "total": 1 });
+        let answer =
+            json!({ "items": [{ "id": "7", "error": "no such\nproduct", "attempts": 3 }], "total": 1 });
         assert_eq!(listed(&answer), "ID  ATTEMPTS  ERROR\n7   3         no such product\n");
         assert_eq!(listed(&json!({ "items": [], "total": 0 })), "no dead letters\n");
         let more = json!({ "items": [{ "id": "7" }], "total": 1_001 });

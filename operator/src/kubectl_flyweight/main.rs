@@ -1,4 +1,5 @@
-//! `kubectl flyweight`: what a platform team asks about its services, and the few things that it does to them.
+//! `kubectl flyweight`: what a platform team asks about its services, and the few things that it does to
+//! them.
 
 mod act;
 mod args;

@@ -1,4 +1,5 @@
-//! Resources of Flyweight as plain values: from files and from the cluster, both in the form that the types give them.
+//! Resources of Flyweight as plain values: from files and from the cluster, both in the form that the types
+//! give them.
 
 use anyhow::{Context, bail};
 use crds::{GROUP, VERSION, pool::PoolSpec, service::ServiceSpec, tier::TierSpec};
@@ -21,7 +22,12 @@ pub struct Manifest {
 impl Manifest {
     /// From a spec that is already typed.
     pub fn new(kind: &str, name: String, spec: &impl Serialize) -> Self {
-        Self { kind: kind.to_owned(), name, namespace: None, spec: serde_json::to_value(spec).unwrap_or_default() }
+        Self {
+            kind: kind.to_owned(),
+            name,
+            namespace: None,
+            spec: serde_json::to_value(spec).unwrap_or_default(),
+        }
     }
 
     /// `FlyweightPool/products`.

@@ -58,7 +58,8 @@ fn as_json(view: &View) -> Value {
 /// The tree.
 pub fn tree(view: &View, paint: Paint) -> Node {
     let status = view.service.status.clone().unwrap_or_default();
-    let mut below = vec![Node::over("conditions", status.conditions.iter().map(|one| condition(one, paint)).collect())];
+    let mut below =
+        vec![Node::over("conditions", status.conditions.iter().map(|one| condition(one, paint)).collect())];
     if let Some(summary) = &status.configuration_summary {
         below.push(Node::new(format!("configuration: {summary}")));
     }
@@ -68,7 +69,10 @@ pub fn tree(view: &View, paint: Paint) -> Node {
     below.push(Node::over("groups", groups(view, &status, paint)));
     below.push(Node::over("pools", pools(view, &status, paint)));
     let paused = if view.service.spec.paused { paint.warm(" (paused)") } else { String::new() };
-    Node::over(format!("{}{paused} {}", paint.bold(&view.service.name_any()), headline(&status, paint)), below)
+    Node::over(
+        format!("{}{paused} {}", paint.bold(&view.service.name_any()), headline(&status, paint)),
+        below,
+    )
 }
 
 fn headline(status: &ServiceStatus, paint: Paint) -> String {
@@ -82,7 +86,8 @@ fn headline(status: &ServiceStatus, paint: Paint) -> String {
 fn condition(condition: &Condition, paint: Paint) -> Node {
     let Condition { type_, status, reason, message, .. } = condition;
     // Of these, False is the good answer.
-    let good_when = if matches!(type_.as_str(), "Degraded" | "Progressing" | "Draining") { "False" } else { "True" };
+    let good_when =
+        if matches!(type_.as_str(), "Degraded" | "Progressing" | "Draining") { "False" } else { "True" };
     let text = format!("{type_}={status} {reason}");
     let painted = match (status == good_when, type_.as_str()) {
         (true, _) => paint.good(&text),
@@ -101,10 +106,14 @@ fn groups(view: &View, status: &ServiceStatus, paint: Paint) -> Vec<Node> {
         .groups
         .iter()
         .map(|GroupStatus { name, replicas, ready, configurations }| {
-            let runs: Vec<String> = configurations.iter().map(|one| format!("{} run {}", one.pods, one.hash)).collect();
+            let runs: Vec<String> =
+                configurations.iter().map(|one| format!("{} run {}", one.pods, one.hash)).collect();
             let count = format!("{ready}/{replicas} ready");
             let count = if ready == replicas { paint.good(&count) } else { paint.bad(&count) };
-            Node::over(format!("{} {count} {}", paint.bold(name), paint.dim(&runs.join(", "))), of(Some(name)))
+            Node::over(
+                format!("{} {count} {}", paint.bold(name), paint.dim(&runs.join(", "))),
+                of(Some(name)),
+            )
         })
         .collect();
     let gateway = of(None);
@@ -131,21 +140,32 @@ fn pools(view: &View, status: &ServiceStatus, paint: Paint) -> Vec<Node> {
             let name = pool.name_any();
             let figures = status.pools.iter().find(|one| one.name == name);
             let text = figures.map_or_else(|| paint.dim("no figures yet"), figures_line);
-            let tiers = pool.spec.tier_refs.iter().map(|tier| tier_line(view, figures, &tier.name, paint)).collect();
+            let tiers =
+                pool.spec.tier_refs.iter().map(|tier| tier_line(view, figures, &tier.name, paint)).collect();
             Node::over(format!("{} {:?}: {text}", paint.bold(&name), pool.spec.entity), tiers)
         })
         .collect()
 }
 
 fn figures_line(figures: &PoolFigures) -> String {
-    let PoolFigures { name: _, entities, distinct, bytes, bytes_saved, hit_ratio, tiers: _, backlog, staleness } =
-        figures;
+    let PoolFigures {
+        name: _,
+        entities,
+        distinct,
+        bytes,
+        bytes_saved,
+        hit_ratio,
+        tiers: _,
+        backlog,
+        staleness,
+    } = figures;
     let ratio = hit_ratio.as_deref().map(|ratio| format!(", {ratio} hits")).unwrap_or_default();
     let backlog = match backlog {
         None => ", how many events wait is not known yet".to_owned(),
         Some(0) => String::new(),
         Some(some) => {
-            let oldest = staleness.as_deref().map(|age| format!(", the oldest for {age}")).unwrap_or_default();
+            let oldest =
+                staleness.as_deref().map(|age| format!(", the oldest for {age}")).unwrap_or_default();
             format!(", {some} events wait{oldest}")
         }
     };

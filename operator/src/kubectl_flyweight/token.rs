@@ -1,5 +1,5 @@
-//! The token that the API of a service asks for. It comes from a file, from standard input or from the environment, never as an argument, which everybody
-//! on the machine can see, and it is printed nowhere.
+//! The token that the API of a service asks for. It comes from a file, from standard input or from the
+//! environment, never as an argument, which everybody on the machine can see, and it is printed nowhere.
 
 use std::{io::Read, path::Path};
 

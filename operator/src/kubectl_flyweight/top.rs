@@ -21,7 +21,9 @@ const HEADINGS: [&str; 10] =
 pub async fn run(cluster: &Cluster, name: Option<&str>, output: Output) -> anyhow::Result<String> {
     let mut pods = Vec::new();
     for service in cluster.services(name).await? {
-        pods.extend(cluster.pods(&service.name_any()).await?.into_iter().filter(|pod| group_of(pod).is_some()));
+        pods.extend(
+            cluster.pods(&service.name_any()).await?.into_iter().filter(|pod| group_of(pod).is_some()),
+        );
     }
     let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
     let reports = join_all(names.iter().map(|name| cluster.report(name))).await;
@@ -51,11 +53,13 @@ fn row(one: &Value) -> Vec<String> {
     let pools = report["pools"].as_array().map(Vec::as_slice).unwrap_or_default();
     let sum = |field: &str| pools.iter().filter_map(|pool| pool[field].as_u64()).sum::<u64>();
     let (hits, misses) = (sum("hits"), sum("misses"));
-    let ratio = (hits * 1000).checked_div(hits + misses).map(|tenths| format!("{}.{}%", tenths / 10, tenths % 10));
+    let ratio =
+        (hits * 1000).checked_div(hits + misses).map(|tenths| format!("{}.{}%", tenths / 10, tenths % 10));
     row.push(text(&report["configuration"]));
     row.extend([sum("entities").to_string(), sum("distinct").to_string()]);
     row.extend([size(sum("bytes")), size(sum("bytesSaved"))]);
-    let backlog = if pools.iter().any(|pool| pool["backlogUnknown"] == true) { None } else { Some(sum("backlog")) };
+    let backlog =
+        if pools.iter().any(|pool| pool["backlogUnknown"] == true) { None } else { Some(sum("backlog")) };
     let backlog = backlog.map(|events| events.to_string());
     row.extend([ratio, backlog].map(|known| known.unwrap_or_else(|| "-".to_owned())));
     row

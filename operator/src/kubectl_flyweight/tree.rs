@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_cells() {
-        let rows = vec![vec!["shop-main-1".to_owned(), "7".to_owned()], vec!["x".to_owned(), "12".to_owned()]];
+        let rows =
+            vec![vec!["shop-main-1".to_owned(), "7".to_owned()], vec!["x".to_owned(), "12".to_owned()]];
         assert_eq!(table(&["POD", "N"], &rows), "POD          N\nshop-main-1  7\nx            12\n");
     }
 }

@@ -1,5 +1,6 @@
-//! Whether most requests to a pod come to nothing, and why. It counts from its start on, so what it has counted at two looks is compared: some seconds
-//! apart, or few requests would make it change its mind again and again.
+//! Whether most requests to a pod come to nothing, and why. It counts from its start on, so what it has
+//! counted at two looks is compared: some seconds apart, or few requests would make it change its mind again
+//! and again.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::observe::report::{RequestsReport, Trouble};
 
-/// How far apart the looks are; a little less than the pause between two reconciles of a service where nothing is under way.
+/// How far apart the looks are; a little less than the pause between two reconciles of a service where
+/// nothing is under way.
 const APART: Duration = Duration::from_secs(9);
 /// The same where fewer requests than this came meanwhile.
 const APART_MAX: Duration = Duration::from_secs(25);
@@ -21,12 +23,13 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Takes in what the pod has counted by now. Trouble is where more than half of its requests come to nothing; it ends with less than a quarter. It
-    /// fails where that is so without those that it refuses.
+    /// Takes in what the pod has counted by now. Trouble is where more than half of its requests come to
+    /// nothing; it ends with less than a quarter. It fails where that is so without those that it refuses.
     pub fn look(&mut self, at: Instant, now: RequestsReport) -> Option<Trouble> {
         let counted = |(since, before): (Instant, RequestsReport)| {
             let total = now.total.checked_sub(before.total)?;
-            let (errors, refused) = (now.errors.checked_sub(before.errors)?, now.refused.checked_sub(before.refused)?);
+            let (errors, refused) =
+                (now.errors.checked_sub(before.errors)?, now.refused.checked_sub(before.refused)?);
             Some((at.duration_since(since), total, errors, refused))
         };
         let Some(before) = self.before else {
@@ -61,7 +64,10 @@ mod tests {
     fn told(looks: &[(u64, u64, u64, u64)]) -> Vec<Option<Trouble>> {
         let (start, mut failures) = (Instant::now(), Failures::default());
         let look = |&(second, total, errors, refused): &(u64, u64, u64, u64)| {
-            failures.look(start + Duration::from_secs(second), RequestsReport { total, errors, refused, seconds: 0.0 })
+            failures.look(
+                start + Duration::from_secs(second),
+                RequestsReport { total, errors, refused, seconds: 0.0 },
+            )
         };
         looks.iter().map(look).collect()
     }
@@ -77,8 +83,16 @@ mod tests {
         let (failing, overloaded) = (Some(Trouble::Failing), Some(Trouble::Overloaded));
         assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 0, 51)]), [None, overloaded]);
         assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 0, 50)]), [None, None], "half are not enough");
-        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 10, 50)]), [None, overloaded], "a few of those that it took failed");
-        assert_eq!(told(&[(0, 0, 0, 0), (10, 100, 26, 50)]), [None, failing], "most of those that it took failed");
+        assert_eq!(
+            told(&[(0, 0, 0, 0), (10, 100, 10, 50)]),
+            [None, overloaded],
+            "a few of those that it took failed"
+        );
+        assert_eq!(
+            told(&[(0, 0, 0, 0), (10, 100, 26, 50)]),
+            [None, failing],
+            "most of those that it took failed"
+        );
         let ends = [(0, 0, 0, 0), (10, 100, 0, 80), (20, 200, 0, 110), (30, 300, 0, 130)];
         assert_eq!(told(&ends), [None, overloaded, overloaded, None]);
         assert_eq!(
@@ -106,7 +120,11 @@ mod tests {
     fn it_does_not_change_its_mind_at_each_look() {
         let failing = (10, 100, 100);
         assert_eq!(said(&[(0, 0, 0), failing, (20, 200, 140), (30, 300, 165)]), [false, true, true, false]);
-        assert_eq!(said(&[(0, 0, 0), failing, (20, 103, 100)]), [false, true, false], "a few good ones end it");
+        assert_eq!(
+            said(&[(0, 0, 0), failing, (20, 103, 100)]),
+            [false, true, false],
+            "a few good ones end it"
+        );
         assert_eq!(said(&[(0, 0, 0), failing, (20, 103, 103), (36, 104, 104)]), [false, true, true, false]);
         assert_eq!(said(&[(0, 0, 0), failing, (20, 10, 10)]), [false, true, false], "it is another process");
     }

@@ -25,7 +25,8 @@ const ANSWER_LENGTH_MAX: usize = 1 << 20;
 const AT_ONCE: usize = 16;
 /// An answer that is used again.
 const FRESH: Duration = Duration::from_secs(1);
-/// An answer that is used while the pod fails to give another: one lost packet is not a change of the configuration.
+/// An answer that is used while the pod fails to give another: one lost packet is not a change of the
+/// configuration.
 const STALE_MAX: Duration = Duration::from_secs(15);
 /// Answers of pods that nobody asked for longer are forgotten.
 const KEPT: Duration = Duration::from_secs(60);
@@ -52,7 +53,8 @@ impl Poller {
         Self { client, answers: Mutex::default(), metrics }
     }
 
-    /// What each pod says of itself, in the order of the pods; none where it has no address or gives no answer.
+    /// What each pod says of itself, in the order of the pods; none where it has no address or gives no
+    /// answer.
     pub async fn poll(&self, pods: &[Arc<Pod>]) -> Vec<Option<PodReport>> {
         self.answers.lock().retain(|_, answer| answer.asked.elapsed() < KEPT);
         stream::iter(pods.to_vec()).map(|pod| self.report(pod)).buffered(AT_ONCE).collect().await

@@ -1,5 +1,6 @@
-//! What a data plane pod says of itself at `GET :9090/status`. Fields that it leaves out are zero, fields that are unknown here are ignored,
-//! so that operator and data plane of neighbouring versions understand each other.
+//! What a data plane pod says of itself at `GET :9090/status`. Fields that it leaves out are zero, fields
+//! that are unknown here are ignored, so that operator and data plane of neighbouring versions understand
+//! each other.
 
 use serde::Deserialize;
 
@@ -19,7 +20,8 @@ pub struct PodReport {
     pub secrets: Vec<SecretReport>,
     /// The requests that it answered.
     pub requests: RequestsReport,
-    /// Why most of the latest of them came to nothing, if so. It does not say so itself: what it counted at two looks does.
+    /// Why most of the latest of them came to nothing, if so. It does not say so itself: what it counted at
+    /// two looks does.
     #[serde(skip)]
     pub trouble: Option<Trouble>,
     /// Its load.
@@ -39,11 +41,13 @@ pub enum Trouble {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LoadReport {
-    /// Accepted events that wait to be applied, in the log that all pods share; none where the pod could not count them.
+    /// Accepted events that wait to be applied, in the log that all pods share; none where the pod could not
+    /// count them.
     pub ingest_waiting: Option<u64>,
     /// Orders that wait in this pod.
     pub orders_waiting: u64,
-    /// The mean time of a read that the cache answered within the last minute, in microseconds; none where there were too few.
+    /// The mean time of a read that the cache answered within the last minute, in microseconds; none where
+    /// there were too few.
     pub hit_micros: Option<f64>,
 }
 

@@ -56,7 +56,12 @@ impl Holds {
 }
 
 /// The drafts as conditions. The time is that of the last change of the status, not of the reason.
-pub fn settle(drafts: Vec<Draft>, former: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+pub fn settle(
+    drafts: Vec<Draft>,
+    former: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     drafts
         .into_iter()
         .map(|Draft { kind, holds, reason, message }| {

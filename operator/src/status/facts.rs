@@ -117,12 +117,14 @@ pub fn gather<'a>(
     applied: &'a Applied,
 ) -> Facts<'a> {
     let validated = verdict.as_ref().ok();
-    let pods: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none()).collect();
+    let pods: Vec<&ObservedPod> =
+        observed.pods.iter().filter(|pod| !pod.terminating && pod.canary.is_none()).collect();
     let map = applied.children.iter().find(|live| {
         live.reference.kind == ChildKind::ConfigMap && live.reference.name == settings_name(&observed.name)
     });
     let hash = map.and_then(|live| live.annotation(annotation::CONFIGURATION)).map(str::to_owned);
-    let current = validated.filter(|validated| hash.as_ref() == Some(&validated.hash)).map(|one| &one.settings);
+    let current =
+        validated.filter(|validated| hash.as_ref() == Some(&validated.hash)).map(|one| &one.settings);
     let before = observed.running.as_ref().and_then(|running| running.settings.as_deref());
     let wanted = validated.filter(|_| plan.held != Some(Held::Paused));
     let (groups, gateway) = workloads(wanted, &applied.children, &pods, observed.at);
@@ -135,7 +137,9 @@ pub fn gather<'a>(
     Facts {
         faults: verdict.as_ref().err().map(Vec::as_slice).unwrap_or_default(),
         warnings: validated.map(|validated| validated.warnings.as_slice()).unwrap_or_default(),
-        unissued: validated.and_then(|validated| validated.issuer.as_ref()).filter(|_| !observed.cert_manager),
+        unissued: validated
+            .and_then(|validated| validated.issuer.as_ref())
+            .filter(|_| !observed.cert_manager),
         missing: validated.map(|validated| validated.missing.as_slice()).unwrap_or_default(),
         held: plan.held,
         migration: plan.migration.as_ref(),
@@ -156,8 +160,9 @@ pub fn gather<'a>(
     }
 }
 
-/// What is wanted is what the author wants, also where it could not be written. Of other Deployments it is what they say: of those that nobody
-/// wants any more, and of all while there is no `validated` service or they stay as they are.
+/// What is wanted is what the author wants, also where it could not be written. Of other Deployments it is
+/// what they say: of those that nobody wants any more, and of all while there is no `validated` service or
+/// they stay as they are.
 fn workloads(
     validated: Option<&Validated>,
     children: &[Live],
@@ -189,7 +194,9 @@ fn workloads(
             None => gateway.get_or_insert_with(|| blank("gateway", 0, gateway_pods())),
         };
         let is_wanted = match group {
-            Some(name) => validated.is_some_and(|validated| validated.groups.iter().any(|one| one.name == *name)),
+            Some(name) => {
+                validated.is_some_and(|validated| validated.groups.iter().any(|one| one.name == *name))
+            }
             None => wanted_gateway.is_some(),
         };
         rollout(workload, &live.object.data, live.object.metadata.generation, is_wanted);
@@ -197,7 +204,8 @@ fn workloads(
     (groups.into_values().collect(), gateway)
 }
 
-/// Why the autoscaler has not been able to tell how many pods are needed, for longer than the newest pod takes to be measured. It rests where none are wanted.
+/// Why the autoscaler has not been able to tell how many pods are needed, for longer than the newest pod
+/// takes to be measured. It rests where none are wanted.
 fn unscaled<'a>(children: &'a [Live], pods: &[ObservedPod], now: Timestamp) -> Option<&'a str> {
     let mut children = children.iter();
     let live = children.find(|live| live.reference.kind == ChildKind::HorizontalPodAutoscaler)?;
@@ -229,7 +237,8 @@ fn failure(pod: &ObservedPod, now: Timestamp) -> Option<String> {
     }
 }
 
-/// Reads the Deployment's own view of its rollout, and how many pods it should have unless that is known to be wanted otherwise.
+/// Reads the Deployment's own view of its rollout, and how many pods it should have unless that is known to
+/// be wanted otherwise.
 fn rollout(workload: &mut Workload, deployment: &Value, generation: Option<i64>, is_wanted: bool) {
     let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let wanted = number("/spec/replicas");
@@ -262,7 +271,8 @@ impl Facts<'_> {
         self.pods.iter().filter(|pod| self.runs_current(pod)).count()
     }
 
-    /// How far the applied configuration has come among the ready pods. A gateway that says nothing is of a former version.
+    /// How far the applied configuration has come among the ready pods. A gateway that says nothing is of a
+    /// former version.
     pub fn spread(&self) -> Spread {
         let mut ready = self.pods.iter().filter(|pod| pod.ready);
         let gateways = self.gateway_pods.iter().filter(|pod| pod.ready);
@@ -287,7 +297,9 @@ impl Facts<'_> {
 
     /// Backends in which another owner has what the service would keep there, each with that owner.
     pub fn owned_by_others(&self) -> BTreeMap<&str, &str> {
-        self.backends().filter_map(|backend| Some((backend.name.as_str(), backend.owned_by.as_deref()?))).collect()
+        self.backends()
+            .filter_map(|backend| Some((backend.name.as_str(), backend.owned_by.as_deref()?)))
+            .collect()
     }
 
     fn backends(&self) -> impl Iterator<Item = &BackendReport> {
@@ -296,19 +308,28 @@ impl Facts<'_> {
 
     /// Backends that have no room left, each with why.
     pub fn full_backends(&self) -> BTreeMap<&str, &str> {
-        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
-        backends.filter_map(|backend| Some((backend.name.as_str(), backend.storage_full.as_deref()?))).collect()
+        let backends =
+            self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+        backends
+            .filter_map(|backend| Some((backend.name.as_str(), backend.storage_full.as_deref()?)))
+            .collect()
     }
 
     /// Settings of backends by which an acknowledged write can be lost.
     pub fn risks(&self) -> BTreeSet<(&str, &str)> {
-        let backends = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
-        backends.flat_map(|one| one.durability.iter().map(|risk| (one.name.as_str(), risk.as_str()))).collect()
+        let backends =
+            self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.backends);
+        backends
+            .flat_map(|one| one.durability.iter().map(|risk| (one.name.as_str(), risk.as_str())))
+            .collect()
     }
 
     /// Backends whose passwords some pod sends without TLS, where the spec does not say that it may.
     pub fn plaintext(&self) -> BTreeSet<&str> {
-        self.backends().filter(|backend| backend.plaintext_password).map(|backend| backend.name.as_str()).collect()
+        self.backends()
+            .filter(|backend| backend.plaintext_password)
+            .map(|backend| backend.name.as_str())
+            .collect()
     }
 
     /// Pools that some pod cannot serve because of their collections, each with why.
@@ -319,23 +340,28 @@ impl Facts<'_> {
 
     /// Secrets whose content some pod cannot use, each with why: it goes on with the former one.
     pub fn unusable_secrets(&self) -> BTreeMap<&str, &str> {
-        let secrets = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.secrets);
+        let secrets =
+            self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.secrets);
         secrets.filter_map(|secret| Some((secret.name.as_str(), secret.problem.as_deref()?))).collect()
     }
 
     /// Fields in which pods read numbers that readers of JSON numbers round, as `pool.field`.
     pub fn inexact_numbers(&self) -> BTreeSet<String> {
         let pools = self.pods.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);
-        pools.flat_map(|pool| pool.inexact_numbers.iter().map(|field| format!("{}.{field}", pool.name))).collect()
+        pools
+            .flat_map(|pool| pool.inexact_numbers.iter().map(|field| format!("{}.{field}", pool.name)))
+            .collect()
     }
 
     /// Pods most of whose requests come to nothing in this way.
     pub fn in_trouble(&self, trouble: Trouble) -> Vec<&str> {
-        let is_in = |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.trouble == Some(trouble));
+        let is_in =
+            |pod: &&&ObservedPod| pod.report.as_ref().is_some_and(|report| report.trouble == Some(trouble));
         self.pods.iter().chain(&self.gateway_pods).filter(is_in).map(|pod| pod.name.as_str()).collect()
     }
 
-    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away is a delay, but for what is accepted into it.
+    /// Whether requests fail without the backend: a cache that is away is a miss, and a broker that is away
+    /// is a delay, but for what is accepted into it.
     pub fn is_vital(&self, backend: &str) -> bool {
         let Some(settings) = self.settings else { return false };
         settings.backends.iter().filter(|one| one.name == backend).any(|one| match one.kind {
@@ -346,7 +372,8 @@ impl Facts<'_> {
     }
 }
 
-/// Whether something of the pool is acknowledged as soon as the broker has it: events from outside, or writes that the store gets later.
+/// Whether something of the pool is acknowledged as soon as the broker has it: events from outside, or writes
+/// that the store gets later.
 fn is_accepted_by_broker(pool: &PoolSettings) -> bool {
     let takes_events = pool.entity == Entity::Product && pool.source.version.is_some();
     takes_events || pool.tiers.iter().any(|tier| tier.write == WriteStrategy::WriteBehind)

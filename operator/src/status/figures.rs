@@ -26,7 +26,8 @@ pub struct PoolSum {
     pub backlog: Option<u64>,
     /// The age of the oldest of them, in any pod.
     pub staleness_ms: u64,
-    /// Stored records that a pod knows to be unreadable: the most that one of them knows, since all know the same ones.
+    /// Stored records that a pod knows to be unreadable: the most that one of them knows, since all know the
+    /// same ones.
     pub unreadable: u64,
     /// One of them.
     pub unreadable_example: Option<UnreadableReport>,
@@ -55,17 +56,21 @@ pub fn pool<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) ->
 pub fn tier<'a>(reports: impl IntoIterator<Item = &'a PodReport>, name: &str) -> Option<TierSum> {
     let pools = reports.into_iter().flat_map(|report| &report.pools);
     let tiers = pools.flat_map(|pool| &pool.tiers).filter(|tier| tier.name == name);
-    tiers.map(|tier| TierSum { hits: tier.hits, misses: tier.misses, entries: tier.entries }).reduce(|a, b| TierSum {
-        hits: a.hits.saturating_add(b.hits),
-        misses: a.misses.saturating_add(b.misses),
-        entries: a.entries.saturating_add(b.entries),
-    })
+    tiers.map(|tier| TierSum { hits: tier.hits, misses: tier.misses, entries: tier.entries }).reduce(
+        |a, b| TierSum {
+            hits: a.hits.saturating_add(b.hits),
+            misses: a.misses.saturating_add(b.misses),
+            entries: a.entries.saturating_add(b.entries),
+        },
+    )
 }
 
 impl PoolSum {
     fn and(mut self, report: &PoolReport) -> Self {
         let PoolReport { name: _, entities, distinct, bytes, bytes_saved, hits, misses, .. } = report;
-        let PoolReport { backlog, backlog_unknown, staleness_ms, tiers, unreadable, unreadable_example, .. } = report;
+        let PoolReport {
+            backlog, backlog_unknown, staleness_ms, tiers, unreadable, unreadable_example, ..
+        } = report;
         let sums = [
             (&mut self.entities, entities),
             (&mut self.distinct, distinct),
@@ -118,7 +123,9 @@ impl PoolSum {
     /// The hit ratio of each tier.
     pub fn shares(&self) -> Vec<TierShare> {
         let tiers = self.tiers.iter().take(TIERS_MAX);
-        tiers.map(|(name, hits, misses)| TierShare { name: name.clone(), hit_ratio: ratio(*hits, *misses) }).collect()
+        tiers
+            .map(|(name, hits, misses)| TierShare { name: name.clone(), hit_ratio: ratio(*hits, *misses) })
+            .collect()
     }
 }
 
@@ -163,12 +170,18 @@ mod tests {
 
     #[test]
     fn figures_are_rounded_down_to_one_decimal() {
-        for (number, text) in
-            [(0, "0"), (1023, "1023"), (1024, "1Ki"), (1536, "1.5Ki"), (1_288_490_189, "1.2Gi"), (5 << 40, "5Ti")]
-        {
+        for (number, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (1536, "1.5Ki"),
+            (1_288_490_189, "1.2Gi"),
+            (5 << 40, "5Ti"),
+        ] {
             assert_eq!(bytes(number), text);
         }
-        for (hits, misses, text) in [(0, 1, "0.0%"), (985, 15, "98.5%"), (1, 0, "100.0%"), (1999, 1, "99.9%")] {
+        for (hits, misses, text) in [(0, 1, "0.0%"), (985, 15, "98.5%"), (1, 0, "100.0%"), (1999, 1, "99.9%")]
+        {
             assert_eq!(ratio(hits, misses).as_deref(), Some(text));
         }
         assert_eq!(ratio(0, 0), None);
@@ -207,7 +220,12 @@ mod tests {
     #[test]
     fn what_no_pod_has_measured_is_left_out_and_one_is_enough_to_know_it() {
         let pod = |backlog_unknown: bool, backlog: u64| PodReport {
-            pools: vec![PoolReport { name: "a".to_owned(), backlog_unknown, backlog, ..PoolReport::default() }],
+            pools: vec![PoolReport {
+                name: "a".to_owned(),
+                backlog_unknown,
+                backlog,
+                ..PoolReport::default()
+            }],
             ..PodReport::default()
         };
         let shown = |pods: &[PodReport]| {

@@ -82,7 +82,8 @@ fn blocked(facts: &Facts<'_>) -> Option<(&'static str, String)> {
         return Some(("CertManagerMissing", no_issuer(issuer)));
     }
     if !facts.missing.is_empty() {
-        let missing = facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
+        let missing =
+            facts.missing.iter().map(|secret| format!("Secret \"{}\" ({})", secret.name, secret.path));
         return Some(("SecretMissing", format!("missing: {}", missing.collect::<Vec<_>>().join(", "))));
     }
     if let Some(Migration::Failed(how)) = facts.migration {
@@ -135,7 +136,8 @@ fn ready(facts: &Facts<'_>) -> Draft {
     if let Some(message) = owned_by_others(facts) {
         return not("OwnedByAnother", message);
     }
-    let vital: Vec<&str> = facts.unreachable().into_iter().filter(|backend| facts.is_vital(backend)).collect();
+    let vital: Vec<&str> =
+        facts.unreachable().into_iter().filter(|backend| facts.is_vital(backend)).collect();
     if !vital.is_empty() {
         return not("BackendUnreachable", format!("pods cannot reach {}", vital.join(", ")));
     }
@@ -150,7 +152,8 @@ fn ready(facts: &Facts<'_>) -> Draft {
 }
 
 fn available(facts: &Facts<'_>) -> Draft {
-    let holds = |holds: bool, reason: &str, message: String| Draft::new("Available", holds.into(), reason, message);
+    let holds =
+        |holds: bool, reason: &str, message: String| Draft::new("Available", holds.into(), reason, message);
     if facts.groups.is_empty() || facts.is_stopped() {
         return holds(false, "NoPods", "no pods are wanted".to_owned());
     }
@@ -166,12 +169,15 @@ fn available(facts: &Facts<'_>) -> Draft {
 }
 
 fn progressing(facts: &Facts<'_>) -> Draft {
-    let holds = |holds: bool, reason: &str, message: &str| Draft::new("Progressing", holds.into(), reason, message);
+    let holds =
+        |holds: bool, reason: &str, message: &str| Draft::new("Progressing", holds.into(), reason, message);
     if let Some(failed) = &facts.failed {
         return holds(true, "Applying", &format!("{failed}; it is tried again"));
     }
     match facts.held {
-        Some(Held::Paused) => return holds(false, "Paused", "spec.paused is true: children stay as they are"),
+        Some(Held::Paused) => {
+            return holds(false, "Paused", "spec.paused is true: children stay as they are");
+        }
         Some(Held::Faults) => {
             return holds(false, "InvalidConfiguration", "the last good configuration keeps running");
         }
@@ -181,7 +187,11 @@ fn progressing(facts: &Facts<'_>) -> Draft {
             return holds(false, "CanaryFailed", "the change is held back: its canary did worse");
         }
         Some(Held::MigrationFailed) => {
-            return holds(false, "MigrationFailed", "the change is held back: the stores could not be prepared for it");
+            return holds(
+                false,
+                "MigrationFailed",
+                "the change is held back: the stores could not be prepared for it",
+            );
         }
         Some(Held::Migration | Held::Canary) | None => (),
     }
@@ -210,7 +220,12 @@ fn progressing(facts: &Facts<'_>) -> Draft {
 fn draining(facts: &Facts<'_>) -> Draft {
     match facts.ending {
         0 => Draft::new("Draining", Holds::No, "NoPodsEnding", "no pod was told to end"),
-        _ => Draft::new("Draining", Holds::Yes, "PodsEnding", "pods that were told to end finish what they began"),
+        _ => Draft::new(
+            "Draining",
+            Holds::Yes,
+            "PodsEnding",
+            "pods that were told to end finish what they began",
+        ),
     }
 }
 
@@ -263,9 +278,14 @@ fn degraded(facts: &Facts<'_>) -> Draft {
 }
 
 fn configuration(facts: &Facts<'_>) -> Draft {
-    let holds = |holds, reason: &str, message: String| Draft::new("ConfigurationApplied", holds, reason, message);
+    let holds =
+        |holds, reason: &str, message: String| Draft::new("ConfigurationApplied", holds, reason, message);
     let Some(wanted) = facts.wanted else {
-        return holds(Holds::No, "InvalidConfiguration", "the last good configuration keeps running".to_owned());
+        return holds(
+            Holds::No,
+            "InvalidConfiguration",
+            "the last good configuration keeps running".to_owned(),
+        );
     };
     if let Some(issuer) = facts.unissued {
         return holds(Holds::No, "CertManagerMissing", no_issuer(issuer));
@@ -274,15 +294,23 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         Some(Migration::Failed(how)) => {
             return holds(Holds::No, "MigrationFailed", format!("{wanted} is held back: {how}"));
         }
-        Some(Migration::Running(what)) => return holds(Holds::No, "Migrating", format!("{wanted} waits: {what}")),
+        Some(Migration::Running(what)) => {
+            return holds(Holds::No, "Migrating", format!("{wanted} waits: {what}"));
+        }
         Some(Migration::Done) | None => (),
     }
     match facts.trial {
-        Some(Trial::Failed(how)) => return holds(Holds::No, "CanaryFailed", format!("{wanted} is held back: {how}")),
-        Some(Trial::Running(what)) => return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}")),
+        Some(Trial::Failed(how)) => {
+            return holds(Holds::No, "CanaryFailed", format!("{wanted} is held back: {how}"));
+        }
+        Some(Trial::Running(what)) => {
+            return holds(Holds::No, "Canary", format!("{wanted} is tried first: {what}"));
+        }
         Some(Trial::Passed(_)) | None => (),
     }
-    let Some(applied) = facts.applied.as_deref().filter(|applied| *applied == wanted && facts.behind.is_empty()) else {
+    let Some(applied) =
+        facts.applied.as_deref().filter(|applied| *applied == wanted && facts.behind.is_empty())
+    else {
         let (reason, message) = unapplied(facts, wanted);
         return holds(Holds::No, reason, message);
     };
@@ -296,7 +324,9 @@ fn configuration(facts: &Facts<'_>) -> Draft {
         Spread::Everywhere => {
             holds(Holds::Unknown, "NoReadyPods", format!("no ready pod runs configuration {applied}"))
         }
-        Spread::Lagging => holds(Holds::No, "Pending", format!("some pods do not run configuration {applied} yet")),
+        Spread::Lagging => {
+            holds(Holds::No, "Pending", format!("some pods do not run configuration {applied} yet"))
+        }
         Spread::Silent => {
             holds(Holds::Unknown, "PodsNotReporting", "some ready pods do not say what they run".to_owned())
         }
@@ -314,7 +344,9 @@ fn unapplied(facts: &Facts<'_>, wanted: &str) -> (&'static str, String) {
         (Some(Held::Secrets), ..) => ("SecretMissing", "a Secret is missing"),
         (_, Some(why), _) => ("ApplyFailed", why.as_str()),
         (_, None, Some(why)) => ("Applying", why.as_str()),
-        (_, None, None) if facts.waiting => ("Applying", "its pods serve what those of other groups are taking over"),
+        (_, None, None) if facts.waiting => {
+            ("Applying", "its pods serve what those of other groups are taking over")
+        }
         (_, None, None) => ("Applying", "it is being written"),
     };
     (reason, format!("{what} is not applied: {why}"))
@@ -356,9 +388,12 @@ fn unavailable_pools(facts: &Facts<'_>) -> Option<String> {
 
 /// Backends without room: their writes are refused. It says nothing of readiness, since reads go on.
 fn storage_full(facts: &Facts<'_>) -> Draft {
-    let full: Vec<String> = facts.full_backends().iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    let full: Vec<String> =
+        facts.full_backends().iter().map(|(name, why)| format!("{name}: {why}")).collect();
     match full.is_empty() {
-        true => Draft::new("StorageFull", Holds::No, "RoomLeft", "no backend refuses writes for want of room"),
+        true => {
+            Draft::new("StorageFull", Holds::No, "RoomLeft", "no backend refuses writes for want of room")
+        }
         false => Draft::new("StorageFull", Holds::Yes, "StorageFull", full.join("; ")),
     }
 }
@@ -367,7 +402,12 @@ fn storage_full(facts: &Facts<'_>) -> Draft {
 fn durability_reduced(facts: &Facts<'_>) -> Draft {
     let risks: Vec<String> = facts.risks().iter().map(|(name, risk)| format!("{name}: {risk}")).collect();
     match risks.is_empty() {
-        true => Draft::new("DurabilityReduced", Holds::No, "AsExpected", "no setting that pods read loses a write"),
+        true => Draft::new(
+            "DurabilityReduced",
+            Holds::No,
+            "AsExpected",
+            "no setting that pods read loses a write",
+        ),
         false => Draft::new("DurabilityReduced", Holds::Yes, "BackendSettings", risks.join("; ")),
     }
 }
@@ -383,7 +423,12 @@ fn plaintext_password(facts: &Facts<'_>) -> Draft {
     let in_spec = facts.warnings.iter().map(|Fault { path, message, .. }| format!("{path} {message}"));
     let told: Vec<String> = facts.plaintext().iter().map(of_backend).chain(in_spec).collect();
     match told.is_empty() {
-        true => Draft::new("PlaintextPassword", Holds::No, "AsExpected", "no password is where others can read it"),
+        true => Draft::new(
+            "PlaintextPassword",
+            Holds::No,
+            "AsExpected",
+            "no password is where others can read it",
+        ),
         false => {
             let message = format!("the next release refuses this: {}", told.join("; "));
             Draft::new("PlaintextPassword", Holds::Yes, "RefusedNextRelease", message)
@@ -391,7 +436,8 @@ fn plaintext_password(facts: &Facts<'_>) -> Draft {
     }
 }
 
-/// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each look would be written each time.
+/// In which pods most requests come to nothing, and why. How many is left out: a status that changes at each
+/// look would be written each time.
 fn lost_requests(facts: &Facts<'_>) -> Option<(&'static str, String)> {
     let told = [
         (Trouble::Failing, "RequestsFailing", "more than half of the requests fail (5xx) in"),
@@ -421,7 +467,8 @@ fn shortage(facts: &Facts<'_>) -> Option<String> {
     (!short.is_empty() || facts.groups.is_empty()).then(|| short.join("; "))
 }
 
-/// Ready and wanted pods of the data plane. While pods are replaced there are more than wanted: those do not make up for another group's lack.
+/// Ready and wanted pods of the data plane. While pods are replaced there are more than wanted: those do not
+/// make up for another group's lack.
 fn ready_of(facts: &Facts<'_>) -> (u32, u32) {
     let ready = facts.groups.iter().map(|group| group.ready.min(group.wanted)).sum();
     (ready, facts.groups.iter().map(|group| group.wanted).sum())
@@ -430,7 +477,8 @@ fn ready_of(facts: &Facts<'_>) -> (u32, u32) {
 fn group_status(group: &Workload, facts: &Facts<'_>) -> GroupStatus {
     let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
     let own = facts.pods.iter().filter(|pod| pod.group.as_ref() == Some(&group.name));
-    for report in own.filter_map(|pod| pod.report.as_ref()).filter(|report| !report.configuration.is_empty()) {
+    for report in own.filter_map(|pod| pod.report.as_ref()).filter(|report| !report.configuration.is_empty())
+    {
         *counts.entry(&report.configuration).or_default() += 1;
     }
     GroupStatus {

@@ -112,7 +112,11 @@ fn ready_is_false_whenever_something_is_missing() {
     let vital = |backend: &'static str| {
         with_pods(move |_, pod| {
             let report = pod.report.as_mut().unwrap();
-            report.backends.iter_mut().filter(|one| one.name == backend).for_each(|one| one.reachable = false);
+            report
+                .backends
+                .iter_mut()
+                .filter(|one| one.name == backend)
+                .for_each(|one| one.reachable = false);
         })
     };
     let cases: Vec<(&str, Observed, &str)> = vec![
@@ -155,7 +159,9 @@ fn ready_is_false_whenever_something_is_missing() {
         ),
         (
             "one pod refuses its requests",
-            with_pods(|i, pod| pod.report.as_mut().unwrap().trouble = (i == 0).then_some(Trouble::Overloaded)),
+            with_pods(|i, pod| {
+                pod.report.as_mut().unwrap().trouble = (i == 0).then_some(Trouble::Overloaded)
+            }),
             "False/Overloaded",
         ),
         (
@@ -198,7 +204,8 @@ fn a_full_disk_and_settings_that_lose_writes_are_told_and_say_nothing_of_readine
 
 #[test]
 fn passwords_that_others_can_read_are_told_and_say_nothing_of_readiness() {
-    let condition = |observed: &Observed| find(&status_of(observed).conditions, "PlaintextPassword").unwrap().clone();
+    let condition =
+        |observed: &Observed| find(&status_of(observed).conditions, "PlaintextPassword").unwrap().clone();
     assert_eq!(condition(&settled()).status, "False");
     let of_a_pod = with_pods(|i, pod| {
         let backends = &mut pod.report.as_mut().unwrap().backends;
@@ -206,10 +213,15 @@ fn passwords_that_others_can_read_are_told_and_say_nothing_of_readiness() {
     });
     let told = condition(&of_a_pod);
     assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "RefusedNextRelease"));
-    assert!(told.message.contains("backend mysql") && told.message.contains("allowPlaintext"), "{}", told.message);
+    assert!(
+        told.message.contains("backend mysql") && told.message.contains("allowPlaintext"),
+        "{}",
+        told.message
+    );
     assert_eq!(says(&status_of(&of_a_pod), "Ready"), "True/Serving");
     let mut of_the_spec = observed_with(|spec| {
-        spec["pipeline"] = json!({ "payments": { "http": { "url": "https://user:hunter2@pay.example.test" } } });
+        spec["pipeline"] =
+            json!({ "payments": { "http": { "url": "https://user:hunter2@pay.example.test" } } });
     });
     settle(&mut of_the_spec);
     let told = condition(&of_the_spec).message;
@@ -238,7 +250,11 @@ fn a_rollout_is_under_way_until_every_pod_is_new() {
     object.data["status"]["updatedReplicas"] = json!(2);
     object.metadata.generation = Some(2);
     observed.children[index].object = Arc::new(object.clone());
-    assert_eq!(says(&status_of(&observed), "Ready"), "False/RollingOut", "the Deployment has not been looked at yet");
+    assert_eq!(
+        says(&status_of(&observed), "Ready"),
+        "False/RollingOut",
+        "the Deployment has not been looked at yet"
+    );
     object.metadata.generation = Some(1);
     object.data["status"]["conditions"] =
         json!([{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded" }]);
@@ -259,7 +275,9 @@ fn faults_are_listed_and_the_last_good_configuration_keeps_running() {
     assert_eq!(says(&status, "Available"), "True/PodsReady");
     assert_eq!((status.configuration, status.pods_ready.as_deref()), (good, Some("3/3")));
     let message = &find(&status.conditions, "Ready").unwrap().message;
-    for part in ["FlyweightPool/products spec.tierRefs[0].name", "FlyweightService/shop spec.poolRefs[0].name", "; "] {
+    for part in
+        ["FlyweightPool/products spec.tierRefs[0].name", "FlyweightService/shop spec.poolRefs[0].name", "; "]
+    {
         assert!(message.contains(part), "{part} in {message}");
     }
 }
@@ -279,16 +297,24 @@ fn a_missing_secret_is_named() {
 #[test]
 fn a_certificate_that_nobody_can_issue_is_told_with_what_to_do() {
     let mut observed = settled();
-    let with_tls = observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
+    let with_tls =
+        observed_with(|spec| spec["security"]["tls"] = json!({ "issuerRef": { "name": "authority" } }));
     observed.service = with_tls.service;
     let status = status_of(&observed);
     assert_eq!(says(&status, "ConfigurationApplied"), "False/CertManagerMissing");
     assert_eq!(says(&status, "Ready"), "False/CertManagerMissing");
     assert_eq!(says(&status, "Available"), "True/PodsReady", "what ran runs on");
     let message = &find(&status.conditions, "ConfigurationApplied").unwrap().message;
-    assert!(message.contains("Issuer \"authority\"") && message.contains("install cert-manager"), "{message}");
+    assert!(
+        message.contains("Issuer \"authority\"") && message.contains("install cert-manager"),
+        "{message}"
+    );
     observed.cert_manager = true;
-    assert_eq!(says(&status_of(&observed), "ConfigurationApplied"), "False/SecretMissing", "until it is issued");
+    assert_eq!(
+        says(&status_of(&observed), "ConfigurationApplied"),
+        "False/SecretMissing",
+        "until it is issued"
+    );
 }
 
 #[test]
@@ -331,7 +357,8 @@ fn pods_that_will_not_start_by_waiting_are_degraded() {
     ] {
         assert_eq!(says(&status_of(&waiting(reason, age)), "Degraded"), expected, "{reason} after {age} s");
     }
-    let message = find(&status_of(&waiting("ImagePullBackOff", 5)).conditions, "Ready").unwrap().message.clone();
+    let message =
+        find(&status_of(&waiting("ImagePullBackOff", 5)).conditions, "Ready").unwrap().message.clone();
     assert_eq!(message, "main: 1 of 2 pods are ready (shop-main-0: ImagePullBackOff)");
 }
 
@@ -360,11 +387,17 @@ fn what_could_not_be_written_is_not_settled() {
     let mut observed = settled();
     observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(5)).service;
     let status = status_after(&observed, outage());
-    assert_eq!((says(&status, "Ready"), says(&status, "Progressing")), said("False/PodsNotReady", "True/Applying"));
+    assert_eq!(
+        (says(&status, "Ready"), says(&status, "Progressing")),
+        said("False/PodsNotReady", "True/Applying")
+    );
     assert_eq!(status.pods_ready.as_deref(), Some("3/6"));
     assert_eq!(says(&status, "ConfigurationApplied"), "False/Applying");
     let message = &find(&status.conditions, "ConfigurationApplied").unwrap().message;
-    assert!(message.contains("Deployment shop-main of configuration") && message.contains("no answer"), "{message}");
+    assert!(
+        message.contains("Deployment shop-main of configuration") && message.contains("no answer"),
+        "{message}"
+    );
     // Fewer pods than there are: enough are ready, but it is not what is wanted.
     observed.service = observed_with(|spec| spec["replicaGroups"][0]["replicas"] = json!(1)).service;
     assert_eq!(says(&status_after(&observed, outage()), "Ready"), "False/Applying");
@@ -404,14 +437,22 @@ fn figures_are_sums_over_the_pods() {
             bytes: 1024,
             bytes_saved: 512,
             staleness_ms: 1200,
-            tiers: vec![crate::observe::report::TierReport { name: "hot".to_owned(), hits: 1, misses: 1, entries: 5 }],
+            tiers: vec![crate::observe::report::TierReport {
+                name: "hot".to_owned(),
+                hits: 1,
+                misses: 1,
+                entries: 5,
+            }],
             ..PoolReport::default()
         };
         pod.report.as_mut().unwrap().pools = vec![pool];
     });
     let status = status_of(&observed);
     let figures = &status.pools[0];
-    assert_eq!((figures.name.as_str(), figures.entities, figures.bytes_saved.as_str()), ("products", 30, "1.5Ki"));
+    assert_eq!(
+        (figures.name.as_str(), figures.entities, figures.bytes_saved.as_str()),
+        ("products", 30, "1.5Ki")
+    );
     assert_eq!(figures.hit_ratio.as_deref(), Some("75.0%"));
     assert_eq!((figures.bytes.as_str(), figures.staleness.as_deref()), ("3Ki", Some("1.2s")));
     assert_eq!(figures.tiers[0].hit_ratio.as_deref(), Some("50.0%"));
@@ -449,7 +490,10 @@ fn what_another_owner_has_is_told_with_the_owner_and_what_to_do() {
         assert_eq!(says(&status, condition), expected);
     }
     let message = &find(&status.conditions, "Ready").unwrap().message;
-    assert!(message.contains("backend redis: team-a/shop") && message.contains("take-over-from"), "{message}");
+    assert!(
+        message.contains("backend redis: team-a/shop") && message.contains("take-over-from"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -468,7 +512,8 @@ fn a_broker_that_is_away_matters_where_it_accepts_what_the_store_has_not() {
             spec["backends"].as_array_mut().unwrap().push(kafka);
         });
         observed.secrets.insert("shop-kafka".to_owned(), "1".to_owned());
-        let pool = observed.pools.iter().position(|pool| pool.metadata.name.as_deref() == Some("users")).unwrap();
+        let pool =
+            observed.pools.iter().position(|pool| pool.metadata.name.as_deref() == Some("users")).unwrap();
         crate::fixture::change_pool(&mut observed, pool, |spec| spec["entity"] = json!(entity));
         change_tier(&mut observed, |spec| spec["write"] = json!(write));
         settle(&mut observed);
@@ -505,7 +550,8 @@ fn a_gateway_that_lags_or_fails_is_told() {
     assert_eq!(says(lagging(), "Ready"), "False/Pending");
     let failing = || PodReport { trouble: Some(Trouble::Failing), ..current() };
     assert_eq!(says(failing(), "Ready"), "False/RequestsFailing");
-    let failed = find(&status_of(&behind_a_gateway(Some(failing()))).conditions, "Degraded").unwrap().message.clone();
+    let failed =
+        find(&status_of(&behind_a_gateway(Some(failing()))).conditions, "Degraded").unwrap().message.clone();
     assert_eq!(failed, "more than half of the requests fail (5xx) in shop-gateway-0");
     let mut observed = behind_a_gateway(Some(lagging()));
     let told = |observed: &Observed| -> Vec<String> {
@@ -516,28 +562,37 @@ fn a_gateway_that_lags_or_fails_is_told() {
     observed.pods.last_mut().unwrap().rolling = observed.pods[0].rolling.clone();
     assert_eq!(told(&observed), ["shop-gateway-0"]);
     // one of a version before says nothing
-    let applied = find(&status_of(&behind_a_gateway(None)).conditions, "ConfigurationApplied").unwrap().reason.clone();
+    let applied =
+        find(&status_of(&behind_a_gateway(None)).conditions, "ConfigurationApplied").unwrap().reason.clone();
     assert_eq!(applied, "Applied");
 }
 
 #[test]
 fn an_autoscaler_that_cannot_work_is_told_after_a_while() {
     let degraded = |reason: &str, seconds: i64, age: i64| {
-        let mut observed = observed_with(|spec| spec["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 10 }));
+        let mut observed =
+            observed_with(|spec| spec["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 10 }));
         settle(&mut observed);
-        observed.pods.iter_mut().for_each(|pod| pod.created = Timestamp::from_second(now().as_second() - age).unwrap());
-        let is_scaler = |live: &&mut crate::child::Live| live.reference.kind == ChildKind::HorizontalPodAutoscaler;
+        observed
+            .pods
+            .iter_mut()
+            .for_each(|pod| pod.created = Timestamp::from_second(now().as_second() - age).unwrap());
+        let is_scaler =
+            |live: &&mut crate::child::Live| live.reference.kind == ChildKind::HorizontalPodAutoscaler;
         let live = observed.children.iter_mut().find(is_scaler).unwrap();
         let mut object = (*live.object).clone();
         let since = Timestamp::from_second(now().as_second() - seconds).unwrap().to_string();
-        object.data["status"]["conditions"] =
-            json!([{ "type": "ScalingActive", "status": "False", "reason": reason, "lastTransitionTime": since }]);
+        object.data["status"]["conditions"] = json!([{ "type": "ScalingActive", "status": "False", "reason": reason, "lastTransitionTime": since }]);
         live.object = Arc::new(object);
         let status = status_of(&observed);
         assert_eq!(says(&status, "Ready"), "True/Serving");
         says(&status, "Degraded")
     };
-    assert_eq!(degraded("FailedGetResourceMetric", 60, 180), "False/AsExpected", "pods have to be measured first");
+    assert_eq!(
+        degraded("FailedGetResourceMetric", 60, 180),
+        "False/AsExpected",
+        "pods have to be measured first"
+    );
     assert_eq!(degraded("FailedGetResourceMetric", 180, 60), "False/AsExpected", "these, too");
     assert_eq!(degraded("FailedGetResourceMetric", 180, 180), "True/AutoscalingInactive");
     assert_eq!(degraded("ScalingDisabled", 180, 180), "False/AsExpected", "no pods are wanted");

@@ -1,4 +1,5 @@
-//! Children of a kind that the cluster may not have: it is looked for from time to time, and watched while it is there.
+//! Children of a kind that the cluster may not have: it is looked for from time to time, and watched while it
+//! is there.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -73,13 +74,15 @@ impl Links {
         }
     }
 
-    /// Takes down whether certificates can be asked for, and wakes the services that want one when that has changed.
+    /// Takes down whether certificates can be asked for, and wakes the services that want one when that has
+    /// changed.
     async fn tell(&self, defined: bool) {
         if self.caches.cert_manager.swap(defined, Ordering::Relaxed) == defined {
             return;
         }
-        let wants =
-            |service: &FlyweightService| service.spec.security.tls.as_ref().is_some_and(|tls| tls.issuer_ref.is_some());
+        let wants = |service: &FlyweightService| {
+            service.spec.security.tls.as_ref().is_some_and(|tls| tls.issuer_ref.is_some())
+        };
         for service in self.caches.services.state_filter(wants) {
             self.wake.send(Request::Service(ObjectRef::from_obj(&*service))).await;
         }

@@ -45,8 +45,9 @@ where
         self.reader.len()
     }
 
-    /// Takes an event in, and says which objects it makes differ from before, and in what. A list that is read anew is compared with what was
-    /// known when it is complete: objects that are gone since are among the news, and those that are the same are not.
+    /// Takes an event in, and says which objects it makes differ from before, and in what. A list that is
+    /// read anew is compared with what was known when it is complete: objects that are gone since are among
+    /// the news, and those that are the same are not.
     pub fn take(&mut self, event: &Event<K>) -> Vec<(Arc<K>, News)> {
         match event {
             Event::Init | Event::InitApply(_) => {

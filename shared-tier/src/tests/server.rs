@@ -37,7 +37,8 @@ fn skip<T>(why: &str) -> Option<T> {
 /// The Redis that the project installed.
 pub fn redis_program() -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tools");
-    let script = format!("cd '{}' && . ./lib.sh && ./install.sh --check redis && tool_dir redis", tools.display());
+    let script =
+        format!("cd '{}' && . ./lib.sh && ./install.sh --check redis && tool_dir redis", tools.display());
     let output = Command::new("bash").args(["-c", &script]).stderr(Stdio::null()).output().unwrap();
     let dir = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
     let program = Path::new(&dir).join("redis-server");
@@ -97,8 +98,18 @@ impl Server {
         let [port, bus_port] = [free_port(), free_port()];
         let (dir, ports) = (folder(), [port, bus_port].map(|port| port.to_string()));
         let folder = dir.to_str().unwrap();
-        let fixed =
-            ["--bind", "127.0.0.1", "--save", "", "--dir", folder, option, &ports[0], "--cluster-port", &ports[1]];
+        let fixed = [
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            folder,
+            option,
+            &ports[0],
+            "--cluster-port",
+            &ports[1],
+        ];
         let options: Vec<String> = fixed.iter().chain(options).map(|option| (*option).to_owned()).collect();
         let child = spawn(program, &options);
         let server = Self { port, bus_port, program: program.to_owned(), options, dir, child };
@@ -125,7 +136,8 @@ impl Server {
 
     /// Sends it a signal by its name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

@@ -1,4 +1,5 @@
-//! Idempotency keys and the audit: each request is done once, and each change is told in the same transaction.
+//! Idempotency keys and the audit: each request is done once, and each change is told in the same
+//! transaction.
 
 use std::time::Duration;
 
@@ -43,13 +44,18 @@ pub async fn a_repeated_request_gets_the_first_answer(target: &Target) {
     // at once, after the event was relayed, after the record was changed, after it was deleted
     for round in 0..4 {
         assert_eq!(sign_up(target, "a@example.com", &origin).await.unwrap(), again, "round {round}");
-        assert_eq!(target.store.recall(&target.users, &key).await.unwrap(), Some(vec![again.clone()]), "round {round}");
+        assert_eq!(
+            target.store.recall(&target.users, &key).await.unwrap(),
+            Some(vec![again.clone()]),
+            "round {round}"
+        );
         let reused = sign_up(target, "b@example.com", &keyed("k1", "r2")).await;
         assert!(matches!(reused, Err(StoreError::KeyReused)), "round {round}: {reused:?}");
         match round {
             0 => relay(target).await,
             1 => {
-                let change = replace(&target.users, first.key.as_str(), exactly(1), person("c@example.com", None));
+                let change =
+                    replace(&target.users, first.key.as_str(), exactly(1), person("c@example.com", None));
                 target.one(change).await.unwrap();
             }
             2 => _ = target.one(delete(&target.users, first.key.as_str(), Guard::Any)).await.unwrap(),
@@ -65,7 +71,8 @@ pub async fn a_repeated_request_gets_the_first_answer(target: &Target) {
     let unit = || UnitOfWork::new(vec![patched.clone()], &keyed("k3", "r3"));
     let done = target.store.commit(unit()).await.unwrap().remove(0);
     assert_eq!(target.store.commit(unit()).await.unwrap(), [Written { repeated: true, ..done }]);
-    let gone = UnitOfWork::new(vec![delete(&target.users, other.key.as_str(), exactly(2))], &keyed("k4", "r4"));
+    let gone =
+        UnitOfWork::new(vec![delete(&target.users, other.key.as_str(), exactly(2))], &keyed("k4", "r4"));
     let done = target.store.commit(gone.clone()).await.unwrap().remove(0);
     assert_eq!(target.store.commit(gone).await.unwrap(), [Written { repeated: true, ..done }]);
 }
@@ -123,8 +130,10 @@ pub async fn a_key_whose_request_was_refused_is_free_for_another(target: &Target
         let refused = sign_up(target, "a@example.com", &key("r1")).await;
         assert!(matches!(refused, Err(StoreError::Duplicate { .. })), "{refused:?}");
     }
-    let stale =
-        UnitOfWork::new(vec![replace(&target.users, "taken", exactly(7), person("x@example.com", None))], &key("r2"));
+    let stale = UnitOfWork::new(
+        vec![replace(&target.users, "taken", exactly(7), person("x@example.com", None))],
+        &key("r2"),
+    );
     let refused = target.store.commit(stale).await;
     assert!(matches!(refused, Err(StoreError::Stale { .. })), "{refused:?}");
     assert_eq!(target.store.recall(&target.users, &key("r3").idempotency.unwrap()).await.unwrap(), None);
@@ -166,7 +175,11 @@ pub async fn every_change_has_its_audit_entry(target: &Target) {
     let at_once = audit(target, AuditQuery::default()).await;
     relay(target).await;
     let entries = audit(target, AuditQuery::default()).await;
-    assert_eq!(format!("{at_once:?}"), format!("{entries:?}"), "an entry is there as soon as its change is committed");
+    assert_eq!(
+        format!("{at_once:?}"),
+        format!("{entries:?}"),
+        "an entry is there as soon as its change is committed"
+    );
     let told: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.version, entry.id)).collect();
     assert_eq!(
         told,
@@ -174,12 +187,17 @@ pub async fn every_change_has_its_audit_entry(target: &Target) {
         "what failed is not told"
     );
     for (entry, event) in entries.iter().zip(&events) {
-        assert_eq!((entry.actor.as_str(), entry.entity.as_str(), entry.key.as_str()), ("tester", "thing", "t"));
+        assert_eq!(
+            (entry.actor.as_str(), entry.entity.as_str(), entry.key.as_str()),
+            ("tester", "thing", "t")
+        );
         assert_eq!(entry.at, event.at);
         assert_eq!(entry.after.as_ref().map(|json| json.get()), event.data.as_ref().map(|json| json.get()));
     }
-    let before: Vec<_> = entries.iter().map(|entry| entry.before.as_ref().map(|json| json.get().to_owned())).collect();
-    let after: Vec<_> = entries.iter().map(|entry| entry.after.as_ref().map(|json| json.get().to_owned())).collect();
+    let before: Vec<_> =
+        entries.iter().map(|entry| entry.before.as_ref().map(|json| json.get().to_owned())).collect();
+    let after: Vec<_> =
+        entries.iter().map(|entry| entry.after.as_ref().map(|json| json.get().to_owned())).collect();
     assert_eq!((&before[0], &before[1], &before[2], &after[2]), (&None, &after[0], &after[1], &None));
     for text in before.iter().chain(&after).flatten() {
         assert!(text.contains("\"secret\":\"***\"") && !text.contains("hidden"), "{text}");
@@ -188,15 +206,21 @@ pub async fn every_change_has_its_audit_entry(target: &Target) {
     assert!(!stored.windows(6).any(|bytes| bytes == b"hidden"), "an encrypted value is readable at rest");
 }
 
-/// Creates that come at the same time may share a transaction: each hears of its own fault only, and is filed under its own name.
+/// Creates that come at the same time may share a transaction: each hears of its own fault only, and is filed
+/// under its own name.
 pub async fn creates_at_the_same_time_are_none_of_each_others_business(target: &Target) {
     const CREATES: usize = 60;
     let creates = (0..CREATES).map(|index| {
         // one of two in five is taken by another's email
-        let email = if index % 5 == 0 { format!("{}@example.com", index + 1) } else { format!("{index}@example.com") };
+        let email = if index % 5 == 0 {
+            format!("{}@example.com", index + 1)
+        } else {
+            format!("{index}@example.com")
+        };
         let action = Action::Create { values: person(&email, None), fresh_key: true };
         let changes = vec![change(&target.users, &format!("u{index}"), action)];
-        let work = UnitOfWork { changes, actor: format!("actor{}", index % 3), idempotency: None, deadline: None };
+        let work =
+            UnitOfWork { changes, actor: format!("actor{}", index % 3), idempotency: None, deadline: None };
         target.store.commit(work)
     });
     let outcomes = join_all(creates).await;
@@ -260,8 +284,12 @@ pub async fn audit_entries_end_where_their_memory_does(target: &Target) {
     relay(target).await;
     let budget = model::budget::Budget::new(60_000);
     let allowance = || model::budget::Allowance::of(&Arc::new(budget.share()));
-    let query =
-        || AuditQuery { entities: vec!["thing".to_owned()], limit: 5, allowance: allowance(), ..AuditQuery::default() };
+    let query = || AuditQuery {
+        entities: vec!["thing".to_owned()],
+        limit: 5,
+        allowance: allowance(),
+        ..AuditQuery::default()
+    };
     let found = target.store.audit(&query()).await.unwrap();
     assert!(found.more && (1..5).contains(&found.entries.len()), "{} entries", found.entries.len());
     budget.set_capacity(1_000);
@@ -289,7 +317,11 @@ pub async fn audit_entries_go_at_their_age_and_no_sooner(target: &Target) {
     assert_eq!(target.store.prune_audit(KEPT).await.unwrap(), 1);
     assert_eq!(keys().await, ["new", "young"]);
     assert_eq!(target.store.prune_audit(KEPT).await.unwrap(), 0, "what is younger stays");
-    assert_eq!(found(target.lookup(&target.things, "old").await).version, Version(1), "the record is not its audit");
+    assert_eq!(
+        found(target.lookup(&target.things, "old").await).version,
+        Version(1),
+        "the record is not its audit"
+    );
 }
 
 /// Makes the entry of a record so many hours old, by the clock of the store.

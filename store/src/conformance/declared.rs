@@ -1,4 +1,5 @@
-//! Declared tables as they are found: incomplete, without versions, with keys that are numbers, in collations of their own.
+//! Declared tables as they are found: incomplete, without versions, with keys that are numbers, in collations
+//! of their own.
 
 use std::time::Duration;
 
@@ -51,21 +52,30 @@ pub async fn missing_columns_and_wrong_types_are_told(target: &Target) {
     by_hand(target, "CREATE TABLE shelves (no VARCHAR(20), price DOUBLE, version VARCHAR(9))").await;
     told(&["no has no unique index", "no column label", "price is double", "version is varchar"]).await;
     by_hand(target, "DROP TABLE shelves").await;
-    by_hand(target, "CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, label TEXT, price DECIMAL(10,2), version INT)")
-        .await;
+    by_hand(
+        target,
+        "CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, label TEXT, price DECIMAL(10,2), version INT)",
+    )
+    .await;
     target.store.prepare(std::slice::from_ref(&shelves)).await.unwrap();
     let row = Row(vec![text("x"), decimal("2.5")]);
     target.one(create(&shelves, "a", row.clone())).await.unwrap();
     let record = found(target.lookup(&shelves, "a").await);
     assert_eq!((record.values, record.created_at), (row, Timestamp(0)));
     let too_large = target.one(create(&shelves, "b", Row(vec![text("x"), decimal("99999999999")]))).await;
-    assert!(matches!(&too_large, Err(StoreError::Invalid(faults)) if faults[0].field == "price"), "{too_large:?}");
+    assert!(
+        matches!(&too_large, Err(StoreError::Invalid(faults)) if faults[0].field == "price"),
+        "{too_large:?}"
+    );
 }
 
-/// A pool whose table is missing, or lacks a column, or goes while it is in use, takes nothing else away and comes back as soon as it is mended.
+/// A pool whose table is missing, or lacks a column, or goes while it is in use, takes nothing else away and
+/// comes back as soon as it is mended.
 pub async fn one_that_cannot_be_used_takes_only_itself_away(target: &Target) {
-    let shelves =
-        shelves(Some("version"), vec![Field::new("label", Kind::text(100)), Field::new("price", Kind::money(0))]);
+    let shelves = shelves(
+        Some("version"),
+        vec![Field::new("label", Kind::text(100)), Field::new("price", Kind::money(0))],
+    );
     let all = [target.users.clone(), shelves.clone(), target.things.clone()];
     let store = ConfinedStore::new(target.store.clone());
     let away = async || {
@@ -75,8 +85,7 @@ pub async fn one_that_cannot_be_used_takes_only_itself_away(target: &Target) {
         faults.get("shelves").map(|fault| fault.reason)
     };
     let wrong = "CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label TEXT, price DOUBLE)";
-    let right =
-        "CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label TEXT, price DECIMAL(10, 2))";
+    let right = "CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label TEXT, price DECIMAL(10, 2))";
     // what SQLite holds in a column is not bound to its type: numbers are text there
     let right = if is_server(target) { right.to_owned() } else { right.replace("DECIMAL(10, 2)", "TEXT") };
     if is_server(target) {
@@ -93,7 +102,10 @@ pub async fn one_that_cannot_be_used_takes_only_itself_away(target: &Target) {
     lost(&fault, store.read(&shelves, std::slice::from_ref(&key)).await);
     unit(create(&target.users, "u", person("u@example.com", None))).await.unwrap();
     unit(create(&target.things, "t", titled("x"))).await.unwrap();
-    let both = vec![create(&target.things, "both", titled("x")), create(&shelves, "both", Row(vec![Value::Null; 2]))];
+    let both = vec![
+        create(&target.things, "both", titled("x")),
+        create(&shelves, "both", Row(vec![Value::Null; 2])),
+    ];
     let refused = store.commit(UnitOfWork::new(both, &Origin::of("tester"))).await;
     assert!(matches!(refused, Err(StoreError::Unprepared(_))), "{refused:?}");
     assert_eq!(target.lookup(&target.things, "both").await, Lookup::Missing, "a unit is all or nothing");
@@ -128,7 +140,10 @@ pub async fn an_own_table_that_is_lost_takes_only_its_pool_away(target: &Target)
     let told: Vec<_> = faults.iter().map(|(pool, fault)| (pool.as_str(), fault.reason)).collect();
     assert_eq!(told, [("users", PoolReason::TableMissing)]);
     target.one(create(&target.things, "t", titled("x"))).await.unwrap();
-    assert!(matches!(target.store.read(&target.users, &["u".parse().unwrap()]).await, Err(StoreError::Unprepared(_))));
+    assert!(matches!(
+        target.store.read(&target.users, &["u".parse().unwrap()]).await,
+        Err(StoreError::Unprepared(_))
+    ));
 }
 
 /// A table that stands in the way of one of our own, made by somebody else.
@@ -140,7 +155,8 @@ pub async fn an_own_table_that_cannot_be_changed_takes_only_its_pool_away(target
         ..(*target.users).clone()
     });
     by_hand(target, "CREATE TABLE odd (id VARCHAR(20) PRIMARY KEY, note TEXT)").await;
-    let faults = target.store.prepare_each(&[target.users.clone(), payments, target.things.clone()]).await.unwrap();
+    let faults =
+        target.store.prepare_each(&[target.users.clone(), payments, target.things.clone()]).await.unwrap();
     assert_eq!(faults.keys().collect::<Vec<_>>(), ["payments"]);
     assert!(faults["payments"].message.contains("odd"), "{faults:?}");
     target.one(create(&target.users, "u", person("u@example.com", None))).await.unwrap();
@@ -152,7 +168,11 @@ pub async fn a_table_without_a_version_is_read_only(target: &Target) {
         true => ("DATETIME(6)", "'2026-01-31 12:00:00.123456'"),
         false => ("TEXT", "'2026-01-31T12:00:00.123Z'"),
     };
-    by_hand(target, &format!("CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, label TEXT, updated_at {time})")).await;
+    by_hand(
+        target,
+        &format!("CREATE TABLE shelves (no VARCHAR(20) PRIMARY KEY, label TEXT, updated_at {time})"),
+    )
+    .await;
     by_hand(target, &format!("INSERT INTO shelves VALUES ('a', 'x', {at}), ('b', 'y', NULL)")).await;
     target.store.prepare(std::slice::from_ref(&shelves)).await.unwrap();
     assert_eq!(found(target.lookup(&shelves, "b").await).version, Version(1), "nobody gave it one");
@@ -160,7 +180,10 @@ pub async fn a_table_without_a_version_is_read_only(target: &Target) {
     let record = found(target.lookup(&shelves, "a").await);
     let micros = if is_server(target) { 456 } else { 0 };
     assert_eq!(record.version, Version(1_769_860_800_123_000 + micros));
-    assert_eq!((record.created_at, record.updated_at), (Timestamp(1_769_860_800_123), Timestamp(1_769_860_800_123)));
+    assert_eq!(
+        (record.created_at, record.updated_at),
+        (Timestamp(1_769_860_800_123), Timestamp(1_769_860_800_123))
+    );
     let result = target.one(upsert(&shelves, "a", Guard::Any, Row(vec![text("y")]))).await;
     assert!(matches!(&result, Err(StoreError::ReadOnly(why)) if why.contains("version")), "{result:?}");
     let order = vec![(FieldRef::CreatedAt, Direction::Descending)];
@@ -177,7 +200,8 @@ pub async fn a_table_without_a_version_is_read_only(target: &Target) {
 
 pub async fn keys_may_be_numbers(target: &Target) {
     let shelves = shelves(Some("version"), vec![Field::new("label", Kind::text(100))]);
-    by_hand(target, "CREATE TABLE shelves (no INTEGER PRIMARY KEY, version INTEGER NOT NULL, label TEXT)").await;
+    by_hand(target, "CREATE TABLE shelves (no INTEGER PRIMARY KEY, version INTEGER NOT NULL, label TEXT)")
+        .await;
     target.store.prepare(std::slice::from_ref(&shelves)).await.unwrap();
     for key in ["10", "9", "100"] {
         target.one(create(&shelves, key, Row(vec![text(key)]))).await.unwrap();
@@ -186,7 +210,10 @@ pub async fn keys_may_be_numbers(target: &Target) {
     let keys: Vec<Key> = ["9", "09", "x", "100", "11"].iter().map(|key| key.parse().unwrap()).collect();
     let lookups = target.store.read(&shelves, &keys).await.unwrap();
     assert_eq!(found(lookups[0].clone()).values, Row(vec![text("9")]));
-    assert_eq!(lookups[1..], [Lookup::Missing, Lookup::Missing, Lookup::Deleted(Version(2)), Lookup::Missing]);
+    assert_eq!(
+        lookups[1..],
+        [Lookup::Missing, Lookup::Missing, Lookup::Deleted(Version(2)), Lookup::Missing]
+    );
     let result = target.one(create(&shelves, "x", Row(vec![Value::Null]))).await;
     assert!(matches!(&result, Err(StoreError::Invalid(faults)) if faults[0].field == "no"), "{result:?}");
     let query = Query {
@@ -208,8 +235,11 @@ pub async fn text_of_any_collation_compares_by_bytes(target: &Target) {
     let shelves = shelves(Some("version"), vec![Field::new("label", Kind::text(100))]);
     if is_server(target) {
         let columns = "no VARCHAR(20) PRIMARY KEY, version INT UNSIGNED NOT NULL, label VARCHAR(100)";
-        by_hand(target, &format!("CREATE TABLE shelves ({columns}) CHARACTER SET latin1 COLLATE latin1_german1_ci"))
-            .await;
+        by_hand(
+            target,
+            &format!("CREATE TABLE shelves ({columns}) CHARACTER SET latin1 COLLATE latin1_german1_ci"),
+        )
+        .await;
     }
     target.store.prepare(std::slice::from_ref(&shelves)).await.unwrap();
     let labels = ["b", "A", "a ", "a", "Ä", "B"];
@@ -219,8 +249,14 @@ pub async fn text_of_any_collation_compares_by_bytes(target: &Target) {
     let label = FieldRef::Field(0);
     let find = async |filter: Filter| {
         let order = vec![(label, Direction::Ascending)];
-        let query =
-            Query { filter, order, start: Start::Offset(0), limit: 10, count: true, allowance: Allowance::default() };
+        let query = Query {
+            filter,
+            order,
+            start: Start::Offset(0),
+            limit: 10,
+            count: true,
+            allowance: Allowance::default(),
+        };
         let page = target.store.find(&shelves, &query).await.unwrap();
         let labels = page.records.iter().map(|record| record.values.0[0].as_text().unwrap().to_owned());
         labels.collect::<Vec<_>>()

@@ -1,4 +1,5 @@
-//! What only MongoDB is asked: how documents look to people, collections of other programs, units over several records.
+//! What only MongoDB is asked: how documents look to people, collections of other programs, units over
+//! several records.
 
 use bson::{Bson, Document, doc, oid::ObjectId};
 use futures::TryStreamExt;
@@ -59,7 +60,8 @@ async fn documents_are_queryable_by_people() {
     target.remove().await;
 }
 
-/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock of the server.
+/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock of the
+/// server.
 #[tokio::test]
 async fn what_is_old_goes_at_its_age() {
     let Some(target) = Target::mongo().await else { return };
@@ -99,7 +101,8 @@ async fn marks_that_a_crash_left_keep_no_later_event_back() {
     for key in ["a", "b", "c"] {
         target.one(create(&target.things, key, titled("x"))).await.unwrap();
     }
-    // as a relay leaves it that dies after it took the events out: as many documents as it looks at at once, each older than what comes now
+    // as a relay leaves it that dies after it took the events out: as many documents as it looks at at once,
+    // each older than what comes now
     let taken = doc! { "$set": { "_pending": [], "_pending_at": bson::DateTime::from_millis(1) } };
     let taken = things.update_many(doc! { "_pending": { "$exists": true } }, taken).await.unwrap();
     assert_eq!(taken.modified_count, 3);
@@ -119,7 +122,8 @@ async fn marks_that_a_crash_left_keep_no_later_event_back() {
 #[tokio::test]
 async fn events_of_a_collection_that_another_group_serves_go_from_here_too() {
     let Some(target) = Target::mongo().await else { return };
-    let others = Collection { pool: "others".to_owned(), name: "others".to_owned(), ..(*target.things).clone() };
+    let others =
+        Collection { pool: "others".to_owned(), name: "others".to_owned(), ..(*target.things).clone() };
     target.one(create(&Arc::new(others), "a", titled("x"))).await.unwrap();
     let claimed = target.store.outbox().claim("o", std::time::Duration::from_secs(10), 10).await.unwrap();
     assert_eq!(claimed.events.iter().map(|event| event.key.as_str()).collect::<Vec<_>>(), ["a"]);
@@ -132,7 +136,10 @@ async fn documents_of_other_programs_are_served() {
     let things = database(options(&target)).await.collection::<Document>("things");
     let id = ObjectId::new();
     let seen = bson::DateTime::from_millis(5);
-    things.insert_one(doc! { "_id": id, "title": "x", "size": 3_i32, "tags": { "at": seen, "of": id } }).await.unwrap();
+    things
+        .insert_one(doc! { "_id": id, "title": "x", "size": 3_i32, "tags": { "at": seen, "of": id } })
+        .await
+        .unwrap();
     let target = Target::prepared(target.store, target.place).await;
     let key = id.to_hex();
     let record = found(target.lookup(&target.things, &key).await);
@@ -140,7 +147,10 @@ async fn documents_of_other_programs_are_served() {
         (record.version, record.created_at, &record.values.0[field::SIZE]),
         (Version(1), Timestamp(0), &Value::Int(3))
     );
-    assert_eq!(record.values.0[field::TAGS], json(&format!(r#"{{"at":"1970-01-01T00:00:00.005Z","of":"{key}"}}"#)));
+    assert_eq!(
+        record.values.0[field::TAGS],
+        json(&format!(r#"{{"at":"1970-01-01T00:00:00.005Z","of":"{key}"}}"#))
+    );
     let written = target.one(replace(&target.things, &key, exactly(1), titled("y"))).await.unwrap();
     assert_eq!(written.version, Version(2));
     let order = vec![(FieldRef::CreatedAt, Direction::Ascending)];
@@ -166,10 +176,14 @@ async fn documents_of_other_programs_are_served() {
         assert!(seen < 100);
     }
     assert_eq!(seen, 5);
-    let wrong = things.insert_one(doc! { "_id": ObjectId::new(), "price": f64::NAN }).await.unwrap().inserted_id;
+    let wrong =
+        things.insert_one(doc! { "_id": ObjectId::new(), "price": f64::NAN }).await.unwrap().inserted_id;
     let key: Key = wrong.as_object_id().unwrap().to_hex().parse().unwrap();
     let Lookup::Unreadable(odd) = target.lookup(&target.things, key.as_str()).await else { panic!("{key}") };
-    assert_eq!((odd.first().field.as_str(), odd.first().kind.as_str(), odd.first().length), ("price", "Double", 8));
+    assert_eq!(
+        (odd.first().field.as_str(), odd.first().kind.as_str(), odd.first().length),
+        ("price", "Double", 8)
+    );
     // one whose _id is of another type than the others': told of, and deleted, but no other _id is made of it
     things.insert_one(doc! { "_id": "mixed in" }).await.unwrap();
     let Lookup::Unreadable(odd) = target.lookup(&target.things, "mixed in").await else { panic!() };
@@ -224,7 +238,8 @@ async fn a_server_that_is_not_there_is_told_in_time() {
 #[tokio::test]
 async fn a_password_for_another_host_is_refused_before_anything_is_sent() {
     let of = async |url: &str, plaintext| {
-        let options = MongoOptions { passage: Passage::new("main", plaintext), ..MongoOptions::new(url, "shop") };
+        let options =
+            MongoOptions { passage: Passage::new("main", plaintext), ..MongoOptions::new(url, "shop") };
         MongoStore::connect(options, sealer()).await.err().map(|error| error.to_string())
     };
     for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
@@ -235,12 +250,15 @@ async fn a_password_for_another_host_is_refused_before_anything_is_sent() {
         assert_eq!(of(&away, Plaintext::Warned).await, None);
         assert_eq!(of(&format!("{away}&tls=true"), Plaintext::Refused).await, None);
     }
-    for safe in ["mongodb://ann:hunter2@localhost:1", "mongodb://db:1", "mongodb://ann:hunter2@%2Frun%2Fdb.sock"] {
+    for safe in
+        ["mongodb://ann:hunter2@localhost:1", "mongodb://db:1", "mongodb://ann:hunter2@%2Frun%2Fdb.sock"]
+    {
         assert_eq!(of(safe, Plaintext::Refused).await, None, "{safe}");
     }
 }
 
-/// Every write waits for the journal of most members, and every read is of what most have: looked at as it is sent.
+/// Every write waits for the journal of most members, and every read is of what most have: looked at as it is
+/// sent.
 #[tokio::test]
 async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {
     let Some(target) = Target::mongo().await else { return };
@@ -275,7 +293,8 @@ async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {
         let name = command.keys().next().unwrap().as_str();
         match name {
             "insert" | "update" | "delete" | "findAndModify" | "findandmodify" => {
-                let concern = command.get_document("writeConcern").unwrap_or_else(|_| panic!("{name} without one"));
+                let concern =
+                    command.get_document("writeConcern").unwrap_or_else(|_| panic!("{name} without one"));
                 assert_eq!(
                     (concern.get_str("w").ok(), concern.get_bool("j").ok()),
                     (Some("majority"), Some(true)),
@@ -284,7 +303,8 @@ async fn writes_are_acknowledged_by_the_majority_and_reads_are_of_it() {
                 writes += 1;
             }
             "find" | "aggregate" | "count" | "distinct" => {
-                let concern = command.get_document("readConcern").unwrap_or_else(|_| panic!("{name} without one"));
+                let concern =
+                    command.get_document("readConcern").unwrap_or_else(|_| panic!("{name} without one"));
                 assert_eq!(concern.get_str("level").ok(), Some("majority"), "{command}");
                 reads += 1;
             }

@@ -1,4 +1,5 @@
-//! What is acknowledged is what is stored: columns that hold less than the schema, triggers, generated columns, other people's numbers.
+//! What is acknowledged is what is stored: columns that hold less than the schema, triggers, generated
+//! columns, other people's numbers.
 
 use declared::{is_server, shelves};
 use sql::by_hand;
@@ -33,12 +34,14 @@ pub async fn numbers_without_a_sign_come_back_of_every_size(target: &Target) {
     let rows: [[i64; 5]; 4] = [[12; 5], [1; 5], [49; 5], most];
     for (index, row) in rows.iter().enumerate() {
         let [tiny, small, medium, middle, large] = row;
-        let values = format!("'k{index}', {}, {tiny}, {small}, {medium}, {middle}, {large}, 12.50", index + 1);
+        let values =
+            format!("'k{index}', {}, {tiny}, {small}, {medium}, {middle}, {large}, 12.50", index + 1);
         by_hand(target, &format!("INSERT INTO shelves VALUES ({values})")).await;
     }
     target.one(create(&shelves, "gone", Row(vec![Value::Null; 6]))).await.unwrap();
     target.one(delete(&shelves, "gone", Guard::Any)).await.unwrap();
-    let keys: Vec<Key> = ["k0", "gone", "k1", "k2", "k3", "none"].iter().map(|key| key.parse().unwrap()).collect();
+    let keys: Vec<Key> =
+        ["k0", "gone", "k1", "k2", "k3", "none"].iter().map(|key| key.parse().unwrap()).collect();
     let lookups = target.store.read(&shelves, &keys).await.unwrap();
     assert_eq!((&lookups[1], &lookups[5]), (&Lookup::Deleted(Version(2)), &Lookup::Missing));
     for (index, place) in [0, 2, 3, 4].into_iter().enumerate() {
@@ -47,7 +50,8 @@ pub async fn numbers_without_a_sign_come_back_of_every_size(target: &Target) {
         wanted.push(decimal("12.5"));
         assert_eq!((record.version, record.values), (Version(index as u64 + 1), Row(wanted)));
     }
-    let written = target.one(upsert(&shelves, "k3", exactly(4), found(lookups[4].clone()).values)).await.unwrap();
+    let written =
+        target.one(upsert(&shelves, "k3", exactly(4), found(lookups[4].clone()).values)).await.unwrap();
     assert_eq!(found(target.lookup(&shelves, "k3").await), written.record.unwrap());
 }
 
@@ -72,8 +76,18 @@ fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
             vec![text("ab"), text(" a")],
             vec![text("ab "), text("abcde")],
         ),
-        (int("small"), "TINYINT", vec![Value::Int(-128), Value::Int(127)], vec![Value::Int(128), Value::Int(-129)]),
-        (int("count"), "SMALLINT UNSIGNED", vec![Value::Int(65_535)], vec![Value::Int(-1), Value::Int(65_536)]),
+        (
+            int("small"),
+            "TINYINT",
+            vec![Value::Int(-128), Value::Int(127)],
+            vec![Value::Int(128), Value::Int(-129)],
+        ),
+        (
+            int("count"),
+            "SMALLINT UNSIGNED",
+            vec![Value::Int(65_535)],
+            vec![Value::Int(-1), Value::Int(65_536)],
+        ),
         (
             int("large"),
             "BIGINT",
@@ -130,7 +144,12 @@ fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
             vec![text("αβ")],
             vec![text("é"), text("😀")],
         ),
-        (Field::new("brief", Kind::text(1000)), "TINYTEXT", vec![text("é")], vec![text(&long), text(&"é".repeat(128))]),
+        (
+            Field::new("brief", Kind::text(1000)),
+            "TINYTEXT",
+            vec![text("é")],
+            vec![text(&long), text(&"é".repeat(128))],
+        ),
         (Field::new("tags", tags), "TINYTEXT", vec![json("[1]")], vec![json(&format!("\"{long}\""))]),
         (
             Field::new("price", exact.clone()),
@@ -157,7 +176,8 @@ fn narrow(server: bool) -> Vec<(Field, &'static str, Vec<Value>, Vec<Value>)> {
 
 pub async fn what_a_column_cannot_hold_is_refused_with_its_field(target: &Target) {
     let columns = narrow(is_server(target));
-    let declared: String = columns.iter().map(|(field, form, ..)| format!(", {} {form}", field.name)).collect();
+    let declared: String =
+        columns.iter().map(|(field, form, ..)| format!(", {} {form}", field.name)).collect();
     let fields = columns.iter().map(|(field, ..)| field.clone()).collect();
     let declared = format!("no VARCHAR(8) PRIMARY KEY, version INTEGER NOT NULL{declared}");
     let shelves = prepared(target, fields, &declared).await;
@@ -185,7 +205,9 @@ pub async fn what_a_column_cannot_hold_is_refused_with_its_field(target: &Target
             ];
             for change in changes {
                 let result = target.one(change).await;
-                let Err(StoreError::Invalid(faults)) = &result else { panic!("{form} {value:?}: {result:?}") };
+                let Err(StoreError::Invalid(faults)) = &result else {
+                    panic!("{form} {value:?}: {result:?}")
+                };
                 assert_eq!(
                     faults.iter().map(|fault| &fault.field).collect::<Vec<_>>(),
                     [&field.name],
@@ -208,7 +230,9 @@ pub async fn what_the_database_makes_of_a_record_is_what_is_told(target: &Target
     by_hand(target, &format!("CREATE TABLE shelves ({columns})")).await;
     let triggers = match is_server(target) {
         true => ["INSERT", "UPDATE"].map(|on| {
-            format!("CREATE TRIGGER up_{on} BEFORE {on} ON shelves FOR EACH ROW SET NEW.label = UPPER(NEW.label)")
+            format!(
+                "CREATE TRIGGER up_{on} BEFORE {on} ON shelves FOR EACH ROW SET NEW.label = UPPER(NEW.label)"
+            )
         }),
         false => ["INSERT", "UPDATE"].map(|on| {
             format!(
@@ -239,8 +263,10 @@ pub async fn what_the_database_makes_of_a_record_is_what_is_told(target: &Target
     let fresh = Action::Create { values: row("jug", 1), fresh_key: true };
     let third = target.one(change(&shelves, "c", fresh)).await.unwrap().record.unwrap();
     assert_eq!(third, found(target.lookup(&shelves, "c").await));
-    let events = target.store.outbox().claim("o", std::time::Duration::from_secs(10), 10).await.unwrap().events;
-    let told: Vec<String> = events.iter().map(|event| event.data.as_ref().unwrap().get().to_owned()).collect();
+    let events =
+        target.store.outbox().claim("o", std::time::Duration::from_secs(10), 10).await.unwrap().events;
+    let told: Vec<String> =
+        events.iter().map(|event| event.data.as_ref().unwrap().get().to_owned()).collect();
     let schema = &shelves.schema;
     let records = [first[0].record.as_ref(), first[1].record.as_ref(), Some(&second), Some(&third)];
     assert_eq!(told, records.map(|record| record.unwrap().to_masked_json(schema)));
@@ -264,7 +290,11 @@ pub async fn triggers_that_are_not_seen_are_minded(target: &Target) {
     let shelves = shelves(VERSION, vec![Field::new("label", Kind::text(100))]);
     let columns = "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label VARCHAR(100)";
     by_hand(target, &format!("CREATE TABLE shelves ({columns})")).await;
-    by_hand(target, "CREATE TRIGGER up BEFORE INSERT ON shelves FOR EACH ROW SET NEW.label = UPPER(NEW.label)").await;
+    by_hand(
+        target,
+        "CREATE TRIGGER up BEFORE INSERT ON shelves FOR EACH ROW SET NEW.label = UPPER(NEW.label)",
+    )
+    .await;
     let root = server.replace("shop:shop-secret@", "root:root-secret@");
     let account = format!("fw_{}", &Uuid::now_v7().simple().to_string()[16..]);
     sql::run(&root, &format!("CREATE USER {account} IDENTIFIED BY 'least'")).await;
@@ -285,7 +315,8 @@ pub async fn numbers_that_are_counted_up_are_told(target: &Target) {
         return;
     }
     let fields = vec![int("place")];
-    let columns = "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, place INTEGER NOT NULL AUTO_INCREMENT UNIQUE";
+    let columns =
+        "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, place INTEGER NOT NULL AUTO_INCREMENT UNIQUE";
     let shelves = prepared(target, fields, columns).await;
     for (key, sent, kept) in [("a", Value::Int(41), 41), ("b", Value::Null, 42), ("c", Value::Int(0), 0)] {
         let written = target.one(create(&shelves, key, Row(vec![sent]))).await.unwrap().record.unwrap();
@@ -304,10 +335,13 @@ pub async fn times_are_told_as_they_are_kept(target: &Target) {
             ", created_at DATETIME(3)",
             "",
         ],
-        false => vec![", created_at DATETIME(0), updated_at DATETIME(1)", ", created_at TEXT, updated_at TEXT"],
+        false => {
+            vec![", created_at DATETIME(0), updated_at DATETIME(1)", ", created_at TEXT, updated_at TEXT"]
+        }
     };
     for form in forms {
-        let shelves = prepared(target, vec![Field::new("label", Kind::text(100))], &format!("{key}{form}")).await;
+        let shelves =
+            prepared(target, vec![Field::new("label", Kind::text(100))], &format!("{key}{form}")).await;
         for change in [
             create(&shelves, "a", Row(vec![text("1")])),
             replace(&shelves, "a", exactly(1), Row(vec![text("2")])),
@@ -315,7 +349,11 @@ pub async fn times_are_told_as_they_are_kept(target: &Target) {
             change(&shelves, "b", Action::Create { values: Row(vec![text("1")]), fresh_key: true }),
         ] {
             let written = target.one(change).await.unwrap();
-            assert_eq!(written.record, Some(found(target.lookup(&shelves, written.key.as_str()).await)), "{form}");
+            assert_eq!(
+                written.record,
+                Some(found(target.lookup(&shelves, written.key.as_str()).await)),
+                "{form}"
+            );
         }
         by_hand(target, "DROP TABLE shelves").await;
         by_hand(target, "DELETE FROM flyweight_tombstones").await;
@@ -324,7 +362,8 @@ pub async fn times_are_told_as_they_are_kept(target: &Target) {
 
 pub async fn refusals_of_the_database_are_in_our_own_words(target: &Target) {
     let server = is_server(target);
-    let fields = vec![Field::new("label", Kind::text(100)), int("size"), Field::new("parent", Kind::text(20))];
+    let fields =
+        vec![Field::new("label", Kind::text(100)), int("size"), Field::new("parent", Kind::text(20))];
     let columns = "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label VARCHAR(100), size INTEGER, parent VARCHAR(20), \
                    CHECK (size < 1000), FOREIGN KEY (parent) REFERENCES shelves (no)";
     let shelves = shelves(VERSION, fields);
@@ -369,7 +408,8 @@ pub async fn refusals_of_the_database_are_in_our_own_words(target: &Target) {
 
 pub async fn what_is_gone_while_running_is_not_said_to_pass(target: &Target) {
     let fields = vec![Field::new("label", Kind::text(100))];
-    let shelves = prepared(target, fields, "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label TEXT").await;
+    let shelves =
+        prepared(target, fields, "no VARCHAR(20) PRIMARY KEY, version INTEGER NOT NULL, label TEXT").await;
     target.one(create(&shelves, "a", Row(vec![text("x")]))).await.unwrap();
     let told = async |what: &str| {
         let read = target.store.read(&shelves, &["a".parse().unwrap()]).await;
@@ -378,7 +418,8 @@ pub async fn what_is_gone_while_running_is_not_said_to_pass(target: &Target) {
             assert!(matches!(&error, Some(StoreError::Unprepared(_))), "{what}: {error:?}");
         }
     };
-    // SQLite reads a name that it does not know as text; nobody else alters an embedded database while it is served
+    // SQLite reads a name that it does not know as text; nobody else alters an embedded database while it is
+    // served
     if is_server(target) {
         by_hand(target, "ALTER TABLE shelves RENAME COLUMN label TO other").await;
         told("renamed").await;

@@ -96,7 +96,8 @@ async fn take(target: &Target, products: &Arc<Collection>, order: &Key) -> bool 
 }
 
 async fn end(target: &Target, products: &Arc<Collection>, order: &Key, settling: Settling) -> bool {
-    guarded(target, products, |row| stock::settle(&products.schema, row, order, settling, Timestamp::now())).await
+    guarded(target, products, |row| stock::settle(&products.schema, row, order, settling, Timestamp::now()))
+        .await
 }
 
 async fn guarded(target: &Target, products: &Arc<Collection>, change: impl Fn(&Row) -> Option<Row>) -> bool {

@@ -1,4 +1,5 @@
-//! Rows and documents that other programs wrote, by a plain client: what has an exact meaning is read, the rest is told of alone, and pages go on.
+//! Rows and documents that other programs wrote, by a plain client: what has an exact meaning is read, the
+//! rest is told of alone, and pages go on.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,8 @@ const FIELDS: [&str; 6] = ["label", "size", "price", "active", "seen", "tags"];
 struct Case {
     key: String,
     field: &'static str,
-    /// The literal in MySQL, in SQLite, and the value in MongoDB; none where the store cannot hold such a thing.
+    /// The literal in MySQL, in SQLite, and the value in MongoDB; none where the store cannot hold such a
+    /// thing.
     mysql: Option<String>,
     sqlite: Option<String>,
     mongo: Option<Bson>,
@@ -37,7 +39,11 @@ fn shelves() -> Arc<Collection> {
     ];
     Arc::new(Collection {
         pool: "shelves".to_owned(),
-        schema: Arc::new(Schema { key: "no".to_owned(), any_key: true, ..Schema::new("shelf", "shelves", fields) }),
+        schema: Arc::new(Schema {
+            key: "no".to_owned(),
+            any_key: true,
+            ..Schema::new("shelf", "shelves", fields)
+        }),
         name: "shelves".to_owned(),
         key_column: "no".to_owned(),
         version_column: Some("version".to_owned()),
@@ -83,7 +89,10 @@ fn cases() -> Vec<Case> {
         case(
             "size",
             [None, Some("x'ff00'")],
-            Some(Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![255] })),
+            Some(Bson::Binary(bson::Binary {
+                subtype: bson::spec::BinarySubtype::Generic,
+                bytes: vec![255],
+            })),
             None,
         ),
         case("size", [None, None], Some(Bson::Document(doc! { "a": 1 })), None),
@@ -122,7 +131,12 @@ fn cases() -> Vec<Case> {
             Some(time("2026-01-31T12:00:00.500Z")),
         ),
         case("seen", [Some("'0000-00-00'"), Some("'0000-00-00'")], Some("0000-00-00".into()), None),
-        case("seen", [None, Some("'yesterday'")], Some(Bson::DateTime(bson::DateTime::from_millis(i64::MAX))), None),
+        case(
+            "seen",
+            [None, Some("'yesterday'")],
+            Some(Bson::DateTime(bson::DateTime::from_millis(i64::MAX))),
+            None,
+        ),
         case("seen", [None, Some("12345")], Some(Bson::Int64(12_345)), None),
         case("tags", both("'{\"a\":1}'"), Some(Bson::Document(doc! { "a": 1 })), Some(json(r#"{"a":1}"#))),
         case("tags", both("'{not json'"), None, None),
@@ -153,8 +167,8 @@ fn cases() -> Vec<Case> {
     }
     let longest = "ü".repeat(127) + "x";
     for key in [
-        "k050 b", "Zürich", "AB/12", "_under", "", "a,b", "100%", "\"q\"", "it's", "a\nb", "trail ", "search", "007",
-        &longest,
+        "k050 b", "Zürich", "AB/12", "_under", "", "a,b", "100%", "\"q\"", "it's", "a\nb", "trail ",
+        "search", "007", &longest,
     ] {
         let label = case("label", both("'x'"), Some("x".into()), Some(text("x")));
         all.push(Case { key: key.to_owned(), ..label });
@@ -168,7 +182,8 @@ async fn fill(target: &Target) -> Vec<Case> {
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.mongo.is_some()).collect();
     let documents = documents::database(options).await.collection::<Document>("shelves");
     for case in &cases {
-        let mut document = doc! { "_id": &case.key, "version": 2, "created_at": bson::DateTime::from_millis(0) };
+        let mut document =
+            doc! { "_id": &case.key, "version": 2, "created_at": bson::DateTime::from_millis(0) };
         document.insert(case.field, case.mongo.clone().unwrap());
         documents.insert_one(document).await.unwrap();
     }
@@ -198,7 +213,11 @@ async fn fill_table(target: &Target) -> Vec<Case> {
             "version" => ("version".to_owned(), value),
             field => (format!("version, {field}"), format!("2, {value}")),
         };
-        sql::by_hand(target, &format!("INSERT {ignore}INTO shelves (no, {columns}) VALUES ('{key}', {values})")).await;
+        sql::by_hand(
+            target,
+            &format!("INSERT {ignore}INTO shelves (no, {columns}) VALUES ('{key}', {values})"),
+        )
+        .await;
     }
     cases
 }
@@ -216,14 +235,19 @@ fn key(text: &str) -> Key {
     text.parse().unwrap()
 }
 
-/// The one number that MongoDB sorts below all numbers, and what stands in for it above them: there it comes on each page after them.
+/// The one number that MongoDB sorts below all numbers, and what stands in for it above them: there it comes
+/// on each page after them.
 fn is_no_number(key: &str) -> bool {
     let is_nan = |bson: &Bson| matches!(bson, Bson::Decimal128(number) if number.to_string() == "NaN");
     cases().iter().any(|case| case.key == key && case.mongo.as_ref().is_some_and(is_nan))
 }
 
 /// All keys of a list in pages, each with whether its record can be read. Fails where one comes twice.
-async fn listed(target: &Target, shelves: &Collection, order: Vec<(FieldRef, Direction)>) -> BTreeSet<(String, bool)> {
+async fn listed(
+    target: &Target,
+    shelves: &Collection,
+    order: Vec<(FieldRef, Direction)>,
+) -> BTreeSet<(String, bool)> {
     let mut query = Query {
         filter: Filter::All,
         order,
@@ -262,17 +286,23 @@ pub async fn what_has_a_meaning_is_read_and_the_rest_is_alone(target: &Target) {
             }
             (Lookup::Unreadable(unreadable), None) => {
                 assert_eq!(unreadable.first().field, case.field, "{}", case.key);
-                assert!(!unreadable.first().kind.is_empty() && unreadable.first().kind.len() < 40, "{unreadable:?}");
+                assert!(
+                    !unreadable.first().kind.is_empty() && unreadable.first().kind.len() < 40,
+                    "{unreadable:?}"
+                );
             }
             (found, value) => panic!("{} {}: {found:?} instead of {value:?}", case.key, case.field),
         }
     }
-    let all: BTreeSet<(String, bool)> = cases.iter().map(|case| (case.key.clone(), case.value.is_some())).collect();
+    let all: BTreeSet<(String, bool)> =
+        cases.iter().map(|case| (case.key.clone(), case.value.is_some())).collect();
     assert_eq!(listed(target, &shelves, Vec::new()).await, all);
     for field in [0, 1, 4] {
         for direction in [Direction::Descending, Direction::Ascending] {
-            // what stands in for MongoDB takes 9223372036854775807 for as much as anything above it when it sorts, but not when it looks for it
-            if (field, direction) == (1, Direction::Ascending) && matches!(target.place, Place::Mongo { .. }) {
+            // what stands in for MongoDB takes 9223372036854775807 for as much as anything above it when it
+            // sorts, but not when it looks for it
+            if (field, direction) == (1, Direction::Ascending) && matches!(target.place, Place::Mongo { .. })
+            {
                 continue;
             }
             let order = vec![(FieldRef::Field(field), direction)];
@@ -324,7 +354,8 @@ pub async fn what_has_a_meaning_is_read_and_the_rest_is_alone(target: &Target) {
 pub async fn a_change_mends_what_cannot_be_read(target: &Target) {
     let (cases, shelves) = (fill(target).await, shelves());
     target.store.prepare(std::slice::from_ref(&shelves)).await.unwrap();
-    let row = Row(vec![text("mended"), Value::Int(1), decimal("1.5"), Value::Bool(false), Value::Null, json("[]")]);
+    let row =
+        Row(vec![text("mended"), Value::Int(1), decimal("1.5"), Value::Bool(false), Value::Null, json("[]")]);
     for (index, case) in cases.iter().filter(|case| case.value.is_none()).enumerate() {
         let known = if case.field == "version" { 0 } else { 2 };
         let create = target.one(create(&shelves, &case.key, row.clone())).await;

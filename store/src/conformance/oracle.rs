@@ -12,7 +12,8 @@ use model::{
 
 /// Everything that a query finds, in order, without regard to its limit.
 pub fn all(records: &[Record], query: &Query) -> Vec<Record> {
-    let mut found: Vec<Record> = records.iter().filter(|record| takes(&query.filter, record)).cloned().collect();
+    let mut found: Vec<Record> =
+        records.iter().filter(|record| takes(&query.filter, record)).cloned().collect();
     found.sort_by(|a, b| compare(a, b, &query.order));
     assert_eq!(query.start, Start::Offset(0), "it starts at the beginning");
     found
@@ -52,7 +53,9 @@ fn takes(filter: &Filter, record: &Record) -> bool {
         Filter::Not(part) => !takes(part, record),
         Filter::Compare(field, comparison, value) => holds(field, *comparison, value),
         Filter::In(field, values) => values.iter().any(|value| holds(field, Comparison::Eq, value)),
-        Filter::Between(field, low, high) => holds(field, Comparison::Gte, low) && holds(field, Comparison::Lte, high),
+        Filter::Between(field, low, high) => {
+            holds(field, Comparison::Gte, low) && holds(field, Comparison::Lte, high)
+        }
         Filter::IsNull(field) => record.value_of(*field).is_null(),
         Filter::Holds(field, part) => match record.value_of(*field) {
             Value::Text(text) => holds_part(&text, part),
@@ -63,7 +66,9 @@ fn takes(filter: &Filter, record: &Record) -> bool {
             _ => false,
         },
         Filter::Like(field, pattern) => match record.value_of(*field) {
-            Value::Text(text) => like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>()),
+            Value::Text(text) => {
+                like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>())
+            }
             _ => false,
         },
     }

@@ -36,7 +36,11 @@ pub async fn events_are_claimed_in_order_and_confirmed(target: &Target) {
     assert!(events.iter().all(|event| event.entity == "user" && event.cursor.is_none()));
     assert!(events.iter().all(|event| event.owner.as_deref() == Some("u")), "also what was deleted");
 
-    assert_eq!(ids(&outbox.claim("o", LONG, 2).await.unwrap().events), ids(&events[..2]), "the same until confirmed");
+    assert_eq!(
+        ids(&outbox.claim("o", LONG, 2).await.unwrap().events),
+        ids(&events[..2]),
+        "the same until confirmed"
+    );
     outbox.confirm("o", &[events[0].id, Uuid::now_v7()]).await.unwrap();
     assert_eq!(ids(&outbox.claim("o", LONG, 10).await.unwrap().events), ids(&events[1..]));
     outbox.confirm("o", &ids(&events[1..])).await.unwrap();
@@ -78,7 +82,11 @@ pub async fn of_many_who_claim_a_key_one_gets_it(target: &Target) {
         });
         let claimed = join_all(claims).await;
         let all: Vec<&Uuid> = claimed.iter().flatten().collect();
-        assert_eq!(HashSet::<&Uuid>::from_iter(all.iter().copied()).len(), all.len(), "round {round}: {claimed:?}");
+        assert_eq!(
+            HashSet::<&Uuid>::from_iter(all.iter().copied()).len(),
+            all.len(),
+            "round {round}: {claimed:?}"
+        );
         for ((other, owner), events) in others.iter().zip(&owners).zip(&claimed) {
             other.store.outbox().confirm(owner, events).await.unwrap();
             other.store.outbox().release(owner).await.unwrap();
@@ -111,7 +119,8 @@ pub async fn a_lease_that_ran_out_is_taken_over(target: &Target) {
     assert!(target.store.outbox().claim("crashed", lease, 10).await.unwrap().events.is_empty());
 }
 
-/// Two replicas relay while many write: each key's versions come once each and in order, as far as the owners do not change.
+/// Two replicas relay while many write: each key's versions come once each and in order, as far as the owners
+/// do not change.
 pub async fn concurrent_writes_keep_the_order_of_each_key(target: &Target) {
     const KEYS: usize = 8;
     const ROUNDS: u64 = 12;

@@ -17,7 +17,8 @@ fn ring(keys: &[&str]) -> Arc<dyn Sealer> {
 }
 
 pub async fn every_replica_is_told_the_same_identity(target: &Target) {
-    let (first, second) = tokio::join!(target.store.identity(), async { target.again().await.store.identity().await });
+    let (first, second) =
+        tokio::join!(target.store.identity(), async { target.again().await.store.identity().await });
     let first = first.unwrap();
     assert_eq!(first, second.unwrap());
     assert!(first.id.len() == 12 && !first.bare, "{first:?}: it had its identity before its tables");

@@ -14,7 +14,8 @@ use model::{
     query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
 };
 
-const TEXTS: [&str; 14] = ["", "a", "A", "a ", "ab", "b", "ä", "é", "a%b", "a_b", "a\\b", "[x]*?", "日本", "z|."];
+const TEXTS: [&str; 14] =
+    ["", "a", "A", "a ", "ab", "b", "ä", "é", "a%b", "a_b", "a\\b", "[x]*?", "日本", "z|."];
 const PATTERNS: [&str; 14] =
     ["%", "", "a%", "%b", "_", "a_", r"a\%b", r"a\_b", r"a\\b", "[x]*?", "%|%", "日_", "A", r"a\"];
 const PARTS: [&str; 12] = ["a", "A", "Ä", "é", "%", "_", "\\", "[x]*?", "日", "|.", "B", "a b"];
@@ -58,15 +59,24 @@ pub async fn comparisons_have_two_values(target: &Target) {
     assert_eq!(keys(target, Filter::IsNull(size)).await, ["n"]);
     assert_eq!(keys(target, not(not(Filter::IsNull(size)))).await, ["n"]);
     assert_eq!(keys(target, Filter::Compare(size, Comparison::Eq, Value::Null)).await, [""; 0]);
-    assert_eq!(keys(target, not(Filter::Compare(size, Comparison::Ne, Value::Null))).await, ["n", "one", "two"]);
+    assert_eq!(
+        keys(target, not(Filter::Compare(size, Comparison::Ne, Value::Null))).await,
+        ["n", "one", "two"]
+    );
     assert_eq!(keys(target, Filter::Between(size, Value::Int(1), Value::Int(2))).await, ["one", "two"]);
     assert_eq!(keys(target, not(Filter::Between(size, Value::Int(2), Value::Int(9)))).await, ["n", "one"]);
     assert_eq!(keys(target, Filter::And(vec![])).await, ["n", "one", "two"]);
     assert_eq!(keys(target, Filter::Or(vec![])).await, [""; 0]);
     assert_eq!(keys(target, Filter::Compare(FieldRef::Key, Comparison::Gt, text("n"))).await, ["one", "two"]);
-    assert_eq!(keys(target, Filter::Compare(FieldRef::Version, Comparison::Eq, Value::Int(1))).await.len(), 3);
+    assert_eq!(
+        keys(target, Filter::Compare(FieldRef::Version, Comparison::Eq, Value::Int(1))).await.len(),
+        3
+    );
     let now = Value::Time(Timestamp(Timestamp::now().0 + 1000));
-    assert_eq!(keys(target, Filter::Compare(FieldRef::CreatedAt, Comparison::Lt, now.clone())).await.len(), 3);
+    assert_eq!(
+        keys(target, Filter::Compare(FieldRef::CreatedAt, Comparison::Lt, now.clone())).await.len(),
+        3
+    );
     assert_eq!(keys(target, Filter::Compare(FieldRef::UpdatedAt, Comparison::Gt, now)).await.len(), 0);
     target.one(delete(&target.things, "one", Guard::Any)).await.unwrap();
     assert_eq!(keys(target, Filter::All).await, ["n", "two"], "what is deleted is not found");
@@ -175,7 +185,8 @@ pub async fn random_queries_agree_with_the_model(target: &Target) {
     println!("{count} trees in {:?}", started.elapsed());
 }
 
-/// What statements cost that a connection has not seen before, when it has seen more than it keeps; beside one that it knows.
+/// What statements cost that a connection has not seen before, when it has seen more than it keeps; beside
+/// one that it knows.
 pub async fn a_filter_of_a_new_shape_costs_little_more_than_any(target: &Target) {
     let of_shape = |shape: usize| {
         let part = |bit: usize| match shape >> bit & 1 {
@@ -243,7 +254,12 @@ async fn walk(target: &Target, query: &Query) -> (Vec<Record>, Option<u64>) {
 }
 
 /// Creates random records, changes some, and gives all that are there.
-async fn fill(target: &Target, random: &mut StdRng, count: usize, adjust: impl Fn(usize, &mut Row)) -> Vec<Record> {
+async fn fill(
+    target: &Target,
+    random: &mut StdRng,
+    count: usize,
+    adjust: impl Fn(usize, &mut Row),
+) -> Vec<Record> {
     for index in 0..count {
         let value = |field, random: &mut StdRng| match random.random_ratio(1, 5) {
             true => Value::Null,
@@ -268,14 +284,17 @@ fn some_value(field: usize, random: &mut StdRng) -> Value {
         SIZE => Value::Int(*[i64::MIN, -5, 0, 1, 2, 3, i64::MAX].choose(random).unwrap()),
         PRICE => decimal(["-5.5", "0", "0.0001", "2", "10", "10.00", "19.9", "100"].choose(random).unwrap()),
         ACTIVE => Value::Bool(random.random()),
-        SEEN => Value::Time(Timestamp(*[-1, 0, 1, 1_769_860_800_123, 253_402_300_799_999].choose(random).unwrap())),
+        SEEN => Value::Time(Timestamp(
+            *[-1, 0, 1, 1_769_860_800_123, 253_402_300_799_999].choose(random).unwrap(),
+        )),
         _ => json([r#"{"a":1}"#, "[]", "1.5", "null"].choose(random).unwrap()),
     }
 }
 
 fn filter(random: &mut StdRng, depth: u32) -> Filter {
     if depth > 0 && random.random_ratio(1, 2) {
-        let parts = |random: &mut StdRng| (0..random.random_range(0..4)).map(|_| filter(random, depth - 1)).collect();
+        let parts =
+            |random: &mut StdRng| (0..random.random_range(0..4)).map(|_| filter(random, depth - 1)).collect();
         return match random.random_range(0..3) {
             0 => Filter::And(parts(random)),
             1 => Filter::Or(parts(random)),
@@ -311,7 +330,8 @@ pub async fn a_page_ends_where_its_memory_does(target: &Target) {
     let (mut start, mut seen) = (Start::Offset(0), Vec::new());
     loop {
         let held = Arc::new(budget.share());
-        let page = find(target, &Query { start, allowance: Allowance::of(&held), ..query(Filter::All) }).await;
+        let page =
+            find(target, &Query { start, allowance: Allowance::of(&held), ..query(Filter::All) }).await;
         assert!((1..=3).contains(&page.records.len()), "{} records", page.records.len());
         assert_eq!(page.total, Some(9));
         seen.extend(page.records.iter().map(|record| record.key.to_string()));

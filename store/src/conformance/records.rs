@@ -1,4 +1,5 @@
-//! Single records: versions, guards, tombstones, unique and encrypted fields, and what happens when many write at once.
+//! Single records: versions, guards, tombstones, unique and encrypted fields, and what happens when many
+//! write at once.
 
 use std::time::Duration;
 
@@ -54,19 +55,32 @@ pub async fn guards_are_kept(target: &Target) {
     assert!(matches!(target.one(replace(users, "g", Guard::Any, row())).await, Err(NotFound)));
     assert!(matches!(target.one(replace(users, "g", exactly(1), row())).await, Err(NotFound)));
     assert!(matches!(target.one(delete(users, "g", Guard::Any)).await, Err(NotFound)));
-    assert!(matches!(target.one(upsert(users, "g", exactly(1), row())).await, Err(Stale { current: Version(0) })));
+    assert!(matches!(
+        target.one(upsert(users, "g", exactly(1), row())).await,
+        Err(Stale { current: Version(0) })
+    ));
     assert!(target.one(upsert(users, "g", Guard::Any, row())).await.unwrap().created);
     assert!(matches!(target.one(create(users, "g", row())).await, Err(Exists)));
-    assert!(matches!(target.one(replace(users, "g", exactly(2), row())).await, Err(Stale { current: Version(1) })));
-    assert!(matches!(target.one(upsert(users, "g", exactly(7), row())).await, Err(Stale { current: Version(1) })));
+    assert!(matches!(
+        target.one(replace(users, "g", exactly(2), row())).await,
+        Err(Stale { current: Version(1) })
+    ));
+    assert!(matches!(
+        target.one(upsert(users, "g", exactly(7), row())).await,
+        Err(Stale { current: Version(1) })
+    ));
     assert!(matches!(target.one(delete(users, "g", exactly(2))).await, Err(Stale { current: Version(1) })));
     assert_eq!(target.one(upsert(users, "g", exactly(1), row())).await.unwrap().version, Version(2));
     assert_eq!(target.one(replace(users, "g", Guard::Any, row())).await.unwrap().version, Version(3));
     assert_eq!(target.one(delete(users, "g", exactly(3))).await.unwrap().version, Version(4));
     assert!(matches!(target.one(delete(users, "g", Guard::Any)).await, Err(NotFound)));
-    assert!(matches!(target.one(upsert(users, "g", exactly(4), row())).await, Err(Stale { current: Version(4) })));
+    assert!(matches!(
+        target.one(upsert(users, "g", exactly(4), row())).await,
+        Err(Stale { current: Version(4) })
+    ));
     // a created key that the caller made just now
-    let fresh = |email| change(users, "fresh", Action::Create { values: person(email, None), fresh_key: true });
+    let fresh =
+        |email| change(users, "fresh", Action::Create { values: person(email, None), fresh_key: true });
     assert_eq!(target.one(fresh("f@example.com")).await.unwrap().version, Version(1));
     let again = target.one(fresh("g@example.com")).await;
     assert!(matches!(again, Err(Exists)), "said to be fresh, but is not: {again:?}");
@@ -76,8 +90,13 @@ pub async fn every_kind_of_value_comes_back_as_it_was(target: &Target) {
     let things = &target.things;
     let texts = ["", " ", "a ", "Ä", "ä", "日本", "😀", "\u{1}\t\n\"'\\", "a\u{301}", "%_", "0", "null"];
     let ints = [i64::MIN, -1, 0, 1, i64::MAX];
-    let decimals =
-        [("19.90", "19.9"), ("0.00", "0"), ("-0.0001", "-0.0001"), ("100", "100"), ("999999.9999", "999999.9999")];
+    let decimals = [
+        ("19.90", "19.9"),
+        ("0.00", "0"),
+        ("-0.0001", "-0.0001"),
+        ("100", "100"),
+        ("999999.9999", "999999.9999"),
+    ];
     let times = [
         "1970-01-01T00:00:00.000Z",
         "1969-12-31T23:59:59.999Z",
@@ -126,9 +145,15 @@ pub async fn every_kind_of_value_comes_back_as_it_was(target: &Target) {
         assert_eq!(read.values, row, "{key}");
         let shown = read.to_json(&things.schema);
         assert_eq!(shown, written.record.unwrap().to_json(&things.schema));
-        assert!(shown.contains(&format!("\"price\":{kept},")), "decimals are without trailing zeros: {shown}");
         assert!(
-            shown.contains(&format!("\"tags\":{},", Json::parse(trees[index % trees.len()]).unwrap().as_str())),
+            shown.contains(&format!("\"price\":{kept},")),
+            "decimals are without trailing zeros: {shown}"
+        );
+        assert!(
+            shown.contains(&format!(
+                "\"tags\":{},",
+                Json::parse(trees[index % trees.len()]).unwrap().as_str()
+            )),
             "{shown}"
         );
     }
@@ -152,7 +177,10 @@ pub async fn unique_values_are_unique_but_for_nulls(target: &Target) {
     taken(target.one(replace(users, "b", Guard::Any, person("a@example.com", None))).await, "email");
     taken(target.one(upsert(users, "c", Guard::Any, person("a@example.com", None))).await, "email");
     target.one(replace(users, "a", Guard::Any, person("a@example.com", Some("ann")))).await.unwrap();
-    taken(target.one(replace(users, "b", Guard::Any, person("b@example.com", Some("ann")))).await, "username");
+    taken(
+        target.one(replace(users, "b", Guard::Any, person("b@example.com", Some("ann")))).await,
+        "username",
+    );
     // case and trailing spaces count
     target.one(create(users, "d", person("A@example.com", Some("ann ")))).await.unwrap();
     // what a record gives up is free
@@ -160,7 +188,11 @@ pub async fn unique_values_are_unique_but_for_nulls(target: &Target) {
     target.one(create(users, "e", person("a@example.com", Some("ann")))).await.unwrap();
     target.one(delete(users, "e", Guard::Any)).await.unwrap();
     target.one(create(users, "f", person("a@example.com", Some("ann")))).await.unwrap();
-    assert_eq!(found(target.lookup(users, "b").await).version, Version(1), "what was refused changed nothing");
+    assert_eq!(
+        found(target.lookup(users, "b").await).version,
+        Version(1),
+        "what was refused changed nothing"
+    );
 }
 
 pub async fn encrypted_fields_are_not_readable_at_rest(target: &Target) {
@@ -184,7 +216,8 @@ pub async fn many_keys_are_read_at_once(target: &Target) {
         target.one(create(things, &format!("m{index}"), titled("x"))).await.unwrap();
     }
     target.one(delete(things, "m1", Guard::Any)).await.unwrap();
-    let mut keys: Vec<Key> = ["m3", "none", "m1", "m0", "m3"].iter().map(|key| key.parse().unwrap()).collect();
+    let mut keys: Vec<Key> =
+        ["m3", "none", "m1", "m0", "m3"].iter().map(|key| key.parse().unwrap()).collect();
     let lookups = target.store.read(things, &keys).await.unwrap();
     assert_eq!(found(lookups[0].clone()).key, keys[0]);
     assert_eq!(lookups[1], Lookup::Missing);
@@ -229,10 +262,15 @@ pub async fn of_many_creators_one_wins(target: &Target) {
         let base = target.lookup(things, &key).await;
         let creators = join_all((0..16).map(|_| target.one(create(things, &key, titled("x"))))).await;
         assert_eq!(creators.iter().filter(|result| result.is_ok()).count(), 1, "{base:?}: {creators:?}");
-        assert!(creators.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::Exists))), "{creators:?}");
-        let upserts = join_all((0..16).map(|_| target.one(upsert(things, &key, Guard::Any, titled("y"))))).await;
+        assert!(
+            creators.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::Exists))),
+            "{creators:?}"
+        );
+        let upserts =
+            join_all((0..16).map(|_| target.one(upsert(things, &key, Guard::Any, titled("y"))))).await;
         assert!(upserts.iter().all(Result::is_ok), "{upserts:?}");
-        let mut versions: Vec<u64> = upserts.iter().map(|written| written.as_ref().unwrap().version.0).collect();
+        let mut versions: Vec<u64> =
+            upserts.iter().map(|written| written.as_ref().unwrap().version.0).collect();
         versions.sort_unstable();
         versions.dedup();
         assert_eq!(versions.len(), 16, "each change has a version of its own");
@@ -261,7 +299,8 @@ pub async fn a_unit_whose_time_is_over_is_not_begun(target: &Target) {
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 1);
 }
 
-/// What versions before and other programs wrote is filled in at a start. Of those that differ by case alone one is, and all stay.
+/// What versions before and other programs wrote is filled in at a start. Of those that differ by case alone
+/// one is, and all stay.
 pub async fn texts_in_small_letters_are_filled_in(target: &Target) {
     let users = &target.users;
     for (key, email) in [("a", "Bob@example.com"), ("b", "BOB@example.com"), ("c", "Ünal@example.com")] {

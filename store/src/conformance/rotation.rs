@@ -1,4 +1,5 @@
-//! A store that is replaced while it is in use: what cannot be reached does not take over, and the relay goes on where it was.
+//! A store that is replaced while it is in use: what cannot be reached does not take over, and the relay goes
+//! on where it was.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ pub async fn another_connection_takes_over_in_the_middle_of_relaying(target: &Ta
         let change = create(users, key, person(&format!("{key}@example.com"), None));
         rotating.commit(UnitOfWork::new(vec![change], &Origin::of("tester"))).await.unwrap();
     };
-    let read = async |key: &str| found(rotating.read(users, &[key.parse().unwrap()]).await.unwrap().remove(0));
+    let read =
+        async |key: &str| found(rotating.read(users, &[key.parse().unwrap()]).await.unwrap().remove(0));
     make("u").await;
     let claimed = outbox.claim("o", LONG, 10).await.unwrap().events;
     assert_eq!(claimed.len(), 1);
@@ -32,7 +34,11 @@ pub async fn another_connection_takes_over_in_the_middle_of_relaying(target: &Ta
     outbox.confirm("o", &[claimed[0].id]).await.unwrap();
     let next = outbox.claim("o", LONG, 10).await.unwrap();
     let keys: Vec<&str> = next.events.iter().map(|event| event.key.as_str()).collect();
-    assert_eq!((keys, next.blocked), (vec!["v"], false), "the owner's leases are its own with any connection");
+    assert_eq!(
+        (keys, next.blocked),
+        (vec!["v"], false),
+        "the owner's leases are its own with any connection"
+    );
     outbox.release("o").await.unwrap();
     assert_eq!(target.store.outbox().backlog().await.unwrap().events, 1);
 }

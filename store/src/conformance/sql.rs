@@ -59,7 +59,8 @@ pub async fn is_mariadb(url: &str) -> bool {
 pub async fn by_hand(target: &Target, statement: &str) {
     match &target.place {
         Place::File(path) => {
-            let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            let mut connection =
+                SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
             connection.execute(AssertSqlSafe(statement)).await.unwrap();
         }
         Place::Mysql { url, .. } => run(url, statement).await,
@@ -137,8 +138,11 @@ pub async fn changes_of_a_unit_see_each_other(target: &Target) {
     let of_a: Vec<u64> = events.iter().filter(|event| event.key == "a").map(|event| event.version).collect();
     assert_eq!((of_a, events.len()), (vec![1, 2, 3, 4], 6));
     // the tombstone goes when the record comes back, and comes again with it
-    let changes =
-        vec![create(things, "b", titled("3")), delete(things, "b", Guard::Any), create(things, "b", titled("5"))];
+    let changes = vec![
+        create(things, "b", titled("3")),
+        delete(things, "b", Guard::Any),
+        create(things, "b", titled("5")),
+    ];
     assert_eq!(target.commit(changes).await.unwrap()[2].version, Version(5));
     assert_eq!(found(target.lookup(things, "b").await).version, Version(5));
     let stale = vec![delete(things, "a", Guard::Any), replace(things, "b", exactly(4), titled("x"))];
@@ -180,7 +184,8 @@ pub async fn a_value_given_up_is_free_in_the_same_unit(target: &Target) {
 pub async fn a_unit_of_a_thousand(target: &Target) {
     let things = &target.things;
     let keys: Vec<String> = (0..1000).map(|index| format!("k{index}")).collect();
-    let written = target.commit(keys.iter().map(|key| create(things, key, titled(key))).collect()).await.unwrap();
+    let written =
+        target.commit(keys.iter().map(|key| create(things, key, titled(key))).collect()).await.unwrap();
     assert!(written.iter().zip(&keys).all(|(written, key)| written.key.as_str() == key && written.created));
     let changes = keys.iter().map(|key| replace(things, key, exactly(1), titled("new"))).collect();
     assert!(target.commit(changes).await.unwrap().iter().all(|written| written.version == Version(2)));
@@ -201,7 +206,10 @@ pub async fn large_records_go_in_several_statements(target: &Target) {
     };
     let keys: Vec<String> = (0..9).map(|index| format!("k{index}")).collect();
     target.commit(keys.iter().map(|key| create(things, key, large("a"))).collect()).await.unwrap();
-    target.commit(keys.iter().map(|key| replace(things, key, exactly(1), large("b"))).collect()).await.unwrap();
+    target
+        .commit(keys.iter().map(|key| replace(things, key, exactly(1), large("b"))).collect())
+        .await
+        .unwrap();
     for key in &keys {
         assert_eq!(found(target.lookup(things, key).await).values, large("b"));
     }
@@ -220,7 +228,8 @@ pub async fn large_records_go_in_several_statements(target: &Target) {
 pub async fn units_that_cross_each_other_all_succeed(target: &Target) {
     let things = &target.things;
     let unit = |order: [&str; 2]| order.map(|key| upsert(things, key, Guard::Any, titled("x"))).to_vec();
-    let units = (0..24).map(|index| target.commit(unit(if index % 2 == 0 { ["a", "b"] } else { ["b", "a"] })));
+    let units =
+        (0..24).map(|index| target.commit(unit(if index % 2 == 0 { ["a", "b"] } else { ["b", "a"] })));
     for result in join_all(units).await {
         result.unwrap();
     }
@@ -235,17 +244,21 @@ pub async fn old_tombstones_are_pruned(target: &Target) {
         target.one(delete(&target.things, key, Guard::Any)).await.unwrap();
     }
     assert_eq!(store.prune().await.unwrap(), 0);
-    by_hand(target, "UPDATE flyweight_tombstones SET deleted_at = '2020-01-01 00:00:00' WHERE id = 'old'").await;
+    by_hand(target, "UPDATE flyweight_tombstones SET deleted_at = '2020-01-01 00:00:00' WHERE id = 'old'")
+        .await;
     assert_eq!(store.prune().await.unwrap(), 1);
     assert_eq!(target.lookup(&target.things, "old").await, Lookup::Missing);
     assert_eq!(target.lookup(&target.things, "new").await, Lookup::Deleted(Version(2)));
 }
 
-/// How a database commits, as it says itself. An embedded one is ours: a commit that was answered is on the disk.
+/// How a database commits, as it says itself. An embedded one is ours: a commit that was answered is on the
+/// disk.
 pub async fn the_settings_of_commits_are_told(target: &Target) {
     target.one(create(&target.things, "k", titled("x"))).await.unwrap();
     let settings = target.store.settings().await.unwrap();
-    let value = |name: &str| settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str());
+    let value = |name: &str| {
+        settings.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
+    };
     match &target.place {
         Place::File(_) => {
             assert_eq!((value("synchronous"), value("journal_mode")), (Some("FULL"), Some("wal")));
@@ -260,7 +273,8 @@ pub async fn the_settings_of_commits_are_told(target: &Target) {
     }
 }
 
-/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock that stamped them.
+/// Each goes at its age and no sooner: 7 days for tombstones, 24 hours for answers, by the clock that stamped
+/// them.
 pub async fn what_is_old_goes_at_its_age(target: &Target) {
     let ago = |hours: u32| match &target.place {
         Place::File(_) => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{hours} hours')"),
@@ -270,7 +284,8 @@ pub async fn what_is_old_goes_at_its_age(target: &Target) {
         target.one(create(&target.things, key, titled("x"))).await.unwrap();
         target.one(delete(&target.things, key, Guard::Any)).await.unwrap();
         let at = ago(hours);
-        by_hand(target, &format!("UPDATE flyweight_tombstones SET deleted_at = {at} WHERE id = '{key}'")).await;
+        by_hand(target, &format!("UPDATE flyweight_tombstones SET deleted_at = {at} WHERE id = '{key}'"))
+            .await;
     }
     let mut answers = Vec::new();
     for (key, hours) in [("young", 23), ("old", 25)] {
@@ -300,8 +315,11 @@ async fn a_clock_that_is_ahead_prunes_no_file() {
     target.one(delete(&target.things, "k", Guard::Any)).await.unwrap();
     // as if this process's clock were 8 days ahead of the one that wrote
     for (table, column) in [("flyweight_tombstones", "deleted_at"), ("flyweight_audit", "at")] {
-        by_hand(&target, &format!("UPDATE {table} SET {column} = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-8 days')"))
-            .await;
+        by_hand(
+            &target,
+            &format!("UPDATE {table} SET {column} = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-8 days')"),
+        )
+        .await;
     }
     let next = target.again().await;
     assert_eq!(next.store.prune().await.unwrap(), 0);
@@ -330,7 +348,10 @@ pub async fn a_field_that_cannot_be_encrypted_is_refused(target: &Target) {
         schema.fields.iter_mut().filter(|field| field.name == name).for_each(|field| field.encrypted = true);
         let users = Collection { schema: Arc::new(schema), ..(*target.users).clone() };
         let result = target.store.prepare(&[Arc::new(users)]).await;
-        assert!(matches!(&result, Err(StoreError::Unprepared(why)) if why.message.contains(name)), "{result:?}");
+        assert!(
+            matches!(&result, Err(StoreError::Unprepared(why)) if why.message.contains(name)),
+            "{result:?}"
+        );
     }
 }
 
@@ -353,13 +374,15 @@ pub async fn lost_connections_are_made_again(target: &Target) {
     }
 }
 
-/// Between the look at the tombstones and the insertion the record comes and goes: the create waits there for a lock that is held by hand.
+/// Between the look at the tombstones and the insertion the record comes and goes: the create waits there for
+/// a lock that is held by hand.
 pub async fn a_create_that_raced_with_a_deletion_goes_on_counting(target: &Target) {
     let Place::Mysql { url, database, .. } = &target.place else { return };
     let things = &target.things;
     let mut hand = MySqlConnection::connect(url).await.unwrap();
     hand.execute("START TRANSACTION").await.unwrap();
-    let held = "INSERT INTO flyweight_idempotency (id, request, at, answer) VALUES ('race', 'r', NOW(), '[]')";
+    let held =
+        "INSERT INTO flyweight_idempotency (id, request, at, answer) VALUES ('race', 'r', NOW(), '[]')";
     hand.execute(held).await.unwrap();
     let idempotency = Some(Idempotency { key: "race".to_owned(), request: "r".to_owned() });
     let origin = Origin { idempotency, ..Origin::of("tester") };
@@ -412,7 +435,8 @@ async fn a_folder_that_is_not_there_is_told() {
     assert!(matches!(result, Err(StoreError::Unavailable(_))));
 }
 
-/// A unique value is taken by the first change that takes it, and free from the one that gives it up: not before, and not only in the end.
+/// A unique value is taken by the first change that takes it, and free from the one that gives it up: not
+/// before, and not only in the end.
 pub async fn unique_values_go_by_the_order_of_the_changes(target: &Target) {
     let users = &target.users;
     let as_ = |email: &str| person(&format!("{email}@example.com"), None);
@@ -466,7 +490,8 @@ async fn the_stand_in_refuses_units_of_several_records() {
     let several = vec![create(things, "a", titled("x")), create(things, "b", titled("y"))];
     let result = store.commit(unit(several)).await;
     assert!(matches!(&result, Err(StoreError::Unsupported(why)) if why.contains("MongoDB")), "{result:?}");
-    let other = vec![create(things, "a", titled("x")), create(&target.users, "a", person("a@example.com", None))];
+    let other =
+        vec![create(things, "a", titled("x")), create(&target.users, "a", person("a@example.com", None))];
     assert!(matches!(store.commit(unit(other)).await, Err(StoreError::Unsupported(_))));
     let one = vec![create(things, "a", titled("x")), replace(things, "a", exactly(1), titled("y"))];
     assert_eq!(store.commit(unit(one)).await.unwrap().len(), 2);

@@ -1,4 +1,5 @@
-//! A way to a server that is cut, or that changes what is sent: outcomes that nobody can know, settings that do not take.
+//! A way to a server that is cut, or that changes what is sent: outcomes that nobody can know, settings that
+//! do not take.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -49,7 +50,8 @@ impl Way {
     }
 
     async fn store(&self, target: &Target) -> Target {
-        let options = MysqlOptions { acquire_timeout: Duration::from_secs(1), ..MysqlOptions::new(&self.url) };
+        let options =
+            MysqlOptions { acquire_timeout: Duration::from_secs(1), ..MysqlOptions::new(&self.url) };
         let store = Arc::new(SqlStore::mysql(options, sealer()).unwrap());
         let Place::Mysql { server, url, database } = &target.place else { unreachable!("a server") };
         let place = Place::Mysql { server: server.clone(), url: url.clone(), database: database.clone() };
@@ -127,7 +129,8 @@ pub async fn creates_whose_commit_is_cut_off_are_not_done_again(target: &Target)
     let things = &target.things;
     for (mode, name, there) in [(CUT_BEFORE, "b", 0), (CUT_AFTER, "a", 16)] {
         let keys: Vec<String> = (0..16).map(|index| format!("{name}{index}")).collect();
-        let fresh = |key: &String| change(things, key, Action::Create { values: titled(key), fresh_key: true });
+        let fresh =
+            |key: &String| change(things, key, Action::Create { values: titled(key), fresh_key: true });
         way.set(mode);
         for result in join_all(keys.iter().map(|key| cut.one(fresh(key)))).await {
             assert!(matches!(result, Err(StoreError::Unknown(_))), "{name}: {result:?}");

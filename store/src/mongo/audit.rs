@@ -1,4 +1,5 @@
-//! The audit as documents: entries that are filed, and those that still ride in the records' documents with events that wait.
+//! The audit as documents: entries that are filed, and those that still ride in the records' documents with
+//! events that wait.
 
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ pub async fn find(
 ) -> Result<AuditFound, StoreError> {
     let mut found = Vec::new();
     // those that wait first: an entry that is gone from there by then was filed before
-    for documents in collections.iter().filter(|documents| query.entities.contains(&documents.collection.schema.entity))
+    for documents in
+        collections.iter().filter(|documents| query.entities.contains(&documents.collection.schema.entity))
     {
         found.extend(waiting(documents, query, deadline).await?);
     }
@@ -73,7 +75,8 @@ async fn waiting(
         let Some(id) = documents.id(key) else { return Ok(Vec::new()) };
         of.insert("_id", id);
     }
-    let find = documents.handle.find(of).sort(doc! { PENDING_AT: 1 }).projection(doc! { PENDING: 1, PENDING_AT: 1 });
+    let find =
+        documents.handle.find(of).sort(doc! { PENDING_AT: 1 }).projection(doc! { PENDING: 1, PENDING_AT: 1 });
     let (mut cursor, limit) = (read(deadline, find).await?, query.limit as usize);
     let mut found: Vec<(Place, AuditEntry)> = Vec::new();
     while let Some(document) = read(deadline, cursor.try_next()).await? {
@@ -94,7 +97,8 @@ async fn waiting(
     Ok(found)
 }
 
-/// Sorts entries, and keeps as many as a page can have and one more, which tells that there are further ones. Says how many a page can have.
+/// Sorts entries, and keeps as many as a page can have and one more, which tells that there are further ones.
+/// Says how many a page can have.
 fn first_of(found: &mut Vec<(Place, AuditEntry)>, limit: usize) -> usize {
     found.sort_by_key(|(place, _)| *place);
     let mut bytes = 0;
@@ -107,7 +111,8 @@ fn first_of(found: &mut Vec<(Place, AuditEntry)>, limit: usize) -> usize {
     most
 }
 
-/// The newest version of a record that the audit knows, of what is filed or still rides with the document; 0 where it knows none.
+/// The newest version of a record that the audit knows, of what is filed or still rides with the document; 0
+/// where it knows none.
 pub async fn newest(
     ledger: &Ledger,
     documents: &Documents,
@@ -125,8 +130,10 @@ pub async fn newest(
 }
 
 fn place_of(entry: &AuditEntry) -> Result<Place, StoreError> {
-    let at =
-        entry.at.parse().map_err(|_| StoreError::Corrupt("the time of an audit entry cannot be read".to_owned()))?;
+    let at = entry
+        .at
+        .parse()
+        .map_err(|_| StoreError::Corrupt("the time of an audit entry cannot be read".to_owned()))?;
     Ok((at, entry.id))
 }
 
@@ -155,7 +162,8 @@ async fn filed(ledger: &Ledger, query: &AuditQuery, deadline: Instant) -> Result
     }
     let audit = ledger.audit();
     // one more than asked for tells whether there are further ones
-    let find = audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit) + 1);
+    let find =
+        audit.find(doc! { "$and": parts }).sort(doc! { "at": 1, "_id": 1 }).limit(i64::from(*limit) + 1);
     let mut cursor = read(deadline, find.batch_size(super::ROWS_AHEAD)).await?;
     let mut part = AuditPart::new(query);
     while let Some(document) = read(deadline, cursor.try_next()).await? {
@@ -189,12 +197,17 @@ fn filed_entry(document: &Document) -> Result<AuditEntry, StoreError> {
     let text = |name: &str| document.get_str(name).unwrap_or_default().to_owned();
     let wrong = |what: &str| StoreError::Corrupt(format!("{what} of an audit entry cannot be read"));
     let json = |name: &str| match document.get(name) {
-        Some(Bson::String(json)) => RawValue::from_string(json.clone()).map(Some).map_err(|_| wrong("the record")),
+        Some(Bson::String(json)) => {
+            RawValue::from_string(json.clone()).map(Some).map_err(|_| wrong("the record"))
+        }
         _ => Ok(None),
     };
     Ok(AuditEntry {
         id: text("_id").parse::<Uuid>().map_err(|_| wrong("the id"))?,
-        at: document.get_datetime("at").map(|at| Timestamp(at.timestamp_millis()).to_string()).unwrap_or_default(),
+        at: document
+            .get_datetime("at")
+            .map(|at| Timestamp(at.timestamp_millis()).to_string())
+            .unwrap_or_default(),
         actor: text("actor"),
         entity: text("entity"),
         key: text("key"),

@@ -1,4 +1,5 @@
-//! A change as one guarded update of one document: the record, its version and its event change together or not at all.
+//! A change as one guarded update of one document: the record, its version and its event change together or
+//! not at all.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -59,7 +60,8 @@ pub async fn commit(
     if let (Some(key), Err(error)) = (&work.idempotency, &done)
         && error.is_refusal()
     {
-        // as in every store: what was refused leaves its key free. Where this fails the key stays with this request
+        // as in every store: what was refused leaves its key free. Where this fails the key stays with this
+        // request
         _ = ledger.release(key, deadline).await;
     }
     done
@@ -127,7 +129,8 @@ impl Unit<'_> {
         let (mut state, mut written, mut riders) = (before, Vec::new(), Vec::new());
         for (place, change) in work.changes.iter().enumerate() {
             let applied = apply(&state, change, now, &Limits::default());
-            let named = |error: StoreError| if work.changes.len() > 1 { error.of_change(place) } else { error };
+            let named =
+                |error: StoreError| if work.changes.len() > 1 { error.of_change(place) } else { error };
             let Applied { state: next, written: done, event, before } = applied.map_err(named)?;
             state = next;
             riders.push(rider(&event, &work.actor, before.as_deref())?);
@@ -156,15 +159,20 @@ impl Unit<'_> {
         }
     }
 
-    /// What a document says of its key. Where its version cannot be read, it goes on from the newest that the audit knows.
+    /// What a document says of its key. Where its version cannot be read, it goes on from the newest that the
+    /// audit knows.
     async fn known_state(&self, stored: &Document) -> Result<State, StoreError> {
         let (key, mut state) = self.documents.state(stored).map_err(|named| {
-            StoreError::Corrupt(format!("the {} of a document of {}", named.field, self.documents.collection.name))
+            StoreError::Corrupt(format!(
+                "the {} of a document of {}",
+                named.field, self.documents.collection.name
+            ))
         })?;
         if let State::Unreadable(unreadable) = &mut state
             && !unreadable.has_version()
         {
-            let newest = audit::newest(self.ledger, self.documents, stored, key.as_str(), self.deadline).await?;
+            let newest =
+                audit::newest(self.ledger, self.documents, stored, key.as_str(), self.deadline).await?;
             unreadable.rest.version = newest;
         }
         Ok(state)
@@ -191,7 +199,8 @@ impl Unit<'_> {
     }
 }
 
-/// The document of a key: that whose `_id` is of the collection's form, or else one that another program mixed in.
+/// The document of a key: that whose `_id` is of the collection's form, or else one that another program
+/// mixed in.
 async fn stored(documents: &Documents, key: &Key, deadline: Instant) -> Result<Option<Document>, StoreError> {
     let find = doc! { "_id": { "$in": documents.ids(key.as_str()) } };
     let mut found = super::collect_raw(documents.raw().find(find), deadline).await?;
@@ -199,7 +208,8 @@ async fn stored(documents: &Documents, key: &Key, deadline: Instant) -> Result<O
     Ok(found.into_iter().next())
 }
 
-/// The `_id` of a stored document. One of another type than the others' stays what it is, so the document can only be deleted.
+/// The `_id` of a stored document. One of another type than the others' stays what it is, so the document can
+/// only be deleted.
 fn own_id(documents: &Documents, stored: &Document, work: &UnitOfWork) -> Result<Bson, StoreError> {
     let id = stored.get("_id").cloned().unwrap_or(Bson::Null);
     let deletes = work.changes.iter().all(|change| matches!(change.action, Action::Delete { .. }));
@@ -247,7 +257,13 @@ pub struct Update {
 }
 
 /// The update that makes a document this state.
-pub fn update(documents: &Documents, change: &Change, state: &State, riders: Vec<Document>, now: Timestamp) -> Update {
+pub fn update(
+    documents: &Documents,
+    change: &Change,
+    state: &State,
+    riders: Vec<Document>,
+    now: Timestamp,
+) -> Update {
     let (mut set, unset) = match state {
         State::Present(record) => documents.parts(record),
         // nothing is made unreadable

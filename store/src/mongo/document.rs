@@ -1,5 +1,5 @@
-//! Records as documents: `_id`, the version, times, the fields by their names, and beside them what the store keeps:
-//! `_deleted_at` marks a tombstone, `_pending` holds events that are not yet published.
+//! Records as documents: `_id`, the version, times, the fields by their names, and beside them what the store
+//! keeps: `_deleted_at` marks a tombstone, `_pending` holds events that are not yet published.
 
 use std::sync::Arc;
 
@@ -65,7 +65,9 @@ impl KeyForm {
     fn id(self, key: &str) -> Option<Bson> {
         match self {
             Self::Text => Some(Bson::String(key.to_owned())),
-            Self::ObjectId => ObjectId::parse_str(key).ok().filter(|id| id.to_hex() == key).map(Bson::ObjectId),
+            Self::ObjectId => {
+                ObjectId::parse_str(key).ok().filter(|id| id.to_hex() == key).map(Bson::ObjectId)
+            }
             Self::Int => key.parse::<i64>().ok().filter(|number| number.to_string() == key).map(Bson::Int64),
         }
     }
@@ -102,14 +104,17 @@ impl Documents {
 
     /// The `_id` of a key that is to be written.
     pub fn id_of(&self, key: &Key) -> Result<Bson, StoreError> {
-        self.id(key.as_str())
-            .ok_or_else(|| StoreError::Unsupported(format!("the keys of {} are of another type", self.collection.name)))
+        self.id(key.as_str()).ok_or_else(|| {
+            StoreError::Unsupported(format!("the keys of {} are of another type", self.collection.name))
+        })
     }
 
-    /// The `_id`s that a key may stand for: that of the collection's form first, then those that other programs may have mixed in.
+    /// The `_id`s that a key may stand for: that of the collection's form first, then those that other
+    /// programs may have mixed in.
     pub fn ids(&self, key: &str) -> Vec<Bson> {
         let own = self.id(key);
-        let others = [KeyForm::Text, KeyForm::ObjectId, KeyForm::Int].into_iter().filter(|form| *form != self.key);
+        let others =
+            [KeyForm::Text, KeyForm::ObjectId, KeyForm::Int].into_iter().filter(|form| *form != self.key);
         own.into_iter().chain(others.filter_map(|form| form.id(key))).collect()
     }
 
@@ -121,7 +126,8 @@ impl Documents {
         let id = document.get("_id").unwrap_or(&Bson::Null);
         let nameless = |key: Option<String>| Named { key, field: self.collection.schema.key.clone() };
         let text = key_text(id).ok_or_else(|| nameless(None))?;
-        let key: Key = text.clone().try_into().map_err(|_| nameless(Some(text.chars().take(Key::MAX).collect())))?;
+        let key: Key =
+            text.clone().try_into().map_err(|_| nameless(Some(text.chars().take(Key::MAX).collect())))?;
         let mut oddities = Vec::new();
         let mut note = |at: FieldRef, field: &str, Odd { kind, length }: Odd| {
             oddities.push(Oddity { at, field: field.to_owned(), kind, length });
@@ -137,10 +143,12 @@ impl Documents {
             return Ok((key, State::Absent(version)));
         }
         let mut time = |name: &str, at: FieldRef| match document.get(name) {
-            Some(bson @ Bson::DateTime(time)) => Timestamp::checked(time.timestamp_millis()).unwrap_or_else(|| {
-                note(at, name, odd(bson));
-                Timestamp(0)
-            }),
+            Some(bson @ Bson::DateTime(time)) => {
+                Timestamp::checked(time.timestamp_millis()).unwrap_or_else(|| {
+                    note(at, name, odd(bson));
+                    Timestamp(0)
+                })
+            }
             _ => Timestamp(0),
         };
         let created_at = time("created_at", FieldRef::CreatedAt);
@@ -177,7 +185,9 @@ impl Documents {
     fn version_of(&self, document: &Document) -> Result<Version, Odd> {
         let (bson, version) = match (&self.collection.version_column, document.get(&self.version)) {
             (None, _) => match document.get("updated_at") {
-                Some(bson @ Bson::DateTime(time)) => (bson, Some(time.timestamp_millis().saturating_mul(1000))),
+                Some(bson @ Bson::DateTime(time)) => {
+                    (bson, Some(time.timestamp_millis().saturating_mul(1000)))
+                }
                 _ => return Ok(Version(1)),
             },
             (Some(_), None | Some(Bson::Null)) => return Ok(Version(1)),
@@ -190,8 +200,10 @@ impl Documents {
     fn value(&self, document: &Document, key: &Key, field: &Field) -> Result<Value, Odd> {
         let (name, bson) = (&self.collection.name, document.get(&field.name));
         match (field.encrypted, bson) {
-            (true, Some(Bson::String(sealed))) => sealing::open(self.sealer.as_ref(), name, key, field, sealed)
-                .map_err(|_| Odd::new("a sealed text that cannot be opened", sealed.len() as u64)),
+            (true, Some(Bson::String(sealed))) => {
+                sealing::open(self.sealer.as_ref(), name, key, field, sealed)
+                    .map_err(|_| Odd::new("a sealed text that cannot be opened", sealed.len() as u64))
+            }
             (true, None | Some(Bson::Null)) => Ok(Value::Null),
             (true, Some(bson)) => Err(odd(bson)),
             (false, bson) => from_bson(&field.kind, bson),

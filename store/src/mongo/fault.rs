@@ -1,7 +1,7 @@
 //! What can go wrong with a command, and which `StoreError` it means.
 //!
-//! A write whose connection broke may have happened: `Unknown`. So may one that the primary took, but that too few
-//! members acknowledged. Where no server was found, or one refused, nothing happened: `Unavailable`.
+//! A write whose connection broke may have happened: `Unknown`. So may one that the primary took, but that
+//! too few members acknowledged. Where no server was found, or one refused, nothing happened: `Unavailable`.
 
 use std::future::{Future, IntoFuture};
 
@@ -41,12 +41,18 @@ impl From<Fault> for StoreError {
 }
 
 /// Waits for a command that reads, or whose loss does no harm.
-pub async fn read<T>(deadline: Instant, command: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Fault> {
+pub async fn read<T>(
+    deadline: Instant,
+    command: impl IntoFuture<Output = Result<T, Error>>,
+) -> Result<T, Fault> {
     settle(deadline, command.into_future(), false).await
 }
 
 /// Waits for a command that writes.
-pub async fn write<T>(deadline: Instant, command: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Fault> {
+pub async fn write<T>(
+    deadline: Instant,
+    command: impl IntoFuture<Output = Result<T, Error>>,
+) -> Result<T, Fault> {
     settle(deadline, command.into_future(), true).await
 }
 
@@ -65,7 +71,8 @@ fn lost(why: String, writes: bool) -> Fault {
     Fault::Store(if writes { StoreError::Unknown(why) } else { StoreError::Unavailable(why) })
 }
 
-/// What an error of the driver means. Messages of the server can carry values of records: only their codes are told.
+/// What an error of the driver means. Messages of the server can carry values of records: only their codes
+/// are told.
 pub fn of_driver(error: &Error, writes: bool) -> Fault {
     match error.kind.as_ref() {
         ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == NOT_VALID => {
@@ -94,8 +101,8 @@ pub fn of_driver(error: &Error, writes: bool) -> Fault {
     }
 }
 
-/// What a document is refused for that the collection's own rules (`validator`) do not allow: with each field that the server names, and none of the values
-/// that are in its answer, too.
+/// What a document is refused for that the collection's own rules (`validator`) do not allow: with each field
+/// that the server names, and none of the values that are in its answer, too.
 fn not_valid(details: Option<&Document>) -> Fault {
     let of = |document: &Document, list: &str| -> Vec<Document> {
         let entries = document.get_array(list).into_iter().flatten();
@@ -129,7 +136,8 @@ fn of_code(code: i32, message: &str, writes: bool) -> Fault {
             let why = "the account may not do this in the collection (error 13)";
             Fault::Store(StoreError::Unprepared(PoolFault::new(PoolReason::RightMissing, why)))
         }
-        // other options of an index, another index of this name, keys that it cannot hold, no collection but a view
+        // other options of an index, another index of this name, keys that it cannot hold, no collection but
+        // a view
         85 | 86 | 67 | 171 | 166 | 17280 => {
             let why = format!("the collection cannot be used as it is (error {code})");
             Fault::Store(StoreError::Unprepared(PoolFault::new(PoolReason::PoolUnavailable, why)))
@@ -160,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told() {
-        let full = [of_code(14031, "OutOfDiskSpace", true), of_code(8, "Error writing: No space left on device", true)];
+        let full = [
+            of_code(14031, "OutOfDiskSpace", true),
+            of_code(8, "Error writing: No space left on device", true),
+        ];
         assert!(full.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Full(_)))), "{full:?}");
     }
 
@@ -176,17 +187,21 @@ mod tests {
                 { "operatorName": "required", "specifiedAs": {}, "missingProperties": ["name"] },
             ] },
         };
-        let Fault::Store(StoreError::Invalid(faults)) = not_valid(Some(&details)) else { panic!("{details}") };
+        let Fault::Store(StoreError::Invalid(faults)) = not_valid(Some(&details)) else {
+            panic!("{details}")
+        };
         assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["size", "name"]);
         assert!(!faults.iter().any(|fault| format!("{fault:?}").contains("4711")), "{faults:?}");
         let unnamed = [not_valid(None), of_code(NOT_VALID, "Document failed validation", true)];
-        assert!(unnamed.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Unsupported(_)))), "{unnamed:?}");
+        assert!(
+            unnamed.iter().all(|fault| matches!(fault, Fault::Store(StoreError::Unsupported(_)))),
+            "{unnamed:?}"
+        );
     }
 
     #[test]
     fn the_index_of_a_duplicate_is_found_before_a_hostile_value() {
-        let message =
-            r#"E11000 duplicate key error collection: shop.users index: email_unique dup key: { email: "index: x" }"#;
+        let message = r#"E11000 duplicate key error collection: shop.users index: email_unique dup key: { email: "index: x" }"#;
         assert_eq!(index_of(message), "email_unique");
         assert_eq!(index_of("E11000 duplicate key error index: shop.users.$_id_ dup key: { : 1 }"), "_id_");
         assert_eq!(index_of("something else"), "");

@@ -107,8 +107,8 @@ fn compared(documents: &Documents, field: FieldRef, comparison: Comparison, valu
     }
 }
 
-/// A double is shown as the short decimal that it stands for, but the server compares it as the binary number that it is: it counts
-/// as equal to that decimal here.
+/// A double is shown as the short decimal that it stands for, but the server compares it as the binary number
+/// that it is: it counts as equal to that decimal here.
 fn compared_with_double(name: &str, comparison: Comparison, value: Bson, double: f64) -> Document {
     match comparison {
         Comparison::Eq => doc! { name: { "$in": [value, double] } },
@@ -159,7 +159,8 @@ fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Posi
             (true, Direction::Ascending) => (doc! { &name: { "$ne": Bson::Null } }, nothing),
             (true, Direction::Descending) => (none(), nothing),
             (false, direction) => {
-                let comparison = if *direction == Direction::Ascending { Comparison::Gt } else { Comparison::Lt };
+                let comparison =
+                    if *direction == Direction::Ascending { Comparison::Gt } else { Comparison::Lt };
                 let mut beyond = vec![compared(documents, *field, comparison, value)];
                 if let Some(place) = operand(documents, *field, value) {
                     beyond.extend(of_other_types(&name, &place, *direction));
@@ -175,8 +176,9 @@ fn after(documents: &Documents, order: &[(FieldRef, Direction)], position: &Posi
     later
 }
 
-/// What sorts beyond a value since it is of another type, as other programs may have written it. Comparisons see their own type alone, but the place
-/// of a cursor counts what was given after it: it all must be found again.
+/// What sorts beyond a value since it is of another type, as other programs may have written it. Comparisons
+/// see their own type alone, but the place of a cursor counts what was given after it: it all must be found
+/// again.
 fn of_other_types(name: &str, place: &Bson, direction: Direction) -> Vec<Document> {
     // each type as it is sorted, after null; an array is sorted by what it holds
     const TYPES: [&str; 10] =
@@ -233,7 +235,10 @@ mod tests {
         let kinds = |kinds: &[&str]| doc! { "f": { "$type": kinds.to_vec() } };
         let (up, down) = (Direction::Ascending, Direction::Descending);
         assert_eq!(beyond(true.into(), up), [kinds(&["date", "timestamp", "regex", "maxKey"])]);
-        assert_eq!(beyond(true.into(), down), [kinds(&["number", "string", "object", "binData", "objectId"])]);
+        assert_eq!(
+            beyond(true.into(), down),
+            [kinds(&["number", "string", "object", "binData", "objectId"])]
+        );
         assert_eq!(beyond("x".into(), down), [kinds(&["number"])]);
         let below = beyond(7_i64.into(), down);
         assert!(matches!(&below[..], [nan] if nan.get_f64("f").is_ok_and(f64::is_nan)), "{below:?}");

@@ -1,5 +1,6 @@
-//! Fills in the fields that hold other fields' text in small letters, where documents of before or of other programs lack them. Of documents that
-//! differ by case alone one gets its text, and the others stay without: nothing that is there becomes a fault.
+//! Fills in the fields that hold other fields' text in small letters, where documents of before or of other
+//! programs lack them. Of documents that differ by case alone one gets its text, and the others stay without:
+//! nothing that is there becomes a fault.
 
 use bson::{Bson, Document, doc};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -29,7 +30,9 @@ pub async fn fill(documents: &Documents, deadline: Instant) -> Result<(), Fault>
         let cursor = read(deadline, find).await?;
         let found: Vec<Document> = read(deadline, cursor.try_collect()).await?;
         let one = |document: Document| async move {
-            let (Some(id), Ok(text)) = (document.get("_id").cloned(), document.get_str(of)) else { return Ok(()) };
+            let (Some(id), Ok(text)) = (document.get("_id").cloned(), document.get_str(of)) else {
+                return Ok(());
+            };
             let this = doc! { "_id": id, of: text, name: Bson::Null };
             let set = doc! { "$set": { name: text.to_lowercase() } };
             match read(deadline, documents.handle.update_one(this, set)).await {

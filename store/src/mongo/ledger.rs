@@ -1,7 +1,9 @@
-//! The audit, and the answers under idempotency keys. Both ride in the record's document, with the pending event of their change, and are
-//! filed into collections of their own before that event is taken out: what a crash repeats is filed once.
+//! The audit, and the answers under idempotency keys. Both ride in the record's document, with the pending
+//! event of their change, and are filed into collections of their own before that event is taken out: what a
+//! crash repeats is filed once.
 //!
-//! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an answer that is not filed yet.
+//! An idempotency key is first reserved for a record. So a repeat knows in which document to look for an
+//! answer that is not filed yet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +29,8 @@ use model::{change::Idempotency, event::Envelope, failpoint, record::Key, value:
 const AUDIT: &str = "flyweight_audit";
 /// Reserved idempotency keys, and what was answered.
 const IDEMPOTENCY: &str = "flyweight_idempotency";
-/// The tries of a key's request that were not refused: without any, and without an answer, the key is free for another.
+/// The tries of a key's request that were not refused: without any, and without an answer, the key is free
+/// for another.
 const CLAIMS: &str = "claims";
 /// How long a key is kept.
 const ANSWER_HOURS: i64 = 24;
@@ -105,7 +108,8 @@ impl Ledger {
     ) -> Result<Option<Known>, StoreError> {
         let Idempotency { key, request } = idempotency;
         let now = DateTime::from_millis(self.now(deadline).await?.0);
-        let reservation = doc! { "_id": key, "request": request, "record": record.as_str(), "at": now, CLAIMS: 1 };
+        let reservation =
+            doc! { "_id": key, "request": request, "record": record.as_str(), "at": now, CLAIMS: 1 };
         match read(deadline, self.keys().insert_one(reservation)).await {
             Ok(_) => Ok(None),
             Err(Fault::Taken(_)) => self.join(idempotency, record, deadline).await,
@@ -132,7 +136,8 @@ impl Ledger {
         self.known(idempotency, deadline).await
     }
 
-    /// Gives a try up that was refused. Once all are, another request may have the key; one that was answered keeps it.
+    /// Gives a try up that was refused. Once all are, another request may have the key; one that was answered
+    /// keeps it.
     pub async fn release(&self, idempotency: &Idempotency, deadline: Instant) -> Result<(), StoreError> {
         let Idempotency { key, request } = idempotency;
         let mine = doc! { "_id": key, "request": request, "answer": { "$exists": false }, CLAIMS: { "$exists": true } };
@@ -141,7 +146,12 @@ impl Ledger {
     }
 
     /// What keeps an answer that is filed with its changes, and where.
-    pub fn answered(&self, idempotency: &Idempotency, answer: String, at: Timestamp) -> (Handle<Document>, Document) {
+    pub fn answered(
+        &self,
+        idempotency: &Idempotency,
+        answer: String,
+        at: Timestamp,
+    ) -> (Handle<Document>, Document) {
         let Idempotency { key, request } = idempotency;
         let at = DateTime::from_millis(at.0);
         (self.keys(), doc! { "_id": key, "request": request, "answer": answer, "at": at, CLAIMS: 1 })
@@ -151,11 +161,15 @@ impl Ledger {
     ///
     /// # Errors
     /// `KeyReused` where it came with another request.
-    pub async fn known(&self, idempotency: &Idempotency, deadline: Instant) -> Result<Option<Known>, StoreError> {
+    pub async fn known(
+        &self,
+        idempotency: &Idempotency,
+        deadline: Instant,
+    ) -> Result<Option<Known>, StoreError> {
         let found = read(deadline, self.keys().find_one(doc! { "_id": &idempotency.key })).await?;
         let Some(found) = found else { return Ok(None) };
-        let is_free =
-            !found.contains_key("answer") && found.get(CLAIMS).and_then(int_of).is_some_and(|claims| claims <= 0);
+        let is_free = !found.contains_key("answer")
+            && found.get(CLAIMS).and_then(int_of).is_some_and(|claims| claims <= 0);
         if found.get_str("request").ok() != Some(idempotency.request.as_str()) {
             return if is_free { Ok(None) } else { Err(StoreError::KeyReused) };
         }

@@ -43,12 +43,18 @@ pub async fn check_keys(
     sealer: &dyn Sealer,
     deadline: Instant,
 ) -> Result<(), StoreError> {
-    let sealed: Vec<&str> =
-        collection.schema.fields.iter().filter(|field| field.encrypted).map(|field| field.name.as_str()).collect();
+    let sealed: Vec<&str> = collection
+        .schema
+        .fields
+        .iter()
+        .filter(|field| field.encrypted)
+        .map(|field| field.name.as_str())
+        .collect();
     if sealed.is_empty() {
         return Ok(());
     }
-    let (meta, name): (Handle<Document>, _) = (database.collection(META), format!("keys:{}", collection.name));
+    let (meta, name): (Handle<Document>, _) =
+        (database.collection(META), format!("keys:{}", collection.name));
     let noted = content(&meta, &name, deadline).await?;
     let (keys, mut found) = (Keys::new(&collection.name, noted.as_deref(), sealer), BTreeSet::new());
     let documents: Handle<Document> = database.collection(&collection.name);
@@ -70,7 +76,11 @@ pub async fn check_keys(
     }
 }
 
-async fn content(meta: &Handle<Document>, name: &str, deadline: Instant) -> Result<Option<String>, StoreError> {
+async fn content(
+    meta: &Handle<Document>,
+    name: &str,
+    deadline: Instant,
+) -> Result<Option<String>, StoreError> {
     let found = read(deadline, meta.find_one(doc! { "_id": name })).await?;
     Ok(found.and_then(|found| found.get_str(CONTENT).ok().map(str::to_owned)))
 }

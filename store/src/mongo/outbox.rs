@@ -1,4 +1,5 @@
-//! The outbox of documents: events wait in the documents that they are about, and who relays a shard holds its lease.
+//! The outbox of documents: events wait in the documents that they are about, and who relays a shard holds
+//! its lease.
 //!
 //! Leases are judged by the server's clock, as `hello` tells it.
 
@@ -57,7 +58,13 @@ impl MongoOutbox {
     /// The outbox of this database, of no collections yet.
     pub fn new(database: Database) -> Self {
         let ledger = Ledger::new(database.clone());
-        Self { database, ledger, collections: RwLock::default(), leases: Leases::default(), places: Mutex::default() }
+        Self {
+            database,
+            ledger,
+            collections: RwLock::default(),
+            leases: Leases::default(),
+            places: Mutex::default(),
+        }
     }
 
     /// From now on the outbox of these collections.
@@ -117,7 +124,13 @@ impl MongoOutbox {
     }
 
     /// Takes those leases that are free, run out, or the owner's own.
-    async fn take(&self, owner: &str, lease: Duration, shards: &[i64], deadline: Instant) -> Result<Vec<i64>, Fault> {
+    async fn take(
+        &self,
+        owner: &str,
+        lease: Duration,
+        shards: &[i64],
+        deadline: Instant,
+    ) -> Result<Vec<i64>, Fault> {
         let leases = self.database.collection::<Document>(LEASES);
         let now = self.ledger.ask_time(deadline).await?.0;
         let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
@@ -196,8 +209,8 @@ impl MongoOutbox {
 
 #[async_trait]
 impl Outbox for MongoOutbox {
-    /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its leases. Owners
-    /// must have different names in different processes.
+    /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its
+    /// leases. Owners must have different names in different processes.
     async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         self.claimed(owner, lease, limit).await.map_err(failed)
     }
@@ -254,13 +267,15 @@ async fn oldest(
         }
     }
     if !bare.is_empty() {
-        // who took their events out died before the marks: they would be found again for ever, before all that came later
+        // who took their events out died before the marks: they would be found again for ever, before all
+        // that came later
         unmark(handle, doc! { "_id": { "$in": bare } }, deadline).await?;
     }
     Ok(all)
 }
 
-/// Takes events out of documents, once what rides with them is filed, and the mark of those that have none left. An event that comes between the two keeps its mark.
+/// Takes events out of documents, once what rides with them is filed, and the mark of those that have none
+/// left. An event that comes between the two keeps its mark.
 async fn pull(handle: &Handle<Document>, ledger: &Ledger, of: Document, ids: &[Uuid]) -> Result<(), Fault> {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     let deadline = call_deadline();

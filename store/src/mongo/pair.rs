@@ -1,5 +1,6 @@
-//! The client's certificate with its key, and the authorities of the system, as the driver wants them: files that it reads when it is made. They are in
-//! memory, for pods have no folder to write to and a key is not to lie about.
+//! The client's certificate with its key, and the authorities of the system, as the driver wants them: files
+//! that it reads when it is made. They are in memory, for pods have no folder to write to and a key is not to
+//! lie about.
 
 use std::{
     fs,

@@ -1,7 +1,8 @@
 //! Changes of several records as one transaction, where the server has them: a replica set or mongos.
 //!
-//! Each change is written in its order, so that a unique value that one record gives up is free for the next. Where the server says that a
-//! transaction may pass, it is tried again from the start; where the outcome of a commit is not known, the commit is asked for again.
+//! Each change is written in its order, so that a unique value that one record gives up is free for the next.
+//! Where the server says that a transaction may pass, it is tried again from the start; where the outcome of
+//! a commit is not known, the commit is asked for again.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -51,9 +52,13 @@ pub fn are_had(hello: &Document) -> bool {
 /// Commits a unit of several records: all its changes or none.
 ///
 /// # Errors
-/// `Unsupported` where the server has no transactions; what a change is refused for, with its place; `Unavailable`; `Unknown` where
-/// the outcome of the commit is not known in time.
-pub async fn commit(store: &MongoStore, work: UnitOfWork, deadline: Instant) -> Result<Vec<Written>, StoreError> {
+/// `Unsupported` where the server has no transactions; what a change is refused for, with its place;
+/// `Unavailable`; `Unknown` where the outcome of the commit is not known in time.
+pub async fn commit(
+    store: &MongoStore,
+    work: UnitOfWork,
+    deadline: Instant,
+) -> Result<Vec<Written>, StoreError> {
     if !has_transactions(store, deadline).await? {
         return Err(StoreError::Unsupported(ONE_RECORD.to_owned()));
     }
@@ -127,7 +132,9 @@ impl Transaction {
                 return Ok(known);
             }
             let mut session = self.call(boxed(self.client.start_session())).await.map_err(Trouble::told)?;
-            self.call(boxed(session.start_transaction().with_options(options()))).await.map_err(Trouble::told)?;
+            self.call(boxed(session.start_transaction().with_options(options())))
+                .await
+                .map_err(Trouble::told)?;
             let trouble = match self.write(&mut session).await {
                 Ok(written) => match self.end(&mut session).await {
                     Ok(()) => return Ok(written),
@@ -140,7 +147,9 @@ impl Transaction {
                 }
             };
             match trouble {
-                Trouble::Again(_) => sleep(Duration::from_millis(rand::random_range(0..=u64::from(attempt) * 2))).await,
+                Trouble::Again(_) => {
+                    sleep(Duration::from_millis(rand::random_range(0..=u64::from(attempt) * 2))).await
+                }
                 // the same request may have been done while this one was tried
                 Trouble::Store(error) => return self.known().await?.ok_or(error),
             }
@@ -179,8 +188,9 @@ impl Transaction {
         let mut slots = Slots::new();
         let mut of_collection: HashMap<String, (Arc<Documents>, Vec<Bson>)> = HashMap::new();
         for (change, documents) in self.work.changes.iter().zip(&self.documents) {
-            let entry =
-                of_collection.entry(documents.collection.name.clone()).or_insert((documents.clone(), Vec::new()));
+            let entry = of_collection
+                .entry(documents.collection.name.clone())
+                .or_insert((documents.clone(), Vec::new()));
             for id in documents.ids(change.key.as_str()) {
                 if !entry.1.contains(&id) {
                     entry.1.push(id);
@@ -192,7 +202,8 @@ impl Transaction {
                 let find = documents.handle.find(doc! { "_id": { "$in": part } });
                 let mut cursor = self.call(boxed(find.session(&mut *session))).await?;
                 while self.call(boxed(cursor.advance(&mut *session))).await? {
-                    let stored: Document = cursor.deserialize_current().map_err(|error| Trouble::of(&error))?;
+                    let stored: Document =
+                        cursor.deserialize_current().map_err(|error| Trouble::of(&error))?;
                     let (key, state) = readable(&documents, &stored)?;
                     check_room(&stored, &key)?;
                     let id = stored.get("_id").cloned().unwrap_or(Bson::Null);
@@ -230,7 +241,9 @@ impl Transaction {
                 document.extend(set);
                 document.insert(PENDING, pending);
                 document.insert(PENDING_AT, at);
-                self.call(boxed(documents.handle.insert_one(document).session(&mut *session))).await.map(|_| true)
+                self.call(boxed(documents.handle.insert_one(document).session(&mut *session)))
+                    .await
+                    .map(|_| true)
             }
             Some((_, version)) => {
                 let guard = doc! { "_id": id, &documents.version: version };
@@ -260,12 +273,16 @@ impl Transaction {
         written: &[Written],
         now: Timestamp,
     ) -> Result<(), Trouble> {
-        let (Some(key), Some(first)) = (&self.work.idempotency, self.documents.first()) else { return Ok(()) };
+        let (Some(key), Some(first)) = (&self.work.idempotency, self.documents.first()) else {
+            return Ok(());
+        };
         let collections = self.work.changes.iter().map(|change| change.collection.as_ref());
         let answer = answer::encode(written, collections, key, first.sealer.as_ref())?;
         let (keys, document) = self.ledger.answered(key, answer, now);
         match self.call(boxed(keys.insert_one(document).session(&mut *session))).await {
-            Err(Failed::Taken(_)) => Err(Trouble::Again("the same request is done at the same time".to_owned())),
+            Err(Failed::Taken(_)) => {
+                Err(Trouble::Again("the same request is done at the same time".to_owned()))
+            }
             Err(Failed::Trouble(trouble)) => Err(trouble),
             Ok(_) => Ok(()),
         }
@@ -283,7 +300,9 @@ impl Transaction {
                     }
                     sleep(Duration::from_millis(rand::random_range(1..=20))).await;
                 }
-                Ok(Err(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => return Err(Trouble::of(&error)),
+                Ok(Err(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {
+                    return Err(Trouble::of(&error));
+                }
                 Ok(Err(error)) => return Err(Trouble::Store(of_driver(&error, true).into())),
                 Err(_) => return Err(unknown("MongoDB did not confirm the transaction in time")),
             }
@@ -294,12 +313,17 @@ impl Transaction {
     async fn call<T>(&self, command: BoxFuture<'_, Result<T, Error>>) -> Result<T, Failed> {
         match timeout_at(self.deadline, command).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => Err(Trouble::of(&error).into()),
+            Ok(Err(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {
+                Err(Trouble::of(&error).into())
+            }
             Ok(Err(error)) => match of_driver(&error, false) {
                 Fault::Taken(index) => Err(Failed::Taken(index)),
                 Fault::Store(error) => Err(Trouble::Store(error).into()),
             },
-            Err(_) => Err(Trouble::Store(StoreError::Unavailable("MongoDB did not answer in time".to_owned())).into()),
+            Err(_) => {
+                Err(Trouble::Store(StoreError::Unavailable("MongoDB did not answer in time".to_owned()))
+                    .into())
+            }
         }
     }
 }
@@ -349,10 +373,12 @@ impl Trouble {
     }
 }
 
-/// What a document says of its key. One that cannot be read, or whose `_id` is of another type than the others', is changed by itself only.
+/// What a document says of its key. One that cannot be read, or whose `_id` is of another type than the
+/// others', is changed by itself only.
 fn readable(documents: &Documents, stored: &Document) -> Result<(Key, State), StoreError> {
     let name = &documents.collection.name;
-    let alone = || StoreError::Unsupported(format!("a document of {name} cannot be read whole: change it by itself"));
+    let alone =
+        || StoreError::Unsupported(format!("a document of {name} cannot be read whole: change it by itself"));
     match documents.state(stored) {
         Ok((_, State::Unreadable(_))) | Err(_) => Err(alone()),
         Ok(_) if !stored.get("_id").is_some_and(|id| documents.key.has(id)) => Err(alone()),
@@ -369,9 +395,11 @@ fn boxed<'a, T>(command: impl IntoFuture<Output = T, IntoFuture: Send + 'a>) -> 
     Box::pin(command.into_future())
 }
 
-/// What a transaction reads stays true, and what it wrote is in the journal of most members once it is answered.
+/// What a transaction reads stays true, and what it wrote is in the journal of most members once it is
+/// answered.
 fn options() -> TransactionOptions {
-    let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build();
+    let write =
+        WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build();
     TransactionOptions::builder()
         .read_concern(ReadConcern::majority())
         .write_concern(write)

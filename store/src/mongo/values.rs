@@ -1,7 +1,7 @@
 //! Values as BSON that people can query, and back without loss.
 //!
-//! JSON becomes BSON of the same shape. What would not come back as the same text (keys that are empty or hold `.`
-//! or a leading `$`, numbers beyond 64 bits, null at the top) is kept as text in `{_json: …}`.
+//! JSON becomes BSON of the same shape. What would not come back as the same text (keys that are empty or
+//! hold `.` or a leading `$`, numbers beyond 64 bits, null at the top) is kept as text in `{_json: …}`.
 
 use bson::{Binary, Bson, DateTime, Decimal128, Document, RawBson, RawDocument, spec::BinarySubtype};
 use rust_decimal::Decimal;
@@ -66,7 +66,8 @@ pub fn double_of(value: &Value) -> Option<f64> {
 /// The value in a field of a kind.
 ///
 /// # Errors
-/// What the field holds instead. A floating-point number is the short decimal that it stands for, if it stands for one.
+/// What the field holds instead. A floating-point number is the short decimal that it stands for, if it
+/// stands for one.
 pub fn from_bson(kind: &Kind, bson: Option<&Bson>) -> Result<Value, Odd> {
     let Some(bson) = bson else { return Ok(Value::Null) };
     if let Some(length) = unreadable_bytes(bson) {
@@ -97,7 +98,9 @@ pub fn odd(bson: &Bson) -> Odd {
         Bson::Decimal128(_) => 16,
         Bson::Boolean(_) => 1,
         Bson::Double(_) | Bson::Int64(_) | Bson::DateTime(_) | Bson::Timestamp(_) => 8,
-        other => bson::serialize_to_vec(&bson::doc! { "": other.clone() }).map_or(0, |bytes| bytes.len() as u64),
+        other => {
+            bson::serialize_to_vec(&bson::doc! { "": other.clone() }).map_or(0, |bytes| bytes.len() as u64)
+        }
     };
     Odd::new(&format!("{:?}", bson.element_type()), length)
 }
@@ -134,7 +137,8 @@ fn unreadable_bytes(bson: &Bson) -> Option<u64> {
     }
 }
 
-/// The document of bytes that another program may have written: what cannot be read of it takes no other field away.
+/// The document of bytes that another program may have written: what cannot be read of it takes no other
+/// field away.
 pub fn document_of(raw: &RawDocument) -> Document {
     if let Ok(whole) = Document::try_from(raw) {
         return whole;
@@ -144,7 +148,10 @@ pub fn document_of(raw: &RawDocument) -> Document {
         let read = element.value().ok().and_then(|value| Bson::try_from(value).ok());
         let name = element.key().to_string();
         let bytes = || vec![0; element.value_utf8_lossy().map_or(0, |value| lossy_len(&value))];
-        document.insert(name, read.unwrap_or_else(|| Bson::Binary(Binary { subtype: UNREADABLE, bytes: bytes() })));
+        document.insert(
+            name,
+            read.unwrap_or_else(|| Bson::Binary(Binary { subtype: UNREADABLE, bytes: bytes() })),
+        );
     }
     document
 }
@@ -163,7 +170,10 @@ fn json_to_bson(json: &Json) -> Bson {
     let plain = tree_to_bson(&json.to_value(), 0).filter(|bson| *bson != Bson::Null);
     match plain.filter(|bson| json_from_bson(bson).as_ref() == Some(json)) {
         Some(plain) => plain,
-        None => Bson::Document(Document::from_iter([(WRAPPER.to_owned(), Bson::String(json.as_str().to_owned()))])),
+        None => Bson::Document(Document::from_iter([(
+            WRAPPER.to_owned(),
+            Bson::String(json.as_str().to_owned()),
+        )])),
     }
 }
 
@@ -238,8 +248,15 @@ mod tests {
     fn json_comes_back_byte_for_byte() {
         let kind = Kind::json(Shape::Any);
         let deep = "[".repeat(120) + &"]".repeat(120);
-        let plain =
-            [r#"{"a":[1,2.5,"x",null,true,{"b":-0.0}]}"#, "[]", "{}", "0.1", "1e300", "\"\"", "-9223372036854775808"];
+        let plain = [
+            r#"{"a":[1,2.5,"x",null,true,{"b":-0.0}]}"#,
+            "[]",
+            "{}",
+            "0.1",
+            "1e300",
+            "\"\"",
+            "-9223372036854775808",
+        ];
         let odd = [
             "null",
             "18446744073709551615",
@@ -300,8 +317,10 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf8_takes_only_itself_away() {
-        let mut bytes =
-            bson::serialize_to_vec(&bson::doc! { "_id": "k", "title": "xyz", "n": { "a": "xyz" }, "size": 7 }).unwrap();
+        let mut bytes = bson::serialize_to_vec(
+            &bson::doc! { "_id": "k", "title": "xyz", "n": { "a": "xyz" }, "size": 7 },
+        )
+        .unwrap();
         for at in 0..bytes.len() - 2 {
             if &bytes[at..at + 3] == b"xyz" {
                 bytes[at] = 0xff;

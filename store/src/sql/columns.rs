@@ -56,8 +56,7 @@ pub async fn columns(session: &mut Session, collection: &Collection) -> Result<V
 }
 
 async fn of_sqlite(session: &mut Session, collection: &Collection) -> Result<Vec<Found>, Fault> {
-    let text =
-        "SELECT name, lower(type), CAST(\"notnull\" AS INTEGER), CAST(hidden AS INTEGER) FROM pragma_table_xinfo(?)";
+    let text = "SELECT name, lower(type), CAST(\"notnull\" AS INTEGER), CAST(hidden AS INTEGER) FROM pragma_table_xinfo(?)";
     let rows = session.rows(Sql::new(text, vec![SqlValue::from(collection.name.as_str())])).await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
@@ -118,7 +117,9 @@ async fn of_mysql(session: &mut Session, collection: &Collection) -> Result<Vec<
             not_null: row.text(10)?.as_deref() == Some("NO"),
             counted: extra.contains("auto_increment"),
             // not `DEFAULT_GENERATED`, which is a default that is an expression
-            computed: ["virtual", "stored", "persistent"].iter().any(|word| extra.split(' ').any(|part| part == *word)),
+            computed: ["virtual", "stored", "persistent"]
+                .iter()
+                .any(|word| extra.split(' ').any(|part| part == *word)),
         });
     }
     Ok(found)
@@ -135,11 +136,14 @@ pub enum Triggers {
     Hidden,
 }
 
-/// The triggers of a table. In MySQL those after a write cannot change its row, and only who may make triggers sees them.
+/// The triggers of a table. In MySQL those after a write cannot change its row, and only who may make
+/// triggers sees them.
 pub async fn triggers(session: &mut Session, collection: &Collection) -> Result<Triggers, Fault> {
     let name = || vec![SqlValue::from(collection.name.as_str())];
     let text = match session.dialect() {
-        Dialect::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE LIMIT 1",
+        Dialect::Sqlite => {
+            "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE LIMIT 1"
+        }
         Dialect::Mysql => {
             "SELECT 1 FROM information_schema.triggers WHERE event_object_schema = DATABASE() \
              AND event_object_table = ? AND action_timing = 'BEFORE' AND event_manipulation IN ('INSERT', 'UPDATE') LIMIT 1"
@@ -152,7 +156,8 @@ pub async fn triggers(session: &mut Session, collection: &Collection) -> Result<
         return Ok(Triggers::None);
     }
     // a right that comes from a role is not found, and then triggers are taken to be hidden
-    let own = "privilege_type = 'TRIGGER' AND grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
+    let own =
+        "privilege_type = 'TRIGGER' AND grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
     let text = format!(
         "SELECT 1 FROM information_schema.user_privileges WHERE {own} \
          UNION ALL SELECT 1 FROM information_schema.schema_privileges WHERE {own} AND DATABASE() LIKE table_schema \
@@ -168,7 +173,10 @@ pub async fn triggers(session: &mut Session, collection: &Collection) -> Result<
 impl Found {
     /// Whether it holds text.
     pub fn is_text(&self) -> bool {
-        matches!(self.kind.as_str(), "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum")
+        matches!(
+            self.kind.as_str(),
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum"
+        )
     }
 
     /// Whether it holds whole numbers.
@@ -186,7 +194,8 @@ impl Found {
         self.collation.as_deref() == Some(server.collation())
     }
 
-    /// Whether the column holds the values of a field. What SQLite holds in a column is not bound to its type.
+    /// Whether the column holds the values of a field. What SQLite holds in a column is not bound to its
+    /// type.
     pub fn holds(&self, field: &Field, dialect: Dialect) -> bool {
         if dialect == Dialect::Sqlite {
             let decimal = matches!(field.kind, Kind::Decimal { .. }) && !field.encrypted;
@@ -202,7 +211,8 @@ impl Found {
         }
     }
 
-    /// What the column of a field holds exactly. Where this file's database does not bind values to types, as MySQL would hold them.
+    /// What the column of a field holds exactly. Where this file's database does not bind values to types, as
+    /// MySQL would hold them.
     pub fn limit(&self, field: &Field, server: Server) -> Limit {
         let hold = match &field.kind {
             Kind::Text { .. } | Kind::Choice(_) | Kind::Json { .. } => self.text(),
@@ -253,7 +263,8 @@ impl Found {
     }
 
     fn decimal(&self) -> Hold {
-        let count = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+        let count =
+            |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
         let (precision, scale) = (count(self.precision), count(self.scale));
         Hold::Decimal { whole: precision.saturating_sub(scale), scale, unsigned: self.unsigned }
     }

@@ -1,4 +1,5 @@
-//! A unit of work as one transaction: lock what it touches, apply the rules, write what is left, and the events with it.
+//! A unit of work as one transaction: lock what it touches, apply the rules, write what is left, and the
+//! events with it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,7 +36,8 @@ use model::{
     value::Timestamp,
 };
 
-/// How often a unit is tried when another transaction is in the way or the connection is lost before the commit.
+/// How often a unit is tried when another transaction is in the way or the connection is lost before the
+/// commit.
 const ATTEMPTS_MAX: u32 = 5;
 
 /// A unit of work with the tables that it touches.
@@ -121,9 +123,9 @@ impl<'a> Unit<'a> {
             match fault {
                 // a statement of several rows does not say which was refused
                 Fault::Raced(_)
-                | Fault::Store(StoreError::Duplicate { .. } | StoreError::Unsupported(_) | StoreError::Invalid(_))
-                    if self.names && !singly =>
-                {
+                | Fault::Store(
+                    StoreError::Duplicate { .. } | StoreError::Unsupported(_) | StoreError::Invalid(_),
+                ) if self.names && !singly => {
                     singly = true;
                     attempt += 1;
                 }
@@ -148,13 +150,15 @@ impl<'a> Unit<'a> {
         let mut written = Vec::with_capacity(self.changes.len());
         let mut events = Vec::with_capacity(self.changes.len());
         let mut befores = Vec::with_capacity(self.changes.len());
-        let in_order = singly || (self.changes.len() > 1 && self.tables.iter().any(|table| table.has_unique_fields()));
+        let in_order =
+            singly || (self.changes.len() > 1 && self.tables.iter().any(|table| table.has_unique_fields()));
         let mut ordered = Parts::default();
         for (place, (change, table)) in self.changes.iter().zip(&self.tables).enumerate() {
             let slot = slots.slot(table, &change.key);
             slot.place = place;
             let applied = apply(&slot.now, change, now, &table.limits);
-            let Applied { state, written: done, event, before } = applied.map_err(|error| self.at(place, error))?;
+            let Applied { state, written: done, event, before } =
+                applied.map_err(|error| self.at(place, error))?;
             let was = std::mem::replace(&mut slot.now, state);
             if in_order {
                 ordered.add(singly, table, &change.key, Slot { before: was, now: slot.now.clone(), ..*slot });
@@ -194,7 +198,8 @@ impl<'a> Unit<'a> {
         if self.names { error.of_change(place) } else { error }
     }
 
-    /// What triggers and generated columns made of the records: what is answered, published and audited is what is in the row.
+    /// What triggers and generated columns made of the records: what is answered, published and audited is
+    /// what is in the row.
     async fn read_back(
         &self,
         session: &mut Session,
@@ -222,7 +227,8 @@ impl<'a> Unit<'a> {
                 let stored = stored.remove(&sent.key).filter(|stored| stored.version == sent.version);
                 let stored = stored.ok_or_else(|| table.changed("the key or the version"))?;
                 table.check_kept(&sent, &stored)?;
-                let (Some(written), Some((_, event))) = (written.get_mut(place), events.get_mut(place)) else {
+                let (Some(written), Some((_, event))) = (written.get_mut(place), events.get_mut(place))
+                else {
                     continue;
                 };
                 differs |= written.record.as_ref() != Some(&stored);
@@ -250,13 +256,16 @@ impl<'a> Unit<'a> {
         idempotency::recall(session, key, collections, self.sealer).await
     }
 
-    /// Before anything is written: who comes second with a key waits here for the first, and then finds its answer.
+    /// Before anything is written: who comes second with a key waits here for the first, and then finds its
+    /// answer.
     async fn keep_answer(&self, session: &mut Session, written: &[Written]) -> Result<(), Fault> {
         let Some(key) = self.idempotency else { return Ok(()) };
         let collections = self.changes.iter().map(|change| change.collection.as_ref());
         let answer = answer::encode(written, collections, key, self.sealer)?;
         match session.execute(idempotency::insert(session.dialect(), key, &answer)).await {
-            Err(Fault::Taken(_)) => Err(Fault::Conflict("the same request is done at the same time".to_owned())),
+            Err(Fault::Taken(_)) => {
+                Err(Fault::Conflict("the same request is done at the same time".to_owned()))
+            }
             done => done.map(|_| ()),
         }
     }
@@ -290,7 +299,12 @@ impl<'a> Unit<'a> {
     }
 
     /// Deletes, then updates, then creates: so a unique value that one record gives up is free for another.
-    async fn write_table(&self, session: &mut Session, table: &Table, keys: &HashMap<Key, Slot>) -> Result<(), Fault> {
+    async fn write_table(
+        &self,
+        session: &mut Session,
+        table: &Table,
+        keys: &HashMap<Key, Slot>,
+    ) -> Result<(), Fault> {
         let (mut deleted, mut buried, mut raised) = (Vec::new(), Vec::new(), Vec::new());
         let (mut updated, mut created) = (Vec::new(), Vec::new());
         for (key, slot) in keys {
@@ -324,7 +338,8 @@ impl<'a> Unit<'a> {
         insert(session, table, &created, self.sealer).await?;
         raise(session, table, &raised).await?;
         if session.dialect() == Dialect::Mysql {
-            let unsure = created.iter().filter(|record| !keys.get(&record.key).is_some_and(|slot| slot.fresh));
+            let unsure =
+                created.iter().filter(|record| !keys.get(&record.key).is_some_and(|slot| slot.fresh));
             no_tombstones(session, table, &unsure.map(|record| &record.key).collect::<Vec<_>>()).await?;
         }
         Ok(())
@@ -387,7 +402,8 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(rand::random_range(1..=10 << attempt))
 }
 
-/// What is stored under each key, not locked. In SQLite a transaction is the only writer, so this is enough there.
+/// What is stored under each key, not locked. In SQLite a transaction is the only writer, so this is enough
+/// there.
 pub async fn read_states(
     session: &mut Session,
     table: &Table,
@@ -416,7 +432,8 @@ fn state_of(reading: Reading) -> Option<(Key, State)> {
     }
 }
 
-/// Where a record's version cannot be read, it goes on from the newest that the audit knows, so that no tier takes the next one for an older.
+/// Where a record's version cannot be read, it goes on from the newest that the audit knows, so that no tier
+/// takes the next one for an older.
 async fn learn_version(session: &mut Session, table: &Table, state: &mut State) -> Result<(), Fault> {
     let State::Unreadable(unreadable) = state else { return Ok(()) };
     if !unreadable.has_version() {
@@ -427,8 +444,8 @@ async fn learn_version(session: &mut Session, table: &Table, state: &mut State) 
     Ok(())
 }
 
-/// MySQL: records and tombstones are locked. The tombstones second, when whoever deletes or re-creates a record that was
-/// waited for has committed.
+/// MySQL: records and tombstones are locked. The tombstones second, when whoever deletes or re-creates a
+/// record that was waited for has committed.
 async fn lock_states(
     session: &mut Session,
     table: &Table,
@@ -463,7 +480,11 @@ async fn read_records(
     rows.iter().map(|row| table.decode(row, 0, sealer)).collect()
 }
 
-async fn lock_tombstones(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<Vec<(Key, Version)>, Fault> {
+async fn lock_tombstones(
+    session: &mut Session,
+    table: &Table,
+    keys: &[&Key],
+) -> Result<Vec<(Key, Version)>, Fault> {
     let mut tombstones = Vec::new();
     for part in keys.chunks(KEYS_MAX) {
         let mut select = Query::select();
@@ -476,8 +497,8 @@ async fn lock_tombstones(session: &mut Session, table: &Table, keys: &[&Key]) ->
     Ok(tombstones)
 }
 
-/// A record that was created as if it never existed may have come and gone since the tombstones were read. Its key is
-/// locked by now, so what is found here is true until the commit.
+/// A record that was created as if it never existed may have come and gone since the tombstones were read.
+/// Its key is locked by now, so what is found here is true until the commit.
 async fn no_tombstones(session: &mut Session, table: &Table, created: &[&Key]) -> Result<(), Fault> {
     match lock_tombstones(session, table, created).await?.is_empty() {
         true => Ok(()),
@@ -502,7 +523,12 @@ fn bytes_of(event: &Envelope) -> usize {
 }
 
 /// In SQLite a statement is no round trip, and each costs little.
-async fn update(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
+async fn update(
+    session: &mut Session,
+    table: &Table,
+    records: &[&Record],
+    sealer: &dyn Sealer,
+) -> Result<(), Fault> {
     if session.dialect() == Dialect::Mysql && !table.collection.declared && records.len() > 1 {
         for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
             session.execute(table.update_all(part, sealer)?).await?;
@@ -517,7 +543,12 @@ async fn update(session: &mut Session, table: &Table, records: &[&Record], seale
     Ok(())
 }
 
-async fn insert(session: &mut Session, table: &Table, records: &[&Record], sealer: &dyn Sealer) -> Result<(), Fault> {
+async fn insert(
+    session: &mut Session,
+    table: &Table,
+    records: &[&Record],
+    sealer: &dyn Sealer,
+) -> Result<(), Fault> {
     for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
         session.execute(table.insert(part, sealer)?).await?;
     }
@@ -560,5 +591,6 @@ fn of_tombstones(table: &Table, keys: &[&Key]) -> SimpleExpr {
 }
 
 fn key_of(text: Option<String>) -> Result<Key, StoreError> {
-    text.and_then(|text| text.parse().ok()).ok_or_else(|| StoreError::Corrupt("a tombstone without a key".to_owned()))
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| StoreError::Corrupt("a tombstone without a key".to_owned()))
 }

@@ -1,7 +1,9 @@
 //! Tables as values, and the statements that create them in each dialect.
 
 use rust_decimal::Decimal;
-use sea_query::{Alias, ColumnDef, Index, IndexCreateStatement, MysqlQueryBuilder, SqliteQueryBuilder, Table};
+use sea_query::{
+    Alias, ColumnDef, Index, IndexCreateStatement, MysqlQueryBuilder, SqliteQueryBuilder, Table,
+};
 
 use super::dialect::DECIMAL_COLLATION;
 use crate::limits::{Hold, Text};
@@ -153,7 +155,8 @@ impl TableDef {
     }
 }
 
-/// The statements that add columns to a table, each with its index where it is `indexed`. They cannot be run again.
+/// The statements that add columns to a table, each with its index where it is `indexed`. They cannot be run
+/// again.
 pub fn added(table: &str, columns: &[Column], indexed: &[&str], server: Server) -> Vec<String> {
     let defs = columns.iter().map(|column| {
         let mut def = ColumnDef::new(Alias::new(&column.name));
@@ -282,7 +285,8 @@ impl Form {
 }
 
 impl Server {
-    /// The collation by bytes in which trailing spaces count: the same order and the same equality as SQLite's.
+    /// The collation by bytes in which trailing spaces count: the same order and the same equality as
+    /// SQLite's.
     pub fn collation(self) -> &'static str {
         match self {
             Self::Mysql => "utf8mb4_0900_bin",
@@ -301,7 +305,8 @@ pub fn declared_table(collection: &Collection) -> TableDef {
     let schema = &collection.schema;
     columns.extend(schema.fields.iter().map(|field| column(&field.name, Form::of_field(field))));
     let indexed = schema.fields.iter().filter(|field| field.unique || field.indexed);
-    let indexes = indexed.map(|field| IndexDef { columns: vec![field.name.clone()], unique: field.unique }).collect();
+    let indexes =
+        indexed.map(|field| IndexDef { columns: vec![field.name.clone()], unique: field.unique }).collect();
     TableDef { columns, primary: vec![collection.key_column.clone()], indexes }
 }
 

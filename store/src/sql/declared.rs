@@ -41,7 +41,9 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
     };
     let mut faults = Vec::new();
     let key = key_form(&found, collection, dialect, &mut faults);
-    if dialect == Dialect::Mysql && !uniques.iter().any(|(_, columns)| *columns == [collection.key_column.clone()]) {
+    if dialect == Dialect::Mysql
+        && !uniques.iter().any(|(_, columns)| *columns == [collection.key_column.clone()])
+    {
         faults.push(format!("{} has no unique index of its own", collection.key_column));
     }
     let version = version_source(&found, collection, dialect, &mut faults);
@@ -56,7 +58,8 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
                 return None;
             };
             if !column.holds(field, dialect) {
-                faults.push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
+                faults
+                    .push(format!("{} is {}, which does not hold what is declared", field.name, column.kind));
             }
             let bytewise = column.is_bytewise(server);
             limits.fields.push(column.limit(field, server));
@@ -67,12 +70,16 @@ pub async fn inspect(session: &mut Session, server: Server, collection: &Collect
         return Err(StoreError::Unprepared(unlike(name, &faults)).into());
     }
     let time = |name: &str| found.iter().find(|column| column.name == name && column.is_time(dialect));
-    limits.times =
-        Times { created: time("created_at").map(Found::clock), updated: time("updated_at").map(Found::clock) };
-    limits.key = found.iter().find(|column| column.name == collection.key_column).map(Found::key).unwrap_or_default();
+    limits.times = Times {
+        created: time("created_at").map(Found::clock),
+        updated: time("updated_at").map(Found::clock),
+    };
+    limits.key =
+        found.iter().find(|column| column.name == collection.key_column).map(Found::key).unwrap_or_default();
     let triggers = triggers(session, collection).await?;
     limits.changed_by = changed_by(triggers, &found, collection);
-    let first_columns = uniques.into_iter().filter_map(|(index, columns)| Some((index, columns.into_iter().next()?)));
+    let first_columns =
+        uniques.into_iter().filter_map(|(index, columns)| Some((index, columns.into_iter().next()?)));
     let mut table = Table::of_own(collection, dialect);
     table.key = key;
     table.version = version;
@@ -121,7 +128,10 @@ async fn complete(session: &mut Session, collection: &Collection, found: &[Found
         if !found.iter().any(|known| known.name == column.name) && column.nullable {
             let (table, name) = (quoted(&collection.name), quoted(&column.name));
             session
-                .plain(&format!("ALTER TABLE {table} ADD COLUMN {name} {}", column.form.sql_type(Server::Sqlite)))
+                .plain(&format!(
+                    "ALTER TABLE {table} ADD COLUMN {name} {}",
+                    column.form.sql_type(Server::Sqlite)
+                ))
                 .await?;
         }
     }
@@ -133,7 +143,10 @@ fn quoted(name: &str) -> String {
 }
 
 /// The unique indexes: their names, and their columns in order.
-async fn unique_indexes(session: &mut Session, collection: &Collection) -> Result<Vec<(String, Vec<String>)>, Fault> {
+async fn unique_indexes(
+    session: &mut Session,
+    collection: &Collection,
+) -> Result<Vec<(String, Vec<String>)>, Fault> {
     let text = "SELECT CONVERT(index_name USING utf8mb4), CONVERT(column_name USING utf8mb4) \
                 FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = ? \
                 AND non_unique = 0 ORDER BY index_name, seq_in_index";
@@ -195,7 +208,9 @@ pub fn check_own(collection: &Collection, column: impl Fn(&str) -> Option<Form>)
         let why = match column(&field.name) {
             None => "has no column",
             Some(_) if field.encrypted && field.unique => "is unique, so it cannot be encrypted",
-            Some(form) if !form.holds(field) && field.encrypted => "is not kept as text, so it cannot be encrypted",
+            Some(form) if !form.holds(field) && field.encrypted => {
+                "is not kept as text, so it cannot be encrypted"
+            }
             Some(form) if !form.holds(field) => "does not fit its column",
             Some(_) => continue,
         };

@@ -83,7 +83,8 @@ impl Dialect {
         }
     }
 
-    /// The time of the server as a column of times holds it; in SQLite that of the process, which is the server there. What it stamps is pruned by it.
+    /// The time of the server as a column of times holds it; in SQLite that of the process, which is the
+    /// server there. What it stamps is pruned by it.
     pub fn now(self) -> SimpleExpr {
         match self {
             Self::Sqlite => SimpleExpr::from(self.time(Timestamp::now())),
@@ -91,11 +92,14 @@ impl Dialect {
         }
     }
 
-    /// The server's clock in milliseconds since 1970: leases are judged by one clock, whoever asks, which no change to summer time moves.
+    /// The server's clock in milliseconds since 1970: leases are judged by one clock, whoever asks, which no
+    /// change to summer time moves.
     pub fn now_ms(self) -> SimpleExpr {
         match self {
             Self::Sqlite => SimpleExpr::from(Timestamp::now().0),
-            Self::Mysql => SimpleExpr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
+            Self::Mysql => {
+                SimpleExpr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000")
+            }
         }
     }
 }
@@ -123,13 +127,14 @@ impl Sql {
     }
 }
 
-/// How many values a list in a statement gets, so that few texts, and so few prepared statements, serve lists of every length.
+/// How many values a list in a statement gets, so that few texts, and so few prepared statements, serve lists
+/// of every length.
 pub fn padded_len(len: usize) -> usize {
     len.next_power_of_two()
 }
 
-/// Parts of a list, each as long as a power of two, `max` or less, and of `bytes_max` bytes or a single one: rows cannot be padded, and few
-/// prepared statements are to serve lists of every length.
+/// Parts of a list, each as long as a power of two, `max` or less, and of `bytes_max` bytes or a single one:
+/// rows cannot be padded, and few prepared statements are to serve lists of every length.
 pub fn parts<T>(
     mut list: &[T],
     max: usize,

@@ -1,7 +1,7 @@
 //! What can go wrong with a statement, and which `StoreError` it means.
 //!
-//! `Unavailable` says that nothing was changed and the same call may succeed later. `Unknown` is said in one place
-//! only: the server was asked to commit and no answer came.
+//! `Unavailable` says that nothing was changed and the same call may succeed later. `Unknown` is said in one
+//! place only: the server was asked to commit and no answer came.
 
 use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError};
 
@@ -22,7 +22,8 @@ pub enum Fault {
     Lost(String),
     /// Another transaction came first: looked at again, the change may go well, and if not, this is why.
     Raced(StoreError),
-    /// The database refuses the values of a write: why, and the column that it names, if any. Of anything but a write it is a fault of the store.
+    /// The database refuses the values of a write: why, and the column that it names, if any. Of anything but
+    /// a write it is a fault of the store.
     Refused {
         /// In our own words.
         why: &'static str,
@@ -58,7 +59,9 @@ impl From<Fault> for StoreError {
         match fault {
             Fault::Conflict(why) | Fault::Lost(why) => Self::Unavailable(why),
             Fault::Taken(index) => Self::Duplicate { field: index },
-            Fault::Refused { why, .. } => Self::Setup(format!("the database refuses what it was sent: {why}")),
+            Fault::Refused { why, .. } => {
+                Self::Setup(format!("the database refuses what it was sent: {why}"))
+            }
             Fault::Raced(error) | Fault::Store(error) => error,
         }
     }
@@ -75,7 +78,8 @@ fn of_database(error: &dyn DatabaseError) -> Fault {
     }
 }
 
-/// Messages of a server can carry values of records, and what a trigger's author wrote: only names of columns and indexes are taken from them.
+/// Messages of a server can carry values of records, and what a trigger's author wrote: only names of columns
+/// and indexes are taken from them.
 fn of_mysql(number: u16, state: &str, message: &str) -> Fault {
     let setup = |why: &str| Fault::Store(StoreError::Setup(format!("{why} (error {number})")));
     let refused = |why| Fault::Refused { why, column: column_of(message) };
@@ -89,7 +93,8 @@ fn of_mysql(number: u16, state: &str, message: &str) -> Fault {
             Some((_, index)) => Fault::Taken(index.trim_end_matches('\'').to_owned()),
             None => Fault::Taken(String::new()),
         },
-        // lock wait timeout, deadlock, a snapshot that is too old, a definition that changed under a statement
+        // lock wait timeout, deadlock, a snapshot that is too old, a definition that changed under a
+        // statement
         1205 | 1213 | 1020 | 1412 | 1615 => {
             Fault::Conflict(format!("the database gave up waiting for a lock (error {number})"))
         }
@@ -105,13 +110,19 @@ fn of_mysql(number: u16, state: &str, message: &str) -> Fault {
             why: "names a record that is not there, as a foreign key of the table tells",
             column: foreign_column_of(message),
         },
-        1364 => setup("a column of the table that is not declared has no default, so no record can be created"),
-        // the disk, the tablespace or the place for temporary files is full; 28 is the operating system's word for it
+        1364 => {
+            setup("a column of the table that is not declared has no default, so no record can be created")
+        }
+        // the disk, the tablespace or the place for temporary files is full; 28 is the operating system's
+        // word for it
         1021 | 1114 | 1878 | 3675 => full(number),
         3 | 20 | 1026 | 1030 if message.contains("28") => full(number),
         1051 | 1146 | 1932 => {
             let table = quoted(message).map(|name| format!(" {}", name.rsplit('.').next().unwrap_or(name)));
-            unprepared(PoolReason::TableMissing, format!("the database has no table{}", table.unwrap_or_default()))
+            unprepared(
+                PoolReason::TableMissing,
+                format!("the database has no table{}", table.unwrap_or_default()),
+            )
         }
         1054 | 1072 => {
             let column = quoted(message).map(|name| format!(" {}", name.rsplit('.').next().unwrap_or(name)));
@@ -119,38 +130,46 @@ fn of_mysql(number: u16, state: &str, message: &str) -> Fault {
         }
         // the account may not do it: the message names the statement first, and the account
         1044 | 1142..=1145 | 1147 | 1227 | 1370 => {
-            let what = message.split_whitespace().next().filter(|word| word.bytes().all(|b| b.is_ascii_uppercase()));
+            let what =
+                message.split_whitespace().next().filter(|word| word.bytes().all(|b| b.is_ascii_uppercase()));
             let why = format!("the account may not {} here (error {number})", what.unwrap_or("do this"));
             unprepared(PoolReason::RightMissing, why)
         }
         // a broken view, a damaged table, a lost tablespace, a definition that does not fit what is there
-        1034 | 1060 | 1061 | 1071 | 1118 | 1170 | 1194 | 1195 | 1356 | 1449 | 1812 => {
-            unprepared(PoolReason::PoolUnavailable, format!("the table cannot be used as it is (error {number})"))
-        }
+        1034 | 1060 | 1061 | 1071 | 1118 | 1170 | 1194 | 1195 | 1356 | 1449 | 1812 => unprepared(
+            PoolReason::PoolUnavailable,
+            format!("the table cannot be used as it is (error {number})"),
+        ),
         1193 => setup("the server lacks a setting that is relied on"),
         1906 | 3105 | 3106 => setup("a column is generated, and cannot be written"),
-        1153 => Fault::Refused { why: "is more than the server takes at once (max_allowed_packet)", column: None },
+        1153 => {
+            Fault::Refused { why: "is more than the server takes at once (max_allowed_packet)", column: None }
+        }
         _ => of_state(number, state),
     }
 }
 
-/// By the class of the state that standard SQL gives an error. What is in none may pass: too many connections, shutting down, killed, read-only.
+/// By the class of the state that standard SQL gives an error. What is in none may pass: too many
+/// connections, shutting down, killed, read-only.
 fn of_state(number: u16, state: &str) -> Fault {
     match state.get(..2) {
-        Some("22" | "23" | "44") => Fault::Refused { why: "the table does not allow these values", column: None },
+        Some("22" | "23" | "44") => {
+            Fault::Refused { why: "the table does not allow these values", column: None }
+        }
         Some("40") => Fault::Conflict(format!("the database gave up a transaction (error {number})")),
         // but for those of the sign-in, which a rotated Secret mends, and for limits of an account
-        Some("42") if !matches!(number, 1045 | 1049 | 1203 | 1226) => {
-            Fault::Store(StoreError::Setup(format!("the database does not take a statement (error {number})")))
-        }
+        Some("42") if !matches!(number, 1045 | 1049 | 1203 | 1226) => Fault::Store(StoreError::Setup(
+            format!("the database does not take a statement (error {number})"),
+        )),
         _ => Fault::Lost(format!("the database answers with error {number}")),
     }
 }
 
-/// The column that a message names behind the value: `… for column 'name' at row 1`, or, alone, `Column 'name' …`; MariaDB writes
-/// some as `database`.`table`.`name`.
+/// The column that a message names behind the value: `… for column 'name' at row 1`, or, alone, `Column
+/// 'name' …`; MariaDB writes some as `database`.`table`.`name`.
 fn column_of(message: &str) -> Option<String> {
-    let behind = message.rsplit_once(" column ").map(|(_, rest)| rest).or_else(|| message.strip_prefix("Column "))?;
+    let behind =
+        message.rsplit_once(" column ").map(|(_, rest)| rest).or_else(|| message.strip_prefix("Column "))?;
     if let Some(rest) = behind.strip_prefix('\'') {
         return rest.split_once('\'').map(|(name, _)| name.to_owned());
     }
@@ -180,8 +199,10 @@ fn quoted(message: &str) -> Option<&str> {
 
 /// What SQLite lacks of a table; it has one code for this and for wrong statements.
 fn lacking(message: &str) -> Option<Fault> {
-    let after = |words: &str| message.split_once(words).map(|(_, name)| name.rsplit('.').next().unwrap_or(name));
-    let missing = |what: &str, name: &str| format!("{what} {}", name.split(['"', ' ']).next().unwrap_or_default());
+    let after =
+        |words: &str| message.split_once(words).map(|(_, name)| name.rsplit('.').next().unwrap_or(name));
+    let missing =
+        |what: &str, name: &str| format!("{what} {}", name.split(['"', ' ']).next().unwrap_or_default());
     if let Some(name) = after("no such table: ") {
         return Some(unprepared(PoolReason::TableMissing, missing("the database has no table", name)));
     }
@@ -202,7 +223,9 @@ fn of_sqlite(code: i32, message: &str) -> Fault {
         (13, _) => Fault::Store(StoreError::Full("the disk of the database file is full".to_owned())),
         // busy, locked
         (5 | 6, _) => Fault::Conflict("the database file is locked by another process".to_owned()),
-        (11 | 26, _) => Fault::Store(StoreError::Corrupt(format!("the database file is damaged (error {code})"))),
+        (11 | 26, _) => {
+            Fault::Store(StoreError::Corrupt(format!("the database file is damaged (error {code})")))
+        }
         (_, 1811) => refused("a trigger of the table does not allow this"),
         (_, 275) => refused("a check of the table does not allow this"),
         (_, 787) => refused("a foreign key of the table does not allow this"),
@@ -226,7 +249,9 @@ mod tests {
     #[test]
     fn the_index_of_a_duplicate_is_found_behind_a_hostile_value() {
         let message = "Duplicate entry 'x' for key 'no' for key 'users.users_email'";
-        assert!(matches!(of_mysql(1062, "HY000", message), Fault::Taken(index) if index == "users.users_email"));
+        assert!(
+            matches!(of_mysql(1062, "HY000", message), Fault::Taken(index) if index == "users.users_email")
+        );
         let message = "UNIQUE constraint failed: users.email";
         assert!(matches!(of_sqlite(2067, message), Fault::Taken(index) if index == "users.email"));
     }
@@ -236,8 +261,16 @@ mod tests {
         let full = [
             of_mysql(1021, "HY000", "Disk full (/var/lib/mysql); waiting for someone to free some space..."),
             of_mysql(1114, "HY000", "The table 'users' is full"),
-            of_mysql(3, "HY000", "Error writing file './binlog.000002' (OS errno 28 - No space left on device)"),
-            of_mysql(1026, "HY000", "Error writing file './binlog.000002' (errno: 28 \"No space left on device\")"),
+            of_mysql(
+                3,
+                "HY000",
+                "Error writing file './binlog.000002' (OS errno 28 - No space left on device)",
+            ),
+            of_mysql(
+                1026,
+                "HY000",
+                "Error writing file './binlog.000002' (errno: 28 \"No space left on device\")",
+            ),
             of_mysql(1030, "HY000", "Got error 28 - 'No space left on device' from storage engine"),
             of_sqlite(13, "database or disk is full"),
         ];
@@ -265,7 +298,11 @@ mod tests {
                 "there is no column qty",
             ),
             (
-                of_mysql(1142, "HY000", "INSERT command denied to user 'shop'@'10.0.0.1' for table 'widgets'"),
+                of_mysql(
+                    1142,
+                    "HY000",
+                    "INSERT command denied to user 'shop'@'10.0.0.1' for table 'widgets'",
+                ),
                 PoolReason::RightMissing,
                 "the account may not INSERT here (error 1142)",
             ),
@@ -274,7 +311,11 @@ mod tests {
                 PoolReason::TableMissing,
                 "the database has no table widgets",
             ),
-            (of_sqlite(1, "no such column: widgets.qty"), PoolReason::ColumnMissing, "there is no column qty"),
+            (
+                of_sqlite(1, "no such column: widgets.qty"),
+                PoolReason::ColumnMissing,
+                "there is no column qty",
+            ),
             (
                 of_sqlite(1, "table widgets has no column named qty"),
                 PoolReason::ColumnMissing,
@@ -342,11 +383,13 @@ mod tests {
     fn the_column_is_found_behind_a_hostile_value() {
         let message = "Incorrect string value: '\\xF0 for column 'no'' for column `a`.`b`.`label` at row 1";
         assert_eq!(column_of(message).as_deref(), Some("label"));
-        assert_eq!(column_of("Incorrect value: ' column `x`' for column 'label' at row 1").as_deref(), Some("label"));
+        assert_eq!(
+            column_of("Incorrect value: ' column `x`' for column 'label' at row 1").as_deref(),
+            Some("label")
+        );
         assert_eq!(column_of("Data too long for column 'label' at row 1").as_deref(), Some("label"));
         assert_eq!(column_of("Column 'label' cannot be null").as_deref(), Some("label"));
-        let message =
-            "Cannot add: a constraint fails (`d`.`t`, CONSTRAINT `x` FOREIGN KEY (`shelf`) REFERENCES `s` (`id`))";
+        let message = "Cannot add: a constraint fails (`d`.`t`, CONSTRAINT `x` FOREIGN KEY (`shelf`) REFERENCES `s` (`id`))";
         assert_eq!(foreign_column_of(message).as_deref(), Some("shelf"));
         assert_eq!(foreign_column_of(&message.replace("(`shelf`)", "(`shelf`,`b`)")), None);
     }

@@ -1,4 +1,5 @@
-//! Filters, orders and cursors as SQL. Logic has two values here too: what a null makes unknown in SQL is false.
+//! Filters, orders and cursors as SQL. Logic has two values here too: what a null makes unknown in SQL is
+//! false.
 
 use sea_query::{Alias, Expr, ExprTrait, LikeExpr, Order, SelectStatement, SimpleExpr};
 
@@ -52,9 +53,8 @@ pub fn condition(table: &Table, filter: &Filter) -> Result<SimpleExpr, StoreErro
         Filter::Same(field, text) => {
             in_any_case(table, *field, pattern::glob_of_text(text), pattern::regex_of_text(text))
         }
-        Filter::Between(field, low, high) => {
-            Ok(compared(table, *field, Comparison::Gte, low)?.and(compared(table, *field, Comparison::Lte, high)?))
-        }
+        Filter::Between(field, low, high) => Ok(compared(table, *field, Comparison::Gte, low)?
+            .and(compared(table, *field, Comparison::Lte, high)?)),
         Filter::IsNull(field) => Ok(match operand(table, *field)? {
             Operand::Column(column) => column.plain.is_null(),
             Operand::Constant(value) => constant(value.is_null()),
@@ -68,7 +68,12 @@ fn joined(table: &Table, parts: &[Filter], all: bool) -> Result<SimpleExpr, Stor
     parts.try_fold(first?, |left, right| Ok(if all { left.and(right?) } else { left.or(right?) }))
 }
 
-fn compared(table: &Table, field: FieldRef, comparison: Comparison, value: &Value) -> Result<SimpleExpr, StoreError> {
+fn compared(
+    table: &Table,
+    field: FieldRef,
+    comparison: Comparison,
+    value: &Value,
+) -> Result<SimpleExpr, StoreError> {
     if value.is_null() {
         return Ok(constant(false));
     }
@@ -119,7 +124,12 @@ fn matching(table: &Table, field: FieldRef, like: &str) -> Result<SimpleExpr, St
 }
 
 /// A letter is written as the set of its forms, so that no collation has a say.
-fn in_any_case(table: &Table, field: FieldRef, glob: String, regex: String) -> Result<SimpleExpr, StoreError> {
+fn in_any_case(
+    table: &Table,
+    field: FieldRef,
+    glob: String,
+    regex: String,
+) -> Result<SimpleExpr, StoreError> {
     match operand(table, field)? {
         Operand::Constant(_) => Ok(constant(false)),
         Operand::Column(column) => Ok(column.known(|Column { text, .. }| match table.dialect {
@@ -181,7 +191,8 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
         },
         FieldRef::Field(index) => {
             let own = table.columns.get(index).zip(table.collection.schema.fields.get(index));
-            let (own, field) = own.ok_or_else(|| StoreError::Unsupported(format!("there is no field {index}")))?;
+            let (own, field) =
+                own.ok_or_else(|| StoreError::Unsupported(format!("there is no field {index}")))?;
             match field.kind {
                 Kind::Time => plain(table.time(&own.name), true),
                 Kind::Text { .. } | Kind::Choice(_) => column(table, &own.name, own.bytewise, true),
@@ -189,7 +200,12 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
                 Kind::Bool if table.collection.declared => {
                     let own = Expr::col(Alias::new(&own.name));
                     let truth = SimpleExpr::cust_with_expr("(? <> 0)", own.clone());
-                    Operand::Column(Box::new(Column { bytes: truth.clone(), text: truth, plain: own, nullable: true }))
+                    Operand::Column(Box::new(Column {
+                        bytes: truth.clone(),
+                        text: truth,
+                        plain: own,
+                        nullable: true,
+                    }))
                 }
                 _ => column(table, &own.name, true, true),
             }
@@ -197,8 +213,8 @@ fn operand(table: &Table, field: FieldRef) -> Result<Operand, StoreError> {
     })
 }
 
-/// A column; where its text has a collation of its own, it is compared as bytes, as `BINARY` and not by a collation
-/// `_bin`, for which trailing spaces do not count.
+/// A column; where its text has a collation of its own, it is compared as bytes, as `BINARY` and not by a
+/// collation `_bin`, for which trailing spaces do not count.
 fn column(table: &Table, name: &str, bytewise: bool, nullable: bool) -> Operand {
     let own = Expr::col(Alias::new(name));
     if bytewise || table.dialect == Dialect::Sqlite {
@@ -232,7 +248,11 @@ fn constant(value: bool) -> SimpleExpr {
 }
 
 /// Orders a statement, ties broken by the key. Nulls come first where it ascends, as both databases have it.
-pub fn order(select: &mut SelectStatement, table: &Table, order: &[(FieldRef, Direction)]) -> Result<(), StoreError> {
+pub fn order(
+    select: &mut SelectStatement,
+    table: &Table,
+    order: &[(FieldRef, Direction)],
+) -> Result<(), StoreError> {
     for (field, direction) in order {
         if let Operand::Column(column) = operand(table, *field)? {
             select.order_by_expr(column.bytes, sql_order(*direction));
@@ -252,7 +272,11 @@ fn sql_order(direction: Direction) -> Order {
 }
 
 /// The condition of the records that come after a place in an order.
-pub fn after(table: &Table, order: &[(FieldRef, Direction)], position: &Position) -> Result<SimpleExpr, StoreError> {
+pub fn after(
+    table: &Table,
+    order: &[(FieldRef, Direction)],
+    position: &Position,
+) -> Result<SimpleExpr, StoreError> {
     let key = Value::Text(position.key.to_string());
     let mut later = compared(table, FieldRef::Key, Comparison::Gt, &key)?;
     // from the last field to the first: later in this field, or equal in it and later in those that follow
@@ -262,9 +286,10 @@ pub fn after(table: &Table, order: &[(FieldRef, Direction)], position: &Position
         let (beyond, same) = match (value.is_null(), direction) {
             (true, Direction::Ascending) => (plain.clone().is_not_null(), plain.is_null()),
             (true, Direction::Descending) => (constant(false), plain.is_null()),
-            (false, Direction::Ascending) => {
-                (compared(table, *field, Comparison::Gt, value)?, compared(table, *field, Comparison::Eq, value)?)
-            }
+            (false, Direction::Ascending) => (
+                compared(table, *field, Comparison::Gt, value)?,
+                compared(table, *field, Comparison::Eq, value)?,
+            ),
             (false, Direction::Descending) => {
                 let less = compared(table, *field, Comparison::Lt, value)?;
                 let beyond = if nullable { less.or(plain.is_null()) } else { less };

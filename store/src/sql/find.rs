@@ -10,7 +10,12 @@ use model::{
 };
 
 /// The page that a query finds.
-pub async fn find(session: &mut Session, table: &Table, query: &Query, sealer: &dyn Sealer) -> Result<Page, Fault> {
+pub async fn find(
+    session: &mut Session,
+    table: &Table,
+    query: &Query,
+    sealer: &dyn Sealer,
+) -> Result<Page, Fault> {
     let condition = filter::condition(table, &query.filter)?;
     let mut pager = Pager::new(query);
     // first: a page that ends at its bytes may take its connection with it
@@ -37,7 +42,9 @@ pub async fn find(session: &mut Session, table: &Table, query: &Query, sealer: &
         }
         filter::order(&mut select, table, &query.order)?;
         let mut part = Part::new(query);
-        session.each_row(table.dialect.build(&select), |row| Ok(part.push(table.decode(&row, 0, sealer)?))).await?;
+        session
+            .each_row(table.dialect.build(&select), |row| Ok(part.push(table.decode(&row, 0, sealer)?)))
+            .await?;
         if pager.take(part)? {
             break;
         }

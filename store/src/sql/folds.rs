@@ -1,5 +1,6 @@
-//! Fills in the columns that hold other columns' text in small letters, where rows of before, of versions before, or of other programs have nothing in
-//! them. Of rows that differ by case alone one gets its text, and the others stay without: nothing that is there becomes a fault.
+//! Fills in the columns that hold other columns' text in small letters, where rows of before, of versions
+//! before, or of other programs have nothing in them. Of rows that differ by case alone one gets its text,
+//! and the others stay without: nothing that is there becomes a fault.
 
 use std::sync::Arc;
 
@@ -41,10 +42,13 @@ async fn fill_column(session: &mut Session, table: &str, folded: &str, of: &str)
     let missing = format!("`{folded}` IS NULL AND `{of}` IS NOT NULL");
     let all = format!("{update} `{table}` SET `{folded}` = LOWER(`{of}`) WHERE {missing} AND {is_ascii}");
     session.execute(Sql::text(all)).await?;
-    let others = format!("SELECT `id`, `{of}` FROM `{table}` WHERE {missing} AND NOT ({is_ascii}) LIMIT {ROWS_MAX}");
+    let others =
+        format!("SELECT `id`, `{of}` FROM `{table}` WHERE {missing} AND NOT ({is_ascii}) LIMIT {ROWS_MAX}");
     for row in session.rows(Sql::text(others)).await? {
         let (Some(id), Some(text)) = (row.text(0)?, row.text(1)?) else { continue };
-        let one = format!("{update} `{table}` SET `{folded}` = ? WHERE `id` = ? AND `{of}` = ? AND `{folded}` IS NULL");
+        let one = format!(
+            "{update} `{table}` SET `{folded}` = ? WHERE `id` = ? AND `{of}` = ? AND `{folded}` IS NULL"
+        );
         let values = [text.to_lowercase(), id, text].map(|text| SqlValue::String(Some(text)));
         session.execute(Sql::new(one, values.to_vec())).await?;
     }

@@ -1,6 +1,8 @@
-//! What a server says before anything is sent to it. The driver refuses `mysql_clear_password` where a server asks for it later, but not where the greeting
-//! itself does: then it sends the password as it is, also without TLS. So the greeting is looked at first, with a connection of its own, and again after one
-//! was lost. Who can change what is on the way could show two faces; that is why other hosts are not spoken to without TLS unless somebody allows it.
+//! What a server says before anything is sent to it. The driver refuses `mysql_clear_password` where a server
+//! asks for it later, but not where the greeting itself does: then it sends the password as it is, also
+//! without TLS. So the greeting is looked at first, with a connection of its own, and again after one was
+//! lost. Who can change what is on the way could show two faces; that is why other hosts are not spoken to
+//! without TLS unless somebody allows it.
 
 use std::{io, time::Duration};
 
@@ -27,7 +29,8 @@ struct Greeting {
     plugin: String,
 }
 
-/// Whether the server would be sent the password as it is, without TLS; none where it does not greet: the driver meets that, too, and tells why.
+/// Whether the server would be sent the password as it is, without TLS; none where it does not greet: the
+/// driver meets that, too, and tells why.
 pub async fn asks_for_cleartext(options: &MySqlConnectOptions) -> Option<bool> {
     let Greeting { offers_tls, plugin } = timeout(TIME, greet(options)).await.ok()?.ok()??;
     let over_tls = match options.get_ssl_mode() {
@@ -57,14 +60,16 @@ async fn read(mut server: impl AsyncRead + Unpin) -> io::Result<Option<Greeting>
     Ok(parse(&packet))
 }
 
-/// The greeting of version 10 of the protocol, which is that of all servers since 3.21; none where it is none, such as an error.
+/// The greeting of version 10 of the protocol, which is that of all servers since 3.21; none where it is
+/// none, such as an error.
 fn parse(packet: &[u8]) -> Option<Greeting> {
     let packet = packet.strip_prefix(&[10])?;
     let version = packet.iter().position(|byte| *byte == 0)?;
     // after the version: the connection's number, eight bytes to sign, a zero
     let rest = packet.get(version + 1 + 4 + 8 + 1..)?;
     let capabilities = u16::from_le_bytes([*rest.first()?, *rest.get(1)?]);
-    // after the capabilities: character set, status, more capabilities, how many bytes to sign there are, ten unused ones
+    // after the capabilities: character set, status, more capabilities, how many bytes to sign there are, ten
+    // unused ones
     let signed = usize::from(*rest.get(7)?);
     let more = signed.saturating_sub(8).max(13);
     let name = rest.get(18 + more..).unwrap_or_default();
@@ -95,7 +100,10 @@ pub mod tests {
     }
 
     /// A server that greets so and takes down what it is sent.
-    pub async fn server(capabilities: u16, plugin: &str) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    pub async fn server(
+        capabilities: u16,
+        plugin: &str,
+    ) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();

@@ -1,7 +1,9 @@
-//! Group commit: creates of new keys that come at the same time share a transaction, so that its statements and its commit are paid for once.
+//! Group commit: creates of new keys that come at the same time share a transaction, so that its statements
+//! and its commit are paid for once.
 //!
-//! A lane commits what waits as one unit, then what came meanwhile; a create that finds a free lane goes at once. Where the common unit is
-//! refused each create is done by itself, so that nobody hears of another's fault.
+//! A lane commits what waits as one unit, then what came meanwhile; a create that finds a free lane goes at
+//! once. Where the common unit is refused each create is done by itself, so that nobody hears of another's
+//! fault.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -14,7 +16,8 @@ use model::{
     seal::Sealer,
 };
 
-/// The most creates of one transaction. Groups are as large as a power of two, so that a connection has few statements to know.
+/// The most creates of one transaction. Groups are as large as a power of two, so that a connection has few
+/// statements to know.
 const TOGETHER_MAX: usize = 64;
 /// Transactions at the same time. SQLite has one writer.
 const LANES_SQLITE: usize = 1;
@@ -58,9 +61,12 @@ impl Group {
         Self { pools, sealer, lanes_max, inner: Mutex::default() }
     }
 
-    /// Whether a unit can share its transaction: it touches nothing that is there, and no repeat of it has to be told.
+    /// Whether a unit can share its transaction: it touches nothing that is there, and no repeat of it has to
+    /// be told.
     pub fn takes(UnitOfWork { changes, actor: _, idempotency, deadline: _ }: &UnitOfWork) -> bool {
-        let [Change { action: Action::Create { fresh_key: true, .. }, .. }] = changes.as_slice() else { return false };
+        let [Change { action: Action::Create { fresh_key: true, .. }, .. }] = changes.as_slice() else {
+            return false;
+        };
         idempotency.is_none()
     }
 
@@ -92,9 +98,9 @@ impl Group {
         let is_late = |create: &Waiting| create.deadline.is_some_and(|deadline| deadline <= now);
         let (late, creates): (Vec<_>, Vec<_>) = creates.into_iter().partition(is_late);
         for create in late {
-            _ = create
-                .answer
-                .send(Err(StoreError::Unavailable("it waited for others until its time was over".to_owned())));
+            _ = create.answer.send(Err(StoreError::Unavailable(
+                "it waited for others until its time was over".to_owned(),
+            )));
         }
         if creates.len() > 1 {
             match self.unit(&creates).await {
@@ -121,8 +127,15 @@ impl Group {
         // one that is done for others too is done as long as one of them waits
         let deadlines: Option<Vec<Instant>> = creates.iter().map(|create| create.deadline).collect();
         let deadline = deadlines.and_then(|all| all.into_iter().max());
-        let unit =
-            Unit { changes, actors, idempotency: None, tables, sealer: self.sealer.as_ref(), deadline, names: false };
+        let unit = Unit {
+            changes,
+            actors,
+            idempotency: None,
+            tables,
+            sealer: self.sealer.as_ref(),
+            deadline,
+            names: false,
+        };
         unit.commit(&self.pools).await
     }
 }

@@ -46,8 +46,13 @@ pub async fn check_keys(
     collection: &Collection,
     sealer: &dyn Sealer,
 ) -> Result<(), Fault> {
-    let sealed: Vec<&str> =
-        collection.schema.fields.iter().filter(|field| field.encrypted).map(|field| field.name.as_str()).collect();
+    let sealed: Vec<&str> = collection
+        .schema
+        .fields
+        .iter()
+        .filter(|field| field.encrypted)
+        .map(|field| field.name.as_str())
+        .collect();
     if sealed.is_empty() {
         return Ok(());
     }
@@ -68,7 +73,11 @@ pub async fn check_keys(
 }
 
 /// A value of the column that starts so; none where none does.
-async fn value_of(session: &mut Session, (table, column): (&str, &str), form: &str) -> Result<Option<String>, Fault> {
+async fn value_of(
+    session: &mut Session,
+    (table, column): (&str, &str),
+    form: &str,
+) -> Result<Option<String>, Fault> {
     let mut select = Query::select();
     select.column(Alias::new(column)).from(Alias::new(table)).limit(1);
     select.cond_where(Cond::all().add(Expr::col(Alias::new(column)).like(format!("{form}%"))));

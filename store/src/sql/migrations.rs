@@ -1,4 +1,5 @@
-//! The tables of the store, made in numeric order, one file for each step. What ran is noted in `flyweight_migrations`.
+//! The tables of the store, made in numeric order, one file for each step. What ran is noted in
+//! `flyweight_migrations`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -96,8 +97,8 @@ pub static ALL: [Migration; 17] = [
     m0014_counted::MIGRATION,
 ];
 
-/// Runs what has not yet been run for these collections. Several processes may do so at once: one does it, the others wait.
-/// Answers which tables cannot be made or changed, and why: the others are ready.
+/// Runs what has not yet been run for these collections. Several processes may do so at once: one does it,
+/// the others wait. Answers which tables cannot be made or changed, and why: the others are ready.
 pub async fn migrate(
     session: &mut Session,
     server: Server,
@@ -107,7 +108,10 @@ pub async fn migrate(
     match missing(session, &wanted).await {
         Ok(missing) if missing.is_empty() => return Ok(faults),
         // the table of migrations is not there either
-        Ok(_) | Err(Fault::Store(StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_))) => (),
+        Ok(_)
+        | Err(Fault::Store(StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_))) => {
+            ()
+        }
         Err(fault) => return Err(fault),
     }
     for statement in migrations_table().create(MIGRATIONS, server) {
@@ -182,13 +186,14 @@ fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> 
     for migration in &ALL {
         match migration.makes {
             Makes::Own(_) | Makes::Wider(_) => steps.push(Step { migration, table: "" }),
-            Makes::Records { entity, .. } | Makes::Columns { entity, .. } | Makes::Unique { entity, .. } => steps
-                .extend(
+            Makes::Records { entity, .. } | Makes::Columns { entity, .. } | Makes::Unique { entity, .. } => {
+                steps.extend(
                     collections
                         .iter()
                         .filter(|collection| !collection.declared && collection.schema.entity == entity)
                         .map(|collection| Step { migration, table: &collection.name }),
-                ),
+                )
+            }
         }
     }
     let known = |collection: &Arc<Collection>| {
@@ -197,7 +202,9 @@ fn wanted(collections: &[Arc<Collection>]) -> Result<Vec<Step<'_>>, StoreError> 
         )
     };
     match collections.iter().find(|collection| !collection.declared && !known(collection)) {
-        Some(unknown) => Err(StoreError::Unsupported(format!("there is no table for {}", unknown.schema.entity))),
+        Some(unknown) => {
+            Err(StoreError::Unsupported(format!("there is no table for {}", unknown.schema.entity)))
+        }
         None => Ok(steps),
     }
 }
@@ -209,7 +216,8 @@ async fn missing<'a>(session: &mut Session, wanted: &[Step<'a>]) -> Result<Vec<S
     for row in session.rows(session.dialect().build(&select)).await? {
         done.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
     }
-    let is_done = |step: &&Step| done.iter().any(|(name, table)| name == step.migration.name && table == step.table);
+    let is_done =
+        |step: &&Step| done.iter().any(|(name, table)| name == step.migration.name && table == step.table);
     Ok(wanted
         .iter()
         .filter(|step| !is_done(step))
@@ -229,19 +237,24 @@ impl Step<'_> {
 
     fn statements(&self, server: Server) -> Vec<String> {
         match self.migration.makes {
-            Makes::Own(tables) => tables().iter().flat_map(|(name, table)| table.create(name, server)).collect(),
+            Makes::Own(tables) => {
+                tables().iter().flat_map(|(name, table)| table.create(name, server)).collect()
+            }
             Makes::Records { table, .. } => table().create(self.table, server),
             Makes::Columns { columns, indexed, .. } => added(self.table, &columns(), indexed, server),
             Makes::Unique { column, .. } => added_unique(self.table, &column(), server),
             Makes::Wider(_) if server == Server::Sqlite => Vec::new(),
             Makes::Wider(columns) => columns
                 .iter()
-                .map(|(table, column)| format!("ALTER TABLE `{table}` MODIFY `{column}` varchar(255) NOT NULL"))
+                .map(|(table, column)| {
+                    format!("ALTER TABLE `{table}` MODIFY `{column}` varchar(255) NOT NULL")
+                })
                 .collect(),
         }
     }
 
-    /// Whether the step ran before, but was cut off before that was noted. Only columns cannot be added again.
+    /// Whether the step ran before, but was cut off before that was noted. Only columns cannot be added
+    /// again.
     async fn is_done(&self, session: &mut Session) -> Result<bool, Fault> {
         let columns = match self.migration.makes {
             Makes::Columns { columns, .. } => columns(),
@@ -254,16 +267,18 @@ impl Step<'_> {
         select.columns(names).from(Alias::new(self.table)).limit(0);
         match session.rows(session.dialect().build(&select)).await {
             Ok(_) => Ok(true),
-            Err(Fault::Store(StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_))) => {
-                Ok(false)
-            }
+            Err(Fault::Store(
+                StoreError::Setup(_) | StoreError::Unsupported(_) | StoreError::Unprepared(_),
+            )) => Ok(false),
             Err(fault) => Err(fault),
         }
     }
 
     fn note(&self, dialect: Dialect) -> Sql {
         let mut insert = Query::insert();
-        insert.into_table(Alias::new(MIGRATIONS)).columns(["name", "table_name", "applied_at"].map(Alias::new));
+        insert
+            .into_table(Alias::new(MIGRATIONS))
+            .columns(["name", "table_name", "applied_at"].map(Alias::new));
         insert.values_panic([
             Expr::val(self.migration.name),
             Expr::val(self.table),
@@ -287,8 +302,8 @@ async fn lock(session: &mut Session) -> Result<(), Fault> {
     match session.dialect() {
         Dialect::Sqlite => session.begin().await,
         Dialect::Mysql => {
-            let rows =
-                session.rows(Sql::text(format!("SELECT CAST(GET_LOCK({MYSQL_LOCK}, {LOCK_SECONDS}) AS SIGNED)")));
+            let rows = session
+                .rows(Sql::text(format!("SELECT CAST(GET_LOCK({MYSQL_LOCK}, {LOCK_SECONDS}) AS SIGNED)")));
             match rows.await?.first().map(|row| row.int(0)).transpose()?.flatten() {
                 Some(1) => Ok(()),
                 _ => Err(Fault::Conflict("another process is still migrating".to_owned())),
@@ -304,7 +319,9 @@ const MYSQL_LOCK: &str = "IF(CHAR_LENGTH(DATABASE()) <= 50, CONCAT('flyweight:',
 async fn unlock(session: &mut Session) -> Result<(), Fault> {
     match session.dialect() {
         Dialect::Sqlite => session.commit().await.map_err(Fault::from),
-        Dialect::Mysql => session.rows(Sql::text(format!("SELECT RELEASE_LOCK({MYSQL_LOCK})"))).await.map(|_| ()),
+        Dialect::Mysql => {
+            session.rows(Sql::text(format!("SELECT RELEASE_LOCK({MYSQL_LOCK})"))).await.map(|_| ())
+        }
     }
 }
 
@@ -323,15 +340,32 @@ mod tests {
             let (columns, indexes) = (columns_of(&schema.entity), indexes_of(&schema.entity));
             for field in &schema.fields {
                 let column = columns.iter().find(|column| column.name == field.name);
-                let column = column.unwrap_or_else(|| panic!("{}.{} has no column", schema.entity, field.name));
-                assert!(column.form.holds(field), "{}.{} does not fit {:?}", schema.entity, field.name, column.form);
+                let column =
+                    column.unwrap_or_else(|| panic!("{}.{} has no column", schema.entity, field.name));
+                assert!(
+                    column.form.holds(field),
+                    "{}.{} does not fit {:?}",
+                    schema.entity,
+                    field.name,
+                    column.form
+                );
                 let indexed = |unique: bool| {
                     indexes.iter().any(|(column, is_unique)| *column == field.name && (*is_unique || !unique))
                 };
-                assert!(!field.unique || indexed(true), "{}.{} has no unique index", schema.entity, field.name);
+                assert!(
+                    !field.unique || indexed(true),
+                    "{}.{} has no unique index",
+                    schema.entity,
+                    field.name
+                );
                 assert!(!field.indexed || indexed(false), "{}.{} has no index", schema.entity, field.name);
             }
-            assert_eq!(columns.len(), schema.fields.len() + 4, "{} has columns without fields", schema.entity);
+            assert_eq!(
+                columns.len(),
+                schema.fields.len() + 4,
+                "{} has columns without fields",
+                schema.entity
+            );
         }
     }
 

@@ -1,8 +1,9 @@
 //! The outbox table: events wait there in 16 shards, and who relays a shard holds its lease.
 //!
-//! Ids are counted up before they are committed, so a reader never goes on from the last id that it saw: what is in the
-//! table is unpublished, and what is published is deleted. Events of one key are written under the lock of their record,
-//! so by their ids they have the order of their versions; one shard has one owner at a time.
+//! Ids are counted up before they are committed, so a reader never goes on from the last id that it saw: what
+//! is in the table is unpublished, and what is published is deleted. Events of one key are written under the
+//! lock of their record, so by their ids they have the order of their versions; one shard has one owner at a
+//! time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -32,8 +33,8 @@ const IDS_MAX: usize = 1024;
 pub struct SqlOutbox {
     pools: Arc<Pools>,
     leases: Leases,
-    /// Where the events are that each owner claimed last: their numbers. By number and id MySQL takes a fifth less time to delete
-    /// than by id alone, which it finds the number with.
+    /// Where the events are that each owner claimed last: their numbers. By number and id MySQL takes a fifth
+    /// less time to delete than by id alone, which it finds the number with.
     places: Mutex<HashMap<String, HashMap<Uuid, i64>>>,
 }
 
@@ -42,7 +43,8 @@ pub fn insert(dialect: Dialect, events: &[(&str, Envelope)]) -> Result<Sql, Stor
     let mut insert = Query::insert();
     insert.into_table(Alias::new(OUTBOX)).columns(COLUMNS.map(Alias::new));
     for (table, event) in events {
-        let text = serde_json::to_string(event).map_err(|error| StoreError::Unsupported(error.to_string()))?;
+        let text =
+            serde_json::to_string(event).map_err(|error| StoreError::Unsupported(error.to_string()))?;
         insert.values_panic([
             SimpleExpr::from(event.id.to_string()),
             SimpleExpr::from(shard_of(table, &event.key)),
@@ -125,8 +127,9 @@ impl SqlOutbox {
             let mut delete = Query::delete();
             delete.from_table(Alias::new(OUTBOX));
             // the number alone is not enough: SQLite gives that of a deleted row to another
-            delete
-                .and_where(Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())));
+            delete.and_where(
+                Expr::col(Alias::new("event_id")).is_in(padded(part.iter().map(Uuid::to_string).collect())),
+            );
             if let Some(places) = places {
                 delete.and_where(Expr::col(Alias::new("seq")).is_in(padded(places)));
             }
@@ -167,8 +170,8 @@ impl SqlOutbox {
 
 #[async_trait]
 impl Outbox for SqlOutbox {
-    /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its leases. Owners
-    /// must have different names in different processes.
+    /// A repeated claim of one owner gives the same events again until they are confirmed, and renews its
+    /// leases. Owners must have different names in different processes.
     async fn claim(&self, owner: &str, lease: Duration, limit: usize) -> Result<Claimed, OutboxError> {
         self.claimed(owner, lease, limit).await.map_err(failed)
     }
@@ -210,7 +213,8 @@ async fn known_leases(session: &mut Session, owner: &str, shards: &[i64]) -> Res
     rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), row.int(1)? == Some(1)))).collect()
 }
 
-/// Takes leases, in the order of their shards, and gives those that are the owner's now. There are no rows yet of the new ones.
+/// Takes leases, in the order of their shards, and gives those that are the owner's now. There are no rows
+/// yet of the new ones.
 async fn take(
     session: &mut Session,
     owner: &str,
@@ -227,7 +231,9 @@ async fn take(
             vacant.values_panic([Expr::val(*shard), Expr::val(""), Expr::val(0_i64)]);
         }
         // a lease that came meanwhile stays as it is
-        vacant.on_conflict(OnConflict::column(Alias::new("shard")).update_column(Alias::new("shard")).to_owned());
+        vacant.on_conflict(
+            OnConflict::column(Alias::new("shard")).update_column(Alias::new("shard")).to_owned(),
+        );
         session.execute(dialect.build(&vacant)).await?;
     }
     let mut update = Query::update();
@@ -251,7 +257,10 @@ async fn oldest(session: &mut Session, shards: &[i64], limit: usize) -> Result<V
     select.order_by(Alias::new("seq"), Order::Asc).limit(limit as u64);
     let rows = session.rows(session.dialect().build(&select)).await?;
     let parse = |text: String| {
-        serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("an event of the outbox: {error}")))
+        serde_json::from_str(&text)
+            .map_err(|error| StoreError::Corrupt(format!("an event of the outbox: {error}")))
     };
-    rows.iter().map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.int(0)?.unwrap_or_default(), parse(row.text(1)?.unwrap_or_default())?)))
+        .collect()
 }

@@ -50,9 +50,11 @@ const PREPARE_TIME: Duration = Duration::from_secs(60);
 const ROWS_AHEAD: usize = 4;
 /// How many connections read a SQLite file.
 const READERS: u32 = 4;
-/// Memory for pages of a SQLite file, in KiB (negative by SQLite's convention), so that writes at any place of a large table need not read.
+/// Memory for pages of a SQLite file, in KiB (negative by SQLite's convention), so that writes at any place
+/// of a large table need not read.
 const WRITER_CACHE: &str = "-16384";
-/// Pages in the log of a SQLite file (32 MiB) after which they are copied into the file: a page that changes often is copied once for many changes.
+/// Pages in the log of a SQLite file (32 MiB) after which they are copied into the file: a page that changes
+/// often is copied once for many changes.
 const CHECKPOINT_PAGES: &str = "8000";
 /// A connection that was idle for longer is asked whether it still lives.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
@@ -108,7 +110,8 @@ pub enum Pools {
 #[derive(Clone, Default)]
 pub struct Losses(Arc<Mutex<Option<Instant>>>);
 
-/// Why the settings of the last connection did not take; none where they did. Those who wait for a connection are told.
+/// Why the settings of the last connection did not take; none where they did. Those who wait for a connection
+/// are told.
 #[derive(Clone, Default)]
 pub struct Refusal(Arc<Mutex<Option<(Instant, String)>>>);
 
@@ -122,7 +125,15 @@ impl MysqlOptions {
     pub fn new(url: impl Into<String>) -> Self {
         let acquire_timeout = Duration::from_secs(2);
         let passage = Passage::new("mysql", Plaintext::Refused);
-        Self { url: url.into(), ca: None, cert: None, key: None, max_connections: 20, acquire_timeout, passage }
+        Self {
+            url: url.into(),
+            ca: None,
+            cert: None,
+            key: None,
+            max_connections: 20,
+            acquire_timeout,
+            passage,
+        }
     }
 
     /// What the driver is told.
@@ -131,8 +142,10 @@ impl MysqlOptions {
     /// `Unsupported`: the URL is not one, or its password would be readable on the way.
     pub fn connect_options(&self) -> Result<MySqlConnectOptions, StoreError> {
         // the parser's own error can show the password
-        let url: MySqlConnectOptions =
-            self.url.parse().map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
+        let url: MySqlConnectOptions = self
+            .url
+            .parse()
+            .map_err(|_| StoreError::Unsupported("the URL of MySQL is not one".to_owned()))?;
         // `relied` has all of these, and looks whether they took
         let url = url.pipes_as_concat(false).no_engine_substitution(false).timezone(None).set_names(false);
         let mut options =
@@ -163,7 +176,9 @@ impl Pools {
             .row_buffer_size(ROWS_AHEAD)
             .collation(DECIMAL_COLLATION, compare_decimals)
             .disable_statement_logging();
-        let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(CALL_TIME).idle_timeout(None);
+        let pool = || {
+            SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(CALL_TIME).idle_timeout(None)
+        };
         // FULL: a commit that was answered is on the disk, whatever happens to the process or the power
         let writer = options
             .clone()
@@ -208,7 +223,8 @@ impl Pools {
                     _ = tokio::task::spawn_blocking(nodelay::everywhere).await;
                     let result = relied::apply(connection).await;
                     if let Ok(bytes) = &result {
-                        let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_SPARE);
+                        let bytes =
+                            usize::try_from(*bytes).unwrap_or(usize::MAX).saturating_sub(PACKET_SPARE);
                         packet.store(bytes.max(PACKET_LEAST), Ordering::Relaxed);
                     }
                     told.note(result)
@@ -274,11 +290,14 @@ impl Pools {
 }
 
 impl Refusal {
-    /// Notes how setting a connection up went. The error closes it, and another is tried until the caller's time is over.
+    /// Notes how setting a connection up went. The error closes it, and another is tried until the caller's
+    /// time is over.
     fn note(&self, result: Result<u64, SettingsError>) -> Result<(), sqlx::Error> {
         let (kept, result) = match result {
             Ok(_) => (None, Ok(())),
-            Err(SettingsError::Refused(why)) => (Some(why.clone()), Err(sqlx::Error::Configuration(why.into()))),
+            Err(SettingsError::Refused(why)) => {
+                (Some(why.clone()), Err(sqlx::Error::Configuration(why.into())))
+            }
             Err(SettingsError::Failed(error)) => (refused(&error), Err(error)),
         };
         *self.0.lock() = kept.map(|why| (Instant::now(), why));

@@ -1,4 +1,5 @@
-//! Rows to records. What one row holds that has no exact meaning is told of that row, and takes no other away.
+//! Rows to records. What one row holds that has no exact meaning is told of that row, and takes no other
+//! away.
 
 use rust_decimal::Decimal;
 use time::{Date, Month, PrimitiveDateTime, Time};
@@ -80,8 +81,12 @@ impl Table {
             },
             VersionSource::Column(_) => match row.cell(at)? {
                 Cell::Null => return first,
-                cell => match value_of(&Kind::Int { min: 0, max: i64::MAX }, &cell, self.dialect, self.named("bigint"))
-                {
+                cell => match value_of(
+                    &Kind::Int { min: 0, max: i64::MAX },
+                    &cell,
+                    self.dialect,
+                    self.named("bigint"),
+                ) {
                     Ok(Value::Int(number)) => Ok(number),
                     Ok(_) => Err(Odd::of(&cell, self.named("bigint"))),
                     Err(odd) => Err(odd),
@@ -92,7 +97,9 @@ impl Table {
                 cell => micros_of(&cell, self.dialect).ok_or_else(|| Odd::of(&cell, self.named("datetime"))),
             },
         };
-        Ok(number.and_then(|number| u64::try_from(number).map(Version).map_err(|_| Odd::new(self.named("bigint"), 8))))
+        Ok(number.and_then(|number| {
+            u64::try_from(number).map(Version).map_err(|_| Odd::new(self.named("bigint"), 8))
+        }))
     }
 
     fn time_in(&self, row: &Row, at: usize) -> Result<Result<Timestamp, Odd>, Fault> {
@@ -138,7 +145,8 @@ impl Table {
         if self.dialect == Dialect::Sqlite { "TEXT" } else { column }
     }
 
-    /// Whether cells come as the types that this store made its columns of, rather than as text or as whatever is stored.
+    /// Whether cells come as the types that this store made its columns of, rather than as text or as
+    /// whatever is stored.
     pub fn is_typed(&self) -> bool {
         self.dialect == Dialect::Mysql && !self.collection.declared
     }
@@ -160,7 +168,8 @@ fn typed(kind: &Kind, row: &Row, at: usize) -> Result<Value, Fault> {
     Ok(value.unwrap_or(Value::Null))
 }
 
-/// The exact meaning of a cell for a kind of field. A number that another program put where text belongs is its digits.
+/// The exact meaning of a cell for a kind of field. A number that another program put where text belongs is
+/// its digits.
 fn value_of(kind: &Kind, cell: &Cell, dialect: Dialect, column: &str) -> Result<Value, Odd> {
     let short = |real: f64| short_decimal(real).map(|value| value.written());
     let value = match (kind, cell) {
@@ -177,7 +186,9 @@ fn value_of(kind: &Kind, cell: &Cell, dialect: Dialect, column: &str) -> Result<
         (Kind::Decimal { .. }, Cell::Real(real)) => short_decimal(*real),
         // what is not zero is true, as SQL has it
         (Kind::Bool, Cell::Int(number)) => Some(Value::Bool(*number != 0)),
-        (Kind::Bool, Cell::Text(text)) => Value::whole(text).map(|number| Value::Bool(number != Value::Int(0))),
+        (Kind::Bool, Cell::Text(text)) => {
+            Value::whole(text).map(|number| Value::Bool(number != Value::Int(0)))
+        }
         (Kind::Time, cell @ Cell::Text(_)) => time_of(cell, dialect).map(Value::Time),
         (Kind::Bool | Kind::Time, Cell::Real(_)) | (Kind::Time, Cell::Int(_)) => None,
         (Kind::Json { .. }, Cell::Text(text)) => Json::parse(text).ok().map(Value::Json),
@@ -219,7 +230,8 @@ mod tests {
 
     #[test]
     fn times_of_the_server_are_read_as_it_compares_them() {
-        let time = |text: &str| time_of(&Cell::Text(text.to_owned()), Dialect::Mysql).map(|time| time.to_string());
+        let time =
+            |text: &str| time_of(&Cell::Text(text.to_owned()), Dialect::Mysql).map(|time| time.to_string());
         for (text, expected) in [
             ("2026-01-31 12:00:00", "2026-01-31T12:00:00.000Z"),
             ("2026-01-31 12:00:00.5", "2026-01-31T12:00:00.500Z"),

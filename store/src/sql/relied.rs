@@ -1,4 +1,5 @@
-//! What each session with a server relies on: set first, then looked at, so that a server's own settings change no answer.
+//! What each session with a server relies on: set first, then looked at, so that a server's own settings
+//! change no answer.
 
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row as _};
 
@@ -30,8 +31,8 @@ const fn mariadb(name: &'static str, value: &'static str, told: &'static str) ->
     Setting { on: On::Mariadb, name, value, told }
 }
 
-/// A value that does not fit is refused, not cut; 0 is a key like any other; quotes, pipes and blanks are as sent; a date
-/// of zeros is read as what it is.
+/// A value that does not fit is refused, not cut; 0 is a key like any other; quotes, pipes and blanks are as
+/// sent; a date of zeros is read as what it is.
 const SQL_MODE: &str = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO,\
                         NO_ENGINE_SUBSTITUTION";
 /// No limit.
@@ -39,9 +40,10 @@ const ALL: &str = "18446744073709551615";
 
 /// Text is compared by up to 4,096 bytes when it is sorted: 1,024 would cut long names.
 ///
-/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives the connection up: after 10 seconds
-/// without a statement, the time after which Kafka gives up a member of a group. No process that runs is cut off so: it ends each transaction within
-/// half of that, the time of a call, or closes the connection.
+/// A process that stands still in the middle of a transaction keeps its rows locked until the server gives
+/// the connection up: after 10 seconds without a statement, the time after which Kafka gives up a member of a
+/// group. No process that runs is cut off so: it ends each transaction within half of that, the time of a
+/// call, or closes the connection.
 const SETTINGS: [Setting; 23] = [
     every("sql_mode", SQL_MODE, SQL_MODE),
     every("time_zone", "+00:00", "+00:00"),
@@ -119,7 +121,8 @@ fn question() -> String {
         own.map(|Setting { name, .. }| format!(", '|{name}=', @@SESSION.{name}")).collect::<String>()
     };
     let (every, mysql, mariadb) = (of(On::Every), of(On::Mysql), of(On::Mariadb));
-    let names: String = NAMES_TOLD.iter().map(|(name, _)| format!(", '|{name}=', @@SESSION.{name}")).collect();
+    let names: String =
+        NAMES_TOLD.iter().map(|(name, _)| format!(", '|{name}=', @@SESSION.{name}")).collect();
     format!(
         "SELECT CONVERT(CONCAT('max_allowed_packet=', @@SESSION.max_allowed_packet{names}{every} /*!80000 {mysql} */ \
          /*M! {mariadb} */) USING utf8mb4)"
@@ -186,7 +189,8 @@ mod tests {
     fn a_setting_that_did_not_take_is_named() {
         assert_eq!(check(&told(|_, value| value.to_owned())), Ok(1024));
         for Setting { name, .. } in SETTINGS.iter().filter(|setting| setting.on != On::Mariadb) {
-            let other = told(|known, value| if known == *name { "other".to_owned() } else { value.to_owned() });
+            let other =
+                told(|known, value| if known == *name { "other".to_owned() } else { value.to_owned() });
             assert!(check(&other).is_err_and(|why| why.contains(name)), "{name}");
             let missing = told(|_, value| value.to_owned()).replace(&format!("|{name}="), "|gone=");
             assert!(check(&missing).is_err_and(|why| why.contains(name)), "{name}");
@@ -196,7 +200,10 @@ mod tests {
 
     #[test]
     fn the_order_of_modes_is_the_servers() {
-        assert!(is_same("NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"));
+        assert!(is_same(
+            "NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES",
+            "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
+        ));
         assert!(!is_same("ANSI_QUOTES,STRICT_ALL_TABLES", "STRICT_ALL_TABLES"));
         assert!(is_same("ON", "1") && !is_same("OFF", "1"));
     }

@@ -1,12 +1,13 @@
-//! One connection in use: statements and transactions with a deadline. What is left half done closes the connection.
+//! One connection in use: statements and transactions with a deadline. What is left half done closes the
+//! connection.
 
 use std::{future::Future, time::Duration};
 
 use futures::{TryStreamExt, stream::BoxStream};
 use rust_decimal::Decimal;
 use sqlx::{
-    AssertSqlSafe, MySql, Row as _, Sqlite, TypeInfo as _, ValueRef as _, mysql::MySqlRow, pool::PoolConnection,
-    sqlite::SqliteRow,
+    AssertSqlSafe, MySql, Row as _, Sqlite, TypeInfo as _, ValueRef as _, mysql::MySqlRow,
+    pool::PoolConnection, sqlite::SqliteRow,
 };
 use time::PrimitiveDateTime;
 use tokio::time::{Instant, timeout_at};
@@ -20,8 +21,8 @@ use super::{
 use crate::odd::Odd;
 use model::value::Timestamp;
 
-/// A connection of one call. Dropped in the middle of something (an error, a deadline, a caller that went away), it is
-/// closed rather than given back, and the server rolls back.
+/// A connection of one call. Dropped in the middle of something (an error, a deadline, a caller that went
+/// away), it is closed rather than given back, and the server rolls back.
 pub struct Session {
     connection: Option<Connection>,
     deadline: Instant,
@@ -85,7 +86,9 @@ impl Session {
         // a server closes the connection of one that sends more, and says nothing that could be told
         if sql.bytes() > self.packet_max {
             let max = self.packet_max;
-            let why = format!("the change is more than the database takes at once: {max} bytes (max_allowed_packet)");
+            let why = format!(
+                "the change is more than the database takes at once: {max} bytes (max_allowed_packet)"
+            );
             return Err(StoreError::Unsupported(why).into());
         }
         self.run(async |connection| match connection {
@@ -116,8 +119,9 @@ impl Session {
         .await
     }
 
-    /// Runs a statement and hands its rows over one by one, for as long as `take` says that it goes on: no more of them are in memory. A server that
-    /// still has rows to send then is left with its connection, which costs less than to read them all.
+    /// Runs a statement and hands its rows over one by one, for as long as `take` says that it goes on: no
+    /// more of them are in memory. A server that still has rows to send then is left with its connection,
+    /// which costs less than to read them all.
     pub async fn each_row(
         &mut self,
         sql: Sql,
@@ -185,7 +189,8 @@ impl Session {
         }
     }
 
-    /// Closes the connection when the session ends, and with it whatever it holds: a transaction, a named lock.
+    /// Closes the connection when the session ends, and with it whatever it holds: a transaction, a named
+    /// lock.
     pub fn abandon(&mut self) {
         self.unfinished = true;
     }
@@ -194,7 +199,8 @@ impl Session {
         &mut self,
         statement: impl AsyncFnOnce(&mut Connection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let connection = self.connection.as_mut().ok_or_else(|| Fault::Lost("the connection is closed".to_owned()))?;
+        let connection =
+            self.connection.as_mut().ok_or_else(|| Fault::Lost("the connection is closed".to_owned()))?;
         let in_transaction = std::mem::replace(&mut self.unfinished, true);
         let result = within(self.deadline, statement(connection)).await;
         match (&result, connection) {
@@ -219,7 +225,8 @@ impl Drop for Session {
     }
 }
 
-/// Hands rows over until there are no more or `take` is done. Says what came of it, and whether rows are left.
+/// Hands rows over until there are no more or `take` is done. Says what came of it, and whether rows are
+/// left.
 async fn hand_over<R>(
     mut rows: BoxStream<'_, Result<R, sqlx::Error>>,
     row: fn(R) -> Row,
@@ -236,7 +243,10 @@ async fn hand_over<R>(
 }
 
 /// Waits for a result until a deadline.
-pub async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Fault> {
+pub async fn within<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Fault> {
     match timeout_at(deadline, work).await {
         Ok(result) => result.map_err(Fault::from),
         Err(_) => Err(Fault::Lost("the database did not answer in time".to_owned())),
@@ -296,7 +306,9 @@ impl Row {
     pub fn decimal(&self, at: usize) -> Result<Option<Decimal>, Fault> {
         match self {
             Self::Mysql(row) => Ok(row.try_get_unchecked(at)?),
-            Self::Sqlite(_) => self.text(at)?.map(|text| text.parse().map_err(|_| not("a number"))).transpose(),
+            Self::Sqlite(_) => {
+                self.text(at)?.map(|text| text.parse().map_err(|_| not("a number"))).transpose()
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! What is looked at before an account signs in to a server: whether its password is safe on the way, and whether the server asks for it as it is.
+//! What is looked at before an account signs in to a server: whether its password is safe on the way, and
+//! whether the server asks for it as it is.
 
 use model::passage::Plaintext;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
@@ -11,7 +12,8 @@ use model::passage::{Passage, Sends, is_local};
 pub struct Way {
     /// What its greeting must not ask for; none where nothing can be readable.
     greets: Option<Box<MySqlConnectOptions>>,
-    /// When that was last looked at: by one at a time, since a server counts connections that come to nothing.
+    /// When that was last looked at: by one at a time, since a server counts connections that come to
+    /// nothing.
     greeted: tokio::sync::Mutex<Option<Instant>>,
     /// Why a server without TLS is not spoken to.
     refusal: String,
@@ -23,11 +25,16 @@ const NO_TLS: &str = "server does not support TLS";
 const CLEARTEXT: &str = "the server asks for the password as it is (mysql_clear_password) without TLS: nothing is sent. Let the account sign in by \
                          caching_sha2_password, or use TLS";
 
-/// The options, where the password is as safe as it must be. The driver takes TLS where the server offers it: where it has to, it does not connect else.
+/// The options, where the password is as safe as it must be. The driver takes TLS where the server offers it:
+/// where it has to, it does not connect else.
 ///
 /// # Errors
 /// `Unsupported`: the password would be readable on the way.
-pub fn admitted(options: MySqlConnectOptions, url: &str, passage: &Passage) -> Result<MySqlConnectOptions, StoreError> {
+pub fn admitted(
+    options: MySqlConnectOptions,
+    url: &str,
+    passage: &Passage,
+) -> Result<MySqlConnectOptions, StoreError> {
     let is_here = options.get_socket().is_some() || is_local(options.get_host());
     let at = if is_here { "localhost" } else { options.get_host() };
     let has_password = has_password(url);
@@ -116,7 +123,8 @@ mod tests {
         let told = options(&format!("{away}?ssl-mode=DISABLED"), Plaintext::Refused).unwrap_err().to_string();
         assert!(told.contains("backend main") && !told.contains("hunter2"), "{told}");
         options(&format!("{away}?ssl-mode=DISABLED"), Plaintext::Allowed).unwrap();
-        options("mysql://root:x@db/shop?ssl-mode=DISABLED&socket=/run/mysqld.sock", Plaintext::Refused).unwrap();
+        options("mysql://root:x@db/shop?ssl-mode=DISABLED&socket=/run/mysqld.sock", Plaintext::Refused)
+            .unwrap();
     }
 
     /// A server that would be given the password, each time with the bytes that it got.

@@ -1,4 +1,5 @@
-//! A MySQL that has no room for its binary log does not refuse a commit: it waits, with the connection open, and its reads go on.
+//! A MySQL that has no room for its binary log does not refuse a commit: it waits, with the connection open,
+//! and its reads go on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +46,8 @@ impl Stall {
             return Ok(());
         }
         let is_full = match threads(pools).await {
-            // one that names the disk, or one that was found to wait for it before and has not come back: MySQL looks for room once a minute
+            // one that names the disk, or one that was found to wait for it before and has not come back:
+            // MySQL looks for room once a minute
             Ok(Threads { named, stuck }) => named || (stuck && self.waits.load(Ordering::Relaxed)),
             // the list takes a temporary table, for which there is no room either
             Err(Fault::Store(StoreError::Full(_))) => true,
@@ -69,7 +71,8 @@ async fn threads(pools: &Pools) -> Result<Threads, Fault> {
                  CAST(COALESCE(SUM(LOWER(state) = 'waiting for handler commit' AND time >= 4), 0) AS SIGNED), \
                  MAX(info) FROM information_schema.processlist";
     let rows = pools.read().await?.rows(Sql::text(asked)).await?;
-    let count = |at| Ok::<_, Fault>(rows.first().map(|row| row.int(at)).transpose()?.flatten().unwrap_or_default());
+    let count =
+        |at| Ok::<_, Fault>(rows.first().map(|row| row.int(at)).transpose()?.flatten().unwrap_or_default());
     Ok(Threads { named: count(0)? > 0, stuck: count(1)? > 0 })
 }
 

@@ -98,14 +98,21 @@ impl Table {
     /// The table of a collection that this store makes.
     pub fn of_own(collection: &Collection, dialect: Dialect) -> Self {
         let columns = collection.schema.fields.iter();
-        let columns =
-            columns.map(|field| FieldColumn { name: field.name.clone(), kind: "text".to_owned(), bytewise: true });
+        let columns = columns.map(|field| FieldColumn {
+            name: field.name.clone(),
+            kind: "text".to_owned(),
+            bytewise: true,
+        });
         let unique = collection.schema.fields.iter().filter(|field| field.unique);
-        let uniques = unique.map(|field| (format!("{}_{}_unique", collection.name, field.name), field.name.clone()));
+        let uniques =
+            unique.map(|field| (format!("{}_{}_unique", collection.name, field.name), field.name.clone()));
         Self {
             dialect,
             key: KeyForm::Text,
-            version: collection.version_column.clone().map_or(VersionSource::UpdatedAt, VersionSource::Column),
+            version: collection
+                .version_column
+                .clone()
+                .map_or(VersionSource::UpdatedAt, VersionSource::Column),
             has_created_at: true,
             has_updated_at: true,
             columns: columns.collect(),
@@ -129,7 +136,8 @@ impl Table {
         self.dialect.build(&select)
     }
 
-    /// The statement that reads some keys at once, with the tombstones of those that are gone. At most `KEYS_MAX` keys.
+    /// The statement that reads some keys at once, with the tombstones of those that are gone. At most
+    /// `KEYS_MAX` keys.
     pub fn read(&self, keys: &[Key]) -> Sql {
         let rows = padded(keys.iter().filter_map(|key| self.key_value(key)).collect());
         let names: Vec<SqlValue> = keys.iter().map(|key| SqlValue::from(key.as_str())).collect();
@@ -194,8 +202,8 @@ impl Table {
         cells
     }
 
-    /// Whether numbers and times are asked for as text: other programs may have stored more than the types of our side hold, and in
-    /// a union MariaDB gives unsigned numbers as others.
+    /// Whether numbers and times are asked for as text: other programs may have stored more than the types of
+    /// our side hold, and in a union MariaDB gives unsigned numbers as others.
     fn is_as_text(&self) -> bool {
         self.collection.declared && self.dialect == Dialect::Mysql
     }
@@ -250,7 +258,9 @@ impl Table {
     fn key_text(&self) -> SimpleExpr {
         let column = Expr::col(self.key_alias());
         match self.dialect {
-            Dialect::Mysql => SimpleExpr::cust_with_expr("CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin", column),
+            Dialect::Mysql => {
+                SimpleExpr::cust_with_expr("CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin", column)
+            }
             Dialect::Sqlite => SimpleExpr::cust_with_expr("CAST(? AS TEXT)", column),
         }
     }
@@ -265,8 +275,9 @@ impl Table {
         Ok(self.dialect.build(&self.insertion(records, sealer)?))
     }
 
-    /// The statement that gives records, which are all there and locked, their new values. Only for tables of the store's own: a declared one may have
-    /// columns that an insertion has to give, or keep its key in a column that is not the primary key.
+    /// The statement that gives records, which are all there and locked, their new values. Only for tables of
+    /// the store's own: a declared one may have columns that an insertion has to give, or keep its key in a
+    /// column that is not the primary key.
     pub fn update_all(&self, records: &[&Record], sealer: &dyn Sealer) -> Result<Sql, StoreError> {
         let mut insert = self.insertion(records, sealer)?;
         let columns = records.first().map(|record| self.written_cells(record, sealer)).unwrap_or_default();
@@ -346,7 +357,9 @@ impl Table {
     pub fn key_value(&self, key: &Key) -> Option<SqlValue> {
         match self.key {
             // a database need not be asked for characters that its column does not have
-            KeyForm::Text | KeyForm::Foreign => self.limits.key.knows(key.as_str()).then(|| key.as_str().into()),
+            KeyForm::Text | KeyForm::Foreign => {
+                self.limits.key.knows(key.as_str()).then(|| key.as_str().into())
+            }
             KeyForm::Int => {
                 let number = Value::whole(key.as_str()).filter(|number| number.is_written(key.as_str()))?;
                 Some(self.dialect.value(&number))
@@ -360,7 +373,8 @@ impl Table {
         self.key_value(key).ok_or_else(fault)
     }
 
-    /// Whether two records can be in each other's way by the value of a field. Of a declared file only its owner knows.
+    /// Whether two records can be in each other's way by the value of a field. Of a declared file only its
+    /// owner knows.
     pub fn has_unique_fields(&self) -> bool {
         let unknown = self.collection.declared && self.dialect == Dialect::Sqlite;
         unknown || self.uniques.iter().any(|(_, column)| *column != self.collection.key_column)
@@ -376,7 +390,8 @@ impl Table {
         Alias::new(&self.collection.key_column)
     }
 
-    /// What a fault of a write to this table means: the index of a taken value is named by its field, a column that refuses too.
+    /// What a fault of a write to this table means: the index of a taken value is named by its field, a
+    /// column that refuses too.
     pub fn fault(&self, fault: Fault) -> Fault {
         let index = match fault {
             Fault::Taken(index) => index,
@@ -384,7 +399,8 @@ impl Table {
             other => return other,
         };
         let name = index.split(", ").next().and_then(|first| first.rsplit('.').next()).unwrap_or_default();
-        let column = self.uniques.iter().find(|(unique, _)| unique == name).map_or(name, |(_, column)| column);
+        let column =
+            self.uniques.iter().find(|(unique, _)| unique == name).map_or(name, |(_, column)| column);
         match column == "PRIMARY" || column == self.collection.key_column {
             true => Fault::Raced(StoreError::Exists),
             false => Fault::Store(StoreError::Duplicate { field: column.to_owned() }),
@@ -396,7 +412,10 @@ impl Table {
     /// A record came back otherwise than it can be told apart by.
     pub fn changed(&self, what: &str) -> Fault {
         let by = self.limits.changed_by.as_deref().unwrap_or("the database");
-        Fault::Store(StoreError::Setup(format!("{what} of a record of {} is changed by {by}", self.collection.name)))
+        Fault::Store(StoreError::Setup(format!(
+            "{what} of a record of {} is changed by {by}",
+            self.collection.name
+        )))
     }
 
     /// Whether text of a character set that only the database knows came back as it was sent.
@@ -424,7 +443,9 @@ impl Table {
             return StoreError::Invalid(faults);
         }
         match &self.version {
-            _ if is(&self.collection.key_column) => StoreError::Invalid(vec![FieldFault::new(&schema.key, why)]),
+            _ if is(&self.collection.key_column) => {
+                StoreError::Invalid(vec![FieldFault::new(&schema.key, why)])
+            }
             VersionSource::Column(name) if is(name) => {
                 StoreError::Setup(format!("{name} of {}, the version, {why}", self.collection.name))
             }

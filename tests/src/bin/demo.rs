@@ -1,4 +1,5 @@
-//! Shows the whole system on a running cluster, step by step, each step checked. `tests/demo.sh` brings the cluster up.
+//! Shows the whole system on a running cluster, step by step, each step checked. `tests/demo.sh` brings the
+//! cluster up.
 
 use harness::demo::{Demo, steps, traffic};
 

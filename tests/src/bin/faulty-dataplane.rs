@@ -1,4 +1,5 @@
-//! A data plane as a bad release would be: it migrates nothing, starts, says that it is ready, and fails every other request.
+//! A data plane as a bad release would be: it migrates nothing, starts, says that it is ready, and fails
+//! every other request.
 
 use std::{
     net::Ipv4Addr,

@@ -1,8 +1,8 @@
 //! Proves the operator on a control plane without nodes. `tests/operator.sh` brings it up.
 
 use harness::operator::{
-    Proof, api::Api, certificates, crash, drift, faults, fields, lease, lost, migrations, plugin, rights, scale,
-    scenario::Stage, steady, transitions,
+    Proof, api::Api, certificates, crash, drift, faults, fields, lease, lost, migrations, plugin, rights,
+    scale, scenario::Stage, steady, transitions,
 };
 
 const USAGE: &str = "usage: prove-operator [--soak] [--seed NUMBER] [plugin|certificates|migrations|rights|drift|crash|faults|fields|transitions|lease|steady|lost|scale]...";
@@ -28,7 +28,9 @@ async fn main() {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--soak" => soak = true,
-            "--seed" => seed = args.next().and_then(|number| number.parse().ok()).unwrap_or_else(|| wrong_use()),
+            "--seed" => {
+                seed = args.next().and_then(|number| number.parse().ok()).unwrap_or_else(|| wrong_use())
+            }
             part if CI.contains(&part) || SOAK.contains(&part) => parts.push(part.to_owned()),
             _ => wrong_use(),
         }

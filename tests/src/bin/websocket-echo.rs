@@ -1,5 +1,5 @@
-//! The feed's WebSocket with an echo in place of the feed, for the Autobahn suite: the same server, handshake, limits and closing handshake.
-//! `websocket-echo PORT` serves it at `/ws`, until it is killed.
+//! The feed's WebSocket with an echo in place of the feed, for the Autobahn suite: the same server,
+//! handshake, limits and closing handshake. `websocket-echo PORT` serves it at `/ws`, until it is killed.
 
 use std::{future::pending, net::Ipv4Addr};
 
@@ -22,7 +22,8 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let port = std::env::args().nth(1).context("give it a port: websocket-echo PORT")?;
-    let port = port.parse::<u16>().with_context(|| format!("{port} is no port: give a number up to 65535"))?;
+    let port =
+        port.parse::<u16>().with_context(|| format!("{port} is no port: give a number up to 65535"))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let routes = Router::new().route("/ws", get(web_socket)).route("/readyz", get(async || "ok"));
     server::serve(listener, None, routes, pending()).await;

@@ -1,4 +1,5 @@
-//! What changes under load: a restart, a drained pod, a rotated Secret, scaling, another operator. No request fails, no acknowledged write is lost.
+//! What changes under load: a restart, a drained pod, a rotated Secret, scaling, another operator. No request
+//! fails, no acknowledged write is lost.
 
 use std::{
     collections::BTreeSet,
@@ -13,8 +14,11 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(180);
 
 /// Goes through all of them.
 pub async fn under_load(demo: &Demo, path: &str) {
-    demo.step("Restart, drain a pod, rotate a Secret, scale and replace the operator under load: no failed request");
-    let rotate = ["patch", "secret", "shop-redis", "--type=merge", "-p", r#"{"stringData":{"rotated":"yes"}}"#];
+    demo.step(
+        "Restart, drain a pod, rotate a Secret, scale and replace the operator under load: no failed request",
+    );
+    let rotate =
+        ["patch", "secret", "shop-redis", "--type=merge", "-p", r#"{"stringData":{"rotated":"yes"}}"#];
     measured(demo, path, "every pod restarted", async || replaced(demo).await).await;
     measured(demo, path, "a pod drained", async || drained(demo).await).await;
     measured(demo, path, "a Secret rotated, the same pods", async || rotated(demo, &rotate).await).await;
@@ -92,7 +96,8 @@ async fn rotated(demo: &Demo, args: &[&str]) {
 async fn settled(demo: &Demo, what: &str, also: impl Fn() -> bool) {
     wait::until(what, REPLACED_WITHIN, async || {
         let service = demo.service();
-        let calm = ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
+        let calm =
+            ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
         (calm && also()).then_some(())
     })
     .await;

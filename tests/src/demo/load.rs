@@ -66,7 +66,9 @@ impl Load {
         let clients = readers + writers;
         let pause = Duration::from_secs(clients.into()) / per_second;
         let clients = (0..clients)
-            .map(|n| tokio::spawn(client(api.clone(), path.to_owned(), n < writers, Some(pause), state.clone())))
+            .map(|n| {
+                tokio::spawn(client(api.clone(), path.to_owned(), n < writers, Some(pause), state.clone()))
+            })
             .collect();
         Self { state, clients }
     }

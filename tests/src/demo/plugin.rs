@@ -21,7 +21,8 @@ pub async fn all(demo: &Demo) {
     for part in ["conditions", "groups", "pools", "hot", "Ready"] {
         assert!(tree.contains(part), "no {part}");
     }
-    let status: Value = serde_json::from_str(&well(demo, &["status", "shop", "-o", "json"])).unwrap_or_default();
+    let status: Value =
+        serde_json::from_str(&well(demo, &["status", "shop", "-o", "json"])).unwrap_or_default();
     assert_eq!(status[0]["service"], "shop");
     demo.show(&well(demo, &["explain", "products"]));
     let top = well(demo, &["top", "shop"]);
@@ -36,13 +37,16 @@ pub async fn all(demo: &Demo) {
     demo.holds("each answers from the pods and the resources");
     for (verb, reason) in [("pause", "Paused"), ("resume", "Settled")] {
         well(demo, &[verb, "shop"]);
-        wait::until(verb, STATUS, async || (Demo::condition(&demo.service(), "Progressing").1 == reason).then_some(()))
-            .await;
+        wait::until(verb, STATUS, async || {
+            (Demo::condition(&demo.service(), "Progressing").1 == reason).then_some(())
+        })
+        .await;
     }
     demo.holds("paused and resumed, as the status says");
 }
 
-/// What could not be done is replayed or dropped; all pods are ended and brought back. [`super::changes`] restarts and drains under load.
+/// What could not be done is replayed or dropped; all pods are ended and brought back. [`super::changes`]
+/// restarts and drains under load.
 ///
 /// # Panics
 /// An answer, or what becomes of the pods, is not as it should be.
@@ -62,7 +66,8 @@ pub async fn acts(demo: &Demo) {
     demo.holds(&format!("all drained, and {before} pods brought back"));
 }
 
-/// Two orders whose message uses what is not given: one is handed in again when its text is mended, one is dropped.
+/// Two orders whose message uses what is not given: one is handed in again when its text is mended, one is
+/// dropped.
 async fn letters(demo: &Demo) {
     let [mended, dropped] = ["mended", "dropped"].map(|name| format!("{name}-{:x}", rand::random::<u32>()));
     let text = "/api/v1/notifications/templates/told";

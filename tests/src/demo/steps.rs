@@ -38,8 +38,10 @@ pub async fn all(demo: &Demo) {
 /// A product is created through the Service; the second read says which tier served it.
 async fn create_and_read(demo: &Demo) -> String {
     demo.step("Create a product through the Service, and read it twice");
-    let created =
-        demo.api.post("/api/v1/products", &json!({ "name": "Lamp", "price": "19.90", "category": "light" })).await;
+    let created = demo
+        .api
+        .post("/api/v1/products", &json!({ "name": "Lamp", "price": "19.90", "category": "light" }))
+        .await;
     assert_eq!(created.status, 201, "{}", created.text);
     let path = created.header("location").to_owned();
     demo.show(&format!("POST /api/v1/products -> {} {path} ETag {}", created.status, created.header("etag")));
@@ -57,7 +59,10 @@ async fn create_and_read(demo: &Demo) -> String {
     demo.holds("the tier in memory serves it");
     let unchanged = demo.api.get_with(&path, &[("if-none-match", created.header("etag"))]).await;
     assert_eq!(unchanged.status, 304);
-    let stale = demo.api.send(Method::PUT, &path, &[("if-match", "\"7\"")], &json!({ "name": "x", "price": 1 })).await;
+    let stale = demo
+        .api
+        .send(Method::PUT, &path, &[("if-match", "\"7\"")], &json!({ "name": "x", "price": 1 }))
+        .await;
     assert_eq!(stale.status, 412, "{}", stale.text);
     demo.holds("304 for If-None-Match, 412 for a stale If-Match");
     path
@@ -139,7 +144,8 @@ async fn scale_by_load(demo: &Demo, path: &str) {
     let are_ready = |pods: usize| {
         let service = demo.service();
         let is_seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
-        let is_calm = ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
+        let is_calm =
+            ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
         (is_seen
             && is_calm
             && demo.pods().iter().filter(|pod| is_ready(pod)).count() == pods
@@ -153,7 +159,8 @@ async fn scale_by_load(demo: &Demo, path: &str) {
     let product = path.rsplit('/').next().unwrap_or_default();
     let start = Instant::now();
     wait::until("a third pod", STATUS * 3, async || {
-        let taken = demo.api.post("/api/v1/events", &json!({ "product_id": product, "price": 20, "stock": 5 })).await;
+        let taken =
+            demo.api.post("/api/v1/events", &json!({ "product_id": product, "price": 20, "stock": 5 })).await;
         assert_eq!(taken.status, 202, "{}", taken.text);
         are_ready(3)
     })
@@ -163,8 +170,10 @@ async fn scale_by_load(demo: &Demo, path: &str) {
     demo.holds(&format!("3 pods ready after {} s", start.elapsed().as_secs()));
     // An autoscaler that looks once more before it is gone would set its minimum over the new total.
     patch(&json!({ "autoscaling": null, "ingest": null }));
-    wait::until("the autoscaler to be gone", STATUS, async || demo.kubectl.items(&["hpa"]).is_empty().then_some(()))
-        .await;
+    wait::until("the autoscaler to be gone", STATUS, async || {
+        demo.kubectl.items(&["hpa"]).is_empty().then_some(())
+    })
+    .await;
     patch(&json!({ "replicas": 2 }));
     wait::until("two pods again", STATUS * 2, async || are_ready(2)).await;
 }
@@ -223,7 +232,11 @@ async fn killed_pod(demo: &Demo, path: &str) {
         .await;
         load.pass(300).await;
         let outcome = load.stop().await;
-        assert!(outcome.failures.is_empty(), "{way}: {:#?}", &outcome.failures[..outcome.failures.len().min(5)]);
+        assert!(
+            outcome.failures.is_empty(),
+            "{way}: {:#?}",
+            &outcome.failures[..outcome.failures.len().min(5)]
+        );
         for created in &outcome.created {
             assert_eq!(demo.api.get(created).await.status, 200, "{created} was acknowledged");
         }
@@ -240,17 +253,21 @@ fn is_ready(pod: &Value) -> bool {
     conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-/// What CEL can see is refused at once; what only the whole shows becomes a condition, and the last good configuration goes on.
+/// What CEL can see is refused at once; what only the whole shows becomes a condition, and the last good
+/// configuration goes on.
 async fn broken_resources(demo: &Demo) {
     demo.step("A broken resource is refused with a clear reason");
     let both = "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTier\nmetadata: { name: both }\nspec: { memory: {}, redis: { backendRef: { name: redis } } }\n";
-    let Err(refusal) = demo.kubectl.apply(both) else { panic!("a tier in memory and in Redis at once was taken") };
+    let Err(refusal) = demo.kubectl.apply(both) else {
+        panic!("a tier in memory and in Redis at once was taken")
+    };
     demo.show(&refusal);
     assert!(refusal.contains("exactly one of memory and redis"), "{refusal}");
     demo.holds("what the schema can see is refused by the API server");
 
     let configuration = configurations(demo).await;
-    let refer = |name: &str| format!(r#"[{{"op":"replace","path":"/spec/tierRefs/0/name","value":"{name}"}}]"#);
+    let refer =
+        |name: &str| format!(r#"[{{"op":"replace","path":"/spec/tierRefs/0/name","value":"{name}"}}]"#);
     demo.kubectl
         .call(&["patch", "fwp", "products", "--type=json", "-p", &refer("nowhere")])
         .unwrap_or_else(|error| panic!("{error}"));
@@ -262,7 +279,10 @@ async fn broken_resources(demo: &Demo) {
     })
     .await;
     demo.show(&format!("Ready=False {reason}: {message}"));
-    assert!(reason == "InvalidConfiguration" && message.contains("spec.tierRefs[0].name"), "{reason}: {message}");
+    assert!(
+        reason == "InvalidConfiguration" && message.contains("spec.tierRefs[0].name"),
+        "{reason}: {message}"
+    );
     assert_eq!(configurations(demo).await, configuration);
     assert_eq!(demo.api.get("/api/v1/products?limit=1").await.status, 200);
     demo.holds("what the whole shows is a condition with the field's path, and the last good configuration serves on");
@@ -270,12 +290,15 @@ async fn broken_resources(demo: &Demo) {
     demo.kubectl
         .call(&["patch", "fwp", "products", "--type=json", "-p", &refer("hot")])
         .unwrap_or_else(|error| panic!("{error}"));
-    wait::until("it to heal", STATUS, async || (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(()))
-        .await;
+    wait::until("it to heal", STATUS, async || {
+        (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(())
+    })
+    .await;
     demo.holds("mended, it heals");
 }
 
-/// A Secret that is gone is a condition with a reason; the pods that run go on, and it heals when the Secret is back.
+/// A Secret that is gone is a condition with a reason; the pods that run go on, and it heals when the Secret
+/// is back.
 async fn missing_secret(demo: &Demo) {
     demo.step("Lose a Secret: said in the status, healed when it is back");
     let mut secret = demo.kubectl.json(&["secret", "shop-redis"]);
@@ -291,8 +314,10 @@ async fn missing_secret(demo: &Demo) {
     demo.holds("the status names it, and what runs goes on");
     secret["metadata"] = json!({ "name": "shop-redis" });
     demo.kubectl.apply(&secret.to_string()).unwrap_or_else(|error| panic!("{error}"));
-    wait::until("it to heal", STATUS, async || (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(()))
-        .await;
+    wait::until("it to heal", STATUS, async || {
+        (Demo::condition(&demo.service(), "Ready").0 == "True").then_some(())
+    })
+    .await;
     demo.holds("back again, it heals");
 }
 

@@ -1,4 +1,5 @@
-//! 1,000 requests a second through the Service while everything happens that replaces pods, on two nodes: no request fails, no acknowledged write is lost.
+//! 1,000 requests a second through the Service while everything happens that replaces pods, on two nodes: no
+//! request fails, no acknowledged write is lost.
 
 use std::{
     collections::BTreeSet,
@@ -24,19 +25,34 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// A request failed, a write was lost, or the service did not settle.
 pub async fn run(demo: &Demo) {
     demo.step("Two gateways, and pods on both nodes");
-    call(&demo.kubectl, &["patch", "fws", "shop", "--type=merge", "-p", r#"{"spec":{"gateway":{"replicas":2}}}"#]);
+    call(
+        &demo.kubectl,
+        &["patch", "fws", "shop", "--type=merge", "-p", r#"{"spec":{"gateway":{"replicas":2}}}"#],
+    );
     settled(demo, "two gateways", || true).await;
     let lamp = json!({ "name": "Lamp", "price": "19.90", "category": "light" });
     let created = demo.api.post("/api/v1/products", &lamp).await;
     assert_eq!(created.status, 201, "{}", created.text);
     let path = created.header("location").to_owned();
     let mut failures = Vec::new();
-    demo.step(&format!("{} requests a second through the Service, of which {WRITERS} in a hundred write", rate()));
+    demo.step(&format!(
+        "{} requests a second through the Service, of which {WRITERS} in a hundred write",
+        rate()
+    ));
     let mut note = |failed: Option<String>| failures.extend(failed);
-    note(measured(demo, &path, "nothing happens", async || tokio::time::sleep(Duration::from_secs(20)).await).await);
-    note(measured(demo, &path, "a rolling change, by a canary first", async || rolling(demo, "LRU").await).await);
     note(
-        measured(demo, &path, "another image, by a migration and a canary first", async || upgraded(demo).await).await,
+        measured(demo, &path, "nothing happens", async || tokio::time::sleep(Duration::from_secs(20)).await)
+            .await,
+    );
+    note(
+        measured(demo, &path, "a rolling change, by a canary first", async || rolling(demo, "LRU").await)
+            .await,
+    );
+    note(
+        measured(demo, &path, "another image, by a migration and a canary first", async || {
+            upgraded(demo).await
+        })
+        .await,
     );
     note(measured(demo, &path, "scaled from 2 to 4 and back", async || scaled(demo).await).await);
     note(measured(demo, &path, "a Secret rotated", async || rotated(demo).await).await);
@@ -93,7 +109,10 @@ async fn upgraded(demo: &Demo) {
     settled(demo, "every pod to be another", || pods(demo).is_disjoint(&before)).await;
     let events = demo.kubectl.items(&["events", "--field-selector", "reason=Created"]);
     let migrated = events.iter().any(|event| {
-        event["note"].as_str().or(event["message"].as_str()).is_some_and(|note| note.contains("Job shop-migrate"))
+        event["note"]
+            .as_str()
+            .or(event["message"].as_str())
+            .is_some_and(|note| note.contains("Job shop-migrate"))
     });
     assert!(migrated, "nothing tells of a migration");
     let jobs = demo.kubectl.items(&["jobs"]);
@@ -137,7 +156,8 @@ async fn operator_replaced(demo: &Demo) {
 async fn killed(demo: &Demo, group: &str) {
     let before = pods(demo);
     let pods_of = demo.kubectl.items(&["pods", "-l", &format!("flyweight.dev/group={group}")]);
-    let name = pods_of.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
+    let name =
+        pods_of.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
     call(&demo.kubectl, &["delete", "pod", &name, "--wait=false", "--grace-period=0", "--force"]);
     settled(demo, "another pod", || pods(demo) != before && pods(demo).len() == before.len()).await;
 }
@@ -145,15 +165,17 @@ async fn killed(demo: &Demo, group: &str) {
 async fn gateway_deleted(demo: &Demo) {
     let selector = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=gateway";
     let gateways = demo.kubectl.items(&["pods", "-l", selector]);
-    let name = gateways.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
+    let name =
+        gateways.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
     call(&demo.kubectl, &["delete", "pod", &name]);
     settled(demo, "another gateway", || true).await;
 }
 
 /// Every pod of a node moves to the other.
 async fn drained(demo: &Demo) {
-    let on =
-        |pods: &[Value]| pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str().map(str::to_owned)).collect();
+    let on = |pods: &[Value]| {
+        pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str().map(str::to_owned)).collect()
+    };
     let used: BTreeSet<String> = on(&demo.pods());
     demo.show(&format!("the pods are on {}", used.iter().cloned().collect::<Vec<_>>().join(" and ")));
     let node = used.iter().next_back().cloned().unwrap_or_default();
@@ -205,7 +227,8 @@ async fn bad_changes(demo: &Demo, path: &str) {
 async fn settled(demo: &Demo, what: &str, also: impl Fn() -> bool) {
     wait::until(what, WITHIN, async || {
         let service = demo.service();
-        let calm = ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
+        let calm =
+            ["Ready", "Progressing"].map(|kind| Demo::condition(&service, kind).0) == ["True", "False"];
         let seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
         (calm && seen && also()).then_some(())
     })

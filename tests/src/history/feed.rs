@@ -1,4 +1,5 @@
-//! The feed: of each record every version as one event, in order. An event may come again; then it has the same id.
+//! The feed: of each record every version as one event, in order. An event may come again; then it has the
+//! same id.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,7 +14,8 @@ pub struct Told {
     pub id: String,
 }
 
-/// Everything in the feed that is not right, where these are the newest versions of the records that are looked at.
+/// Everything in the feed that is not right, where these are the newest versions of the records that are
+/// looked at.
 pub fn violations(told: &[Told], newest: &BTreeMap<String, u64>) -> Vec<String> {
     let mut ids = HashSet::new();
     let mut versions: HashMap<&str, Vec<u64>> = HashMap::new();

@@ -1,8 +1,8 @@
 //! A ledger: orders are placed, charged and completed, or end without anything being left of them.
 //!
 //! - An acknowledged order is there, as it was asked for; a refused one is not, and nobody else's is.
-//! - Every order has ended. A completed one is charged once: its sum, in its currency, with one completed payment that says the same. Another one is
-//!   not charged.
+//! - Every order has ended. A completed one is charged once: its sum, in its currency, with one completed
+//!   payment that says the same. Another one is not charged.
 //! - No more is sold than there was, and what is left is what was not sold.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,14 +79,16 @@ pub fn violations(history: &[Operation<Order>], books: &Books) -> Vec<String> {
         let once = [&due];
         let expected = if is_completed { &once[..] } else { &[] };
         for (what, of) in [("charged", &books.charges), ("paid", &books.payments)] {
-            let own: Vec<&Money> = of.iter().filter(|(id, _)| *id == order.id).map(|(_, money)| money).collect();
+            let own: Vec<&Money> =
+                of.iter().filter(|(id, _)| *id == order.id).map(|(_, money)| money).collect();
             if own != expected {
                 found.push(format!("{} is {status} and was {what} {own:?}, not {expected:?}", order.id));
             }
         }
         *sold.entry(order.product.as_str()).or_default() += if is_completed { order.quantity } else { 0 };
     }
-    let strangers = books.charges.iter().chain(&books.payments).filter(|(id, _)| !known.contains(id.as_str()));
+    let strangers =
+        books.charges.iter().chain(&books.payments).filter(|(id, _)| !known.contains(id.as_str()));
     found.extend(strangers.map(|(id, money)| format!("{money:?} is of the order {id}, which is not there")));
     for (key, Product { stock, left, .. }) in &books.products {
         let sold = sold.get(key.as_str()).copied().unwrap_or_default();
@@ -100,14 +102,17 @@ pub fn violations(history: &[Operation<Order>], books: &Books) -> Vec<String> {
 /// Orders that are not there, or should not be.
 fn placed(history: &[Operation<Order>], books: &Books) -> Vec<String> {
     let mut found = Vec::new();
-    let there: BTreeMap<&str, &Order> = books.orders.iter().map(|(order, ..)| (order.id.as_str(), order)).collect();
+    let there: BTreeMap<&str, &Order> =
+        books.orders.iter().map(|(order, ..)| (order.id.as_str(), order)).collect();
     let mut strangers: BTreeSet<&str> = there.keys().copied().collect();
     for Operation { act: order, outcome, .. } in history {
         strangers.remove(order.id.as_str());
         match (outcome, there.get(order.id.as_str())) {
             (Outcome::Done, None) => found.push(format!("{} was acknowledged and is not there", order.id)),
             (Outcome::Refused, Some(_)) => found.push(format!("{} was refused and is there", order.id)),
-            (_, Some(other)) if *other != order => found.push(format!("{order:?} was asked for, {other:?} is there")),
+            (_, Some(other)) if *other != order => {
+                found.push(format!("{order:?} was asked for, {other:?} is there"))
+            }
             _ => {}
         }
     }
@@ -170,7 +175,10 @@ mod tests {
             &with(|books| books.charges.push(("o2".to_owned(), money(250, "JPY")))),
             "o2 is failed and was charged",
         );
-        assert_one(&with(|books| books.charges.push(("o9".to_owned(), money(1, "JPY")))), "which is not there");
+        assert_one(
+            &with(|books| books.charges.push(("o9".to_owned(), money(1, "JPY")))),
+            "which is not there",
+        );
         assert_one(&with(|books| books.payments.clear()), "and was paid []");
         assert_one(&with(|books| books.orders[1].1 = "paid".to_owned()), "o2 is paid");
         assert_one(&with(|books| books.orders[1].2.amount = 1), "which should be");
@@ -189,7 +197,8 @@ mod tests {
             assert_one(&violations(&history(), &more), "5 in stock, 2 sold");
         }
         let mut oversold = books();
-        *oversold.products.get_mut("lamp").unwrap() = Product { price: money(250, "JPY"), stock: 1, left: -1 };
+        *oversold.products.get_mut("lamp").unwrap() =
+            Product { price: money(250, "JPY"), stock: 1, left: -1 };
         assert_one(&violations(&history(), &oversold), "1 in stock, 2 sold, -1 left");
     }
 }

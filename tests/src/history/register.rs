@@ -1,6 +1,7 @@
 //! Registers: records that are written, compared and set, and read.
 //!
-//! - Each version is one write's, and nobody else's. A compare-and-set has the version after the one that it names.
+//! - Each version is one write's, and nobody else's. A compare-and-set has the version after the one that it
+//!   names.
 //! - A write that was acknowledged is there, at the version that was answered. One that was refused is not.
 //! - A write that was asked after another was acknowledged has a higher version.
 //! - A read gives a version as it is in the record, of a write that was asked before the read returned.
@@ -109,7 +110,9 @@ fn lost(key: &str, chain: &Chain<String>, writes: &HashMap<&str, Write<'_>>) -> 
         there.is_none_or(|there| there != write.value)
     };
     done.filter(is_lost)
-        .map(|write| format!("{key}: {} was acknowledged at {:?} and is not there", write.value, write.version))
+        .map(|write| {
+            format!("{key}: {} was acknowledged at {:?} and is not there", write.value, write.version)
+        })
         .collect()
 }
 
@@ -123,7 +126,9 @@ fn out_of_time(key: &str, chain: &Chain<String>, writes: &HashMap<&str, Write<'_
             && write.operation.outcome == Outcome::Done
             && write.operation.returned < invoked
         {
-            found.push(format!("{key}: {before} was asked after {value} was acknowledged and has a lower version"));
+            found.push(format!(
+                "{key}: {before} was asked after {value} was acknowledged and has a lower version"
+            ));
         }
         if latest.is_none_or(|(invoked, _)| write.operation.invoked > invoked) {
             latest = Some((write.operation.invoked, write.value));
@@ -146,7 +151,10 @@ fn misread(
             continue;
         }
         if chain.get(version) != Some(value) {
-            found.push(format!("{key}: {value} was read at version {version}, where {:?} is", chain.get(version)));
+            found.push(format!(
+                "{key}: {value} was read at version {version}, where {:?} is",
+                chain.get(version)
+            ));
         }
         if writes.get(value.as_str()).is_some_and(|write| write.operation.invoked > operation.returned) {
             found.push(format!("{key}: {value} was read before it was written"));
@@ -194,7 +202,8 @@ mod tests {
         BTreeMap::from([("k".to_owned(), chain)])
     }
 
-    /// What is right: an unknown write that happened, one that did not, and a reader of another connection who is behind.
+    /// What is right: an unknown write that happened, one that did not, and a reader of another connection
+    /// who is behind.
     fn right() -> Vec<Operation<Act>> {
         vec![
             operation(1, (0, 10), Done, write("a", None, Some(1))),
@@ -224,16 +233,28 @@ mod tests {
         assert_one(&violations(&lost, &abc), "was acknowledged at Some(4) and is not there");
         let two = with(operation(4, (11, 21), Done, write("d", Some(1), Some(2))));
         assert_one(&violations(&two, &abc), "d was acknowledged at Some(2) and is not there");
-        assert_one(&violations(&with(operation(1, (40, 41), Done, read("b", 2))), &abc), "2 after 3 over connection 1");
-        assert_one(&violations(&with(operation(9, (40, 41), Done, read("b", 1))), &abc), "b was read at version 1");
-        assert_one(&violations(&with(operation(9, (1, 2), Done, read("b", 2))), &abc), "before it was written");
+        assert_one(
+            &violations(&with(operation(1, (40, 41), Done, read("b", 2))), &abc),
+            "2 after 3 over connection 1",
+        );
+        assert_one(
+            &violations(&with(operation(9, (40, 41), Done, read("b", 1))), &abc),
+            "b was read at version 1",
+        );
+        assert_one(
+            &violations(&with(operation(9, (1, 2), Done, read("b", 2))), &abc),
+            "before it was written",
+        );
         let mut late = right();
         late.push(operation(5, (50, 60), Done, write("d", None, Some(3))));
         late.push(operation(6, (20, 45), Done, write("e", None, Some(4))));
         late.retain(
             |operation| !matches!(&operation.act, Act::Write { value, .. } | Act::Read { value, .. } if value == "c"),
         );
-        assert_one(&violations(&late, &record(&["a", "b", "d", "e"])), "d was asked after e was acknowledged");
+        assert_one(
+            &violations(&late, &record(&["a", "b", "d", "e"])),
+            "d was asked after e was acknowledged",
+        );
         let gap = BTreeMap::from([("k".to_owned(), Chain::from([(1, "a".to_owned()), (3, "c".to_owned())]))]);
         assert!(violations(&right(), &gap)[0].contains("not each from 1"));
     }

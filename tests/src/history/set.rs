@@ -1,7 +1,7 @@
 //! A set: elements are only added, and all of them are listed in the end.
 //!
-//! An element is in the list where it was acknowledged, and is not where it was refused or nobody added it. What is in the list is in the feed, once,
-//! and nothing else is.
+//! An element is in the list where it was acknowledged, and is not where it was refused or nobody added it.
+//! What is in the list is in the feed, once, and nothing else is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +55,8 @@ mod tests {
         let add = |name: &str, outcome| operation(1, (0, 1), outcome, Add(name.to_owned()));
         let history = [add("a", Done), add("b", Unknown), add("c", Refused)];
         let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-        let tell = |(at, name): (usize, &&str)| Told { key: (*name).to_owned(), version: 1, id: at.to_string() };
+        let tell =
+            |(at, name): (usize, &&str)| Told { key: (*name).to_owned(), version: 1, id: at.to_string() };
         let told: Vec<Told> = told.iter().enumerate().map(tell).collect();
         violations(&history, &list, &told)
     }

@@ -1,4 +1,5 @@
-//! A bank: money is moved between accounts, both sides in one unit of work, each guarded by the version that was read.
+//! A bank: money is moved between accounts, both sides in one unit of work, each guarded by the version that
+//! was read.
 //!
 //! - A transfer is on both accounts or on none: both where it was acknowledged, none where it was refused.
 //! - It is at the version after the one that it read, with the balance that it meant.
@@ -38,7 +39,11 @@ pub struct State {
 }
 
 /// Everything in the history that the accounts, with this sum of all, do not allow.
-pub fn violations(history: &[Operation<Transfer>], accounts: &BTreeMap<String, Chain<State>>, sum: i64) -> Vec<String> {
+pub fn violations(
+    history: &[Operation<Transfer>],
+    accounts: &BTreeMap<String, Chain<State>>,
+    sum: i64,
+) -> Vec<String> {
     let mut found: Vec<String> = accounts.iter().filter_map(|(name, chain)| gaps(name, chain)).collect();
     let known: HashMap<&str, &Operation<Transfer>> =
         history.iter().map(|operation| (operation.act.id.as_str(), operation)).collect();
@@ -49,7 +54,8 @@ pub fn violations(history: &[Operation<Transfer>], accounts: &BTreeMap<String, C
                 sides.find(|side| side.account == *account)
             });
             match side {
-                None => found.push(format!("{account}: version {version} is by {:?}, which nobody asked", state.by)),
+                None => found
+                    .push(format!("{account}: version {version} is by {:?}, which nobody asked", state.by)),
                 Some(side) if side.read + 1 != *version || side.balance != state.balance => {
                     found.push(format!("{account}: {} at {version}, which is {state:?}", describe(side)));
                 }
@@ -73,7 +79,8 @@ pub fn violations(history: &[Operation<Transfer>], accounts: &BTreeMap<String, C
             found.push(format!("{id} is {:?} and on {of:?} so often: {times:?}", operation.outcome));
         }
     }
-    let now: i64 = accounts.values().filter_map(|chain| chain.values().last()).map(|state| state.balance).sum();
+    let now: i64 =
+        accounts.values().filter_map(|chain| chain.values().last()).map(|state| state.balance).sum();
     if now != sum {
         found.push(format!("all balances together are {now}, not {sum}"));
     }
@@ -93,7 +100,8 @@ mod tests {
     };
 
     fn transfer(id: &str, sides: [(&str, u64, i64); 2]) -> Transfer {
-        let side = |(account, read, balance): (&str, u64, i64)| Side { account: account.to_owned(), read, balance };
+        let side =
+            |(account, read, balance): (&str, u64, i64)| Side { account: account.to_owned(), read, balance };
         Transfer { id: id.to_owned(), sides: sides.map(side) }
     }
 
@@ -115,7 +123,8 @@ mod tests {
     fn a_history_that_can_be_is_found_right() {
         let before = accounts(&[("a", &[(10, ""), (7, "t1")]), ("b", &[(10, ""), (13, "t1")])]);
         assert_eq!(violations(&history(), &before, 20), [""; 0]);
-        let after = accounts(&[("a", &[(10, ""), (7, "t1"), (6, "t3")]), ("b", &[(10, ""), (13, "t1"), (14, "t3")])]);
+        let after =
+            accounts(&[("a", &[(10, ""), (7, "t1"), (6, "t3")]), ("b", &[(10, ""), (13, "t1"), (14, "t3")])]);
         assert_eq!(violations(&history(), &after, 20), [""; 0]);
     }
 
@@ -128,7 +137,8 @@ mod tests {
         assert_one(&violations(&history(), &lost, 20), "t1 is Done and on [\"a\", \"b\"] so often: [0, 0]");
         let other = accounts(&[("a", &[(10, ""), (8, "t1")]), ("b", &[(10, ""), (12, "t1")])]);
         assert_eq!(violations(&history(), &other, 20).len(), 2);
-        let refused = accounts(&[("a", &[(10, ""), (7, "t1"), (5, "t2")]), ("b", &[(10, ""), (13, "t1"), (15, "t2")])]);
+        let refused =
+            accounts(&[("a", &[(10, ""), (7, "t1"), (5, "t2")]), ("b", &[(10, ""), (13, "t1"), (15, "t2")])]);
         assert!(violations(&history(), &refused, 20).iter().any(|found| found.contains("t2 is Refused")));
         let stranger = accounts(&[("a", &[(10, ""), (7, "t1"), (7, "?")]), ("b", &[(10, ""), (13, "t1")])]);
         assert_one(&violations(&history(), &stranger, 20), "which nobody asked");

@@ -39,7 +39,8 @@ impl Server {
         let cluster = &config["clusters"][0]["cluster"];
         let authority = cluster["certificate-authority-data"].as_str().unwrap_or_default().to_owned();
         let certificate = STANDARD.decode(&authority).map_err(|error| error.to_string());
-        let certificate = certificate.and_then(|pem| Certificate::from_pem(&pem).map_err(|error| error.to_string()));
+        let certificate =
+            certificate.and_then(|pem| Certificate::from_pem(&pem).map_err(|error| error.to_string()));
         let certificate = certificate.unwrap_or_else(|error| panic!("the cluster's authority: {error}"));
         let base = cluster["server"].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
         Self { base, authority, client: http_client(Client::builder().tls_certs_only([certificate])) }
@@ -84,8 +85,12 @@ pub async fn rendered() -> Vec<Value> {
     let objects = serde_yaml_ng::Deserializer::from_str(&text).map(Value::deserialize);
     let objects = objects.map(|object| object.unwrap_or_else(|error| panic!("the chart: {error}")));
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
-    let ours: Vec<Value> = objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind)).collect();
-    assert!(ours.iter().all(|object| object["metadata"]["namespace"] == NAMESPACE), "it needs more than one namespace");
+    let ours: Vec<Value> =
+        objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind)).collect();
+    assert!(
+        ours.iter().all(|object| object["metadata"]["namespace"] == NAMESPACE),
+        "it needs more than one namespace"
+    );
     ours
 }
 
@@ -99,7 +104,8 @@ fn place(object: &Value, namespace: &str) -> String {
     }
 }
 
-/// Makes what the chart gives for one namespace, and returns a token of the operator's account once the API server knows its rights.
+/// Makes what the chart gives for one namespace, and returns a token of the operator's account once the API
+/// server knows its rights.
 ///
 /// # Panics
 /// It cannot be made.
@@ -113,7 +119,8 @@ pub async fn make(api: &Api, server: &Server, chart: &[Value], namespace: &str) 
     }
     let token = token(api, namespace, ACCOUNT).await;
     wait::until("the account to have its rights", KNOWN_WITHIN, async || {
-        let (here, elsewhere) = (server.rules_of(&token, namespace).await, server.rules_of(&token, "default").await);
+        let (here, elsewhere) =
+            (server.rules_of(&token, namespace).await, server.rules_of(&token, "default").await);
         (here.difference(&elsewhere).count() == rules).then_some(())
     })
     .await;

@@ -38,7 +38,8 @@ impl Drop for Proxy {
 /// # Panics
 /// There cannot be one.
 pub fn http_client(builder: ClientBuilder) -> Client {
-    // Without HTTPS, too, reqwest wants to know whose cryptography it would use. A second time it is installed already.
+    // Without HTTPS, too, reqwest wants to know whose cryptography it would use. A second time it is
+    // installed already.
     _ = rustls::crypto::ring::default_provider().install_default();
     builder.no_proxy().build().unwrap_or_else(|error| panic!("no HTTP client: {error}"))
 }
@@ -67,7 +68,8 @@ impl Api {
         let port = free_port();
         let mut command = Command::new("kubectl");
         command.args(["proxy", "--port", &port.to_string()]);
-        let child = process::spawn(&command).unwrap_or_else(|error| panic!("kubectl cannot be started: {error}"));
+        let child =
+            process::spawn(&command).unwrap_or_else(|error| panic!("kubectl cannot be started: {error}"));
         let client = http_client(Client::builder().timeout(ANSWER_TIMEOUT));
         let base = format!("http://127.0.0.1:{port}");
         let api = Self { base, client, _proxy: Arc::new(Proxy(std::sync::Mutex::new(child))) };

@@ -1,4 +1,5 @@
-//! Certificates of cert-manager: made where they are defined; where they are not, the service says so and runs on as before.
+//! Certificates of cert-manager: made where they are defined; where they are not, the service says so and
+//! runs on as before.
 
 use std::time::Duration;
 
@@ -37,7 +38,10 @@ pub async fn define(api: &Api) {
 
 async fn undefine(api: &Api) {
     api.delete(&format!("{DEFINITIONS}/{NAME}")).await;
-    wait::until("Certificates not to be defined", SAID_WITHIN, async || (!is_served(api).await).then_some(())).await;
+    wait::until("Certificates not to be defined", SAID_WITHIN, async || {
+        (!is_served(api).await).then_some(())
+    })
+    .await;
 }
 
 async fn is_served(api: &Api) -> bool {
@@ -47,7 +51,9 @@ async fn is_served(api: &Api) -> bool {
 
 /// A service asks for a certificate: without cert-manager, with it, and without it again.
 pub async fn run(proof: &Proof) {
-    proof.step("A certificate by cert-manager: where it is not installed, where it is, and where it is no more");
+    proof.step(
+        "A certificate by cert-manager: where it is not installed, where it is, and where it is no more",
+    );
     let api = &proof.api;
     undefine(api).await;
     let stage = Stage::new(proof, "certificates").await;
@@ -67,7 +73,10 @@ pub async fn run(proof: &Proof) {
     })
     .await;
     assert_eq!(spec["secretName"], "shop-tls");
-    assert_eq!(spec["issuerRef"], json!({ "group": "cert-manager.io", "kind": "ClusterIssuer", "name": "authority" }));
+    assert_eq!(
+        spec["issuerRef"],
+        json!({ "group": "cert-manager.io", "kind": "ClusterIssuer", "name": "authority" })
+    );
     let namespace = &stage.namespace;
     for name in [format!("shop.{namespace}.svc"), format!("shop-main.{namespace}.svc")] {
         assert!(spec["dnsNames"].as_array().is_some_and(|all| all.contains(&json!(name))), "{spec}");
@@ -75,7 +84,8 @@ pub async fn run(proof: &Proof) {
     said(&stage, "SecretMissing").await;
     assert!(!mounts(&stage).await, "pods cannot start before it is issued");
     // As cert-manager would.
-    let secret = json!({ "metadata": { "name": "shop-tls" }, "stringData": { "tls.crt": "c", "tls.key": "k" } });
+    let secret =
+        json!({ "metadata": { "name": "shop-tls" }, "stringData": { "tls.crt": "c", "tls.key": "k" } });
     api.create(&folder(&stage.namespace, "secrets"), &secret).await;
     wait::until("pods with the certificate", SAID_WITHIN, async || mounts(&stage).await.then_some(())).await;
     proof.holds(

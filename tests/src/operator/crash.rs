@@ -19,8 +19,9 @@ use super::{
 const AT_ONCE: usize = 6;
 /// How many of the moments are tried outside a soak.
 const SAMPLE: usize = 24;
-/// How many lives a moment gets: what is written last depends on how fast the cluster's own controllers are, so that a life may do without it. The first is
-/// lived beside others, the further ones alone, as the calm life was: beside others a status that lasts for an instant only is not written.
+/// How many lives a moment gets: what is written last depends on how fast the cluster's own controllers are,
+/// so that a life may do without it. The first is lived beside others, the further ones alone, as the calm
+/// life was: beside others a status that lasts for an instant only is not written.
 const TRIES: usize = 3;
 /// After so many lives it is told how many there were.
 const TOLD_EVERY: usize = 12;
@@ -40,7 +41,8 @@ struct Moment {
 /// Lives two lives without faults, then one for each moment at which the operator can die.
 pub async fn run(proof: &Proof) -> Calm {
     proof.step("The operator is killed before and after its writes");
-    // The first life in a cluster is slower than those after it, and tells of states in between that no other sees: its writes count where the next has them too.
+    // The first life in a cluster is slower than those after it, and tells of states in between that no other
+    // sees: its writes count where the next has them too.
     let (first, calm) = (calm(proof).await, calm(proof).await);
     let writes = common(&calm.writes, &first.writes);
     proof.holds(&format!(
@@ -73,7 +75,10 @@ pub async fn run(proof: &Proof) -> Calm {
         }
     }
     let met = tried - unmet.len();
-    assert!(unmet.len() * 100 <= tried * UNMET_MAX_PERCENT, "only {met} of {tried} moments came: without {unmet:?}");
+    assert!(
+        unmet.len() * 100 <= tried * UNMET_MAX_PERCENT,
+        "only {met} of {tried} moments came: without {unmet:?}"
+    );
     let without = if unmet.is_empty() { String::new() } else { format!(" (without {})", unmet.join(", ")) };
     proof.holds(&format!(
         "{met} of {tried} moments tried, of {all}, each with one death: the same end every time{without}"
@@ -165,7 +170,8 @@ mod tests {
     #[test]
     fn each_write_is_two_moments() {
         let writes = ["POST events", "PATCH a", "POST events"].map(str::to_owned);
-        let found: Vec<_> = moments(&writes).into_iter().map(|one| (one.write, one.number, one.before)).collect();
+        let found: Vec<_> =
+            moments(&writes).into_iter().map(|one| (one.write, one.number, one.before)).collect();
         assert_eq!(found.len(), 6);
         assert_eq!(found[4..], [("POST events".to_owned(), 1, true), ("POST events".to_owned(), 1, false)]);
     }

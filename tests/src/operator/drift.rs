@@ -1,4 +1,5 @@
-//! Whatever somebody changes, adds to or deletes of what the operator made is put right, and then nothing more is written.
+//! Whatever somebody changes, adds to or deletes of what the operator made is put right, and then nothing
+//! more is written.
 
 use std::time::{Duration, Instant};
 
@@ -37,12 +38,15 @@ pub async fn run(proof: &Proof) {
         }
         slowest = slowest.max(mended(&stage, &calm, &format!("{plural}/{name} {patch}")).await);
         // The operator counts a repair once the API server has answered, which is after others see it.
-        counted =
-            wait::until(&format!("{plural}/{name} {patch}: its repair to be counted"), COUNTED_WITHIN, async || {
+        counted = wait::until(
+            &format!("{plural}/{name} {patch}: its repair to be counted"),
+            COUNTED_WITHIN,
+            async || {
                 let now = repairs(&stage).await;
                 (now > counted).then_some(now)
-            })
-            .await;
+            },
+        )
+        .await;
     }
     proof.holds(&format!(
         "{} changes and additions, each taken back within {:.1} s",
@@ -54,33 +58,54 @@ pub async fn run(proof: &Proof) {
         api.delete(&format!("{}/{name}", folder(namespace, plural))).await;
     }
     let took = mended(&stage, &calm, "everything deleted").await;
-    proof.holds(&format!("{} children deleted at once, and back after {:.1} s", calm.len(), took.as_secs_f64()));
+    proof.holds(&format!(
+        "{} children deleted at once, and back after {:.1} s",
+        calm.len(),
+        took.as_secs_f64()
+    ));
     let took = orphaned(&stage, &calm).await;
-    proof.holds(&format!("children that their service left behind are a new one's after {:.1} s", took.as_secs_f64()));
+    proof.holds(&format!(
+        "children that their service left behind are a new one's after {:.1} s",
+        took.as_secs_f64()
+    ));
     stage.quiet().await;
     proof.holds("and then nothing is written");
     stage.end().await;
 }
 
-/// Deletes the service without its children, and makes it again. Returns how long the new one took to make them its own.
+/// Deletes the service without its children, and makes it again. Returns how long the new one took to make
+/// them its own.
 async fn orphaned(stage: &Stage, calm: &[Value]) -> Duration {
     let (api, namespace) = (&stage.proof.api, &stage.namespace);
     let path = shop::service_path(namespace);
     let spec = stage.service().await["spec"].clone();
     let uids = async || -> Vec<Value> {
         let deployments = api.get(&folder(namespace, "deployments")).await;
-        deployments["items"].as_array().into_iter().flatten().map(|one| one["metadata"]["uid"].clone()).collect()
+        deployments["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| one["metadata"]["uid"].clone())
+            .collect()
     };
     let before = uids().await;
     let orphan = json!({ "propagationPolicy": "Orphan" });
     if let Err(error) = api.call(Method::DELETE, &path, Some(("application/json", &orphan))).await {
         panic!("DELETE {path}: {error}");
     }
-    wait::until("the service to be gone", MENDED_WITHIN, async || api.get(&path).await.is_null().then_some(())).await;
+    wait::until("the service to be gone", MENDED_WITHIN, async || {
+        api.get(&path).await.is_null().then_some(())
+    })
+    .await;
     let left = shop::children(api, namespace).await;
     let has_owner = |child: &&Value| !child["metadata"]["ownerReferences"].is_null();
-    assert_eq!((left.len(), left.iter().filter(has_owner).count()), (calm.len(), 0), "all are left, without an owner");
-    api.create(&folder(namespace, "flyweightservices"), &shop::resource("FlyweightService", "shop", spec)).await;
+    assert_eq!(
+        (left.len(), left.iter().filter(has_owner).count()),
+        (calm.len(), 0),
+        "all are left, without an owner"
+    );
+    api.create(&folder(namespace, "flyweightservices"), &shop::resource("FlyweightService", "shop", spec))
+        .await;
     let took = mended(stage, calm, "left behind by a former service").await;
     assert_eq!(uids().await, before, "they are the same objects");
     took
@@ -101,7 +126,10 @@ fn edits(calm: &[Value]) -> Vec<(&'static str, &'static str, Value)> {
     };
     let mut container = deployment["spec"]["template"]["spec"]["containers"][0].clone();
     container["command"] = json!(["sh"]);
-    container["env"].as_array_mut().into_iter().for_each(|env| env.push(json!({ "name": "MORE", "value": "1" })));
+    container["env"]
+        .as_array_mut()
+        .into_iter()
+        .for_each(|env| env.push(json!({ "name": "MORE", "value": "1" })));
     let mut ports = of("services", "shop")["spec"]["ports"].as_array().cloned().unwrap_or_default();
     ports.push(json!({ "name": "more", "port": 81 }));
     vec![
@@ -127,7 +155,11 @@ fn edits(calm: &[Value]) -> Vec<(&'static str, &'static str, Value)> {
         ("configmaps", "shop-settings", json!({ "data": { "settings.json": "{}" } })),
         ("networkpolicies", "shop", json!({ "spec": { "policyTypes": ["Ingress"] } })),
         ("networkpolicies", "shop", json!({ "spec": { "ingress": [{}] } })),
-        ("poddisruptionbudgets", "shop-main", json!({ "spec": { "unhealthyPodEvictionPolicy": "AlwaysAllow" } })),
+        (
+            "poddisruptionbudgets",
+            "shop-main",
+            json!({ "spec": { "unhealthyPodEvictionPolicy": "AlwaysAllow" } }),
+        ),
         ("poddisruptionbudgets", "shop-main", json!({ "spec": { "maxUnavailable": 2 } })),
         (
             "horizontalpodautoscalers",
@@ -135,7 +167,11 @@ fn edits(calm: &[Value]) -> Vec<(&'static str, &'static str, Value)> {
             json!({ "spec": { "behavior": { "scaleDown": { "selectPolicy": "Disabled" } } } }),
         ),
         ("horizontalpodautoscalers", "shop", json!({ "spec": { "maxReplicas": 9 } })),
-        ("serviceaccounts", "shop", json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "other" } } })),
+        (
+            "serviceaccounts",
+            "shop",
+            json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "other" } } }),
+        ),
         ("services", "shop", json!({ "metadata": { "ownerReferences": [] } })),
         ("deployments", "shop-main", json!({ "metadata": { "ownerReferences": null } })),
     ]

@@ -1,4 +1,5 @@
-//! An API server that conflicts, throttles, fails, lies, is slow and stale, and whose watches lag and break: the end is the same, without a hot loop.
+//! An API server that conflicts, throttles, fails, lies, is slow and stale, and whose watches lag and break:
+//! the end is the same, without a hot loop.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -13,8 +14,8 @@ use super::{
 
 /// Attempts to write one object within one second.
 const BUSY_MAX: usize = 1;
-/// How many times in a row each status and each deletion is in conflict in the first life: whoever does not try again is late, and whoever does so at once
-/// is busy.
+/// How many times in a row each status and each deletion is in conflict in the first life: whoever does not
+/// try again is late, and whoever does so at once is busy.
 const CONFLICTS: usize = 3;
 const LIVES: u64 = 3;
 const LIVES_SOAK: u64 = 20;
@@ -64,7 +65,8 @@ async fn life(proof: &Proof, calm: &Calm, number: u64) -> BTreeMap<&'static str,
     stage.proxy.rule(move |call| {
         let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (random, conflicts) = &mut *state;
-        if number == 0 && (call.method == "DELETE" || call.write.is_some() && call.path.ends_with("/status")) {
+        if number == 0 && (call.method == "DELETE" || call.write.is_some() && call.path.ends_with("/status"))
+        {
             let had: &mut usize = conflicts.entry(call.path.clone()).or_default();
             *had += 1;
             if *had <= CONFLICTS {
@@ -104,7 +106,9 @@ fn report(stage: &Stage, what: &str, Lived { busiest: (busiest, object), recover
     assert!(*busiest <= BUSY_MAX, "{what}: {busiest} attempts within a second: {object}");
     let recovered = match recoveries.iter().max() {
         None => "each phase ended under faults".to_owned(),
-        Some(slowest) => format!("{} phases ended after them, within {:.1} s", recoveries.len(), slowest.as_secs_f64()),
+        Some(slowest) => {
+            format!("{} phases ended after them, within {:.1} s", recoveries.len(), slowest.as_secs_f64())
+        }
     };
     stage.proof.holds(&format!(
         "{what}: {attempts} attempts to write, {taken} taken, at most {busiest} of one object within a second; {recovered}"

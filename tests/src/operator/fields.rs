@@ -1,4 +1,5 @@
-//! Every field of every kind: changed, seen where it acts, changed back, seen again. The fields come from the schemas, so that a new one must be thought of here.
+//! Every field of every kind: changed, seen where it acts, changed back, seen again. The fields come from the
+//! schemas, so that a new one must be thought of here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,8 +38,11 @@ pub async fn run(proof: &Proof) {
         proof.holds(&format!("{plural}: {count}"));
     }
     let tried = |is: fn(&Shown) -> bool| changes.iter().filter(|change| is(&change.shown)).count();
-    let (held, refused) = (tried(|it| matches!(it, Shown::Held(..))), tried(|it| matches!(it, Shown::Refused(_))));
-    proof.holds(&format!("of values that cannot be, {held} were held back with the field's path, {refused} refused"));
+    let (held, refused) =
+        (tried(|it| matches!(it, Shown::Held(..))), tried(|it| matches!(it, Shown::Refused(_))));
+    proof.holds(&format!(
+        "of values that cannot be, {held} were held back with the field's path, {refused} refused"
+    ));
 }
 
 /// How many fields of each kind are seen. No field is left out, and none is made up.
@@ -57,7 +61,10 @@ fn counted(changes: &[Change]) -> BTreeMap<&'static str, String> {
         assert!(unknown.is_empty(), "{plural}: the schema does not have {unknown:?}");
         let missing: Vec<&String> =
             all.iter().filter(|field| !seen.contains(*field) && !refused.contains(*field)).collect();
-        assert!(missing.is_empty(), "{plural}: new fields? Say in fields/changes.rs how they are seen: {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "{plural}: new fields? Say in fields/changes.rs how they are seen: {missing:?}"
+        );
         format!("of {} fields {} seen, {} fixed and refused", all.len(), seen.len(), refused.len())
     };
     KINDS.into_iter().map(|plural| (plural, count(plural))).collect()
@@ -70,7 +77,8 @@ async fn one_shop(proof: &Proof, changes: impl Iterator<Item = &Change>) {
     stage.quiet().await;
     let calm = World::of(&stage).await;
     for change in changes {
-        let spec = specs.get(change.resource).unwrap_or_else(|| panic!("the sample has no {}", change.resource));
+        let spec =
+            specs.get(change.resource).unwrap_or_else(|| panic!("the sample has no {}", change.resource));
         try_out(&stage, change, spec, &calm).await;
     }
     stage.end().await;

@@ -1,4 +1,5 @@
-//! Two operators: one works. A leader that slept past its Lease writes nothing when it wakes, and one that loses it while both are awake stops in time.
+//! Two operators: one works. A leader that slept past its Lease writes nothing when it wakes, and one that
+//! loses it while both are awake stops in time.
 
 use std::{
     sync::{
@@ -20,14 +21,16 @@ use super::{
 use crate::wait;
 
 const TAKEOVER: Duration = Duration::from_secs(40);
-/// Looks at the Lease, one a second, after which the first has noticed that it is not the leader; what waited for it came before.
+/// Looks at the Lease, one a second, after which the first has noticed that it is not the leader; what waited
+/// for it came before.
 const LOOKS: usize = 3;
 /// How long the write is under way in whose middle the leader falls asleep: almost as long as one may take.
 const UNDER_WAY: Duration = Duration::from_secs(4);
 /// How often the Lease changes hands while both are awake.
 const TURNS: u32 = 3;
 
-/// Puts the leader to sleep, lets the other take over, and wakes the first. Then each in turn loses sight of the Lease.
+/// Puts the leader to sleep, lets the other take over, and wakes the first. Then each in turn loses sight of
+/// the Lease.
 pub async fn run(proof: &Proof) {
     proof.step("Two operators: one that slept past its Lease, and two that are awake");
     let first = Stage::new(proof, "lease").await;
@@ -61,7 +64,9 @@ async fn sleep_and_wake(first: &Stage, second: &Proxy) {
     let before = first.proxy.tried();
     scale(first, 4).await;
     wait::until("the second to write", TAKEOVER, async || (!second.written().is_empty()).then_some(())).await;
-    first.proof.holds(&format!("a write was under way; the second took over after {} s", slept.elapsed().as_secs()));
+    first
+        .proof
+        .holds(&format!("a write was under way; the second took over after {} s", slept.elapsed().as_secs()));
     // Something to do lies ready for both.
     scale(first, 5).await;
     let looks = first.proxy.lease_calls();
@@ -71,11 +76,18 @@ async fn sleep_and_wake(first: &Stage, second: &Proxy) {
         (first.proxy.lease_calls() >= looks + LOOKS).then_some(())
     })
     .await;
-    assert_eq!(first.proxy.tried(), before, "the first wrote without the Lease: {:?}", first.proxy.attempts().last());
+    assert_eq!(
+        first.proxy.tried(),
+        before,
+        "the first wrote without the Lease: {:?}",
+        first.proxy.attempts().last()
+    );
     first.proof.holds("the first woke, and wrote nothing");
     let turns = turns(&first.proxy, second);
     assert_eq!(turns.len(), 2, "both wrote at one time: {turns:?}");
-    first.proof.holds(&format!("{} writes of the first, then {} of the second, never both", turns[0], turns[1]));
+    first
+        .proof
+        .holds(&format!("{} writes of the first, then {} of the second, never both", turns[0], turns[1]));
 }
 
 /// Each in turn is kept from the Lease, and from nothing else.
@@ -97,7 +109,9 @@ async fn take_turns(first: &Stage, second: &Proxy) {
     }
     let turns = turns(&first.proxy, second);
     assert_eq!(turns.len() - before, TURNS as usize, "they wrote in between each other: {turns:?}");
-    first.proof.holds(&format!("both awake: the Lease changed hands {TURNS} times, writes by turns: {turns:?}"));
+    first
+        .proof
+        .holds(&format!("both awake: the Lease changed hands {TURNS} times, writes by turns: {turns:?}"));
 }
 
 /// The numbers of writes by one of them in a row. None begins before those of the other have ended.
@@ -107,7 +121,8 @@ fn turns(first: &Proxy, second: &Proxy) -> Vec<usize> {
     all.sort_by_key(|(_, attempt)| attempt.at);
     for (number, (who, one)) in all.iter().enumerate() {
         let before = all.iter().take(number).filter(|(other, _)| other != who);
-        let under_way = before.map(|(_, other)| other).find(|other| other.taken.is_some_and(|end| end >= one.at));
+        let under_way =
+            before.map(|(_, other)| other).find(|other| other.taken.is_some_and(|end| end >= one.at));
         assert!(under_way.is_none(), "both wrote at one time: {under_way:?} {one:?}");
     }
     all.chunk_by(|(one, _), (other, _)| one == other).map(<[_]>::len).collect()

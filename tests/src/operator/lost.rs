@@ -1,4 +1,5 @@
-//! An API server that loses single events of watches that go on as if nothing were: what they told is found out within half a minute.
+//! An API server that loses single events of watches that go on as if nothing were: what they told is found
+//! out within half a minute.
 
 use std::time::{Duration, Instant};
 
@@ -42,12 +43,22 @@ pub async fn run(proof: &Proof) {
         loss("cachetiers", "hot", Some(json!({ "spec": { "ttl": "75s" } })), Expect::Followed),
         loss("flyweightpools", "users", Some(json!({ "spec": { "capacity": 77 } })), Expect::Followed),
         loss("deployments", "shop-main", None, Expect::Undone),
-        loss("configmaps", "shop-settings", Some(json!({ "data": { "settings.json": "{}" } })), Expect::Undone),
+        loss(
+            "configmaps",
+            "shop-settings",
+            Some(json!({ "data": { "settings.json": "{}" } })),
+            Expect::Undone,
+        ),
         loss("secrets", "shop-redis", None, Expect::Reason("SecretMissing")),
     ] {
         let took = found_out(&stage, &loss).await;
         let how = if loss.patch.is_some() { "changed" } else { "deleted" };
-        proof.holds(&format!("{}/{} {how}: found out after {:.1} s", loss.plural, loss.name, took.as_secs_f64()));
+        proof.holds(&format!(
+            "{}/{} {how}: found out after {:.1} s",
+            loss.plural,
+            loss.name,
+            took.as_secs_f64()
+        ));
         stage.quiet().await;
     }
     stage.end().await;
@@ -59,7 +70,9 @@ async fn found_out(stage: &Stage, loss: &Loss) -> Duration {
     let before = shop::children(api, namespace).await;
     stage.proxy.lose_next(loss.plural);
     match &loss.patch {
-        Some(patch) => drop(api.patch(&path, patch).await.unwrap_or_else(|refusal| panic!("{path}: {refusal}"))),
+        Some(patch) => {
+            drop(api.patch(&path, patch).await.unwrap_or_else(|refusal| panic!("{path}: {refusal}")))
+        }
         None => api.delete(&path).await,
     }
     let start = Instant::now();

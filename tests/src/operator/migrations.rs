@@ -1,4 +1,5 @@
-//! Another image: a Job of it prepares the stores first. Until it has, and where it fails, what runs is left alone.
+//! Another image: a Job of it prepares the stores first. Until it has, and where it fails, what runs is left
+//! alone.
 
 use std::time::Duration;
 
@@ -28,7 +29,10 @@ pub async fn run(proof: &Proof) {
     stage.quiet().await;
     let [job] = &jobs(&stage).await[..] else { panic!("one Job is wanted") };
     let container = &job["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!((&container["image"], &container["args"][0]), (&json!("flyweight/dataplane:2"), &json!("migrate")));
+    assert_eq!(
+        (&container["image"], &container["args"][0]),
+        (&json!("flyweight/dataplane:2"), &json!("migrate"))
+    );
     assert_eq!(image(&stage).await, RUNNING, "pods came before their migration");
     proof.holds("while its Job is at work, the former image runs on and the status says so");
 
@@ -82,12 +86,16 @@ async fn said(stage: &Stage, reason: &str) -> String {
 }
 
 async fn jobs(stage: &Stage) -> Vec<Value> {
-    stage.proof.api.get(&folder(&stage.namespace, "jobs")).await["items"].as_array().cloned().unwrap_or_default()
+    stage.proof.api.get(&folder(&stage.namespace, "jobs")).await["items"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// The image of the pods that are wanted.
 async fn image(stage: &Stage) -> String {
-    let deployment = stage.proof.api.get(&format!("{}/shop-main", folder(&stage.namespace, "deployments"))).await;
+    let deployment =
+        stage.proof.api.get(&format!("{}/shop-main", folder(&stage.namespace, "deployments"))).await;
     let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
     image.as_str().unwrap_or_default().to_owned()
 }

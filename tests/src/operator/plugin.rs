@@ -1,4 +1,5 @@
-//! `kubectl flyweight` through a real API server, which takes `Authorization` for itself: the token for the service's API arrives all the same.
+//! `kubectl flyweight` through a real API server, which takes `Authorization` for itself: the token for the
+//! service's API arrives all the same.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -31,7 +32,8 @@ pub async fn run(proof: &Proof) {
         Json(json!({ "items": [{ "id": "7" }], "total": 1 }))
     });
     let address = reachable(&kubectl);
-    let listener = TcpListener::bind((address.as_str(), 0)).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+    let listener =
+        TcpListener::bind((address.as_str(), 0)).await.unwrap_or_else(|error| panic!("{address}: {error}"));
     let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
     let server = tokio::spawn(async move { _ = axum::serve(listener, router).await });
 
@@ -39,15 +41,22 @@ pub async fn run(proof: &Proof) {
     let resource = shop::resource("FlyweightService", "shop", shop::service());
     api.create(&folder(&namespace, "flyweightservices"), &resource).await;
     let ports = json!([{ "name": "http", "port": 80, "targetPort": port }]);
-    api.create(&folder(&namespace, "services"), &json!({ "metadata": { "name": "shop" }, "spec": { "ports": ports } }))
-        .await;
+    api.create(
+        &folder(&namespace, "services"),
+        &json!({ "metadata": { "name": "shop" }, "spec": { "ports": ports } }),
+    )
+    .await;
     stand_in(api, &namespace, &address).await;
     let pod = json!({ "kind": "Pod", "name": "api", "namespace": namespace });
-    let subset =
-        json!({ "addresses": [{ "ip": address, "targetRef": pod }], "ports": [{ "name": "http", "port": port }] });
-    api.create(&folder(&namespace, "endpoints"), &json!({ "metadata": { "name": "shop" }, "subsets": [subset] })).await;
+    let subset = json!({ "addresses": [{ "ip": address, "targetRef": pod }], "ports": [{ "name": "http", "port": port }] });
+    api.create(
+        &folder(&namespace, "endpoints"),
+        &json!({ "metadata": { "name": "shop" }, "subsets": [subset] }),
+    )
+    .await;
 
-    for (env, expected) in [(&[("FLYWEIGHT_TOKEN", TOKEN)][..], Some(format!("Bearer {TOKEN}"))), (&[], None)] {
+    for (env, expected) in [(&[("FLYWEIGHT_TOKEN", TOKEN)][..], Some(format!("Bearer {TOKEN}"))), (&[], None)]
+    {
         let (text, well) = kubectl.flyweight(&["dead-letters", "shop", "-o", "json"], env);
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
         assert!(well && answer["items"][0]["id"] == "7", "{text}");
@@ -62,8 +71,10 @@ pub async fn run(proof: &Proof) {
 /// A pod that is said to have this address: the API server hands requests on to pods only.
 async fn stand_in(api: &Api, namespace: &str, address: &str) {
     let account = format!("{}/default", folder(namespace, "serviceaccounts"));
-    wait::until("the account of the pod", ACCOUNT_WITHIN, async || (!api.get(&account).await.is_null()).then_some(()))
-        .await;
+    wait::until("the account of the pod", ACCOUNT_WITHIN, async || {
+        (!api.get(&account).await.is_null()).then_some(())
+    })
+    .await;
     let pods = folder(namespace, "pods");
     let containers = json!([{ "name": "api", "image": "none" }]);
     api.create(&pods, &json!({ "metadata": { "name": "api" }, "spec": { "containers": containers } })).await;
@@ -76,9 +87,10 @@ async fn stand_in(api: &Api, namespace: &str, address: &str) {
 /// The address at which the API server reaches this machine: the one from which this machine reaches it.
 fn reachable(kubectl: &Kubectl) -> String {
     let path = "jsonpath={.clusters[0].cluster.server}";
-    let server = kubectl.call(&["config", "view", "--minify", "-o", path]).unwrap_or_else(|error| panic!("{error}"));
+    let server =
+        kubectl.call(&["config", "view", "--minify", "-o", path]).unwrap_or_else(|error| panic!("{error}"));
     let place = server.trim_start_matches("https://").trim_end_matches('/');
-    let socket =
-        UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect(place).and_then(|()| socket.local_addr()));
+    let socket = UdpSocket::bind("0.0.0.0:0")
+        .and_then(|socket| socket.connect(place).and_then(|()| socket.local_addr()));
     socket.unwrap_or_else(|error| panic!("no way to {place}: {error}")).ip().to_string()
 }

@@ -150,9 +150,11 @@ impl Operator {
 
     /// The CPU time that it has used.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", lock(&self.state.child).id())).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", lock(&self.state.child).id()))
+            .unwrap_or_default();
         let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 =
+            after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 10)
     }
 }
@@ -187,11 +189,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn launch(command: &Command, log: Log) -> Child {
-    let mut child = process::spawn(command).unwrap_or_else(|error| panic!("the operator cannot be started: {error}"));
+    let mut child =
+        process::spawn(command).unwrap_or_else(|error| panic!("the operator cannot be started: {error}"));
     let stderr = child.stderr.take();
     std::thread::spawn(move || {
         // Read to its end, shown on demand: a full pipe would stop the operator.
-        for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok)) {
+        for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok))
+        {
             if std::env::var_os("FLYWEIGHT_TEST_LOGS").is_some() {
                 eprintln!("{line}");
             }

@@ -1,4 +1,5 @@
-//! A proxy between an operator and its API server: takes down what the operator writes, and lets calls fail as it is told.
+//! A proxy between an operator and its API server: takes down what the operator writes, and lets calls fail
+//! as it is told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +45,8 @@ pub enum Verdict {
     Cut(Duration),
     /// Hands a watch on, everything that comes this much later.
     Late(Duration),
-    /// Answers a list as it was answered before, as a replica of the API server does that lags behind. The first time it is handed on.
+    /// Answers a list as it was answered before, as a replica of the API server does that lags behind. The
+    /// first time it is handed on.
     Stale,
     /// Kills the operator, without handing the call on.
     KillBefore,
@@ -140,7 +142,8 @@ impl Proxy {
     /// # Panics
     /// No port is free.
     pub async fn over(upstream: &str, client: Client) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap_or_else(|error| panic!("no port: {error}"));
+        let listener =
+            TcpListener::bind(("127.0.0.1", 0)).await.unwrap_or_else(|error| panic!("no port: {error}"));
         let port = listener.local_addr().map(|addr| addr.port()).unwrap_or_default();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
@@ -287,11 +290,17 @@ impl Shared {
         let is_write = method != "GET" && !is_lease(&path);
         let write = is_write.then(|| {
             let mut attempts = lock(&self.attempts);
-            attempts.push(Attempt { at: Instant::now(), method: method.clone(), path: path.clone(), taken: None });
+            attempts.push(Attempt {
+                at: Instant::now(),
+                method: method.clone(),
+                path: path.clone(),
+                taken: None,
+            });
             attempts.len() - 1
         });
         let query = request.uri().query().unwrap_or_default();
-        let is_apply = request.headers().get(CONTENT_TYPE).is_some_and(|one| one.as_bytes().starts_with(APPLY));
+        let is_apply =
+            request.headers().get(CONTENT_TYPE).is_some_and(|one| one.as_bytes().starts_with(APPLY));
         let rights = rights_of(if is_apply { "APPLY" } else { &method }, &path, query);
         let is_watch = query.contains("watch=true");
         let is_list = rights.iter().any(|right| right.ends_with(" list")) && !query.contains("continue=");
@@ -307,7 +316,12 @@ impl Shared {
         headers.remove("content-length");
         headers.remove("accept-encoding");
         let Ok(body) = to_bytes(request.into_body(), BODY_MAX).await else { return refusal(413) };
-        let sent = self.client.request(method, format!("{}{target}", self.upstream)).headers(headers).body(body).send();
+        let sent = self
+            .client
+            .request(method, format!("{}{target}", self.upstream))
+            .headers(headers)
+            .body(body)
+            .send();
         let Ok(answer) = sent.await else { return refusal(502) };
         let status = answer.status();
         if status == reqwest::StatusCode::FORBIDDEN {

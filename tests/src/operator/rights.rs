@@ -1,5 +1,5 @@
-//! The operator works under the chart's own account, with the chart's own rights, and each of them is needed: without it the API server refuses something,
-//! and the operator says so.
+//! The operator works under the chart's own account, with the chart's own rights, and each of them is needed:
+//! without it the API server refuses something, and the operator says so.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -41,7 +41,10 @@ pub async fn run(proof: &Proof) {
     assert_eq!(stage.proxy.forbidden(), BTreeSet::new(), "used, but not granted");
     let idle: Vec<_> = granted.difference(&used).collect();
     assert!(idle.is_empty(), "granted, but never used: {idle:?}");
-    proof.holds(&format!("a whole life under the chart's account: {} rights, each used, none missing", granted.len()));
+    proof.holds(&format!(
+        "a whole life under the chart's account: {} rights, each used, none missing",
+        granted.len()
+    ));
     stage.end().await;
     let lives = stream::iter(&granted).map(|right| without(proof, &chart, &server, right));
     let lives: Vec<()> = lives.buffer_unordered(AT_ONCE).collect().await;
@@ -64,7 +67,10 @@ async fn without(proof: &Proof, chart: &[Value], server: &Server, right: &str) {
     let forbidden = stage.proxy.forbidden();
     assert!(forbidden.contains(right), "without {right} it was {forbidden:?} that was refused");
     // The operator goes before its service, and would keep it.
-    _ = proof.api.patch(&shop::service_path(&stage.namespace), &json!({ "metadata": { "finalizers": null } })).await;
+    _ = proof
+        .api
+        .patch(&shop::service_path(&stage.namespace), &json!({ "metadata": { "finalizers": null } }))
+        .await;
     stage.end().await;
 }
 
@@ -109,7 +115,8 @@ async fn go_on(stage: &Stage) {
     let rotated = json!({ "stringData": { "rotated": "yes" } });
     change(api, &format!("{}/shop-redis", folder(namespace, "secrets")), &rotated).await;
     wait::until("a pod to be told", STEP, async || {
-        let is_told = |pod: &Value| pod["metadata"]["annotations"]["flyweight.dev/secrets-telling"].is_string();
+        let is_told =
+            |pod: &Value| pod["metadata"]["annotations"]["flyweight.dev/secrets-telling"].is_string();
         stage.items("pods").await.iter().any(is_told).then_some(())
     })
     .await;
@@ -161,7 +168,8 @@ async fn make(api: &Api, namespace: &str) {
     service["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 4 });
     service["gateway"] = json!({});
     service["security"] = json!({ "tls": { "issuerRef": { "name": "authority" } } });
-    api.create(&folder(namespace, "flyweightservices"), &shop::resource("FlyweightService", "shop", service)).await;
+    api.create(&folder(namespace, "flyweightservices"), &shop::resource("FlyweightService", "shop", service))
+        .await;
 }
 
 async fn is_there(stage: &Stage, plural: &str, name: &str) -> bool {
@@ -199,7 +207,11 @@ async fn stage(proof: &Proof, chart: &[Value], server: &Server, name: &str, with
     let token = account::make(&proof.api, server, &chart, &namespace).await;
     let proxy = Proxy::over(&server.base, server.client.clone()).await;
     let base = proxy.base.clone();
-    Stage::start(proof, &Options { token: Some(&token), ..Options::new(&base, &namespace, "operator") }, proxy)
+    Stage::start(
+        proof,
+        &Options { token: Some(&token), ..Options::new(&base, &namespace, "operator") },
+        proxy,
+    )
 }
 
 /// What the pods' own account may do in its namespace is what every account may.
@@ -236,7 +248,8 @@ fn single(rule: &Value) -> Vec<(String, Value)> {
             for verb in list("verbs") {
                 let right = format!("{group} {resource} {verb}").trim_start().to_owned();
                 let mut one = rule.clone();
-                (one["apiGroups"], one["resources"], one["verbs"]) = (json!([group]), json!([resource]), json!([verb]));
+                (one["apiGroups"], one["resources"], one["verbs"]) =
+                    (json!([group]), json!([resource]), json!([verb]));
                 all.push((right, one));
             }
         }

@@ -1,4 +1,5 @@
-//! A thousand services in one operator: how long until all are reconciled, in how much memory, and how much CPU it takes to keep them.
+//! A thousand services in one operator: how long until all are reconciled, in how much memory, and how much
+//! CPU it takes to keep them.
 
 use std::{
     collections::HashMap,
@@ -46,22 +47,29 @@ pub async fn run(proof: &Proof) {
         async move { api.create(&services, &body).await }
     };
     stream::iter(0..SERVICES).map(create).buffer_unordered(CREATE_AT_ONCE).collect::<Vec<()>>().await;
-    // As it is deployed: under the chart's account, and not through `kubectl proxy`, which would take a tenth of the processors.
+    // As it is deployed: under the chart's account, and not through `kubectl proxy`, which would take a tenth
+    // of the processors.
     let server = Server::find();
     let token = account::make(api, &server, &account::rendered().await, &namespace).await;
     let (token, authority) = (Some(token.as_str()), Some(server.authority.as_str()));
-    let options = Options { lease_seconds: 15, authority, token, ..Options::new(&server.base, &namespace, "operator") };
+    let options =
+        Options { lease_seconds: 15, authority, token, ..Options::new(&server.base, &namespace, "operator") };
     let (start, operator) = (Instant::now(), Operator::start(&options));
     wait::until("all to be reconciled", GIVE_UP, async || {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // The whole list is a third of a second's work for the API server: it is asked for once all are begun.
-        let begun = operator.counted(r#"flyweight_operator_writes_total{kind="ServiceAccount",verb="apply"}"#).await?;
+        // The whole list is a third of a second's work for the API server: it is asked for once all are
+        // begun.
+        let begun = operator
+            .counted(r#"flyweight_operator_writes_total{kind="ServiceAccount",verb="apply"}"#)
+            .await?;
         if begun < SERVICES as f64 {
             return None;
         }
         let list = api.get(&services).await;
-        let seen = |one: &&serde_json::Value| one["status"]["observedGeneration"] == one["metadata"]["generation"];
-        let done = list["items"].as_array().map(|items| items.iter().filter(seen).count()).unwrap_or_default();
+        let seen =
+            |one: &&serde_json::Value| one["status"]["observedGeneration"] == one["metadata"]["generation"];
+        let done =
+            list["items"].as_array().map(|items| items.iter().filter(seen).count()).unwrap_or_default();
         (done == SERVICES).then_some(())
     })
     .await;
@@ -114,7 +122,8 @@ async fn tell_writes(operator: &Operator, since: &HashMap<String, f64>) {
     }
 }
 
-/// Waits until it has written nothing for a while: controllers follow what it made, and it tells what came of it.
+/// Waits until it has written nothing for a while: controllers follow what it made, and it tells what came of
+/// it.
 async fn settled(operator: &Operator) {
     let mut since = (Instant::now(), operator.counted(WRITES).await);
     wait::until("the operator to have nothing to write", GIVE_UP, async || {

@@ -1,4 +1,5 @@
-//! One life of a service: made, changed in both ways, scaled, deleted. What stands after each phase must not depend on what went wrong on the way.
+//! One life of a service: made, changed in both ways, scaled, deleted. What stands after each phase must not
+//! depend on what went wrong on the way.
 
 use std::{
     path::Path,
@@ -129,7 +130,8 @@ impl Stage {
         .await;
     }
 
-    /// Whether every Deployment has been looked at and has made its pods, and nothing of a deleted service is left.
+    /// Whether every Deployment has been looked at and has made its pods, and nothing of a deleted service is
+    /// left.
     async fn caught_up(&self) -> bool {
         let count = |value: &Value| value.as_u64().unwrap_or(0);
         let deployments = self.items("deployments").await;
@@ -141,8 +143,8 @@ impl Stage {
         let pods = self.items("pods").await;
         let lasting = pods.iter().filter(|pod| pod["metadata"]["labels"][JOB_LABEL].is_null()).count();
         // What a deleted service leaves behind is collected in the controllers' own time.
-        let collected =
-            !self.service().await.is_null() || shop::children(&self.proof.api, &self.namespace).await.is_empty();
+        let collected = !self.service().await.is_null()
+            || shop::children(&self.proof.api, &self.namespace).await.is_empty();
         deployments.iter().all(seen) && lasting as u64 == made && collected
     }
 
@@ -159,7 +161,8 @@ impl Stage {
         calm
     }
 
-    /// Waits until the operator has nothing to write, and will not have: what it says while the cluster's own controllers are late is not its last word.
+    /// Waits until the operator has nothing to write, and will not have: what it says while the cluster's own
+    /// controllers are late is not its last word.
     async fn settled(&self) {
         wait::until("the cluster's controllers to be done", CALM, async || {
             let before = self.caught_up().await;
@@ -172,11 +175,14 @@ impl Stage {
     /// What a write is called whatever the namespace: `PATCH deployments/shop-main`.
     pub fn namer(&self) -> impl Fn(&str, &str) -> String + Send + Sync + use<> {
         let namespace = format!("/{}/", self.namespace);
-        move |method, path| format!("{method} {}", path.split_once(&namespace).map_or(path, |(_, below)| below))
+        move |method, path| {
+            format!("{method} {}", path.split_once(&namespace).map_or(path, |(_, below)| below))
+        }
     }
 
-    /// Lives a life that must lead to the same states: each phase while faults go on, or within [`RECOVERY`] once they are over. Until the operator has
-    /// died the life is not hurried if that is `due`: what is written late in a phase is written as it was in the calm life.
+    /// Lives a life that must lead to the same states: each phase while faults go on, or within [`RECOVERY`]
+    /// once they are over. Until the operator has died the life is not hurried if that is `due`: what is
+    /// written late in a phase is written as it was in the calm life.
     pub async fn like(&self, calm: &Calm, what: &str, faults: Duration, due: bool) -> Lived {
         let mut lived = Lived::default();
         for (phase, expected) in PHASES.into_iter().zip(&calm.states) {
@@ -236,7 +242,9 @@ impl Stage {
                 let tier = format!("{}/hot", folder(&self.namespace, "cachetiers"));
                 api.patch(&tier, &json!({ "spec": { "ttl": "90s" } })).await
             }
-            Phase::Rolling => api.patch(&path, &json!({ "spec": { "image": "flyweight/dataplane:next" } })).await,
+            Phase::Rolling => {
+                api.patch(&path, &json!({ "spec": { "image": "flyweight/dataplane:next" } })).await
+            }
             Phase::Scale => api.patch(&format!("{path}/scale"), &json!({ "spec": { "replicas": 5 } })).await,
         };
         if let Err(refusal) = patched {
@@ -245,12 +253,14 @@ impl Stage {
     }
 }
 
-/// The most attempts to write one object within one second, in one way. Each event is an object of its own, and is tried once.
+/// The most attempts to write one object within one second, in one way. Each event is an object of its own,
+/// and is tried once.
 fn busiest(attempts: &[Attempt]) -> (usize, String) {
     let mut worst = (0, String::new());
     for one in attempts.iter().filter(|one| !one.path.ends_with("/events")) {
         let same = attempts.iter().filter(|other| other.path == one.path && other.method == one.method);
-        let count = same.filter(|other| other.at >= one.at && other.at < one.at + Duration::from_secs(1)).count();
+        let count =
+            same.filter(|other| other.at >= one.at && other.at < one.at + Duration::from_secs(1)).count();
         if count > worst.0 {
             worst = (count, format!("{} {}", one.method, one.path));
         }
@@ -269,9 +279,12 @@ pub fn difference(path: &str, expected: &Value, found: &Value) -> Vec<String> {
             };
             names.into_iter().flat_map(below).collect()
         }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().flat_map(|(at, (a, b))| difference(&format!("{path}/{at}"), a, b)).collect()
-        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .flat_map(|(at, (a, b))| difference(&format!("{path}/{at}"), a, b))
+            .collect(),
         (a, b) if a == b => Vec::new(),
         (Value::Array(a), Value::Array(b)) => {
             let only = |these: &[Value], those: &[Value], which: &str| -> Vec<String> {
@@ -311,7 +324,8 @@ mod tests {
             path: path.to_owned(),
             taken: None,
         };
-        let writes = [write(0, "/a"), write(900, "/a"), write(1500, "/a"), write(1600, "/b"), write(1800, "/a")];
+        let writes =
+            [write(0, "/a"), write(900, "/a"), write(1500, "/a"), write(1600, "/b"), write(1800, "/a")];
         assert_eq!(busiest(&writes), (3, "PATCH /a".to_owned()));
     }
 }

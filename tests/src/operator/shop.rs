@@ -79,9 +79,11 @@ pub async fn make_secrets(api: &Api, namespace: &str) {
 pub async fn make(api: &Api, namespace: &str) {
     api.create(&folder(namespace, "cachetiers"), &resource("CacheTier", "hot", tier())).await;
     for (name, entity) in [("users", "User"), ("products", "Product")] {
-        api.create(&folder(namespace, "flyweightpools"), &resource("FlyweightPool", name, pool(entity))).await;
+        api.create(&folder(namespace, "flyweightpools"), &resource("FlyweightPool", name, pool(entity)))
+            .await;
     }
-    api.create(&folder(namespace, "flyweightservices"), &resource("FlyweightService", "shop", service())).await;
+    api.create(&folder(namespace, "flyweightservices"), &resource("FlyweightService", "shop", service()))
+        .await;
 }
 
 /// The path of the service.
@@ -121,7 +123,9 @@ pub async fn state(api: &Api, namespace: &str) -> Value {
             let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let said: Vec<String> = conditions
                 .iter()
-                .map(|one| format!("{}={}/{}", text(&one["type"]), text(&one["status"]), text(&one["reason"])))
+                .map(|one| {
+                    format!("{}={}/{}", text(&one["type"]), text(&one["status"]), text(&one["reason"]))
+                })
                 // Without nodes no pod ever starts, and after a minute that is said.
                 .map(|said| said.replace("Degraded=True/PodsFailing", "Degraded=False/AsExpected"))
                 .collect();

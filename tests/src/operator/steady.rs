@@ -11,10 +11,14 @@ const STEADY: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(25);
 const STARTED: Duration = Duration::from_secs(60);
 
-/// Counts writes while nobody changes anything. The lists are read anew meanwhile, several times in a long look.
+/// Counts writes while nobody changes anything. The lists are read anew meanwhile, several times in a long
+/// look.
 pub async fn run(proof: &Proof) {
     let steady = if proof.soak { STEADY } else { SHORT };
-    proof.step(&format!("With nothing to do, nothing is written for {} seconds, nor after a start", steady.as_secs()));
+    proof.step(&format!(
+        "With nothing to do, nothing is written for {} seconds, nor after a start",
+        steady.as_secs()
+    ));
     let stage = Stage::new(proof, "steady").await;
     shop::make(&proof.api, &stage.namespace).await;
     // What the cluster's own controllers do to the children may come late, and is told.
@@ -37,7 +41,8 @@ async fn starts_again(stage: &Stage) {
     let before = (stage.operator.deaths(), stage.proxy.tried());
     stage.operator.signal("KILL");
     wait::until("it to have looked at the service again", STARTED, async || {
-        let looks = stage.operator.counted(r#"flyweight_operator_reconciles_total{kind="FlyweightService""#).await?;
+        let looks =
+            stage.operator.counted(r#"flyweight_operator_reconciles_total{kind="FlyweightService""#).await?;
         (stage.operator.deaths() > before.0 && looks >= 1.0).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! Random valid and invalid changes: after each, the world is as the last sound resources say, and the status says the truth.
+//! Random valid and invalid changes: after each, the world is as the last sound resources say, and the status
+//! says the truth.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +49,8 @@ pub async fn run(proof: &Proof) {
     truth(&stage, &Shop::read(&stage).await.looks(), &mut good, "as it was made").await;
     for number in 0..changes {
         let shop = Shop::read(&stage).await;
-        // Broken changes are mostly taken back, the last one first, so that sound ones have their turn; sometimes faults pile up.
+        // Broken changes are mostly taken back, the last one first, so that sound ones have their turn;
+        // sometimes faults pile up.
         let back = if random.random_bool(0.8) { undo.pop() } else { None };
         let is_new = back.is_none();
         let (plural, name, spec, what) = back.unwrap_or_else(|| shop.change(&mut random));
@@ -79,7 +81,11 @@ pub async fn run(proof: &Proof) {
         ("flyweightservices", "shop", shop::service()),
     ] {
         let path = format!("{}/{name}", folder(&stage.namespace, plural));
-        proof.api.replace_spec(&path, &spec).await.unwrap_or_else(|refusal| panic!("{plural} back: {refusal}"));
+        proof
+            .api
+            .replace_spec(&path, &spec)
+            .await
+            .unwrap_or_else(|refusal| panic!("{plural} back: {refusal}"));
     }
     let verdict = Shop::read(&stage).await.looks();
     truth(&stage, &verdict, &mut good, "everything back").await;
@@ -100,7 +106,8 @@ async fn truth(stage: &Stage, verdict: &Result<Value, Vec<Fault>>, good: &mut Va
         let mut expected = verdict.as_ref().unwrap_or(good).clone();
         if let Err(faults) = verdict {
             let told = shop::condition(&service, "Ready").2;
-            let missing = faults.iter().map(ToString::to_string).filter(|fault| !told.contains(fault.as_str()));
+            let missing =
+                faults.iter().map(ToString::to_string).filter(|fault| !told.contains(fault.as_str()));
             expected["invalid"] = true.into();
             expected["untold"] = missing.collect();
         }
@@ -128,12 +135,14 @@ async fn looks(stage: &Stage, service: &Value) -> Value {
     };
     let deployments: BTreeMap<_, _> = of("deployments").collect();
     let image = |one: &Value| one["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    let groups = deployments.values().filter(|one| !one["metadata"]["labels"]["flyweight.dev/group"].is_null());
+    let groups =
+        deployments.values().filter(|one| !one["metadata"]["labels"]["flyweight.dev/group"].is_null());
     let map = of("configmaps").find(|(name, _)| name == "shop-settings");
     let settings = map.and_then(|(_, map)| serde_json::from_str(map["data"]["settings.json"].as_str()?).ok());
     let front = of("services").find(|(name, _)| name == "shop");
-    let reached_from =
-        |policy: &Value| policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"][COMPONENT].clone();
+    let reached_from = |policy: &Value| {
+        policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"][COMPONENT].clone()
+    };
     json!({
         "settings": settings.unwrap_or(Value::Null),
         "replicas": groups.filter_map(|one| one["spec"]["replicas"].as_u64()).sum::<u64>(),
@@ -182,7 +191,8 @@ impl Shop {
         let settings = resolve(&service, &pools, &tiers)?.named(&names);
         let gateway = service.spec.gateway.as_ref();
         let deployments = ["shop-main"].into_iter().chain(gateway.map(|_| "shop-gateway"));
-        let images: Map<_, _> = deployments.clone().map(|name| (name.to_owned(), json!(service.spec.image))).collect();
+        let images: Map<_, _> =
+            deployments.clone().map(|name| (name.to_owned(), json!(service.spec.image))).collect();
         let front = if gateway.is_some() { "gateway" } else { "dataplane" };
         let policies = match (service.spec.network_policy, gateway) {
             (false, _) => json!({}),

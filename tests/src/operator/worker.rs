@@ -1,4 +1,5 @@
-//! Does what a node does with the pods of Jobs: they end well, fail, or never end. Pods that serve never start without nodes.
+//! Does what a node does with the pods of Jobs: they end well, fail, or never end. Pods that serve never
+//! start without nodes.
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,8 @@ use super::api::{Api, folder};
 /// Names the Job that a pod is of; Kubernetes sets it.
 pub const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long a pod is at work: longer than the pause between two statuses, so that what is said meanwhile is said in every life, however fast the cluster is.
+/// How long a pod is at work: longer than the pause between two statuses, so that what is said meanwhile is
+/// said in every life, however fast the cluster is.
 const AT_WORK: Duration = Duration::from_secs(2);
 
 /// What becomes of the pods of Jobs.
@@ -66,14 +68,19 @@ impl Drop for Worker {
 /// Ends the pods that have been at work for long enough. `seen` has those that were met, and when first.
 async fn end_all(api: &Api, pods: &str, outcome: Outcome, seen: &mut HashMap<String, Instant>) {
     let list = api.get(&format!("{pods}?labelSelector={JOB_LABEL}")).await;
-    for pod in list["items"].as_array().into_iter().flatten().filter(|pod| pod["status"]["phase"] == "Pending") {
+    for pod in
+        list["items"].as_array().into_iter().flatten().filter(|pod| pod["status"]["phase"] == "Pending")
+    {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         if seen.entry(name.to_owned()).or_insert_with(Instant::now).elapsed() < AT_WORK {
             continue;
         }
         // One that is gone in the meantime needs nothing more.
         _ = api
-            .patch(&format!("{pods}/{name}/status"), &json!({ "status": { "phase": format!("{outcome:?}") } }))
+            .patch(
+                &format!("{pods}/{name}/status"),
+                &json!({ "status": { "phase": format!("{outcome:?}") } }),
+            )
             .await;
     }
 }

@@ -125,8 +125,9 @@ async fn half_of_each_head(shop: &Shop) {
             (begun.elapsed(), status(&answer[..length]))
         });
     }
-    let ended =
-        timeout(HEADS_END, heads.join_all()).await.unwrap_or_else(|_| panic!("not all ended within {HEADS_END:?}"));
+    let ended = timeout(HEADS_END, heads.join_all())
+        .await
+        .unwrap_or_else(|_| panic!("not all ended within {HEADS_END:?}"));
     for probing in probing {
         probing.end("half of each head");
     }
@@ -141,8 +142,11 @@ async fn half_of_each_head(shop: &Shop) {
 async fn renders_of_much(shop: &Shop) {
     let (token, api) = (authorization(), Api::at(&shop.pods[0].url));
     let body = "{% for a in items %}{% for b in items %}{{ a }}{{ b | upper }}{% endfor %}{% endfor %}";
-    let template = json!({ "id": "much", "template": "t", "subject": "s", "body": body, "channels": ["email"] });
-    let made = api.send(Method::POST, "/api/v1/notifications/templates", &[("authorization", &token)], &template).await;
+    let template =
+        json!({ "id": "much", "template": "t", "subject": "s", "body": body, "channels": ["email"] });
+    let made = api
+        .send(Method::POST, "/api/v1/notifications/templates", &[("authorization", &token)], &template)
+        .await;
     assert_eq!(made.status, 201, "{}", made.text);
     let probing = probing(shop);
     let until = Instant::now() + duration();
@@ -151,7 +155,8 @@ async fn renders_of_much(shop: &Shop) {
     for bytes in [400_000, 200_000] {
         for url in doors(shop).take(2) {
             let (api, token) = (Api::at(url), token.clone());
-            let variables: Vec<String> = (0..1_000).map(|item| format!("{item:04}").repeat(bytes / 4_000)).collect();
+            let variables: Vec<String> =
+                (0..1_000).map(|item| format!("{item:04}").repeat(bytes / 4_000)).collect();
             let variables = json!({ "variables": { "items": variables } });
             renders.spawn(async move {
                 let mut statuses = Vec::new();
@@ -185,8 +190,9 @@ async fn bad_tokens(shop: &Shop) {
             let mut statuses = Vec::new();
             while Instant::now() < until {
                 let token = format!("{}{number}", authorization());
-                let answer =
-                    api.send(Method::GET, "/api/v1/products", &[("authorization", &token)], &Value::Null).await;
+                let answer = api
+                    .send(Method::GET, "/api/v1/products", &[("authorization", &token)], &Value::Null)
+                    .await;
                 statuses.push(answer.status);
             }
             statuses

@@ -46,7 +46,8 @@ async fn reads_beside_a_frozen_pod_take_less_than_a_second() {
 /// So many reads by all readers together; how long they took.
 async fn read(api: &Api, reads: usize) -> Times {
     let begun = Arc::<AtomicUsize>::default();
-    let readers: Vec<_> = (0..READERS).map(|_| tokio::spawn(read_in_turn(api.clone(), begun.clone(), reads))).collect();
+    let readers: Vec<_> =
+        (0..READERS).map(|_| tokio::spawn(read_in_turn(api.clone(), begun.clone(), reads))).collect();
     let mut all = Vec::new();
     for reader in readers {
         all.extend(reader.await.unwrap());

@@ -129,7 +129,10 @@ async fn the_largest_pages_stay_within_the_limit_of_memory() {
         of_gateway >> 20,
         MEMORY.1 >> 20
     );
-    assert!(pages > 0 && refused + pages > CLIENTS as u64 && bytes > MEMORY.1 / 4, "they asked for much: {bytes}");
+    assert!(
+        pages > 0 && refused + pages > CLIENTS as u64 && bytes > MEMORY.1 / 4,
+        "they asked for much: {bytes}"
+    );
     assert!(of_pod <= MEMORY.1 && of_gateway <= MEMORY.1);
     assert_eq!(Api::at(&pod.url).get("/api/v1/configurations/c0000").await.status, 200);
 }
@@ -146,7 +149,11 @@ async fn largest_page(url: &str, offset: usize, slowly: bool) -> (u16, usize) {
         let read = stream.read(&mut part).await.unwrap();
         if length == 0 {
             let head = String::from_utf8_lossy(&part[..read.min(64)]).into_owned();
-            status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{head:?}"));
+            status = head
+                .split(' ')
+                .nth(1)
+                .and_then(|word| word.parse().ok())
+                .unwrap_or_else(|| panic!("{head:?}"));
         }
         length += read;
         if read == 0 {
@@ -176,7 +183,11 @@ async fn connections_that_say_nothing_stay_within_the_limit_and_others_are_serve
             stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
             let mut answer = [0; 512];
             let length = stream.read(&mut answer).await.unwrap();
-            assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
+            assert!(
+                answer[..length].starts_with(b"HTTP/1.1 200"),
+                "{}",
+                String::from_utf8_lossy(&answer[..length])
+            );
             assert!(begun.elapsed() < ANSWER, "{what}: {:?}", begun.elapsed());
             served += 1;
         }

@@ -1,5 +1,5 @@
-//! What one connection reads through the gateway never goes back, whichever of two pods answers: while it and others write, by batches and by actions, with
-//! lists between, and while one of the pods stands still.
+//! What one connection reads through the gateway never goes back, whichever of two pods answers: while it and
+//! others write, by batches and by actions, with lists between, and while one of the pods stands still.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -49,7 +49,8 @@ async fn no_read_of_a_connection_goes_back() {
     let samples = manifests::samples().display().to_string();
     let upstream = |pod: &DataPlane| format!("main={}", address(&pod.url));
     let (one, two) = (upstream(&stage.data_plane), upstream(&second));
-    let gateway = DataPlane::start(&["gateway", "--manifests", &samples, "--upstream", &one, "--upstream", &two]);
+    let gateway =
+        DataPlane::start(&["gateway", "--manifests", &samples, "--upstream", &one, "--upstream", &two]);
     healthy(&gateway, 2).await;
     let (seed, reads) = (seed::of("never back"), scale::of(READS.0, READS.1));
     for number in 0..PRODUCTS {
@@ -174,7 +175,8 @@ impl Client {
     }
 
     async fn patch(&mut self) {
-        let (path, price) = (format!("/api/v1/products/{}", self.product()), self.choices.random_range(1..1_000));
+        let (path, price) =
+            (format!("/api/v1/products/{}", self.product()), self.choices.random_range(1..1_000));
         let patched = self.call(Method::PATCH, &path, &json!({ "price": price })).await;
         if self.is_done("patch", &[200], &patched) {
             self.sees(path, version(&patched));
@@ -217,7 +219,8 @@ impl Client {
         let path = created.header("location").to_owned();
         self.sees(path.clone(), version(&created));
         self.acted.push(path.clone());
-        let status = self.call(Method::PUT, &format!("{path}/status"), &json!({ "status": "completed" })).await;
+        let status =
+            self.call(Method::PUT, &format!("{path}/status"), &json!({ "status": "completed" })).await;
         if self.is_done("payment status", &[200], &status) {
             self.sees(path, version(&status));
         }

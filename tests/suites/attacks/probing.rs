@@ -23,7 +23,8 @@ const LOST: Duration = Duration::from_secs(5);
 /// Fewer say little about the slowest of them.
 const PROBES_MIN: usize = 60;
 
-/// Probes that go on until they are ended, on a thread of their own: what the test itself does keeps none of them waiting.
+/// Probes that go on until they are ended, on a thread of their own: what the test itself does keeps none of
+/// them waiting.
 pub struct Probing {
     what: String,
     stop: Arc<AtomicBool>,
@@ -55,10 +56,12 @@ impl Probing {
     /// Ends, says the times and holds them against the bound.
     ///
     /// # Panics
-    /// A probe was lost or not answered with 200, too few were made, or more than one in a hundred took too long.
+    /// A probe was lost or not answered with 200, too few were made, or more than one in a hundred took too
+    /// long.
     pub fn end(self, during: &str) {
         self.stop.store(true, Ordering::Relaxed);
-        let times = self.thread.join().unwrap_or_else(|_| panic!("{during}: a probe of the {} failed", self.what));
+        let times =
+            self.thread.join().unwrap_or_else(|_| panic!("{during}: a probe of the {} failed", self.what));
         let times = Times::of(times);
         eprintln!("{during}: /livez of the {}: {times}", self.what);
         assert!(times.count() >= PROBES_MIN, "{during}: only {} probes", times.count());
@@ -94,7 +97,10 @@ impl Times {
     }
 
     fn part(&self, percent: usize) -> Duration {
-        self.0.get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1))).copied().unwrap_or_default()
+        self.0
+            .get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     }
 }
 

@@ -64,7 +64,9 @@ async fn broken_uploads_change_neither_readiness_nor_registry() {
     stop.store(true, Ordering::Relaxed);
     let looks = looking.await.unwrap();
     let faults = metric(&shop.gateway, "flyweight_gateway_client_faults_total").await;
-    eprintln!("{count} broken uploads in {sent:.1?}: {answers:?}; {looks} looks, always ready; {faults} client faults");
+    eprintln!(
+        "{count} broken uploads in {sent:.1?}: {answers:?}; {looks} looks, always ready; {faults} client faults"
+    );
     for (upload, statuses) in &answers {
         let wrong: Vec<_> = statuses.keys().filter(|status| !upload.may_be_answered(**status)).collect();
         assert!(wrong.is_empty(), "{upload:?} was answered with {wrong:?}");
@@ -136,7 +138,8 @@ fn admins(shop: &Shop) -> Vec<Api> {
     shop.pods.iter().chain([&shop.gateway]).map(|process| Api::at(&process.admin)).collect()
 }
 
-/// Looks at readiness and registry until it is stopped; how often. Ends the test where one of them is not as it should be.
+/// Looks at readiness and registry until it is stopped; how often. Ends the test where one of them is not as
+/// it should be.
 async fn look(gateway: Api, admins: Vec<Api>, stop: Arc<AtomicBool>) -> usize {
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {

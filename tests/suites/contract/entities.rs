@@ -108,7 +108,11 @@ async fn life(api: &Api, Life { path, create, replace, patch, upserts }: &Life) 
         assert_eq!(stale.status, 412, "{method} {path}: {}", stale.text);
     }
     let page = api.get(&format!("{path}?limit=1&offset=0")).await;
-    assert_eq!((page.status, &page.json()["limit"], &page.json()["offset"]), (200, &json!(1), &json!(0)), "{path}");
+    assert_eq!(
+        (page.status, &page.json()["limit"], &page.json()["offset"]),
+        (200, &json!(1), &json!(0)),
+        "{path}"
+    );
 
     let deleted = api.send(Method::DELETE, &one, &[], &Value::Null).await;
     assert_eq!((deleted.status, deleted.header("etag")), (204, "\"4\""), "{path}: {}", deleted.text);
@@ -125,7 +129,8 @@ async fn life(api: &Api, Life { path, create, replace, patch, upserts }: &Life) 
     if let Some(email) = data.get_mut("email") {
         *email = format!("{id}@example.com").into();
     }
-    let operations = json!([{ "op": "create", "id": id, "data": data }, { "op": "delete", "id": id, "version": 1 }]);
+    let operations =
+        json!([{ "op": "create", "id": id, "data": data }, { "op": "delete", "id": id, "version": 1 }]);
     let batch = api.post(&format!("{path}/batch"), &json!({ "operations": operations })).await;
     let results = batch.json()["results"].clone();
     let statuses = [&results[0]["status"], &results[1]["status"]];
@@ -172,7 +177,8 @@ async fn payments(api: &Api, user: &str) {
     }
 }
 
-/// An order is priced by the catalogue, goes its way, can be called off, and can be deleted when it has ended.
+/// An order is priced by the catalogue, goes its way, can be called off, and can be deleted when it has
+/// ended.
 async fn orders(api: &Api, user: &str, product: &str) {
     let items = json!([{ "product_id": product, "quantity": 2 }]);
     let body = json!({ "user_id": user, "items": items, "currency": "USD" });
@@ -203,11 +209,17 @@ async fn orders(api: &Api, user: &str, product: &str) {
 
     cancelled(api, &body).await;
     let data = json!({ "user_id": user, "items": items });
-    let batch = api.post("/api/v1/orders/batch", &json!({ "operations": [{ "op": "create", "data": data }] })).await;
+    let batch =
+        api.post("/api/v1/orders/batch", &json!({ "operations": [{ "op": "create", "data": data }] })).await;
     assert_eq!((batch.status, &batch.json()["results"][0]["status"]), (207, &json!(201)), "{}", batch.text);
     let negative = json!({ "user_id": user, "items": [{ "product_id": product, "quantity": 0 }] });
     let refused = api.post("/api/v1/orders", &negative).await;
-    assert_eq!((refused.status, refused.fields()), (400, vec!["items[0].quantity".to_owned()]), "{}", refused.text);
+    assert_eq!(
+        (refused.status, refused.fields()),
+        (400, vec!["items[0].quantity".to_owned()]),
+        "{}",
+        refused.text
+    );
 }
 
 /// An order that is called off before it is fulfilled ends so; one that is faster cannot be called off.
@@ -231,8 +243,12 @@ async fn cancelled(api: &Api, body: &Value) {
 async fn searches(api: &Api) {
     let own = word();
     let email = format!("{own}@example.com");
-    assert_eq!(api.post("/api/v1/users", &json!({ "email": email, "name": format!("N {own}") })).await.status, 201);
-    let tea = json!({ "name": format!("Green {own}"), "price": 1, "category": own, "brand": format!("b-{own}") });
+    assert_eq!(
+        api.post("/api/v1/users", &json!({ "email": email, "name": format!("N {own}") })).await.status,
+        201
+    );
+    let tea =
+        json!({ "name": format!("Green {own}"), "price": 1, "category": own, "brand": format!("b-{own}") });
     assert_eq!(api.post("/api/v1/products", &tea).await.status, 201);
     for search in [
         format!("users/search?q={own}"),

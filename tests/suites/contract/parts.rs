@@ -1,4 +1,5 @@
-//! The parts beside the records: what pools hold, warm-ups, events and dead letters, the live feed, pages and probes.
+//! The parts beside the records: what pools hold, warm-ups, events and dead letters, the live feed, pages and
+//! probes.
 
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ async fn factory(api: &Api) {
         assert!(stats["total"][figure].is_number(), "{figure}: {stats}");
     }
     assert!(stats["pools"]["products"]["entities"].as_u64().unwrap() > 0, "{stats}");
-    let cleaned = api.post("/api/v1/factory/cleanup", &json!({ "pool": "products", "idle_after": "1h" })).await;
+    let cleaned =
+        api.post("/api/v1/factory/cleanup", &json!({ "pool": "products", "idle_after": "1h" })).await;
     assert!(cleaned.status == 200 && cleaned.json()["remaining"].is_number(), "{}", cleaned.text);
     let cache = api.get("/api/v1/repositories/cache/stats").await.json();
     assert!(cache["hits"].is_number() && cache["repositories"]["products"].is_object(), "{cache}");
@@ -78,7 +80,12 @@ async fn factory(api: &Api) {
         ("repositories/cache/warm", json!({ "repository": "product", "where": filter }), 0),
     ] {
         let warmed = api.post(&format!("/api/v1/{path}"), &body).await;
-        assert_eq!((warmed.status, &warmed.json()["complete"]), (200, &json!(true)), "{path}: {}", warmed.text);
+        assert_eq!(
+            (warmed.status, &warmed.json()["complete"]),
+            (200, &json!(true)),
+            "{path}: {}",
+            warmed.text
+        );
         assert!(warmed.json()["loaded"].as_u64().unwrap() >= loaded, "{path}: {}", warmed.text);
     }
 }
@@ -94,14 +101,19 @@ async fn an_event_makes_its_product(api: &Api) {
         (read.status == 200).then(|| read.json())
     })
     .await;
-    assert_eq!((&made["name"], &made["price"], &made["stock"]), (&json!(product), &json!(49.99), &json!(100)));
+    assert_eq!(
+        (&made["name"], &made["price"], &made["stock"]),
+        (&json!(product), &json!(49.99), &json!(100))
+    );
 }
 
-/// An order whose message uses what is not given is set aside, found, tried again once the text is mended, and given up.
+/// An order whose message uses what is not given is set aside, found, tried again once the text is mended,
+/// and given up.
 async fn dead_letters(api: &Api) {
     let (told, product) = (word(), word());
     let text = format!("/api/v1/notifications/templates/{told}");
-    let templates = json!({ "id": told, "template": "order_completed", "subject": "Done", "body": "{{ nobody }}" });
+    let templates =
+        json!({ "id": told, "template": "order_completed", "subject": "Done", "body": "{{ nobody }}" });
     assert_eq!(api.post("/api/v1/notifications/templates", &templates).await.status, 201);
     let lamp = json!({ "id": product, "name": "P", "price": 1, "stock": 2 });
     assert_eq!(api.post("/api/v1/products", &lamp).await.status, 201);
@@ -111,7 +123,8 @@ async fn dead_letters(api: &Api) {
     };
     let aside = async |order: &str| {
         let items = json!([{ "product_id": product, "quantity": 1 }]);
-        let placed = api.post("/api/v1/orders", &json!({ "id": order, "user_id": "u", "items": items })).await;
+        let placed =
+            api.post("/api/v1/orders", &json!({ "id": order, "user_id": "u", "items": items })).await;
         assert_eq!(placed.status, 201, "{}", placed.text);
         wait::until("a dead letter", WAIT, async || of(order).await).await
     };
@@ -149,7 +162,8 @@ async fn feed(api: &Api) {
         for path in ["/ws", "/api/v1/ws"] {
             let url = format!("{}{path}?topics=products&client_id=contract", base.replacen("http", "ws", 1));
             // 503 until the feed is joined
-            sockets.push(wait::until("the feed", WAIT, async || Some(connect_async(&url).await.ok()?.0)).await);
+            sockets
+                .push(wait::until("the feed", WAIT, async || Some(connect_async(&url).await.ok()?.0)).await);
         }
         streams.push(event_stream(base).await);
     }
@@ -164,7 +178,9 @@ async fn feed(api: &Api) {
             let Message::Text(text) = message else { continue };
             let frame: Value = serde_json::from_str(&text).unwrap();
             if told(&frame) {
-                assert!(frame["cursor"].is_string() && frame["at"].is_string() && frame["data"]["name"] == "Told");
+                assert!(
+                    frame["cursor"].is_string() && frame["at"].is_string() && frame["data"]["name"] == "Told"
+                );
                 break;
             }
         }
@@ -192,7 +208,8 @@ async fn tickets(api: &Api) {
         let given = api.send(Method::POST, "/api/v1/ws/tickets", &[], &Value::Null).await;
         assert_eq!((given.status, given.header("cache-control")), (201, "no-store"), "{}", given.text);
         let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
-        let url = |base: &str| format!("{}/ws?topics=products&ticket={ticket}", base.replacen("http", "ws", 1));
+        let url =
+            |base: &str| format!("{}/ws?topics=products&ticket={ticket}", base.replacen("http", "ws", 1));
         // the other replicas ask for it at the same time
         let tries = bases.iter().map(|base| connect_async(url(base)));
         let opened = futures::future::join_all(tries).await.iter().filter(|tried| tried.is_ok()).count();

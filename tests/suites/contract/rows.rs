@@ -1,4 +1,5 @@
-//! The rows of the contract beyond single records: repeats, batches, the audit, specifications, templates, searches, lists.
+//! The rows of the contract beyond single records: repeats, batches, the audit, specifications, templates,
+//! searches, lists.
 
 use harness::client::Api;
 use reqwest::Method;
@@ -38,7 +39,12 @@ pub async fn repeats(api: &Api) {
         let mut other = body.clone();
         other["name"] = "other".into();
         let other = api.send(Method::POST, path, &header, &other).await;
-        assert_eq!((other.status, other.fields()), (422, vec!["Idempotency-Key".to_owned()]), "{}", other.text);
+        assert_eq!(
+            (other.status, other.fields()),
+            (422, vec!["Idempotency-Key".to_owned()]),
+            "{}",
+            other.text
+        );
     }
 }
 
@@ -59,7 +65,8 @@ pub async fn batches(api: &Api) {
     assert_eq!(statuses, [201, 200, 404, 412, 204], "{}", answer.text);
     assert_eq!(results[1]["version"], 2);
 
-    let user = |id: &str, email: &str| json!({ "op": "create", "id": id, "data": { "email": email, "name": "U" } });
+    let user =
+        |id: &str, email: &str| json!({ "op": "create", "id": id, "data": { "email": email, "name": "U" } });
     let (ann, bob) = (format!("{a}@example.com"), format!("{b}@example.com"));
     let twice = json!({ "atomic": true, "operations": [user(&a, &ann), user(&b, &ann)] });
     let refused = api.post("/api/v1/users/batch", &twice).await;
@@ -92,7 +99,10 @@ pub async fn audit(api: &Api) {
         let items = page["items"].as_array().cloned().unwrap_or_default();
         let actions: Vec<&str> = items.iter().map(|item| item["action"].as_str().unwrap()).collect();
         assert_eq!(actions, ["created", "updated", "deleted"]);
-        assert_eq!((&items[1]["before"]["name"], &items[1]["after"]["name"]), (&json!("before"), &json!("after")));
+        assert_eq!(
+            (&items[1]["before"]["name"], &items[1]["after"]["name"]),
+            (&json!("before"), &json!("after"))
+        );
         assert_eq!((&items[0]["before"], &items[2]["after"]), (&Value::Null, &Value::Null));
         assert_eq!(items[0]["actor"], "anonymous");
     }
@@ -151,15 +161,19 @@ pub async fn repositories(api: &Api) {
 
 /// `POST /notifications/templates/{id}/render`.
 pub async fn templates(api: &Api) {
-    let body =
-        json!({ "template": word(), "subject": "Hi {{ name }}", "body": "{% for n in list %}{{ n }};{% endfor %}" });
+    let body = json!({ "template": word(), "subject": "Hi {{ name }}", "body": "{% for n in list %}{{ n }};{% endfor %}" });
     let created = api.post("/api/v1/notifications/templates", &body).await;
     let render = format!("{}/render", created.header("location"));
     let filled = api.post(&render, &json!({ "variables": { "name": "Ann", "list": [1, 2] } })).await;
     assert_eq!(filled.status, 200, "{}", filled.text);
     assert_eq!((&filled.json()["subject"], &filled.json()["body"]), (&json!("Hi Ann"), &json!("1;2;")));
     let missing = api.post(&render, &json!({ "variables": { "list": [] } })).await;
-    assert_eq!((missing.status, missing.fields()), (400, vec!["variables.name".to_owned()]), "{}", missing.text);
+    assert_eq!(
+        (missing.status, missing.fields()),
+        (400, vec!["variables.name".to_owned()]),
+        "{}",
+        missing.text
+    );
 }
 
 /// No list shows what is gone; large answers are compressed; a declared pool can be patched.
@@ -167,7 +181,8 @@ pub async fn lists(api: &Api) {
     let category = word();
     let list = format!("/api/v1/products/category/{category}");
     for _ in 0..10 {
-        let body = json!({ "name": "L", "price": 1, "category": category, "description": "long ".repeat(2_000) });
+        let body =
+            json!({ "name": "L", "price": 1, "category": category, "description": "long ".repeat(2_000) });
         let one = api.post("/api/v1/products", &body).await.header("location").to_owned();
         listed(api, &list, |page| page["total"] == 1).await;
         let packed = api.get_with(&list, &[("accept-encoding", "gzip")]).await;

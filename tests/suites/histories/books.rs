@@ -84,8 +84,11 @@ pub fn topic(world: &World) -> Vec<Event> {
 /// What the topic tells of users and products, by their paths.
 pub fn told(topic: &[Event]) -> Vec<Told> {
     let told = topic.iter().filter(|event| matches!(event.entity.as_str(), "user" | "product"));
-    told.map(|event| Told { key: format!("/api/v1/{}s/{}", event.entity, event.told.key), ..event.told.clone() })
-        .collect()
+    told.map(|event| Told {
+        key: format!("/api/v1/{}s/{}", event.entity, event.told.key),
+        ..event.told.clone()
+    })
+    .collect()
 }
 
 /// What the topic tells of elements, by their names.
@@ -102,7 +105,11 @@ pub fn told_elements(topic: &[Event], seed: u32) -> Vec<Told> {
 }
 
 /// Every version of the records at these paths, as the audit has them.
-pub async fn chains<S>(world: &World, paths: &[String], state: impl Fn(&Value) -> S) -> BTreeMap<String, Chain<S>> {
+pub async fn chains<S>(
+    world: &World,
+    paths: &[String],
+    state: impl Fn(&Value) -> S,
+) -> BTreeMap<String, Chain<S>> {
     let (api, mut chains) = (world.pod(0), BTreeMap::new());
     for path in paths {
         let mut parts = path.rsplit('/');
@@ -123,7 +130,8 @@ pub async fn chains<S>(world: &World, paths: &[String], state: impl Fn(&Value) -
 
 /// The newest version of each record.
 pub fn newest<S>(chains: &BTreeMap<String, Chain<S>>) -> BTreeMap<String, u64> {
-    let newest = |(path, chain): (&String, &Chain<S>)| (path.clone(), chain.keys().next_back().copied().unwrap_or(0));
+    let newest =
+        |(path, chain): (&String, &Chain<S>)| (path.clone(), chain.keys().next_back().copied().unwrap_or(0));
     chains.iter().map(newest).collect()
 }
 
@@ -142,7 +150,9 @@ pub async fn differing(world: &World, newest: &BTreeMap<String, u64>) -> Vec<Str
                     let how = answer.header("flyweight-explain");
                     missing.insert(
                         path,
-                        format!("{path}: replica {index} serves {version:?} ({how}), and {newest} is the newest"),
+                        format!(
+                            "{path}: replica {index} serves {version:?} ({how}), and {newest} is the newest"
+                        ),
                     );
                 }
             }
@@ -173,7 +183,8 @@ pub async fn ledger(world: &World, seed: u32) -> Books {
     let (api, mut books) = (world.pod(1), Books::default());
     for (name, price, currency) in clients::PRODUCTS {
         let id = format!("{name}-{seed}");
-        let read = api.get_with(&format!("/api/v1/products?ids={id}"), &[("cache-control", "no-cache")]).await;
+        let read =
+            api.get_with(&format!("/api/v1/products?ids={id}"), &[("cache-control", "no-cache")]).await;
         let left = read.json()["items"][0]["stock"].as_i64().unwrap();
         let price = Money { amount: price, currency: currency.to_owned() };
         books.products.insert(id, Product { price, stock: clients::STOCK, left });

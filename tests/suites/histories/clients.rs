@@ -52,8 +52,9 @@ pub struct Histories {
 
 /// The paths of the registers: users are rows, products are documents.
 pub fn registers(seed: u32) -> Vec<String> {
-    let of =
-        |collection: &'static str| (0..REGISTERS).map(move |n| format!("/api/v1/{collection}/register-{seed}-{n}"));
+    let of = |collection: &'static str| {
+        (0..REGISTERS).map(move |n| format!("/api/v1/{collection}/register-{seed}-{n}"))
+    };
     of("users").chain(of("products")).collect()
 }
 
@@ -91,19 +92,25 @@ impl Clients {
             };
             let invoked = clients.histories.registers.now();
             client.create(collection, &body).await;
-            let act =
-                register::Act::Write { key: path.clone(), value: "first".to_owned(), expected: None, version: Some(1) };
+            let act = register::Act::Write {
+                key: path.clone(),
+                value: "first".to_owned(),
+                expected: None,
+                version: Some(1),
+            };
             clients.histories.registers.note(client.number, invoked, Outcome::Done, act);
         }
         for path in accounts(seed) {
             let id = path.rsplit('/').next().unwrap();
             let profile = json!({ "balance": BALANCE, "by": "" });
-            let body = json!({ "id": id, "email": format!("{id}@example.com"), "name": "A", "profile": profile });
+            let body =
+                json!({ "id": id, "email": format!("{id}@example.com"), "name": "A", "profile": profile });
             client.create("/api/v1/users", &body).await;
         }
         for (name, price, currency) in PRODUCTS {
             let id = format!("{name}-{seed}");
-            let body = json!({ "id": id, "name": name, "price": price, "currency": currency, "stock": STOCK });
+            let body =
+                json!({ "id": id, "name": name, "price": price, "currency": currency, "stock": STOCK });
             client.create("/api/v1/products", &body).await;
         }
         clients
@@ -113,7 +120,8 @@ impl Clients {
     pub fn start(&self) -> Vec<JoinHandle<()>> {
         let mut working = Vec::new();
         for number in 0..CLIENTS as u32 {
-            let [one, two, three, four] = std::array::from_fn(|kind| self.client(number * 4 + kind as u32 + 1));
+            let [one, two, three, four] =
+                std::array::from_fn(|kind| self.client(number * 4 + kind as u32 + 1));
             working.push(tokio::spawn(one.read_and_write()));
             working.push(tokio::spawn(two.transfer()));
             working.push(tokio::spawn(three.add(number)));
@@ -151,7 +159,13 @@ struct Client {
 
 impl Client {
     /// Asks; none where nothing was answered.
-    async fn ask(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Option<Answer> {
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Option<Answer> {
         if self.connection.is_none() {
             self.number = self.connections.fetch_add(1, Ordering::Relaxed);
             self.connection = Some(Connection::open(&self.url).await);
@@ -192,9 +206,15 @@ impl Client {
             let (key, invoked) = (keys[at].clone(), history.now());
             if self.choices.random_bool(0.5) {
                 let Some(read) = self.read(&key).await else { continue };
-                let (version, value) = (read["version"].as_u64().unwrap(), read["name"].as_str().unwrap().to_owned());
+                let (version, value) =
+                    (read["version"].as_u64().unwrap(), read["name"].as_str().unwrap().to_owned());
                 newest[at] = version;
-                history.note(self.number, invoked, Outcome::Done, register::Act::Read { key, value, version });
+                history.note(
+                    self.number,
+                    invoked,
+                    Outcome::Done,
+                    register::Act::Read { key, value, version },
+                );
                 continue;
             }
             let value = format!("v{:x}", self.choices.random::<u64>());
@@ -206,7 +226,12 @@ impl Client {
             let version = answer.and_then(|answer| answer.json()["version"].as_u64());
             let version = version.filter(|_| outcome == Outcome::Done);
             newest[at] = version.unwrap_or(newest[at]);
-            history.note(self.number, invoked, outcome, register::Act::Write { key, value, expected, version });
+            history.note(
+                self.number,
+                invoked,
+                outcome,
+                register::Act::Write { key, value, expected, version },
+            );
         }
     }
 
@@ -216,7 +241,8 @@ impl Client {
         while self.goes_on().await {
             let from = self.choices.random_range(0..paths.len());
             let to = (from + self.choices.random_range(1..paths.len())) % paths.len();
-            let (id, amount) = (format!("t{:x}", self.choices.random::<u64>()), self.choices.random_range(1..10));
+            let (id, amount) =
+                (format!("t{:x}", self.choices.random::<u64>()), self.choices.random_range(1..10));
             let invoked = history.now();
             let Some(one) = self.read(&paths[from]).await else { continue };
             let Some(two) = self.read(&paths[to]).await else { continue };
@@ -245,8 +271,8 @@ impl Client {
         }
     }
 
-    /// Adds elements: documents, of which every other one is asked for under a key until it is there, and rows without a key of their own, which are
-    /// committed in groups.
+    /// Adds elements: documents, of which every other one is asked for under a key until it is there, and
+    /// rows without a key of their own, which are committed in groups.
     async fn add(mut self, client: u32) {
         let history = self.histories.adds.clone();
         let mut count = 0;
@@ -273,7 +299,8 @@ impl Client {
     async fn insist(&mut self, element: &str) -> Outcome {
         let body = json!({ "id": element, "name": "E", "price": 1 });
         for _ in 0..REPEATS {
-            let answer = self.ask(Method::POST, "/api/v1/products", &[("idempotency-key", element)], &body).await;
+            let answer =
+                self.ask(Method::POST, "/api/v1/products", &[("idempotency-key", element)], &body).await;
             match answer.map(|answer| (answer.status, answer.text)) {
                 Some((201, _)) => return Outcome::Done,
                 None | Some((502..=504, _)) => tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await,

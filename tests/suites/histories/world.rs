@@ -1,4 +1,5 @@
-//! Two replicas behind the gateway, the servers below them, and what happens to them. Each fault shows that it happened.
+//! Two replicas behind the gateway, the servers below them, and what happens to them. Each fault shows that
+//! it happened.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +20,8 @@ use serde_json::json;
 
 use crate::stage::{Servers, Stage};
 
-/// How long something is frozen or away, in milliseconds: by default, and in a soak, where it is longer than any session.
+/// How long something is frozen or away, in milliseconds: by default, and in a soak, where it is longer than
+/// any session.
 const AWAY_MS: (u64, u64) = (1_200, 14_000);
 /// How far clocks are apart, in milliseconds.
 const SKEWS_MS: [i64; 6] = [100, -100, 60_000, -3_600_000, 8 * 86_400_000, -8 * 86_400_000];
@@ -124,7 +126,8 @@ impl World {
         let upstream = |pod: &DataPlane| format!("main={}", pod.url.trim_start_matches("http://"));
         let samples = manifests::samples().display().to_string();
         let (one, two) = (upstream(&stage.data_plane), upstream(&second));
-        let gateway = DataPlane::start(&["gateway", "--manifests", &samples, "--upstream", &one, "--upstream", &two]);
+        let gateway =
+            DataPlane::start(&["gateway", "--manifests", &samples, "--upstream", &one, "--upstream", &two]);
         let world = Self { stage, second, gateway, way, bank, skewed: 0 };
         world.is_well().await;
         Some(world)
@@ -190,17 +193,19 @@ impl World {
                 self.skew(index, few[choices.random_range(0..few.len())]).await;
             }
             Fault::FlushedRedis => self.flush_redis().await,
-            Fault::KilledRedis | Fault::KilledMysql | Fault::KilledKafka => tokio::task::block_in_place(|| {
-                let servers = self.stage.servers.as_mut().unwrap();
-                let server = match fault {
-                    Fault::KilledRedis => &mut servers.redis,
-                    Fault::KilledKafka => &mut servers.kafka,
-                    _ => &mut servers.mysql,
-                };
-                server.kill();
-                std::thread::sleep(away / 2);
-                server.restart();
-            }),
+            Fault::KilledRedis | Fault::KilledMysql | Fault::KilledKafka => {
+                tokio::task::block_in_place(|| {
+                    let servers = self.stage.servers.as_mut().unwrap();
+                    let server = match fault {
+                        Fault::KilledRedis => &mut servers.redis,
+                        Fault::KilledKafka => &mut servers.kafka,
+                        _ => &mut servers.mysql,
+                    };
+                    server.kill();
+                    std::thread::sleep(away / 2);
+                    server.restart();
+                })
+            }
             Fault::FrozenRedis | Fault::FrozenMysql | Fault::FrozenMongo | Fault::FrozenKafka => {
                 let server = match fault {
                     Fault::FrozenRedis => &self.servers().redis,
@@ -216,7 +221,10 @@ impl World {
             Fault::CutCommits => {
                 let before = self.way.cuts();
                 self.way.cut(CUTS);
-                wait::until("commits to be cut", BACK, async || (self.way.cuts() >= before + CUTS).then_some(())).await;
+                wait::until("commits to be cut", BACK, async || {
+                    (self.way.cuts() >= before + CUTS).then_some(())
+                })
+                .await;
             }
         }
         self.is_well().await;
@@ -226,7 +234,8 @@ impl World {
     async fn skew(&mut self, index: usize, ms: i64) {
         eprintln!("         replica {index} is {ms} ms ahead");
         let environment = clock::ahead(ms);
-        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         tokio::task::block_in_place(|| {
             self.replica(index).terminate();
             self.replica(index).restart_with(&environment);
@@ -248,7 +257,8 @@ impl World {
     async fn flush_redis(&self) {
         let address = self.servers().redis.url().trim_start_matches("redis://").to_owned();
         let address = address.split('/').next().unwrap().to_owned();
-        wait::until("something in Redis", BACK, async || (redis(&address, "DBSIZE") != ":0").then_some(())).await;
+        wait::until("something in Redis", BACK, async || (redis(&address, "DBSIZE") != ":0").then_some(()))
+            .await;
         assert_eq!(redis(&address, "FLUSHALL"), "+OK");
     }
 }

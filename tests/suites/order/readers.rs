@@ -1,5 +1,5 @@
-//! A group of consumers as any may be written: each event takes effect in the order in which it comes, once, by an inbox of the events' ids, while
-//! members come and go with events in hand.
+//! A group of consumers as any may be written: each event takes effect in the order in which it comes, once,
+//! by an inbox of the events' ids, while members come and go with events in hand.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -84,10 +84,21 @@ impl Readers {
         let bus = Arc::new(KafkaBus::start(KafkaOptions::new(kafka.url(), "shop.")).unwrap());
         let (effects, group) = (Arc::default(), Group::of(kafka, &name_of(entity)));
         let first = member(&bus, &effects, 0, entity, prefix, seed);
-        Self { entity, prefix: prefix.to_owned(), bus, group, effects, first, second: None, rebalances: 0, seed }
+        Self {
+            entity,
+            prefix: prefix.to_owned(),
+            bus,
+            group,
+            effects,
+            first,
+            second: None,
+            rebalances: 0,
+            seed,
+        }
     }
 
-    /// A member comes, or goes, and the group is shared out anew: every member has events before and after it.
+    /// A member comes, or goes, and the group is shared out anew: every member has events before and after
+    /// it.
     pub async fn rebalance(&mut self, api: &Api) {
         self.each_has_events(api).await;
         match self.second.take() {
@@ -105,7 +116,8 @@ impl Readers {
         self.rebalances += 1;
     }
 
-    /// Waits until each member has had an event from now on. The writers may be through by now, so there are some more, of records of their own.
+    /// Waits until each member has had an event from now on. The writers may be through by now, so there are
+    /// some more, of records of their own.
     async fn each_has_events(&self, api: &Api) {
         let (before, members) = (self.effects.lock().unwrap().had, if self.second.is_some() { 2 } else { 1 });
         wait::until("events for each member", PATIENCE, async || {

@@ -15,9 +15,11 @@ use crate::stage::Stage;
 
 /// What a piece costs.
 const PRICE: i64 = 3;
-/// How long it may take until nothing is left of an order that ended: its message, and a hold that only a sweep finds.
+/// How long it may take until nothing is left of an order that ended: its message, and a hold that only a
+/// sweep finds.
 const SWEPT: Duration = Duration::from_secs(120);
-/// How long one message may take where all of them wait for one worker, as thousands do once their orders have ended.
+/// How long one message may take where all of them wait for one worker, as thousands do once their orders
+/// have ended.
 const TOLD_EACH: Duration = Duration::from_millis(10);
 /// The statuses in which an order ends.
 const FINAL: [&str; 3] = ["completed", "failed", "cancelled"];
@@ -69,7 +71,9 @@ impl Shop {
             assert!(begun.elapsed() < Duration::from_secs(60), "{id}: no answer");
             match self.stage.api.call(Method::POST, "/api/v1/orders", &[], Some(body.clone())).await {
                 Ok(answer) if matches!(answer.status, 201 | 409) => break,
-                Ok(answer) if !matches!(answer.status, 503 | 504) => panic!("{}: {}", answer.status, answer.text),
+                Ok(answer) if !matches!(answer.status, 503 | 504) => {
+                    panic!("{}: {}", answer.status, answer.text)
+                }
                 // not ready again yet, or killed while it answered
                 Ok(_) | Err(_) => tokio::task::yield_now().await,
             }
@@ -128,7 +132,8 @@ impl Shop {
 
     pub async fn replay_everything(&self) {
         loop {
-            let answer = self.stage.api.post("/api/v1/dead-letters/replay", &json!({ "stage": "payments" })).await;
+            let answer =
+                self.stage.api.post("/api/v1/dead-letters/replay", &json!({ "stage": "payments" })).await;
             assert_eq!((answer.status, &answer.json()["failed"]), (200, &json!(0)), "{}", answer.text);
             if answer.json()["more"] != true {
                 return;
@@ -136,8 +141,9 @@ impl Shop {
         }
     }
 
-    /// Every acknowledged order is there; each completed one is paid once and in full, by one payment; no other is paid; each customer is told
-    /// once; what is gone from the stock is what was sold, and nothing is held.
+    /// Every acknowledged order is there; each completed one is paid once and in full, by one payment; no
+    /// other is paid; each customer is told once; what is gone from the stock is what was sold, and nothing
+    /// is held.
     pub async fn books_agree(&self, product: &str, initial: i64) {
         let (orders, payments) = (self.records("orders").await, self.records("payments").await);
         let mut by_order: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -172,7 +178,8 @@ impl Shop {
         assert!(strangers.is_empty(), "{strangers:?}");
         // the message and the end of a hold that was left over come after an order's end
         let told = SWEPT + TOLD_EACH * messages.len() as u32;
-        wait::until("all customers to be told", told, async || (self.bank.told() == messages).then_some(())).await;
+        wait::until("all customers to be told", told, async || (self.bank.told() == messages).then_some(()))
+            .await;
         let (stock, right) = (Mutex::new(0), initial - sold);
         let swept = wait::until("every hold to end", SWEPT, async || {
             *stock.lock().unwrap() = self.stock(product).await;
@@ -247,7 +254,8 @@ impl Shop {
 
 /// The samples with this bank, and with waits that suit a test.
 fn manifests(dir: &std::path::Path, bank: &Bank, workers: Option<usize>) {
-    let workers = workers.map(|payments| format!("    workers: {{ payments: {payments} }}\n")).unwrap_or_default();
+    let workers =
+        workers.map(|payments| format!("    workers: {{ payments: {payments} }}\n")).unwrap_or_default();
     let pipeline = format!(
         "  pipeline:\n{workers}    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    breaker: {{ threshold: 20, timeout: 500ms }}\n    \
          payments: {{ timeout: 500ms, http: {{ url: \"{0}\" }} }}\n    notifications: {{ webhookUrl: \"{0}/messages\" }}\n",

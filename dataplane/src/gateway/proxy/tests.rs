@@ -20,7 +20,8 @@ fn gateway(addrs: Vec<SocketAddr>) -> Proxy {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples"));
     let loaded = Source::Manifests { dir, service: None }.load().unwrap();
     let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    let proxy = Proxy::new(watch::channel(Arc::new(loaded)).1, UpstreamClient::new(tls, false), Budgets::default());
+    let proxy =
+        Proxy::new(watch::channel(Arc::new(loaded)).1, UpstreamClient::new(tls, false), Budgets::default());
     for pod in proxy.registry.set_group("default", addrs) {
         pod.says_that_it_serves(Some("products"));
         pod.checked(Some(true));
@@ -79,7 +80,11 @@ async fn only_what_has_no_second_effect_is_sent_again_after_a_pod_broke_off() {
         let status = forward(&gateway(addrs), request(method, key)).await;
         let (reached, name) = (seen.load(Ordering::SeqCst) - before, format!("{method} with key {key:?}"));
         match repeated {
-            true => assert_eq!((reached, status), (ATTEMPTS_MAX as usize, StatusCode::SERVICE_UNAVAILABLE), "{name}"),
+            true => assert_eq!(
+                (reached, status),
+                (ATTEMPTS_MAX as usize, StatusCode::SERVICE_UNAVAILABLE),
+                "{name}"
+            ),
             false => assert_eq!((reached, status), (1, StatusCode::BAD_GATEWAY), "{name}"),
         }
     }
@@ -104,7 +109,8 @@ async fn what_no_pod_can_have_seen_is_sent_to_another() {
 #[tokio::test]
 async fn a_broken_upload_ends_its_connection_but_not_that_of_other_streams() {
     for (version, ends) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
-        let broken = futures::stream::iter([Err::<axum::body::Bytes, _>(std::io::Error::other("taken back"))]);
+        let broken =
+            futures::stream::iter([Err::<axum::body::Bytes, _>(std::io::Error::other("taken back"))]);
         let request = http::Request::post(PATH).version(version).body(Body::from_stream(broken)).unwrap();
         let memory = ConnectionMemory::default();
         let answer = gateway(Vec::new()).forward(request, ([127, 0, 0, 1], 1).into(), &memory).await;
@@ -116,8 +122,9 @@ async fn a_broken_upload_ends_its_connection_but_not_that_of_other_streams() {
 #[tokio::test]
 async fn what_would_not_fit_into_memory_is_refused_and_all_else_goes_on() {
     let seen = Arc::new(AtomicUsize::new(0));
-    let gateway =
-        gateway(vec![pod(&seen, b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await]);
+    let gateway = gateway(vec![
+        pod(&seen, b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await,
+    ]);
     let bodies = &gateway.budgets.bodies;
     let held = bodies.share();
     assert!(held.grow(bodies.capacity()));

@@ -15,8 +15,8 @@ const KEYS_MAX: usize = 1_000;
 /// The most faults that one answer lists.
 const FAULTS_MAX: usize = 100;
 
-/// The events whose price has more digits than the currency of their product. A store that does not answer hinders nobody: such an event becomes a
-/// dead letter when it is applied.
+/// The events whose price has more digits than the currency of their product. A store that does not answer
+/// hinders nobody: such an event becomes a dead letter when it is applied.
 pub async fn faults(products: &Records, events: &[PriceEvent], body: Option<&[u8]>) -> Vec<FieldFault> {
     // a whole number is an amount of every currency
     let mut keys: Vec<Key> =

@@ -1,4 +1,5 @@
-//! What the feed can be asked for: topics as clients name them, and as bits of a set that is tested once for each event and client.
+//! What the feed can be asked for: topics as clients name them, and as bits of a set that is tested once for
+//! each event and client.
 
 use std::collections::HashMap;
 
@@ -46,7 +47,8 @@ impl LiveEntity {
 impl Catalogue {
     /// The catalogue of all served entities.
     pub fn new(entities: Vec<LiveEntity>) -> Self {
-        let by_entity = entities.iter().enumerate().map(|(index, entity)| (entity.entity.clone(), index)).collect();
+        let by_entity =
+            entities.iter().enumerate().map(|(index, entity)| (entity.entity.clone(), index)).collect();
         Self { entities, by_entity }
     }
 
@@ -63,14 +65,16 @@ impl Catalogue {
         self.entities.len() * HAPPENINGS.len()
     }
 
-    /// The topics of a list such as `product,user_deleted`: entities, collections, event types. Without a list all that the caller may read.
+    /// The topics of a list such as `product,user_deleted`: entities, collections, event types. Without a
+    /// list all that the caller may read.
     ///
     /// # Errors
     /// 400 for a name that is none; 403 for one that the caller may not read.
     pub fn topics(&self, list: Option<&str>, caller: Option<&Caller>) -> Result<Topics, Problem> {
         let mut topics = Topics(vec![0; self.health_check() / 64 + 1].into());
         let Some(list) = list else {
-            let readable = self.entities.iter().enumerate().filter(|(_, entity)| entity.policy.may_read(caller));
+            let readable =
+                self.entities.iter().enumerate().filter(|(_, entity)| entity.policy.may_read(caller));
             readable.flat_map(|(index, _)| types_of(index)).for_each(|number| topics.insert(number));
             topics.insert(self.health_check());
             return Ok(topics);
@@ -92,7 +96,8 @@ impl Catalogue {
 
     /// An entity among these topics that the caller may not read now.
     pub fn forbidden(&self, topics: &Topics, caller: Option<&Caller>) -> Option<&str> {
-        let asked = |(index, _): &(usize, &LiveEntity)| types_of(*index).any(|number| topics.contains(number));
+        let asked =
+            |(index, _): &(usize, &LiveEntity)| types_of(*index).any(|number| topics.contains(number));
         let mut entities = self.entities.iter().enumerate().filter(asked);
         let (_, entity) = entities.find(|(_, entity)| !entity.policy.may_read(caller))?;
         Some(&entity.entity)
@@ -102,7 +107,8 @@ impl Catalogue {
         if name == HEALTH_CHECK {
             return Some(vec![self.health_check()]);
         }
-        let whole = self.entities.iter().position(|entity| entity.entity == name || entity.collection == name);
+        let whole =
+            self.entities.iter().position(|entity| entity.entity == name || entity.collection == name);
         if let Some(index) = whole {
             return Some(types_of(index).collect());
         }
@@ -152,7 +158,8 @@ mod tests {
     fn catalogue() -> Catalogue {
         let policies = Policies::none();
         let entity = |name: &str, read: &[&str]| {
-            let access = Access { read: read.iter().map(|role| (*role).to_owned()).collect(), ..Access::default() };
+            let access =
+                Access { read: read.iter().map(|role| (*role).to_owned()).collect(), ..Access::default() };
             policies.put([(name, Policy { access, limits: PoolLimits::default() })]);
             let (entity, collection, policy) = (name.to_owned(), format!("{name}s"), policies.of_pool(name));
             LiveEntity { entity, collection, ownership: Ownership::Shared, policy }
@@ -194,7 +201,8 @@ mod tests {
         let catalogue = catalogue();
         let event = Envelope { kind: "secret_updated".into(), entity: "secret".into(), ..event("a", 1) };
         let (number, _) = catalogue.place(&event).unwrap();
-        let chief = Caller { subject: "x".into(), roles: vec!["chief".into()], validity: Validity::default() };
+        let chief =
+            Caller { subject: "x".into(), roles: vec!["chief".into()], validity: Validity::default() };
         assert!(!catalogue.topics(None, None).unwrap().contains(number));
         assert!(catalogue.topics(None, Some(&chief)).unwrap().contains(number));
         assert_eq!(catalogue.topics(Some("product,secret"), None).unwrap_err().status(), 403);

@@ -1,4 +1,5 @@
-//! One client's way through the feed: a replay at its own pace first, then a seat in the hub, and a new seat after it lost its place.
+//! One client's way through the feed: a replay at its own pace first, then a seat in the hub, and a new seat
+//! after it lost its place.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -61,7 +62,8 @@ impl Client {
     /// Lets a client in: `since` a cursor, or from now on. What happens after this returns is sent.
     ///
     /// # Errors
-    /// 503 when there are too many, or the bus is away; 400 when the cursor is none; 410 when what follows it is no longer kept.
+    /// 503 when there are too many, or the bus is away; 400 when the cursor is none; 410 when what follows it
+    /// is no longer kept.
     pub async fn connect(
         live: Arc<Live>,
         label: String,
@@ -87,7 +89,12 @@ impl Client {
 
     /// Notes that it was sent away.
     pub fn count(&self, ended: &Ended) {
-        debug!(client_id = self.label, code = ended.code(), reason = ended.reason(), "a live client is sent away");
+        debug!(
+            client_id = self.label,
+            code = ended.code(),
+            reason = ended.reason(),
+            "a live client is sent away"
+        );
         self.live.meter.ended.with_label_values(&[&ended.code().to_string()]).inc();
     }
 
@@ -144,7 +151,9 @@ impl Client {
     /// Takes a replayed event, and moves into the hub where that is just behind it.
     fn replayed(&mut self, event: &Envelope) -> Option<Arc<Frame>> {
         self.cursor.clone_from(&event.cursor);
-        if let Some(seat) = event.cursor.as_deref().and_then(|cursor| join(&self.live, &self.filter, Some(cursor))) {
+        if let Some(seat) =
+            event.cursor.as_deref().and_then(|cursor| join(&self.live, &self.filter, Some(cursor)))
+        {
             self.source = Source::Hub(seat);
         }
         Frame::of(event, &self.live.catalogue).filter(|frame| self.filter.wants(frame))
@@ -202,12 +211,16 @@ struct Admission(Arc<Live>);
 impl Admission {
     fn ask(live: &Arc<Live>) -> Result<Self, Problem> {
         let connections_max = live.options().max_connections as usize;
-        let admitted = live.meter.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |connections| {
-            (connections < connections_max).then_some(connections + 1)
-        });
+        let admitted =
+            live.meter.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |connections| {
+                (connections < connections_max).then_some(connections + 1)
+            });
         if admitted.is_err() {
             live.meter.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Problem::overload("too-many-connections", "there are too many live connections: try again"));
+            return Err(Problem::overload(
+                "too-many-connections",
+                "there are too many live connections: try again",
+            ));
         }
         Ok(Self(live.clone()))
     }

@@ -8,8 +8,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
 /// How long a closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the connection stays after a close frame whose answer cannot be read. A connection that is closed on unread bytes is reset, and the close
-/// frame is lost where the client has not read it yet.
+/// How long the connection stays after a close frame whose answer cannot be read. A connection that is closed
+/// on unread bytes is reset, and the close frame is lost where the client has not read it yet.
 const FAULT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The close frame that a fault in what a client sent is answered with; none where the connection just ended.
@@ -25,7 +25,8 @@ pub fn code_of(error: axum::Error) -> Option<(u16, &'static str)> {
     }
 }
 
-/// Says why, and waits for the client's answer, so that what it still sends does not reset the connection before it read the reason.
+/// Says why, and waits for the client's answer, so that what it still sends does not reset the connection
+/// before it read the reason.
 pub async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
     let deadline = Instant::now() + CLOSE_TIMEOUT;
     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));

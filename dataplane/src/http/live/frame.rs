@@ -70,7 +70,11 @@ impl Frame {
     }
 
     /// A frame that says that the feed is alive, how far the client has it, and how the service does.
-    pub fn health_check(cursor: Option<String>, catalogue: &Catalogue, event: &Envelope) -> Option<Arc<Self>> {
+    pub fn health_check(
+        cursor: Option<String>,
+        catalogue: &Catalogue,
+        event: &Envelope,
+    ) -> Option<Arc<Self>> {
         Self::new(&Envelope { cursor, ..event.clone() }, catalogue.health_check(), Concern::All)
     }
 
@@ -133,7 +137,8 @@ pub fn health_check(replica: &str, state: &State) -> Envelope {
     }
 }
 
-/// The user whose the record is. Events from before owners were noted tell it only where they have the record.
+/// The user whose the record is. Events from before owners were noted tell it only where they have the
+/// record.
 fn owner(event: &Envelope) -> Option<String> {
     if let Some(owner) = &event.owner {
         return Some(owner.clone());
@@ -184,7 +189,8 @@ mod tests {
         let other = frame("order", "created", "o2", Some(r#"{"user_id":"bob"}"#));
         let gone = frame("order", "deleted", "o2", None);
         let mut noted = event("o1", 2);
-        (noted.kind, noted.entity, noted.owner) = ("order_deleted".into(), "order".into(), Some("ann".into()));
+        (noted.kind, noted.entity, noted.owner) =
+            ("order_deleted".into(), "order".into(), Some("ann".into()));
         noted.data = None;
         let mine_gone = Frame::of(&noted, &catalogue()).unwrap();
         let me = frame("user", "updated", "ann", Some("{}"));
@@ -196,7 +202,10 @@ mod tests {
         assert_eq!(seen(filter(None, None)), [true; 7]);
         assert_eq!(seen(filter(None, Some("order"))), [true, true, true, false, false, false, true]);
         assert_eq!(seen(filter(Some("ann"), None)), [true, false, false, true, false, true, true]);
-        assert_eq!(seen(filter(Some("ann"), Some("product,order"))), [true, false, true, false, true, false, true]);
+        assert_eq!(
+            seen(filter(Some("ann"), Some("product,order"))),
+            [true, false, true, false, true, false, true]
+        );
         assert_eq!(
             seen(filter(Some("ann"), Some("user,health_check"))),
             [false, false, false, true, false, true, false]

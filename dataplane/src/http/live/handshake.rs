@@ -21,11 +21,14 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Takes a handshake, for a WebSocket within the limits of the feed.
 ///
 /// # Errors
-/// The answer to what is none: 400 for a wrong one, 426 for a request that needs one or speaks another version.
+/// The answer to what is none: 400 for a wrong one, 426 for a request that needs one or speaks another
+/// version.
 pub async fn take(parts: &mut Parts) -> Result<WebSocketUpgrade, Box<Response>> {
     let refused = match WebSocketUpgrade::from_request_parts(parts, &()).await {
         Ok(upgrade) if has_key(&parts.headers) => return Ok(limited(upgrade)),
-        Ok(_) => Problem::field("Sec-WebSocket-Key", "must be there once: 16 bytes as base64").respond(&parts.uri),
+        Ok(_) => {
+            Problem::field("Sec-WebSocket-Key", "must be there once: 16 bytes as base64").respond(&parts.uri)
+        }
         Err(_) if speaks_ours(&parts.headers) && !has_key(&parts.headers) => {
             Problem::field("Sec-WebSocket-Key", "must be there once: 16 bytes as base64").respond(&parts.uri)
         }

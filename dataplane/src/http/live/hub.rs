@@ -1,7 +1,9 @@
-//! The hub: one task takes events from the bus and hands each to the clients that want it, through a bounded queue for each client.
+//! The hub: one task takes events from the bus and hands each to the clients that want it, through a bounded
+//! queue for each client.
 //!
-//! A client whose queue is full leaves the hub at that moment, with the cursor up to which it has everything; so a slow client costs the others
-//! nothing and knows what it missed. The last frames are kept, so that a client which replayed can join just after the frame that it had last.
+//! A client whose queue is full leaves the hub at that moment, with the cursor up to which it has everything;
+//! so a slow client costs the others nothing and knows what it missed. The last frames are kept, so that a
+//! client which replayed can join just after the frame that it had last.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -72,7 +74,8 @@ pub struct Seat {
 pub enum Given {
     /// The next frame.
     Frame(Arc<Frame>),
-    /// The client left the hub: it has everything up to this cursor, which is none when nothing was sent before.
+    /// The client left the hub: it has everything up to this cursor, which is none when nothing was sent
+    /// before.
     Lost(Option<String>),
     /// The hub is closed.
     Closed,
@@ -84,7 +87,8 @@ impl Hub {
         Arc::new(Self { table: Mutex::default() })
     }
 
-    /// Takes events from the bus until `shutdown`. Subscribe to the bus before clients are let in: `live` and `gaps` are taken at once.
+    /// Takes events from the bus until `shutdown`. Subscribe to the bus before clients are let in: `live` and
+    /// `gaps` are taken at once.
     pub fn run(
         self: &Arc<Self>,
         bus: &Arc<dyn EventBus>,
@@ -133,7 +137,8 @@ impl Hub {
         }
     }
 
-    /// Tells the clients how this replica does, and whoever else reads the bus. The clients of other replicas are told of theirs.
+    /// Tells the clients how this replica does, and whoever else reads the bus. The clients of other replicas
+    /// are told of theirs.
     fn tell(&self, bus: &Arc<dyn EventBus>, catalogue: &Catalogue, event: Envelope) {
         self.table.lock().send_health_check(catalogue, &event);
         let bus = bus.clone();
@@ -145,8 +150,8 @@ impl Hub {
         });
     }
 
-    /// Lets a client in, with a queue of so many frames: from now on, or just after the frame with a cursor. None when that frame is not kept, or
-    /// more frames follow it than the queue takes.
+    /// Lets a client in, with a queue of so many frames: from now on, or just after the frame with a cursor.
+    /// None when that frame is not kept, or more frames follow it than the queue takes.
     pub fn join(self: &Arc<Self>, filter: Filter, after: Option<&str>, queue_size: usize) -> Option<Seat> {
         let mut table = self.table.lock();
         let start = match after {

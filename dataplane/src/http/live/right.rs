@@ -1,4 +1,5 @@
-//! The right to what a client is subscribed to. It is asked for at each frame, and ends with the caller's token or when the policy of a pool takes it away.
+//! The right to what a client is subscribed to. It is asked for at each frame, and ends with the caller's
+//! token or when the policy of a pool takes it away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,8 @@ use crate::{
 };
 use model::value::Timestamp;
 
-/// The longest wait for a token's end before the clock is read again: clocks are corrected, and keys are replaced.
+/// The longest wait for a token's end before the clock is read again: clocks are corrected, and keys are
+/// replaced.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The close codes: HTTP's statuses, among the codes that RFC 6455 leaves to applications.
@@ -41,7 +43,8 @@ impl Right {
     /// The right of a caller to the topics of a list; without a list, to all that the caller may read now.
     ///
     /// # Errors
-    /// 400 for a name that is no topic; 403 for one that the caller may not read; 401 where the token has ended.
+    /// 400 for a name that is no topic; 403 for one that the caller may not read; 401 where the token has
+    /// ended.
     pub fn new(
         catalogue: &Arc<Catalogue>,
         changes: Changes,

@@ -44,7 +44,8 @@ struct Session {
 
 /// Serves a client until it leaves, is too slow, or `shutdown`.
 pub async fn serve(socket: WebSocket, client: Client, ping_interval: Duration, shutdown: CancellationToken) {
-    let mut session = Session { socket, client, write_timeout: 2 * ping_interval, pings_unanswered: 0, told: false };
+    let mut session =
+        Session { socket, client, write_timeout: 2 * ping_interval, pings_unanswered: 0, told: false };
     // also while a client takes nothing: its right ends all the same
     let ended = session.client.right().clone().ended();
     let end = tokio::select! {

@@ -78,7 +78,8 @@ async fn serve(bus: Arc<dyn EventBus>, options: LiveOptions, folder: Folder) -> 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let callers: Callers = Arc::default();
-    let app = routes(live.clone()).layer(axum::middleware::from_fn_with_state(callers.clone(), rights::admit));
+    let app =
+        routes(live.clone()).layer(axum::middleware::from_fn_with_state(callers.clone(), rights::admit));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Service { live, bus, address, shutdown, options, checks, policies, callers, registry, _folder: folder }
 }
@@ -93,7 +94,10 @@ impl Service {
         match connect_async(format!("ws://{}/ws?{query}", self.address)).await {
             Err(WsError::Http(response)) => {
                 assert_eq!(response.headers()["content-type"], "application/problem+json");
-                (response.status().as_u16(), serde_json::from_slice(response.body().as_ref().unwrap()).unwrap())
+                (
+                    response.status().as_u16(),
+                    serde_json::from_slice(response.body().as_ref().unwrap()).unwrap(),
+                )
             }
             other => panic!("not refused: {other:?}"),
         }
@@ -224,14 +228,16 @@ async fn topics_and_users_are_kept_apart() {
             change("product", "last", "{}"),
         ])
         .await;
-    let keys =
-        |frames: Vec<Value>| frames.iter().map(|frame| frame["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let keys = |frames: Vec<Value>| {
+        frames.iter().map(|frame| frame["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(keys(frames(&mut ann, 3).await), ["o1", "ann", "last"]);
     assert_eq!(keys(frames(&mut bob, 3).await), ["p1", "o2", "last"]);
     assert_eq!(keys(frames(&mut orders, 3).await), ["o1", "o2", "last"]);
 }
 
-/// Publishes more than a client that does not read, and the buffers on the way to it, can take. Returns once the hub handed all out.
+/// Publishes more than a client that does not read, and the buffers on the way to it, can take. Returns once
+/// the hub handed all out.
 async fn overflow(service: &Service, key: &str) -> Vec<Envelope> {
     let mut watcher = service.connect("topics=user").await;
     let text = serde_json::to_string(&"x".repeat(100_000)).unwrap();
@@ -292,7 +298,8 @@ async fn a_client_that_fell_behind_goes_on_from_now() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_always_too_slow_is_closed() {
-    let service = start(LiveOptions { queue_size: 5, ping_interval: Span::from_secs(600), ..options() }).await;
+    let service =
+        start(LiveOptions { queue_size: 5, ping_interval: Span::from_secs(600), ..options() }).await;
     let mut slow = service.connect("topics=product").await;
     overflow(&service, "a").await;
     while frame(&mut slow).await["type"] != "resync" {}
@@ -331,7 +338,8 @@ async fn a_change_of_the_service_s_state_is_told() {
         break frame["data"].clone();
     };
     let check = |status, latency_ms| Check { status, latency_ms, ..Check::default() };
-    let tell = |name: &str, check| service.checks.send_modify(|checks| _ = checks.insert(name.to_owned(), check));
+    let tell =
+        |name: &str, check| service.checks.send_modify(|checks| _ = checks.insert(name.to_owned(), check));
     tell("redis", check(Condition::Unhealthy, 1.0));
     let degraded = serde_json::json!({ "status": "degraded", "checks": { "redis": "unhealthy" } });
     while state().await != degraded {}
@@ -435,7 +443,8 @@ async fn an_event_stream_shows_the_same() {
     let read = async |body: &mut Body, enough: &dyn Fn(&str) -> bool| {
         let mut text = String::new();
         while !enough(&text) {
-            let frame = tokio::time::timeout(WAIT, body.frame()).await.expect("more in time").unwrap().unwrap();
+            let frame =
+                tokio::time::timeout(WAIT, body.frame()).await.expect("more in time").unwrap().unwrap();
             text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         }
         text

@@ -1,4 +1,5 @@
-//! Examples: what each operation can be sent as it stands. The records that they speak of are those that the examples of creates make.
+//! Examples: what each operation can be sent as it stands. The records that they speak of are those that the
+//! examples of creates make.
 
 use crds::pool::Entity;
 use serde_json::{Map, Value as Json, json};
@@ -31,7 +32,9 @@ pub fn add(paths: &mut Map<String, Json>, pools: &[Pool]) {
         let own = samples.iter().filter(below).max_by_key(|sample| sample.path.len());
         for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-            for parameter in operation.get_mut("parameters").and_then(Json::as_array_mut).into_iter().flatten() {
+            for parameter in
+                operation.get_mut("parameters").and_then(Json::as_array_mut).into_iter().flatten()
+            {
                 if parameter["required"] == true {
                     parameter["example"] = named(parameter["name"].as_str().unwrap_or_default(), path, own);
                 }

@@ -13,9 +13,9 @@ const TAG: &str = "factory";
 
 /// The operations.
 pub fn operations() -> Vec<Operation> {
-    let name =
-        || json!({ "type": ["string", "null"], "maxLength": 63, "description": "All pools where it is left out." });
-    let idle_after = json!({ "type": ["string", "null"], "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "examples": ["30s"] });
+    let name = || json!({ "type": ["string", "null"], "maxLength": 63, "description": "All pools where it is left out." });
+    let idle_after =
+        json!({ "type": ["string", "null"], "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "examples": ["30s"] });
     let mode = json!({ "type": ["string", "null"], "enum": ["All", "Recent", "Peers", null] });
     let ids = json!({ "type": ["array", "null"], "maxItems": IDS_MAX, "items": any_key() });
     let post = |path: &str, id, summary| Operation::post(format!("{BASE}{path}"), id, summary).tag(TAG);
@@ -25,10 +25,14 @@ pub fn operations() -> Vec<Operation> {
         json!({ "loaded": count(), "entities": count(), "complete": { "type": "boolean", "description": about } })
     };
     vec![
-        Operation::get(format!("{BASE}/factory/stats"), "factoryStats", "What the pools hold and what sharing saves")
-            .tag(TAG)
-            .guarded()
-            .gives(200, "In total and for each pool.", stats()),
+        Operation::get(
+            format!("{BASE}/factory/stats"),
+            "factoryStats",
+            "What the pools hold and what sharing saves",
+        )
+        .tag(TAG)
+        .guarded()
+        .gives(200, "In total and for each pool.", stats()),
         changes(post("/factory/cleanup", "cleanUp", "Drop what was idle"))
             .may_take(object(json!({ "pool": name(), "idle_after": idle_after }), &[]))
             .gives(200, "What was dropped.", whole(cleaned)),
@@ -46,10 +50,14 @@ pub fn operations() -> Vec<Operation> {
             ))
             .fails(&[422])
             .gives(200, "What was loaded.", whole(warmed())),
-        Operation::get(format!("{BASE}/figures"), "figures", "What the dashboard shows: counters of this process")
-            .tag(TAG)
-            .guarded()
-            .gives(200, "The counters.", json!({ "type": ["object", "null"] })),
+        Operation::get(
+            format!("{BASE}/figures"),
+            "figures",
+            "What the dashboard shows: counters of this process",
+        )
+        .tag(TAG)
+        .guarded()
+        .gives(200, "The counters.", json!({ "type": ["object", "null"] })),
     ]
 }
 
@@ -75,7 +83,8 @@ fn object(properties: Json, required: &[&str]) -> Json {
 
 /// An object that has all of these members.
 fn whole(properties: Json) -> Json {
-    let names: Vec<String> = properties.as_object().into_iter().flat_map(|members| members.keys().cloned()).collect();
+    let names: Vec<String> =
+        properties.as_object().into_iter().flat_map(|members| members.keys().cloned()).collect();
     json!({ "type": "object", "required": names, "properties": properties })
 }
 
@@ -89,11 +98,13 @@ fn totals() -> Json {
 
 fn stats() -> Json {
     let mut pool = totals();
-    let tier = json!({ "name": { "type": "string" }, "hit_rate": share(), "hits": count(), "misses": count() });
+    let tier =
+        json!({ "name": { "type": "string" }, "hit_rate": share(), "hits": count(), "misses": count() });
     pool["tiers"] = json!({ "type": "array", "items": whole(tier) });
-    pool["roles"] =
-        json!({ "type": ["object", "null"], "description": "Which fields are shared, as measured, and why." });
-    whole(json!({ "total": whole(totals()), "pools": { "type": "object", "additionalProperties": whole(pool) } }))
+    pool["roles"] = json!({ "type": ["object", "null"], "description": "Which fields are shared, as measured, and why." });
+    whole(
+        json!({ "total": whole(totals()), "pools": { "type": "object", "additionalProperties": whole(pool) } }),
+    )
 }
 
 fn cache_stats() -> Json {

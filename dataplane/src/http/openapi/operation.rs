@@ -168,7 +168,8 @@ impl Operation {
     /// Puts itself into the paths of a document.
     pub fn insert_into(self, paths: &mut Map<String, Json>) {
         let Self { method, path, id, tag, summary, parameters, body, answers } = self;
-        let mut operation = json!({ "operationId": id, "tags": [tag], "summary": summary, "responses": answers });
+        let mut operation =
+            json!({ "operationId": id, "tags": [tag], "summary": summary, "responses": answers });
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
         }
@@ -190,7 +191,10 @@ pub fn problem_responses() -> Json {
         (405, "The key is the word of another route, which wins: ask at the collection with `?id=`."),
         (406, "None of the types that the client takes can be given."),
         (408, "The body did not arrive in time."),
-        (409, "The record's state does not allow this; for a value that must be unique, `errors` names the field."),
+        (
+            409,
+            "The record's state does not allow this; for a value that must be unique, `errors` names the field.",
+        ),
         (410, "What is asked for is no longer kept."),
         (412, "The record is not as the condition says."),
         (413, "The body is too large."),

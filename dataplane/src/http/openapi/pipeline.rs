@@ -1,4 +1,5 @@
-//! The operations of the order pipeline and of dead letters: what `pipeline::of_orders` and `pipeline::of_letters` route.
+//! The operations of the order pipeline and of dead letters: what `pipeline::of_orders` and
+//! `pipeline::of_letters` route.
 
 use crds::pool::Entity;
 use serde_json::{Value as Json, json};
@@ -59,7 +60,8 @@ fn of_letters() -> Vec<Operation> {
     vec![
         letters.page(list),
         letters.read(),
-        one(Operation::delete(format!("{path}/{{id}}"), "dropDeadLetter", "Give up")).gives_nothing(204, "It is gone."),
+        one(Operation::delete(format!("{path}/{{id}}"), "dropDeadLetter", "Give up"))
+            .gives_nothing(204, "It is gone."),
         one(Operation::post(format!("{path}/{{id}}/replay"), "replayDeadLetter", "Try again"))
             .gives_nothing(202, "It is on its way again."),
         changes(Operation::post(format!("{path}/replay"), "replayDeadLetters", "Try many again"))
@@ -100,10 +102,13 @@ fn of_orders() -> Vec<Operation> {
             .guarded()
             .fails(&[404])
             .gives(200, "Its stage and its steps.", timeline()),
-        changes(Operation::post(format!("{orders}/cancel"), "cancelOrder", "Call an order off").in_path("id", key()))
-            .fails(&[404, 409, 412])
-            .gives(202, "The order; what was done for it is being undone.", reference("Order"))
-            .with_headers(202, &[("ETag", true)]),
+        changes(
+            Operation::post(format!("{orders}/cancel"), "cancelOrder", "Call an order off")
+                .in_path("id", key()),
+        )
+        .fails(&[404, 409, 412])
+        .gives(202, "The order; what was done for it is being undone.", reference("Order"))
+        .with_headers(202, &[("ETag", true)]),
     ]
 }
 

@@ -150,9 +150,9 @@ impl Described<'_> {
         let ids = format!(
             "Up to {IDS_MAX} keys, separated by commas; a comma within a key is sent as %2C. Nothing but a cursor beside them."
         );
-        // `id` is no parameter here, for clients that are made from this document would have two kinds of answers from each list
-        let about =
-            "A page of records, or many by their keys; with `id` alone, the record of any key as its own path gives it";
+        // `id` is no parameter here, for clients that are made from this document would have two kinds of
+        // answers from each list
+        let about = "A page of records, or many by their keys; with `id` alone, the record of any key as its own path gives it";
         let operation = Operation::get(self.path, format!("list{}", self.many), about);
         self.page(operation).query("ids", &ids, json!({ "type": "string", "pattern": "^[^,]+(,[^,]+)*$" }))
     }
@@ -167,12 +167,17 @@ impl Described<'_> {
 
     /// The operation with the parameters and the answers of a page.
     pub fn page(&self, operation: Operation) -> Operation {
-        let limit = json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT });
+        let limit =
+            json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT });
         let cursor = json!({ "type": "string", "minLength": 1 });
         operation
             .tag(self.tag)
             .query("limit", "The most records of a page.", limit)
-            .query("offset", "Records to pass over.", json!({ "type": "integer", "minimum": 0, "maximum": OFFSET_MAX }))
+            .query(
+                "offset",
+                "Records to pass over.",
+                json!({ "type": "integer", "minimum": 0, "maximum": OFFSET_MAX }),
+            )
             .query("cursor", "The `next_cursor` of the page before; not beside `offset`.", cursor)
             .guarded()
             .gives(200, "A page.", reference(&format!("{}Page", self.one)))
@@ -193,21 +198,26 @@ impl Described<'_> {
     fn search_words(&self) -> Operation {
         let text = |max: usize| json!({ "type": "string", "minLength": 1, "maxLength": max });
         let words = "Words, each in the name, description, category or brand, in capitals or not.";
-        self.page(Operation::get(format!("{}/search", self.path), format!("search{}", self.many), "Search by words"))
-            .query("q", words, text(256))
-            .query("category", "The whole category.", text(128))
-            .query("brand", "The whole brand.", text(128))
+        self.page(Operation::get(
+            format!("{}/search", self.path),
+            format!("search{}", self.many),
+            "Search by words",
+        ))
+        .query("q", words, text(256))
+        .query("category", "The whole category.", text(128))
+        .query("brand", "The whole brand.", text(128))
     }
 
     fn render(&self) -> Operation {
         let text = || json!({ "type": ["string", "null"] });
         let path = format!("{}/render", self.at());
-        let operation = Operation::post(path, format!("render{}", self.one), "Fill in the variables of a template")
-            .in_path(self.key, named_key())
-            .takes(json!({
-                "type": "object", "additionalProperties": false,
-                "properties": { "variables": { "type": "object", "additionalProperties": true } },
-            }));
+        let operation =
+            Operation::post(path, format!("render{}", self.one), "Fill in the variables of a template")
+                .in_path(self.key, named_key())
+                .takes(json!({
+                    "type": "object", "additionalProperties": false,
+                    "properties": { "variables": { "type": "object", "additionalProperties": true } },
+                }));
         self.written(operation).fails(&[404]).gives(
             200,
             "The finished texts.",
@@ -264,7 +274,8 @@ impl Described<'_> {
             "type": "object", "required": ["results"],
             "properties": { "results": { "type": "array", "items": result } },
         });
-        let operation = Operation::post(format!("{}/batch", self.path), format!("batch{}", self.many), "Many changes");
+        let operation =
+            Operation::post(format!("{}/batch", self.path), format!("batch{}", self.many), "Many changes");
         self.repeatable(self.written(operation.takes(body))).fails(&[404, 409, 412]).gives(
             207,
             "What became of each operation, in order.",
@@ -273,7 +284,8 @@ impl Described<'_> {
     }
 
     fn repeatable(&self, operation: Operation) -> Operation {
-        let about = "Tells a repeat of this request: it gets the first answer, for 24 hours. 422 with another body.";
+        let about =
+            "Tells a repeat of this request: it gets the first answer, for 24 hours. 422 with another body.";
         let schema = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
         operation.header("Idempotency-Key", about, schema)
     }
@@ -286,7 +298,11 @@ impl Described<'_> {
             .in_path(self.key, named_key())
             .header("If-Match", "Entity tags, or *.", tags())
             .header("If-None-Match", "Entity tags, or *.", tags())
-            .header("If-Min-Version", "The least version to serve.", json!({ "type": "integer", "minimum": 0 }))
+            .header(
+                "If-Min-Version",
+                "The least version to serve.",
+                json!({ "type": "integer", "minimum": 0 }),
+            )
             .header(
                 "Flyweight-Explain",
                 "1: say which tier served it.",
@@ -295,17 +311,24 @@ impl Described<'_> {
             .guarded()
             .fails(&[404, 405, 412])
             .gives(200, "The record.", reference(&self.one))
-            .with_headers(200, &[("ETag", true), ("Age", false), ("Warning", false), ("Flyweight-Explain", false)])
+            .with_headers(
+                200,
+                &[("ETag", true), ("Age", false), ("Warning", false), ("Flyweight-Explain", false)],
+            )
             .gives_nothing(304, "The client has this version.")
             .with_headers(304, &always)
     }
 
     fn create(&self) -> Operation {
-        self.repeatable(self.written(Operation::post(self.path, format!("create{}", self.one), "Create a record")))
-            .takes(reference(&format!("{}Create", self.one)))
-            .fails(&[409])
-            .gives(201, "The new record.", reference(&self.one))
-            .with_headers(201, &[("ETag", true), ("Location", true)])
+        self.repeatable(self.written(Operation::post(
+            self.path,
+            format!("create{}", self.one),
+            "Create a record",
+        )))
+        .takes(reference(&format!("{}Create", self.one)))
+        .fails(&[409])
+        .gives(201, "The new record.", reference(&self.one))
+        .with_headers(201, &[("ETag", true), ("Location", true)])
     }
 
     fn replace(&self, upserts: bool) -> Operation {
@@ -326,13 +349,16 @@ impl Described<'_> {
     }
 
     fn patch(&self) -> Operation {
-        let operation =
-            Operation::patch(self.at(), format!("patch{}", self.one), "Change fields of a record (JSON merge patch)")
-                .in_path(self.key, named_key())
-                .takes_as(
-                    &["application/merge-patch+json", "application/json"],
-                    reference(&format!("{}Patch", self.one)),
-                );
+        let operation = Operation::patch(
+            self.at(),
+            format!("patch{}", self.one),
+            "Change fields of a record (JSON merge patch)",
+        )
+        .in_path(self.key, named_key())
+        .takes_as(
+            &["application/merge-patch+json", "application/json"],
+            reference(&format!("{}Patch", self.one)),
+        );
         self.written(self.conditional(operation))
             .fails(&[404, 405, 409])
             .gives(200, "The record as it is now.", reference(&self.one))
@@ -356,8 +382,9 @@ impl Described<'_> {
             "properties": { "status": { "type": "string", "enum": payment::STATUSES }, "id": key() },
         });
         let path = format!("{}/{{id}}/status", self.path);
-        let operation =
-            Operation::put(path, "setPaymentStatus", "Move a payment's status").in_path("id", key()).takes(body);
+        let operation = Operation::put(path, "setPaymentStatus", "Move a payment's status")
+            .in_path("id", key())
+            .takes(body);
         self.written(self.conditional(operation))
             .fails(&[404, 409])
             .gives(200, "The payment as it is now.", reference(&self.one))
@@ -367,7 +394,11 @@ impl Described<'_> {
     fn conditional(&self, operation: Operation) -> Operation {
         operation
             .header("If-Match", "Entity tags, or *.", tags())
-            .header("If-None-Match", "Entity tags that the record must not have; *: only where there is none.", tags())
+            .header(
+                "If-None-Match",
+                "Entity tags that the record must not have; *: only where there is none.",
+                tags(),
+            )
             .fails(&[412])
     }
 

@@ -20,7 +20,8 @@ enum Body {
     Patch,
 }
 
-/// The schemas of one entity, under the names that operations refer to: `User`, `UserCreate`, `UserReplace`, `UserPatch`, `UserPage`.
+/// The schemas of one entity, under the names that operations refer to: `User`, `UserCreate`, `UserReplace`,
+/// `UserPatch`, `UserPage`.
 pub fn of_entity(schema: &Schema, name: &str) -> Vec<(String, Json)> {
     vec![
         (name.to_owned(), object(schema, Body::Record)),
@@ -65,7 +66,10 @@ pub fn named_key() -> Json {
 pub fn pascal(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
-        letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+        letters
+            .next()
+            .map(|first| first.to_ascii_uppercase().to_string() + letters.as_str())
+            .unwrap_or_default()
     };
     name.split(|c: char| !c.is_ascii_alphanumeric()).map(word).collect()
 }
@@ -106,7 +110,12 @@ fn object(schema: &Schema, body: Body) -> Json {
         properties.insert("updated_at".to_owned(), time);
     }
     if body == Body::Record {
-        required.extend([schema.key.clone(), "version".to_owned(), "created_at".to_owned(), "updated_at".to_owned()]);
+        required.extend([
+            schema.key.clone(),
+            "version".to_owned(),
+            "created_at".to_owned(),
+            "updated_at".to_owned(),
+        ]);
     }
     for field in schema.fields.iter().filter(|field| !field.internal) {
         let always = match body {
@@ -228,7 +237,8 @@ fn integer(min: i64, max: i64, form: JsonForm, asked: bool) -> Json {
 
 /// Bounds beyond what a double tells apart are left to the description.
 fn decimal((min, max, scale): (Decimal, Decimal, u32), form: JsonForm, asked: bool) -> Json {
-    let about = format!("An exact decimal number from {min} to {max}, at most {scale} digits after the point.");
+    let about =
+        format!("An exact decimal number from {min} to {max}, at most {scale} digits after the point.");
     let mut schema = json!({ "type": "number", "description": about });
     if max < Decimal::MAX {
         schema["minimum"] = number(min);
@@ -239,7 +249,8 @@ fn decimal((min, max, scale): (Decimal, Decimal, u32), form: JsonForm, asked: bo
         schema["type"] = if asked { json!(["number", "string"]) } else { json!("string") };
         let sign = if min < Decimal::ZERO { "-?" } else { "" };
         // a declared one takes every exact number
-        let (digits, scale) = if max < Decimal::MAX { (max.trunc().to_string().len(), scale) } else { (65, 65) };
+        let (digits, scale) =
+            if max < Decimal::MAX { (max.trunc().to_string().len(), scale) } else { (65, 65) };
         let above_zero = if min > Decimal::ZERO { "(?=.*[1-9])" } else { "" };
         schema["pattern"] = format!("^{above_zero}{sign}[0-9]{{1,{digits}}}(\\.[0-9]{{1,{scale}}})?$").into();
     }
@@ -260,7 +271,10 @@ mod tests {
         let all: Map<String, Json> = of_entity(&product::schema(), "Product").into_iter().collect();
         let create = &all["ProductCreate"];
         assert_eq!(create["required"], json!(["name", "price"]));
-        assert_eq!(create["properties"]["name"], json!({ "type": "string", "maxLength": 255, "minLength": 1 }));
+        assert_eq!(
+            create["properties"]["name"],
+            json!({ "type": "string", "maxLength": 255, "minLength": 1 })
+        );
         assert_eq!(create["properties"]["stock"]["type"], json!(["integer", "string", "null"]));
         assert_eq!(all["Product"]["properties"]["stock"]["type"], "integer", "it has a default");
         assert_eq!(all["Product"]["properties"]["brand"]["type"], json!(["string", "null"]));
@@ -279,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_declared_decimal_is_text_and_an_integer_as_it_is_declared() {
-        let declared = |form| Field { json: form, ..Field::new("n", Kind::Int { min: i64::MIN, max: i64::MAX }) };
+        let declared =
+            |form| Field { json: form, ..Field::new("n", Kind::Int { min: i64::MIN, max: i64::MAX }) };
         let wide = Kind::Decimal { min: Decimal::MIN, max: Decimal::MAX, scale: 28 };
         let exact = Field { json: JsonForm::String, ..Field::new("n", wide) };
         for (field, shown, taken) in [

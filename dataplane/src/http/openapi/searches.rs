@@ -24,7 +24,10 @@ pub fn operations() -> Vec<Operation> {
             }),
         ),
         get("/repositories/{type}", "getRepository", "One type of repository")
-            .in_path("type", json!({ "type": "string", "enum": ["mysql", "mongodb", "cached", "specification"] }))
+            .in_path(
+                "type",
+                json!({ "type": "string", "enum": ["mysql", "mongodb", "cached", "specification"] }),
+            )
             .fails(&[404])
             .gives(200, "What it is and can do.", described.clone()),
         Operation::post(format!("{BASE}/repositories/query"), "query", "Search by specification")
@@ -76,8 +79,12 @@ fn audit() -> Operation {
 
 fn audit_export() -> Operation {
     let path = format!("{BASE}/audit/export");
-    audited(Operation::get(path, "exportAudit", "The audit as lines of JSON, oldest first, streamed to its end"))
-        .gives_as(200, "One entry a line.", "application/x-ndjson", audit_entry())
+    audited(Operation::get(
+        path,
+        "exportAudit",
+        "The audit as lines of JSON, oldest first, streamed to its end",
+    ))
+    .gives_as(200, "One entry a line.", "application/x-ndjson", audit_entry())
 }
 
 /// What a question to the audit takes.

@@ -20,8 +20,9 @@ pub fn operations() -> Vec<Operation> {
         let below = if base.is_empty() { "" } else { "Below" };
         operations.extend(probes(base, below));
         operations.push(feed(base, below));
-        let document = Operation::get(format!("{base}/openapi.json"), format!("openapi{below}"), "This document")
-            .gives_nothing(304, "The client has it.");
+        let document =
+            Operation::get(format!("{base}/openapi.json"), format!("openapi{below}"), "This document")
+                .gives_nothing(304, "The client has it.");
         operations.push(document.gives(
             200,
             "An OpenAPI document.",
@@ -33,9 +34,15 @@ pub fn operations() -> Vec<Operation> {
 
 /// The schemas that these refer to.
 pub fn schemas() -> Vec<(String, Json)> {
-    [("Problem", problem()), ("Health", health()), ("Event", event()), ("Pools", pool_list()), ("Ticket", ticket())]
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .into()
+    [
+        ("Problem", problem()),
+        ("Health", health()),
+        ("Event", event()),
+        ("Pools", pool_list()),
+        ("Ticket", ticket()),
+    ]
+    .map(|(name, schema)| (name.to_owned(), schema))
+    .into()
 }
 
 fn probes(base: &str, below: &str) -> [Operation; 3] {
@@ -45,15 +52,15 @@ fn probes(base: &str, below: &str) -> [Operation; 3] {
         Operation::get(format!("{base}/health"), format!("health{below}"), "The state of every part")
             .gives(200, "Requests are served.", reference("Health"))
             .gives(503, "A part without which requests fail does not answer.", reference("Health")),
-        Operation::get(format!("{base}/livez"), format!("livez{below}"), "Whether the process runs").gives_as(
-            200,
-            "It does.",
-            PLAIN,
-            text(),
-        ),
-        Operation::get(format!("{base}/readyz"), format!("readyz{below}"), "Whether requests may be sent here")
-            .gives_as(200, "They may.", PLAIN, text())
-            .fails(&[503]),
+        Operation::get(format!("{base}/livez"), format!("livez{below}"), "Whether the process runs")
+            .gives_as(200, "It does.", PLAIN, text()),
+        Operation::get(
+            format!("{base}/readyz"),
+            format!("readyz{below}"),
+            "Whether requests may be sent here",
+        )
+        .gives_as(200, "They may.", PLAIN, text())
+        .fails(&[503]),
     ]
 }
 
@@ -82,10 +89,15 @@ fn event_schemas() -> [Operation; 3] {
             .fails(&[404])
     };
     [
-        Operation::get("/schemas", "listEventSchemas", "The paths of the schemas of events").gives(200, "They.", list),
+        Operation::get("/schemas", "listEventSchemas", "The paths of the schemas of events")
+            .gives(200, "They.", list),
         schema("/schemas/{kind}", "eventSchema", "The newest JSON Schema of a type of event"),
-        schema("/schemas/{kind}/{version}", "eventSchemaVersion", "One version of the JSON Schema of a type of event")
-            .in_path("version", json!({ "type": "string", "pattern": "^[0-9]+$" })),
+        schema(
+            "/schemas/{kind}/{version}",
+            "eventSchemaVersion",
+            "One version of the JSON Schema of a type of event",
+        )
+        .in_path("version", json!({ "type": "string", "pattern": "^[0-9]+$" })),
     ]
 }
 
@@ -104,8 +116,11 @@ fn feed(base: &str, below: &str) -> Operation {
 }
 
 fn events() -> Operation {
-    let operation =
-        Operation::get(format!("{BASE}/events/stream"), "streamEvents", "The live feed, as Server-Sent Events");
+    let operation = Operation::get(
+        format!("{BASE}/events/stream"),
+        "streamEvents",
+        "The live feed, as Server-Sent Events",
+    );
     subscribes(operation)
         .header("Last-Event-ID", "The cursor of the last event that the client has.", json!({ "type": "string" }))
         .gives_as(200, "Events, each with its cursor as id; `{\"type\":\"closed\"}` is the last where the token or the right to read ends.", "text/event-stream", json!({ "type": "string" }))
@@ -125,10 +140,22 @@ fn subscribes(operation: Operation) -> Operation {
         .tag("events")
         .query("topics", topics, json!({ "type": "string" }))
         .query("user_id", "Only what concerns this user.", any_key())
-        .query("client_id", "A label for the log.", json!({ "type": "string", "minLength": 1, "maxLength": 128 }))
+        .query(
+            "client_id",
+            "A label for the log.",
+            json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
+        )
         .query("since", "The cursor of the last event that the client has.", json!({ "type": "string" }))
-        .query("ticket", "A ticket of `POST /ws/tickets`, where no header has the token.", json!({ "type": "string" }))
-        .query("access_token", "The token, where neither a header nor a ticket has it.", json!({ "type": "string" }))
+        .query(
+            "ticket",
+            "A ticket of `POST /ws/tickets`, where no header has the token.",
+            json!({ "type": "string" }),
+        )
+        .query(
+            "access_token",
+            "The token, where neither a header nor a ticket has it.",
+            json!({ "type": "string" }),
+        )
         .guarded()
         .fails(&[410])
 }

@@ -24,7 +24,8 @@ async fn malformed_keys_are_named() {
 #[tokio::test]
 async fn every_wrong_field_is_listed() {
     let server = Server::start().await;
-    let body = r#"{"name":"","price":"x","currency":"Euro","stock":-1,"attributes":7,"colour":"red","name":"b"}"#;
+    let body =
+        r#"{"name":"","price":"x","currency":"Euro","stock":-1,"attributes":7,"colour":"red","name":"b"}"#;
     let named = server.post("/products", body).await.problem(400);
     assert_eq!(named, ["name", "name", "price", "currency", "stock", "attributes", "colour"]);
 }
@@ -50,7 +51,11 @@ async fn large_bodies_and_large_values_are_refused() {
     assert_eq!(server.post("/products", &large).await.problem(400), ["name"]);
     let huge = format!(r#"{{"name":"{}","price":1}}"#, "a".repeat(2 << 20));
     assert!(server.post("/products", &huge).await.problem(413).is_empty());
-    let deep = format!(r#"{{"name":"a","price":1,"attributes":{{"a":{}1{}}}}}"#, "[".repeat(9_000), "]".repeat(9_000));
+    let deep = format!(
+        r#"{{"name":"a","price":1,"attributes":{{"a":{}1{}}}}}"#,
+        "[".repeat(9_000),
+        "]".repeat(9_000)
+    );
     let answer = server.post("/products", &deep).await;
     assert!(answer.problem(400)[0].starts_with("attributes.a[0]"), "{}", answer.text);
     for (attributes, field) in [
@@ -69,7 +74,8 @@ async fn large_bodies_and_large_values_are_refused() {
 async fn a_body_without_a_length_is_bounded_too() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = Server::start().await;
-    let (mut reader, mut writer) = tokio::net::TcpStream::connect(&server.address).await.unwrap().into_split();
+    let (mut reader, mut writer) =
+        tokio::net::TcpStream::connect(&server.address).await.unwrap().into_split();
     let head = "POST /api/v1/products HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     writer.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"10000\r\n".to_vec(), vec![b' '; 1 << 16], b"\r\n".to_vec()].concat();
@@ -93,7 +99,9 @@ async fn a_body_without_a_length_is_bounded_too() {
 async fn what_says_that_it_is_other_json_is_not_read() {
     let server = Server::start().await;
     let body = r#"{"name":"Tea","price":1}"#;
-    for wrong in ["application/json-patch+json", "application/json; charset=latin1", "application/merge-patch+json"] {
+    for wrong in
+        ["application/json-patch+json", "application/json; charset=latin1", "application/merge-patch+json"]
+    {
         server.send(Method::POST, "/products", &[("content-type", wrong)], body).await.problem(415);
     }
     let zipped = [("content-type", "application/json"), ("content-encoding", "gzip")];
@@ -110,15 +118,25 @@ async fn what_says_that_it_is_other_json_is_not_read() {
     }
     let created = server.send(Method::POST, "/products", &[], body).await.expect(201);
     let path = format!("/products/{}", created.json()["id"].as_str().unwrap());
-    server.send(Method::PATCH, &path, &[("content-type", "application/merge-patch+json")], "{}").await.expect(200);
+    server
+        .send(Method::PATCH, &path, &[("content-type", "application/merge-patch+json")], "{}")
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
 async fn hostile_text_is_only_text() {
     let server = Server::start().await;
-    for name in
-        ["'; DROP TABLE users; --", "${jndi:ldap://x}", "{{7*7}}", "<script>", "\\\"", "\u{202e}", "NULL", "%s%n"]
-    {
+    for name in [
+        "'; DROP TABLE users; --",
+        "${jndi:ldap://x}",
+        "{{7*7}}",
+        "<script>",
+        "\\\"",
+        "\u{202e}",
+        "NULL",
+        "%s%n",
+    ] {
         let body = serde_json::json!({ "name": name, "price": 1 }).to_string();
         let created = server.post("/products", &body).await.expect(201);
         let path = format!("/products/{}", created.json()["id"].as_str().unwrap());

@@ -32,7 +32,8 @@ async fn each_operation_has_its_own_result() {
     )
     .await;
     assert_eq!(statuses(&results), [201, 200, 412, 200, 400, 404, 204, 201]);
-    let versions: Vec<u64> = [0, 1, 3, 6].iter().map(|index| results[*index].1["version"].as_u64().unwrap()).collect();
+    let versions: Vec<u64> =
+        [0, 1, 3, 6].iter().map(|index| results[*index].1["version"].as_u64().unwrap()).collect();
     assert_eq!(versions, [1, 2, 3, 2]);
     assert_eq!(results[4].1["error"]["errors"].as_array().unwrap().len(), 2);
     assert_eq!(results[2].1["error"]["status"], 412);
@@ -131,7 +132,10 @@ async fn a_value_that_one_operation_gives_up_is_free_for_the_next_and_not_before
     server.get("/users/ann").await.expect(200);
     let results = batch(&server, "/users/batch", &early(false)).await;
     assert_eq!(statuses(&results), [409, 204]);
-    assert_eq!(results[0].1["error"]["operation"], serde_json::json!({ "index": 0, "op": "create", "id": "eve" }));
+    assert_eq!(
+        results[0].1["error"]["operation"],
+        serde_json::json!({ "index": 0, "op": "create", "id": "eve" })
+    );
 }
 
 #[tokio::test]
@@ -156,7 +160,10 @@ async fn one_record_may_come_twice_with_guards_of_the_steps_before() {
             {"op":"create","id":"p","data":{"name":"S","price":1}},{"op":"patch","id":"p","version":1,"data":{"price":2}}]}"#;
         let results = batch(&server, "/products/batch", stale).await;
         assert_eq!(statuses(&results), [424, 412]);
-        assert_eq!(results[1].1["error"]["operation"], serde_json::json!({ "index": 1, "op": "patch", "id": "p" }));
+        assert_eq!(
+            results[1].1["error"]["operation"],
+            serde_json::json!({ "index": 1, "op": "patch", "id": "p" })
+        );
         server.get("/products/p").await.problem(404);
     }
 }

@@ -111,7 +111,11 @@ async fn without_memory_pages_are_refused_and_small_reads_go_on() {
     for path in ["/configurations?limit=1000", "/configurations?ids=c00", "/audit", "/configurations/c00"] {
         let answer = server.get(path).await;
         assert_eq!(answer.problem(503), Vec::<String>::new(), "{path}");
-        assert_eq!((answer.json()["type"].as_str().unwrap(), answer.header("retry-after")), (MEMORY, "1"), "{path}");
+        assert_eq!(
+            (answer.json()["type"].as_str().unwrap(), answer.header("retry-after")),
+            (MEMORY, "1"),
+            "{path}"
+        );
     }
     server.get("/configurations/small").await.expect(200);
     let text = "x".repeat(LARGE);
@@ -140,7 +144,11 @@ async fn bodies_that_come_slowly_take_no_places() {
             stream.write_all(head.as_bytes()).await.unwrap();
             // it is told to go on when somebody waits for its body
             let length = stream.read(&mut told).await.unwrap();
-            assert!(told[..length].starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&told[..length]));
+            assert!(
+                told[..length].starts_with(b"HTTP/1.1 100"),
+                "{}",
+                String::from_utf8_lossy(&told[..length])
+            );
             stream.write_all(b"{").await.unwrap();
             slow.push(stream);
         }

@@ -36,7 +36,8 @@ async fn a_product_lives_from_create_to_delete() {
     server.patch(&path, "{}").await.problem(404);
     assert_eq!(server.commits.load(Ordering::SeqCst), 5);
 
-    let again = server.post("/products", &format!(r#"{{"id":"{id}","name":"Tea","price":1}}"#)).await.expect(201);
+    let again =
+        server.post("/products", &format!(r#"{{"id":"{id}","name":"Tea","price":1}}"#)).await.expect(201);
     assert_eq!(again.header("etag"), "\"6\"", "a created key goes on counting after its delete");
 }
 
@@ -95,8 +96,9 @@ async fn unique_values_are_taken_once() {
 #[tokio::test]
 async fn the_servers_fields_are_not_the_clients() {
     let server = Server::start().await;
-    let faults =
-        server.post("/users", r#"{"email":"a@b.co","name":"A","version":1,"created_at":"2026-01-01T00:00:00Z"}"#).await;
+    let faults = server
+        .post("/users", r#"{"email":"a@b.co","name":"A","version":1,"created_at":"2026-01-01T00:00:00Z"}"#)
+        .await;
     assert_eq!(faults.problem(400), ["version", "created_at"]);
     server.post("/users", r#"{"id":"a","email":"a@b.co","name":"A"}"#).await.expect(201);
     let user = |extra: &str| format!(r#"{{"email":"a@b.co","name":"A",{extra}}}"#);
@@ -121,7 +123,8 @@ async fn the_servers_fields_are_not_the_clients() {
 async fn a_payment_moves_only_forward() {
     let server = Server::start().await;
     server.post("/payments", r#"{"id":"p","user_id":"u","amount":1,"currency":"EUR"}"#).await.expect(201);
-    let status = async |status: &str| server.put("/payments/p/status", &format!(r#"{{"status":"{status}"}}"#)).await;
+    let status =
+        async |status: &str| server.put("/payments/p/status", &format!(r#"{{"status":"{status}"}}"#)).await;
     status("refunded").await.problem(409);
     assert_eq!(status("paid").await.problem(400), ["status"]);
     assert_eq!(server.put("/payments/p/status", "{}").await.problem(400), ["status"]);
@@ -149,9 +152,11 @@ async fn an_orders_total_is_computed_and_its_prices_come_from_the_catalogue() {
     assert_eq!(created.json()["items"][0]["price"].to_string(), "0.1");
     assert_eq!(created.json()["items"][1]["price"].to_string(), "19.9", "a number, however it was written");
     assert_eq!(created.json()["status"], "pending");
-    let patched = server.patch("/orders/o", r#"{"items":[{"product_id":"tea","quantity":1}]}"#).await.expect(200);
+    let patched =
+        server.patch("/orders/o", r#"{"items":[{"product_id":"tea","quantity":1}]}"#).await.expect(200);
     assert!(patched.text.contains("\"total\":0.1,"), "{}", patched.text);
-    let unknown = server.post("/orders", r#"{"user_id":"u","items":[{"product_id":"none","quantity":1}]}"#).await;
+    let unknown =
+        server.post("/orders", r#"{"user_id":"u","items":[{"product_id":"none","quantity":1}]}"#).await;
     assert_eq!(unknown.problem(400), ["items[0].product_id"]);
     assert_eq!(server.patch("/orders/o", r#"{"total":1}"#).await.problem(400), ["total"]);
 }
@@ -160,7 +165,10 @@ async fn an_orders_total_is_computed_and_its_prices_come_from_the_catalogue() {
 async fn configurations_and_declared_pools_are_put_under_their_key() {
     let server = Server::start().await;
     let created = server.put("/configurations/theme", r#"{"value":{"dark":true}}"#).await.expect(201);
-    assert_eq!((created.header("location"), created.header("etag")), ("/api/v1/configurations/theme", "\"1\""));
+    assert_eq!(
+        (created.header("location"), created.header("etag")),
+        ("/api/v1/configurations/theme", "\"1\"")
+    );
     server.put("/configurations/theme", r#"{"value":false}"#).await.expect(200);
     assert_eq!(server.get("/configurations/theme").await.json()["value"], false);
 

@@ -7,7 +7,8 @@ async fn reads_answer_304_for_the_known_version() {
     let server = Server::start().await;
     server.post("/products", r#"{"id":"p","name":"Tea","price":1}"#).await.expect(201);
     for known in ["\"1\"", "W/\"1\"", "\"7\", \"1\"", "*"] {
-        let answer = server.send(Method::GET, "/products/p", &[("if-none-match", known)], "").await.expect(304);
+        let answer =
+            server.send(Method::GET, "/products/p", &[("if-none-match", known)], "").await.expect(304);
         assert_eq!((answer.text.as_str(), answer.header("etag")), ("", "\"1\""));
     }
     for other in ["\"2\"", "1", "\"x\""] {
@@ -29,7 +30,10 @@ async fn writes_are_refused_when_the_record_is_another() {
         with(Method::PATCH, "{}").await.problem(412);
         with(Method::DELETE, "").await.problem(412);
     }
-    assert_eq!(server.send(Method::DELETE, "/products/p", &[("if-match", "1")], "").await.problem(400), ["If-Match"]);
+    assert_eq!(
+        server.send(Method::DELETE, "/products/p", &[("if-match", "1")], "").await.problem(400),
+        ["If-Match"]
+    );
     let with = async |tag, method, body: &'static str| {
         server.send(method, "/products/p", &[("if-match", tag), json], body).await
     };
@@ -50,11 +54,17 @@ async fn who_reads_again_after_a_refusal_gets_the_version_that_was_in_the_way() 
     let (one, other) = (Server::over(&store, &collections).await, Server::over(&store, &collections).await);
     one.post("/products", r#"{"id":"p","name":"Tea","price":1}"#).await.expect(201);
     let json = ("content-type", "application/json");
-    for (method, body) in [(Method::PATCH, "{}"), (Method::PUT, r#"{"name":"x","price":2}"#), (Method::DELETE, "")] {
+    for (method, body) in
+        [(Method::PATCH, "{}"), (Method::PUT, r#"{"name":"x","price":2}"#), (Method::DELETE, "")]
+    {
         let known = one.get("/products/p").await.expect(200).header("etag").to_owned();
         let stock = format!(r#"{{"stock":{}}}"#, known.len() + body.len());
-        let newer =
-            other.send(Method::PATCH, "/products/p", &[json], stock).await.expect(200).header("etag").to_owned();
+        let newer = other
+            .send(Method::PATCH, "/products/p", &[json], stock)
+            .await
+            .expect(200)
+            .header("etag")
+            .to_owned();
         assert_eq!(one.get("/products/p").await.header("etag"), known, "it was not told");
         one.send(method, "/products/p", &[("if-match", &known), json], body).await.problem(412);
         assert_eq!(one.get("/products/p").await.header("etag"), newer);
@@ -76,7 +86,8 @@ async fn a_key_can_be_put_only_where_nothing_is() {
 async fn a_read_is_never_older_than_asked() {
     let server = Server::start().await;
     server.post("/products", r#"{"id":"p","name":"Tea","price":1}"#).await.expect(201);
-    let at_least = async |path, version| server.send(Method::GET, path, &[("if-min-version", version)], "").await;
+    let at_least =
+        async |path, version| server.send(Method::GET, path, &[("if-min-version", version)], "").await;
     at_least("/products/p", "1").await.expect(200);
     let early = at_least("/products/p", "2").await;
     early.problem(503);
@@ -93,7 +104,8 @@ async fn the_answer_explains_itself_when_asked() {
     let server = Server::start().await;
     server.post("/products", r#"{"id":"p","name":"Tea","price":1}"#).await.expect(201);
     let explain = async || {
-        let answer = server.send(Method::GET, "/products/p", &[("flyweight-explain", "1")], "").await.expect(200);
+        let answer =
+            server.send(Method::GET, "/products/p", &[("flyweight-explain", "1")], "").await.expect(200);
         let text = answer.header("flyweight-explain").to_owned();
         text.split("; age=").next().unwrap().to_owned()
     };

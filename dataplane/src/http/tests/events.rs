@@ -33,11 +33,15 @@ async fn a_stock_that_is_written_is_the_stock_that_is_read_where_nothing_is_held
     let stock = async |answer: Answer| answer.json()["stock"].as_i64().unwrap();
     server.post("/products", r#"{"id":"p","name":"P","price":1,"stock":3}"#).await.expect(201);
     assert_eq!(stock(server.get("/products/p").await).await, 3);
-    assert_eq!(stock(server.put("/products/p", r#"{"name":"P","price":1,"stock":4}"#).await.expect(200)).await, 4);
+    assert_eq!(
+        stock(server.put("/products/p", r#"{"name":"P","price":1,"stock":4}"#).await.expect(200)).await,
+        4
+    );
     assert_eq!(stock(server.patch("/products/p", r#"{"stock":5}"#).await.expect(200)).await, 5);
     for (op, data) in [("update", r#"{"name":"P","price":1,"stock":6}"#), ("patch", r#"{"stock":7}"#)] {
         for atomic in [true, false] {
-            let body = format!(r#"{{"atomic":{atomic},"operations":[{{"op":"{op}","id":"p","data":{data}}}]}}"#);
+            let body =
+                format!(r#"{{"atomic":{atomic},"operations":[{{"op":"{op}","id":"p","data":{data}}}]}}"#);
             server.post("/products/batch", &body).await.expect(207);
         }
         let read = server.get("/products/p").await;

@@ -37,7 +37,10 @@ async fn stats_tell_what_memory_holds_and_tiers_did() {
     assert_eq!(products["tiers"][0]["name"], "hot");
     assert_eq!(products["tiers"][0]["hit_rate"], 0.5);
     let roles = products["roles"]["fields"].as_array().unwrap();
-    assert!(roles.iter().any(|role| role["field"] == "description" && role["reason"].is_string()), "{roles:?}");
+    assert!(
+        roles.iter().any(|role| role["field"] == "description" && role["reason"].is_string()),
+        "{roles:?}"
+    );
     let cache = server.get("/repositories/cache/stats").await.expect(200).json();
     assert_eq!((&cache["hits"], &cache["hit_rate"]), (&20.into(), &0.5.into()));
     assert_eq!(cache["repositories"]["products"]["loads"], 20);
@@ -92,7 +95,8 @@ async fn a_warm_up_makes_first_reads_hits() {
         until("it is warm", async || {
             let warmed = server.post(path, body).await.expect(200).json();
             assert_eq!(warmed["complete"], true, "{path} {body}");
-            let read = server.send(Method::GET, "/products/p1", &[("flyweight-explain", "1")], "").await.expect(200);
+            let read =
+                server.send(Method::GET, "/products/p1", &[("flyweight-explain", "1")], "").await.expect(200);
             warmed["loaded"] == loaded && read.header("flyweight-explain").starts_with("tier=hot;")
         })
         .await;

@@ -86,7 +86,8 @@ impl RecordStore for Silent {
     }
 }
 
-/// A store in which another writer is always first: each read and each commit takes a while, and then the record has another version.
+/// A store in which another writer is always first: each read and each commit takes a while, and then the
+/// record has another version.
 #[derive(Default)]
 struct Busy {
     /// The deadline of each commit.
@@ -148,7 +149,11 @@ const CREATE: &str = r#"{"name":"Tea","price":1}"#;
 async fn every_failure_of_a_store_has_its_answer() {
     let cases: [(Fault, u16, u16); 12] = [
         (|| StoreError::Unavailable("SELECT at 10.0.0.1".into()), 503, 503),
-        (|| StoreError::Unprepared(PoolFault::new(PoolReason::ColumnMissing, "there is no column x")), 503, 503),
+        (
+            || StoreError::Unprepared(PoolFault::new(PoolReason::ColumnMissing, "there is no column x")),
+            503,
+            503,
+        ),
         (|| StoreError::Full("the disk is full".into()), 507, 507),
         (|| StoreError::Unknown("SELECT at 10.0.0.1".into()), 504, 504),
         (|| StoreError::Corrupt("SELECT at 10.0.0.1".into()), 500, 500),
@@ -163,9 +168,11 @@ async fn every_failure_of_a_store_has_its_answer() {
     for (error, read, write) in cases {
         let store: Arc<dyn RecordStore> = Arc::new(Failing(error));
         let server = Server::over(&store, &[collection_of(Entity::Product)]).await;
-        for answer in
-            [server.get("/products/p").await, server.get("/products").await, server.get("/products?ids=p").await]
-        {
+        for answer in [
+            server.get("/products/p").await,
+            server.get("/products").await,
+            server.get("/products?ids=p").await,
+        ] {
             answer.problem(read);
             assert!(!answer.text.contains("10.0.0.1"), "{}", answer.text);
             assert_eq!(answer.header("retry-after").is_empty(), !matches!(read, 503 | 507));
@@ -213,7 +220,10 @@ async fn all_attempts_of_a_change_have_one_deadline() {
             answer.text
         );
         // twelve attempts would take 3.6 s, and the look for an earlier answer for ever
-        assert!((Duration::from_millis(900)..Duration::from_millis(1_900)).contains(&took), "{change}: {took:?}");
+        assert!(
+            (Duration::from_millis(900)..Duration::from_millis(1_900)).contains(&took),
+            "{change}: {took:?}"
+        );
         assert!(deadlines.len() > 1 && deadlines[0].is_some(), "it was tried again: {deadlines:?}");
         assert!(deadlines.iter().all(|deadline| *deadline == deadlines[0]), "one for all: {deadlines:?}");
     }
@@ -237,7 +247,11 @@ async fn too_many_requests_at_once_are_refused_early() {
     }
     assert_eq!(shed, 80 - 64);
     let figures = server.resource("products").metrics().total();
-    assert_eq!((figures.total, figures.errors, figures.refused), (80, 64, 80 - 64), "a refusal is no failure");
+    assert_eq!(
+        (figures.total, figures.errors, figures.refused),
+        (80, 64, 80 - 64),
+        "a refusal is no failure"
+    );
     // Probes do not wait at the gate.
     server.get("//livez").await.expect(200);
 }

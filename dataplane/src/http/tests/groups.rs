@@ -1,4 +1,5 @@
-//! The gateway before two groups with no pool in common: every route of the table is answered as by one process that serves all pools.
+//! The gateway before two groups with no pool in common: every route of the table is answered as by one
+//! process that serves all pools.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,14 +44,16 @@ impl Shop {
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
         let all: Vec<_> = ENTITIES.into_iter().map(collection_of).chain(declared).collect();
         store.prepare(&all).await.unwrap();
-        let (first, second): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|one| FIRST.contains(&one.pool.as_str()));
+        let (first, second): (Vec<_>, Vec<_>) =
+            all.iter().cloned().partition(|one| FIRST.contains(&one.pool.as_str()));
         let mut whole = Server::group(&store, &all, &all, by_app(true)).await;
         whole._folder = Some(folder);
         let groups = [
             Server::group(&store, &first, &all, by_app(false)).await,
             Server::group(&store, &second, &all, by_app(true)).await,
         ];
-        let (settings, proxy) = gateway_before(&[("first", &groups[..1]), ("second", &groups[1..])], &all).await;
+        let (settings, proxy) =
+            gateway_before(&[("first", &groups[..1]), ("second", &groups[1..])], &all).await;
         Self { whole, groups, settings, proxy }
     }
 
@@ -68,7 +71,11 @@ impl Shop {
         let response = self.proxy.forward(request, ([127, 0, 0, 1], 1).into(), &memory).await;
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 16 << 20).await.unwrap();
-        Answer { status: head.status, headers: head.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
     }
 
     /// What the one process answers.
@@ -105,7 +112,8 @@ fn by_app(orders: bool) -> Router {
         .route(routes::LETTERS.path, get(says("letters")))
         .route(routes::LETTER.path, get(says("letter")).delete(says("gone")));
     let replayed = if orders { Ok(()) } else { Err(StatusCode::CONFLICT) };
-    let done = serde_json::json!({ "replayed": i32::from(orders), "failed": 0, "more": false, "next_cursor": null });
+    let done =
+        serde_json::json!({ "replayed": i32::from(orders), "failed": 0, "more": false, "next_cursor": null });
     router = router
         .route(routes::REPLAY_LETTER.path, axum::routing::post(async move || replayed))
         .route(routes::REPLAY_LETTERS.path, axum::routing::post(async move || axum::Json(done)));
@@ -145,7 +153,9 @@ fn record(entity: Entity, key: &str) -> Json {
     match entity {
         Entity::User => json!({ "id": key, "email": format!("{key}@example.com"), "name": "Ada" }),
         Entity::Payment => json!({ "id": key, "user_id": "u1", "amount": "5", "currency": "EUR" }),
-        Entity::Order => json!({ "id": key, "user_id": "u1", "items": [{ "product_id": "lamp", "quantity": 1 }] }),
+        Entity::Order => {
+            json!({ "id": key, "user_id": "u1", "items": [{ "product_id": "lamp", "quantity": 1 }] })
+        }
         Entity::Product => json!({ "id": key, "name": "Cup", "price": "2", "category": "kitchen" }),
         Entity::NotificationTemplate => {
             json!({ "id": key, "template": key, "subject": "Hi", "body": "Hello", "channels": ["email"] })
@@ -171,7 +181,9 @@ fn body_of(entry: &Entry, key: &str, fresh: &str) -> Json {
                 .retain(|name, _| matches!(name.as_str(), "name" | "phone" | "value" | "subject"));
             patch
         }
-        (_, "/batch") => json!({ "operations": [{ "op": "delete", "id": key }, { "op": "delete", "id": "none" }] }),
+        (_, "/batch") => {
+            json!({ "operations": [{ "op": "delete", "id": key }, { "op": "delete", "id": "none" }] })
+        }
         _ if path == routes::EVENTS.path => json!({ "product_id": "lamp", "price": "3", "stock": 4 }),
         _ if path == routes::PAYMENT_STATUS.path => json!({ "status": "completed" }),
         _ if path == routes::RENDER.path => json!({ "variables": {} }),
@@ -181,7 +193,8 @@ fn body_of(entry: &Entry, key: &str, fresh: &str) -> Json {
     }
 }
 
-/// What two right answers have in common: keys of the asker, times, versions of processes and counters are not.
+/// What two right answers have in common: keys of the asker, times, versions of processes and counters are
+/// not.
 fn shape(answer: &Answer, keys: [&str; 2], counts: bool) -> (u16, Json) {
     let text = answer.text.replace(keys[0], "KEY").replace(keys[1], "FRESH");
     let mut body = serde_json::from_str(&text).unwrap_or(Json::String(text));
@@ -232,7 +245,8 @@ fn settle(value: &mut Json, counts: bool) {
             elements.iter_mut().for_each(|element| settle(element, counts));
             let named = |element: &Json| element.is_string() || element["name"].is_string();
             if elements.iter().all(named) {
-                elements.sort_by_key(|element| element["name"].as_str().or(element.as_str()).map(str::to_owned));
+                elements
+                    .sort_by_key(|element| element["name"].as_str().or(element.as_str()).map(str::to_owned));
             }
         }
         Json::Number(number) if counts => *number = 0.into(),
@@ -243,22 +257,28 @@ fn settle(value: &mut Json, counts: bool) {
 /// The paths of an entry, with a record's key, and the queries to ask.
 fn paths_of(entry: &Entry, key: &str, pools: &[Pool]) -> Vec<String> {
     let words = [("{user_id}", "u1"), ("{category}", "kitchen"), ("{version}", "1"), ("{type}", "mysql")];
-    let path = words.iter().fold(entry.path(), |path, (name, word)| path.replace(name, word)).replace("{key}", key);
+    let path =
+        words.iter().fold(entry.path(), |path, (name, word)| path.replace(name, word)).replace("{key}", key);
     let by_id = entry.route.path.is_empty() && entry.route.method != Method::POST;
     let custom = pools.iter().filter(|pool| pool.entity == Entity::Custom).map(|pool| pool.resource.pool());
     let mut paths: Vec<String> = match (path.contains("{pool}"), path.contains("{kind}")) {
         (true, _) => custom.map(|pool| path.replace("{pool}", pool)).collect(),
-        (_, true) => ["user_created", "payment_updated", "nothing"].map(|kind| path.replace("{kind}", kind)).into(),
+        (_, true) => {
+            ["user_created", "payment_updated", "nothing"].map(|kind| path.replace("{kind}", kind)).into()
+        }
         _ => vec![path],
     };
     match entry.route.method {
         Method::GET if by_id => paths.extend(paths.clone().iter().map(|path| format!("{path}?id={key}"))),
         _ if by_id => paths.iter_mut().for_each(|path| path.push_str(&format!("?id={key}"))),
         _ if entry.route.path.contains("/audit") => {
-            let more = ["user", "payments", "nothing"].map(|entity| format!("{}?entity={entity}", entry.path()));
+            let more =
+                ["user", "payments", "nothing"].map(|entity| format!("{}?entity={entity}", entry.path()));
             paths.extend(more);
         }
-        _ if entry.route.path == routes::EVENT_STREAM.path => paths.push(format!("{}?topics=user,payment", paths[0])),
+        _ if entry.route.path == routes::EVENT_STREAM.path => {
+            paths.push(format!("{}?topics=user,payment", paths[0]))
+        }
         _ => (),
     }
     paths
@@ -267,11 +287,14 @@ fn paths_of(entry: &Entry, key: &str, pools: &[Pool]) -> Vec<String> {
 #[tokio::test]
 async fn every_route_is_answered_as_by_one_process_whatever_groups_serve() {
     let shop = Shop::open().await;
-    assert!(shop.groups.iter().all(|group| !group.pools.is_empty() && group.pools.len() < shop.whole.pools.len()));
+    assert!(
+        shop.groups.iter().all(|group| !group.pools.is_empty() && group.pools.len() < shop.whole.pools.len())
+    );
     shop.whole.sql("INSERT INTO regions (code, phone) VALUES ('k0', '1')").await;
     for entity in [Entity::User, Entity::Product] {
         let key = if entity == Entity::User { "u1" } else { "lamp" };
-        let made = shop.directly(&Method::POST, routes::home_of(entity), &record(entity, key).to_string()).await;
+        let made =
+            shop.directly(&Method::POST, routes::home_of(entity), &record(entity, key).to_string()).await;
         assert_eq!(made.status, 201, "{}", made.text);
     }
     let mut seen = 0;
@@ -291,7 +314,8 @@ async fn every_route_is_answered_as_by_one_process_whatever_groups_serve() {
                     seed(&shop, &entry, &keys[side]).await;
                     let path = paths_of(&entry, &keys[side], &shop.whole.pools).swap_remove(at);
                     let body = body_of(&entry, &keys[side], &fresh[side]);
-                    let body = if entry.route.method == Method::GET { String::new() } else { body.to_string() };
+                    let body =
+                        if entry.route.method == Method::GET { String::new() } else { body.to_string() };
                     let answer = match side {
                         0 => shop.directly(&entry.route.method, &path, &body).await,
                         _ => shop.through(&entry.route.method, &path, &body).await,
@@ -299,11 +323,18 @@ async fn every_route_is_answered_as_by_one_process_whatever_groups_serve() {
                     answers.push((path, answer));
                 }
                 let [(path, directly), (_, through)] = &answers[..] else { unreachable!() };
-                let counts = ["/factory", "/cache/", "/health", "/figures"].iter().any(|part| path.contains(part));
+                let counts =
+                    ["/factory", "/cache/", "/health", "/figures"].iter().any(|part| path.contains(part));
                 let what = format!("{} {path} by {strategy:?}", entry.route.method);
-                let (directly_shape, through_shape) =
-                    (shape(directly, [&keys[0], &fresh[0]], counts), shape(through, [&keys[1], &fresh[1]], counts));
-                assert_eq!(directly_shape.0, through_shape.0, "{what}: {} and {}", directly.text, through.text);
+                let (directly_shape, through_shape) = (
+                    shape(directly, [&keys[0], &fresh[0]], counts),
+                    shape(through, [&keys[1], &fresh[1]], counts),
+                );
+                assert_eq!(
+                    directly_shape.0, through_shape.0,
+                    "{what}: {} and {}",
+                    directly.text, through.text
+                );
                 if let Some(found) = difference(&directly_shape.1, &through_shape.1, "") {
                     panic!("{what}: {found}");
                 }
@@ -320,12 +351,21 @@ async fn what_is_joined_has_a_tag_that_any_form_of_it_names() {
     let shop = Shop::open().await;
     let document = shop.through(&Method::GET, routes::OPENAPI.path, "").await;
     let tag = document.header("etag");
-    for (asked, status) in
-        [(tag.to_owned(), 304), (format!("\"x\", W/{tag}"), 304), ("*".to_owned(), 304), ("\"x\"".to_owned(), 200)]
-    {
-        let request = Request::get(routes::OPENAPI.path).header("if-none-match", &asked).body(Body::empty()).unwrap();
-        let answer = shop.proxy.forward(request, ([127, 0, 0, 1], 1).into(), &ConnectionMemory::default()).await;
-        assert_eq!((answer.status().as_u16(), answer.headers()["etag"].to_str().unwrap()), (status, tag), "{asked}");
+    for (asked, status) in [
+        (tag.to_owned(), 304),
+        (format!("\"x\", W/{tag}"), 304),
+        ("*".to_owned(), 304),
+        ("\"x\"".to_owned(), 200),
+    ] {
+        let request =
+            Request::get(routes::OPENAPI.path).header("if-none-match", &asked).body(Body::empty()).unwrap();
+        let answer =
+            shop.proxy.forward(request, ([127, 0, 0, 1], 1).into(), &ConnectionMemory::default()).await;
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers()["etag"].to_str().unwrap()),
+            (status, tag),
+            "{asked}"
+        );
     }
 }
 
@@ -365,8 +405,10 @@ async fn seed(shop: &Shop, entry: &Entry, key: &str) {
 async fn documents_of_all_groups_are_one_with_a_tag_of_its_own() {
     let shop = Shop::open().await;
     let path = routes::OPENAPI.path;
-    let (directly, through) = (shop.directly(&Method::GET, path, "").await, shop.through(&Method::GET, path, "").await);
-    let names = |answer: &Answer| answer.json()["paths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let (directly, through) =
+        (shop.directly(&Method::GET, path, "").await, shop.through(&Method::GET, path, "").await);
+    let names =
+        |answer: &Answer| answer.json()["paths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&directly), names(&through));
     let tag = through.header("etag").to_owned();
     let again = Request::builder().uri(path).header("if-none-match", &tag).body(Body::empty()).unwrap();

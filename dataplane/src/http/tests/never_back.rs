@@ -1,4 +1,5 @@
-//! One connection before two pods that know nothing of each other's writes: what it has read or written, by whichever route, is never older in a later read.
+//! One connection before two pods that know nothing of each other's writes: what it has read or written, by
+//! whichever route, is never older in a later read.
 
 use super::{groups::gateway_before, *};
 use crate::{
@@ -48,7 +49,8 @@ impl Connected {
     /// Notes the versions of an answer; one record alone must be as new as it was seen before.
     fn see(&mut self, records: &[Json], alone: bool, what: &str) {
         for record in records {
-            let (key, version) = (record["id"].as_str().unwrap().to_owned(), record["version"].as_u64().unwrap());
+            let (key, version) =
+                (record["id"].as_str().unwrap().to_owned(), record["version"].as_u64().unwrap());
             let known = self.seen.entry(key).or_default();
             assert!(!alone || version >= *known, "{what}: version {version} after {known}");
             *known = version.max(*known);
@@ -73,17 +75,30 @@ async fn no_read_of_a_connection_is_older_than_what_it_has_seen_by_any_route() {
         pod.patch(&format!("/products/{key}"), &format!(r#"{{"price":"{price}"}}"#)).await.expect(200);
         let (route, answer) = match (draw >> 45) % 6 {
             0 => ("list", connected.call(Method::GET, PRODUCTS, "").await["items"].take()),
-            1 => ("ids", connected.call(Method::GET, &format!("{PRODUCTS}?ids=p0,p1,p2"), "").await["items"].take()),
+            1 => (
+                "ids",
+                connected.call(Method::GET, &format!("{PRODUCTS}?ids=p0,p1,p2"), "").await["items"].take(),
+            ),
             2 => {
                 let body = r#"{"repository":"products"}"#;
-                ("query", connected.call(Method::POST, "/api/v1/repositories/query", body).await["items"].take())
+                (
+                    "query",
+                    connected.call(Method::POST, "/api/v1/repositories/query", body).await["items"].take(),
+                )
             }
             3 => {
-                let body =
-                    format!(r#"{{"operations":[{{"op":"patch","id":"{key}","data":{{"price":"{price}.5"}}}}]}}"#);
-                ("batch", connected.call(Method::POST, &format!("{PRODUCTS}/batch"), &body).await["results"].take())
+                let body = format!(
+                    r#"{{"operations":[{{"op":"patch","id":"{key}","data":{{"price":"{price}.5"}}}}]}}"#
+                );
+                (
+                    "batch",
+                    connected.call(Method::POST, &format!("{PRODUCTS}/batch"), &body).await["results"].take(),
+                )
             }
-            4 => ("search", connected.call(Method::GET, &format!("{PRODUCTS}/search?q=cup"), "").await["items"].take()),
+            4 => (
+                "search",
+                connected.call(Method::GET, &format!("{PRODUCTS}/search?q=cup"), "").await["items"].take(),
+            ),
             _ => ("one", Json::Null),
         };
         let records = answer.as_array().cloned().unwrap_or_default();

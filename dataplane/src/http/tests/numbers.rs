@@ -34,7 +34,10 @@ async fn declared_numbers_go_out_as_they_are_declared_on_every_way() {
         assert_eq!(patched.json()["amount"], "1.5");
     }
     let nothing = server.put("/pools/stores/none", "{}").await.expect(201).json();
-    assert_eq!((&nothing["amount"], &nothing["serial"], &nothing["count"]), (&Json::Null, &Json::Null, &Json::Null));
+    assert_eq!(
+        (&nothing["amount"], &nothing["serial"], &nothing["count"]),
+        (&Json::Null, &Json::Null, &Json::Null)
+    );
     assert_eq!(server.get("/pools/stores/none").await.json()["serial"], Json::Null);
     let list = server.get("/pools/stores?limit=1").await.expect(200);
     assert!(
@@ -80,7 +83,10 @@ async fn a_number_that_readers_round_is_refused_where_it_is_no_text() {
     }
     server.get("/pools/stores/a").await.problem(404);
     server.put("/pools/stores/a", r#"{"count":9007199254740991}"#).await.expect(201);
-    assert_eq!(server.patch("/pools/stores/a", r#"{"count":"-9007199254740993"}"#).await.problem(400), ["count"]);
+    assert_eq!(
+        server.patch("/pools/stores/a", r#"{"count":"-9007199254740993"}"#).await.problem(400),
+        ["count"]
+    );
     for bad in ["\"\"", "\"1.5\"", "\"x\"", "\" 1\"", "\"+1\"", "1.5", "\"9223372036854775808\""] {
         let answer = server.put("/pools/stores/a", &format!(r#"{{"serial":{bad}}}"#)).await;
         assert_eq!(answer.problem(400), ["serial"], "{bad}");
@@ -104,7 +110,9 @@ async fn a_stored_number_that_readers_round_is_served_and_named() {
 #[tokio::test]
 async fn money_stays_a_number_of_at_most_15_digits() {
     let server = Server::start().await;
-    for (sent, kept) in [("49.99", "49.99"), ("\"49.990\"", "49.99"), ("99999999999.9999", "99999999999.9999")] {
+    for (sent, kept) in
+        [("49.99", "49.99"), ("\"49.990\"", "49.99"), ("99999999999.9999", "99999999999.9999")]
+    {
         // the currency with the most digits
         let body = format!(r#"{{"name":"Lamp","currency":"CLF","price":{sent}}}"#);
         let created = server.post("/products", &body).await.expect(201);

@@ -1,4 +1,5 @@
-//! What other programs wrote, as the API shows it: any key, and records that cannot be read, which take nothing else away.
+//! What other programs wrote, as the API shows it: any key, and records that cannot be read, which take
+//! nothing else away.
 
 use super::*;
 
@@ -64,7 +65,8 @@ async fn a_record_that_cannot_be_read_is_alone_and_can_be_mended() {
         let body = answer.json();
         assert_eq!(body["type"], "urn:flyweight:problem:unreadable-record");
         let shown = ["key", "field", "stored_type", "length", "version"].map(|name| body[name].clone());
-        let expected: [Json; 5] = ["b".into(), "count".into(), body["stored_type"].clone(), 4.into(), 7.into()];
+        let expected: [Json; 5] =
+            ["b".into(), "count".into(), body["stored_type"].clone(), 4.into(), 7.into()];
         assert_eq!(shown, expected);
         assert!(body["stored_type"].is_string() && !answer.text.contains("many"), "{}", answer.text);
     }
@@ -84,7 +86,8 @@ async fn a_record_that_cannot_be_read_is_alone_and_can_be_mended() {
 
     let stale = server.send(Method::PUT, "/pools/stores/b", &[("if-match", "\"6\"")], r#"{"count":1}"#).await;
     stale.problem(412);
-    let mended = server.send(Method::PUT, "/pools/stores/b", &[("if-match", "\"7\"")], r#"{"count":1}"#).await;
+    let mended =
+        server.send(Method::PUT, "/pools/stores/b", &[("if-match", "\"7\"")], r#"{"count":1}"#).await;
     assert_eq!(mended.expect(200).json()["version"], 8);
     server.delete("/pools/stores/d").await.expect(204);
     for path in read_all {

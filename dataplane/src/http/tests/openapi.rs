@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use model::routes::{self, Effect, Entry};
 
-/// What the app routes beside the router, or the gateway has: the document has the app's, and a suite asks a whole process for them.
+/// What the app routes beside the router, or the gateway has: the document has the app's, and a suite asks a
+/// whole process for them.
 fn is_by_app(entry: &Entry) -> bool {
     let by_app = [
         &routes::WEB_SOCKET,
@@ -77,9 +78,11 @@ async fn the_table_has_every_route_and_each_is_described_and_routed() {
     let server = Server::start().await;
     let described = described(&server.get("//openapi.json").await.expect(200).json());
     let tabled = tabled(&server.pools);
-    let wanted: BTreeMap<_, _> = tabled.iter().map(|(path, (methods, _))| (path.clone(), methods.clone())).collect();
+    let wanted: BTreeMap<_, _> =
+        tabled.iter().map(|(path, (methods, _))| (path.clone(), methods.clone())).collect();
     assert_eq!(described, wanted, "what http/openapi describes, and the table of routes");
-    let extra: Vec<String> = routed(&server.router).into_iter().filter(|path| !tabled.contains_key(path)).collect();
+    let extra: Vec<String> =
+        routed(&server.router).into_iter().filter(|path| !tabled.contains_key(path)).collect();
     assert!(extra.is_empty(), "routes that the table does not have: {extra:?}");
     for (path, (methods, _)) in tabled.iter().filter(|(_, (_, by_router))| *by_router) {
         let answer = server.send(Method::TRACE, &format!("/{}", path.replace("{}", "a")), &[], "").await;
@@ -144,7 +147,8 @@ async fn a_key_that_is_the_word_of_another_route_is_refused_as_described() {
     let document = server.get("/openapi.json").await.json();
     for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
         server.send(method.clone(), "/products/batch", &[], "{}").await.problem(405);
-        let described = &document["paths"]["/api/v1/products/{id}"][method.as_str().to_lowercase()]["responses"];
+        let described =
+            &document["paths"]["/api/v1/products/{id}"][method.as_str().to_lowercase()]["responses"];
         assert!(described.get("405").is_some(), "{method}");
     }
 }
@@ -183,7 +187,9 @@ async fn bodies_are_described_as_they_are_taken() {
 fn walk<'a>(part: &'a Json, way: &str, found: &mut Vec<(String, &'a Json)>) {
     found.push((way.to_owned(), part));
     match part {
-        Json::Object(members) => members.iter().for_each(|(name, part)| walk(part, &format!("{way}/{name}"), found)),
+        Json::Object(members) => {
+            members.iter().for_each(|(name, part)| walk(part, &format!("{way}/{name}"), found))
+        }
         Json::Array(items) => {
             items.iter().enumerate().for_each(|(index, part)| walk(part, &format!("{way}/{index}"), found));
         }
@@ -204,7 +210,10 @@ async fn generators_of_clients_find_what_they_need() {
         assert!(!is("array") || part.get("items").is_some(), "{way}: a list of what?");
         let optional = part["properties"].as_object().into_iter().flatten();
         for (name, property) in optional {
-            assert!(property.get("default").is_none(), "{way}/{name}: a default makes it required for TypeScript");
+            assert!(
+                property.get("default").is_none(),
+                "{way}/{name}: a default makes it required for TypeScript"
+            );
         }
     }
 }
@@ -212,7 +221,9 @@ async fn generators_of_clients_find_what_they_need() {
 /// Sends what an operation has for an example.
 async fn send_example(server: &Server, path: &str, method: &str, operation: &Json) -> Answer {
     let mut path = path.to_owned();
-    for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|one| one["required"] == true) {
+    for parameter in
+        operation["parameters"].as_array().into_iter().flatten().filter(|one| one["required"] == true)
+    {
         let (name, value) = (parameter["name"].as_str().unwrap(), parameter["example"].as_str().unwrap());
         match parameter["in"].as_str().unwrap() {
             "path" => path = path.replace(&format!("{{{name}}}"), value),
@@ -236,8 +247,15 @@ async fn every_example_works_as_it_stands() {
     let document = server.get("//openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     // what others refer to first
-    let collections =
-        ["users", "products", "orders", "payments", "notifications/templates", "configurations", "pools/stores"];
+    let collections = [
+        "users",
+        "products",
+        "orders",
+        "payments",
+        "notifications/templates",
+        "configurations",
+        "pools/stores",
+    ];
     let make_all = async || {
         for collection in collections {
             let path = format!("/api/v1/{collection}");
@@ -246,11 +264,12 @@ async fn every_example_works_as_it_stands() {
         }
     };
     make_all().await;
-    let by_app: BTreeSet<String> = routes::all().filter(is_by_app).map(|entry| shape(&entry.path())).collect();
+    let by_app: BTreeSet<String> =
+        routes::all().filter(is_by_app).map(|entry| shape(&entry.path())).collect();
     for (path, item) in paths.iter().filter(|(path, _)| !by_app.contains(&shape(path))) {
         for (method, operation) in item.as_object().unwrap() {
-            let creates =
-                method == "post" && collections.iter().any(|collection| *path == format!("/api/v1/{collection}"));
+            let creates = method == "post"
+                && collections.iter().any(|collection| *path == format!("/api/v1/{collection}"));
             // made above; and nobody writes to what has no version
             if creates || path.starts_with("/api/v1/pools/regions/") {
                 continue;

@@ -93,7 +93,11 @@ async fn addresses_are_unique_without_case() {
     server.post("/users", r#"{"id":"a","email":"Bob@Example.test","name":"Bob"}"#).await.expect(201);
     let twin = server.post("/users", r#"{"email":"BOB@example.test","name":"Bob"}"#).await;
     assert_eq!(twin.problem(409), ["email"]);
-    assert_eq!(server.get("/users/a").await.json()["email"], "Bob@Example.test", "it is kept as it was written");
+    assert_eq!(
+        server.get("/users/a").await.json()["email"],
+        "Bob@Example.test",
+        "it is kept as it was written"
+    );
     server.patch("/users/a", r#"{"email":"bob@example.test"}"#).await.expect(200);
     server.put("/users/a", r#"{"email":"BOB@EXAMPLE.TEST","name":"Bob"}"#).await.expect(200);
     server.post("/users", r#"{"id":"b","email":"eve@example.test","name":"Eve"}"#).await.expect(201);
@@ -118,11 +122,15 @@ async fn lists_by_a_field_of_the_path() {
     for (id, user) in [("p1", "u1"), ("p2", "u2"), ("p3", "u1")] {
         let body = format!(r#"{{"id":"{id}","user_id":"{user}","amount":1,"currency":"EUR"}}"#);
         server.post("/payments", &body).await.expect(201);
-        let body =
-            format!(r#"{{"id":"{id}","user_id":"{user}","items":[{{"product_id":"x","quantity":1,"price":1}}]}}"#);
+        let body = format!(
+            r#"{{"id":"{id}","user_id":"{user}","items":[{{"product_id":"x","quantity":1,"price":1}}]}}"#
+        );
         server.post("/orders", &body).await.expect(201);
     }
-    server.post("/products", r#"{"id":"t","name":"Tea","price":1,"category":"Drinks & more"}"#).await.expect(201);
+    server
+        .post("/products", r#"{"id":"t","name":"Tea","price":1,"category":"Drinks & more"}"#)
+        .await
+        .expect(201);
     for path in ["/payments/user/u1", "/users/u1/payments", "/orders/user/u1"] {
         let page = server.get(path).await.expect(200);
         assert_eq!(
@@ -135,7 +143,10 @@ async fn lists_by_a_field_of_the_path() {
     assert_eq!(server.get("/products/category/none").await.expect(200).ids(), Vec::<String>::new());
     assert_eq!(server.get("/payments/user/a%20b").await.problem(400), ["user_id"]);
     assert_eq!(server.get("/products/category/%ff").await.problem(400), ["category"]);
-    assert_eq!(server.get(&format!("/products/category/{}", "a".repeat(129))).await.problem(400), ["category"]);
+    assert_eq!(
+        server.get(&format!("/products/category/{}", "a".repeat(129))).await.problem(400),
+        ["category"]
+    );
 }
 
 #[tokio::test]

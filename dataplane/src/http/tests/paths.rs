@@ -18,9 +18,14 @@ async fn unknown_paths_and_pools_say_what_is_served() {
         );
     }
     let pools = server.get("/pools").await.expect(200).json();
-    let of = |name: &str| pools["pools"].as_array().unwrap().iter().find(|pool| pool["name"] == name).cloned().unwrap();
+    let of = |name: &str| {
+        pools["pools"].as_array().unwrap().iter().find(|pool| pool["name"] == name).cloned().unwrap()
+    };
     assert_eq!(of("users")["path"], "/api/v1/users");
-    assert_eq!((of("stores")["writable"].clone(), of("regions")["writable"].clone()), (true.into(), false.into()));
+    assert_eq!(
+        (of("stores")["writable"].clone(), of("regions")["writable"].clone()),
+        (true.into(), false.into())
+    );
 }
 
 #[tokio::test]
@@ -36,7 +41,11 @@ async fn an_entity_without_a_pool_is_named() {
     {
         let answer = server.with(method, path, "{}").await;
         answer.problem(404);
-        assert!(answer.json()["detail"].as_str().unwrap().contains("payments at /api/v1/payments"), "{}", answer.text);
+        assert!(
+            answer.json()["detail"].as_str().unwrap().contains("payments at /api/v1/payments"),
+            "{}",
+            answer.text
+        );
     }
     assert_eq!(server.get("/users/u/payments").await.expect(200).json()["total"], 0);
     // Without a catalogue an item needs its price.
@@ -98,8 +107,10 @@ async fn the_direct_way_to_a_record_answers_as_the_router_does() {
         server.with(Method::POST, "/products", &body).await.expect(201);
     }
     for path in ["", "?x=1", "?", "/", "/x", "%20", "%31"] {
-        let [routed, direct] =
-            [server.get(&format!("/products/lamp{path}")).await, server.get(&format!("/products/lamp-1{path}")).await];
+        let [routed, direct] = [
+            server.get(&format!("/products/lamp{path}")).await,
+            server.get(&format!("/products/lamp-1{path}")).await,
+        ];
         let unnamed = |answer: &Answer| answer.text.replace("lamp-1", "lamp");
         assert_eq!(routed.status, direct.status, "{path}");
         let times = |text: &str| text.split("\"created_at\"").next().unwrap_or_default().to_owned();

@@ -117,7 +117,8 @@ async fn an_export_has_each_line_of_the_audit_once_and_in_order() {
         assert_eq!(server.get(&format!("/audit/export?{query}")).await.problem(400), [field], "{query}");
     }
 
-    let access = Access { read: vec!["clerk".to_owned()], write: vec!["clerk".to_owned()], ..Access::default() };
+    let access =
+        Access { read: vec!["clerk".to_owned()], write: vec!["clerk".to_owned()], ..Access::default() };
     server.policies.put([("products", Policy { access, ..Policy::open() })]);
     server.get("/audit/export?entity=product").await.problem(401);
     assert_eq!(export("").await.iter().map(key).collect::<Vec<_>>(), ["ann"], "of what the caller may read");

@@ -10,14 +10,19 @@ async fn shop() -> Server {
         ("c", "Teapot", "19.90", "null", 3),
         ("d", "Élan mug 100%", "7", r#""Clay_1""#, 9),
     ] {
-        let body = format!(r#"{{"id":"{id}","name":"{name}","price":"{price}","brand":{brand},"stock":{stock}}}"#);
+        let body =
+            format!(r#"{{"id":"{id}","name":"{name}","price":"{price}","brand":{brand},"stock":{stock}}}"#);
         server.post("/products", &body).await.expect(201);
     }
     server
 }
 
 async fn found(server: &Server, rest: &str) -> Vec<String> {
-    server.post("/repositories/query", &format!(r#"{{"repository":"products",{rest}}}"#)).await.expect(200).ids()
+    server
+        .post("/repositories/query", &format!(r#"{{"repository":"products",{rest}}}"#))
+        .await
+        .expect(200)
+        .ids()
 }
 
 #[tokio::test]
@@ -49,7 +54,8 @@ async fn records_are_found_by_specification() {
     );
     let other = format!(r#"{{"repository":"products","order_by":["price"],"cursor":"{cursor}"}}"#);
     assert_eq!(server.post("/repositories/query", &other).await.problem(400), ["cursor"]);
-    let count = r#"{"repository":"products","where":{"field":"stock","op":"gt","value":0},"count_only":true}"#;
+    let count =
+        r#"{"repository":"products","where":{"field":"stock","op":"gt","value":0},"count_only":true}"#;
     assert_eq!(server.post("/repositories/query", count).await.expect(200).text, r#"{"total":3}"#);
 }
 
@@ -62,7 +68,10 @@ async fn wrong_searches_are_refused_by_name() {
         (r#"{"repository":"products","where":{"field":"x","op":"eq","value":1}}"#, "where.field"),
         (r#"{"repository":"products","where":{"field":"name","op":"eq","value":{"$gt":""}}}"#, "where.value"),
         (r#"{"repository":"products","order_by":["name; --"]}"#, "order_by[0]"),
-        (r#"{"repository":"products","where":{"field":"price","field":"id","op":"eq","value":1}}"#, "where.field"),
+        (
+            r#"{"repository":"products","where":{"field":"price","field":"id","op":"eq","value":1}}"#,
+            "where.field",
+        ),
     ] {
         assert_eq!(server.post("/repositories/query", body).await.problem(400), [field], "{body}");
     }
@@ -142,7 +151,8 @@ async fn declared_pools_are_created_patched_and_listed() {
     server.post("/pools/stores", r#"{"code":"b1","phone":"1"}"#).await.problem(409);
     let patched = server.patch("/pools/stores/b1", r#"{"phone":"2"}"#).await.expect(200);
     assert_eq!((&patched.json()["phone"], patched.header("etag")), (&"2".into(), "\"2\""));
-    let results = server.post("/pools/stores/batch", r#"{"operations":[{"op":"delete","id":"b1"}]}"#).await.expect(207);
+    let results =
+        server.post("/pools/stores/batch", r#"{"operations":[{"op":"delete","id":"b1"}]}"#).await.expect(207);
     assert_eq!(results.json()["results"][0]["status"], 204);
     assert_eq!(server.post("/pools/regions", r#"{"code":"r"}"#).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }

@@ -52,7 +52,11 @@ impl RecordStore for Counting {
     async fn prune(&self) -> Result<u64, StoreError> {
         self.store.prune().await
     }
-    async fn recall(&self, collection: &Collection, key: &Idempotency) -> Result<Option<Vec<Written>>, StoreError> {
+    async fn recall(
+        &self,
+        collection: &Collection,
+        key: &Idempotency,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
         self.store.recall(collection, key).await
     }
     async fn audit(&self, query: &AuditQuery) -> Result<AuditFound, StoreError> {
@@ -80,7 +84,8 @@ async fn a_read_of_many_is_two_calls_of_the_store_and_a_kept_page_is_none() {
         let body = format!(r#"{{"id":"u{index}","email":"u{index}@example.org","name":"U"}}"#);
         server.post("/users", &body).await.expect(201);
     }
-    let many = |from: usize| (from..from + 1_000).map(|index| format!("u{index}")).collect::<Vec<_>>().join(",");
+    let many =
+        |from: usize| (from..from + 1_000).map(|index| format!("u{index}")).collect::<Vec<_>>().join(",");
     counting.take();
     assert_eq!(server.get(&format!("/users?ids={}", many(0))).await.expect(200).ids().len(), 5);
     // the first few say how many of the others fit into a page

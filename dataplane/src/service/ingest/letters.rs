@@ -36,7 +36,8 @@ impl Rejects for Letters {
             failure: Failure::new(Class::NotRetryable, why),
             attempts: 1,
             trace: event.id.to_string(),
-            payload: serde_json::to_value(event).map_err(|error| ServiceError::Internal(error.to_string()))?,
+            payload: serde_json::to_value(event)
+                .map_err(|error| ServiceError::Internal(error.to_string()))?,
         };
         // events come in no order: a late one must not take the place of a newer one
         let newer = |held: &Record| {

@@ -28,8 +28,9 @@ pub struct IngestQueue {
     refused: AtomicU64,
 }
 
-/// How many events wait: what was measured, and what is known here of what came and went since then. Never fewer than those of this process: where it
-/// is not known whether a measurement has seen a change, what came is added, and what went is not taken away.
+/// How many events wait: what was measured, and what is known here of what came and went since then. Never
+/// fewer than those of this process: where it is not known whether a measurement has seen a change, what came
+/// is added, and what went is not taken away.
 #[derive(Default)]
 struct Waiting {
     measured: u64,
@@ -163,7 +164,8 @@ impl IngestQueue {
     /// The figures now.
     pub fn figures(&self) -> QueueFigures {
         let waiting = self.waiting.lock().known();
-        let (accepted, refused) = (self.accepted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
+        let (accepted, refused) =
+            (self.accepted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         QueueFigures { waiting, accepted, refused }
     }
 }

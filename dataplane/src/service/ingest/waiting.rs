@@ -1,4 +1,5 @@
-//! Dead letters of events whose product was not there: each is replayed by itself once the product is. The clock of the products is set here too.
+//! Dead letters of events whose product was not there: each is replayed by itself once the product is. The
+//! clock of the products is set here too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,17 +53,20 @@ impl Waiting {
         }
     }
 
-    /// Replays the letters whose products are there by now. Says where the next look goes on; nowhere at the end.
+    /// Replays the letters whose products are there by now. Says where the next look goes on; nowhere at the
+    /// end.
     ///
     /// # Errors
     /// What the stores say.
     pub async fn look(&self, mut after: Option<Key>) -> Result<Option<Key>, ServiceError> {
         for _ in 0..PAGES_MAX {
             let (letters, next) = self.letters.of_stage(STAGE, after, LETTERS).await?;
-            let waiting: Vec<(Key, &Record)> = letters.iter().filter_map(|letter| self.waits_for(letter)).collect();
+            let waiting: Vec<(Key, &Record)> =
+                letters.iter().filter_map(|letter| self.waits_for(letter)).collect();
             let keys: Vec<Key> = waiting.iter().map(|(product, _)| product.clone()).collect();
             if !keys.is_empty() {
-                for ((product, letter), found) in waiting.iter().zip(self.products.look_up_all(&keys).await?) {
+                for ((product, letter), found) in waiting.iter().zip(self.products.look_up_all(&keys).await?)
+                {
                     if matches!(found, Lookup::Found(_)) {
                         self.replay(product, letter).await;
                     }

@@ -237,7 +237,9 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(10), there).await.unwrap_or_else(|_| panic!("{count} workers"));
+            tokio::time::timeout(Duration::from_secs(10), there)
+                .await
+                .unwrap_or_else(|_| panic!("{count} workers"));
         };
         for count in [1, 5, 2, 3] {
             sender.send_modify(|settings| settings.workers = count);

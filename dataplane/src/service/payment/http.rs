@@ -1,9 +1,11 @@
 //! A payment provider that is called over HTTP.
 //!
-//! `POST {url}/charges` with `{order_id, user_id, amount, currency}`: 2xx `{transaction_id}` is approved, 409 with a `transaction_id` is a
-//! repetition of an approved one, 402 `{reason}` is declined. `POST {url}/reversals` with `{order_id}` gives back; 404 says that nothing was charged.
-//! Under one key nothing is charged twice, and nothing after a reversal: a provider that charges late all the same is told to give back once more.
-//! Both have `Idempotency-Key`, `traceparent`, and `Flyweight-Signature: t=<seconds>,v1=<hex>`: the HMAC-SHA256 of `<seconds>.<body>`.
+//! `POST {url}/charges` with `{order_id, user_id, amount, currency}`: 2xx `{transaction_id}` is approved, 409
+//! with a `transaction_id` is a repetition of an approved one, 402 `{reason}` is declined. `POST
+//! {url}/reversals` with `{order_id}` gives back; 404 says that nothing was charged. Under one key nothing is
+//! charged twice, and nothing after a reversal: a provider that charges late all the same is told to give
+//! back once more. Both have `Idempotency-Key`, `traceparent`, and `Flyweight-Signature:
+//! t=<seconds>,v1=<hex>`: the HMAC-SHA256 of `<seconds>.<body>`.
 
 use std::{
     sync::Arc,
@@ -74,7 +76,8 @@ impl HttpProvider {
             request = request.header("flyweight-signature", signature(key, seconds, &body));
         }
         // the address may hold a secret, so it is left out of what is said
-        let lost = |error: reqwest::Error| Failure::retryable(format!("the provider: {}", error.without_url()));
+        let lost =
+            |error: reqwest::Error| Failure::retryable(format!("the provider: {}", error.without_url()));
         let response = request.body(body).send().await.map_err(lost)?;
         let status = response.status();
         match status.as_u16() {
@@ -94,8 +97,7 @@ impl PaymentProvider for HttpProvider {
 
     async fn charge(&self, charge: &Charge) -> Result<Charged, Failure> {
         let Charge { order, user, amount, currency, .. } = charge;
-        let body =
-            json!({ "order_id": order.as_str(), "user_id": user, "amount": amount.to_string(), "currency": currency });
+        let body = json!({ "order_id": order.as_str(), "user_id": user, "amount": amount.to_string(), "currency": currency });
         let (status, Answer { transaction_id, reason }) = self.post("charges", charge, body).await?;
         match (status.as_u16(), transaction_id) {
             (200..=299 | 409, Some(transaction)) => Ok(Charged::Approved { transaction }),
@@ -107,10 +109,13 @@ impl PaymentProvider for HttpProvider {
     }
 
     async fn reverse(&self, charge: &Charge) -> Result<(), Failure> {
-        let (status, _) = self.post("reversals", charge, json!({ "order_id": charge.order.as_str() })).await?;
+        let (status, _) =
+            self.post("reversals", charge, json!({ "order_id": charge.order.as_str() })).await?;
         match status.is_success() || status == StatusCode::NOT_FOUND {
             true => Ok(()),
-            false => Err(Failure::new(Class::NotRetryable, format!("the provider answers {status} to a reversal"))),
+            false => {
+                Err(Failure::new(Class::NotRetryable, format!("the provider answers {status} to a reversal")))
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ use model::record::Key;
 /// Charges that it remembers.
 const REMEMBERED: usize = 10_000;
 
-/// The stand-in. Whether a payment is declined depends on its key alone, so that every call of one says the same.
+/// The stand-in. Whether a payment is declined depends on its key alone, so that every call of one says the
+/// same.
 pub struct Simulator {
     wishes: Wishes,
     books: Mutex<Books>,
@@ -57,7 +58,8 @@ impl PaymentProvider for Simulator {
     }
 
     async fn charge(&self, charge: &Charge) -> Result<Charged, Failure> {
-        let Wishes { decline_percent, timeout_percent, failure_percent, duplicate_percent, latency } = &self.wishes;
+        let Wishes { decline_percent, timeout_percent, failure_percent, duplicate_percent, latency } =
+            &self.wishes;
         tokio::time::sleep(latency.0).await;
         if chance(*failure_percent) {
             return Err(Failure::retryable("the simulated provider fails"));
@@ -135,6 +137,10 @@ mod tests {
             assert!(forgetful.charge(&charge(n)).await.is_err());
         }
         let books = forgetful.books.lock();
-        assert_eq!((books.charged.len(), books.order.len()), (REMEMBERED, REMEMBERED), "it does not grow for ever");
+        assert_eq!(
+            (books.charged.len(), books.order.len()),
+            (REMEMBERED, REMEMBERED),
+            "it does not grow for ever"
+        );
     }
 }

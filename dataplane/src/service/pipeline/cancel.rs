@@ -1,4 +1,5 @@
-//! What others may do to an order that is under way: call it off, replay or drop its dead letter, change or delete it.
+//! What others may do to an order that is under way: call it off, replay or drop its dead letter, change or
+//! delete it.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,8 @@ impl Pipeline {
         self.end_order(order, Ending::Cancelled, reason, None, actor).await
     }
 
-    /// Ends an order that is under way, and frees it of its dead letter; with `only` a letter, only where that stands for the order.
+    /// Ends an order that is under way, and frees it of its dead letter; with `only` a letter, only where
+    /// that stands for the order.
     pub(super) async fn end_order(
         &self,
         order: &Key,
@@ -48,7 +50,9 @@ impl Pipeline {
             }
             if progress.ending.is_some() || progress.sold || progress.is_settled() {
                 let status = schema.get(&current.values, "status").as_text().unwrap_or_default();
-                return Err(ServiceError::Conflict(format!("an order that is {status} cannot be called off any more")));
+                return Err(ServiceError::Conflict(format!(
+                    "an order that is {status} cannot be called off any more"
+                )));
             }
             *letter.lock() = progress.parked.clone();
             progress.end(ending, reason);
@@ -109,11 +113,15 @@ impl Source for Pipeline {
         }
     }
 
-    /// The order that it stands for is ended as failed; where it has ended already, only its message is given up. What is to be given back must be.
+    /// The order that it stands for is ended as failed; where it has ended already, only its message is given
+    /// up. What is to be given back must be.
     async fn dropped(&self, letter: &Record, actor: &str) -> Result<(), ServiceError> {
         let order = self.subject(letter)?;
         // a letter that does not stand for its order any more says nothing of it
-        match self.end_order(&order, Ending::Failed, "its dead letter was dropped", Some(&letter.key), actor).await {
+        match self
+            .end_order(&order, Ending::Failed, "its dead letter was dropped", Some(&letter.key), actor)
+            .await
+        {
             Ok(_) | Err(ServiceError::NotFound) => Ok(()),
             Err(ServiceError::Conflict(why)) => match self.parts.letters.text(letter, "stage") {
                 "notifications" => Ok(()),
@@ -140,9 +148,9 @@ impl Keeper for Pipeline {
         let changed = fields.filter(|(field, (before, after))| before != after && frozen(&field.name));
         match changed.map(|(field, _)| field.name.as_str()).next() {
             None => Ok(()),
-            Some(name) => {
-                Err(ServiceError::Conflict(format!("{name} cannot change any more: the order is being fulfilled")))
-            }
+            Some(name) => Err(ServiceError::Conflict(format!(
+                "{name} cannot change any more: the order is being fulfilled"
+            ))),
         }
     }
 

@@ -1,8 +1,10 @@
-//! The charge of an order: made once, proven by the payment that the pipeline itself wrote, and given back where the order ends otherwise.
+//! The charge of an order: made once, proven by the payment that the pipeline itself wrote, and given back
+//! where the order ends otherwise.
 //!
-//! A payment is no proof by its key alone: the order, the amount, the currency and the user must be those of the order, and the writer the pipeline. The key is
-//! random and kept in the order, so that nobody can write the payment first. Versions before made the key of the order; what they began goes
-//! on under that key where the audit says that the pipeline, and nobody else, wrote the payment.
+//! A payment is no proof by its key alone: the order, the amount, the currency and the user must be those of
+//! the order, and the writer the pipeline. The key is random and kept in the order, so that nobody can write
+//! the payment first. Versions before made the key of the order; what they began goes on under that key where
+//! the audit says that the pipeline, and nobody else, wrote the payment.
 
 use rust_decimal::Decimal;
 
@@ -119,7 +121,8 @@ impl Pipeline {
         Ok(moved.await?.map(|record| self.case_of(record)))
     }
 
-    /// The keys of payment and charge that an order must get; none where it has its own. During an upgrade another process may run a version before.
+    /// The keys of payment and charge that an order must get; none where it has its own. During an upgrade
+    /// another process may run a version before.
     async fn other_name(&self, case: &Case) -> Result<Option<(Key, Option<Key>)>, Failure> {
         let former = former_key(&case.record);
         let known = case.progress.charge.as_ref().and_then(|key| key.parse::<Key>().ok());
@@ -169,7 +172,12 @@ impl Pipeline {
     }
 
     /// Whether a payment is what the pipeline wrote for a charge.
-    async fn is_ours(&self, payments: &Records, payment: &Record, charge: &Charge) -> Result<bool, ServiceError> {
+    async fn is_ours(
+        &self,
+        payments: &Records,
+        payment: &Record,
+        charge: &Charge,
+    ) -> Result<bool, ServiceError> {
         let schema = payments.schema();
         if !agrees(schema, payment, charge) {
             return Ok(false);
@@ -180,7 +188,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether the audit says that a payment without a mark was made, and changed since, by the pipeline alone.
+    /// Whether the audit says that a payment without a mark was made, and changed since, by the pipeline
+    /// alone.
     async fn was_written_here(&self, payments: &Records, payment: &Key) -> Result<bool, ServiceError> {
         let query = AuditQuery {
             entities: vec![payments.schema().entity.clone()],
@@ -194,17 +203,20 @@ impl Pipeline {
         Ok(!since.is_empty() && since.iter().all(|entry| entry.actor == actor::PIPELINE))
     }
 
-    /// Sends an order that has ended back to the stage that gives back, which tries until it is done. One that is gone gets its money at once, or never.
+    /// Sends an order that has ended back to the stage that gives back, which tries until it is done. One
+    /// that is gone gets its money at once, or never.
     async fn give_back_again(&self, case: &Case, charge: &Charge) -> Result<(), Failure> {
         let schema = self.parts.orders.schema();
         let sent = self.parts.orders.adjust(&case.key, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
-            if progress.ending.is_none() || (progress.parked.is_some() && progress.stage == Stage::Inventory) {
+            if progress.ending.is_none() || (progress.parked.is_some() && progress.stage == Stage::Inventory)
+            {
                 return Ok(None);
             }
             progress.note("charged_late", None);
             match progress.stage {
-                // who is about to give back may have asked the provider already, and must not go on as if that were all
+                // who is about to give back may have asked the provider already, and must not go on as if
+                // that were all
                 Stage::Inventory => progress.attempts += 1,
                 _ => progress.advance(Stage::Inventory),
             }
@@ -217,13 +229,16 @@ impl Pipeline {
         }
     }
 
-    /// Takes back all that was charged for an order, or may have been, under whatever name; false where no payment was ever begun.
+    /// Takes back all that was charged for an order, or may have been, under whatever name; false where no
+    /// payment was ever begun.
     pub(super) async fn reverse_all(&self, case: &Case) -> Result<bool, Failure> {
         let own = self.charge_of(case);
-        let status = self.parts.orders.schema().get(&case.record.values, "status").as_text().unwrap_or_default();
+        let status =
+            self.parts.orders.schema().get(&case.record.values, "status").as_text().unwrap_or_default();
         let mut reversed = self.reverse(&own, status != PENDING, case.again()).await?;
         let Some(payments) = &self.parts.payments else { return Ok(reversed) };
-        let mut others: Vec<Key> = self.marked(payments, &own.mark).await?.into_iter().map(|other| other.key).collect();
+        let mut others: Vec<Key> =
+            self.marked(payments, &own.mark).await?.into_iter().map(|other| other.key).collect();
         others.push(former_key(&case.record));
         for key in others.into_iter().filter(|key| *key != own.payment) {
             let other = Charge { payment: key.clone(), key, ..own.clone() };
@@ -232,14 +247,16 @@ impl Pipeline {
         Ok(reversed)
     }
 
-    /// Takes back what was charged, or may have been; false where no payment was ever begun. `begun` says that the order had come so far that it may
-    /// have been charged, whatever became of the payment's record, and `again` that it was tried before.
+    /// Takes back what was charged, or may have been; false where no payment was ever begun. `begun` says
+    /// that the order had come so far that it may have been charged, whatever became of the payment's record,
+    /// and `again` that it was tried before.
     async fn reverse(&self, charge: &Charge, begun: bool, again: bool) -> Result<bool, Failure> {
         if charge.amount.is_zero() {
             return Ok(false);
         }
         let tools = self.tools.load_full();
-        let reversal = || self.bank.call(again, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
+        let reversal =
+            || self.bank.call(again, tools.settings.payments.timeout.0, tools.provider.reverse(charge));
         let Some(payments) = &self.parts.payments else {
             // no record says whether anything was charged: the provider knows
             reversal().await?;
@@ -286,7 +303,9 @@ impl Pipeline {
             Ok(_) => Ok(PENDING.to_owned()),
             Err(ServiceError::Exists) => match payments.find_one(&charge.payment).await? {
                 None => Ok("deleted".to_owned()),
-                Some(payment) if self.is_ours(payments, &payment, charge).await? => Ok(status_of(payments, &payment)),
+                Some(payment) if self.is_ours(payments, &payment, charge).await? => {
+                    Ok(status_of(payments, &payment))
+                }
                 Some(_) => {
                     let why = format!("payment {} is not what was written for this order", charge.payment);
                     Err(Failure::new(Class::NotRetryable, why))
@@ -297,7 +316,12 @@ impl Pipeline {
     }
 
     /// Moves the payment to a status, where it is ours and may become that, and says what it is then.
-    async fn end_payment(&self, charge: &Charge, to: &str, transaction: Option<&str>) -> Result<String, Failure> {
+    async fn end_payment(
+        &self,
+        charge: &Charge,
+        to: &str,
+        transaction: Option<&str>,
+    ) -> Result<String, Failure> {
         let Some(payments) = &self.parts.payments else { return Ok(to.to_owned()) };
         let schema = payments.schema();
         let ours = |payment: &Record| {
@@ -351,7 +375,8 @@ impl Pipeline {
 /// Whether a payment is of the order, the user, the amount and the currency of a charge.
 fn agrees(schema: &Schema, payment: &Record, charge: &Charge) -> bool {
     let text = |field| schema.get(&payment.values, field).as_text().unwrap_or_default();
-    (text("order_id"), text("user_id"), text("currency")) == (charge.order.as_str(), &charge.user, &charge.currency)
+    (text("order_id"), text("user_id"), text("currency"))
+        == (charge.order.as_str(), &charge.user, &charge.currency)
         && decimal(schema, payment, "amount") == Some(charge.amount)
 }
 

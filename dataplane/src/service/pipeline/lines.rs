@@ -33,7 +33,8 @@ pub struct Job {
     pub ticket: Option<Ticket>,
     /// How often it was postponed for what it has no part in.
     pub failed: u32,
-    /// The order as the worker of the stage before left it: whoever changed it since is found out by its version.
+    /// The order as the worker of the stage before left it: whoever changed it since is found out by its
+    /// version.
     pub seen: Option<Record>,
 }
 
@@ -140,7 +141,12 @@ impl Line {
         // bounded by the places of jobs
         let (sender, receiver) = mpsc::unbounded_channel();
         let semaphore = Arc::new(Semaphore::new(workers as usize));
-        Self { sender, receiver: Mutex::new(Some(receiver)), workers: semaphore, wanted: AtomicU32::new(workers) }
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            workers: semaphore,
+            wanted: AtomicU32::new(workers),
+        }
     }
 
     fn resize(&self, wanted: u32) {
@@ -168,16 +174,22 @@ impl Lines {
             Ok::<_, prometheus::Error>(gauge)
         };
         let help = "Steps of the order pipeline, by stage and what came of them.";
-        let outcomes = IntCounterVec::new(Opts::new("flyweight_pipeline_steps_total", help), &["stage", "outcome"])?;
+        let outcomes =
+            IntCounterVec::new(Opts::new("flyweight_pipeline_steps_total", help), &["stage", "outcome"])?;
         registry.register(Box::new(outcomes.clone()))?;
-        for (stage, outcome) in Stage::ALL.into_iter().flat_map(|stage| OUTCOMES.map(|outcome| (stage, outcome))) {
+        for (stage, outcome) in
+            Stage::ALL.into_iter().flat_map(|stage| OUTCOMES.map(|outcome| (stage, outcome)))
+        {
             outcomes.with_label_values(&[stage.name(), outcome]);
         }
         Ok(Self {
             lines: counts(workers).map(Line::new),
             outcomes,
             in_flight: gauge("flyweight_pipeline_in_flight", "Orders that workers have now, by stage.")?,
-            letters: gauge("flyweight_dead_letters", "Dead letters that wait to be replayed or dropped, by stage.")?,
+            letters: gauge(
+                "flyweight_dead_letters",
+                "Dead letters that wait to be replayed or dropped, by stage.",
+            )?,
             queued: gauge("flyweight_pipeline_queued", "Orders that wait for a worker, by stage.")?,
         })
     }
@@ -231,9 +243,12 @@ impl Pipeline {
     /// Starts to work off the queues.
     pub(super) fn start_lines(self: &Arc<Self>) {
         for stage in Stage::ALL {
-            let Some(receiver) = self.lines.line(stage).and_then(|line| line.receiver.lock().take()) else { continue };
+            let Some(receiver) = self.lines.line(stage).and_then(|line| line.receiver.lock().take()) else {
+                continue;
+            };
             let pipeline = self.clone();
-            self.tasks.spawn(supervisor::STAGE.watch(async move { pipeline.work_off(stage, receiver).await }));
+            self.tasks
+                .spawn(supervisor::STAGE.watch(async move { pipeline.work_off(stage, receiver).await }));
         }
     }
 
@@ -273,7 +288,11 @@ mod tests {
         drop(working);
         let begun = Instant::now();
         while line.workers.available_permits() != 1 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{} workers", line.workers.available_permits());
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{} workers",
+                line.workers.available_permits()
+            );
             tokio::task::yield_now().await;
         }
     }

@@ -1,10 +1,11 @@
-//! The four stages. Each can be done again, at any place where it was cut off, without a second effect, and gives the order as it is after its
-//! last change; none where somebody else went on with it.
+//! The four stages. Each can be done again, at any place where it was cut off, without a second effect, and
+//! gives the order as it is after its last change; none where somebody else went on with it.
 //!
-//! A product's holds are changed in three steps: the product is read, the order is looked at, the product is written if it is as it was read. A
-//! worker that stood still between any two of them for however long does nothing: had another worker gone on with the order meanwhile, it
-//! would have changed the product or the order. So an order that went on never gets a second hold, and what is held for one that ended
-//! or is gone is given back by whoever comes across it.
+//! A product's holds are changed in three steps: the product is read, the order is looked at, the product is
+//! written if it is as it was read. A worker that stood still between any two of them for however long does
+//! nothing: had another worker gone on with the order meanwhile, it would have changed the product or the
+//! order. So an order that went on never gets a second hold, and what is held for one that ended or is gone
+//! is given back by whoever comes across it.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +71,13 @@ impl Pipeline {
     async fn hold(&self, case: &Case, product: &Key, quantity: i64) -> Result<Hold, Failure> {
         let Some(products) = &self.parts.products else { return Ok(Hold::Held) };
         let schema = products.schema();
-        let hold = |current: &Record| match stock::hold(schema, &current.values, &case.key, quantity, products.now()) {
+        let hold = |current: &Record| match stock::hold(
+            schema,
+            &current.values,
+            &case.key,
+            quantity,
+            products.now(),
+        ) {
             Held::Now(row) => Ok(Some(row)),
             Held::Already => Ok(None),
             Held::Short(left) => Err(ServiceError::Conflict(format!(
@@ -88,7 +95,8 @@ impl Pipeline {
         }
     }
 
-    /// After a worker stood still: the order ended or went on without it, so what it held just now may be nobody's.
+    /// After a worker stood still: the order ended or went on without it, so what it held just now may be
+    /// nobody's.
     async fn give_back_strays(&self, case: &Case) -> Result<(), Failure> {
         for product in wanted(case).into_keys() {
             self.give_back_stray(&product, &case.key).await?;
@@ -102,8 +110,8 @@ impl Pipeline {
         Ok(matches!(self.end_hold(product, order, Settling::Release, &stray).await?, Adjusted::Changed(_)))
     }
 
-    /// Whether what an order holds of a product is nobody's: the order has ended or is gone, or went on without this product. Once it is so it
-    /// stays so.
+    /// Whether what an order holds of a product is nobody's: the order has ended or is gone, or went on
+    /// without this product. Once it is so it stays so.
     pub(super) async fn is_stray(&self, product: &Key, order: &Key) -> Result<bool, ServiceError> {
         Ok(self.case(order).await?.is_none_or(|case| {
             let progress = &case.progress;
@@ -112,7 +120,8 @@ impl Pipeline {
         }))
     }
 
-    /// Ends the holds of an order that is still where its case was read, as far as there are any. False where it is elsewhere.
+    /// Ends the holds of an order that is still where its case was read, as far as there are any. False where
+    /// it is elsewhere.
     async fn end_holds(&self, case: &Case, settling: Settling) -> Result<bool, Failure> {
         for product in wanted(case).into_keys() {
             let unmoved = || Box::pin(self.is_unmoved(case)) as BoxFuture<'_, _>;
@@ -133,7 +142,8 @@ impl Pipeline {
     ) -> Result<Adjusted, Failure> {
         let Some(products) = &self.parts.products else { return Ok(Adjusted::Unchanged) };
         let schema = products.schema();
-        let settle = |current: &Record| Ok(stock::settle(schema, &current.values, order, settling, products.now()));
+        let settle =
+            |current: &Record| Ok(stock::settle(schema, &current.values, order, settling, products.now()));
         let _turn = self.turns.at(product).await;
         match products.adjust_while(product, ACTOR, settle, still).await {
             // a product that was deleted took its holds with it
@@ -199,7 +209,8 @@ impl Pipeline {
         moved.await
     }
 
-    /// The message: by the template `order_completed`, `order_failed` or `order_cancelled`, or in our own words.
+    /// The message: by the template `order_completed`, `order_failed` or `order_cancelled`, or in our own
+    /// words.
     async fn message(&self, case: &Case) -> Result<Message, Failure> {
         let schema = self.parts.orders.schema();
         let status = case.progress.ending.map_or("completed", Ending::status);

@@ -49,9 +49,11 @@ impl Pipeline {
     /// Takes up the orders that are due, or will be within a time.
     pub(super) async fn sweep_orders(&self, ahead: Duration) -> Result<(), Failure> {
         let orders = &self.parts.orders;
-        // one clock says what is due, whichever process stamped it; where it cannot be asked, the page below fails too
+        // one clock says what is due, whichever process stamped it; where it cannot be asked, the page below
+        // fails too
         orders.set_clock().await?;
-        // each sweep goes on after the last: orders that are due and cannot go on must not hide those behind them
+        // each sweep goes on after the last: orders that are due and cannot go on must not hide those behind
+        // them
         let start = self.swept.lock().take().map_or(Start::Offset(0), Start::After);
         let page = due(orders, "due_at", after(self.clock(), ahead), start).await?;
         for record in page.records {
@@ -73,8 +75,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Sees to an order that was set aside for as long as it may be: one that owes something tries again, any other is given up.
-    pub(super) async fn attend_to(&self, order: &Key, stage: Stage, letter: &str) -> Result<(), ServiceError> {
+    /// Sees to an order that was set aside for as long as it may be: one that owes something tries again, any
+    /// other is given up.
+    pub(super) async fn attend_to(
+        &self,
+        order: &Key,
+        stage: Stage,
+        letter: &str,
+    ) -> Result<(), ServiceError> {
         let letter: Key = letter.parse().map_err(ServiceError::Internal)?;
         if stage != Stage::Inventory {
             let why = "it was set aside, and nobody attended to it";
@@ -88,7 +96,8 @@ impl Pipeline {
         }
     }
 
-    /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for an order that ended without it.
+    /// Gives back what is held for orders that have ended or are gone: a worker that stood still may hold for
+    /// an order that ended without it.
     pub(super) async fn sweep_holds(&self, age: Duration) -> Result<(), Failure> {
         let Some(products) = &self.parts.products else { return Ok(()) };
         let before = Timestamp(products.now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
@@ -97,7 +106,8 @@ impl Pipeline {
             let page = due(products, "held_since", before, start).await?;
             for product in page.records {
                 for order in stock::held_before(products.schema(), &product.values, before) {
-                    // nearly all are somebody's; a product that thousands of orders hold is large, and who works on them waits for their turn at it
+                    // nearly all are somebody's; a product that thousands of orders hold is large, and who
+                    // works on them waits for their turn at it
                     let stray = self.is_stray(&product.key, &order).await?;
                     if stray && self.give_back_stray(&product.key, &order).await? {
                         tracing::warn!(product = %product.key, %order, "a hold that was left over is given back");
@@ -114,7 +124,10 @@ impl Pipeline {
     async fn count_letters(&self) {
         for stage in Stage::ALL {
             if let Ok(count) = self.parts.letters.count(stage.name()).await {
-                self.lines.letters.with_label_values(&[stage.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+                self.lines
+                    .letters
+                    .with_label_values(&[stage.name()])
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
     }

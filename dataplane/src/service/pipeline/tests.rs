@@ -1,4 +1,5 @@
-//! The pipeline over SQLite and a bank on a free port: what it does with an order, and what it leaves when that goes wrong.
+//! The pipeline over SQLite and a bank on a free port: what it does with an order, and what it leaves when
+//! that goes wrong.
 
 mod counts;
 mod proof;
@@ -96,7 +97,11 @@ async fn calling_off_undoes_what_was_done_at_any_stage() {
         shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
         shop.pipeline.cancel(&order, "once more", "ann").await.unwrap();
         shop.drive(&order).await;
-        assert_eq!((shop.status(&order).await, shop.stock(&product).await), ("cancelled".to_owned(), 5), "{stop_at:?}");
+        assert_eq!(
+            (shop.status(&order).await, shop.stock(&product).await),
+            ("cancelled".to_owned(), 5),
+            "{stop_at:?}"
+        );
     }
     assert_eq!((shop.bank.charged(), shop.bank.reversed()), (1, 1));
     assert_eq!(shop.payments().await.iter().map(|one| one.1.as_str()).collect::<Vec<_>>(), ["refunded"]);
@@ -123,7 +128,10 @@ async fn a_failing_bank_is_asked_again_and_then_no_more() {
     shop.drive(&order).await;
     assert_eq!(shop.status(&order).await, "completed");
     assert!(shop.letters().await.is_empty());
-    assert!(shop.parts.letters.replay(&letters[0].0, "test").await.is_err(), "there is nothing left to replay");
+    assert!(
+        shop.parts.letters.replay(&letters[0].0, "test").await.is_err(),
+        "there is nothing left to replay"
+    );
     assert_eq!(shop.payments().await.len(), 2);
 }
 
@@ -340,7 +348,9 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
                     Held::Now(row) => Some(row),
                     other => panic!("{other:?}"),
                 },
-                _ => stock::settle(schema, &current.values, &order, stock::Settling::Commit, Timestamp::now()),
+                _ => {
+                    stock::settle(schema, &current.values, &order, stock::Settling::Commit, Timestamp::now())
+                }
             })
         };
         let look = async || {
@@ -353,7 +363,11 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
         };
         let outcome = products.adjust_while(&lamp, "test", change, &|| Box::pin(look())).await.unwrap();
         assert!(!matches!(outcome, Adjusted::Changed(_)), "{stage:?}: {outcome:?}");
-        assert_eq!((shop.status(&order).await, shop.stock("lamp").await), ("completed".to_owned(), left), "{stage:?}");
+        assert_eq!(
+            (shop.status(&order).await, shop.stock("lamp").await),
+            ("completed".to_owned(), left),
+            "{stage:?}"
+        );
     }
     assert_eq!(shop.bank.charged(), 2);
     assert!(
@@ -436,7 +450,9 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
         let patch = model::json::parse_patch(shop.parts.orders.schema(), body.as_bytes()).unwrap();
         let (orders, order) = (shop.parts.orders.clone(), order.clone());
         async move {
-            orders.patch(&order, &super::super::precondition::Precondition::None, &patch, &Origin::of("test")).await
+            orders
+                .patch(&order, &super::super::precondition::Precondition::None, &patch, &Origin::of("test"))
+                .await
         }
     };
     let items = patch(r#"{"items":[{"product_id":"lamp","quantity":1,"price":"2"}]}"#).await;
@@ -447,7 +463,8 @@ async fn an_order_under_way_keeps_its_items_and_ends_before_it_is_deleted() {
     assert_eq!((shop.stock("lamp").await, shop.bank.reversed()), (5, 1));
 }
 
-/// Nothing of an atomic batch happens before all of it does: an order that is under way is called off by no batch that fails.
+/// Nothing of an atomic batch happens before all of it does: an order that is under way is called off by no
+/// batch that fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_batch_calls_no_order_off() {
     use crate::service::batch::{Bounds, Undone, run_atomic};
@@ -469,10 +486,20 @@ async fn a_refused_batch_calls_no_order_off() {
     );
     let before = shop.parts.orders.find_one(&order).await.unwrap();
     let refused = batch(&format!("{first},{}", delete("none"))).await;
-    assert!(matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::NotFound })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::NotFound })),
+        "{refused:?}"
+    );
     let refused = batch(&format!("{create},{first}")).await;
-    assert!(matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::Conflict(_) })), "{refused:?}");
-    assert_eq!(shop.parts.orders.find_one(&order).await.unwrap(), before, "it goes on as if nothing was asked");
+    assert!(
+        matches!(refused, Err(Undone::Planned { index: 1, error: ServiceError::Conflict(_) })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        shop.parts.orders.find_one(&order).await.unwrap(),
+        before,
+        "it goes on as if nothing was asked"
+    );
     assert_eq!(shop.parts.orders.find_one(&"new".parse().unwrap()).await.unwrap(), None);
     // what never was under way may go with what ended; by itself an order is called off first, as ever
     shop.drive(&order).await;
@@ -491,7 +518,8 @@ async fn who_calls_off_and_who_drops_is_in_the_audit() {
     let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
     shop.parts.letters.give_up(&letter.key, "eve").await.unwrap();
     shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
-    let query = |entity: &str| AuditQuery { entities: vec![entity.to_owned()], limit: 100, ..AuditQuery::default() };
+    let query =
+        |entity: &str| AuditQuery { entities: vec![entity.to_owned()], limit: 100, ..AuditQuery::default() };
     let entries = shop.parts.orders.audit(&query("order")).await.unwrap().entries;
     assert!(entries.iter().any(|entry| entry.actor == "ann" && entry.action == "updated"), "{entries:?}");
     let entries = shop.parts.letters.records().audit(&query("dead_letter")).await.unwrap().entries;
@@ -524,7 +552,8 @@ fn waits_are_random_and_bounded() {
     assert!(spread.len() > 10, "they must not come in step");
 }
 
-/// Replicas whose clocks are days off sweep alike: what is due goes by the clock of the orders' server, which stamped it.
+/// Replicas whose clocks are days off sweep alike: what is due goes by the clock of the orders' server, which
+/// stamped it.
 #[tokio::test]
 async fn what_is_due_goes_by_the_clock_of_the_server() {
     const DAYS_MS: i64 = 8 * 24 * 3_600_000;
@@ -536,7 +565,11 @@ async fn what_is_due_goes_by_the_clock_of_the_server() {
         let late = shop.due_at(&order).await.0 - (Timestamp::now().0 + ahead_ms);
         assert!((5_000..20_000).contains(&late), "due {late} ms after the server's now");
         shop.pipeline.sweep_orders(Duration::ZERO).await.unwrap();
-        assert_eq!((shop.pipeline.under_way(), shop.status(&order).await.as_str()), (0, "pending"), "it is not due");
+        assert_eq!(
+            (shop.pipeline.under_way(), shop.status(&order).await.as_str()),
+            (0, "pending"),
+            "it is not due"
+        );
         shop.pipeline.sweep_orders(STUCK_AFTER).await.unwrap();
         assert_eq!(shop.pipeline.under_way(), 1, "it is due within that time");
         shop.drive(&order).await;

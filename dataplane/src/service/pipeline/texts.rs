@@ -25,7 +25,8 @@ const KEPT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Texts(Mutex<Kept>);
 
-/// What was read in a generation of the templates, by their names: as many as there are ways for an order to end.
+/// What was read in a generation of the templates, by their names: as many as there are ways for an order to
+/// end.
 #[derive(Default)]
 struct Kept {
     generation: u64,
@@ -34,8 +35,8 @@ struct Kept {
 }
 
 impl Texts {
-    /// The text of a template: as it was read before, if no template changed since. Another replica's change is known once its event arrives, as with
-    /// lists; templates that are not cached are read each time.
+    /// The text of a template: as it was read before, if no template changed since. Another replica's change
+    /// is known once its event arrives, as with lists; templates that are not cached are read each time.
     ///
     /// # Errors
     /// What the store says.
@@ -79,7 +80,8 @@ async fn read(templates: &Records, name: &str) -> Result<Text, ServiceError> {
         allowance: Allowance::default(),
     };
     let page = templates.find(&query).await?;
-    let text = |record: &Record, field| schema.get(&record.values, field).as_text().unwrap_or_default().to_owned();
+    let text =
+        |record: &Record, field| schema.get(&record.values, field).as_text().unwrap_or_default().to_owned();
     Ok(page.records.first().map(|record| (text(record, "subject"), text(record, "body"))))
 }
 
@@ -95,7 +97,11 @@ mod tests {
         kept.put(1, begun, "order_failed", text("a"));
         kept.put(1, begun + KEPT / 2, "order_completed", None);
         assert_eq!(kept.get(1, begun + KEPT / 2, "order_failed"), Some(text("a")));
-        assert_eq!(kept.get(1, begun + KEPT / 2, "order_completed"), Some(None), "that there is none is known too");
+        assert_eq!(
+            kept.get(1, begun + KEPT / 2, "order_completed"),
+            Some(None),
+            "that there is none is known too"
+        );
         assert_eq!(kept.get(2, begun, "order_failed"), None, "a template changed");
         assert_eq!(kept.get(1, begun + KEPT, "order_completed"), None, "the time is that of the oldest");
         kept.put(2, begun, "order_failed", text("b"));

@@ -1,5 +1,6 @@
-//! Lets the workers of this process change a product one after the other. Each change is guarded by the version that it was made from, so those that came
-//! at the same time would only make each other read again, and wait at random before that.
+//! Lets the workers of this process change a product one after the other. Each change is guarded by the
+//! version that it was made from, so those that came at the same time would only make each other read again,
+//! and wait at random before that.
 
 use std::hash::{BuildHasher, RandomState};
 

@@ -22,7 +22,8 @@ use model::{
 const BUSY_WAIT: Duration = Duration::from_millis(20);
 /// How long an order may be set aside while it holds stock, before it is ended as failed.
 pub(super) const PARKED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an order whose stock is to be sold or given back is set aside: it cannot be given up, so it is tried again without anybody's word.
+/// How long an order whose stock is to be sold or given back is set aside: it cannot be given up, so it is
+/// tried again without anybody's word.
 const OWING_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// An order in a worker's hands, as it was read.
@@ -96,7 +97,8 @@ impl Pipeline {
             Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
             // it has ended: those that have not need the places, and a sweep finds it for its message
             Ok(Next::Onward(Stage::Notifications, _)) if self.places.is_crowded() => job.see_to_event(),
-            // with its place: an order that is half done must not wait for all that came after it. The event was seen to
+            // with its place: an order that is half done must not wait for all that came after it. The event
+            // was seen to
             Ok(Next::Onward(stage, seen)) => {
                 job.see_to_event();
                 job.seen = seen;
@@ -135,7 +137,8 @@ impl Pipeline {
         });
     }
 
-    /// Does the order's next step, if it is one of this stage. Only failures that the order has no part in are errors.
+    /// Does the order's next step, if it is one of this stage. Only failures that the order has no part in
+    /// are errors.
     async fn step(&self, stage: Stage, order: &Key, seen: Option<Record>) -> Result<Next, Failure> {
         let case = match seen {
             Some(seen) => Some(self.case_of(seen)),
@@ -204,8 +207,8 @@ impl Pipeline {
         u64::try_from(due.0 - self.clock().now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
-    /// Changes the order's progress, and its status where that changes too, if it is still where the case was read. None where it is not:
-    /// somebody else went on with it, or it is gone.
+    /// Changes the order's progress, and its status where that changes too, if it is still where the case was
+    /// read. None where it is not: somebody else went on with it, or it is gone.
     pub(super) async fn move_on(
         &self,
         case: &Case,

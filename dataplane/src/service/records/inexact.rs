@@ -1,4 +1,5 @@
-//! Stored numbers that many readers of JSON round: found in what is read, told once each, and counted by their columns.
+//! Stored numbers that many readers of JSON round: found in what is read, told once each, and counted by
+//! their columns.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,8 +37,9 @@ impl Inexact {
     /// Looks at a record that was read. Its values are not told.
     pub fn look(&self, collection: &Collection, record: &Record) {
         for Column { index, name, seen } in &self.columns {
-            let beyond =
-                |field: &Field| record.values.0.get(*index).is_some_and(|value| field.is_beyond_doubles(value));
+            let beyond = |field: &Field| {
+                record.values.0.get(*index).is_some_and(|value| field.is_beyond_doubles(value))
+            };
             if seen.load(Ordering::Relaxed) || !collection.schema.fields.get(*index).is_some_and(beyond) {
                 continue;
             }

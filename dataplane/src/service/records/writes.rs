@@ -1,4 +1,5 @@
-//! The changes of a pool's records: each a unit of work, tried again where others were faster, told from its repeats.
+//! The changes of a pool's records: each a unit of work, tried again where others were faster, told from its
+//! repeats.
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,7 +76,9 @@ impl Records {
         origin: &Origin,
     ) -> Result<Record, ServiceError> {
         let origin = &self.in_its_time(origin);
-        record_of(self.learn(key, self.once(origin, self.try_replace(key, precondition, body, origin)).await)?)
+        record_of(
+            self.learn(key, self.once(origin, self.try_replace(key, precondition, body, origin)).await)?,
+        )
     }
 
     async fn try_replace(
@@ -105,7 +108,8 @@ impl Records {
         }
     }
 
-    /// Replaces a record that cannot be read. What it shows of its version is asked for as of any other; what it does not show, nobody can ask for.
+    /// Replaces a record that cannot be read. What it shows of its version is asked for as of any other; what
+    /// it does not show, nobody can ask for.
     async fn mend(
         &self,
         unreadable: &Unreadable,
@@ -159,7 +163,8 @@ impl Records {
         origin: &Origin,
     ) -> Result<(Record, bool), ServiceError> {
         let origin = &self.in_its_time(origin);
-        let written = self.learn(key, self.once(origin, self.try_upsert(key, precondition, body, origin)).await)?;
+        let written =
+            self.learn(key, self.once(origin, self.try_upsert(key, precondition, body, origin)).await)?;
         let created = written.created;
         Ok((record_of(written)?, created))
     }
@@ -262,7 +267,10 @@ impl Records {
     /// # Errors
     /// `Duplicate`, or what the store says.
     pub async fn put(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, &Origin::of(actor)).await?)
+        record_of(
+            self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, &Origin::of(actor))
+                .await?,
+        )
     }
 
     /// Creates a record with values that the server itself made.
@@ -270,11 +278,13 @@ impl Records {
     /// # Errors
     /// `Exists`, `Duplicate`, or what the store says.
     pub async fn insert(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(self.commit(key.clone(), Action::Create { values, fresh_key: false }, &Origin::of(actor)).await?)
+        record_of(
+            self.commit(key.clone(), Action::Create { values, fresh_key: false }, &Origin::of(actor)).await?,
+        )
     }
 
-    /// Changes a record by a function of its current state that the server itself does: no rule is asked. None from the function leaves
-    /// the record as it is, and none is answered.
+    /// Changes a record by a function of its current state that the server itself does: no rule is asked.
+    /// None from the function leaves the record as it is, and none is answered.
     ///
     /// # Errors
     /// What the function says, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
@@ -301,8 +311,9 @@ impl Records {
         Ok(self.adjust_from(&seen.key, Some(seen.clone()), actor, change, &always).await?.changed())
     }
 
-    /// The same, as long as `still` says so, which is asked between each read of the record and the commit that is guarded by the version read.
-    /// So who stands still in between, for however long, changes nothing, where whatever ends the permission changes the record too.
+    /// The same, as long as `still` says so, which is asked between each read of the record and the commit
+    /// that is guarded by the version read. So who stands still in between, for however long, changes
+    /// nothing, where whatever ends the permission changes the record too.
     ///
     /// # Errors
     /// What the functions say, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
@@ -343,10 +354,12 @@ impl Records {
         Err(ServiceError::Contended)
     }
 
-    /// Changes a record by a function of its current state, read from the store; tried again when others were faster.
+    /// Changes a record by a function of its current state, read from the store; tried again when others were
+    /// faster.
     ///
     /// # Errors
-    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, `KeyReused`, or what the store says.
+    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, `KeyReused`, or what the
+    /// store says.
     pub async fn update(
         &self,
         key: &Key,
@@ -356,7 +369,12 @@ impl Records {
         change: impl Fn(&Record) -> Result<Row, ServiceError>,
     ) -> Result<Record, ServiceError> {
         let origin = &self.in_its_time(origin);
-        record_of(self.learn(key, self.once(origin, self.try_update(key, precondition, echo, origin, change)).await)?)
+        record_of(
+            self.learn(
+                key,
+                self.once(origin, self.try_update(key, precondition, echo, origin, change)).await,
+            )?,
+        )
     }
 
     async fn try_update(
@@ -412,7 +430,8 @@ impl Records {
         }
     }
 
-    /// Lets the keeper end what goes on with a record before it is deleted. Says whether it may have changed the record.
+    /// Lets the keeper end what goes on with a record before it is deleted. Says whether it may have changed
+    /// the record.
     ///
     /// # Errors
     /// What the keeper says.
@@ -422,13 +441,15 @@ impl Records {
         ended.map_err(|_| ServiceError::Timeout)?
     }
 
-    /// The origin of a change that begins now: all its attempts, with every read between them, end within the time of one call of the store.
+    /// The origin of a change that begins now: all its attempts, with every read between them, end within the
+    /// time of one call of the store.
     pub fn in_its_time(&self, origin: &Origin) -> Origin {
         origin.within(self.deadline)
     }
 
-    /// A version that the caller did not expect may be news to the tiers as well: the process that committed it can have been killed before it told them, and
-    /// whoever reads again after a 412 must not get the old one again.
+    /// A version that the caller did not expect may be news to the tiers as well: the process that committed
+    /// it can have been killed before it told them, and whoever reads again after a 412 must not get the old
+    /// one again.
     fn learn<T>(&self, key: &Key, done: Result<T, ServiceError>) -> Result<T, ServiceError> {
         if let Err(ServiceError::Stale { current }) = &done {
             self.tiered.invalidate(key, *current);
@@ -484,12 +505,17 @@ impl Records {
     ///
     /// # Errors
     /// `Invalid`, or what the completion says.
-    pub async fn settle(&self, values: Row, current: Option<&Record>, origin: &Origin) -> Result<Row, ServiceError> {
+    pub async fn settle(
+        &self,
+        values: Row,
+        current: Option<&Record>,
+        origin: &Origin,
+    ) -> Result<Row, ServiceError> {
         let mut values = match &self.completion {
             None => values,
             Some(complete) => {
-                let before =
-                    current.map_or_else(Vec::new, |current| (self.schema().rules)(self.schema(), &current.values));
+                let before = current
+                    .map_or_else(Vec::new, |current| (self.schema().rules)(self.schema(), &current.values));
                 let known = current.map(|current| current.values.clone());
                 let wish = Wish { values, current: known, origin: origin.clone() };
                 let completed = timeout(self.time_left(origin), complete(wish)).await;
@@ -520,15 +546,22 @@ impl Records {
     async fn commit(&self, key: Key, action: Action, origin: &Origin) -> Result<Written, ServiceError> {
         let change = Change { collection: Arc::clone(&self.collection), key, action };
         let written = self.commit_all(vec![change], origin).await?;
-        written.into_iter().next().ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
+        written
+            .into_iter()
+            .next()
+            .ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
     }
 
-    /// Commits changes as one unit of work. It runs on when the caller goes away, so that what is committed always reaches tiers and
-    /// relay.
+    /// Commits changes as one unit of work. It runs on when the caller goes away, so that what is committed
+    /// always reaches tiers and relay.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn commit_all(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
+    pub async fn commit_all(
+        &self,
+        changes: Vec<Change>,
+        origin: &Origin,
+    ) -> Result<Vec<Written>, ServiceError> {
         self.commit_unit(changes, origin).await.map_err(|error| error.split().1)
     }
 
@@ -536,16 +569,22 @@ impl Records {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn commit_unit(&self, changes: Vec<Change>, origin: &Origin) -> Result<Vec<Written>, ServiceError> {
+    pub async fn commit_unit(
+        &self,
+        changes: Vec<Change>,
+        origin: &Origin,
+    ) -> Result<Vec<Written>, ServiceError> {
         let origin = &self.in_its_time(origin);
         let time_left = self.time_left(origin);
         if time_left.is_zero() {
             // nothing was changed, and that is known
             return Err(ServiceError::Timeout);
         }
-        let schemas: Vec<Arc<Schema>> = changes.iter().map(|change| Arc::clone(&change.collection.schema)).collect();
+        let schemas: Vec<Arc<Schema>> =
+            changes.iter().map(|change| Arc::clone(&change.collection.schema)).collect();
         let work = UnitOfWork::new(changes, origin);
-        let (store, tiered, wake) = (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
+        let (store, tiered, wake) =
+            (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
         let oddities = Arc::clone(&self.oddities);
         let task = tokio::spawn(async move {
             let written = store.commit(work).await?;
@@ -607,7 +646,8 @@ fn record_of(written: Written) -> Result<Record, ServiceError> {
     written.record.ok_or_else(|| ServiceError::Internal("the store answered without the record".to_owned()))
 }
 
-/// A short pause of random length, longer with each attempt, so that writers of one key get out of each other's way.
+/// A short pause of random length, longer with each attempt, so that writers of one key get out of each
+/// other's way.
 pub async fn back_off(attempt: u32) {
     let ms_max = 2u64 << attempt.min(6);
     sleep(Duration::from_millis(rand::random_range(0..ms_max))).await;

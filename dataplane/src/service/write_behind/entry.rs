@@ -1,4 +1,5 @@
-//! An entry of the log: the state of a key that follows a version of it. Readable after fields were added or taken away.
+//! An entry of the log: the state of a key that follows a version of it. Readable after fields were added or
+//! taken away.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -81,11 +82,16 @@ impl Codec {
                     true => Fields::Sealed(self.sealer.seal(text.as_bytes(), &self.context(key))),
                     false => Fields::Plain(RawValue::from_string(text).map_err(defect)?),
                 };
-                Some(Stored { created_at_ms: record.created_at.0, updated_at_ms: record.updated_at.0, fields })
+                Some(Stored {
+                    created_at_ms: record.created_at.0,
+                    updated_at_ms: record.updated_at.0,
+                    fields,
+                })
             }
         };
         let happening = if record.is_some() { Happening::Updated } else { Happening::Deleted };
-        let data = serde_json::to_string(&Data { base: base.0, actor: actor.clone(), record }).map_err(defect)?;
+        let data =
+            serde_json::to_string(&Data { base: base.0, actor: actor.clone(), record }).map_err(defect)?;
         let pool = &self.collection.pool;
         Ok(Envelope::of_change(pool, happening, key, state.version(), Timestamp::now(), Some(data)))
     }
@@ -100,7 +106,8 @@ impl Codec {
         }
         let key: Key = envelope.key.parse()?;
         let data = envelope.data.as_ref().ok_or("there is nothing in it")?;
-        let Data { base, actor, record } = serde_json::from_str(data.get()).map_err(|error| error.to_string())?;
+        let Data { base, actor, record } =
+            serde_json::from_str(data.get()).map_err(|error| error.to_string())?;
         let version = Version(envelope.version);
         let state = match record {
             None => State::Absent(version),
@@ -108,13 +115,21 @@ impl Codec {
                 let text = match fields {
                     Fields::Plain(raw) => raw.get().to_owned(),
                     Fields::Sealed(sealed) => {
-                        let plain =
-                            self.sealer.open(&sealed, &self.context(&key)).map_err(|error| error.to_string())?;
+                        let plain = self
+                            .sealer
+                            .open(&sealed, &self.context(&key))
+                            .map_err(|error| error.to_string())?;
                         String::from_utf8(plain).map_err(|error| error.to_string())?
                     }
                 };
                 let (created_at, updated_at) = (Timestamp(created_at_ms), Timestamp(updated_at_ms));
-                State::Present(Record { key: key.clone(), version, created_at, updated_at, values: self.row(&text)? })
+                State::Present(Record {
+                    key: key.clone(),
+                    version,
+                    created_at,
+                    updated_at,
+                    values: self.row(&text)?,
+                })
             }
         };
         Ok(Some(Entry { key, base: Version(base), state, actor }))
@@ -137,10 +152,13 @@ impl Codec {
     }
 
     fn row(&self, text: &str) -> Result<Row, String> {
-        let fields: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let fields: HashMap<String, &RawValue> =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
         let values = self.collection.schema.fields.iter().map(|field| match fields.get(&field.name) {
             None => Ok(Value::Null),
-            Some(raw) => value_of(field, raw.get()).map_err(|fault| format!("{} {}", fault.field, fault.message)),
+            Some(raw) => {
+                value_of(field, raw.get()).map_err(|fault| format!("{} {}", fault.field, fault.message))
+            }
         });
         Ok(Row(values.collect::<Result<_, _>>()?))
     }

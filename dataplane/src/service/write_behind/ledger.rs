@@ -1,4 +1,5 @@
-//! What the log has decided: the newest state of each key that the store does not have yet, and who waits for a decision.
+//! What the log has decided: the newest state of each key that the store does not have yet, and who waits for
+//! a decision.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -70,7 +71,8 @@ pub struct Due {
 
 /// How long another replica has for what it wrote.
 const OTHERS_TURN: Duration = Duration::from_secs(2);
-/// How long a settled version is remembered: far longer than an entry takes into the log, so that one that follows an older version is noticed.
+/// How long a settled version is remembered: far longer than an entry takes into the log, so that one that
+/// follows an older version is noticed.
 const REMEMBER: Duration = Duration::from_secs(60);
 /// Known keys at which those that are settled long ago are swept.
 const SWEEP_AT: usize = 4_096;
@@ -140,20 +142,31 @@ impl Ledger {
 
     /// The newest state of a key, where the store does not have it yet.
     pub fn waiting(&self, key: &Key) -> Option<State> {
-        self.inner.lock().known.get(key).filter(|known| known.settled.is_none()).map(|known| known.state.clone())
+        self.inner
+            .lock()
+            .known
+            .get(key)
+            .filter(|known| known.settled.is_none())
+            .map(|known| known.state.clone())
     }
 
-    /// Some of what waits, for one actor, the oldest first: what this replica wrote, and what others should have settled by now.
+    /// Some of what waits, for one actor, the oldest first: what this replica wrote, and what others should
+    /// have settled by now.
     pub fn due(&self, limit: usize) -> Vec<Due> {
         let (inner, at_once) = (self.inner.lock(), !self.caught_up.load(Ordering::Acquire));
-        let due =
-            |known: &Known| known.settled.is_none() && (known.own || at_once || known.decided.elapsed() > OTHERS_TURN);
+        let due = |known: &Known| {
+            known.settled.is_none() && (known.own || at_once || known.decided.elapsed() > OTHERS_TURN)
+        };
         let mut waiting: Vec<(&Key, &Known)> = inner.known.iter().filter(|(_, known)| due(known)).collect();
         waiting.sort_by_key(|(_, known)| known.since);
         let actor = waiting.first().map(|(_, known)| known.actor.clone()).unwrap_or_default();
         let of_actor = waiting.into_iter().filter(|(_, known)| known.actor == actor).take(limit);
         of_actor
-            .map(|(key, known)| Due { key: key.clone(), state: known.state.clone(), actor: known.actor.clone() })
+            .map(|(key, known)| Due {
+                key: key.clone(),
+                state: known.state.clone(),
+                actor: known.actor.clone(),
+            })
             .collect()
     }
 
@@ -161,7 +174,8 @@ impl Ledger {
     pub fn settle(&self, key: &Key, version: Version, better: bool) {
         let mut inner = self.inner.lock();
         let Inner { known: all, waiting, .. } = &mut *inner;
-        let Some(known) = all.get_mut(key).filter(|known| known.settled.is_none() && known.state.version() == version)
+        let Some(known) =
+            all.get_mut(key).filter(|known| known.settled.is_none() && known.state.version() == version)
         else {
             return;
         };
@@ -201,7 +215,12 @@ impl Ledger {
         let waiting = *self.waiting.borrow();
         let oldest = (waiting > 0).then(|| {
             let inner = self.inner.lock();
-            inner.known.values().filter(|known| known.settled.is_none()).map(|known| known.since.elapsed()).max()
+            inner
+                .known
+                .values()
+                .filter(|known| known.settled.is_none())
+                .map(|known| known.since.elapsed())
+                .max()
         });
         Lag {
             waiting,

@@ -1,4 +1,5 @@
-//! The two ends of the log: entries of many writers go in together, and what all replicas wrote is read in its order.
+//! The two ends of the log: entries of many writers go in together, and what all replicas wrote is read in
+//! its order.
 
 use std::{
     sync::{Arc, Weak},
@@ -32,7 +33,8 @@ const RETRY: Duration = Duration::from_millis(200);
 impl Appender {
     /// An appender that works until it is dropped.
     pub fn start(log: Arc<dyn EventBus>) -> Self {
-        let (queue, mut entries) = mpsc::channel::<(Envelope, oneshot::Sender<Result<(), StoreError>>)>(QUEUE);
+        let (queue, mut entries) =
+            mpsc::channel::<(Envelope, oneshot::Sender<Result<(), StoreError>>)>(QUEUE);
         supervisor::WRITE_BEHIND_LOG.spawn(async move {
             let mut batch = Vec::with_capacity(TOGETHER);
             while entries.recv_many(&mut batch, TOGETHER).await > 0 {
@@ -66,7 +68,8 @@ pub async fn follow(log: Arc<dyn EventBus>, codec: Arc<Codec>, ledger: Weak<Ledg
         match follow_from(&*log, &codec, &ledger, &mut at, &mut until).await {
             Ok(()) => return,
             Err(BusError::Expired) => {
-                // entries that nobody read are gone: their writers were not answered with success by this replica
+                // entries that nobody read are gone: their writers were not answered with success by this
+                // replica
                 error!("the write-behind log was cut short: it is read again from what it still holds");
                 at = None;
             }
@@ -99,7 +102,9 @@ async fn follow_from(
         match codec.decode(&envelope) {
             Ok(Some(entry)) => ledger_now.decide(envelope.id, entry),
             Ok(None) => {}
-            Err(error) => error!(key = envelope.key, error, "an entry of the write-behind log cannot be read"),
+            Err(error) => {
+                error!(key = envelope.key, error, "an entry of the write-behind log cannot be read")
+            }
         }
         if let Some(cursor) = &envelope.cursor {
             if !ledger_now.is_caught_up() {

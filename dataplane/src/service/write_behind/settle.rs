@@ -1,4 +1,5 @@
-//! Brings what the log decided into the store: the newest version of each key, many keys at once, again until the store took it.
+//! Brings what the log decided into the store: the newest version of each key, many keys at once, again until
+//! the store took it.
 
 use std::{
     sync::{Arc, Weak},
@@ -48,7 +49,12 @@ pub async fn run(store: Arc<dyn RecordStore>, collection: Arc<Collection>, ledge
 }
 
 /// Settles some keys; says whether the store took or refused each for good.
-async fn settle(store: &dyn RecordStore, collection: &Arc<Collection>, ledger: &Ledger, mut due: Vec<Due>) -> bool {
+async fn settle(
+    store: &dyn RecordStore,
+    collection: &Arc<Collection>,
+    ledger: &Ledger,
+    mut due: Vec<Due>,
+) -> bool {
     if !ledger.is_caught_up() && !leave_out_known(store, collection, ledger, &mut due).await {
         return false;
     }
@@ -87,7 +93,8 @@ async fn settle(store: &dyn RecordStore, collection: &Arc<Collection>, ledger: &
     }
 }
 
-/// After a start most of what the log holds is in the store already: one look at many keys tells. Says whether the store answered.
+/// After a start most of what the log holds is in the store already: one look at many keys tells. Says
+/// whether the store answered.
 async fn leave_out_known(
     store: &dyn RecordStore,
     collection: &Collection,
@@ -116,17 +123,26 @@ async fn leave_out_known(
     true
 }
 
-async fn commit(store: &dyn RecordStore, collection: &Arc<Collection>, due: &[Due]) -> Result<(), StoreError> {
+async fn commit(
+    store: &dyn RecordStore,
+    collection: &Arc<Collection>,
+    due: &[Due],
+) -> Result<(), StoreError> {
     let change = |Due { key, state, actor: _ }: &Due| {
         let (version, record) = match state {
             State::Present(record) => (record.version, Some(record.clone())),
             State::Absent(version) => (*version, None),
             State::Unreadable(unreadable) => (unreadable.rest.version, Some(unreadable.rest.clone())),
         };
-        Change { collection: collection.clone(), key: key.clone(), action: Action::Settle { version, record } }
+        Change {
+            collection: collection.clone(),
+            key: key.clone(),
+            action: Action::Settle { version, record },
+        }
     };
     let actor = due.first().map(|due| due.actor.clone()).unwrap_or_default();
-    let work = UnitOfWork { changes: due.iter().map(change).collect(), actor, idempotency: None, deadline: None };
+    let work =
+        UnitOfWork { changes: due.iter().map(change).collect(), actor, idempotency: None, deadline: None };
     match timeout(DEADLINE, store.commit(work)).await {
         Ok(done) => done.map(drop),
         Err(_) => Err(StoreError::Unavailable("it did not answer in time".to_owned())),

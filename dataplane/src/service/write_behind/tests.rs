@@ -141,12 +141,23 @@ impl World {
     async fn write(&self, behind: &WriteBehind, key: &str, action: Action) -> Result<Written, StoreError> {
         let change = Change { collection: self.collection.clone(), key: key.parse().unwrap(), action };
         let written = behind
-            .commit(UnitOfWork { changes: vec![change], actor: "me".to_owned(), idempotency: None, deadline: None })
+            .commit(UnitOfWork {
+                changes: vec![change],
+                actor: "me".to_owned(),
+                idempotency: None,
+                deadline: None,
+            })
             .await?;
         Ok(written.into_iter().next().unwrap())
     }
 
-    async fn put(&self, behind: &WriteBehind, key: &str, guard: Guard, text: &str) -> Result<u64, StoreError> {
+    async fn put(
+        &self,
+        behind: &WriteBehind,
+        key: &str,
+        guard: Guard,
+        text: &str,
+    ) -> Result<u64, StoreError> {
         let written = self.write(behind, key, Action::Upsert { guard, values: self.row(text) }).await?;
         Ok(written.version.0)
     }
@@ -219,7 +230,10 @@ async fn what_was_acknowledged_survives_the_process() {
     let again = world.starting(100);
     until("the log is read", async || again.lag().waiting == 20).await;
     let early = again.read(&world.collection, &["k1".parse().unwrap()]).await;
-    assert!(matches!(early, Err(StoreError::Unavailable(_))), "it answered before it has caught up: {early:?}");
+    assert!(
+        matches!(early, Err(StoreError::Unavailable(_))),
+        "it answered before it has caught up: {early:?}"
+    );
     world.inner.away.store(false, SeqCst);
     until("it has caught up", async || again.lag().caught_up).await;
     for n in 0..20 {
@@ -274,8 +288,12 @@ async fn a_full_log_refuses_new_keys_only() {
         key: key.parse().unwrap(),
         action: Action::Delete { guard: Guard::Any },
     };
-    let two =
-        UnitOfWork { changes: vec![change("a"), change("b")], actor: String::new(), idempotency: None, deadline: None };
+    let two = UnitOfWork {
+        changes: vec![change("a"), change("b")],
+        actor: String::new(),
+        idempotency: None,
+        deadline: None,
+    };
     assert!(matches!(behind.commit(two).await, Err(StoreError::Unsupported(_))));
     world.inner.away.store(false, SeqCst);
     until("there is room again", async || world.put(&behind, "d", Guard::Any, "x").await.is_ok()).await;

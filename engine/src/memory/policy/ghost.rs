@@ -24,7 +24,8 @@ impl Ghost {
         Self { segments: Vec::new(), made: 0, span: 0, clock: 0 }
     }
 
-    /// Remembers a key until `span` others have left. Where the span has doubled or halved since the start, all are forgotten.
+    /// Remembers a key until `span` others have left. Where the span has doubled or halved since the start,
+    /// all are forgotten.
     pub fn add(&mut self, hash: u64, span: usize) {
         let span = span.max(SPAN_MIN);
         if self.span == 0 || span > self.span * 2 || span * 2 < self.span {

@@ -2,7 +2,8 @@
 
 use super::{Cells, List, Policy, Slot};
 
-/// A queue for each number of reads up to `READS_MAX`, above which no difference is made; the number is the cell's mark.
+/// A queue for each number of reads up to `READS_MAX`, above which no difference is made; the number is the
+/// cell's mark.
 pub struct Lfu {
     queues: Box<[List; READS_MAX + 1]>,
     /// A bit for each queue that is not empty.

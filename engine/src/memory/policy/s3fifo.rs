@@ -1,9 +1,11 @@
-//! S3-FIFO (Yang and others, SOSP 2023): new entries pass a small queue, those read meanwhile go on to the main queue, the others leave a ghost behind, and
-//! what comes back while its ghost is there goes to the main queue at once.
+//! S3-FIFO (Yang and others, SOSP 2023): new entries pass a small queue, those read meanwhile go on to the
+//! main queue, the others leave a ghost behind, and what comes back while its ghost is there goes to the main
+//! queue at once.
 
 use super::{Cells, List, Policy, Slot, ghost::Ghost};
 
-/// Two queues and the ghosts. The mark of a cell holds its reads, up to `READS_MAX`, and whether it is in the main queue.
+/// Two queues and the ghosts. The mark of a cell holds its reads, up to `READS_MAX`, and whether it is in the
+/// main queue.
 pub struct S3Fifo {
     small: List,
     main: List,

@@ -1,4 +1,5 @@
-//! SIEVE (Zhang and others, NSDI 2024): a hand goes from the oldest to the newest, spares what was read since it last passed, and takes the first that was not.
+//! SIEVE (Zhang and others, NSDI 2024): a hand goes from the oldest to the newest, spares what was read since
+//! it last passed, and takes the first that was not.
 
 use super::{Cells, List, Policy, Slot};
 

@@ -1,4 +1,5 @@
-//! The forms of a pool's entries: from records to compact bytes in a shape, with their shared state in the interner, and from those to what is served.
+//! The forms of a pool's entries: from records to compact bytes in a shape, with their shared state in the
+//! interner, and from those to what is served.
 
 use std::sync::atomic::Ordering;
 
@@ -87,7 +88,8 @@ impl Pool {
                 }
             }
         }
-        let shape = if frame == (Frame::Unshared { shape: UNSHARED }) { self.shape(UNSHARED)? } else { shape };
+        let shape =
+            if frame == (Frame::Unshared { shape: UNSHARED }) { self.shape(UNSHARED)? } else { shape };
         if shape.pack(record, &mut data).is_err() {
             self.release(frame, interner);
             return None;

@@ -40,7 +40,8 @@ fn the_parts_add_up_and_the_bound_holds() {
     }
 }
 
-/// Fills a tier to its bound with churn, in a process that does nothing else, and compares what it counts with what is resident.
+/// Fills a tier to its bound with churn, in a process that does nothing else, and compares what it counts
+/// with what is resident.
 #[test]
 fn the_count_is_within_5_percent_of_what_is_resident() {
     for kind in ["shared", "own"] {
@@ -69,7 +70,8 @@ fn fill_and_measure() {
     (0..2_000).for_each(|n| assert_eq!(warm.put(n, 1, START), PutOutcome::Stored));
     let before = resident();
     let it = fixture(Policy::S3Fifo, 0, 32 << 20, pool_config());
-    let pool = it.tier.register(Arc::new(if own { schema() } else { intrinsic_schema() }), pool_config()).unwrap();
+    let pool =
+        it.tier.register(Arc::new(if own { schema() } else { intrinsic_schema() }), pool_config()).unwrap();
     let mut random = random(5);
     for n in 0..if own { 120_000 } else { 700_000u64 } {
         let mut record = if own { Product::unique(n).record() } else { product(n, 1 + n % 5) };

@@ -151,7 +151,10 @@ fn records_of_all_sizes_change_in_place() {
         for n in 0..300 {
             lens[n as usize] = 1 << random.random_range(0..15);
             let record = sized(n, version, lens[n as usize]);
-            assert_eq!(tier.put(pool, &key(n), &Lookup::Found(record), fresh(START), START), PutOutcome::Stored);
+            assert_eq!(
+                tier.put(pool, &key(n), &Lookup::Found(record), fresh(START), START),
+                PutOutcome::Stored
+            );
         }
         for n in 0..300 {
             let Some(Hit { cached: Cached::Present(entry), .. }) = tier.get(pool, &key(n), START) else {

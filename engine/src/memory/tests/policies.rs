@@ -23,7 +23,8 @@ pub fn requests(seed: u64) -> Vec<u64> {
     (0..REQUESTS)
         .map(|_| {
             let drawn = random.random_range(0.0..sum);
-            (weights.partition_point(|weight| *weight < drawn) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
+            (weights.partition_point(|weight| *weight < drawn) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                >> 20
         })
         .collect()
 }
@@ -52,7 +53,10 @@ fn compare(policy: Policy) {
     for shards in [1, 8] {
         let ratio = ratio_of_tier(policy, shards, &requests);
         println!("{policy:?}, {shards} parts: {ratio:.4}, model {expected:.4}");
-        assert!((ratio - expected).abs() < TOLERANCE, "{policy:?}, {shards} parts: {ratio:.4}, model {expected:.4}");
+        assert!(
+            (ratio - expected).abs() < TOLERANCE,
+            "{policy:?}, {shards} parts: {ratio:.4}, model {expected:.4}"
+        );
     }
 }
 

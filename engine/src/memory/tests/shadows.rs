@@ -37,13 +37,20 @@ fn each_policy_is_foreseen_from_a_tier_of_another() {
         let it = tier(in_use, CAPACITY);
         let ratio = read_through(&it, &requests);
         let forecast = it.tier.forecast(it.pool).unwrap();
-        assert!(forecast.in_use == in_use && (forecast.hit_ratio - ratio).abs() < 0.01, "{ratio} {forecast:?}");
+        assert!(
+            forecast.in_use == in_use && (forecast.hit_ratio - ratio).abs() < 0.01,
+            "{ratio} {forecast:?}"
+        );
         assert!(forecast.keys > 200 && forecast.one_in == 8, "{forecast:?}");
         for estimate in &forecast.policies {
             let mut model = model(estimate.policy, CAPACITY);
-            let hits = requests.iter().enumerate().filter(|(at, key)| model.ask(**key) && *at >= requests.len() / 2);
+            let hits =
+                requests.iter().enumerate().filter(|(at, key)| model.ask(**key) && *at >= requests.len() / 2);
             let expected = hits.count() as f64 / (requests.len() / 2) as f64;
-            println!("{:?} in a tier of {in_use:?}: {:.4}, model {expected:.4}", estimate.policy, estimate.hit_ratio);
+            println!(
+                "{:?} in a tier of {in_use:?}: {:.4}, model {expected:.4}",
+                estimate.policy, estimate.hit_ratio
+            );
             assert!((estimate.hit_ratio - expected).abs() < TOLERANCE, "{expected} {estimate:?}");
         }
         assert_eq!(it.tier.bytes(), it.tier.count_bytes());
@@ -52,8 +59,10 @@ fn each_policy_is_foreseen_from_a_tier_of_another() {
 
 #[test]
 fn a_scan_shows_that_another_policy_would_do_better() {
-    // Every second read is of a key that never comes again; the others go round 1,500 keys: recency is of no use.
-    let requests: Vec<u64> = (0..200_000u64).map(|n| if n % 2 == 0 { n / 2 % 1_500 } else { 1_000_000 + n }).collect();
+    // Every second read is of a key that never comes again; the others go round 1,500 keys: recency is of no
+    // use.
+    let requests: Vec<u64> =
+        (0..200_000u64).map(|n| if n % 2 == 0 { n / 2 % 1_500 } else { 1_000_000 + n }).collect();
     let it = tier(Policy::Lru, 2_000);
     read_through(&it, &requests);
     let forecast = it.tier.forecast(it.pool).unwrap();

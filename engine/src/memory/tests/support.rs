@@ -29,7 +29,8 @@ pub fn fixture(policy: Policy, shards: usize, max_bytes: u64, config: PoolConfig
 pub fn intrinsic_schema() -> Schema {
     let mut schema = schema();
     for field in &mut schema.fields {
-        field.role = if ["price", "stock"].contains(&field.name.as_str()) { Role::Extrinsic } else { Role::Intrinsic };
+        field.role =
+            if ["price", "stock"].contains(&field.name.as_str()) { Role::Extrinsic } else { Role::Intrinsic };
     }
     schema
 }

@@ -1,4 +1,5 @@
-//! No reader sees a version go back, whatever is loaded, fenced, evicted and cleaned up, and in whatever order.
+//! No reader sees a version go back, whatever is loaded, fenced, evicted and cleaned up, and in whatever
+//! order.
 
 use std::{
     sync::{
@@ -43,7 +44,11 @@ fn a_fence_drops_what_is_older_and_keeps_it_out() {
     it.fence(1, 6, START);
     assert!(it.get(1, START).is_none());
     assert_eq!(it.put(1, 5, START + 59_000), PutOutcome::Fenced(Version(6)));
-    assert_eq!(it.put_loaded(1, 5, fresh(START - 1), START + 70_000), PutOutcome::Fenced(Version(6)), "a slow load");
+    assert_eq!(
+        it.put_loaded(1, 5, fresh(START - 1), START + 70_000),
+        PutOutcome::Fenced(Version(6)),
+        "a slow load"
+    );
     assert_eq!(it.put(1, 6, START + 59_000), PutOutcome::Stored);
 }
 
@@ -54,7 +59,10 @@ fn fences_beyond_what_is_kept_still_hold_against_loads_from_before() {
     let outcomes: Vec<_> = (0..20_000).map(|n| it.put_loaded(n, 1, fresh(START), START + 100)).collect();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, PutOutcome::Fenced(_) | PutOutcome::Overtaken)));
     assert!(outcomes.contains(&PutOutcome::Overtaken));
-    assert!((0..20_000).all(|n| it.put(n, 2, START + 101) == PutOutcome::Stored), "loads from after are taken");
+    assert!(
+        (0..20_000).all(|n| it.put(n, 2, START + 101) == PutOutcome::Stored),
+        "loads from after are taken"
+    );
 }
 
 #[test]
@@ -65,7 +73,11 @@ fn what_was_evicted_is_not_replaced_by_an_older_load() {
         let gone: Vec<u64> = (0..50).filter(|n| it.tier.peek(it.pool, &key(*n)).is_none()).collect();
         assert_eq!(gone.len(), 40);
         for n in gone {
-            assert_eq!(it.put_loaded(n, 1, fresh(START + 5), START + 70), PutOutcome::Overtaken, "{policy:?}");
+            assert_eq!(
+                it.put_loaded(n, 1, fresh(START + 5), START + 70),
+                PutOutcome::Overtaken,
+                "{policy:?}"
+            );
         }
     }
 }
@@ -147,7 +159,9 @@ impl World {
                     "key {n}: {held:?} is held instead of {version}"
                 );
             }
-            PutOutcome::Fenced(by) => assert!(Version(version) < by && by.0 <= *seen, "key {n}: {by} fenced {version}"),
+            PutOutcome::Fenced(by) => {
+                assert!(Version(version) < by && by.0 <= *seen, "key {n}: {by} fenced {version}")
+            }
             PutOutcome::Overtaken => {}
             PutOutcome::Refused => panic!("key {n}: refused"),
         }
@@ -174,10 +188,15 @@ impl World {
             Step::Read { n } => {
                 let Some(hit) = self.it.get(n, self.now_ms) else { return };
                 let version = hit.cached.version().0;
-                assert!(version >= self.seen[n as usize], "key {n}: {version} after {}", self.seen[n as usize]);
+                assert!(
+                    version >= self.seen[n as usize],
+                    "key {n}: {version} after {}",
+                    self.seen[n as usize]
+                );
                 assert!(version <= self.store[n as usize].0, "key {n}: {version} is not written yet");
                 if let Cached::Present(entry) = hit.cached {
-                    let record = crate::flyweight::codec::decode(&intrinsic_schema(), &entry.to_body()).unwrap();
+                    let record =
+                        crate::flyweight::codec::decode(&intrinsic_schema(), &entry.to_body()).unwrap();
                     assert_eq!(record, product(n, version));
                 }
             }

@@ -58,7 +58,8 @@ async fn a_lease_that_comes_after_the_load_is_no_second_load() {
     let first = read(&world.replicas[0]);
     loads.reached().await;
     let second = read(&world.replicas[1]);
-    // The second that asks for it from here on has looked in the tier in vain and waited: the first may be its first question of all.
+    // The second that asks for it from here on has looked in the tier in vain and waited: the first may be
+    // its first question of all.
     let leases = world.shared.hold_leases();
     leases.reached().await;
     leases.let_one_go();
@@ -81,7 +82,9 @@ async fn many_keys_are_shared_out() {
         tokio::spawn(async move { replica.tiered.get_many(&keys, &replica.load).await })
     });
     for answers in futures::future::join_all(many.collect::<Vec<_>>()).await {
-        assert!(answers.unwrap().iter().all(|answer| answer.as_ref().unwrap().cached.version() == Version(1)));
+        assert!(
+            answers.unwrap().iter().all(|answer| answer.as_ref().unwrap().cached.version() == Version(1))
+        );
     }
     assert_eq!(world.store.loads(), 50);
 }

@@ -121,7 +121,10 @@ async fn a_read_waits_for_its_version_then_says_so() {
     let replica = replica(&store);
     assert_eq!(replica.version(&key("k")).await, 1);
     let refused = replica.read(&key("k"), 2).await;
-    assert!(matches!(refused, Err(ReadError::NotYet { required: Version(2), found: Version(1) })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ReadError::NotYet { required: Version(2), found: Version(1) })),
+        "{refused:?}"
+    );
     assert_eq!(replica.version(&key("k")).await, 1, "others are served as before");
     // a load that is under way for a reader who is content with less
     let replica = self::replica(&store);
@@ -143,7 +146,10 @@ async fn a_store_that_lags_behind_a_commit_is_not_believed() {
     let replica = replica(&store);
     replica.tiered.invalidate(&key("k"), Version(2));
     let refused = replica.read(&key("k"), 0).await;
-    assert!(matches!(refused, Err(ReadError::NotYet { required: Version(2), found: Version(1) })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ReadError::NotYet { required: Version(2), found: Version(1) })),
+        "{refused:?}"
+    );
     store.put(&key("k"), 2);
     assert_eq!(replica.version(&key("k")).await, 2);
 }
@@ -187,7 +193,8 @@ async fn many_keys_take_one_load_and_keep_their_order() {
     let keys = ["c", "a", "b", "none", "a"].map(key);
     for round in 0..2 {
         let answers = replica.tiered.get_many(&keys, &load).await;
-        let versions: Vec<u64> = answers.into_iter().map(|answer| answer.unwrap().cached.version().0).collect();
+        let versions: Vec<u64> =
+            answers.into_iter().map(|answer| answer.unwrap().cached.version().0).collect();
         assert_eq!(versions, [3, 1, 2, 0, 1], "round {round}");
     }
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
@@ -198,12 +205,15 @@ async fn many_keys_take_one_load_and_keep_their_order() {
 async fn what_cannot_be_read_is_kept_by_no_tier_and_fails_alone() {
     let store = Store::with(&key("a"), 1);
     let Lookup::Found(rest) = found(&key("odd"), 3) else { panic!() };
-    let oddity = Oddity { at: FieldRef::Field(0), field: "name".to_owned(), kind: "BLOB".to_owned(), length: 2 };
+    let oddity =
+        Oddity { at: FieldRef::Field(0), field: "name".to_owned(), kind: "BLOB".to_owned(), length: 2 };
     store.set(&key("odd"), Lookup::Unreadable(Box::new(Unreadable { rest, oddities: vec![oddity] })));
     let replica = replica(&store);
     for round in 1..=2 {
         let answers = replica.tiered.get_many(&["a", "odd", "none"].map(key), &replica.load).await;
-        let [Ok(a), Err(ReadError::Unreadable(odd)), Ok(none)] = answers.as_slice() else { panic!("{answers:?}") };
+        let [Ok(a), Err(ReadError::Unreadable(odd)), Ok(none)] = answers.as_slice() else {
+            panic!("{answers:?}")
+        };
         assert_eq!((a.cached.version().0, none.cached.version().0), (1, 0));
         assert_eq!(odd.first().field, "name");
         assert_eq!(store.loads(), 2 + round, "only what cannot be read is asked for again");

@@ -1,4 +1,5 @@
-//! A shared tier between two replicas: what it saves, and that it never brings an older version back, whatever it loses.
+//! A shared tier between two replicas: what it saves, and that it never brings an older version back,
+//! whatever it loses.
 
 use std::{
     sync::{
@@ -43,7 +44,8 @@ impl World {
     }
 
     async fn holds(&self, version: u64) {
-        until("the shared tier holds it", async || self.shared.holds("shop:things:k").await == Some(version)).await;
+        until("the shared tier holds it", async || self.shared.holds("shop:things:k").await == Some(version))
+            .await;
     }
 }
 

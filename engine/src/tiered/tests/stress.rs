@@ -1,4 +1,5 @@
-//! Everything at once: readers, writers, late and repeated events, evictions, a shared tier that fails and forgets.
+//! Everything at once: readers, writers, late and repeated events, evictions, a shared tier that fails and
+//! forgets.
 
 use std::{
     collections::HashMap,
@@ -82,8 +83,9 @@ fn world(seed: u64, memory: WriteStrategy, write: WriteStrategy) -> Arc<World> {
     Arc::new(World { store, replicas, shared, clock, done, told: Default::default(), reads, writes })
 }
 
-/// Half reads, half writes on one replica; no read of a key may be older than what this task has seen or written, nor than what an event told the
-/// replica before: without faults of the feed, that is the bound of staleness.
+/// Half reads, half writes on one replica; no read of a key may be older than what this task has seen or
+/// written, nor than what an event told the replica before: without faults of the feed, that is the bound of
+/// staleness.
 async fn client(world: Arc<World>, number: u64, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed ^ (number << 32));
     let mine = (number % 2) as usize;
@@ -104,7 +106,10 @@ async fn client(world: Arc<World>, number: u64, seed: u64) {
             let told = world.told[mine].lock().get(&key).copied().unwrap_or(0);
             let served = world.replicas[mine].read(&key, at_least).await.unwrap();
             let version = served.cached.version().0;
-            assert!(version >= told, "seed {seed}: {key} is stale: {version} was served after the event of {told}");
+            assert!(
+                version >= told,
+                "seed {seed}: {key} is stale: {version} was served after the event of {told}"
+            );
             version
         };
         assert!(now >= last, "seed {seed}: {key} went back from {last} to {now}");
@@ -152,7 +157,9 @@ async fn no_reader_ever_sees_a_version_go_back() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     let soak = std::env::var("SOAK").ok().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
     let lasts = soak.unwrap_or(LASTS);
-    for (memory, shared) in [(CacheAside, CacheAside), (WriteThrough, WriteThrough), (CacheAside, WriteThrough)] {
+    for (memory, shared) in
+        [(CacheAside, CacheAside), (WriteThrough, WriteThrough), (CacheAside, WriteThrough)]
+    {
         let world = world(seed, memory, shared);
         let clients = (0..TASKS).map(|number| tokio::spawn(client(world.clone(), number, seed)));
         let clients: Vec<_> = clients.chain([tokio::spawn(trouble(world.clone(), seed))]).collect();

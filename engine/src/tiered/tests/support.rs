@@ -241,7 +241,14 @@ impl Flaky {
         let inner = Mutex::new(Arc::new(LocalShared::new(64 << 20, clock.clone())));
         let (failing, trusted_ms) = (AtomicBool::new(false), AtomicU64::new(0));
         let released = AtomicU64::new(0);
-        Arc::new(Self { inner, clock: clock.clone(), failing, trusted_ms, released, lease_gate: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            clock: clock.clone(),
+            failing,
+            trusted_ms,
+            released,
+            lease_gate: Mutex::default(),
+        })
     }
 
     /// Holds up everybody who asks for a lease from now on.
@@ -291,7 +298,11 @@ impl SharedCache for Flaky {
             gate.pass().await;
         }
         let inner = self.inner.lock().clone();
-        if self.failing.load(SeqCst) { Err(SharedError::TimedOut) } else { inner.lease(keys, owner, keep_ms).await }
+        if self.failing.load(SeqCst) {
+            Err(SharedError::TimedOut)
+        } else {
+            inner.lease(keys, owner, keep_ms).await
+        }
     }
 
     async fn release(&self, keys: &[String], owner: &str) {

@@ -1,4 +1,5 @@
-//! How long entries are served: fresh, stale while a fresh one is loaded, stale while the store fails, and that there is nothing.
+//! How long entries are served: fresh, stale while a fresh one is loaded, stale while the store fails, and
+//! that there is nothing.
 
 use std::{
     sync::{

@@ -42,7 +42,14 @@ async fn what_was_not_seen_to_comes_again_and_what_is_no_event_is_told() {
     let bus = KafkaBus::start(options.clone()).unwrap();
     let order = |key: &str| {
         let data = Some(format!(r#"{{"id":"{key}","status":"pending"}}"#));
-        Envelope::of_change("order", Happening::Created, &key.parse().unwrap(), Version(1), Timestamp::now(), data)
+        Envelope::of_change(
+            "order",
+            Happening::Created,
+            &key.parse().unwrap(),
+            Version(1),
+            Timestamp::now(),
+            data,
+        )
     };
     let product = crate::testing::event("lamp", 1);
     let deadline = tokio::time::Instant::now() + PATIENCE;

@@ -1,5 +1,6 @@
-//! Whether a canary does worse than the others. A few requests prove little, and a pod that has just started is a little slower. What a pod refuses because
-//! more comes than it can take says little of what it runs: only where it refuses far more than the others is it the change that takes less.
+//! Whether a canary does worse than the others. A few requests prove little, and a pod that has just started
+//! is a little slower. What a pod refuses because more comes than it can take says little of what it runs:
+//! only where it refuses far more than the others is it the change that takes less.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,8 @@ const FEW_OF_OTHERS: f64 = 0.2;
 const REFUSALS_MORE: f64 = 0.5;
 /// Requests of either side from which on times are compared.
 const TIMES_FROM: u64 = 50;
-/// How many times as long an answer may take, on average, and how much longer besides: caches are cold at first.
+/// How many times as long an answer may take, on average, and how much longer besides: caches are cold at
+/// first.
 const TIMES_FACTOR: f64 = 3.0;
 const TIMES_SLACK_S: f64 = 0.05;
 
@@ -33,7 +35,8 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// What came on top of an earlier count; none where it is that of a pod that has started anew since, and counts from zero.
+    /// What came on top of an earlier count; none where it is that of a pod that has started anew since, and
+    /// counts from zero.
     pub fn since(&self, earlier: &Self) -> Option<Self> {
         Some(Self {
             requests: self.requests.checked_sub(earlier.requests)?,
@@ -104,7 +107,8 @@ pub(super) enum Verdict {
 pub(super) fn judge(canary: &Figures, others: &Figures) -> Verdict {
     let worse = |how: &str| Verdict::Worse(format!("{how}: {}; the others {}", canary.told(), others.told()));
     let many = canary.taken() >= FAILURES_FROM && canary.failing() > others.failing() + FAILURES_MORE;
-    let few = canary.taken() >= FEW_FROM && canary.failing() >= NEARLY_ALL && others.failing() < FEW_OF_OTHERS;
+    let few =
+        canary.taken() >= FEW_FROM && canary.failing() >= NEARLY_ALL && others.failing() < FEW_OF_OTHERS;
     if many || few {
         return worse("fails more requests");
     }
@@ -146,7 +150,10 @@ mod tests {
         assert_eq!(judge(&figures(100, 5, 0.1), &others), Verdict::NoWorse);
         let told = worse(&figures(100, 16, 0.1), &others).unwrap();
         assert!(told.starts_with("fails more requests: 100 requests, 16 of them failed"), "{told}");
-        assert!(worse(&figures(20, 20, 0.1), &Figures::default()).is_some(), "even where the others get none");
+        assert!(
+            worse(&figures(20, 20, 0.1), &Figures::default()).is_some(),
+            "even where the others get none"
+        );
     }
 
     #[test]
@@ -167,7 +174,9 @@ mod tests {
     fn times_are_compared_once_both_have_answered_enough() {
         let others = figures(100, 0, 1.0);
         assert_eq!(worse(&figures(100, 0, 7.9), &others), None);
-        assert!(worse(&figures(100, 0, 8.1), &others).is_some_and(|how| how.starts_with("answers more slowly")));
+        assert!(
+            worse(&figures(100, 0, 8.1), &others).is_some_and(|how| how.starts_with("answers more slowly"))
+        );
         assert_eq!(worse(&figures(49, 0, 49.0), &others), None);
         assert_eq!(worse(&figures(100, 0, 100.0), &figures(49, 0, 0.1)), None);
     }
@@ -178,13 +187,17 @@ mod tests {
         assert_eq!(judge(&busy, &calm), Verdict::NoWorse, "it is cold, and the load is high");
         assert_eq!(judge(&refusing(150, calm), &refusing(60, calm)), Verdict::Unclear, "most are refused");
         let told = worse(&refusing(150, calm), &calm).unwrap();
-        let expected =
-            "refuses more requests: 100 requests, 0 of them failed, in 10.0 ms each, and refused 150; the others";
+        let expected = "refuses more requests: 100 requests, 0 of them failed, in 10.0 ms each, and refused 150; the others";
         assert!(told.starts_with(expected), "{told}");
-        assert!(worse(&refusing(20, figures(0, 0, 0.0)), &calm).unwrap().contains("no request, and refused 20"));
+        assert!(
+            worse(&refusing(20, figures(0, 0, 0.0)), &calm).unwrap().contains("no request, and refused 20")
+        );
         assert_eq!(judge(&refusing(19, figures(0, 0, 0.0)), &calm), Verdict::Unclear, "too few to say");
         let failing = refusing(300, figures(20, 2, 0.1));
-        assert!(worse(&failing, &refusing(300, calm)).unwrap().starts_with("fails more"), "of those that it took");
+        assert!(
+            worse(&failing, &refusing(300, calm)).unwrap().starts_with("fails more"),
+            "of those that it took"
+        );
     }
 
     #[test]

@@ -89,11 +89,19 @@ fn one_pod_takes_the_change_first() {
         (Some(Held::Canary), &Some(Trial::Running("the canary of group main starts".to_owned())))
     );
     assert_eq!(names(&plan), ["ConfigMap shop-main-canary-settings", "Deployment shop-main-canary"]);
-    let canary =
-        &plan.children.iter().find(|child| child.reference.kind == ChildKind::Deployment).unwrap().body["spec"];
+    let canary = &plan
+        .children
+        .iter()
+        .find(|child| child.reference.kind == ChildKind::Deployment)
+        .unwrap()
+        .body["spec"];
     assert_eq!(canary["replicas"], 1);
     assert_eq!(canary["template"]["spec"]["volumes"][0]["configMap"]["name"], "shop-main-canary-settings");
-    assert_eq!(canary["template"]["metadata"]["labels"][label::GROUP], "main", "it gets its part of the traffic");
+    assert_eq!(
+        canary["template"]["metadata"]["labels"][label::GROUP],
+        "main",
+        "it gets its part of the traffic"
+    );
     assert_eq!(canary["selector"]["matchLabels"][label::CANARY], "true", "other pods are none of its own");
     apply(&mut observed, &plan);
     assert_eq!(planned(&observed), plan, "it is waited for");
@@ -114,7 +122,8 @@ fn a_change_to_tls_goes_without() {
 #[test]
 fn a_canary_that_loses_a_pool_that_the_others_serve_fails_and_one_with_a_new_pool_does_not() {
     let pool = |unavailable| PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() };
-    let away = || Some(UnavailableReport { reason: "TableMissing".to_owned(), message: "no table".to_owned() });
+    let away =
+        || Some(UnavailableReport { reason: "TableMissing".to_owned(), message: "no table".to_owned() });
     let trial = |others: Vec<PoolReport>| {
         let mut observed = watched();
         for pod in &mut observed.pods {
@@ -127,7 +136,9 @@ fn a_canary_that_loses_a_pool_that_the_others_serve_fails_and_one_with_a_new_poo
     let failed = trial(vec![pool(None)]);
     assert_eq!(
         failed,
-        Some(Trial::Failed("the canary of group main cannot serve pool products: no table (TableMissing)".to_owned()))
+        Some(Trial::Failed(
+            "the canary of group main cannot serve pool products: no table (TableMissing)".to_owned()
+        ))
     );
     let goes_on = Some(Trial::Running("the canary of group catalog starts".to_owned()));
     assert_eq!(trial(vec![]), goes_on, "the pool is new");
@@ -145,8 +156,10 @@ fn a_canary_that_does_no_worse_lets_the_others_follow() {
     let plan = planned(&observed);
     assert_eq!(plan.trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
     let replicas = |name: &str| {
-        let canary =
-            plan.children.iter().find(|one| one.reference.name == name && one.reference.kind == ChildKind::Deployment);
+        let canary = plan
+            .children
+            .iter()
+            .find(|one| one.reference.name == name && one.reference.kind == ChildKind::Deployment);
         canary.unwrap().body["spec"]["replicas"].clone()
     };
     assert_eq!((replicas("shop-main-canary"), replicas("shop-catalog-canary")), (json!(0), json!(1)));
@@ -159,14 +172,26 @@ fn a_canary_that_does_no_worse_lets_the_others_follow() {
     later(&mut observed, 15);
     let plan = planned(&observed);
     let Some(Trial::Passed(what)) = &plan.trial else { panic!("{:?}", plan.trial) };
-    assert!(what.contains("main answered 500 requests, 1 of them failed") && what.contains("catalog"), "{what}");
-    let after =
-        ["ConfigMap shop-last-good", "ConfigMap shop-settings", "Deployment shop-catalog", "Deployment shop-main"];
+    assert!(
+        what.contains("main answered 500 requests, 1 of them failed") && what.contains("catalog"),
+        "{what}"
+    );
+    let after = [
+        "ConfigMap shop-last-good",
+        "ConfigMap shop-settings",
+        "Deployment shop-catalog",
+        "Deployment shop-main",
+    ];
     assert_eq!(names(&plan), after);
     let pruned: Vec<&str> = plan.prune.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(
         pruned,
-        ["shop-catalog-canary-settings", "shop-main-canary-settings", "shop-catalog-canary", "shop-main-canary"]
+        [
+            "shop-catalog-canary-settings",
+            "shop-main-canary-settings",
+            "shop-catalog-canary",
+            "shop-main-canary"
+        ]
     );
     apply(&mut observed, &plan);
     assert_eq!(planned(&observed).trial, None);
@@ -178,7 +203,11 @@ fn a_canary_that_does_worse_is_taken_away_and_the_change_held_back() {
     answers(&mut observed, answered(40, 20));
     let plan = planned(&observed);
     assert_eq!(plan.held, Some(Held::CanaryFailed));
-    assert!(matches!(&plan.trial, Some(Trial::Failed(how)) if how.contains("fails more requests")), "{:?}", plan.trial);
+    assert!(
+        matches!(&plan.trial, Some(Trial::Failed(how)) if how.contains("fails more requests")),
+        "{:?}",
+        plan.trial
+    );
     let canary = plan.children.iter().find(|child| child.reference.name == "shop-main-canary").unwrap();
     assert_eq!(canary.body["spec"]["replicas"], 0);
     apply(&mut observed, &plan);
@@ -198,7 +227,10 @@ fn overload_makes_no_canary_fail() {
     answers(&mut observed, busy);
     observed.pods[0].report.as_mut().unwrap().requests = RequestsReport { refused: 30, ..busy };
     later(&mut observed, 15);
-    assert_eq!(planned(&observed).trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
+    assert_eq!(
+        planned(&observed).trial,
+        Some(Trial::Running("the canary of group catalog starts".to_owned()))
+    );
 }
 
 #[test]
@@ -220,7 +252,10 @@ fn the_figures_of_the_others_count_from_when_the_canary_was_ready() {
     later(&mut observed, 60);
     assert_eq!(planned(&observed).held, Some(Held::Canary));
     later(&mut observed, 45);
-    assert_eq!(planned(&observed).trial, Some(Trial::Running("the canary of group catalog starts".to_owned())));
+    assert_eq!(
+        planned(&observed).trial,
+        Some(Trial::Running("the canary of group catalog starts".to_owned()))
+    );
 }
 
 #[test]
@@ -294,7 +329,9 @@ fn a_canary_that_never_gets_ready_fails() {
     assert_eq!(planned(&observed).held, Some(Held::Canary));
     let mut hopeless = observed.pods.last().unwrap().clone();
     later(&mut observed, 91);
-    assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("not ready within 150 s")));
+    assert!(
+        matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("not ready within 150 s"))
+    );
     hopeless.waiting = Some("ImagePullBackOff".to_owned());
     observed.pods.pop();
     observed.pods.push(hopeless);
@@ -315,10 +352,9 @@ fn a_canary_whose_pod_is_never_made_fails() {
         other => panic!("{other:?}"),
     };
     assert_eq!(told(&observed), "the canary of group main was not ready within 150 s: it has no pod");
-    let canary = observed
-        .children
-        .iter_mut()
-        .find(|live| live.reference.name == "shop-main-canary" && live.reference.kind == ChildKind::Deployment);
+    let canary = observed.children.iter_mut().find(|live| {
+        live.reference.name == "shop-main-canary" && live.reference.kind == ChildKind::Deployment
+    });
     let mut object = (*canary.as_ref().unwrap().object).clone();
     object.data["status"]["conditions"] =
         json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
@@ -334,7 +370,9 @@ fn a_canary_that_falls_over_while_it_is_watched_fails() {
     later(&mut observed, 30);
     assert_eq!(planned(&observed).held, Some(Held::Canary), "it may recover");
     later(&mut observed, 6);
-    assert!(matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("did not stay ready")));
+    assert!(
+        matches!(planned(&observed).trial, Some(Trial::Failed(how)) if how.contains("did not stay ready"))
+    );
 }
 
 #[test]
@@ -345,13 +383,15 @@ fn scaling_goes_on_meanwhile() {
     observed.service = service.into();
     let plan = planned(&observed);
     let deployments = plan.restore.iter().filter(|child| child.reference.kind == ChildKind::Deployment);
-    let pods = deployments.map(|child| (child.reference.name.as_str(), child.body["spec"]["replicas"].as_u64()));
+    let pods =
+        deployments.map(|child| (child.reference.name.as_str(), child.body["spec"]["replicas"].as_u64()));
     assert_eq!(pods.collect::<Vec<_>>(), [("shop-catalog", Some(2)), ("shop-main", Some(4))]);
     assert_eq!(plan.resize, []);
     // where nothing is kept, their number alone is changed
     observed.children.retain(|live| live.reference.name != "shop-last-good");
     let plan = planned(&observed);
-    let resized: Vec<(&str, u32)> = plan.resize.iter().map(|(one, replicas)| (one.name.as_str(), *replicas)).collect();
+    let resized: Vec<(&str, u32)> =
+        plan.resize.iter().map(|(one, replicas)| (one.name.as_str(), *replicas)).collect();
     assert_eq!((resized, plan.restore), (vec![("shop-main", 4), ("shop-catalog", 2)], vec![]));
 }
 
@@ -421,7 +461,8 @@ fn while_the_stores_are_away_from_all_a_canary_is_waited_for() {
     apply(&mut observed, &plan);
     observed.pods.push(pod(&plan, false, answered(0, 0)));
     let away = |observed: &mut Observed, away: bool| {
-        let backends = observed.pods.iter_mut().filter_map(|pod| pod.report.as_mut()).flat_map(|one| &mut one.backends);
+        let backends =
+            observed.pods.iter_mut().filter_map(|pod| pod.report.as_mut()).flat_map(|one| &mut one.backends);
         backends.filter(|backend| backend.name == "mysql").for_each(|backend| backend.reachable = !away);
     };
     let look = |observed: &mut Observed| {
@@ -439,7 +480,10 @@ fn while_the_stores_are_away_from_all_a_canary_is_waited_for() {
     later(&mut observed, 149);
     assert_eq!(look(&mut observed), Some(Trial::Running("the canary of group main starts".to_owned())));
     later(&mut observed, 2);
-    assert!(matches!(look(&mut observed), Some(Trial::Failed(_))), "it has all of its time once they are back");
+    assert!(
+        matches!(look(&mut observed), Some(Trial::Failed(_))),
+        "it has all of its time once they are back"
+    );
 
     let mut observed = watched();
     let pod = observed.pods.iter_mut().find(|pod| pod.canary.is_some()).unwrap();
@@ -454,7 +498,13 @@ fn while_the_stores_are_away_from_all_a_canary_is_waited_for() {
     let mut observed = changed();
     look(&mut observed);
     away(&mut observed, true);
-    observed.pods[0].report.as_mut().unwrap().backends.iter_mut().for_each(|backend| backend.reachable = true);
+    observed.pods[0]
+        .report
+        .as_mut()
+        .unwrap()
+        .backends
+        .iter_mut()
+        .for_each(|backend| backend.reachable = true);
     later(&mut observed, 151);
     assert!(matches!(look(&mut observed), Some(Trial::Failed(_))), "one of the others reaches it");
 }

@@ -24,7 +24,8 @@ use crate::{
 
 /// For how long a canary is watched once it is ready.
 const WATCHED: SignedDuration = SignedDuration::from_secs(15);
-/// The same where its figures prove nothing: it fails requests, but so do the others, or there is nobody to compare it with.
+/// The same where its figures prove nothing: it fails requests, but so do the others, or there is nobody to
+/// compare it with.
 const WATCHED_MAX: SignedDuration = SignedDuration::from_secs(105);
 /// How much longer it may take where the pod is not ready.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
@@ -66,7 +67,9 @@ impl Record {
     }
 
     fn of(live: &Live) -> Self {
-        live.annotation(annotation::CANARY_RECORD).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        live.annotation(annotation::CANARY_RECORD)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
 
     /// The same with what the pods have counted by now.
@@ -75,7 +78,8 @@ impl Record {
         Self { baselines: pods.filter_map(|pod| Some((pod.name.clone(), figures(pod)?))).collect(), ..self }
     }
 
-    /// What the others have answered since; none where nobody can be compared: of one who came, went, is silent or began anew nothing is known.
+    /// What the others have answered since; none where nobody can be compared: of one who came, went, is
+    /// silent or began anew nothing is known.
     fn theirs(&self, others: &[&ObservedPod]) -> Option<Figures> {
         let since = |pod: &&ObservedPod| figures(pod)?.since(self.baselines.get(&pod.name)?);
         others.iter().filter_map(since).reduce(Figures::plus)
@@ -88,7 +92,10 @@ impl Record {
     }
 
     fn fail(self, name: &str, why: String) -> (Self, Trial) {
-        (Self { failed: Some(why.clone()), ..self }, Trial::Failed(format!("the canary of group {name} {why}")))
+        (
+            Self { failed: Some(why.clone()), ..self },
+            Trial::Failed(format!("the canary of group {name} {why}")),
+        )
     }
 }
 
@@ -98,7 +105,8 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     let ours = live.filter(|live| live.annotation(annotation::CANARY) == Some(key));
     let mut record = ours.map(Record::of).unwrap_or_default();
     record.asked.get_or_insert(now.as_second());
-    let running = |record: Record, what: &str| (record, Trial::Running(format!("the canary of group {name} {what}")));
+    let running =
+        |record: Record, what: &str| (record, Trial::Running(format!("the canary of group {name} {what}")));
     if let Some(why) = record.failed.clone() {
         return record.fail(name, why);
     }
@@ -111,7 +119,8 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     let rest = rest(target, group);
     let stores_away = ready.is_none() && lack_a_store(target, &rest);
     if stores_away && passed(record.asked, now) > POSTPONED {
-        // No pod could become ready now: that is not the change's fault, and it begins anew when they are back.
+        // No pod could become ready now: that is not the change's fault, and it begins anew when they are
+        // back.
         record = Record { asked: Some(now.as_second()), ..Record::default() };
     }
     if record.since.is_none() {
@@ -133,7 +142,11 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     }
     let Some(pod) = ready else {
         let late = watched > WATCHED + PATIENCE && !stores_away;
-        return if late { record.fail(name, "did not stay ready".to_owned()) } else { running(record, "is watched") };
+        return if late {
+            record.fail(name, "did not stay ready".to_owned())
+        } else {
+            running(record, "is watched")
+        };
     };
     if let Some(why) = lost_pool(pod, &rest) {
         return record.fail(name, why);
@@ -151,7 +164,8 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
     }
 }
 
-/// The pool that the canary cannot serve, while the others do: one that is new, or away everywhere, is not the change's fault to the others.
+/// The pool that the canary cannot serve, while the others do: one that is new, or away everywhere, is not
+/// the change's fault to the others.
 fn lost_pool(canary: &ObservedPod, others: &[&ObservedPod]) -> Option<String> {
     let reports = || others.iter().filter_map(|pod| pod.report.as_ref()).flat_map(|report| &report.pools);
     let is_served = |name: &str| {
@@ -180,8 +194,14 @@ fn passed(since: Option<i64>, now: Timestamp) -> SignedDuration {
     now.duration_since(since.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(now))
 }
 
-/// Why waiting longer would not help; none where it may. Its pod may be one that nobody has a place for, or not even be made, for want of quota.
-fn hopeless(pod: Option<&ObservedPod>, live: Option<&Live>, waited: SignedDuration, now: Timestamp) -> Option<String> {
+/// Why waiting longer would not help; none where it may. Its pod may be one that nobody has a place for, or
+/// not even be made, for want of quota.
+fn hopeless(
+    pod: Option<&ObservedPod>,
+    live: Option<&Live>,
+    waited: SignedDuration,
+    now: Timestamp,
+) -> Option<String> {
     let failing = pod.filter(|pod| now.duration_since(pod.created) > FAILING_MAX && pod.is_failing());
     if let Some(reason) = failing.and_then(|pod| pod.waiting.as_ref()) {
         return Some(format!("does not start: {reason}"));
@@ -199,10 +219,12 @@ fn hopeless(pod: Option<&ObservedPod>, live: Option<&Live>, waited: SignedDurati
 fn lack_a_store(target: &Target<'_>, pods: &[&ObservedPod]) -> bool {
     let reports: Vec<&PodReport> = pods.iter().filter_map(|pod| pod.report.as_ref()).collect();
     let is_away = |name: &str| {
-        let lacks = |report: &&PodReport| report.backends.iter().any(|one| one.name == name && !one.reachable);
+        let lacks =
+            |report: &&PodReport| report.backends.iter().any(|one| one.name == name && !one.reachable);
         !reports.is_empty() && reports.iter().all(lacks)
     };
-    let is_store = |kind: &BackendKind| matches!(kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
+    let is_store =
+        |kind: &BackendKind| matches!(kind, BackendKind::Mysql { .. } | BackendKind::Mongodb { .. });
     target.settings().backends.iter().any(|backend| is_store(&backend.kind) && is_away(&backend.name))
 }
 

@@ -1,4 +1,5 @@
-//! The change class of a field: the last word of its description in the definition, or of the nearest field around it that says one.
+//! The change class of a field: the last word of its description in the definition, or of the nearest field
+//! around it that says one.
 
 use std::collections::BTreeMap;
 
@@ -51,13 +52,15 @@ impl Classes {
     pub fn new() -> anyhow::Result<Self> {
         let of = |object: Value| {
             let schema = "/spec/versions/0/schema/openAPIV3Schema/properties";
-            let kind = object.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let kind =
+                object.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default().to_owned();
             (kind, object.pointer(schema).cloned().unwrap_or_default())
         };
         Ok(Self(definitions()?.into_iter().map(|definition| of(definition.object)).collect()))
     }
 
-    /// The class of `spec.backends[name=mysql].mysql.maxConnections` of a kind. What nobody describes replaces pods: the safe guess.
+    /// The class of `spec.backends[name=mysql].mysql.maxConnections` of a kind. What nobody describes
+    /// replaces pods: the safe guess.
     pub fn of(&self, kind: &str, path: &str) -> Class {
         let Some(mut fields) = self.0.get(kind) else { return Class::Rolling };
         let mut class = None;

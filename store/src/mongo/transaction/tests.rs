@@ -1,4 +1,5 @@
-//! What a transaction says to a server, recorded by one that only answers: a replica set by what it says of itself.
+//! What a transaction says to a server, recorded by one that only answers: a replica set by what it says of
+//! itself.
 //!
 //! A real one is tried where `MONGODB_URI` names one: by the conformance suite.
 
@@ -59,7 +60,10 @@ impl Recorder {
     /// The commands with these names, in order.
     fn heard(&self, names: &[&str]) -> Vec<Document> {
         let heard = self.0.lock().heard.clone();
-        heard.into_iter().filter(|command| names.iter().any(|name| command.keys().next().unwrap() == name)).collect()
+        heard
+            .into_iter()
+            .filter(|command| names.iter().any(|name| command.keys().next().unwrap() == name))
+            .collect()
     }
 
     async fn serve(self, mut stream: TcpStream, address: String) {
@@ -101,8 +105,11 @@ impl Recorder {
             return doc! { "ok": 1 };
         }
         inner.heard.push(command.clone());
-        let told =
-            inner.answers.iter_mut().find(|(told, _)| *told == name).and_then(|(_, answers)| answers.pop_front());
+        let told = inner
+            .answers
+            .iter_mut()
+            .find(|(told, _)| *told == name)
+            .and_then(|(_, answers)| answers.pop_front());
         if let Some(told) = told {
             return told;
         }
@@ -121,7 +128,8 @@ fn command_of(mut body: &[u8]) -> Document {
     assert_eq!(flags[0] & 1, 0, "no checksum is asked for");
     body = rest;
     let (mut command, mut lists) = (Document::new(), Vec::new());
-    let length_of = |bytes: &[u8]| usize::try_from(i32::from_le_bytes(bytes[..4].try_into().unwrap())).unwrap();
+    let length_of =
+        |bytes: &[u8]| usize::try_from(i32::from_le_bytes(bytes[..4].try_into().unwrap())).unwrap();
     while let Some((kind, rest)) = body.split_first() {
         let (section, after) = rest.split_at(length_of(rest));
         body = after;
@@ -170,9 +178,12 @@ fn products() -> Arc<Collection> {
 fn unit(origin: &Origin) -> UnitOfWork {
     let collection = products();
     let row = |name: &str| -> Row {
-        collection.schema.row_of([("name", Value::Text(name.to_owned())), ("price", Value::Decimal(1.into()))])
+        collection
+            .schema
+            .row_of([("name", Value::Text(name.to_owned())), ("price", Value::Decimal(1.into()))])
     };
-    let change = |key: &str, action| Change { collection: collection.clone(), key: key.parse().unwrap(), action };
+    let change =
+        |key: &str, action| Change { collection: collection.clone(), key: key.parse().unwrap(), action };
     let guard = |version| Guard::Exactly(Version(version));
     let changes = vec![
         change("a", Action::Create { values: row("a"), fresh_key: false }),
@@ -210,7 +221,11 @@ async fn all_commands_of_a_unit_are_one_transaction_of_most_members() {
     assert_eq!(heard[0].get_document("readConcern").unwrap().get_str("level").ok(), Some("majority"));
     for command in heard {
         assert_eq!(command.get_bool("autocommit").ok(), Some(false), "{command}");
-        assert_eq!((&command["lsid"], &command["txnNumber"]), (&heard[0]["lsid"], &heard[0]["txnNumber"]), "{command}");
+        assert_eq!(
+            (&command["lsid"], &command["txnNumber"]),
+            (&heard[0]["lsid"], &heard[0]["txnNumber"]),
+            "{command}"
+        );
         let last = command.contains_key("commitTransaction");
         assert_eq!(command.contains_key("writeConcern"), last, "{command}");
     }
@@ -218,7 +233,8 @@ async fn all_commands_of_a_unit_are_one_transaction_of_most_members() {
     let concern = heard[6].get_document("writeConcern").unwrap();
     assert_eq!((concern.get_str("w").ok(), concern.get_bool("j").ok()), (Some("majority"), Some(true)));
     // each change is guarded by what the one before it left, and the answer is filed with them
-    let guard = |command: &Document| command.get_array("updates").unwrap()[0].as_document().unwrap()["q"].clone();
+    let guard =
+        |command: &Document| command.get_array("updates").unwrap()[0].as_document().unwrap()["q"].clone();
     assert_eq!(guard(&heard[3]), Bson::from(doc! { "_id": "a", "version": 1_i64 }));
     assert_eq!(guard(&heard[4]), Bson::from(doc! { "_id": "a", "version": 2_i64 }));
     let filed = heard[5].get_array("documents").unwrap()[0].as_document().unwrap();
@@ -232,8 +248,17 @@ async fn a_transaction_that_may_pass_is_tried_again_as_a_new_one() {
     recorder.answers("insert", [failed(112, TRANSIENT_TRANSACTION_ERROR)]);
     recorder.store().await.commit(unit(&Origin::of("ann"))).await.unwrap();
     let heard = recorder.heard(&OF_A_TRANSACTION);
-    let wanted =
-        ["find", "insert", "abortTransaction", "find", "insert", "insert", "update", "update", "commitTransaction"];
+    let wanted = [
+        "find",
+        "insert",
+        "abortTransaction",
+        "find",
+        "insert",
+        "insert",
+        "update",
+        "update",
+        "commitTransaction",
+    ];
     assert_eq!(names(&heard), wanted);
     assert_ne!((&heard[0]["lsid"], &heard[0]["txnNumber"]), (&heard[3]["lsid"], &heard[8]["txnNumber"]));
     assert_eq!(heard[3].get_bool("startTransaction").ok(), Some(true));

@@ -6,7 +6,8 @@ use super::{
 };
 
 /// The migration.
-pub const MIGRATION: Migration = Migration { name: "0002_users", makes: Makes::Records { entity: "user", table } };
+pub const MIGRATION: Migration =
+    Migration { name: "0002_users", makes: Makes::Records { entity: "user", table } };
 
 fn table() -> TableDef {
     TableDef::of_records(vec![

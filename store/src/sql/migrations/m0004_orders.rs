@@ -6,7 +6,8 @@ use super::{
 };
 
 /// The migration.
-pub const MIGRATION: Migration = Migration { name: "0004_orders", makes: Makes::Records { entity: "order", table } };
+pub const MIGRATION: Migration =
+    Migration { name: "0004_orders", makes: Makes::Records { entity: "order", table } };
 
 fn table() -> TableDef {
     TableDef::of_records(vec![

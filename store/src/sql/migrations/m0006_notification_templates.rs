@@ -6,8 +6,10 @@ use super::{
 };
 
 /// The migration.
-pub const MIGRATION: Migration =
-    Migration { name: "0006_notification_templates", makes: Makes::Records { entity: "notification_template", table } };
+pub const MIGRATION: Migration = Migration {
+    name: "0006_notification_templates",
+    makes: Makes::Records { entity: "notification_template", table },
+};
 
 fn table() -> TableDef {
     TableDef::of_records(vec![

@@ -32,6 +32,9 @@ fn tables() -> Vec<(&'static str, TableDef)> {
         column("at", Form::Time).not_null(),
         column("answer", Form::Json).not_null(),
     ];
-    let audit = TableDef::new(audit, &[]).index(&["entity", "record_key", "at"]).index(&["actor", "at"]).index(&["at"]);
+    let audit = TableDef::new(audit, &[])
+        .index(&["entity", "record_key", "at"])
+        .index(&["actor", "at"])
+        .index(&["at"]);
     vec![(AUDIT, audit), (IDEMPOTENCY, TableDef::new(idempotency, &["id"]).index(&["at"]))]
 }

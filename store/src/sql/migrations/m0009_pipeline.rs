@@ -22,8 +22,10 @@ pub const ORDERS: Migration = Migration {
 };
 
 /// What could not be done.
-pub const DEAD_LETTERS: Migration =
-    Migration { name: "0009_dead_letters", makes: Makes::Records { entity: "dead_letter", table: dead_letters } };
+pub const DEAD_LETTERS: Migration = Migration {
+    name: "0009_dead_letters",
+    makes: Makes::Records { entity: "dead_letter", table: dead_letters },
+};
 
 fn dead_letters() -> TableDef {
     TableDef::of_records(vec![

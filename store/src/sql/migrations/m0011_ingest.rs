@@ -8,5 +8,9 @@ use super::{
 /// The migration.
 pub const MIGRATION: Migration = Migration {
     name: "0011_priced_by",
-    makes: Makes::Columns { entity: "product", columns: || vec![column("priced_by", Form::Short)], indexed: &[] },
+    makes: Makes::Columns {
+        entity: "product",
+        columns: || vec![column("priced_by", Form::Short)],
+        indexed: &[],
+    },
 };

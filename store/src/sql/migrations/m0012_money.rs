@@ -1,4 +1,5 @@
-//! What tells the pipeline's own payments, what makes addresses unique without case, and what became of a dead letter.
+//! What tells the pipeline's own payments, what makes addresses unique without case, and what became of a
+//! dead letter.
 
 use super::{
     super::ddl::{Form, column},
@@ -24,5 +25,9 @@ pub const USERS: Migration = Migration {
 /// The last state of a dead letter before it goes.
 pub const DEAD_LETTERS: Migration = Migration {
     name: "0012_outcomes",
-    makes: Makes::Columns { entity: "dead_letter", columns: || vec![column("outcome", Form::Short)], indexed: &[] },
+    makes: Makes::Columns {
+        entity: "dead_letter",
+        columns: || vec![column("outcome", Form::Short)],
+        indexed: &[],
+    },
 };

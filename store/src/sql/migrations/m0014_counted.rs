@@ -8,5 +8,9 @@ use super::{
 /// The migration.
 pub const MIGRATION: Migration = Migration {
     name: "0014_counted",
-    makes: Makes::Columns { entity: "product", columns: || vec![column("counted", Form::Json)], indexed: &[] },
+    makes: Makes::Columns {
+        entity: "product",
+        columns: || vec![column("counted", Form::Json)],
+        indexed: &[],
+    },
 };

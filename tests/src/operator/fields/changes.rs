@@ -42,13 +42,20 @@ fn set(resource: &'static str, place: &str, value: Value, settings: &str) -> Cha
 }
 
 /// Seen in a child, at this place.
-fn of_child(resource: &'static str, place: &str, value: Value, child: &'static str, at: &'static str) -> Change {
+fn of_child(
+    resource: &'static str,
+    place: &str,
+    value: Value,
+    child: &'static str,
+    at: &'static str,
+) -> Change {
     let shown = Child(child, at, value.clone());
     change(resource, place, value, shown)
 }
 
 fn tiers() -> Vec<Change> {
-    let hot = |place: &str, value| set("cachetiers/hot", place, value, &format!("pools/users/tiers/hot/{place}"));
+    let hot =
+        |place: &str, value| set("cachetiers/hot", place, value, &format!("pools/users/tiers/hot/{place}"));
     let kind = "pools/users/tiers/hot/kind";
     let redis = "pools/stores/tiers/shared/kind";
     vec![
@@ -66,7 +73,8 @@ fn tiers() -> Vec<Change> {
 }
 
 fn pools() -> Vec<Change> {
-    let users = |place: &str, value| set("flyweightpools/users", place, value, &format!("pools/users/{place}"));
+    let users =
+        |place: &str, value| set("flyweightpools/users", place, value, &format!("pools/users/{place}"));
     let entity = Refused("entity is fixed: create another pool for another entity");
     vec![
         change("flyweightpools/users", "entity", json!("Order"), entity),
@@ -111,7 +119,8 @@ const TARGET_CPU: &str = "spec/metrics/0/resource/target/averageUtilization";
 
 /// What pods there are.
 fn pods() -> Vec<Change> {
-    let (main, side, gateway) = ("deployments/shop-main", "deployments/shop-side", "deployments/shop-gateway");
+    let (main, side, gateway) =
+        ("deployments/shop-main", "deployments/shop-side", "deployments/shop-gateway");
     let (budget, scaler) = ("poddisruptionbudgets/shop-main", "horizontalpodautoscalers/shop");
     let (cpu, limit) = (json!({ "cpu": "200m" }), json!({ "memory": "512Mi" }));
     let targets = |queue: u32, hit: u32| {
@@ -169,13 +178,22 @@ fn backends() -> Vec<Change> {
         kind("mysql", "mysql/maxConnections", json!(101)),
         kind("mongodb", "mongodb/database", json!("other")),
         kind("kafka", "kafka/topicPrefix", json!("b.")),
-        secret("backends/mysql/mysql/secretRef/name", "spec/template/spec/volumes/backend-mysql/secret/secretName"),
+        secret(
+            "backends/mysql/mysql/secretRef/name",
+            "spec/template/spec/volumes/backend-mysql/secret/secretName",
+        ),
         secret(
             "backends/mongodb/mongodb/secretRef/name",
             "spec/template/spec/volumes/backend-mongodb/secret/secretName",
         ),
-        secret("backends/redis/redis/secretRef/name", "spec/template/spec/volumes/backend-redis/secret/secretName"),
-        secret("backends/kafka/kafka/secretRef/name", "spec/template/spec/volumes/backend-kafka/secret/secretName"),
+        secret(
+            "backends/redis/redis/secretRef/name",
+            "spec/template/spec/volumes/backend-redis/secret/secretName",
+        ),
+        secret(
+            "backends/kafka/kafka/secretRef/name",
+            "spec/template/spec/volumes/backend-kafka/secret/secretName",
+        ),
         secret("security/jwt/secretRef/name", "spec/template/spec/volumes/security-jwt/secret/secretName"),
         secret(
             "security/encryption/secretRef/name",
@@ -250,13 +268,23 @@ fn security() -> Vec<Change> {
 fn wrong() -> Vec<Change> {
     let users = "flyweightpools/users";
     let (stores, products) = ("flyweightpools/stores", "flyweightpools/products");
-    let held = |resource, place: &str, value, told| change(resource, place, value, Held("InvalidConfiguration", told));
+    let held = |resource, place: &str, value, told| {
+        change(resource, place, value, Held("InvalidConfiguration", told))
+    };
     let nowhere = |resource, place: &str, told| held(resource, place, json!("nowhere"), told);
     let missing = |place: &str, told| change(SHOP, place, json!("nowhere"), Held("SecretMissing", told));
     vec![
-        nowhere("cachetiers/shared", "redis/backendRef/name", "CacheTier/shared spec.redis.backendRef.name: "),
+        nowhere(
+            "cachetiers/shared",
+            "redis/backendRef/name",
+            "CacheTier/shared spec.redis.backendRef.name: ",
+        ),
         nowhere(users, "tierRefs/hot/name", "FlyweightPool/users spec.tierRefs[0].name: "),
-        nowhere(stores, "source/mysql/backendRef/name", "FlyweightPool/stores spec.source.mysql.backendRef.name: "),
+        nowhere(
+            stores,
+            "source/mysql/backendRef/name",
+            "FlyweightPool/stores spec.source.mysql.backendRef.name: ",
+        ),
         nowhere(
             "flyweightpools/reviews",
             "source/mongodb/backendRef/name",
@@ -269,16 +297,36 @@ fn wrong() -> Vec<Change> {
             "FlyweightService/shop spec.replicaGroups[1].poolRefs[1].name: ",
         ),
         nowhere(products, "fields/description/name", "FlyweightPool/products spec.fields[0].name: "),
-        held(products, "fields/description/type", json!("String"), "FlyweightPool/products spec.fields[0].type: "),
-        held(products, "fields/description/required", json!(true), "FlyweightPool/products spec.fields[0].required: "),
-        held(products, "fields/description/json", json!("String"), "FlyweightPool/products spec.fields[0].json: "),
+        held(
+            products,
+            "fields/description/type",
+            json!("String"),
+            "FlyweightPool/products spec.fields[0].type: ",
+        ),
+        held(
+            products,
+            "fields/description/required",
+            json!(true),
+            "FlyweightPool/products spec.fields[0].required: ",
+        ),
+        held(
+            products,
+            "fields/description/json",
+            json!("String"),
+            "FlyweightPool/products spec.fields[0].json: ",
+        ),
         held(stores, "fields/code/encrypt", json!(true), "FlyweightPool/stores spec.fields[0].encrypt: "),
         held("cachetiers/hot", "write", json!("WriteBehind"), "FlyweightPool/users spec.tierRefs[0].name: "),
         held("cachetiers/hot", "memory/maxBytes", json!("1Ki"), "CacheTier/hot spec.memory.maxBytes: "),
         missing("backends/mysql/mysql/secretRef/name", "\"nowhere\" (spec.backends[name=mysql].secretRef)"),
         missing("security/jwt/secretRef/name", "\"nowhere\" (spec.security.jwt.secretRef)"),
         change(stores, "fields/city/role", json!("Intrinsic"), Refused("an encrypted field is never shared")),
-        change(SHOP, "replicas", json!(1), Refused("replicas must be 0, or at least 1 for each replica group")),
+        change(
+            SHOP,
+            "replicas",
+            json!(1),
+            Refused("replicas must be 0, or at least 1 for each replica group"),
+        ),
         change(SHOP, "autoscaling/minReplicas", json!(9), Refused("minReplicas must not exceed maxReplicas")),
         change(SHOP, "egressPorts", json!([0]), Refused("should be greater than or equal to 1")),
     ]

@@ -10,7 +10,8 @@ use crate::root;
 pub fn schema(plural: &str) -> Value {
     let path = root().join(format!("crds/generated/{plural}.yaml"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let definition: Value = serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{plural}: {error}"));
+    let definition: Value =
+        serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{plural}: {error}"));
     definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
 }
 
@@ -33,7 +34,8 @@ fn collect(at: &str, schema: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The field at a place in a spec: `backends/mysql/mysql/maxConnections` is `backends[].mysql.maxConnections`.
+/// The field at a place in a spec: `backends/mysql/mysql/maxConnections` is
+/// `backends[].mysql.maxConnections`.
 pub fn field(schema: &Value, place: &str) -> String {
     let (mut name, mut schema) = (String::new(), schema);
     for part in place.split('/') {

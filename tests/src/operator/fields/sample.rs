@@ -60,7 +60,8 @@ fn resources() -> Vec<(&'static str, &'static str, &'static str, Value)> {
 }
 
 fn service() -> Value {
-    let all = json!([{ "name": "users" }, { "name": "products" }, { "name": "stores" }, { "name": "reviews" }]);
+    let all =
+        json!([{ "name": "users" }, { "name": "products" }, { "name": "stores" }, { "name": "reviews" }]);
     let some = json!([{ "name": "users" }, { "name": "products" }]);
     let resources = json!({ "requests": { "cpu": "100m" }, "limits": { "memory": "256Mi" } });
     let mut service = shop::service();

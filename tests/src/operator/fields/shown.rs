@@ -7,15 +7,18 @@ use crate::operator::{scenario::Stage, shop};
 
 /// What becomes of a change.
 pub enum Shown {
-    /// The configuration that pods run by has this value at this place, and the status names another configuration than before.
+    /// The configuration that pods run by has this value at this place, and the status names another
+    /// configuration than before.
     Settings(String, Value),
-    /// A child (`deployments/shop-main`) has this value at this place; null where there is nothing, or no such child.
+    /// A child (`deployments/shop-main`) has this value at this place; null where there is nothing, or no
+    /// such child.
     Child(&'static str, &'static str, Value),
     /// A condition of the service has this reason.
     Condition(&'static str, &'static str),
     /// The API server refuses it with this sentence.
     Refused(&'static str),
-    /// `ConfigurationApplied` is false and `Ready` says why, for this reason and with this in its message; no child is changed.
+    /// `ConfigurationApplied` is false and `Ready` says why, for this reason and with this in its message; no
+    /// child is changed.
     Held(&'static str, &'static str),
 }
 
@@ -27,7 +30,8 @@ pub struct World {
 }
 
 impl World {
-    /// How it is now. The status is older than the children, so that what it says is said of them or of those before.
+    /// How it is now. The status is older than the children, so that what it says is said of them or of those
+    /// before.
     pub async fn of(stage: &Stage) -> Self {
         let service = stage.service().await;
         Self { children: shop::children(&stage.proof.api, &stage.namespace).await, service }
@@ -54,7 +58,8 @@ impl World {
     pub fn shows(&self, shown: &Shown, calm: &Self) -> bool {
         match shown {
             Shown::Settings(place, value) => {
-                let named = self.child("configmaps/shop-settings", "metadata/annotations/flyweight.dev~1configuration");
+                let named = self
+                    .child("configmaps/shop-settings", "metadata/annotations/flyweight.dev~1configuration");
                 let is_there = at(&self.settings(), place) == Some(value);
                 is_there && self.configuration() == named && self.configuration() != calm.configuration()
             }

@@ -55,7 +55,10 @@ async fn a_client_that_does_not_answer_pings_is_closed() {
     };
     assert_eq!((pings, &reason[..2]), (2, &1008_u16.to_be_bytes()[..]));
     for _ in 0..6 {
-        assert!(matches!(tokio::time::timeout(WAIT, polite.next()).await.unwrap().unwrap().unwrap(), Message::Ping(_)));
+        assert!(matches!(
+            tokio::time::timeout(WAIT, polite.next()).await.unwrap().unwrap().unwrap(),
+            Message::Ping(_)
+        ));
     }
 }
 
@@ -110,10 +113,18 @@ async fn faulty_frames_are_told_apart() {
         ("a frame without a mask", vec![FIN | TEXT, 1, b'x'], 1002),
         ("a reserved bit", client_frame(FIN | 0x40 | TEXT, b"x"), 1002),
         ("a continuation of nothing", client_frame(FIN | CONTINUATION, b"x"), 1002),
-        ("a message within a message", [client_frame(TEXT, b"a"), client_frame(FIN | TEXT, b"b")].concat(), 1002),
+        (
+            "a message within a message",
+            [client_frame(TEXT, b"a"), client_frame(FIN | TEXT, b"b")].concat(),
+            1002,
+        ),
         ("a ping in fragments", client_frame(PING, b"x"), 1002),
         ("a ping that is too long", client_frame(FIN | PING, &[b'x'; 126]), 1002),
-        ("fragments that are too large together", [client_frame(TEXT, &half), client_frame(FIN, &half)].concat(), 1009),
+        (
+            "fragments that are too large together",
+            [client_frame(TEXT, &half), client_frame(FIN, &half)].concat(),
+            1009,
+        ),
         (
             "a length that nobody can send",
             [&[FIN | TEXT, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat(),

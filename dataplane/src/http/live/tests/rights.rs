@@ -37,14 +37,16 @@ impl Service {
 
     async fn stream(&self, query: &str) -> Body {
         let request = Request::get(format!("/api/v1/events/stream?{query}")).body(Body::empty()).unwrap();
-        let app = routes(self.live.clone()).layer(axum::middleware::from_fn_with_state(self.callers.clone(), admit));
+        let app = routes(self.live.clone())
+            .layer(axum::middleware::from_fn_with_state(self.callers.clone(), admit));
         let response = app.oneshot(request).await.unwrap();
         assert_eq!(response.status(), 200);
         response.into_body()
     }
 
     fn ended(&self) -> [u64; 2] {
-        [right::TOKEN, right::POLICY].map(|code| self.live.meter.ended.with_label_values(&[&code.to_string()]).get())
+        [right::TOKEN, right::POLICY]
+            .map(|code| self.live.meter.ended.with_label_values(&[&code.to_string()]).get())
     }
 }
 
@@ -109,7 +111,8 @@ async fn a_right_that_is_taken_away_ends_what_is_open() {
     }
 }
 
-/// On one thread: events are in the queue of a client when its right ends, and the client has not been asked since.
+/// On one thread: events are in the queue of a client when its right ends, and the client has not been asked
+/// since.
 #[tokio::test]
 async fn what_is_queued_when_a_right_ends_is_not_sent() {
     let bus = Arc::new(FakeBus::new());

@@ -1,4 +1,5 @@
-//! Events of price and stock beside orders: unknown products, letters that wait for one, and everything at once at random.
+//! Events of price and stock beside orders: unknown products, letters that wait for one, and everything at
+//! once at random.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -68,7 +69,10 @@ impl Counter {
     }
 
     async fn delete(&self, product: &str) {
-        self.products.delete(&product.parse().unwrap(), &Precondition::None, &Origin::of("test")).await.unwrap();
+        self.products
+            .delete(&product.parse().unwrap(), &Precondition::None, &Origin::of("test"))
+            .await
+            .unwrap();
     }
 
     async fn waiting(&self) -> usize {
@@ -123,7 +127,9 @@ async fn an_event_makes_its_product_but_not_one_that_was_deleted_since() {
 async fn a_letter_that_waits_for_its_product_is_replayed_when_that_comes() {
     let counter = Counter::open().await;
     counter.ingestor.set_unknown(UnknownProducts::Reject);
-    counter.apply(&[event("late", 3, 4, Timestamp::now(), 1), event("never", 1, 1, Timestamp::now(), 2)]).await;
+    counter
+        .apply(&[event("late", 3, 4, Timestamp::now(), 1), event("never", 1, 1, Timestamp::now(), 2)])
+        .await;
     assert_eq!(counter.waiting().await, 2);
     assert_eq!(counter.look().look(None).await.unwrap(), None);
     assert_eq!(counter.waiting().await, 2, "they are not there yet");
@@ -135,11 +141,13 @@ async fn a_letter_that_waits_for_its_product_is_replayed_when_that_comes() {
     assert!(counter.find("never").await.is_none());
 }
 
-/// Everything at once, at random. `FLYWEIGHT_ROUNDS` says how many shops there are, `FLYWEIGHT_SEED` repeats one.
+/// Everything at once, at random. `FLYWEIGHT_ROUNDS` says how many shops there are, `FLYWEIGHT_SEED` repeats
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_is_sold_than_counted_no_unit_is_lost_and_every_charge_is_its_order() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (seed, rounds) = (number("FLYWEIGHT_SEED"), number("FLYWEIGHT_ROUNDS").map_or(1, |rounds| rounds.div_ceil(50)));
+    let (seed, rounds) =
+        (number("FLYWEIGHT_SEED"), number("FLYWEIGHT_ROUNDS").map_or(1, |rounds| rounds.div_ceil(50)));
     let first = seed.unwrap_or_else(|| rand::random::<u32>().into());
     eprintln!("FLYWEIGHT_SEED={first}");
     for seed in first..first + if seed.is_some() { 1 } else { rounds } {
@@ -219,7 +227,9 @@ async fn settled(counter: &Counter, seed: u64, orders: &[Key]) -> BTreeMap<Strin
     let (mut sold, mut charged) = (BTreeMap::new(), 0);
     for order in orders {
         let case = counter.shop.pipeline.case(order).await.unwrap().unwrap();
-        let of = |records: &Records, record: &Record, field: &str| records.schema().get(&record.values, field).clone();
+        let of = |records: &Records, record: &Record, field: &str| {
+            records.schema().get(&record.values, field).clone()
+        };
         let paid: Vec<&Record> = found
             .iter()
             .filter(|payment| of(payments, payment, "order_id").as_text() == Some(order.as_str()))
@@ -242,7 +252,11 @@ async fn settled(counter: &Counter, seed: u64, orders: &[Key]) -> BTreeMap<Strin
         }
     }
     let bank = &counter.shop.bank;
-    assert_eq!(bank.charged() - bank.reversed(), charged, "seed {seed}: what the bank has is what orders paid");
+    assert_eq!(
+        bank.charged() - bank.reversed(),
+        charged,
+        "seed {seed}: what the bank has is what orders paid"
+    );
     sold
 }
 

@@ -167,11 +167,13 @@ impl Shop {
         let file = std::env::temp_dir().join(format!("flyweight-{}.db", Key::generate()));
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
         let store: Arc<dyn RecordStore> = Arc::new(Elsewhere { store, ahead_ms });
-        let all = [product::schema(), payment::schema(), order::schema(), dead_letter::schema()].map(collection);
+        let all =
+            [product::schema(), payment::schema(), order::schema(), dead_letter::schema()].map(collection);
         store.prepare(&all).await.unwrap();
         let [products, payments, orders, letters] = all.map(|one| records(one, &store));
         let products = Arc::new(products);
-        let catalogue = Catalogue { products: products.clone(), policy: Policies::none().of_pool("products") };
+        let catalogue =
+            Catalogue { products: products.clone(), policy: Policies::none().of_pool("products") };
         let orders_schema = orders.collection().schema.clone();
         let clock = orders.clock().clone();
         let orders = Arc::new(orders.completed_by(pricing(orders_schema, Some(catalogue), clock)));
@@ -186,7 +188,11 @@ impl Shop {
             webhook: crate::service::notify::Address::default(),
             provider: crate::service::notify::Address::default(),
             signing_key: SigningKey::new(Some(Arc::new(b"key".to_vec())).into()),
-            client: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
         };
         let bank = Bank::open().await;
         settings.payments.http = Some(HttpPayments { url: bank.0.lock().url.clone(), secret_ref: None });
@@ -198,7 +204,10 @@ impl Shop {
     pub async fn product(&self, key: &str, stock: i64) {
         let products = self.parts.products.as_ref().unwrap();
         let body = format!(r#"{{"id":"{key}","name":"P","price":"2","stock":{stock}}}"#);
-        products.create(parse_create(products.schema(), body.as_bytes()).unwrap(), &Origin::of("test")).await.unwrap();
+        products
+            .create(parse_create(products.schema(), body.as_bytes()).unwrap(), &Origin::of("test"))
+            .await
+            .unwrap();
     }
 
     /// Takes a product out of the catalogue.
@@ -286,8 +295,9 @@ impl Shop {
     pub async fn payments(&self) -> Vec<(String, String)> {
         let payments = self.parts.payments.as_ref().unwrap();
         let all = payments.find(&everything()).await.unwrap().records;
-        let shown =
-            |record: &Record| (text(payments.schema(), record, "order_id"), text(payments.schema(), record, "status"));
+        let shown = |record: &Record| {
+            (text(payments.schema(), record, "order_id"), text(payments.schema(), record, "status"))
+        };
         all.iter().map(shown).collect()
     }
 
@@ -316,8 +326,14 @@ impl Bank {
     async fn open() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let books =
-            Books { url, mood: Mood::Approve, charged: HashMap::new(), reversed: Vec::new(), given_back: 0, asked: 0 };
+        let books = Books {
+            url,
+            mood: Mood::Approve,
+            charged: HashMap::new(),
+            reversed: Vec::new(),
+            given_back: 0,
+            asked: 0,
+        };
         let bank = Self(Arc::new(Mutex::new(books)));
         let routes = Router::new().route("/charges", post(charge)).route("/reversals", post(reverse));
         let routes = routes.route("/approved", post(charge));
@@ -368,7 +384,9 @@ async fn charge(State(bank): State<Bank>, headers: HeaderMap) -> Response {
     }
     let mut books = bank.0.lock();
     match books.mood {
-        Mood::Decline => return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))).into_response(),
+        Mood::Decline => {
+            return (StatusCode::PAYMENT_REQUIRED, Json(json!({ "reason": "no money" }))).into_response();
+        }
         Mood::Redirect => {
             let mut answer = (StatusCode::TEMPORARY_REDIRECT, Json(json!({}))).into_response();
             answer.headers_mut().insert("location", http::HeaderValue::from_static("/approved"));

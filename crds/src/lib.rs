@@ -12,6 +12,7 @@
 pub mod annotations;
 #[cfg(feature = "kube")]
 pub mod definitions;
+pub mod fault;
 pub mod manifest;
 pub mod network;
 pub mod pool;

@@ -17,8 +17,9 @@ use self::{
 use crate::{
     GROUP,
     annotations::TAKE_OVER_FROM,
+    fault::Fault,
     pool::{Entity, PoolSpec},
-    resolve::{Fault, Named, plaintext, resolve},
+    resolve::{Named, plaintext, resolve},
     service::ServiceSpec,
     settings::{Settings, names::Origin},
     tier::TierSpec,

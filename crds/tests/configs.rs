@@ -6,8 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use crds::{manifest::load, pool::Entity, settings::Settings};
 
 fn loaded(path: &str) -> Settings {
-    let faults =
-        |faults: Vec<crds::resolve::Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let faults = |faults: Vec<crds::fault::Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(path), None).map_err(faults).unwrap()
 }
 

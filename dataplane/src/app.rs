@@ -16,12 +16,14 @@ mod overview;
 mod owner;
 mod pools;
 mod rates;
+mod relays;
 mod rotation;
 mod secrets;
 mod serve;
 mod tiers;
 mod upkeep;
 mod warm_up;
+mod world;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -4,9 +4,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crds::{
-    resolve::Fault,
-    settings::BackendKind,
-    settings::Settings,
+    fault::Fault,
+    settings::{BackendKind, Settings},
     units::{Bytes, Span},
 };
 use tokio::sync::watch;

@@ -13,6 +13,7 @@ pub mod server;
 pub mod trust;
 
 mod errand;
+mod forward;
 mod groups;
 mod hops;
 mod lines;

@@ -21,6 +21,7 @@ pub mod openapi;
 pub mod pages;
 pub mod params;
 pub mod pipeline;
+pub mod pool;
 mod ratelimit;
 pub mod refusals;
 pub mod repositories;

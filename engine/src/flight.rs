@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use model::record::{Key, Version};
+use model::key::{Key, Version};
 
 /// The loads under way, and the floors of keys that were written lately. `T` is what a load brings.
 pub struct Flights<T> {

@@ -6,7 +6,7 @@ extern crate self as engine;
 
 use bytes::Bytes;
 
-use model::record::Version;
+use model::key::Version;
 
 pub mod clock;
 pub mod flight;

@@ -39,7 +39,8 @@ pub use self::{
 use super::Cached;
 use crate::flyweight::{interner::Interner, roles::Explanation};
 use model::{
-    record::{Key, Lookup, Version},
+    key::{Key, Version},
+    record::Lookup,
     schema::Schema,
 };
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::clock::Clock;
-use model::{breaker::BreakerState, durability::Setting, record::Version};
+use model::{breaker::BreakerState, durability::Setting, key::Version};
 
 /// A cache outside the process. Each call is over within a short deadline, whatever happens to the cache.
 #[async_trait]

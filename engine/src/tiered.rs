@@ -24,7 +24,8 @@ use futures::future::{BoxFuture, join_all};
 use self::{
     fetch::Fetch,
     frame::Framer,
-    inner::{Horizon, Inner, Look, version_of},
+    horizon::{Horizon, version_of},
+    inner::{Inner, Look},
     layers::{Floors, MemoryLayer, SharedLayer},
     rules::Rules,
     stats::{PoolCounters, TierCounters, TieredStats},
@@ -39,16 +40,17 @@ use super::{
 };
 use crate::flyweight::codec::Split;
 use model::{
-    record::{Key, Lookup, Unreadable, Version},
+    key::{Key, Version},
+    record::{Lookup, Unreadable},
     schema::Schema,
     seal::Sealer,
 };
 
 mod fetch;
 mod frame;
+mod horizon;
 mod inner;
 mod layers;
-mod lease;
 mod rules;
 pub mod served;
 pub mod stats;

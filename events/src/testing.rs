@@ -23,7 +23,7 @@ use uuid::Uuid;
 use events::{BusError, EventBus};
 use model::{
     event::{Backlog, Claimed, Envelope, Happening, Outbox, OutboxError},
-    record::Version,
+    key::Version,
     value::Timestamp,
 };
 

@@ -3,10 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::{
+    fault::FieldFault,
     field::key_of,
     json::{BodyError, members},
-    record::{Key, Version},
-    schema::FieldFault,
+    key::{Key, Version},
     strict::shorten,
 };
 

@@ -7,8 +7,10 @@ use std::{
 };
 
 use super::{
-    record::{Key, Record, Row, Version},
+    key::{Key, Version},
+    record::Record,
     schema::Schema,
+    value::Row,
 };
 
 /// A collection as stores know it: a schema and the table or collection that holds its records.

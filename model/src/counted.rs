@@ -14,15 +14,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    price_event,
-    record::Row,
+    holds,
     schema::{Schema, Wrote},
-    stock,
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 
 /// The field of a product that holds the memory.
 pub const FIELD: &str = "counted";
+/// The field of a product that says which event gave it its price, for releases that know nothing of
+/// `counted`.
+pub const PRICED_BY: &str = "priced_by";
 /// The most sales that are remembered one by one.
 const SOLD_MAX: usize = 128;
 /// How far the clocks of two processes may be apart. Events of one log whose times are further apart than
@@ -84,6 +85,13 @@ struct Left {
     price: String,
 }
 
+/// The mark that an earlier release left in a product.
+pub fn parse_mark(text: &str) -> Option<Mark> {
+    let (time, event) = text.split_once('-')?;
+    let at = (u64::from_str_radix(time, 16).ok()? ^ (1 << 63)) as i64;
+    Some(Mark { moment: at, at: Some(at), place: None, event: Some(event.parse().ok()?) })
+}
+
 impl Mark {
     /// The mark of a person's change.
     pub fn of_person(moment: i64) -> Self {
@@ -129,7 +137,7 @@ impl Counted {
         };
         let Some(mut kept) = kept else {
             // a product of before this memory, or of another program
-            let mark = schema.get(row, price_event::MARK).as_text().and_then(price_event::parse_mark);
+            let mark = schema.get(row, PRICED_BY).as_text().and_then(parse_mark);
             return Self {
                 price: mark.clone(),
                 stock: mark,
@@ -250,10 +258,10 @@ impl Counted {
 pub fn on_write(schema: &Schema, before: Option<&Row>, after: &mut Row, wrote: Wrote<'_>, now: Timestamp) {
     let says = |field: &str| match wrote {
         Wrote::Created | Wrote::Replaced => true,
-        Wrote::Patched(patch) => schema.index_of(field).is_some_and(|index| patch.sets(index)),
+        Wrote::Patched(fields) => schema.index_of(field).is_some_and(|index| fields.contains(&index)),
     };
     let mut memory = before.map_or_else(Counted::default, |before| Counted::of(schema, before, now));
-    let (mark, said) = (Mark::of_person(now.0), stock::stock(schema, after));
+    let (mark, said) = (Mark::of_person(now.0), holds::stock(schema, after));
     if before.is_none() {
         // a record without a stock is one that waits for its events
         let counted = (said != 0).then_some(mark);
@@ -289,7 +297,7 @@ impl Left {
             Value::Decimal(price) => price.normalize(),
             _ => Decimal::ZERO,
         };
-        Self { stock: stock::stock(schema, row), held: stock::held(schema, row), price: price.to_string() }
+        Self { stock: holds::stock(schema, row), held: holds::held(schema, row), price: price.to_string() }
     }
 }
 

@@ -4,9 +4,9 @@ use iso_currency::Currency;
 use rust_decimal::Decimal;
 
 use super::{
-    record::Row,
-    schema::{FieldFault, Schema},
-    value::Value,
+    fault::FieldFault,
+    schema::Schema,
+    value::{Row, Value},
 };
 
 /// The currency where nobody says one.

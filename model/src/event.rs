@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ids,
-    record::{Key, Version},
+    key::{Key, Version},
     value::Timestamp,
 };
 

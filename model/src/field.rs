@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use serde_json::Value as Tree;
 
 use super::{
-    record::Key,
-    schema::{DOUBLE_MAX, Field, FieldFault, Form, Kind, Shape},
-    strict::{self, decimal_of, number_fault},
+    fault::FieldFault,
+    key::Key,
+    schema::{Field, Form, Kind, Shape},
+    strict::{self, DOUBLE_MAX, decimal_of, number_fault},
     value::{Json, Timestamp, Value},
 };
 

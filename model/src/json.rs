@@ -6,11 +6,13 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value as Tree, value::RawValue};
 
 use super::{
+    fault::FieldFault,
     field::{json_value, key_of, time_of, value_of, written},
-    record::{Key, Record, Row, Version},
-    schema::{Field, FieldFault, Kind, Schema},
+    key::{Key, Version},
+    record::Record,
+    schema::{Field, Kind, Schema},
     strict::{self, shorten},
-    value::Value,
+    value::{Row, Value},
 };
 
 /// The most faults that one answer lists.
@@ -202,9 +204,9 @@ impl Echo {
 }
 
 impl Patch {
-    /// Whether it says something of a field.
-    pub fn sets(&self, index: usize) -> bool {
-        self.parts.iter().any(|(of, _)| *of == index)
+    /// The fields that it says something of, by their places in the schema.
+    pub fn fields(&self) -> Vec<usize> {
+        self.parts.iter().map(|(field, _)| *field).collect()
     }
 
     /// The values that the patch makes of a record's.

@@ -1,10 +1,10 @@
 //! Templates of notifications.
 
 use super::{
-    record::Row,
-    schema::{Field, FieldFault, Kind, Schema, Shape},
+    fault::FieldFault,
+    schema::{Field, Kind, Schema, Shape},
     template::fault_of,
-    value::Value,
+    value::{Row, Value},
 };
 
 /// What a template looks like.

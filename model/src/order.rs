@@ -5,10 +5,10 @@ use serde_json::Value as Tree;
 
 use super::{
     currency,
-    record::Row,
-    schema::{Field, FieldFault, Kind, Schema, Shape},
+    fault::FieldFault,
+    schema::{Field, Kind, Schema, Shape},
     strict::{decimal_of, number_fault},
-    value::{Json, Value, write_json_text},
+    value::{Json, Row, Value, write_json_text},
 };
 
 /// Every status of an order.
@@ -149,7 +149,7 @@ fn item(index: usize, tree: &Tree, faults: &mut Vec<FieldFault>) -> Option<Item>
         faults.push(FieldFault::new(at(name), "is not a field of an item"));
     }
     let product_id = match object.get("product_id") {
-        Some(Tree::String(text)) => match super::record::Key::plain_fault(text) {
+        Some(Tree::String(text)) => match crate::key::Key::plain_fault(text) {
             None => text.clone(),
             Some(message) => {
                 faults.push(FieldFault::new(at("product_id"), message));

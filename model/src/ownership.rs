@@ -48,7 +48,7 @@ impl Ownership {
 mod tests {
     use super::*;
     use crate::{
-        record::Version,
+        key::Version,
         schema::{Field, Kind},
         user,
         value::Timestamp,

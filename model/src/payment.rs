@@ -2,9 +2,9 @@
 
 use super::{
     currency,
-    record::Row,
-    schema::{Field, FieldFault, Kind, Schema, Shape},
-    value::Value,
+    fault::FieldFault,
+    schema::{Field, Kind, Schema, Shape},
+    value::{Row, Value},
 };
 
 /// Every status of a payment.

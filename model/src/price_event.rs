@@ -6,17 +6,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    counted::{Counted, Mark, Place},
+    counted::{Counted, Mark, PRICED_BY, Place},
+    fault::FieldFault,
     ids,
     json::{BodyError, parse_create},
-    record::{Key, Row},
-    schema::{Field, FieldFault, Kind, Schema},
-    value::{Timestamp, Value},
+    key::Key,
+    schema::{Field, Kind, Schema},
+    value::{Row, Timestamp, Value},
 };
-
-/// The field of a product that says which event gave it its price, for releases that know nothing of
-/// `counted`.
-pub const MARK: &str = "priced_by";
 
 /// The latest time that an event may have, from now: clocks differ a little, but an event of next year would
 /// win until then. Beside changes that do not have their time from a sender it counts as made when it was
@@ -134,7 +131,7 @@ impl PriceEvent {
         let mut values = values.clone();
         if priced {
             schema.set(&mut values, "price", Value::Decimal(self.price));
-            schema.set(&mut values, MARK, Value::Text(self.text_mark()));
+            schema.set(&mut values, PRICED_BY, Value::Text(self.text_mark()));
         }
         if let Some(stock) = stock {
             schema.set(&mut values, "stock", Value::Int(stock));
@@ -158,13 +155,6 @@ impl PriceEvent {
     }
 }
 
-/// The mark that an earlier release left in a product.
-pub fn parse_mark(text: &str) -> Option<Mark> {
-    let (time, event) = text.split_once('-')?;
-    let at = (u64::from_str_radix(time, 16).ok()? ^ (1 << 63)) as i64;
-    Some(Mark { moment: at, at: Some(at), place: None, event: Some(event.parse().ok()?) })
-}
-
 /// Decimals as text, exactly.
 mod exact {
     use rust_decimal::Decimal;
@@ -186,7 +176,7 @@ fn fault(field: &str, message: &str) -> BodyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::product;
+    use crate::{counted, product};
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -213,7 +203,7 @@ mod tests {
             (7, Some(7)),
             "one that an earlier release accepted"
         );
-        assert_eq!(parse_mark(&earlier.text_mark()), Some(earlier.mark()));
+        assert_eq!(counted::parse_mark(&earlier.text_mark()), Some(earlier.mark()));
         for (body, field) in [
             (r#"{"price":1,"stock":1}"#, "product_id"),
             (r#"{"product_id":"a/b","price":1,"stock":1}"#, "product_id"),

@@ -1,7 +1,7 @@
 //! The product catalogue.
 
 use super::{
-    counted, currency, price_event,
+    counted, currency,
     schema::{Field, Kind, Schema, Shape},
     stock,
     value::Value,
@@ -33,7 +33,7 @@ fn fields() -> Schema {
             Field::new("holds", Kind::Json { max: stock::HOLDS_BYTES_MAX, shape: Shape::Object }).internal(),
             Field::new("held_since", Kind::Time).indexed().internal(),
             // who set its price and stock, and what was sold since: see `counted` and `price_event`
-            Field::new(price_event::MARK, Kind::text(64)).internal(),
+            Field::new(counted::PRICED_BY, Kind::text(64)).internal(),
             Field::new(counted::FIELD, Kind::json(Shape::Object)).internal(),
         ],
     )

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    record::Row,
     schema::Schema,
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 
 /// The most steps that are remembered; the oldest but the first go.

@@ -1,7 +1,9 @@
 //! Typed specifications: what to find, in which order, from where on.
 
 use super::{
-    record::{Key, Named, Record, Unreadable},
+    key::Key,
+    record::{Named, Record, Unreadable},
+    schema::FieldRef,
     value::Value,
 };
 use crate::budget::Allowance;
@@ -71,21 +73,6 @@ pub enum Comparison {
     Gt,
     /// Greater or equal.
     Gte,
-}
-
-/// A field of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FieldRef {
-    /// The key.
-    Key,
-    /// The version.
-    Version,
-    /// The time of creation.
-    CreatedAt,
-    /// The time of the last change.
-    UpdatedAt,
-    /// A field of the schema, by its index.
-    Field(usize),
 }
 
 /// Which end comes first.

@@ -5,9 +5,10 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    json::Patch,
-    record::{Key, Row},
-    value::{Timestamp, Value},
+    fault::FieldFault,
+    key::Key,
+    strict,
+    value::{Row, Timestamp, Value},
 };
 
 /// What the records of one collection look like.
@@ -39,12 +40,9 @@ pub enum Wrote<'a> {
     Created,
     /// All fields of a record.
     Replaced,
-    /// The fields that a patch names.
-    Patched(&'a Patch),
+    /// Some fields, by their places in the schema.
+    Patched(&'a [usize]),
 }
-
-/// The greatest whole number up to which a double holds each: 2^53 - 1.
-pub const DOUBLE_MAX: i64 = (1 << 53) - 1;
 
 /// How a field's values are stored in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -171,13 +169,19 @@ pub enum Shape {
     Strings,
 }
 
-/// One field of a request that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldFault {
-    /// The field: `price`, `items[2].quantity`.
-    pub field: String,
-    /// What is wrong with it and what it must be.
-    pub message: String,
+/// A field of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FieldRef {
+    /// The key.
+    Key,
+    /// The version.
+    Version,
+    /// The time of creation.
+    CreatedAt,
+    /// The time of the last change.
+    UpdatedAt,
+    /// A field of the schema, by its index.
+    Field(usize),
 }
 
 impl Schema {
@@ -398,16 +402,9 @@ impl Field {
     /// Whether a value goes out as a number that a double does not hold: one beyond 2^53 - 1.
     pub fn is_beyond_doubles(&self, value: &Value) -> bool {
         let beyond = match value {
-            Value::Int(number) => number.unsigned_abs() > DOUBLE_MAX as u64,
+            Value::Int(number) => number.unsigned_abs() > strict::DOUBLE_MAX as u64,
             value => matches!(value, Value::Wide(_)),
         };
         beyond && self.json == JsonForm::Number
-    }
-}
-
-impl FieldFault {
-    /// A fault of one field.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
     }
 }

@@ -4,10 +4,11 @@
 use serde_json::{Map, Value as Tree};
 
 use super::{
+    fault::FieldFault,
     field::value_of,
     json::{BodyError, members},
-    query::{Comparison, Direction, FieldRef, Filter},
-    schema::{Field, FieldFault, Form, Kind, Schema},
+    query::{Comparison, Direction, Filter},
+    schema::{Field, FieldRef, Form, Kind, Schema},
     strict::{self, shorten},
     value::Value,
 };

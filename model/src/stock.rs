@@ -9,9 +9,10 @@ use serde_json::{Map, Value as Tree, json};
 
 use super::{
     counted::Counted,
-    record::{Key, Row},
+    holds::{holds, pieces, since, stock},
+    key::Key,
     schema::Schema,
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 
 /// The most orders that hold one product at a time.
@@ -81,34 +82,6 @@ pub fn held_before(schema: &Schema, row: &Row, time: Timestamp) -> Vec<Key> {
     holds(schema, row).iter().filter(old).filter_map(|(order, _)| order.parse().ok()).collect()
 }
 
-/// The pieces that can be had.
-pub fn stock(schema: &Schema, row: &Row) -> i64 {
-    match schema.get(row, "stock") {
-        Value::Int(stock) => *stock,
-        _ => 0,
-    }
-}
-
-/// The pieces that orders hold.
-pub fn held(schema: &Schema, row: &Row) -> i64 {
-    holds(schema, row).values().filter_map(pieces).fold(0, i64::saturating_add)
-}
-
-fn holds(schema: &Schema, row: &Row) -> Map<String, Tree> {
-    match schema.get(row, "holds") {
-        Value::Json(json) => json.to_value().as_object().cloned().unwrap_or_default(),
-        _ => Map::new(),
-    }
-}
-
-fn pieces(hold: &Tree) -> Option<i64> {
-    hold.get(0)?.as_i64()
-}
-
-fn since(hold: &Tree) -> Option<i64> {
-    hold.get(1)?.as_i64()
-}
-
 fn with(schema: &Schema, row: &Row, stock: i64, holds: Map<String, Tree>, memory: Counted) -> Row {
     let mut row = row.clone();
     let oldest = holds.values().filter_map(since).min();
@@ -165,7 +138,7 @@ mod tests {
         assert_eq!(stock(&schema, &sold), 2);
         assert_eq!(settle(&sold, Settling::Release), None);
         let mut back = settle(&row, Settling::Release).unwrap();
-        assert_eq!((stock(&schema, &back), super::held(&schema, &back)), (5, 0));
+        assert_eq!((stock(&schema, &back), crate::holds::held(&schema, &back)), (5, 0));
         assert_eq!(settle(&back, Settling::Release), None);
         schema.set(&mut back, counted::FIELD, Value::Null);
         assert_eq!(back, product(5).1, "nothing is left of it but what it remembers");

@@ -7,7 +7,10 @@ use rust_decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Tree};
 
-use super::schema::FieldFault;
+use crate::fault::FieldFault;
+
+/// The greatest whole number up to which a double holds each: 2^53 - 1.
+pub const DOUBLE_MAX: i64 = (1 << 53) - 1;
 
 /// The deepest nesting of lists and objects in a value. Document stores end at 100.
 pub const DEPTH_MAX: usize = 64;

@@ -17,7 +17,7 @@ use minijinja::{
 };
 use serde_json::Value as Tree;
 
-use super::schema::FieldFault;
+use crate::fault::FieldFault;
 
 /// The most steps of one text.
 const FUEL: u64 = 200_000;

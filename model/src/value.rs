@@ -37,6 +37,10 @@ pub struct Timestamp(pub i64);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json(String);
 
+/// The values of a record, in the order of its schema's fields.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Row(pub Vec<Value>);
+
 impl Value {
     /// Appends the value as JSON.
     pub fn write_json(&self, out: &mut String) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::{resolve::Fault, settings::Settings};
+use crds::{fault::Fault, settings::Settings};
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crds::{
+    fault::Fault,
     pool::FlyweightPool,
-    resolve::Fault,
     service::FlyweightService,
     settings::{PoolSettings, Settings},
     status::{PoolStatus, TierStatus},

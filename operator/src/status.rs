@@ -9,7 +9,7 @@ use std::{
 };
 
 use crds::{
-    resolve::Fault,
+    fault::Fault,
     status::{PoolStatus, ServiceStatus, TierStatus},
 };
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};

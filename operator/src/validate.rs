@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     annotations::{NAMES, NAMESPACED, PLAINTEXT, REFUSED, TAKE_OVER_FROM},
-    resolve::{Fault, Named, plaintext, replicas_of, resolve},
+    fault::Fault,
+    resolve::{Named, plaintext, replicas_of, resolve},
     service::{Autoscaling, ServiceSpec, groups::Resources, security::IssuerRef},
     settings::{
         Plaintext, Settings,

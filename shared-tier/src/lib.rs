@@ -23,7 +23,7 @@ use engine::{
     clock::Clock,
     shared::{Held, Order, SharedCache, SharedError, SharedStatus},
 };
-use model::{breaker::Breaker, durability::Setting, passage::Passage, record::Version};
+use model::{breaker::Breaker, durability::Setting, key::Version, passage::Passage};
 
 mod link;
 pub mod owned;

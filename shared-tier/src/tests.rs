@@ -27,7 +27,7 @@ use engine::{
     clock::Clock,
     shared::{Order, SharedCache, SharedError},
 };
-use model::{breaker::BreakerState, passage::Passage, record::Version, value::Timestamp};
+use model::{breaker::BreakerState, key::Version, passage::Passage, value::Timestamp};
 use runtime::owner::{self, Owner};
 
 mod server;

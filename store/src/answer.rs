@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 use super::{StoreError, sealing};
 use model::{
     change::{Collection, Idempotency, Written},
-    record::{Key, Record, Row, Version},
+    key::{Key, Version},
+    record::Record,
     schema::{Field, Schema},
     seal::Sealer,
-    value::{Timestamp, Value},
+    value::{Row, Timestamp, Value},
 };
 
 #[derive(Serialize, Deserialize)]

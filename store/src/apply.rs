@@ -4,9 +4,10 @@ use super::{StoreError, limits::Limits};
 use model::{
     change::{Action, Change, Guard, Written},
     event::{Envelope, Happening},
+    key::Version,
     ownership::Ownership,
-    record::{Lookup, Record, Row, Unreadable, Version},
-    value::{Timestamp, Value},
+    record::{Lookup, Record, Unreadable},
+    value::{Row, Timestamp, Value},
 };
 
 /// What is known of a key while a unit of work is done.
@@ -183,7 +184,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use model::{change::Collection, order, record::Key};
+    use model::{change::Collection, key::Key, order};
 
     #[test]
     fn the_event_of_a_delete_says_whose_the_record_was() {

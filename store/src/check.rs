@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use model::{
-    query::{FieldRef, Filter, Query, Start},
-    schema::{Field, Kind, Schema},
+    query::{Filter, Query, Start},
+    schema::{Field, FieldRef, Kind, Schema},
     value::Value,
 };
 

@@ -22,8 +22,9 @@ use model::{
     change::{Collection, Idempotency, UnitOfWork, Written},
     durability::Setting,
     event::Outbox,
+    key::Key,
     query::{Page, Query},
-    record::{Key, Lookup},
+    record::Lookup,
     value::Timestamp,
 };
 

@@ -15,12 +15,13 @@ use super::{
 };
 use model::{
     change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},
+    key::{Key, Version},
     passage::Passage,
-    record::{Key, Lookup, Record, Row, Version},
+    record::{Lookup, Record},
     schema::{Field, Form, Kind, Schema, Shape},
     seal::{SealError, Sealer},
     user,
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 
 mod answers;

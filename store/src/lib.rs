@@ -12,9 +12,10 @@ use model::{
     change::{Change, Collection, Idempotency, UnitOfWork, Written},
     durability::Setting,
     event::Outbox,
+    fault::FieldFault,
+    key::{Key, Version},
     query::{Page, Query},
-    record::{Key, Lookup, Version},
-    schema::FieldFault,
+    record::Lookup,
     value::Timestamp,
 };
 

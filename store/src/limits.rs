@@ -3,8 +3,10 @@
 
 use super::StoreError;
 use model::{
-    record::{Key, Record},
-    schema::{Field, FieldFault, Schema},
+    fault::FieldFault,
+    key::Key,
+    record::Record,
+    schema::{Field, Schema},
     value::{Timestamp, Value},
 };
 

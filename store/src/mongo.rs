@@ -38,9 +38,10 @@ use model::{
     durability::{self, Setting},
     event::Outbox,
     failpoint,
+    key::Key,
     passage::{Passage, Sends},
     query::{Page, Query, Start},
-    record::{Key, Lookup},
+    record::Lookup,
     seal::Sealer,
     value::Timestamp,
 };
@@ -55,6 +56,7 @@ use values::{document_of, int_of, time_to_bson};
 mod audit;
 mod commit;
 mod document;
+mod entries;
 mod fault;
 mod filter;
 mod folds;

@@ -178,9 +178,10 @@ mod tests {
     use super::*;
     use model::{
         budget::Allowance,
-        query::{Direction, FieldRef, Filter},
-        record::{Row, Version},
-        value::Timestamp,
+        key::Version,
+        query::{Direction, Filter},
+        schema::FieldRef,
+        value::{Row, Timestamp},
     };
 
     #[test]

@@ -14,8 +14,9 @@ use model::{
     change::{Collection, Idempotency, UnitOfWork, Written},
     durability::Setting,
     event::{Backlog, Claimed, Outbox, OutboxError},
+    key::Key,
     query::{Page, Query},
-    record::{Key, Lookup},
+    record::Lookup,
     value::Timestamp,
 };
 

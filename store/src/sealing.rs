@@ -1,7 +1,7 @@
 //! Encrypted fields at rest: a value is sealed as its JSON, bound to its table, key and field.
 
 use model::{
-    record::Key,
+    key::Key,
     schema::{Field, Kind},
     seal::Sealer,
     value::{Json, Value},

@@ -26,8 +26,9 @@ use model::{
     clock::GuardedClock,
     durability::Setting,
     event::Outbox,
+    key::Key,
     query::{Page, Query},
-    record::{Key, Lookup},
+    record::Lookup,
     seal::Sealer,
     value::Timestamp,
 };
@@ -58,6 +59,7 @@ mod folds;
 mod greeting;
 mod group;
 mod idempotency;
+mod losses;
 mod meta;
 mod migrations;
 mod nodelay;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{lines::Lines, path::Path};
-use crate::resolve::Fault;
+use crate::fault::Fault;
 
 /// The largest file that is read, so that no file can take the process down.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;

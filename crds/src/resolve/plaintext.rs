@@ -1,7 +1,8 @@
 //! Passwords that others can read: in the spec, by everybody who reads the resource, or on the way to a
 //! backend.
 
-use super::{Fault, Named};
+use super::Named;
+use crate::fault::Fault;
 use crate::service::{ServiceSpec, backends::Backend};
 
 /// Addresses in the spec that hold an account with its password, which belongs into a Secret: faults of a

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BackendKind, Settings, TierKind};
-use crate::{annotations::TAKE_OVER_FROM, resolve::Fault};
+use crate::{annotations::TAKE_OVER_FROM, fault::Fault};
 
 /// A prefix that its author left out, until [`Settings::named`] puts another in its place. No prefix can be
 /// written so.

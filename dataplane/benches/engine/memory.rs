@@ -3,7 +3,7 @@
 use std::{env, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use model::record::Key;
+use model::key::Key;
 
 use super::{
     plot::{Plot, Series},

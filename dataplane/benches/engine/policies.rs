@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId, PutOutcome};
-use model::record::{Key, Lookup};
+use model::{key::Key, record::Lookup};
 
 use super::{
     models::model,

@@ -3,10 +3,11 @@
 
 use anyhow::{Context, Result};
 use model::{
+    key::{Key, Version},
     product,
-    record::{Key, Record, Row, Version},
+    record::Record,
     schema::{Role, Schema},
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;

@@ -9,7 +9,8 @@ use engine::{
     memory::{Lifetime, Load, MemoryConfig, MemoryTier, Policy, PoolConfig, PoolId},
 };
 use model::{
-    record::{Key, Lookup, Record},
+    key::Key,
+    record::{Lookup, Record},
     schema::Schema,
 };
 use uuid::Uuid;

@@ -3,8 +3,8 @@
 use std::{io::IsTerminal, process::ExitCode};
 
 use crds::{
+    fault::Fault,
     manifest::{self, Checked},
-    resolve::Fault,
 };
 use serde_json::json;
 

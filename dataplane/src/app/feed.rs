@@ -10,7 +10,7 @@ use super::pools::ServedPool;
 use events::EventBus;
 use model::{
     event::Envelope,
-    record::{Key, Version},
+    key::{Key, Version},
 };
 use runtime::supervisor;
 
@@ -61,7 +61,7 @@ mod tests {
     use crds::pool::Entity;
 
     use super::*;
-    use crate::app::serve::World;
+    use crate::app::world::World;
     use ::testing::{Folder, until};
 
     use crate::testing::events::{FakeBus, event};

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use super::serve::World;
+use super::world::World;
 use crate::{
     config::Loaded,
     http::ingest::Ingress,

@@ -438,8 +438,9 @@ mod tests {
         audit::{AuditFound, AuditQuery},
         change::{Idempotency, UnitOfWork, Written},
         event::Outbox,
+        key::Key,
         query::{Page, Query},
-        record::{Key, Lookup},
+        record::Lookup,
     };
     use store::confined::{ConfinedStore, PoolFault, PoolReason};
 

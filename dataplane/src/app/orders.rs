@@ -27,11 +27,7 @@ use events::{
     EventBus,
     consumer::{Content, Delivery},
 };
-use model::{
-    event::Envelope,
-    progress::Stage,
-    record::{Key, Record},
-};
+use model::{event::Envelope, key::Key, progress::Stage, record::Record};
 use runtime::supervisor;
 
 /// The group of consumers that works off orders.

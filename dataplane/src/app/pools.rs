@@ -24,8 +24,8 @@ use crate::{
     http::{
         gate::Gate,
         metrics::HttpMetrics,
+        pool::{Pool, Source, path_of, upserts},
         resource::Resource,
-        router::{Pool, Source, path_of, upserts},
     },
     security::policy::Policies,
     service::{

@@ -66,8 +66,9 @@ mod tests {
         audit::{AuditFound, AuditQuery},
         change::{Collection, Idempotency, UnitOfWork, Written},
         event::Outbox,
+        key::Key,
         query::{Page, Query},
-        record::{Key, Lookup},
+        record::Lookup,
     };
     use store::StoreError;
 

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
 use model::{
-    record::{Key, Version},
+    key::{Key, Version},
     routes::{Effect, Found},
 };
 

@@ -23,7 +23,7 @@ use crate::service::{
 use model::{
     audit::{AuditEntry, AuditQuery},
     budget::{Allowance, Held, until_sent},
-    record::Key,
+    key::Key,
     value::Timestamp,
 };
 

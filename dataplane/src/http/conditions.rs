@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::error::Problem;
 use crate::service::precondition::Precondition;
-use model::record::Version;
+use model::key::Version;
 
 /// The least version that a read may serve.
 pub const IF_MIN_VERSION: HeaderName = HeaderName::from_static("if-min-version");

@@ -14,11 +14,8 @@ use futures::future::BoxFuture;
 use http::Method;
 use tower::{Service, ServiceExt};
 
-use super::{
-    extract::Call,
-    resource::Resource,
-    router::{Api, Pool},
-};
+use super::{extract::Call, resource::Resource, router::Api};
+use crate::http::pool::Pool;
 use model::routes::fixed_words;
 
 /// A pool, and the words that are routes in the place of a key.

@@ -9,8 +9,9 @@ use serde::Serialize;
 use crate::service::error::ServiceError;
 use model::{
     batch::Operation,
-    record::{Oddity, Unreadable, Version},
-    schema::FieldFault,
+    fault::FieldFault,
+    key::Version,
+    record::{Oddity, Unreadable},
 };
 use store::confined::PoolFault;
 

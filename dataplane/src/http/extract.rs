@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{browsers::FromOtherSite, error::Problem, gate::Places, params::Params};
 use crate::security::caller::Caller;
-use model::{actor, budget::Held, change::Origin, record::Key};
+use model::{actor, budget::Held, change::Origin, key::Key};
 
 /// The header that tells repeats of a request.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -26,8 +26,8 @@ use super::{
     extract::Call,
     params::{IDS_MAX, Params},
     resource::{Resource, json},
-    router::Pool,
 };
+use crate::http::pool::Pool;
 use crate::service::{
     error::ServiceError,
     factory::{Cleaned, Factory, FactoryPool},
@@ -35,13 +35,13 @@ use crate::service::{
 use engine::tiered::stats::TieredStats;
 use model::{
     json::{BodyError, parse_create},
+    key::Key,
     query::Filter,
-    record::{Key, Row},
     routes,
     schema::{Field, Form, Kind, Schema, Shape},
     specification::read_filter,
     strict,
-    value::Value,
+    value::{Row, Value},
 };
 
 /// The pools as the API manages them.

@@ -14,10 +14,12 @@ use crate::service::{
 };
 use events::intake::IntakeError;
 use model::{
+    fault::FieldFault,
     json::BodyError,
+    key::Key,
     price_event::{self, PriceEvent},
-    record::{Key, Lookup},
-    schema::{FieldFault, Schema},
+    record::Lookup,
+    schema::Schema,
     value::Timestamp,
 };
 

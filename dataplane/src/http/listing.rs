@@ -26,9 +26,10 @@ use crate::{
 use model::{
     budget::{Allowance, until_sent},
     field::value_of,
-    query::{Comparison, Direction, FieldRef, Filter},
-    record::{Key, Named},
-    schema::Schema,
+    key::Key,
+    query::{Comparison, Direction, Filter},
+    record::Named,
+    schema::{FieldRef, Schema},
     value::{Value, write_json_text},
 };
 

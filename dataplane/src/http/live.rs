@@ -66,7 +66,7 @@ use self::{
 use super::{error::Problem, health::Check, params::Params};
 use crate::security::{caller::Caller, policy::Policies};
 use events::EventBus;
-use model::{record::Key, routes};
+use model::{key::Key, routes};
 use runtime::supervisor;
 
 /// The most characters of a client's label.

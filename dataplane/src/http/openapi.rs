@@ -24,7 +24,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{conditions::is_known, router::Pool};
+use super::conditions::is_known;
+use crate::http::pool::Pool;
 use model::routes;
 
 /// The routes that give the document.

@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
 use crate::service::list::{From, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageRequest};
-use model::{record::Key, strict::shorten};
+use model::{key::Key, strict::shorten};
 
 /// The most keys of a read of many.
 pub const IDS_MAX: usize = 1_000;

@@ -19,8 +19,8 @@ use super::{
     metrics::Operation,
     params::Params,
     resource::{JSON, Resource, json as json_response},
-    router::Pool,
 };
+use crate::http::pool::Pool;
 use crate::service::{
     error::ServiceError,
     list::{From, LIMIT_DEFAULT, LIMIT_MAX, PageRequest},

@@ -31,7 +31,8 @@ use model::{
     budget::{Budgets, until_sent},
     change::{Idempotency, Origin},
     json::{parse_create, parse_patch, parse_replace},
-    record::{Key, Record},
+    key::Key,
+    record::Record,
     routes::is_fixed_word,
 };
 use store::confined::Away;

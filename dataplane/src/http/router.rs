@@ -22,6 +22,7 @@ use super::{
     listing::{self, Match, SearchParam},
     openapi, pages,
     params::Params,
+    pool::Pool,
     repositories,
     resource::{self, Resource},
     schemas, status, templates,
@@ -45,26 +46,6 @@ const PRODUCT_SEARCH: &[SearchParam] = &[
     SearchParam { name: "brand", fields: &["brand"], how: Match::Whole },
 ];
 
-/// One served pool.
-#[derive(Clone)]
-pub struct Pool {
-    /// Its entity.
-    pub entity: Entity,
-    /// Its records.
-    pub resource: Arc<Resource>,
-    /// Where they are.
-    pub source: Source,
-}
-
-/// Where the records of a pool are.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The type of the repository: `mysql` or `mongodb`.
-    pub kind: &'static str,
-    /// The name of the backend.
-    pub backend: String,
-}
-
 /// What the API serves.
 pub struct Api {
     /// The pools, in the order of the service; at most one for each built-in entity.
@@ -79,16 +60,6 @@ pub struct Api {
     pub health: Arc<Health>,
     /// What the pools hold.
     pub factory: Arc<Factory>,
-}
-
-/// The path of a pool's collection.
-pub fn path_of(entity: Entity, pool: &str) -> String {
-    routes::home_of(entity).replace("{pool}", pool)
-}
-
-/// Whether PUT creates a record that is not there.
-pub fn upserts(entity: Entity) -> bool {
-    matches!(entity, Entity::Configuration | Entity::Custom)
 }
 
 /// The router of the API. `live` has the routes of the live feed.

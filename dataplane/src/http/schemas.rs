@@ -15,7 +15,8 @@ use axum::{
 use http::Uri;
 use serde_json::{Value, json};
 
-use super::{error::Problem, live::catalogue::HEALTH_CHECK, openapi, router::Pool};
+use super::{error::Problem, live::catalogue::HEALTH_CHECK, openapi};
+use crate::http::pool::Pool;
 use model::{dead_letter, event, routes, schema::Schema};
 
 /// The dialect of the schemas.
@@ -121,8 +122,9 @@ mod tests {
     use model::{
         event::{Envelope, Happening},
         json::parse_create,
+        key::Version,
         product,
-        record::{Record, Version},
+        record::Record,
         value::{
             Timestamp,
             Value::{Int, Text},

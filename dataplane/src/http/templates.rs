@@ -15,9 +15,9 @@ use super::{
 };
 use crate::service::{error::ServiceError, rendering};
 use model::{
+    fault::FieldFault,
     json::{BodyError, members},
-    record::Version,
-    schema::FieldFault,
+    key::Version,
     strict, template,
 };
 

@@ -31,9 +31,10 @@ use super::{
     ingest::Ingress,
     metrics::HttpMetrics,
     resource::Resource,
-    router::{Api, Pool, Source, path_of, router, upserts},
+    router::{Api, router},
     tickets::Tickets,
 };
+use crate::http::pool::{Pool, Source, path_of, upserts};
 use crate::{
     security::{
         caller::{Caller, Validity},

@@ -24,7 +24,7 @@ use engine::{
     clock::Clock,
     shared::{LocalShared, Order, SharedCache, SharedError},
 };
-use model::{record::Version, routes};
+use model::{key::Version, routes};
 
 /// How long a ticket is good, in ms.
 const LIFETIME_MS: u64 = 30_000;

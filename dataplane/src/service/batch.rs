@@ -19,10 +19,12 @@ use super::{
 use model::{
     batch::{Op, Operation},
     change::{Action, Change, Guard, Idempotency, Origin, Written},
+    fault::FieldFault,
     json::{Draft, Echo, Patch, Replacement, parse_create, parse_patch, parse_replace},
-    record::{Key, Lookup, Record, Row, Version},
-    schema::{FieldFault, Wrote},
-    value::Timestamp,
+    key::{Key, Version},
+    record::{Lookup, Record},
+    schema::Wrote,
+    value::{Row, Timestamp},
 };
 
 /// How many operations of one batch are under way at once.
@@ -354,7 +356,7 @@ impl Unit<'_> {
             Job::Patch(key, asked, patch) => {
                 let current = self.current(&key, &asked, &patch.echo)?;
                 let mut values = patch.apply(schema, &current.values)?;
-                self.records.note(Some(&current.values), &mut values, Wrote::Patched(&patch));
+                self.records.note(Some(&current.values), &mut values, Wrote::Patched(&patch.fields()));
                 self.replaced(key, &current, values).await
             }
             Job::Delete(key, asked) => {

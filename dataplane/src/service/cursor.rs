@@ -8,9 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use model::{
     field::value_of,
-    query::{Direction, FieldRef, Filter, Position},
-    record::Key,
-    schema::{Field, Kind, Schema},
+    key::Key,
+    query::{Direction, Filter, Position},
+    schema::{Field, FieldRef, Kind, Schema},
     value::Value,
 };
 

@@ -22,9 +22,11 @@ use model::{
     budget::Allowance,
     change::{Action, Change, Guard, Origin},
     dead_letter::{DROPPED, REPLAYED},
-    query::{Comparison, FieldRef, Filter, Position, Query, Start},
-    record::{Key, Record, Row},
-    value::{Json, Value},
+    key::Key,
+    query::{Comparison, Filter, Position, Query, Start},
+    record::Record,
+    schema::FieldRef,
+    value::{Json, Row, Value},
 };
 
 /// Who writes dead letters.

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use engine::tiered::ReadError;
-use model::{
-    json::BodyError,
-    record::{Unreadable, Version},
-    schema::FieldFault,
-};
+use model::{fault::FieldFault, json::BodyError, key::Version, record::Unreadable};
 use store::{StoreError, confined::PoolFault};
 
 /// Why a read or a write was refused or failed.

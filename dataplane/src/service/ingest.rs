@@ -32,9 +32,10 @@ use model::{
     audit::{AuditFound, AuditQuery},
     change::{Action, Change, Guard, Origin},
     currency,
+    key::Key,
     price_event::PriceEvent,
-    record::{Key, Lookup, Record, Row},
-    value::Timestamp,
+    record::{Lookup, Record},
+    value::{Row, Timestamp},
 };
 
 /// Who changes products here, for the audit.

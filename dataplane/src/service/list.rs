@@ -7,8 +7,9 @@ use super::{
 };
 use model::{
     budget::Allowance,
-    query::{Direction, FieldRef, Filter, Query, Start},
+    query::{Direction, Filter, Query, Start},
     record::{Named, Record},
+    schema::FieldRef,
 };
 
 /// The most records of one page.

@@ -12,7 +12,7 @@ use super::{
     rendering,
 };
 use crate::telemetry::trace;
-use model::{schema::FieldFault, template};
+use model::{fault::FieldFault, template};
 
 /// An address that may be replaced at any time; none where it is not known.
 pub type Address = Arc<ArcSwapOption<String>>;

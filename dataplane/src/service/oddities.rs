@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use model::{
+    key::Key,
     query::Page,
-    record::{Key, Lookup, Named},
+    record::{Lookup, Named},
 };
 
 /// The records that are known to be unreadable. Bounded: of more than that it is only known that there are so

@@ -13,11 +13,13 @@ use super::{
 use crate::{security::policy::PoolPolicy, telemetry::trace};
 use model::{
     currency,
+    fault::FieldFault,
+    key::Key,
     order::{self, Item},
     progress::Progress,
-    record::{Key, Lookup, Record, Row},
-    schema::{FieldFault, Schema},
-    value::Value,
+    record::{Lookup, Record},
+    schema::Schema,
+    value::{Row, Value},
 };
 use store::clock::ServerClock;
 

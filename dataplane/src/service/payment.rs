@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Builder;
 
 use super::failure::Failure;
-use model::record::Key;
+use model::key::Key;
 
 /// Charges customers. Both calls may be repeated: `Charge::key` names the one charge that they speak of.
 #[async_trait]

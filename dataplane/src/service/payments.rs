@@ -15,11 +15,12 @@ use super::{
 use model::{
     change::Origin,
     json::Echo,
+    key::Key,
     payment::{PENDING, frozen, may_become},
     progress::Progress,
-    record::{Key, Record, Row},
+    record::Record,
     schema::Schema,
-    value::Value,
+    value::{Row, Value},
 };
 
 /// Judges changes of payments from outside.

@@ -46,9 +46,11 @@ use super::{
 use events::consumer::Ticket;
 use model::{
     actor,
+    key::Key,
     progress::{Progress, Stage},
-    query::{FieldRef, Filter, Position},
-    record::{Key, Record},
+    query::{Filter, Position},
+    record::Record,
+    schema::FieldRef,
     value::{Timestamp, Value},
 };
 use runtime::supervisor;

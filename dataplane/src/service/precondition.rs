@@ -1,7 +1,7 @@
 //! What a caller asks of a record's version before it is changed.
 
 use super::error::ServiceError;
-use model::{change::Guard, record::Version};
+use model::{change::Guard, key::Version};
 
 /// What a record's version must be before a change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,10 +23,11 @@ use model::{
     audit::{AuditFound, AuditQuery},
     budget::Allowance,
     change::{Collection, Origin},
+    key::{Key, Version},
     query::{Filter, HELD_PER_BYTE, PAGE_BYTES_MAX, Page, Query, Start},
-    record::{Key, Lookup, Named, Record, Row, Unreadable, Version},
+    record::{Lookup, Named, Record, Unreadable},
     schema::{Schema, Wrote},
-    value::Timestamp,
+    value::{Row, Timestamp},
 };
 use store::{RecordStore, StoreError, clock::ServerClock};
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{error::ServiceError, records::Records};
 use engine::tiered::served::WouldServe;
-use model::record::{Key, Lookup};
+use model::{key::Key, record::Lookup};
 
 /// Audits the tiers of one pool.
 pub struct StalenessAudit {

@@ -7,9 +7,9 @@ use crds::pool::WarmUp;
 use super::{error::ServiceError, records::Records};
 use model::{
     budget::Allowance,
-    query::{Direction, FieldRef, Filter, Query, Start},
-    record::Key,
-    schema::Schema,
+    key::Key,
+    query::{Direction, Filter, Query, Start},
+    schema::{FieldRef, Schema},
 };
 
 /// Warms up one pool.

@@ -29,8 +29,9 @@ use model::{
     change::{Change, Collection, Idempotency, UnitOfWork, Written},
     durability::Setting,
     event::Outbox,
+    key::Key,
     query::{Page, Query},
-    record::{Key, Lookup},
+    record::Lookup,
     seal::Sealer,
     value::Timestamp,
 };
@@ -148,7 +149,7 @@ impl WriteBehind {
         Ok(match found.into_iter().next().unwrap_or(Lookup::Missing) {
             Lookup::Found(record) => State::Present(record),
             Lookup::Deleted(version) => State::Absent(version),
-            Lookup::Missing => State::Absent(model::record::Version(0)),
+            Lookup::Missing => State::Absent(model::key::Version(0)),
             Lookup::Unreadable(unreadable) => State::Unreadable(unreadable),
         })
     }

@@ -8,9 +8,10 @@ use serde_json::value::RawValue;
 
 use crate::Entry;
 use model::{
-    record::{Key, Record, Row, Version},
+    key::{Key, Version},
+    record::Record,
     schema::{Field, Kind, Role, Schema},
-    value::{Json, Timestamp, Value, write_json_text},
+    value::{Json, Row, Timestamp, Value, write_json_text},
 };
 
 /// Which fields of a schema are shared, by their index.

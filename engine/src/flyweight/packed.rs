@@ -9,7 +9,8 @@ use super::{
     shape::Shape,
 };
 use model::{
-    record::{Key, Record},
+    key::Key,
+    record::Record,
     schema::{Field, Form, Kind, Schema},
     seal::Sealer,
     value::Value,

@@ -3,10 +3,11 @@
 use rust_decimal::Decimal;
 
 use model::{
+    key::{Key, Version},
     product,
-    record::{Key, Record, Row, Version},
+    record::Record,
     schema::Schema,
-    value::{Json, Timestamp, Value},
+    value::{Json, Row, Timestamp, Value},
 };
 
 /// A product whose parts a test may change.

@@ -12,9 +12,10 @@ use super::{
     tags::{TagReader, TagWriter, unzigzag, zigzag},
 };
 use model::{
-    record::{Key, Record, Row, Version},
+    key::{Key, Version},
+    record::Record,
     schema::{JsonForm, Kind, Schema},
-    value::{Json, Timestamp, Value, write_json_text},
+    value::{Json, Row, Timestamp, Value, write_json_text},
     wide::Wide,
 };
 

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use model::record::Version;
+use model::key::Version;
 
 /// The fences and floors of one part of a pool.
 pub struct Fences {

@@ -2,7 +2,7 @@
 //! empty key in forms of their own.
 
 use crate::flyweight::json;
-use model::record::Key;
+use model::key::Key;
 
 /// A key in its encoded form.
 pub struct CellKey {

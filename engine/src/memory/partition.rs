@@ -12,7 +12,7 @@ use super::{
     index::Index,
     policy::{self, Policy},
 };
-use model::record::Version;
+use model::key::Version;
 
 /// What the data of a cell is: that there is no record, or a record in a shape, with its shared state in the
 /// interner or without any.

@@ -23,7 +23,8 @@ use crate::flyweight::{
     shape::Shape,
 };
 use model::{
-    record::{Key, Lookup, Version},
+    key::{Key, Version},
+    record::Lookup,
     schema::Schema,
 };
 

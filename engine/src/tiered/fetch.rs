@@ -1,13 +1,13 @@
 //! One load of some keys below memory: the shared tiers in order, then the store. Runs by itself, whoever
 //! waits or stops waiting.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     LoadError, Loader, ReadError, Served,
-    inner::{Inner, Landed, Outcome, newer, version_of},
+    horizon::version_of,
+    inner::{Inner, Landed, Outcome, newer},
     layers::{KEEP_MIN_MS, SharedHit, SharedLayer},
-    lease::Lease,
     rules::Worth,
 };
 use crate::{
@@ -15,7 +15,14 @@ use crate::{
     memory::PutOutcome,
     shared::Order,
 };
-use model::record::{Key, Lookup, Version};
+use model::{
+    key::{Key, Version},
+    record::Lookup,
+};
+
+mod lease;
+
+use lease::Lease;
 
 /// A load under way.
 pub struct Fetch {
@@ -34,6 +41,11 @@ pub struct Fetch {
 const FILL_MAX_MS: u64 = KEEP_MIN_MS / 2;
 /// How long shared tiers may take to be filled with what was given out already.
 const FILL_LAG_MS: u64 = 1_000;
+
+/// The wait before the store is asked again for a version that it does not have yet, doubled up to the
+/// longest.
+const NOT_YET_FIRST: Duration = Duration::from_millis(5);
+const NOT_YET_MAX: Duration = Duration::from_millis(80);
 
 impl Fetch {
     /// Loads the keys of some tickets in the background, from the store alone where the shared tiers are
@@ -204,6 +216,51 @@ impl Fetch {
             layer.counters.stale_served.inc();
         }
         self.inner.land(ticket, served, |_| None);
+    }
+}
+
+impl Inner {
+    /// Joins or leads loads until one brings a version that is new enough.
+    pub(super) async fn through_flights(
+        self: &Arc<Self>,
+        key: &Key,
+        at_least: Version,
+        fallback: Option<Served>,
+        load: &Loader,
+    ) -> Result<Served, ReadError> {
+        let deadline = tokio::time::Instant::now() + self.not_yet_deadline;
+        let mut wait = NOT_YET_FIRST;
+        loop {
+            let (flight, led) = match self.board(key, at_least) {
+                Boarding::Hit(served) => return Ok(served),
+                Boarding::Join(flight) => {
+                    self.counters.coalesced.inc();
+                    (flight, false)
+                }
+                Boarding::Lead(ticket) => {
+                    let flight = ticket.flight().clone();
+                    Fetch::spawn(self, vec![ticket], load, false);
+                    (flight, true)
+                }
+            };
+            let floor = flight.floor().max(at_least);
+            let outcome = self.wait(&flight, fallback.is_some()).await;
+            let (required, found) = match outcome.map(|landed| landed.judge(floor)) {
+                Ok(Err(behind)) => behind,
+                Ok(Ok(served)) => return self.or_fallback(Ok(served), fallback, floor),
+                Err(error) => return self.or_fallback(Err(error), fallback, floor),
+            };
+            if tokio::time::Instant::now() >= deadline {
+                self.counters.not_yet.inc();
+                return Err(ReadError::NotYet { required, found });
+            }
+            // another reader's load may have been content with less; an own one means that the store is
+            // behind
+            if led {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(NOT_YET_MAX);
+            }
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use bytes::BufMut;
 use super::rules::Span;
 use crate::{flyweight::packed::Packer, shared::Held};
 use model::{
-    record::{Key, Lookup, Version},
+    key::{Key, Version},
+    record::Lookup,
     schema::Schema,
     seal::{SealError, Sealer},
 };

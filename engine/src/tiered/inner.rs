@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Loader, ReadError, Served,
-    fetch::Fetch,
+    ReadError, Served,
+    horizon::Horizon,
     layers::{KEEP_MIN_MS, MemoryLayer, SharedLayer},
     rules::Worth,
     stats::PoolCounters,
@@ -24,16 +24,10 @@ use crate::{
     flyweight::codec::{Split, encode},
 };
 use model::{
-    record::{Key, Lookup, Version},
+    key::{Key, Version},
+    record::Lookup,
     schema::Schema,
 };
-
-/// Times before which entries are not believed.
-#[derive(Debug, Default)]
-pub(super) struct Horizon {
-    pub(super) memory_ms: AtomicU64,
-    pub(super) shared_ms: AtomicU64,
-}
 
 /// What all handles of a pool's tiers share.
 pub(super) struct Inner {
@@ -74,10 +68,6 @@ pub(super) enum Look {
 /// How far apart replicas may be in what they know of a shared tier's clock, when a horizon is compared with
 /// another replica's times.
 const CLOCK_SKEW_MS: u64 = 1_000;
-/// The wait before the store is asked again for a version that it does not have yet, doubled up to the
-/// longest.
-const NOT_YET_FIRST: Duration = Duration::from_millis(5);
-const NOT_YET_MAX: Duration = Duration::from_millis(80);
 /// How long a read waits for a store that does not answer, when a tier has a stale entry for that.
 const FALLBACK_WAIT: Duration = Duration::from_millis(250);
 
@@ -127,49 +117,6 @@ impl Inner {
             let tier = layer.name.clone();
             serve.then_some(Served { cached: hit.cached, tier, age_ms: hit.age_ms, stale: false })
         })
-    }
-
-    /// Joins or leads loads until one brings a version that is new enough.
-    pub(super) async fn through_flights(
-        self: &Arc<Self>,
-        key: &Key,
-        at_least: Version,
-        fallback: Option<Served>,
-        load: &Loader,
-    ) -> Result<Served, ReadError> {
-        let deadline = tokio::time::Instant::now() + self.not_yet_deadline;
-        let mut wait = NOT_YET_FIRST;
-        loop {
-            let (flight, led) = match self.board(key, at_least) {
-                Boarding::Hit(served) => return Ok(served),
-                Boarding::Join(flight) => {
-                    self.counters.coalesced.inc();
-                    (flight, false)
-                }
-                Boarding::Lead(ticket) => {
-                    let flight = ticket.flight().clone();
-                    Fetch::spawn(self, vec![ticket], load, false);
-                    (flight, true)
-                }
-            };
-            let floor = flight.floor().max(at_least);
-            let outcome = self.wait(&flight, fallback.is_some()).await;
-            let (required, found) = match outcome.map(|landed| landed.judge(floor)) {
-                Ok(Err(behind)) => behind,
-                Ok(Ok(served)) => return self.or_fallback(Ok(served), fallback, floor),
-                Err(error) => return self.or_fallback(Err(error), fallback, floor),
-            };
-            if tokio::time::Instant::now() >= deadline {
-                self.counters.not_yet.inc();
-                return Err(ReadError::NotYet { required, found });
-            }
-            // another reader's load may have been content with less; an own one means that the store is
-            // behind
-            if led {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(NOT_YET_MAX);
-            }
-        }
     }
 
     /// Waits for a load: not long where there is something else to serve.
@@ -272,27 +219,11 @@ impl Landed {
     }
 }
 
-impl Horizon {
-    pub(super) fn distrust_shared(&self, now_ms: u64) {
-        self.shared_ms.fetch_max(now_ms, Ordering::AcqRel);
-    }
-}
-
 /// The one of the higher version; the first where they are equal.
 pub(super) fn newer(first: Option<Served>, second: Option<Served>) -> Option<Served> {
     match (first, second) {
         (Some(first), Some(second)) if second.cached.version() > first.cached.version() => Some(second),
         (Some(first), _) => Some(first),
         (None, second) => second,
-    }
-}
-
-/// The version that a lookup speaks of: 0 where there never was a record.
-pub(super) fn version_of(found: &Lookup) -> Version {
-    match found {
-        Lookup::Found(record) => record.version,
-        Lookup::Deleted(version) => *version,
-        Lookup::Missing => Version(0),
-        Lookup::Unreadable(unreadable) => unreadable.rest.version,
     }
 }

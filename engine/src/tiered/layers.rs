@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     frame::Framer,
-    inner::{Horizon, version_of},
+    horizon::{Horizon, version_of},
     rules::{Rules, Worth},
     stats::TierCounters,
     teller::{Ledger, Teller},
@@ -19,7 +19,10 @@ use crate::{
     memory::{Hit, Load, MemoryTier, PoolId, PutOutcome},
     shared::{Held, Order, SharedCache},
 };
-use model::record::{Key, Lookup, Version};
+use model::{
+    key::{Key, Version},
+    record::Lookup,
+};
 
 /// A tier in memory.
 pub struct MemoryLayer {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Tiered, inner::version_of, layers::MemoryLayer, rules::Worth};
+use super::{Tiered, horizon::version_of, layers::MemoryLayer, rules::Worth};
 use crate::{
     Cached,
     flyweight::roles::Explanation,
     memory::{Forecast, PoolStats, PutOutcome},
     shared::Order,
 };
-use model::record::{Key, Lookup, Record, Version};
+use model::{
+    key::{Key, Version},
+    record::{Lookup, Record},
+};
 
 /// What one tier would serve.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::stats::TierCounters;
 use crate::shared::{Order, SharedCache};
-use model::record::{Key, Version};
+use model::key::{Key, Version};
 use runtime::supervisor;
 
 /// Tells one shared cache of the commits of one pool.

@@ -8,9 +8,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::*;
 use crate::{
     json::{parse_create, parse_patch},
+    key::Key,
     price_event::PriceEvent,
     product,
-    record::Key,
     stock::{Held, Settling, hold, settle},
 };
 
@@ -34,7 +34,7 @@ impl Shop {
     }
 
     fn stock(&self) -> i64 {
-        stock::stock(&self.schema, &self.row)
+        holds::stock(&self.schema, &self.row)
     }
 
     fn price(&self) -> String {
@@ -100,7 +100,13 @@ impl Shop {
         self.now += 1;
         let patch = parse_patch(&self.schema, body.as_bytes()).unwrap();
         let mut after = patch.apply(&self.schema, &self.row).unwrap();
-        on_write(&self.schema, Some(&self.row), &mut after, Wrote::Patched(&patch), Timestamp(self.now));
+        on_write(
+            &self.schema,
+            Some(&self.row),
+            &mut after,
+            Wrote::Patched(&patch.fields()),
+            Timestamp(self.now),
+        );
         self.row = after;
     }
 
@@ -277,7 +283,7 @@ fn products_of_an_earlier_release_are_read_and_never_oversold() {
     let (schema, changed) = (shop.schema.clone(), Timestamp(shop.now));
     schema.set(&mut shop.row, FIELD, Value::Null);
     let mark = format!("{:016x}-{}", (START as u64) ^ (1 << 63), Uuid::now_v7());
-    schema.set(&mut shop.row, price_event::MARK, Value::Text(mark));
+    schema.set(&mut shop.row, PRICED_BY, Value::Text(mark));
     let older = shop.event(9, Some(START - 1));
     assert_eq!(
         older.applied(&schema, &shop.row, changed),
@@ -285,7 +291,7 @@ fn products_of_an_earlier_release_are_read_and_never_oversold() {
         "older than the event that it has its price from"
     );
     let stock =
-        |event: &PriceEvent| stock::stock(&schema, &event.applied(&schema, &shop.row, changed).unwrap());
+        |event: &PriceEvent| holds::stock(&schema, &event.applied(&schema, &shop.row, changed).unwrap());
     let mut before = shop.row.clone();
     for (at, pieces, expected) in [(START + 1, 9, 3), (START + 1, 4, 2), (changed.0 + 1, 9, 7)] {
         let event = PriceEvent { accepted: changed.0 + 10, ..older.clone() };
@@ -297,7 +303,7 @@ fn products_of_an_earlier_release_are_read_and_never_oversold() {
     schema.set(&mut before, "holds", Value::Null);
     let event = PriceEvent { id: Uuid::now_v7(), at: changed.0 + 1, accepted: changed.0 + 30, ..older };
     let row = event.applied(&schema, &before, Timestamp(changed.0 + 20)).unwrap();
-    assert_eq!(stock::stock(&schema, &row), 3, "what it sold is not known");
+    assert_eq!(holds::stock(&schema, &row), 3, "what it sold is not known");
 }
 
 #[test]
@@ -434,7 +440,7 @@ impl Model {
         let (stock, shelf) = (self.shop.stock(), self.shelf);
         let what = format!("seed {}, step {step}: {stock} to be had, {held} held, {shelf} there", self.seed);
         assert!(shelf >= 0 && stock + held <= shelf, "{what}");
-        assert_eq!(stock::held(&self.shop.schema, &self.shop.row), held, "{what}");
+        assert_eq!(holds::held(&self.shop.schema, &self.shop.row), held, "{what}");
     }
 
     /// All that is under way ends, and one more count tells it exactly.

@@ -1,8 +1,8 @@
 //! `check -f`: what is wrong with manifests, without a cluster.
 
 use crds::{
+    fault::Fault,
     manifest::{Checked, check, read},
-    resolve::Fault,
 };
 use serde_json::{Value, json};
 

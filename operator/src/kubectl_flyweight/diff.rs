@@ -5,8 +5,8 @@ mod class;
 use std::collections::BTreeMap;
 
 use crds::{
+    fault::Fault,
     manifest::{check, read},
-    resolve::Fault,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};

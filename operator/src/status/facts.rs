@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
+    fault::Fault,
     pool::Entity,
-    resolve::Fault,
     service::security::IssuerRef,
     settings::{BackendKind, PoolSettings, Settings},
     tier::WriteStrategy,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::{
     annotations::TAKE_OVER_FROM,
-    resolve::Fault,
+    fault::Fault,
     service::security::IssuerRef,
     status::{ConfigurationCount, GroupStatus, ServiceStatus},
 };

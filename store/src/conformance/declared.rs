@@ -10,7 +10,8 @@ use super::*;
 use crate::confined::{ConfinedStore, PoolFault, PoolReason};
 use model::{
     budget::Allowance,
-    query::{Comparison, Direction, FieldRef, Filter, Query, Start},
+    query::{Comparison, Direction, Filter, Query, Start},
+    schema::FieldRef,
 };
 
 const LONG: Duration = Duration::from_secs(10);

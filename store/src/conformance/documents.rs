@@ -10,7 +10,8 @@ use crate::mongo::tests::watched;
 use model::{
     budget::Allowance,
     change::Idempotency,
-    query::{Direction, FieldRef, Filter, Query, Start},
+    query::{Direction, Filter, Query, Start},
+    schema::FieldRef,
 };
 
 pub async fn database(options: &MongoOptions) -> Database {

@@ -7,7 +7,8 @@ use model::{
     budget::Allowance,
     json::parse_create,
     product,
-    query::{Comparison, FieldRef, Filter, Query, Start},
+    query::{Comparison, Filter, Query, Start},
+    schema::FieldRef,
     stock::{self, Held, Settling},
 };
 
@@ -41,7 +42,7 @@ pub async fn stock_is_never_oversold(target: &Target) {
     let held: i64 = join_all(buyers).await.into_iter().sum();
     assert_eq!(held, STOCK);
     let record = found(target.lookup(&products, "lamp").await);
-    assert_eq!(stock::stock(&products.schema, &record.values), 0);
+    assert_eq!(model::holds::stock(&products.schema, &record.values), 0);
     let orders = stock::held_before(&products.schema, &record.values, Timestamp(i64::MAX));
     assert_eq!(orders.len(), STOCK as usize);
     assert_eq!(held_products(target, &products).await, ["lamp"]);
@@ -52,7 +53,7 @@ pub async fn stock_is_never_oversold(target: &Target) {
         assert!(!end(target, &products, order, Settling::Release).await);
     }
     let record = found(target.lookup(&products, "lamp").await);
-    assert_eq!(stock::stock(&products.schema, &record.values), STOCK / 3);
+    assert_eq!(model::holds::stock(&products.schema, &record.values), STOCK / 3);
     assert!(held_products(target, &products).await.is_empty(), "no hold is left");
     assert!(!record.to_json(&products.schema).contains("hold"), "holds are nobody's business");
 }

@@ -8,8 +8,9 @@ use bson::{Bson, Document, doc};
 use super::*;
 use model::{
     budget::Allowance,
-    query::{Comparison, Direction, FieldRef, Filter, Query, Start},
+    query::{Comparison, Direction, Filter, Query, Start},
     record::Named,
+    schema::FieldRef,
 };
 
 /// The columns between the version and the times.

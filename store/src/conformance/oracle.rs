@@ -5,8 +5,9 @@ use std::cmp::Ordering;
 use crate::pattern::forms_of;
 
 use model::{
-    query::{Comparison, Direction, FieldRef, Filter, Query, Start},
+    query::{Comparison, Direction, Filter, Query, Start},
     record::Record,
+    schema::FieldRef,
     value::Value,
 };
 

@@ -11,7 +11,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use super::{field::*, *};
 use model::{
     budget::{Allowance, Budget},
-    query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
+    query::{Comparison, Direction, Filter, Page, Query, Start},
+    schema::FieldRef,
 };
 
 const TEXTS: [&str; 14] =

@@ -21,7 +21,7 @@ use super::{
 };
 use model::{
     change::{Action, Change, UnitOfWork, Written},
-    record::{Key, Version},
+    key::{Key, Version},
     value::Timestamp,
 };
 

@@ -17,11 +17,11 @@ use super::{
 };
 use model::{
     change::Collection,
-    query::FieldRef,
-    record::{Key, Named, Oddity, Record, Row, Version},
-    schema::Field,
+    key::{Key, Version},
+    record::{Named, Oddity, Record},
+    schema::{Field, FieldRef},
     seal::Sealer,
-    value::{Timestamp, Value},
+    value::{Row, Timestamp, Value},
 };
 
 /// When a record was deleted: its document is a tombstone.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::StoreError;
 use crate::confined::{PoolFault, PoolReason};
-use model::schema::FieldFault;
+use model::fault::FieldFault;
 
 /// The error of a document that its collection's own rules do not allow.
 const NOT_VALID: i32 = 121;

@@ -8,7 +8,8 @@ use super::{
     values::{double_of, time_to_bson, to_bson},
 };
 use model::{
-    query::{Comparison, Direction, FieldRef, Filter, Position, Query, Start},
+    query::{Comparison, Direction, Filter, Position, Query, Start},
+    schema::FieldRef,
     value::{Timestamp, Value},
 };
 

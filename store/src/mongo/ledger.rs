@@ -17,13 +17,13 @@ use tokio::time::Instant;
 
 use super::{
     NAME, StoreError,
-    audit::{document_of, entry_of},
     document::PENDING,
+    entries::{document_of, entry_of},
     fault::{Fault, read},
     values::int_of,
 };
 use crate::clock::ServerClock;
-use model::{change::Idempotency, event::Envelope, failpoint, record::Key, value::Timestamp};
+use model::{change::Idempotency, event::Envelope, failpoint, key::Key, value::Timestamp};
 
 /// Who changed what and when.
 const AUDIT: &str = "flyweight_audit";

@@ -36,7 +36,7 @@ use crate::{
 use model::{
     change::{Change, UnitOfWork, Written},
     failpoint,
-    record::{Key, Version},
+    key::{Key, Version},
     value::Timestamp,
 };
 

@@ -13,7 +13,7 @@ use super::{
 use model::{
     audit::{AuditEntry, AuditFound, AuditPart, AuditQuery},
     event::Envelope,
-    record::Version,
+    key::Version,
 };
 
 /// The columns of the table, but for the one that counts.

@@ -30,8 +30,9 @@ use model::{
     change::{Action, Change, Idempotency, UnitOfWork, Written},
     event::Envelope,
     failpoint,
+    key::{Key, Version},
     ownership::Ownership,
-    record::{Key, Record, Version},
+    record::Record,
     seal::Sealer,
     value::Timestamp,
 };

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::pattern;
 use model::{
-    query::{Comparison, Direction, FieldRef, Filter, Position},
-    schema::Kind,
+    query::{Comparison, Direction, Filter, Position},
+    schema::{FieldRef, Kind},
     value::{Timestamp, Value},
 };
 

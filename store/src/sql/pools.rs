@@ -26,6 +26,7 @@ use super::{
     ddl::Server,
     dialect::{DECIMAL_COLLATION, Dialect, Sql},
     fault::Fault,
+    losses::Losses,
     nodelay,
     relied::{self, SettingsError},
     session::{Connection, Session, deadline_in, within},
@@ -105,10 +106,6 @@ pub enum Pools {
         way: Way,
     },
 }
-
-/// When a connection was last lost: those that were idle since before then are asked whether they still live.
-#[derive(Clone, Default)]
-pub struct Losses(Arc<Mutex<Option<Instant>>>);
 
 /// Why the settings of the last connection did not take; none where they did. Those who wait for a connection
 /// are told.
@@ -320,22 +317,6 @@ fn refused(error: &sqlx::Error) -> Option<String> {
             "the settings of a session are refused (error {number}): MySQL from 8.0 or MariaDB from 10.11 is needed"
         )
     })
-}
-
-impl Losses {
-    /// Notes that one was lost just now.
-    pub fn note(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-
-    /// Whether one was lost at or after this time.
-    pub fn any_since(&self, at: Instant) -> bool {
-        self.0.lock().is_some_and(|lost| lost >= at)
-    }
-
-    fn any_within(&self, time: Duration) -> bool {
-        self.0.lock().is_some_and(|lost| lost.elapsed() <= time)
-    }
 }
 
 /// The time by which a call that starts now must be done.

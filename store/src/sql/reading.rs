@@ -16,11 +16,11 @@ use crate::{
     sealing,
 };
 use model::{
-    query::FieldRef,
-    record::{self, Key, Named, Oddity, Record, Version},
-    schema::{Field, Kind},
+    key::{Key, Version},
+    record::{Named, Oddity, Record},
+    schema::{Field, FieldRef, Kind},
     seal::Sealer,
-    value::{Json, Timestamp, Value},
+    value::{self, Json, Timestamp, Value},
 };
 
 impl Table {
@@ -56,7 +56,7 @@ impl Table {
                 Value::Null
             }));
         }
-        let record = Record { key, version, created_at, updated_at, values: record::Row(values) };
+        let record = Record { key, version, created_at, updated_at, values: value::Row(values) };
         Ok(Reading::of(record, oddities))
     }
 

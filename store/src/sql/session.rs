@@ -16,7 +16,7 @@ use super::{
     StoreError,
     dialect::{Dialect, Sql},
     fault::Fault,
-    pools::Losses,
+    losses::Losses,
 };
 use crate::odd::Odd;
 use model::value::Timestamp;

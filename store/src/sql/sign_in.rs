@@ -5,7 +5,7 @@ use model::passage::Plaintext;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::time::Instant;
 
-use super::{StoreError, fault::Fault, greeting, pools::Losses};
+use super::{StoreError, fault::Fault, greeting, losses::Losses};
 use model::passage::{Passage, Sends, is_local};
 
 /// What there is to know of a server before it is sent a password.

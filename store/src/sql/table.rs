@@ -21,8 +21,10 @@ use crate::{
 };
 use model::{
     change::Collection,
-    record::{Key, Record},
-    schema::{Field, FieldFault, Kind},
+    fault::FieldFault,
+    key::Key,
+    record::Record,
+    schema::{Field, Kind},
     seal::Sealer,
     value::Value,
 };

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crds::{
-    resolve::{Fault, Named, replicas_of, resolve},
+    fault::Fault,
+    resolve::{Named, replicas_of, resolve},
     settings::names::Names,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};

@@ -1,6 +1,6 @@
 //! Which requests go to another pod after one broke off: pods here count what reaches them and never answer.
 
-use std::{path::PathBuf, sync::atomic::AtomicUsize};
+use std::{net::SocketAddr, path::PathBuf, sync::atomic::AtomicUsize};
 
 use rustls::{ClientConfig, RootCertStore};
 use tokio::{
@@ -8,9 +8,12 @@ use tokio::{
     net::TcpListener,
 };
 
+use axum::extract::Request;
+
 use super::*;
 use crate::config::Source;
 use crate::gateway::errand::ATTEMPTS_MAX;
+use crate::gateway::memory::ConnectionMemory;
 
 const PATH: &str = "/api/v1/products";
 

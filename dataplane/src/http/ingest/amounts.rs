@@ -3,12 +3,7 @@
 use std::collections::HashMap;
 
 use crate::service::records::Records;
-use model::{
-    currency,
-    price_event::PriceEvent,
-    record::{Key, Lookup},
-    schema::FieldFault,
-};
+use model::{currency, fault::FieldFault, key::Key, price_event::PriceEvent, record::Lookup};
 
 /// Products that are looked for at once.
 const KEYS_MAX: usize = 1_000;

@@ -4,7 +4,7 @@
 use crds::pool::Entity;
 use serde_json::{Map, Value as Json, json};
 
-use crate::http::router::Pool;
+use crate::http::pool::Pool;
 use model::{
     routes,
     schema::{Field, JsonForm, Kind, Schema, Shape},

@@ -9,7 +9,7 @@ use super::{
     pools::Described,
     schemas::{self, key, reference},
 };
-use crate::http::router::{BASE, Pool};
+use crate::http::{pool::Pool, router::BASE};
 use model::dead_letter;
 
 /// The operations; those of orders where orders can be written here.

@@ -4,7 +4,8 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value as Json, json};
 
 use model::{
-    schema::{DOUBLE_MAX, Field, Form, JsonForm, Kind, Schema, Shape},
+    schema::{Field, Form, JsonForm, Kind, Schema, Shape},
+    strict::DOUBLE_MAX,
     value::Value,
 };
 

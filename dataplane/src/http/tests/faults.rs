@@ -7,10 +7,11 @@ use model::{
     audit::{AuditFound, AuditQuery},
     change::{Idempotency, UnitOfWork, Written},
     event::Outbox,
+    fault::FieldFault,
     json::parse_create,
+    key::{Key, Version},
     query::{Page, Query},
-    record::{Key, Lookup, Record, Version},
-    schema::FieldFault,
+    record::{Lookup, Record},
     value::Timestamp,
 };
 use store::{

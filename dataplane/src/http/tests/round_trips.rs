@@ -9,8 +9,9 @@ use model::{
     audit::{AuditFound, AuditQuery},
     change::{Idempotency, UnitOfWork, Written},
     event::Outbox,
+    key::Key,
     query::{Page, Query},
-    record::{Key, Lookup},
+    record::Lookup,
 };
 use store::StoreError;
 

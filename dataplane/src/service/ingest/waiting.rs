@@ -9,7 +9,8 @@ use super::{NO_PRODUCT, letters::STAGE};
 use crate::service::{dead_letters::DeadLetters, error::ServiceError, records::Records};
 use model::{
     actor,
-    record::{Key, Lookup, Record},
+    key::Key,
+    record::{Lookup, Record},
 };
 
 /// How often products are looked for that letters wait for.

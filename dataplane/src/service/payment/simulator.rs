@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Charge, Charged, PaymentProvider};
 use crate::service::failure::Failure;
-use model::record::Key;
+use model::key::Key;
 
 /// Charges that it remembers.
 const REMEMBERED: usize = 10_000;

@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use super::Pipeline;
 use crate::service::{dead_letters::Source, error::ServiceError, records::Keeper};
 use model::{
+    key::Key,
     progress::{Ending, Progress, Stage},
-    record::{Key, Record, Row},
+    record::Record,
+    value::Row,
 };
 
 /// How long a delete waits for an order to end.

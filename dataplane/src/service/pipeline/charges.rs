@@ -19,11 +19,12 @@ use model::{
     actor,
     audit::AuditQuery,
     budget::Allowance,
+    key::Key,
     payment::{CHARGE_OF, PENDING, may_become},
     progress::{Ending, Progress, Stage},
-    query::{Comparison, FieldRef, Filter, Query, Start},
-    record::{Key, Lookup, Record},
-    schema::Schema,
+    query::{Comparison, Filter, Query, Start},
+    record::{Lookup, Record},
+    schema::{FieldRef, Schema},
     value::Value,
 };
 

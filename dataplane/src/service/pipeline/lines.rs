@@ -16,10 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Pipeline;
 use events::consumer::Ticket;
-use model::{
-    progress::Stage,
-    record::{Key, Record},
-};
+use model::{key::Key, progress::Stage, record::Record};
 use runtime::supervisor;
 
 /// What can come of a step.

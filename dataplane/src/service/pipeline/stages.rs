@@ -20,8 +20,9 @@ use crate::service::{
     records::writes::{Adjusted, Still},
 };
 use model::{
+    key::Key,
     progress::{Ending, Stage},
-    record::{Key, Record},
+    record::Record,
     stock::{self, Held, Settling},
 };
 

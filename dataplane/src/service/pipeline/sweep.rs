@@ -6,9 +6,11 @@ use super::{ACTOR, Pipeline, STUCK_AFTER, after};
 use crate::service::{error::ServiceError, failure::Failure, records::Records};
 use model::{
     budget::Allowance,
+    key::Key,
     progress::{Ending, Progress, Stage},
-    query::{Comparison, Direction, FieldRef, Filter, Page, Query, Start},
-    record::{Key, Record},
+    query::{Comparison, Direction, Filter, Page, Query, Start},
+    record::Record,
+    schema::FieldRef,
     stock,
     value::{Timestamp, Value},
 };

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use crate::service::{error::ServiceError, records::Records};
 use model::{
     budget::Allowance,
-    query::{Comparison, FieldRef, Filter, Query, Start},
+    query::{Comparison, Filter, Query, Start},
     record::Record,
+    schema::FieldRef,
     value::Value,
 };
 

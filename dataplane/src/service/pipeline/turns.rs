@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use model::record::Key;
+use model::key::Key;
 
 /// Products that share a turn by chance only wait a little longer.
 const COUNT: usize = 256;

@@ -12,9 +12,10 @@ use crate::service::{
     failure::{Class, Failure},
 };
 use model::{
+    key::Key,
     order::{self, Item},
     progress::{Progress, Stage},
-    record::{Key, Record},
+    record::Record,
     value::Timestamp,
 };
 

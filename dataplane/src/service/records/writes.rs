@@ -13,8 +13,10 @@ use super::{
 use model::{
     change::{Action, Change, Guard, Origin, UnitOfWork, Written},
     json::{Draft, Echo, Patch, Replacement},
-    record::{Key, Lookup, Record, Row, Unreadable, Version},
+    key::{Key, Version},
+    record::{Lookup, Record, Unreadable},
     schema::{Schema, Wrote},
+    value::Row,
 };
 use store::StoreError;
 
@@ -145,7 +147,7 @@ impl Records {
         self.check_key(&patch.echo, key)?;
         let merged = |current: &Record| {
             let mut values = patch.apply(self.schema(), &current.values)?;
-            self.note(Some(&current.values), &mut values, Wrote::Patched(patch));
+            self.note(Some(&current.values), &mut values, Wrote::Patched(&patch.fields()));
             Ok(values)
         };
         self.update(key, precondition, &patch.echo, origin, merged).await

@@ -10,9 +10,10 @@ use model::{
     change::Collection,
     event::{Envelope, Happening},
     field::value_of,
-    record::{Key, Record, Row, Version},
+    key::{Key, Version},
+    record::Record,
     seal::Sealer,
-    value::{Timestamp, Value, write_json_text},
+    value::{Row, Timestamp, Value, write_json_text},
 };
 use store::{StoreError, apply::State};
 

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use super::{Lag, entry::Entry};
-use model::record::{Key, Version};
+use model::key::{Key, Version};
 use store::apply::State;
 
 /// What became of an entry.

@@ -14,7 +14,8 @@ use super::ledger::{Due, Ledger};
 use crate::service::records::Wake;
 use model::{
     change::{Action, Change, Collection, UnitOfWork},
-    record::{Key, Lookup, Version},
+    key::{Key, Version},
+    record::Lookup,
 };
 use store::{RecordStore, StoreError, apply::State};
 

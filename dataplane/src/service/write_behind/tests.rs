@@ -23,10 +23,11 @@ use model::{
     change::{Action, Change, Collection, Guard, Idempotency, UnitOfWork, Written},
     entities,
     event::Outbox,
+    key::{Key, Version},
     query::{Filter, Page, Query, Start},
-    record::{Key, Lookup, Row, Version},
+    record::Lookup,
     seal::{SealError, Sealer},
-    value::{Json, Value},
+    value::{Json, Row, Value},
 };
 use store::{RecordStore, StoreError, sql::SqlStore};
 

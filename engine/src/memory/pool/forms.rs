@@ -17,7 +17,10 @@ use crate::{
     },
     memory::partition::Frame,
 };
-use model::record::{Key, Lookup, Record, Version};
+use model::{
+    key::{Key, Version},
+    record::{Lookup, Record},
+};
 
 /// An entry in its compact form, holding its shared state.
 pub(super) struct Packed {

@@ -46,7 +46,7 @@ fn the_parts_add_up_and_the_bound_holds() {
 fn the_count_is_within_5_percent_of_what_is_resident() {
     for kind in ["shared", "own"] {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "cache::memory::tests::bytes::fill_and_measure", "--ignored", "--nocapture"])
+            .args(["--exact", "memory::tests::bytes::fill_and_measure", "--ignored", "--nocapture"])
             .env("FLYWEIGHT_TEST_RECORDS", kind)
             .output()
             .unwrap();

@@ -12,8 +12,9 @@ use engine::{
     tiered::{Loader, ReadError},
 };
 use model::{
-    query::FieldRef,
-    record::{Lookup, Oddity, Unreadable, Version},
+    key::Version,
+    record::{Lookup, Oddity, Unreadable},
+    schema::FieldRef,
 };
 
 fn replica(store: &Arc<Store>) -> Arc<Replica> {

@@ -18,7 +18,7 @@ use testing::until;
 
 use super::support::{Flaky, Replica, Store, found, key, tier};
 use engine::clock::Clock;
-use model::record::Version;
+use model::key::Version;
 
 struct World {
     store: Arc<Store>,

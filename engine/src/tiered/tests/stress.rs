@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::support::{Flaky, Replica, Store, key, tier};
 use engine::{clock::Clock, tiered::Loader};
-use model::record::{Key, Version};
+use model::key::{Key, Version};
 
 const KEYS: usize = 100;
 /// Clients, each on a thread of its own.

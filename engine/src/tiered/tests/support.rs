@@ -28,9 +28,10 @@ use engine::{
     tiered::{Backing, Loader, ReadError, Served, Tiered, TieredConfig, lifetime},
 };
 use model::{
-    record::{Key, Lookup, Record, Row, Version},
+    key::{Key, Version},
+    record::{Lookup, Record},
     schema::{Field, Form, Kind, Schema},
-    value::{Timestamp, Value},
+    value::{Row, Timestamp, Value},
 };
 
 /// A store whose reads take their answer first and can then be held up.

@@ -23,7 +23,7 @@ use engine::{
     memory::PoolConfig,
     tiered::{ReadError, lifetime},
 };
-use model::record::Version;
+use model::key::Version;
 
 fn stale(while_revalidate_s: u64, if_error_s: u64) -> TierConfig {
     TierConfig {

@@ -6,7 +6,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::*;
 use crate::{EventBus, kafka::KafkaBus};
-use model::{event::Happening, record::Version, value::Timestamp};
+use model::{event::Happening, key::Version, value::Timestamp};
 
 /// How long the group may take to be shared out, and an event to come.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -20,9 +20,8 @@ use crate::{
 use model::{
     change::{Action, Collection, Guard, Idempotency, Origin},
     product,
-    record::Row,
     seal::{SealError, Sealer},
-    value::Value,
+    value::{Row, Value},
 };
 
 /// A server that answers every command, some as it was told to.

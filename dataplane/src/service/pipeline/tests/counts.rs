@@ -23,11 +23,12 @@ use model::{
     budget::Allowance,
     change::Origin,
     counted::Place,
+    holds,
     json::{parse_create, parse_patch},
+    key::Key,
     price_event::PriceEvent,
     query::{Filter, Query, Start},
-    record::{Key, Record},
-    stock,
+    record::Record,
     value::{Timestamp, Value},
 };
 
@@ -177,7 +178,7 @@ async fn at_random(seed: u64) {
             let at = Timestamp::now();
             let found = counter.find(product).await.unwrap();
             let schema = counter.products.schema();
-            let there = stock::stock(schema, &found.values) + stock::held(schema, &found.values);
+            let there = holds::stock(schema, &found.values) + holds::held(schema, &found.values);
             seq += 1;
             let undated = dice.random();
             events.push(PriceEvent { undated, ..event(product, 2, there, at, seq) });

@@ -43,14 +43,15 @@ use model::{
     change::{Collection, Idempotency, Origin, UnitOfWork, Written},
     dead_letter,
     event::Outbox,
+    holds,
     json::parse_create,
+    key::Key,
     order, payment, product,
     progress::{Progress, Stage},
     query::{Filter, Page, Query, Start},
-    record::{Key, Lookup, Record},
+    record::{Lookup, Record},
     schema::Schema,
     seal::{SealError, Sealer},
-    stock,
     value::{Timestamp, Value},
 };
 use store::{RecordStore, StoreError, sql::SqlStore};
@@ -288,7 +289,7 @@ impl Shop {
     pub async fn stock(&self, product: &str) -> i64 {
         let products = self.parts.products.as_ref().unwrap();
         let record = products.find_one(&product.parse().unwrap()).await.unwrap().unwrap();
-        stock::stock(products.schema(), &record.values)
+        holds::stock(products.schema(), &record.values)
     }
 
     /// The order and the status of each payment.

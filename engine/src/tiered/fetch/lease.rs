@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{fetch::Fetch, layers::SharedLayer};
+use super::{super::layers::SharedLayer, Fetch};
 use crate::shared::SharedCache;
 
 /// The right to load some keys.

@@ -6,7 +6,6 @@ pub mod client;
 mod client_address;
 pub mod discovery;
 pub mod health;
-pub mod memory;
 pub mod proxy;
 pub mod registry;
 pub mod server;

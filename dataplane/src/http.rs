@@ -7,7 +7,6 @@ pub mod compress;
 pub mod conditions;
 pub mod credentials;
 pub mod direct;
-pub mod error;
 pub mod extract;
 pub mod factory;
 pub mod gate;

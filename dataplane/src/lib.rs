@@ -8,6 +8,7 @@ pub mod args;
 pub mod config;
 pub mod gateway;
 pub mod http;
+pub mod problem;
 pub mod security;
 pub mod server;
 pub mod service;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     RecordStore, StoreError,
-    mongo::{MongoOptions, MongoStore},
+    mongo::{MongoStore, options::MongoOptions},
     sql::{MysqlOptions, SqlStore},
 };
 use model::{

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,13 +13,9 @@ use std::{
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
-use model::passage::Plaintext;
 use mongodb::{
-    Client, Database, IndexModel,
-    options::{
-        Acknowledgment, AuthMechanism, ClientOptions, IndexOptions, ReadConcern, ReadConcernLevel,
-        ServerAddress, Tls, TlsOptions, WriteConcern,
-    },
+    Database,
+    options::{Acknowledgment, ClientOptions, ReadConcernLevel},
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -39,19 +34,19 @@ use model::{
     event::Outbox,
     failpoint,
     key::Key,
-    passage::{Passage, Sends},
     query::{Page, Query, Start},
     record::Lookup,
     seal::Sealer,
     value::Timestamp,
 };
 
-use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT, unique_index};
+use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT};
 use fault::{Fault, read};
+use indexes::{indexes, key_form};
 use ledger::{Known, Ledger, answer_in};
+use options::MongoOptions;
 use outbox::MongoOutbox;
-use pair::Pair;
-use values::{document_of, int_of, time_to_bson};
+use values::{document_of, time_to_bson};
 
 mod audit;
 mod commit;
@@ -60,8 +55,10 @@ mod entries;
 mod fault;
 mod filter;
 mod folds;
+mod indexes;
 mod ledger;
 mod meta;
+pub mod options;
 mod outbox;
 mod pair;
 mod transaction;
@@ -73,8 +70,6 @@ const NAME: &str = "mongodb";
 const CALL_TIME: Duration = Duration::from_secs(5);
 /// The most time for making indexes.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
-/// How long a call waits for a server that can be reached.
-const SELECTION_TIME: Duration = Duration::from_secs(2);
 /// Documents that a server sends at once: each may be large.
 const ROWS_AHEAD: u32 = 100;
 /// The most keys in one command.
@@ -83,25 +78,6 @@ const KEYS_MAX: usize = 1000;
 const TOMBSTONE_DAYS: i64 = 7;
 /// The most tombstones that one call removes.
 const PRUNE_BATCH: i64 = 1000;
-
-/// How to reach a MongoDB server.
-#[derive(Clone, Debug)]
-pub struct MongoOptions {
-    /// `mongodb://…` or `mongodb+srv://…`.
-    pub url: String,
-    /// The database.
-    pub database: String,
-    /// The file of the certificate authority; TLS is then required.
-    pub ca: Option<PathBuf>,
-    /// The file of the client's certificate.
-    pub cert: Option<PathBuf>,
-    /// The file of the client's key.
-    pub key: Option<PathBuf>,
-    /// The most connections to each server.
-    pub max_connections: u32,
-    /// Whose certificates are trusted, and whether the password may be readable on the way.
-    pub passage: Passage,
-}
 
 /// Records in a MongoDB database.
 pub struct MongoStore {
@@ -116,75 +92,6 @@ pub struct MongoStore {
     prepared: AtomicBool,
     /// Whether the server has transactions: found by the first call that has to know.
     transactions: std::sync::OnceLock<bool>,
-}
-
-impl MongoOptions {
-    /// A server without TLS files, at most 20 connections.
-    pub fn new(url: impl Into<String>, database: impl Into<String>) -> Self {
-        let passage = Passage::new(NAME, Plaintext::Refused);
-        Self {
-            url: url.into(),
-            database: database.into(),
-            ca: None,
-            cert: None,
-            key: None,
-            max_connections: 20,
-            passage,
-        }
-    }
-
-    /// What the driver is told.
-    async fn client_options(&self) -> Result<ClientOptions, StoreError> {
-        // the driver's own error can show the password
-        let parsed = ClientOptions::parse(&self.url).await;
-        let mut options = parsed.map_err(|_| {
-            StoreError::Unsupported("the URL of MongoDB is not one, or its host is not known".to_owned())
-        })?;
-        options.server_selection_timeout = Some(SELECTION_TIME);
-        options.connect_timeout = Some(SELECTION_TIME);
-        options.max_pool_size = Some(self.max_connections);
-        options.app_name.get_or_insert_with(|| "flyweight".to_owned());
-        // an answered write is in the journal of most members
-        options.write_concern = Some(
-            WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(CALL_TIME).build(),
-        );
-        // and what is read stays true when the primary changes: nothing is cached or published that could be
-        // taken back
-        options.read_concern = Some(ReadConcern::majority());
-        Ok(options)
-    }
-
-    fn client(&self, mut options: ClientOptions) -> Result<Client, StoreError> {
-        let wrong =
-            |error: std::io::Error| StoreError::Unsupported(format!("the TLS files of MongoDB: {error}"));
-        let pair =
-            self.cert.as_ref().map(|cert| Pair::of(cert, self.key.as_deref())).transpose().map_err(wrong)?;
-        let system = self.passage.system().map(Pair::holding).transpose().map_err(wrong)?;
-        if self.ca.is_some() || pair.is_some() || system.is_some() {
-            let mut tls = TlsOptions::default();
-            tls.ca_file_path = system.as_ref().map(Pair::path).or_else(|| self.ca.clone());
-            tls.cert_key_file_path = pair.as_ref().map(Pair::path);
-            options.tls = Some(Tls::Enabled(tls));
-        }
-        let over_tls = matches!(options.tls, Some(Tls::Enabled(_)));
-        let hosts = options.hosts.iter().map(|host| match host {
-            ServerAddress::Tcp { host, .. } => host.as_str(),
-            // a path, or what only a later version of the driver knows
-            _ => "/",
-        });
-        let sends =
-            options.credential.as_ref().map_or(Sends::Nothing, |credential| match credential.mechanism {
-                Some(AuthMechanism::Plain) => Sends::Password,
-                _ => Sends::Proof,
-            });
-        self.passage.admit(sends, over_tls, hosts).map_err(StoreError::Unsupported)?;
-        Client::with_options(options).map_err(|error| match error.kind.as_ref() {
-            mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => {
-                StoreError::Unsupported(message.clone())
-            }
-            _ => StoreError::Unsupported("the options of MongoDB do not go together".to_owned()),
-        })
-    }
 }
 
 impl MongoStore {
@@ -527,59 +434,5 @@ async fn collect(
     read(deadline, cursor.try_collect()).await
 }
 
-/// The type of a declared collection's `_id`, as one of its documents has it.
-fn key_form(sample: Option<Document>) -> Result<KeyForm, StoreError> {
-    match sample.as_ref().and_then(|sample| sample.get("_id")) {
-        None | Some(Bson::String(_)) => Ok(KeyForm::Text),
-        Some(Bson::ObjectId(_)) => Ok(KeyForm::ObjectId),
-        Some(bson) if int_of(bson).is_some() => Ok(KeyForm::Int),
-        Some(other) => {
-            let why = format!("an _id that is a {:?} cannot be a key", other.element_type());
-            Err(StoreError::Unprepared(PoolFault::new(PoolReason::ColumnUnfit, why)))
-        }
-    }
-}
-
-/// Unique values, searched fields, and what the store looks for: waiting events and tombstones. Sparse:
-/// documents without the field take no part, so a value that is missing is not taken.
-fn indexes(collection: &Collection) -> Vec<IndexModel> {
-    let index = |name: String, field: &str, unique: bool, sparse: bool| {
-        let options = IndexOptions::builder().name(name).unique(unique).sparse(sparse).build();
-        IndexModel::builder().keys(doc! { field: 1 }).options(options).build()
-    };
-    let own = [PENDING_AT, DELETED_AT].map(|field| index(format!("flyweight{field}"), field, false, true));
-    let fields =
-        collection.schema.fields.iter().filter(|field| !field.encrypted).filter_map(|field| {
-            match (field.unique, field.indexed) {
-                (true, _) => Some(index(unique_index(field), &field.name, true, true)),
-                (false, true) => Some(index(format!("{}_index", field.name), &field.name, false, false)),
-                (false, false) => None,
-            }
-        });
-    own.into_iter().chain(fields).collect()
-}
-
 #[cfg(test)]
-pub mod tests {
-    //! What the conformance suite looks at from inside.
-
-    use mongodb::event::{EventHandler, command::CommandEvent};
-    use parking_lot::Mutex;
-
-    use super::*;
-
-    /// The commands that a store sent, in order.
-    pub type Sent = Arc<Mutex<Vec<Document>>>;
-
-    /// A store, and what it sends.
-    pub async fn watched(options: &MongoOptions, sealer: Arc<dyn Sealer>) -> (MongoStore, Sent) {
-        let (sent, mut told) = (Sent::default(), options.client_options().await.unwrap());
-        let into = sent.clone();
-        told.command_event_handler = Some(EventHandler::callback(move |event| {
-            if let CommandEvent::Started(started) = event {
-                into.lock().push(started.command);
-            }
-        }));
-        (MongoStore::with(options, told, sealer).unwrap(), sent)
-    }
-}
+pub mod tests;

@@ -292,7 +292,8 @@ impl RecordStore for SqlStore {
             let mut tries = Tries::new();
             let states = loop {
                 let mut session = self.pools.read_until(tries.deadline).await?;
-                let states = commit::read_states(&mut session, &table, part, self.sealer.as_ref()).await;
+                let states =
+                    commit::states::read_states(&mut session, &table, part, self.sealer.as_ref()).await;
                 if let Some(states) = tries.settled(states) {
                     break states?;
                 }

@@ -45,7 +45,7 @@ use store::{
     RecordStore,
     confined::{Away, ConfinedStore},
     guarded::GuardedStore,
-    mongo::{MongoOptions, MongoStore},
+    mongo::{MongoStore, options::MongoOptions},
     room::Room,
     rotating::RotatingStore,
     sql::{MysqlOptions, SqlStore},

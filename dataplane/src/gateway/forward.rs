@@ -10,13 +10,13 @@ use super::{
     client_address,
     errand::Errand,
     groups, hops,
-    memory::{ASKS_ABOUT, ConnectionMemory},
     proxy::Proxy,
     route::{self, Target, Targets},
     send::Payload,
     upload::Upload,
 };
 use crate::http::credentials::has_ticket;
+use crate::server::memory::{ASKS_ABOUT, ConnectionMemory};
 use model::routes::{self, Effect};
 
 impl Proxy {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{
     balance::Balancer, client::UpstreamClient, patience::RetryBudget, registry::Registry, upload::UploadFault,
 };
-use crate::{config::Loaded, http::error::Problem};
+use crate::{config::Loaded, problem::Problem};
 use model::budget::Budgets;
 
 /// The longest that pods may take to begin an answer.

@@ -15,11 +15,11 @@ use tracing::{debug, warn};
 use super::{
     client::UpstreamClient,
     hops,
-    memory::ABOUT,
     registry::{InFlight, Upstream},
     upload::{Progress, Streamed},
 };
 use crate::http::guard::DRAINING;
+use crate::server::memory::ABOUT;
 
 /// What a pod sent back, before its body.
 pub struct Answer {

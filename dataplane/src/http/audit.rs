@@ -9,12 +9,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    error::Problem,
     extract::Call,
     metrics::Operation,
     params::Params,
     resource::{Resource, json},
 };
+use crate::problem::Problem;
 use crate::service::{
     audit::{self, AuditPage},
     error::ServiceError,

@@ -7,13 +7,13 @@ use http::StatusCode;
 use serde_json::{Value as Json, json};
 
 use super::{
-    error::Problem,
     extract::Call,
     metrics::Operation as Metric,
     resource::{JSON, Resource, json as json_response},
 };
+use crate::problem::Problem;
 use crate::{
-    gateway::memory::{about, told},
+    server::memory::{about, told},
     service::batch::{Bounds, Done, DoneKind, Outcome, Undone, run, run_atomic},
 };
 use model::batch::{Batch, OPERATIONS_MAX, Operation, parse_batch};

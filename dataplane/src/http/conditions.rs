@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::error::Problem;
+use crate::problem::Problem;
 use crate::service::precondition::Precondition;
 use model::key::Version;
 

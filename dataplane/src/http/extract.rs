@@ -12,7 +12,8 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::{browsers::FromOtherSite, error::Problem, gate::Places, params::Params};
+use super::{browsers::FromOtherSite, gate::Places, params::Params};
+use crate::problem::Problem;
 use crate::security::caller::Caller;
 use model::{actor, budget::Held, change::Origin, key::Key};
 

@@ -22,12 +22,12 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    error::Problem,
     extract::Call,
     params::{IDS_MAX, Params},
     resource::{Resource, json},
 };
 use crate::http::pool::Pool;
+use crate::problem::Problem;
 use crate::service::{
     error::ServiceError,
     factory::{Cleaned, Factory, FactoryPool},

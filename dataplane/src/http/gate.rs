@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::error::Problem;
+use crate::problem::Problem;
 use model::budget::Budgets;
 
 /// Writes of one pool that are under way at once: enough that some are prepared while others are committed

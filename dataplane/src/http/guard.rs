@@ -20,12 +20,12 @@ use super::{
     browsers::{self, Browsers},
     credentials::{self, InAddress},
     direct::Routes,
-    error::Problem,
     ratelimit,
     refusals::Refusals,
     router::BASE,
     tickets::Tickets,
 };
+use crate::problem::Problem;
 use crate::{
     security::{
         caller::Caller,

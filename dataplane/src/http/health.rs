@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{error::Problem, params::Params};
+use super::params::Params;
+use crate::problem::Problem;
 use store::confined::PoolFault;
 
 /// Names the pools that the process serves, in its answers to `GET /readyz`: the gateway goes by what pods

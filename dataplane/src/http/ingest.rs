@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::json;
 
-use super::{error::Problem, extract::Call, metrics::Operation, resource::Resource};
+use super::{extract::Call, metrics::Operation, resource::Resource};
+use crate::problem::Problem;
 use crate::service::{
     error::ServiceError,
     ingest::queue::{IngestQueue, NotAccepted},

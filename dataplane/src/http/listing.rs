@@ -8,14 +8,14 @@ use http::StatusCode;
 
 use super::{
     conditions::IF_MIN_VERSION,
-    error::Problem,
     extract::Call,
     metrics::Operation,
     params::Params,
     resource::{Resource, json},
 };
+use crate::problem::Problem;
 use crate::{
-    gateway::memory::{about, told},
+    server::memory::{about, told},
     service::{
         cursor::{place_among, place_of},
         list::{Listing, PageRequest, list},

@@ -63,7 +63,8 @@ use self::{
     hub::Hub,
     right::Right,
 };
-use super::{error::Problem, health::Check, params::Params};
+use super::{health::Check, params::Params};
+use crate::problem::Problem;
 use crate::security::{caller::Caller, policy::Policies};
 use events::EventBus;
 use model::{key::Key, routes};

@@ -3,7 +3,7 @@
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
-use super::error::Problem;
+use crate::problem::Problem;
 use crate::service::list::{From, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageRequest};
 use model::{key::Key, strict::shorten};
 

@@ -11,13 +11,13 @@ use axum::{
 use http::StatusCode;
 
 use super::{
-    error::Problem,
     extract::Call,
     listing::{self, Match, SearchParam},
     metrics::Operation,
     params::Params,
     resource::{self, JSON, Resource},
 };
+use crate::problem::Problem;
 use crate::service::{dead_letters::DeadLetters, pipeline::Pipeline};
 use model::{
     json::parse_create,

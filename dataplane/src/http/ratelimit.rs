@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::error::Problem;
+use crate::problem::Problem;
 use crate::security::limits::Standing;
 
 /// The header of the limit.

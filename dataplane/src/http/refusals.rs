@@ -8,7 +8,8 @@ use http::{Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
-use super::{error::Reason, router::BASE};
+use super::router::BASE;
+use crate::problem::Reason;
 use model::strict::shorten;
 
 /// The callers that are told apart in one process: more are counted together.
@@ -122,7 +123,7 @@ fn route_of(method: &Method, path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::error::Problem;
+    use crate::problem::Problem;
 
     fn text(registry: &Registry) -> String {
         prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()

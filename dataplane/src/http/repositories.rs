@@ -12,7 +12,6 @@ use http::StatusCode;
 use serde_json::{Value as Json, json};
 
 use super::{
-    error::Problem,
     extract::Call,
     health::{Check, Condition, Health},
     listing,
@@ -21,6 +20,7 @@ use super::{
     resource::{JSON, Resource, json as json_response},
 };
 use crate::http::pool::Pool;
+use crate::problem::Problem;
 use crate::service::{
     error::ServiceError,
     list::{From, LIMIT_DEFAULT, LIMIT_MAX, PageRequest},

@@ -11,15 +11,15 @@ use sha2::{Digest, Sha256};
 use super::{
     compress::{self, compressed, is_large},
     conditions::{Asked, IF_MIN_VERSION, at_least, etag, of_read, precondition},
-    error::{Cause, Problem},
     extract::{Call, IDEMPOTENCY_KEY, Received},
     gate::{Gate, Places, WriteGate},
     metrics::{Operation, PoolMetrics},
     params::Params,
 };
+use crate::problem::{Cause, Problem};
 use crate::{
-    gateway::memory::{ABOUT, ASKS_ABOUT},
     security::policy::PoolPolicy,
+    server::memory::{ABOUT, ASKS_ABOUT},
     service::{
         error::ServiceError,
         records::{Records, Served},
@@ -492,17 +492,4 @@ fn explanation(served: &Served) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_location_leads_to_its_record() {
-        let location = |key: &str| location("/api/v1/pools/p", &key.parse().unwrap());
-        assert_eq!(location("sku-42:a@b"), "/api/v1/pools/p/sku-42:a@b");
-        assert_eq!(location("AB/12 Zürich%"), "/api/v1/pools/p/AB%2F12%20Z%C3%BCrich%25");
-        assert_eq!(location("a\nb"), "/api/v1/pools/p/a%0Ab");
-        for fixed in ["", "..", "search", "batch"] {
-            assert_eq!(location(fixed), format!("/api/v1/pools/p?id={fixed}"));
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,6 @@ use serde_json::json;
 use super::{
     audit::{self, Audit},
     batch,
-    error::Problem,
     extract::Call,
     factory,
     health::{self, Health},
@@ -28,6 +27,7 @@ use super::{
     schemas, status, templates,
     tickets::{self, Tickets},
 };
+use crate::problem::Problem;
 use crate::service::factory::Factory;
 use model::routes;
 

@@ -15,8 +15,9 @@ use axum::{
 use http::Uri;
 use serde_json::{Value, json};
 
-use super::{error::Problem, live::catalogue::HEALTH_CHECK, openapi};
+use super::{live::catalogue::HEALTH_CHECK, openapi};
 use crate::http::pool::Pool;
+use crate::problem::Problem;
 use model::{dead_letter, event, routes, schema::Schema};
 
 /// The dialect of the schemas.

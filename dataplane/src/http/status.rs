@@ -7,11 +7,11 @@ use http::StatusCode;
 
 use super::{
     conditions::precondition,
-    error::Problem,
     extract::Call,
     metrics::Operation,
     resource::{JSON, Resource},
 };
+use crate::problem::Problem;
 use crate::service::payments::set_status;
 use model::{
     json::parse_create,

@@ -7,12 +7,12 @@ use http::StatusCode;
 use serde_json::{Value as Json, json};
 
 use super::{
-    error::Problem,
     extract::Call,
     metrics::Operation,
     params::Params,
     resource::{JSON, Resource, json as json_response},
 };
+use crate::problem::Problem;
 use crate::service::{error::ServiceError, rendering};
 use model::{
     fault::FieldFault,

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{credentials, error::Problem, params::Params, resource};
+use super::{credentials, params::Params, resource};
+use crate::problem::Problem;
 use crate::security::caller::Caller;
 use engine::{
     clock::Clock,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use axum::{extract::Request, response::Response};
 use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use crate::http::error::Problem;
+use crate::problem::Problem;
 
 /// The methods that are known here. Which of them a path has, its route says.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"];

@@ -31,7 +31,9 @@ use model::{
 };
 use store::{RecordStore, StoreError, clock::ServerClock};
 
+mod commits;
 mod inexact;
+pub mod own;
 pub mod writes;
 
 /// Keys that are read at first where many are asked for: their records say how many more fit.

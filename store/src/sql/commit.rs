@@ -2,21 +2,18 @@
 //! events with it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sea_query::{Alias, Expr, ExprTrait, LockType, Query, SimpleExpr, Value as SqlValue};
 use serde_json::value::RawValue;
 
 use super::{
     StoreError, audit,
-    dialect::{Dialect, padded, parts},
+    dialect::{Dialect, parts},
     fault::Fault,
-    idempotency,
-    migrations::TOMBSTONES,
-    outbox,
+    idempotency, outbox,
     pools::{self, Pools},
     session::Session,
     table::{KEYS_MAX, ROWS_MAX, Table},
@@ -36,6 +33,12 @@ use model::{
     seal::Sealer,
     value::Timestamp,
 };
+
+mod statements;
+pub mod states;
+
+use statements::{bury, delete, insert, no_tombstones, raise, update};
+use states::{learn_version, lock_states, read_records, read_states};
 
 /// How often a unit is tried when another transaction is in the way or the connection is lost before the
 /// commit.
@@ -403,195 +406,7 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(rand::random_range(1..=10 << attempt))
 }
 
-/// What is stored under each key, not locked. In SQLite a transaction is the only writer, so this is enough
-/// there.
-pub async fn read_states(
-    session: &mut Session,
-    table: &Table,
-    keys: &[Key],
-    sealer: &dyn Sealer,
-) -> Result<Vec<(Key, State)>, Fault> {
-    let mut states = Vec::with_capacity(keys.len());
-    for row in session.rows(table.read(keys)).await? {
-        states.push(match row.int(0)? {
-            Some(version) => (key_of(row.text(1)?)?, State::Absent(Version(version as u64))),
-            None => match state_of(table.decode(&row, 1, sealer)?) {
-                Some(state) => state,
-                None => continue,
-            },
-        });
-    }
-    Ok(states)
-}
-
-/// What a row says of its key; none for one that has no key to ask for.
-fn state_of(reading: Reading) -> Option<(Key, State)> {
-    match reading {
-        Reading::Whole(record) => Some((record.key.clone(), State::Present(record))),
-        Reading::Unreadable(unreadable) => Some((unreadable.rest.key.clone(), State::Unreadable(unreadable))),
-        Reading::Keyless(_) => None,
-    }
-}
-
-/// Where a record's version cannot be read, it goes on from the newest that the audit knows, so that no tier
-/// takes the next one for an older.
-async fn learn_version(session: &mut Session, table: &Table, state: &mut State) -> Result<(), Fault> {
-    let State::Unreadable(unreadable) = state else { return Ok(()) };
-    if !unreadable.has_version() {
-        let entity = &table.collection.schema.entity;
-        let known = audit::newest(session, entity, unreadable.rest.key.as_str()).await?;
-        unreadable.rest.version = known.unwrap_or(Version(0));
-    }
-    Ok(())
-}
-
-/// MySQL: records and tombstones are locked. The tombstones second, when whoever deletes or re-creates a
-/// record that was waited for has committed.
-async fn lock_states(
-    session: &mut Session,
-    table: &Table,
-    keys: &[Key],
-    sealer: &dyn Sealer,
-) -> Result<Vec<(Key, State)>, Fault> {
-    let readings = read_records(session, table, keys, sealer, true).await?;
-    let mut states: Vec<_> = readings.into_iter().filter_map(state_of).collect();
-    let found: HashSet<&Key> = states.iter().map(|(key, _)| key).collect();
-    let gone: Vec<&Key> = keys.iter().filter(|key| !found.contains(key)).collect();
-    for (key, version) in lock_tombstones(session, table, &gone).await? {
-        states.push((key, State::Absent(version)));
-    }
-    Ok(states)
-}
-
-async fn read_records(
-    session: &mut Session,
-    table: &Table,
-    keys: &[Key],
-    sealer: &dyn Sealer,
-    locks: bool,
-) -> Result<Vec<Reading>, Fault> {
-    let mut select = Query::select();
-    select.exprs(table.cells()).from(table.alias());
-    if locks {
-        select.lock(LockType::Update);
-    }
-    let values = padded(keys.iter().filter_map(|key| table.key_value(key)).collect());
-    select.and_where(Expr::col(table.key_alias()).is_in(values));
-    let rows = session.rows(table.dialect.build(&select)).await?;
-    rows.iter().map(|row| table.decode(row, 0, sealer)).collect()
-}
-
-async fn lock_tombstones(
-    session: &mut Session,
-    table: &Table,
-    keys: &[&Key],
-) -> Result<Vec<(Key, Version)>, Fault> {
-    let mut tombstones = Vec::new();
-    for part in keys.chunks(KEYS_MAX) {
-        let mut select = Query::select();
-        select.columns(["id", "version"].map(Alias::new)).from(Alias::new(TOMBSTONES)).lock(LockType::Update);
-        select.and_where(of_tombstones(table, part));
-        for row in session.rows(table.dialect.build(&select)).await? {
-            tombstones.push((key_of(row.text(0)?)?, Version(row.int(1)?.unwrap_or_default() as u64)));
-        }
-    }
-    Ok(tombstones)
-}
-
-/// A record that was created as if it never existed may have come and gone since the tombstones were read.
-/// Its key is locked by now, so what is found here is true until the commit.
-async fn no_tombstones(session: &mut Session, table: &Table, created: &[&Key]) -> Result<(), Fault> {
-    match lock_tombstones(session, table, created).await?.is_empty() {
-        true => Ok(()),
-        false => Err(Fault::Conflict("the record was created and deleted at the same time".to_owned())),
-    }
-}
-
-async fn delete(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(), Fault> {
-    for part in keys.chunks(KEYS_MAX) {
-        let mut delete = Query::delete();
-        delete.from_table(table.alias());
-        let values = padded(part.iter().filter_map(|key| table.key_value(key)).collect());
-        delete.and_where(Expr::col(table.key_alias()).is_in(values));
-        session.execute(table.dialect.build(&delete)).await?;
-    }
-    Ok(())
-}
-
 /// The bytes that an event has in a statement, about.
 fn bytes_of(event: &Envelope) -> usize {
     512 + event.data.as_ref().map_or(0, |data| data.get().len())
-}
-
-/// In SQLite a statement is no round trip, and each costs little.
-async fn update(
-    session: &mut Session,
-    table: &Table,
-    records: &[&Record],
-    sealer: &dyn Sealer,
-) -> Result<(), Fault> {
-    if session.dialect() == Dialect::Mysql && !table.collection.declared && records.len() > 1 {
-        for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
-            session.execute(table.update_all(part, sealer)?).await?;
-        }
-        return Ok(());
-    }
-    for record in records {
-        if session.execute(table.update(record, sealer)?).await? != 1 {
-            return Err(Fault::Conflict("a locked record is gone".to_owned()));
-        }
-    }
-    Ok(())
-}
-
-async fn insert(
-    session: &mut Session,
-    table: &Table,
-    records: &[&Record],
-    sealer: &dyn Sealer,
-) -> Result<(), Fault> {
-    for part in parts(records, table.rows_max(), session.bytes_max(), |record| record.bytes()) {
-        session.execute(table.insert(part, sealer)?).await?;
-    }
-    Ok(())
-}
-
-/// Leaves tombstones, stamped by the server: by its clock they are pruned.
-async fn bury(session: &mut Session, table: &Table, keys: &[(&Key, Version)]) -> Result<(), Fault> {
-    for part in keys.chunks(KEYS_MAX) {
-        let mut replace = Query::insert();
-        replace.replace().into_table(Alias::new(TOMBSTONES));
-        replace.columns(["collection", "id", "version", "deleted_at"].map(Alias::new));
-        for (key, version) in part {
-            replace.values_panic([
-                SimpleExpr::from(table.collection.name.as_str()),
-                SimpleExpr::from(key.as_str()),
-                SimpleExpr::from(version.0 as i64),
-                table.dialect.now(),
-            ]);
-        }
-        session.execute(table.dialect.build(&replace)).await?;
-    }
-    Ok(())
-}
-
-/// Takes tombstones away, of records that are there again.
-async fn raise(session: &mut Session, table: &Table, keys: &[&Key]) -> Result<(), Fault> {
-    for part in keys.chunks(KEYS_MAX) {
-        let mut delete = Query::delete();
-        delete.from_table(Alias::new(TOMBSTONES)).and_where(of_tombstones(table, part));
-        session.execute(table.dialect.build(&delete)).await?;
-    }
-    Ok(())
-}
-
-fn of_tombstones(table: &Table, keys: &[&Key]) -> SimpleExpr {
-    let ids = padded(keys.iter().map(|key| SqlValue::from(key.as_str())).collect());
-    let own = Expr::col(Alias::new("collection")).eq(table.collection.name.as_str());
-    own.and(Expr::col(Alias::new("id")).is_in(ids))
-}
-
-fn key_of(text: Option<String>) -> Result<Key, StoreError> {
-    text.and_then(|text| text.parse().ok())
-        .ok_or_else(|| StoreError::Corrupt("a tombstone without a key".to_owned()))
 }

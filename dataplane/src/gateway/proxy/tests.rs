@@ -13,7 +13,7 @@ use axum::extract::Request;
 use super::*;
 use crate::config::Source;
 use crate::gateway::errand::ATTEMPTS_MAX;
-use crate::gateway::memory::ConnectionMemory;
+use crate::server::memory::ConnectionMemory;
 
 const PATH: &str = "/api/v1/products";
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    http::error::Problem,
+    problem::Problem,
     security::{caller::Caller, policy::PoolPolicy},
 };
 use model::{event::Envelope, ownership::Ownership, schema::Schema};

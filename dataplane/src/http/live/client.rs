@@ -17,7 +17,7 @@ use super::{
     hub::{Given, Seat},
     right::{Ended, Right},
 };
-use crate::http::error::Problem;
+use crate::problem::Problem;
 use events::BusError;
 use model::event::Envelope;
 

@@ -7,7 +7,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
-use crate::http::error::Problem;
+use crate::problem::Problem;
 
 /// The bytes of a key.
 const KEY_BYTES: usize = 16;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::catalogue::{Catalogue, Topics};
 use crate::{
-    http::error::Problem,
+    problem::Problem,
     security::{caller::Caller, policy::Changes},
 };
 use model::value::Timestamp;

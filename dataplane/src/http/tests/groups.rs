@@ -14,7 +14,8 @@ use rustls::{ClientConfig, RootCertStore};
 use super::*;
 use crate::{
     config,
-    gateway::{client::UpstreamClient, health, memory::ConnectionMemory, proxy::Proxy},
+    gateway::{client::UpstreamClient, health, proxy::Proxy},
+    server::memory::ConnectionMemory,
 };
 use model::routes::{self, Effect, Entry};
 

@@ -4,10 +4,8 @@
 use super::{groups::gateway_before, *};
 use crate::{
     config,
-    gateway::{
-        memory::{ABOUT, ConnectionMemory},
-        proxy::Proxy,
-    },
+    gateway::proxy::Proxy,
+    server::memory::{ABOUT, ConnectionMemory},
 };
 
 const PRODUCTS: &str = "/api/v1/products";

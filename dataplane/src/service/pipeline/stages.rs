@@ -17,7 +17,7 @@ use crate::service::{
     error::ServiceError,
     failure::Failure,
     notify::{Message, render},
-    records::writes::{Adjusted, Still},
+    records::own::{Adjusted, Still},
 };
 use model::{
     key::Key,

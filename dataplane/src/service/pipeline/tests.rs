@@ -14,7 +14,7 @@ use super::*;
 use crate::service::{
     dead_letters::{Letter, Source},
     failure::Failure,
-    records::writes::Adjusted,
+    records::own::Adjusted,
 };
 use model::{
     audit::AuditQuery,

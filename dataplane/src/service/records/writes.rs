@@ -1,51 +1,25 @@
 //! The changes of a pool's records: each a unit of work, tried again where others were faster, told from its
 //! repeats.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
 use tokio::time::{sleep, timeout};
 
 use super::{
     super::{error::ServiceError, precondition::Precondition},
-    Records, Seen, Wish,
+    Records, Seen,
 };
 use model::{
-    change::{Action, Change, Guard, Origin, UnitOfWork, Written},
+    change::{Action, Guard, Origin, Written},
     json::{Draft, Echo, Patch, Replacement},
     key::{Key, Version},
-    record::{Lookup, Record, Unreadable},
-    schema::{Schema, Wrote},
+    record::{Record, Unreadable},
+    schema::Wrote,
     value::Row,
 };
-use store::StoreError;
 
 /// How often a change is tried again when others change the record at the same time.
 pub const ATTEMPTS_MAX: u32 = 12;
-
-/// Whether a change may still be made.
-pub type Still<'a> = dyn Fn() -> BoxFuture<'a, Result<bool, ServiceError>> + Sync + 'a;
-
-/// What came of a change that the server itself does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Adjusted {
-    /// The record is changed, and is so now.
-    Changed(Record),
-    /// There was nothing to change.
-    Unchanged,
-    /// There was something to change, but no permission any more.
-    Refused,
-}
-
-impl Adjusted {
-    /// The record, where it was changed.
-    fn changed(self) -> Option<Record> {
-        match self {
-            Self::Changed(record) => Some(record),
-            Self::Unchanged | Self::Refused => None,
-        }
-    }
-}
 
 impl Records {
     /// Creates a record.
@@ -252,159 +226,6 @@ impl Records {
         Err(ServiceError::Contended)
     }
 
-    /// The record as the store has it; none where it is not there.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn find_one(&self, key: &Key) -> Result<Option<Record>, ServiceError> {
-        match self.look_up(key).await? {
-            Lookup::Found(record) => Ok(Some(record)),
-            Lookup::Deleted(_) | Lookup::Missing => Ok(None),
-            Lookup::Unreadable(unreadable) => Err(ServiceError::Unreadable(Arc::from(unreadable))),
-        }
-    }
-
-    /// Creates or replaces a record with values that the server itself made.
-    ///
-    /// # Errors
-    /// `Duplicate`, or what the store says.
-    pub async fn put(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(
-            self.commit(key.clone(), Action::Upsert { guard: Guard::Any, values }, &Origin::of(actor))
-                .await?,
-        )
-    }
-
-    /// Creates a record with values that the server itself made.
-    ///
-    /// # Errors
-    /// `Exists`, `Duplicate`, or what the store says.
-    pub async fn insert(&self, key: &Key, values: Row, actor: &str) -> Result<Record, ServiceError> {
-        record_of(
-            self.commit(key.clone(), Action::Create { values, fresh_key: false }, &Origin::of(actor)).await?,
-        )
-    }
-
-    /// Changes a record by a function of its current state that the server itself does: no rule is asked.
-    /// None from the function leaves the record as it is, and none is answered.
-    ///
-    /// # Errors
-    /// What the function says, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn adjust(
-        &self,
-        key: &Key,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
-    ) -> Result<Option<Record>, ServiceError> {
-        Ok(self.adjust_from(key, None, actor, change, &|| Box::pin(async { Ok(true) })).await?.changed())
-    }
-
-    /// The same for a record that was read just now: it is read again only where it changed since.
-    ///
-    /// # Errors
-    /// As `adjust`.
-    pub async fn adjust_seen(
-        &self,
-        seen: &Record,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
-    ) -> Result<Option<Record>, ServiceError> {
-        let always = || Box::pin(async { Ok(true) }) as BoxFuture<'_, _>;
-        Ok(self.adjust_from(&seen.key, Some(seen.clone()), actor, change, &always).await?.changed())
-    }
-
-    /// The same, as long as `still` says so, which is asked between each read of the record and the commit
-    /// that is guarded by the version read. So who stands still in between, for however long, changes
-    /// nothing, where whatever ends the permission changes the record too.
-    ///
-    /// # Errors
-    /// What the functions say, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn adjust_while(
-        &self,
-        key: &Key,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
-        still: &Still<'_>,
-    ) -> Result<Adjusted, ServiceError> {
-        self.adjust_from(key, None, actor, change, still).await
-    }
-
-    async fn adjust_from(
-        &self,
-        key: &Key,
-        mut seen: Option<Record>,
-        actor: &str,
-        change: impl Fn(&Record) -> Result<Option<Row>, ServiceError>,
-        still: &Still<'_>,
-    ) -> Result<Adjusted, ServiceError> {
-        let origin = &self.in_its_time(&Origin::of(actor));
-        for attempt in 0..ATTEMPTS_MAX {
-            let current = match seen.take() {
-                Some(seen) => seen,
-                None => self.current(key, origin).await?,
-            };
-            let Some(values) = change(&current)? else { return Ok(Adjusted::Unchanged) };
-            if !still().await? {
-                return Ok(Adjusted::Refused);
-            }
-            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
-            match self.commit(key.clone(), action, origin).await {
-                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return record_of(done?).map(Adjusted::Changed),
-            }
-        }
-        Err(ServiceError::Contended)
-    }
-
-    /// Changes a record by a function of its current state, read from the store; tried again when others were
-    /// faster.
-    ///
-    /// # Errors
-    /// What the function says, and `NotFound`, `Stale`, `Duplicate`, `Contended`, `KeyReused`, or what the
-    /// store says.
-    pub async fn update(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        echo: &Echo,
-        origin: &Origin,
-        change: impl Fn(&Record) -> Result<Row, ServiceError>,
-    ) -> Result<Record, ServiceError> {
-        let origin = &self.in_its_time(origin);
-        record_of(
-            self.learn(
-                key,
-                self.once(origin, self.try_update(key, precondition, echo, origin, change)).await,
-            )?,
-        )
-    }
-
-    async fn try_update(
-        &self,
-        key: &Key,
-        precondition: &Precondition,
-        echo: &Echo,
-        origin: &Origin,
-        change: impl Fn(&Record) -> Result<Row, ServiceError>,
-    ) -> Result<Written, ServiceError> {
-        for attempt in 0..ATTEMPTS_MAX {
-            let current = self.current(key, origin).await?;
-            precondition.check(current.version)?;
-            if echo.version.is_some_and(|seen| seen != current.version) {
-                return Err(ServiceError::Stale { current: current.version });
-            }
-            echo.check(self.schema(), &current).map_err(ServiceError::Invalid)?;
-            let values = self.settle(change(&current)?, Some(&current), origin).await?;
-            self.judge(&current, &values).await?;
-            let action = Action::Replace { guard: Guard::Exactly(current.version), values };
-            match self.commit(key.clone(), action, origin).await {
-                Err(ServiceError::Stale { .. }) => back_off(attempt).await,
-                done => return done,
-            }
-        }
-        Err(ServiceError::Contended)
-    }
-
     /// Asks the keeper whether a record may get these values.
     ///
     /// # Errors
@@ -452,7 +273,7 @@ impl Records {
     /// A version that the caller did not expect may be news to the tiers as well: the process that committed
     /// it can have been killed before it told them, and whoever reads again after a 412 must not get the old
     /// one again.
-    fn learn<T>(&self, key: &Key, done: Result<T, ServiceError>) -> Result<T, ServiceError> {
+    pub(super) fn learn<T>(&self, key: &Key, done: Result<T, ServiceError>) -> Result<T, ServiceError> {
         if let Err(ServiceError::Stale { current }) = &done {
             self.tiered.invalidate(key, *current);
         }
@@ -460,7 +281,7 @@ impl Records {
     }
 
     /// Where a change failed that the same request had made before, its answer then is the answer now.
-    async fn once(
+    pub(super) async fn once(
         &self,
         origin: &Origin,
         work: impl Future<Output = Result<Written, ServiceError>>,
@@ -473,17 +294,6 @@ impl Records {
             Ok(Some(earlier)) => earlier.into_iter().next().map_or(done, Ok),
             Err(ServiceError::KeyReused) => Err(ServiceError::KeyReused),
             Ok(None) | Err(_) => done,
-        }
-    }
-
-    /// What the same request was answered before; none where it was not done, or cannot be told from others.
-    ///
-    /// # Errors
-    /// `KeyReused`, or what the store says.
-    pub async fn recall(&self, origin: &Origin) -> Result<Option<Vec<Written>>, ServiceError> {
-        match &origin.idempotency {
-            Some(key) => self.in_time_of(origin, self.store.recall(&self.collection, key)).await,
-            None => Ok(None),
         }
     }
 
@@ -503,39 +313,6 @@ impl Records {
         }
     }
 
-    /// Completes values from elsewhere, checks the whole, and computes what the server computes.
-    ///
-    /// # Errors
-    /// `Invalid`, or what the completion says.
-    pub async fn settle(
-        &self,
-        values: Row,
-        current: Option<&Record>,
-        origin: &Origin,
-    ) -> Result<Row, ServiceError> {
-        let mut values = match &self.completion {
-            None => values,
-            Some(complete) => {
-                let before = current
-                    .map_or_else(Vec::new, |current| (self.schema().rules)(self.schema(), &current.values));
-                let known = current.map(|current| current.values.clone());
-                let wish = Wish { values, current: known, origin: origin.clone() };
-                let completed = timeout(self.time_left(origin), complete(wish)).await;
-                let values = completed.map_err(|_| ServiceError::Timeout)??;
-                let mut faults = self.schema().faults_of(&values);
-                // what was wrong before, and the body does not speak of, is not this change's fault
-                faults.retain(|fault| !before.contains(fault));
-                if !faults.is_empty() {
-                    return Err(ServiceError::Invalid(faults));
-                }
-                values
-            }
-        };
-        (self.schema().derive)(self.schema(), &mut values);
-        self.schema().fold(&mut values, current.map(|current| &current.values));
-        Ok(values)
-    }
-
     /// Values in which read-only fields are as the record has them.
     pub fn with_read_only(&self, mut values: Row, current: &Record) -> Row {
         let slots = self.schema().fields.iter().zip(&mut values.0).zip(&current.values.0);
@@ -543,78 +320,6 @@ impl Records {
             slot.clone_from(kept);
         }
         values
-    }
-
-    async fn commit(&self, key: Key, action: Action, origin: &Origin) -> Result<Written, ServiceError> {
-        let change = Change { collection: Arc::clone(&self.collection), key, action };
-        let written = self.commit_all(vec![change], origin).await?;
-        written
-            .into_iter()
-            .next()
-            .ok_or_else(|| ServiceError::Internal("the store answered for no change".to_owned()))
-    }
-
-    /// Commits changes as one unit of work. It runs on when the caller goes away, so that what is committed
-    /// always reaches tiers and relay.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn commit_all(
-        &self,
-        changes: Vec<Change>,
-        origin: &Origin,
-    ) -> Result<Vec<Written>, ServiceError> {
-        self.commit_unit(changes, origin).await.map_err(|error| error.split().1)
-    }
-
-    /// The same; a refusal says of which change it is, where there are several and it is known.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn commit_unit(
-        &self,
-        changes: Vec<Change>,
-        origin: &Origin,
-    ) -> Result<Vec<Written>, ServiceError> {
-        let origin = &self.in_its_time(origin);
-        let time_left = self.time_left(origin);
-        if time_left.is_zero() {
-            // nothing was changed, and that is known
-            return Err(ServiceError::Timeout);
-        }
-        let schemas: Vec<Arc<Schema>> =
-            changes.iter().map(|change| Arc::clone(&change.collection.schema)).collect();
-        let work = UnitOfWork::new(changes, origin);
-        let (store, tiered, wake) =
-            (Arc::clone(&self.store), Arc::clone(&self.tiered), Arc::clone(&self.wake));
-        let oddities = Arc::clone(&self.oddities);
-        let task = tokio::spawn(async move {
-            let written = store.commit(work).await?;
-            wake();
-            oddities.forget(written.iter().map(|written| &written.key));
-            // an answer of before may be older than what the tiers know
-            let news = written.iter().filter(|written| !written.repeated);
-            join_all(news.map(|written| async {
-                tiered.after_commit(&written.key, &state_of(written)).await;
-            }))
-            .await;
-            Ok::<_, StoreError>(written)
-        });
-        let late = || ServiceError::Unknown("the store did not answer in time".to_owned());
-        let done = timeout(time_left, task).await.map_err(|_| late())?;
-        let done = done.map_err(|error| ServiceError::Internal(error.to_string()))?;
-        done.map_err(|error| {
-            let mut refusal = ServiceError::from(error);
-            let (mut schema, mut innermost) = (self.schema(), &mut refusal);
-            while let ServiceError::At { index, error } = innermost {
-                schema = schemas.get(*index).map_or(schema, Arc::as_ref);
-                innermost = error;
-            }
-            if let ServiceError::Duplicate { field } = innermost {
-                *field = schema.known_as(field).to_owned();
-            }
-            refusal
-        })
     }
 }
 
@@ -636,15 +341,7 @@ impl Seen {
     }
 }
 
-/// What the store knows of a key after a change.
-fn state_of(written: &Written) -> Lookup {
-    match &written.record {
-        Some(record) => Lookup::Found(record.clone()),
-        None => Lookup::Deleted(written.version),
-    }
-}
-
-fn record_of(written: Written) -> Result<Record, ServiceError> {
+pub(super) fn record_of(written: Written) -> Result<Record, ServiceError> {
     written.record.ok_or_else(|| ServiceError::Internal("the store answered without the record".to_owned()))
 }
 

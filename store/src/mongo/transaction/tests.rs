@@ -15,7 +15,7 @@ use tokio::{
 use super::*;
 use crate::{
     RecordStore,
-    mongo::{MongoOptions, MongoStore},
+    mongo::{MongoStore, options::MongoOptions},
 };
 use model::{
     change::{Action, Collection, Guard, Idempotency, Origin},

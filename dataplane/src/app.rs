@@ -15,6 +15,7 @@ mod orders;
 mod overview;
 mod owner;
 mod pools;
+#[cfg(feature = "redis")]
 mod rates;
 mod relays;
 mod rotation;

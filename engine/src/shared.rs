@@ -47,6 +47,11 @@ pub trait SharedCache: Send + Sync {
 
     /// Whether it answers, for health checks.
     async fn ping(&self) -> Result<(), SharedError>;
+
+    /// Who else owns what it would keep; then it keeps nothing and gives nothing.
+    fn owned_by(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A value that a shared cache holds.

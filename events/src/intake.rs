@@ -5,6 +5,7 @@
 //! fraction of a commit of MySQL, it is there anyway, and its consumer groups share the work among replicas.
 //! Embedded: a file of SQLite, whose commits gather what waits.
 
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod local;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod consumer;
 pub mod intake;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod local;
 pub mod relay;

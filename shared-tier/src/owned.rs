@@ -65,11 +65,6 @@ impl OwnedCache {
         cache
     }
 
-    /// The other owner, where the prefix is another's.
-    pub fn another(&self) -> Option<String> {
-        self.claim.standing.borrow().another()
-    }
-
     /// Looks whose the prefix is, and marks it where it is nobody's.
     pub(super) async fn look(&self) {
         let standing = self.verdict().await;
@@ -90,7 +85,7 @@ impl OwnedCache {
                 Verdict::Leave { mark, anew } => (mark, anew),
             };
             if self.inner.leave_mark(&self.key, found.as_deref(), &mark, MARK_KEEP_MS).await? {
-                if anew || self.another().is_some() {
+                if anew || self.owned_by().is_some() {
                     self.own_since_ms.store(self.clock.now_ms(), Ordering::Release);
                 }
                 return Ok(Standing::Own);
@@ -177,5 +172,9 @@ impl SharedCache for OwnedCache {
 
     async fn ping(&self) -> Result<(), SharedError> {
         self.inner.ping().await
+    }
+
+    fn owned_by(&self) -> Option<String> {
+        self.claim.standing.borrow().another()
     }
 }

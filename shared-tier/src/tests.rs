@@ -481,7 +481,7 @@ async fn a_prefix_is_one_owners_and_for_others_a_miss() {
     assert_eq!(first.trusted_since_ms(), cache.trusted_since_ms());
 
     let second = owned(&cache, "p:", owner::testing::of("b", "d2")).await;
-    assert_eq!(second.another().as_deref(), Some("a/shop"));
+    assert_eq!(second.owned_by().as_deref(), Some("a/shop"));
     assert_eq!(text(&second, "p:k").await, None, "a record of another");
     assert!(
         second.tell(&[order("p:k", 9, Some("theirs"))]).await.iter().all(Result::is_ok),
@@ -495,11 +495,11 @@ async fn a_prefix_is_one_owners_and_for_others_a_miss() {
     );
     assert_eq!(text(&first, "p:k").await.as_deref(), Some("before"));
     let apart = owned(&cache, "q:", owner::testing::of("b", "d2")).await;
-    assert_eq!((apart.another(), text(&apart, "q:k").await), (None, None));
+    assert_eq!((apart.owned_by(), text(&apart, "q:k").await), (None, None));
 
     let mover = owned(&cache, "p:", owner::testing::after("c", "a/shop")).await;
-    assert_eq!(mover.another(), None);
+    assert_eq!(mover.owned_by(), None);
     assert!(mover.trusted_since_ms() > 0, "what the other kept is not believed");
     first.look().await;
-    assert_eq!(first.another().as_deref(), Some("c/shop"));
+    assert_eq!(first.owned_by().as_deref(), Some("c/shop"));
 }

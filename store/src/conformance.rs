@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     RecordStore, StoreError,
     mongo::{MongoStore, options::MongoOptions},
-    sql::{MysqlOptions, SqlStore},
+    sql::{SqlStore, mysql::MysqlOptions},
 };
 use model::{
     change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},

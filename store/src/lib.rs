@@ -23,6 +23,7 @@ pub mod confined;
 pub mod encryption;
 pub mod guarded;
 pub mod identity;
+#[cfg(feature = "mongodb")]
 pub mod mongo;
 pub mod room;
 pub mod rotating;

@@ -44,32 +44,30 @@ use session::Session;
 use stall::Stall;
 use table::{KEYS_MAX, Table};
 
-pub use pools::MysqlOptions;
-
 mod audit;
 mod columns;
 mod commit;
 mod ddl;
 mod declared;
 mod dialect;
+mod errors;
 mod fault;
 mod filter;
 mod find;
 mod folds;
-mod greeting;
 mod group;
 mod idempotency;
+#[cfg(feature = "mysql")]
 mod losses;
 mod meta;
 mod migrations;
-mod nodelay;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod outbox;
 mod pools;
 mod reading;
-mod relied;
 mod session;
 mod settings;
-mod sign_in;
 mod stall;
 mod table;
 
@@ -129,8 +127,9 @@ impl SqlStore {
     ///
     /// # Errors
     /// `Unsupported` where the URL is not one.
-    pub fn mysql(options: MysqlOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
-        Ok(Self::new(Pools::mysql(&options)?, sealer))
+    #[cfg(feature = "mysql")]
+    pub fn mysql(options: mysql::MysqlOptions, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        Ok(Self::new(Pools::Mysql(mysql::MysqlServer::new(&options)?), sealer))
     }
 
     fn new(pools: Pools, sealer: Arc<dyn Sealer>) -> Self {

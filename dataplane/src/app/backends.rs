@@ -1,29 +1,17 @@
 //! Opens the declared stores, caches and brokers, or the embedded ones that stand in for them on a laptop.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use crds::{
-    service::backends::{Authorities, BackendTls},
-    settings::{BackendKind, BackendSettings, Settings, TierKind},
+    settings::{BackendKind, BackendSettings, Settings},
     tier::WriteStrategy,
     units::Span,
-};
-use tokio::sync::watch;
-
-use super::{
-    rates::RedisBuckets,
-    rotation::{Folder, Mounted},
-};
-use crate::{
-    security::{limits::SharedBuckets, tls::system_authorities},
-    service::write_behind::LOG_AGE_MAX,
 };
 use engine::{
     clock::Clock,
@@ -31,34 +19,39 @@ use engine::{
 };
 use events::{
     EventBus,
-    intake::{Intake, kafka::KafkaIntake, local::LocalIntake},
-    kafka::{
-        KafkaBus,
-        config::{KafkaOptions, KafkaSecurity},
-    },
+    intake::{Intake, local::LocalIntake},
     local::{LocalBus, LocalOptions},
 };
 use model::{passage::Passage, seal::Sealer};
-use runtime::owner::{Claim, Owner};
-use shared_tier::{RedisCache, RedisConfig, owned::OwnedCache};
+use runtime::owner::Owner;
 use store::{
     RecordStore,
     confined::{Away, ConfinedStore},
-    guarded::GuardedStore,
-    mongo::{MongoStore, options::MongoOptions},
     room::Room,
-    rotating::RotatingStore,
-    sql::{MysqlOptions, SqlStore},
+    sql::SqlStore,
 };
+use tokio::sync::watch;
+#[cfg(feature = "redis")]
+use {
+    super::rates::RedisBuckets, crds::settings::TierKind, shared_tier::owned::OwnedCache,
+    std::collections::BTreeSet,
+};
+
+use super::rotation::{Folder, Mounted};
+use crate::{security::limits::SharedBuckets, service::write_behind::LOG_AGE_MAX};
+
+mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "redis")]
+mod redis;
+mod stores;
+
+use files::{Files, files_of};
+use stores::{DeclaredStore, declared_store};
 
 /// What the in-process stand-in for a Redis keeps at most, in bytes.
 const LOCAL_SHARED_MAX: usize = 64 << 20;
-
-/// Connections to each server of a MongoDB.
-const MONGODB_CONNECTIONS_MAX: u32 = 50;
-
-/// How long a call of Redis may take before it counts as a miss.
-const REDIS_DEADLINE: Duration = Duration::from_millis(50);
 
 /// Where data is.
 #[derive(Clone, Debug)]
@@ -96,7 +89,7 @@ pub struct Backends {
     /// The shared caches, by the names of their backends.
     pub caches: BTreeMap<String, Arc<dyn SharedCache>>,
     /// The prefixes of those that others could use, too, by the backend and the prefix.
-    pub owned: BTreeMap<(String, String), Arc<OwnedCache>>,
+    pub owned: BTreeMap<(String, String), Arc<dyn SharedCache>>,
     /// The buckets of callers that all replicas share; none without a Redis.
     pub buckets: Option<Arc<dyn SharedBuckets>>,
     /// The bus, with its backend's name.
@@ -119,21 +112,6 @@ impl Backends {
             None => self.caches.get(backend).cloned(),
         }
     }
-}
-
-/// The files of a backend and their folder; none where an embedded store stands in for it.
-fn files_of(place: &Place, backend: &BackendSettings) -> anyhow::Result<Option<(Files, Folder)>> {
-    let BackendSettings { name, secret: _, tls, plaintext, kind: _ } = backend;
-    let Place::Backends(dir) = place else { return Ok(None) };
-    let passage = Passage::new(name, *plaintext);
-    let passage = match tls {
-        Some(BackendTls { authorities: Authorities::System }) => {
-            let authorities = system_authorities().map_err(|fault| anyhow!("backend {name}: {fault}"))?;
-            passage.trusting(&authorities)
-        }
-        None => passage,
-    };
-    Ok(Some((Files { dir: dir.join(name), passage }, Folder::of("backends", dir, name))))
 }
 
 /// Opens all stores of the settings. Servers need not be up: each connects when it is first used, and again
@@ -183,6 +161,22 @@ pub async fn stores(
     Ok(Stores { stores, away, rooms, mounted, passages })
 }
 
+/// What a broker serves as.
+pub struct Brokered {
+    bus: Arc<dyn EventBus>,
+    intake: Arc<dyn Intake>,
+    write_log: Option<Arc<dyn EventBus>>,
+    mounted: Mounted,
+}
+
+/// The shared caches of a service, while they are opened.
+#[derive(Default)]
+struct Caches {
+    by_name: BTreeMap<String, Arc<dyn SharedCache>>,
+    owned: BTreeMap<(String, String), Arc<dyn SharedCache>>,
+    buckets: Option<Arc<dyn SharedBuckets>>,
+}
+
 /// Opens all else. Servers need not be up: each part connects when it is first used, and again when it was
 /// lost.
 ///
@@ -195,14 +189,9 @@ pub async fn open(
     clock: &Clock,
     owner: &watch::Sender<Owner>,
 ) -> anyhow::Result<Backends> {
-    let wants_log = settings
-        .pools
-        .iter()
-        .flat_map(|pool| &pool.tiers)
-        .any(|tier| tier.write == WriteStrategy::WriteBehind);
-    let (mut log, mut buckets) = (None, None::<Arc<dyn SharedBuckets>>);
-    let (mut caches, mut owned, mut bus) =
-        (BTreeMap::<_, Arc<dyn SharedCache>>::new(), BTreeMap::new(), None);
+    let mut tiers = settings.pools.iter().flat_map(|pool| &pool.tiers);
+    let wants_log = tiers.any(|tier| tier.write == WriteStrategy::WriteBehind);
+    let (mut caches, mut broker) = (Caches::default(), None);
     for backend in &settings.backends {
         let BackendSettings { name, secret: _, tls: _, plaintext: _, kind } = backend;
         let files = match kind {
@@ -214,53 +203,38 @@ pub async fn open(
         }
         match (kind, files) {
             (BackendKind::Mysql { .. } | BackendKind::Mongodb { .. }, _) => {}
-            (BackendKind::Redis {}, Some((files, folder))) => {
-                let (cache, rotation) = redis(files, folder, clock)?;
-                mounted.push(rotation);
-                for prefix in prefixes(settings, name) {
-                    let prefixed = OwnedCache::watch(cache.clone(), prefix, owner.subscribe(), clock.clone());
-                    owned.insert((name.clone(), prefix.to_owned()), prefixed);
-                }
-                buckets.get_or_insert_with(|| {
-                    Arc::new(RedisBuckets::new(cache.clone(), &rate_prefix(settings, name)))
-                });
-                caches.insert(name.clone(), cache);
+            (BackendKind::Redis {}, Some(files)) => {
+                mounted.push(caches.add_redis(name, files, settings, clock, owner)?);
             }
             (BackendKind::Redis {}, None) => {
-                caches.insert(name.clone(), Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone())));
+                let local = Arc::new(LocalShared::new(LOCAL_SHARED_MAX, clock.clone()));
+                caches.by_name.insert(name.clone(), local);
             }
-            (BackendKind::Kafka { topic_prefix }, Some((files, folder))) => {
-                let kafka = kafka(files, folder, topic_prefix, wants_log, owner)?;
-                mounted.push(kafka.mounted);
-                log = kafka.write_log;
-                bus = Some((name.clone(), kafka.bus, kafka.intake));
+            (BackendKind::Kafka { topic_prefix }, Some(files)) => {
+                broker = Some((name.clone(), brokered(files, topic_prefix, wants_log, owner)?));
             }
             (BackendKind::Kafka { .. }, None) => {}
         }
     }
-    let (name, events, intake) = match (bus, place) {
-        (Some(bus), _) => bus,
-        (None, Place::Embedded(dir)) => {
-            let events: Arc<dyn EventBus> = Arc::new(LocalBus::open(dir, LocalOptions::default()).await?);
-            let intake: Arc<dyn Intake> = Arc::new(LocalIntake::open(dir).await?);
-            ("events".to_owned(), events, intake)
-        }
-        (None, Place::Backends(_)) => {
-            bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
-        }
-    };
-    let write_log = match (wants_log, place, log) {
-        (false, ..) => None,
-        (true, Place::Embedded(dir), _) => Some(embedded_write_log(dir).await?),
-        (true, Place::Backends(_), log) => {
-            Some(log.context("write: WriteBehind needs a kafka backend for its log")?)
-        }
-    };
     let folder = match place {
         Place::Embedded(dir) => Some(dir.clone()),
         Place::Backends(_) => None,
     };
-    let bus = (name, events);
+    let (bus, intake, write_log) = match (broker, &folder) {
+        (Some((name, Brokered { bus, intake, write_log, mounted: own })), _) => {
+            mounted.push(own);
+            ((name, bus), intake, write_log)
+        }
+        (None, Some(dir)) => {
+            let bus: Arc<dyn EventBus> = Arc::new(LocalBus::open(dir, LocalOptions::default()).await?);
+            let log = if wants_log { Some(embedded_write_log(dir).await?) } else { None };
+            (("events".to_owned(), bus), Arc::new(LocalIntake::open(dir).await?) as Arc<dyn Intake>, log)
+        }
+        (None, None) => {
+            bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
+        }
+    };
+    let Caches { by_name: caches, owned, buckets } = caches;
     Ok(Backends {
         stores,
         away,
@@ -277,7 +251,68 @@ pub async fn open(
     })
 }
 
+impl Caches {
+    /// Adds a Redis, with each prefix of its tiers.
+    #[cfg(feature = "redis")]
+    fn add_redis(
+        &mut self,
+        name: &str,
+        (files, folder): (Files, Folder),
+        settings: &Settings,
+        clock: &Clock,
+        owner: &watch::Sender<Owner>,
+    ) -> anyhow::Result<Mounted> {
+        let (cache, rotation) = redis::redis(files, folder, clock)?;
+        for prefix in prefixes(settings, name) {
+            let prefixed = OwnedCache::watch(cache.clone(), prefix, owner.subscribe(), clock.clone());
+            self.owned.insert((name.to_owned(), prefix.to_owned()), prefixed);
+        }
+        let prefix = rate_prefix(settings, name);
+        self.buckets.get_or_insert_with(|| Arc::new(RedisBuckets::new(cache.clone(), &prefix)));
+        self.by_name.insert(name.to_owned(), cache);
+        Ok(rotation)
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn add_redis(
+        &mut self,
+        _: &str,
+        _: (Files, Folder),
+        _: &Settings,
+        _: &Clock,
+        _: &watch::Sender<Owner>,
+    ) -> anyhow::Result<Mounted> {
+        left_out("redis")
+    }
+}
+
+fn brokered(
+    (files, folder): (Files, Folder),
+    topic_prefix: &str,
+    wants_log: bool,
+    owner: &watch::Sender<Owner>,
+) -> anyhow::Result<Brokered> {
+    #[cfg(feature = "kafka")]
+    let brokered = kafka::kafka(files, folder, topic_prefix, wants_log, owner);
+    #[cfg(not(feature = "kafka"))]
+    let brokered = {
+        _ = (files, folder, topic_prefix, wants_log, owner);
+        left_out("kafka")
+    };
+    brokered
+}
+
+/// This program was built without what a backend needs.
+#[cfg(not(all(feature = "mysql", feature = "mongodb", feature = "redis", feature = "kafka")))]
+fn left_out<T>(feature: &str) -> anyhow::Result<T> {
+    bail!(
+        "this program was built without {feature}: build it with `cargo build --features {feature}`, or take a \
+         released one, which has all back ends"
+    )
+}
+
 /// What the keys of the tiers in a backend start with.
+#[cfg(feature = "redis")]
 fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
     let tiers = settings.pools.iter().flat_map(|pool| &pool.tiers);
     tiers
@@ -290,6 +325,7 @@ fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
 
 /// What the keys of callers' buckets start with: as those of a tier there, and the service's name, so that no
 /// other service uses them up.
+#[cfg(feature = "redis")]
 fn rate_prefix(settings: &Settings, backend: &str) -> String {
     format!("{}{}:", prefixes(settings, backend).first().copied().unwrap_or_default(), settings.service)
 }
@@ -300,178 +336,4 @@ async fn embedded_write_log(dir: &Path) -> anyhow::Result<Arc<dyn EventBus>> {
     fs::create_dir_all(&dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
     let options = LocalOptions { events_max: u64::MAX >> 1, age_max: LOG_AGE_MAX, ..LocalOptions::default() };
     Ok(Arc::new(LocalBus::open(&dir, options).await?))
-}
-
-/// What a declared store is made of.
-struct DeclaredStore {
-    files: Files,
-    kind: BackendKind,
-    sealer: Arc<dyn Sealer>,
-    connection_timeout: Option<Span>,
-}
-
-impl DeclaredStore {
-    /// A store by what its Secret holds now.
-    async fn open(&self) -> anyhow::Result<Arc<dyn RecordStore>> {
-        let Self { files, kind, sealer, connection_timeout } = self;
-        Ok(match kind {
-            BackendKind::Mongodb { database } => {
-                let options = MongoOptions {
-                    url: files.url()?,
-                    database: database.clone(),
-                    ca: files.path("ca.crt"),
-                    cert: files.path("tls.crt"),
-                    key: files.path("tls.key"),
-                    max_connections: MONGODB_CONNECTIONS_MAX,
-                    passage: files.passage.clone(),
-                };
-                Arc::new(MongoStore::connect(options, sealer.clone()).await?)
-            }
-            BackendKind::Mysql { max_connections } => {
-                let defaults = MysqlOptions::new(files.url()?);
-                let options = MysqlOptions {
-                    ca: files.path("ca.crt"),
-                    cert: files.path("tls.crt"),
-                    key: files.path("tls.key"),
-                    max_connections: *max_connections,
-                    passage: files.passage.clone(),
-                    acquire_timeout: connection_timeout
-                        .map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
-                    ..defaults
-                };
-                Arc::new(SqlStore::mysql(options, sealer.clone())?)
-            }
-            BackendKind::Redis {} | BackendKind::Kafka { .. } => bail!("not a store"),
-        })
-    }
-}
-
-async fn declared_store(
-    declared: DeclaredStore,
-    folder: Folder,
-) -> anyhow::Result<(Arc<ConfinedStore>, Mounted)> {
-    let store = Arc::new(RotatingStore::new(declared.open().await?));
-    let confined = Arc::new(ConfinedStore::new(Arc::new(GuardedStore::new(store.clone()))));
-    let (declared, rotating, away) = (Arc::new(declared), store, confined.away().clone());
-    let mounted = folder.taken_by(move || {
-        let (declared, store, away) = (declared.clone(), rotating.clone(), away.clone());
-        async move {
-            let next = declared.open().await.map_err(|error| format!("{error:#}"))?;
-            store.rotate(next).await.map_err(|error| error.to_string())?;
-            // a pool may have what it lacked, or lack what it had
-            away.suspect();
-            Ok(())
-        }
-    });
-    Ok((confined, mounted))
-}
-
-fn redis(files: Files, folder: Folder, clock: &Clock) -> anyhow::Result<(Arc<RedisCache>, Mounted)> {
-    let cache = Arc::new(
-        RedisCache::new(files.redis().map_err(anyhow::Error::msg)?, clock.clone())
-            .map_err(anyhow::Error::msg)?,
-    );
-    let (files, rotating) = (Arc::new(files), cache.clone());
-    let mounted = folder.taken_by(move || {
-        let (files, cache) = (files.clone(), rotating.clone());
-        async move { cache.rotate(files.redis()?).await }
-    });
-    Ok((cache, mounted))
-}
-
-/// What one Kafka serves as.
-struct Kafka {
-    bus: Arc<dyn EventBus>,
-    intake: Arc<dyn Intake>,
-    write_log: Option<Arc<dyn EventBus>>,
-    mounted: Mounted,
-}
-
-fn kafka(
-    files: Files,
-    folder: Folder,
-    topic_prefix: &str,
-    wants_log: bool,
-    owner: &watch::Sender<Owner>,
-) -> anyhow::Result<Kafka> {
-    // the bus looks whose its topic is: the log of events has the same prefix, the write-behind log is a bus
-    // of its own
-    let (claim, log_claim) = (Claim::new(owner.subscribe()), Claim::new(owner.subscribe()));
-    let (prefix, log_prefix) = (topic_prefix.to_owned(), format!("{topic_prefix}write-behind."));
-    let own_options = move |files: &Files| files.kafka(&prefix, claim.clone());
-    let log_options = move |files: &Files| files.kafka(&log_prefix, log_claim.clone());
-    let options = own_options(&files)?;
-    let intake = Arc::new(KafkaIntake::start(&options)?);
-    let log = if wants_log { Some(Arc::new(KafkaBus::start(log_options(&files)?)?)) } else { None };
-    let bus = Arc::new(KafkaBus::start(options)?);
-    let files = Arc::new(files);
-    let (own_intake, own_bus, own_log) = (intake.clone(), bus.clone(), log.clone());
-    let mounted = folder.taken_by(move || {
-        let options = own_options(&files).and_then(|options| Ok((options, log_options(&files)?)));
-        let (intake, bus, log) = (own_intake.clone(), own_bus.clone(), own_log.clone());
-        async move {
-            let (options, log_options) = options.map_err(|error| format!("{error:#}"))?;
-            bus.rotate(options.clone()).await.map_err(|error| error.to_string())?;
-            if let Some(log) = log {
-                log.rotate(log_options).await.map_err(|error| error.to_string())?;
-            }
-            // waits for the threads of the library
-            let rotated = tokio::task::spawn_blocking(move || intake.rotate(&options)).await;
-            rotated.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-        }
-    });
-    Ok(Kafka { bus, intake, write_log: log.map(|log| log as Arc<dyn EventBus>), mounted })
-}
-
-/// The files of one backend's Secret.
-struct Files {
-    dir: PathBuf,
-    passage: Passage,
-}
-
-impl Files {
-    fn redis(&self) -> Result<RedisConfig, String> {
-        let read = |name: &str| {
-            self.path(name)
-                .map(|path| fs::read(&path).map_err(|error| format!("{name}: {error}")))
-                .transpose()
-        };
-        let client_pem = match (read("tls.crt")?, read("tls.key")?) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            _ => None,
-        };
-        let url = self.url().map_err(|error| format!("{error:#}"))?;
-        let passage = self.passage.clone();
-        Ok(RedisConfig { url, ca_pem: read("ca.crt")?, client_pem, deadline: REDIS_DEADLINE, passage })
-    }
-
-    fn kafka(&self, topic_prefix: &str, claim: Claim) -> anyhow::Result<KafkaOptions> {
-        let mut options = KafkaOptions::new(self.url()?, topic_prefix);
-        options.claim = Some(claim);
-        options.security = KafkaSecurity::from_folder(&self.dir)?;
-        options.by(&self.passage).map_err(anyhow::Error::msg)
-    }
-
-    fn url(&self) -> anyhow::Result<String> {
-        self.text("url")?.with_context(|| {
-            format!(
-                "{} is not there: a backend's Secret has its address under the key `url`",
-                self.dir.join("url").display()
-            )
-        })
-    }
-
-    fn text(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let path = self.dir.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
-        }
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        let path: &Path = &self.dir.join(name);
-        path.exists().then(|| path.to_path_buf())
-    }
 }

@@ -272,7 +272,7 @@ fn parts(backends: &Backends) -> Vec<Part> {
                 |cache: Arc<dyn SharedCache>| async move { cache.settings().await },
             ),
             room: None,
-            owned_by: Box::new(move || owned.iter().find_map(|cache| cache.another())),
+            owned_by: Box::new(move || owned.iter().find_map(|cache| cache.owned_by())),
             passage: backends.passages.get(name).cloned(),
         });
     }

@@ -6,17 +6,20 @@ use std::{future::Future, time::Duration};
 use futures::{TryStreamExt, stream::BoxStream};
 use rust_decimal::Decimal;
 use sqlx::{
-    AssertSqlSafe, MySql, Row as _, Sqlite, TypeInfo as _, ValueRef as _, mysql::MySqlRow,
-    pool::PoolConnection, sqlite::SqliteRow,
+    AssertSqlSafe, Row as _, Sqlite, TypeInfo as _, ValueRef as _, pool::PoolConnection, sqlite::SqliteRow,
 };
+#[cfg(feature = "mysql")]
+use sqlx::{MySql, mysql::MySqlRow};
+#[cfg(feature = "mysql")]
 use time::PrimitiveDateTime;
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(feature = "mysql")]
+use super::losses::Losses;
 use super::{
     StoreError,
     dialect::{Dialect, Sql},
     fault::Fault,
-    losses::Losses,
 };
 use crate::odd::Odd;
 use model::value::Timestamp;
@@ -36,6 +39,7 @@ pub enum Connection {
     /// To a file.
     Sqlite(PoolConnection<Sqlite>),
     /// To a server.
+    #[cfg(feature = "mysql")]
     Mysql(PoolConnection<MySql>, Losses),
 }
 
@@ -44,6 +48,7 @@ pub enum Row {
     /// SQLite.
     Sqlite(SqliteRow),
     /// MySQL.
+    #[cfg(feature = "mysql")]
     Mysql(MySqlRow),
 }
 
@@ -76,6 +81,7 @@ impl Session {
     /// The SQL that is spoken.
     pub fn dialect(&self) -> Dialect {
         match self.connection {
+            #[cfg(feature = "mysql")]
             Some(Connection::Mysql(..)) => Dialect::Mysql,
             Some(Connection::Sqlite(_)) | None => Dialect::Sqlite,
         }
@@ -96,6 +102,7 @@ impl Session {
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
+            #[cfg(feature = "mysql")]
             Connection::Mysql(connection, _) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
                 .execute(&mut **connection)
                 .await
@@ -111,6 +118,7 @@ impl Session {
                 .fetch_all(&mut **connection)
                 .await
                 .map(|rows| rows.into_iter().map(Row::Sqlite).collect()),
+            #[cfg(feature = "mysql")]
             Connection::Mysql(connection, _) => sqlx::query_with(AssertSqlSafe(sql.text), sql.values)
                 .fetch_all(&mut **connection)
                 .await
@@ -134,6 +142,7 @@ impl Session {
                     // what a file still has costs nothing
                     hand_over(rows, Row::Sqlite, &mut take).await.map(|(outcome, _)| (outcome, false))
                 }
+                #[cfg(feature = "mysql")]
                 Connection::Mysql(connection, _) => {
                     let rows = sqlx::query_with(AssertSqlSafe(sql.text), sql.values).fetch(&mut **connection);
                     hand_over(rows, Row::Mysql, &mut take).await
@@ -150,6 +159,7 @@ impl Session {
             Connection::Sqlite(connection) => {
                 sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **connection).await.map(|_| ())
             }
+            #[cfg(feature = "mysql")]
             Connection::Mysql(connection, _) => {
                 sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **connection).await.map(|_| ())
             }
@@ -204,6 +214,7 @@ impl Session {
         let in_transaction = std::mem::replace(&mut self.unfinished, true);
         let result = within(self.deadline, statement(connection)).await;
         match (&result, connection) {
+            #[cfg(feature = "mysql")]
             (Err(Fault::Lost(_)), Connection::Mysql(_, losses)) => losses.note(),
             (Err(Fault::Lost(_)), Connection::Sqlite(_)) => (),
             _ => self.unfinished = in_transaction,
@@ -217,6 +228,7 @@ impl Drop for Session {
         if self.unfinished {
             match self.connection.take() {
                 // without the goodbye, for which a server that hangs would have to be waited for
+                #[cfg(feature = "mysql")]
                 Some(Connection::Mysql(connection, _)) => drop(connection.detach()),
                 Some(Connection::Sqlite(connection)) => drop(connection.detach()),
                 None => (),
@@ -262,6 +274,7 @@ macro_rules! cell {
     ($row:expr, $at:expr, $type:ty) => {
         match $row {
             Row::Sqlite(row) => row.try_get_unchecked::<Option<$type>, _>($at),
+            #[cfg(feature = "mysql")]
             Row::Mysql(row) => row.try_get_unchecked::<Option<$type>, _>($at),
         }
     };
@@ -284,7 +297,11 @@ impl Row {
             Ok(text) => text.map_or(Cell::Null, Cell::Text),
             Err(_) => Cell::Bytes("text that is not UTF-8", self.length(at)),
         };
-        let Self::Sqlite(row) = self else { return Ok(text(cell!(self, at, String))) };
+        let row = match self {
+            Self::Sqlite(row) => row,
+            #[cfg(feature = "mysql")]
+            Self::Mysql(_) => return Ok(text(cell!(self, at, String))),
+        };
         let raw = row.try_get_raw(at)?;
         if raw.is_null() {
             return Ok(Cell::Null);
@@ -305,6 +322,7 @@ impl Row {
     /// An exact number.
     pub fn decimal(&self, at: usize) -> Result<Option<Decimal>, Fault> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::Mysql(row) => Ok(row.try_get_unchecked(at)?),
             Self::Sqlite(_) => {
                 self.text(at)?.map(|text| text.parse().map_err(|_| not("a number"))).transpose()
@@ -312,21 +330,16 @@ impl Row {
         }
     }
 
-    /// A time in microseconds since 1970.
-    pub fn micros(&self, at: usize) -> Result<Option<i64>, Fault> {
-        match self {
-            Self::Mysql(row) => {
-                let time: Option<PrimitiveDateTime> = row.try_get_unchecked(at)?;
-                Ok(time.map(|time| (time.assume_utc().unix_timestamp_nanos() / 1000) as i64))
-            }
-            Self::Sqlite(_) => Ok(self.time(at)?.map(|time| time.0 * 1000)),
-        }
-    }
-
     /// A time.
     pub fn time(&self, at: usize) -> Result<Option<Timestamp>, Fault> {
         match self {
-            Self::Mysql(_) => Ok(self.micros(at)?.map(|micros| Timestamp(micros.div_euclid(1000)))),
+            #[cfg(feature = "mysql")]
+            Self::Mysql(row) => {
+                let time: Option<PrimitiveDateTime> = row.try_get_unchecked(at)?;
+                let ms =
+                    |time: PrimitiveDateTime| time.assume_utc().unix_timestamp_nanos().div_euclid(1_000_000);
+                Ok(time.map(|time| Timestamp(ms(time) as i64)))
+            }
             Self::Sqlite(_) => self.text(at)?.map(|text| text.parse().map_err(|_| not("a time"))).transpose(),
         }
     }

@@ -5,7 +5,11 @@ use model::passage::Plaintext;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::time::Instant;
 
-use super::{StoreError, fault::Fault, greeting, losses::Losses};
+use super::greeting;
+use crate::{
+    StoreError,
+    sql::{fault::Fault, losses::Losses},
+};
 use model::passage::{Passage, Sends, is_local};
 
 /// What there is to know of a server before it is sent a password.
@@ -102,7 +106,10 @@ fn has_password(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::pools::{MysqlOptions, Pools};
+    use crate::sql::{
+        mysql::{MysqlOptions, MysqlServer},
+        pools::Pools,
+    };
 
     fn options(url: &str, plaintext: Plaintext) -> Result<MySqlConnectOptions, StoreError> {
         MysqlOptions { passage: Passage::new("main", plaintext), ..MysqlOptions::new(url) }.connect_options()
@@ -133,8 +140,8 @@ mod tests {
         let (port, mut sent) = greeting::tests::server(WITHOUT_TLS, plugin).await;
         let url = format!("mysql://root:hunter2@{host}:{port}/shop");
         let options = MysqlOptions { passage: Passage::new("main", plaintext), ..MysqlOptions::new(url) };
-        let pools = Pools::mysql(&options).unwrap();
-        let told = StoreError::from(pools.read().await.err().unwrap()).to_string();
+        let server = MysqlServer::new(&options).unwrap();
+        let told = StoreError::from(Pools::Mysql(server).read().await.err().unwrap()).to_string();
         (told, sent.try_recv().ok())
     }
 

@@ -1,7 +1,7 @@
 //! `FlyweightPool`: which entities are served, from where, and how their state is shared.
 
 pub use model::{
-    entity::Entity,
+    entities::Entity,
     schema::{JsonForm, Role},
 };
 use serde::{Deserialize, Serialize};

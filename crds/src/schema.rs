@@ -78,7 +78,7 @@ fn with_wishes(mut schema: Schema, specs: &[FieldSpec]) -> Schema {
 
 #[cfg(test)]
 mod tests {
-    use model::payment;
+    use model::entities::payment;
 
     use super::*;
 

@@ -1,6 +1,27 @@
 //! Dead letters: what could not be done, kept until somebody replays or drops it.
 
 use super::schema::{Field, Kind, Schema, Shape};
+use crate::entity::{Match, SearchParam};
+
+/// What dead letters can be found by.
+pub const SEARCH: &[SearchParam] = &[
+    SearchParam { name: "stage", about: "Of one stage.", fields: &["stage"], how: Match::Whole, max: 64 },
+    SearchParam {
+        name: "subject",
+        about: "Of one record.",
+        fields: &["subject"],
+        how: Match::Whole,
+        max: 128,
+    },
+    SearchParam {
+        name: "class",
+        about: "Of one kind of fault.",
+        fields: &["class"],
+        how: Match::Whole,
+        max: 64,
+    },
+    SearchParam { name: "q", about: "Held by the error.", fields: &["error"], how: Match::Part, max: 256 },
+];
 
 /// Why something could not be done, and what follows from it.
 pub const CLASSES: [&str; 4] = ["validation", "not_retryable", "retryable", "system"];

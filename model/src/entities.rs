@@ -1,44 +1,87 @@
-//! The one list of built-in entities with their schemas.
+//! The one table of entities: a file for each below this one, and its line here. Routes, resources, stores,
+//! the description of the API and the gateway read it.
 
-use crate::{
-    configuration, entity::Entity, notification_template, order, payment, product, schema::Schema, user,
-};
+use serde::{Deserialize, Serialize};
+
+use crate::{entity::Definition, schema::Schema};
+
+macro_rules! entities {
+    ($($(#[doc = $doc:literal])* $name:ident: $file:ident,)*) => {
+        $(pub mod $file;)*
+
+        /// The kind of entity that a pool serves.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+        pub enum Entity {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Entity {
+            /// Every row of the table.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What is known of it.
+            pub fn definition(self) -> &'static Definition {
+                match self {
+                    $(Self::$name => &$file::DEFINITION,)*
+                }
+            }
+        }
+    };
+}
+
+entities! {
+    /// People and accounts, in SQL.
+    User: user,
+    /// Payments and their status, in SQL.
+    Payment: payment,
+    /// Orders and their items, in SQL.
+    Order: order,
+    /// The product catalogue, in the document store.
+    Product: product,
+    /// Templates of notifications, in the document store.
+    NotificationTemplate: notification_template,
+    /// Configuration values, in the document store.
+    Configuration: configuration,
+    /// A declared table or collection.
+    Custom: custom,
+}
+
+impl Entity {
+    /// Those whose fields are known without a pool.
+    pub fn built_in() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|entity| entity.definition().schema.is_some())
+    }
+}
 
 /// The schema of a built-in entity; none for `Custom`.
 pub fn builtin(entity: Entity) -> Option<Schema> {
-    Some(match entity {
-        Entity::User => user::schema(),
-        Entity::Payment => payment::schema(),
-        Entity::Order => order::schema(),
-        Entity::Product => product::schema(),
-        Entity::NotificationTemplate => notification_template::schema(),
-        Entity::Configuration => configuration::schema(),
-        Entity::Custom => return None,
-    })
+    entity.definition().schema.map(|schema| schema())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BUILTINS: [Entity; 6] = [
-        Entity::User,
-        Entity::Payment,
-        Entity::Order,
-        Entity::Product,
-        Entity::NotificationTemplate,
-        Entity::Configuration,
-    ];
+    use crate::{entity::Selection, json::parse_create};
 
     #[test]
-    fn schemas_have_the_fields_that_pools_may_speak_of() {
-        for entity in BUILTINS {
-            let (schema, table) = (builtin(entity).unwrap(), entity.builtin().unwrap());
-            let shown = schema.fields.iter().filter(|field| !field.internal);
-            let names: Vec<&str> = shown.map(|field| field.name.as_str()).collect();
-            assert_eq!(names, table.fields, "{entity:?}");
-            assert_eq!(schema.collection, table.collection);
+    fn every_row_says_what_its_schema_says() {
+        for (entity, schema) in Entity::built_in().filter_map(|entity| Some((entity, builtin(entity)?))) {
+            let definition = entity.definition();
             assert!(schema.fields.iter().all(|field| !(field.read_only && field.required)), "{entity:?}");
+            let example = parse_create(&schema, definition.example.as_bytes());
+            assert!(example.is_ok(), "{entity:?}: {example:?}");
+            for list in definition.lists {
+                let fields: Vec<&str> = match &list.of {
+                    Selection::Field { field, .. } => vec![field],
+                    Selection::Search(params) => {
+                        params.iter().flat_map(|param| param.fields).copied().collect()
+                    }
+                };
+                for field in fields {
+                    assert!(schema.index_of(field).is_some(), "{entity:?}: {} has no {field}", list.path);
+                }
+            }
         }
     }
 }

@@ -1,36 +1,79 @@
-//! The built-in entities: where their records live, and which fields a pool may say something about.
+//! What an entity is to everybody else: one row of the table in `entities`.
 
-use serde::{Deserialize, Serialize};
+use crate::schema::Schema;
 
-/// The kind of entity that a pool serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-pub enum Entity {
-    /// People and accounts, in SQL.
-    User,
-    /// Payments and their status, in SQL.
-    Payment,
-    /// Orders and their items, in SQL.
-    Order,
-    /// The product catalogue, in the document store.
-    Product,
-    /// Templates of notifications, in the document store.
-    NotificationTemplate,
-    /// Configuration values, in the document store.
-    Configuration,
-    /// A declared table or collection.
-    Custom,
+/// An entity: its schema, where its records are, and what it has beyond what every collection has.
+#[derive(Debug)]
+pub struct Definition {
+    /// The path of its collection. `{pool}` stands for the name of a declared one.
+    pub path: &'static str,
+    /// What its records look like; none where a pool declares that.
+    pub schema: Option<fn() -> Schema>,
+    /// The kind of store that holds it unless its pool says otherwise.
+    pub home: Home,
+    /// Whether PUT creates a record that is not there.
+    pub upserts: bool,
+    /// Why its records cannot be acknowledged before the store has them; none where they can.
+    pub not_behind: Option<&'static str>,
+    /// Its lists besides that of all records.
+    pub lists: &'static [List],
+    /// A record as a client creates it, in JSON; empty where a pool declares the fields.
+    pub example: &'static str,
 }
 
-/// A built-in entity, as far as a pool can say something about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Builtin {
-    /// The table or collection, where the pool names none.
-    pub collection: &'static str,
-    /// The kind of store, where the pool names none.
-    pub home: Home,
-    /// The fields that a pool may give a role; `id`, `version` and the times are not among them.
+/// A list of some records of an entity, and its route.
+#[derive(Debug)]
+pub struct List {
+    /// The whole path with its `{parameters}`.
+    pub path: &'static str,
+    /// What the API's description calls it.
+    pub id: &'static str,
+    /// What it lists.
+    pub summary: &'static str,
+    /// Which records.
+    pub of: Selection,
+}
+
+/// Which records a list has.
+#[derive(Debug)]
+pub enum Selection {
+    /// Those whose field is what the path says.
+    Field {
+        /// The field.
+        field: &'static str,
+        /// The parameter of the path, as the API's description calls it.
+        parameter: &'static str,
+    },
+    /// Those that parameters of the query ask for.
+    Search(&'static [SearchParam]),
+}
+
+/// A query parameter of a search.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchParam {
+    /// Its name.
+    pub name: &'static str,
+    /// What it asks for.
+    pub about: &'static str,
+    /// The fields that it looks into; one of them must match.
     pub fields: &'static [&'static str],
+    /// How a field matches.
+    pub how: Match,
+    /// The most characters of it.
+    pub max: usize,
+}
+
+/// How a field matches a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It is equal.
+    Whole,
+    /// It is equal, in capitals or not.
+    Same,
+    /// It holds the text, in capitals or not.
+    Part,
+    /// Each word is in one of the fields, in capitals or not.
+    Words,
 }
 
 /// The kind of store that holds an entity unless its pool says otherwise.
@@ -48,59 +91,3 @@ pub const KEY: &str = "id";
 pub const VERSION: &str = "version";
 /// The fields that every record has, which no pool declares.
 pub const RESERVED: [&str; 4] = [KEY, VERSION, "created_at", "updated_at"];
-
-const USER: Builtin = Builtin {
-    collection: "users",
-    home: Home::Mysql,
-    fields: &["email", "name", "username", "profile", "preferences"],
-};
-const PAYMENT: Builtin = Builtin {
-    collection: "payments",
-    home: Home::Mysql,
-    fields: &[
-        "user_id",
-        "order_id",
-        "amount",
-        "currency",
-        "gateway",
-        "method",
-        "status",
-        "transaction_id",
-        "metadata",
-    ],
-};
-const ORDER: Builtin = Builtin {
-    collection: "orders",
-    home: Home::Mysql,
-    fields: &["user_id", "items", "total", "currency", "status", "shipping_address", "metadata"],
-};
-const PRODUCT: Builtin = Builtin {
-    collection: "products",
-    home: Home::Mongodb,
-    fields: &["name", "description", "price", "currency", "category", "brand", "stock", "attributes"],
-};
-const NOTIFICATION_TEMPLATE: Builtin = Builtin {
-    collection: "notification_templates",
-    home: Home::Mongodb,
-    fields: &["template", "subject", "body", "channels", "metadata"],
-};
-const CONFIGURATION: Builtin = Builtin {
-    collection: "configurations",
-    home: Home::Mongodb,
-    fields: &["value", "description", "category", "metadata"],
-};
-
-impl Entity {
-    /// What is known of a built-in entity; nothing for `Custom`, which declares itself.
-    pub fn builtin(self) -> Option<&'static Builtin> {
-        match self {
-            Self::User => Some(&USER),
-            Self::Payment => Some(&PAYMENT),
-            Self::Order => Some(&ORDER),
-            Self::Product => Some(&PRODUCT),
-            Self::NotificationTemplate => Some(&NOTIFICATION_TEMPLATE),
-            Self::Configuration => Some(&CONFIGURATION),
-            Self::Custom => None,
-        }
-    }
-}

@@ -48,9 +48,9 @@ impl Ownership {
 mod tests {
     use super::*;
     use crate::{
+        entities::user,
         key::Version,
         schema::{Field, Kind},
-        user,
         value::Timestamp,
     };
 

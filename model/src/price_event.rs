@@ -176,7 +176,7 @@ fn fault(field: &str, message: &str) -> BodyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counted, product};
+    use crate::{counted, entities::product};
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
 

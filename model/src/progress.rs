@@ -179,7 +179,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{json::parse_create, order};
+    use crate::{entities::order, json::parse_create};
 
     #[test]
     fn progress_is_kept_in_the_order() {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use http::Method;
 use matchit::Router;
 
-use crate::entity::Entity;
+use crate::{entities::Entity, entity::List};
 
 pub mod join;
 mod table;
@@ -19,17 +19,6 @@ pub use table::*;
 
 /// What every path of the API starts with.
 pub const BASE: &str = "/api/v1";
-
-/// The paths of the entities' collections.
-pub const HOMES: [(Entity, &str); 7] = [
-    (Entity::User, "/api/v1/users"),
-    (Entity::Payment, "/api/v1/payments"),
-    (Entity::Order, "/api/v1/orders"),
-    (Entity::Product, "/api/v1/products"),
-    (Entity::NotificationTemplate, "/api/v1/notifications/templates"),
-    (Entity::Configuration, "/api/v1/configurations"),
-    (Entity::Custom, "/api/v1/pools/{pool}"),
-];
 
 /// The names that no record has in a path, whatever the collection: RFC 3986 gives them another meaning, or
 /// there is nothing.
@@ -141,14 +130,14 @@ impl Effect {
 
 /// The path of an entity's collection.
 pub fn home_of(entity: Entity) -> &'static str {
-    HOMES.iter().find(|(one, _)| *one == entity).map_or("", |(_, home)| home)
+    entity.definition().path
 }
 
 /// Every path of the API with each of its methods.
 pub fn all() -> impl Iterator<Item = Entry> {
-    TABLE.iter().copied().flat_map(|route| {
+    TABLE.iter().copied().chain(LISTS.iter()).flat_map(|route| {
         let homes: Vec<Option<Entity>> = match route.owner {
-            Owner::Home => HOMES.iter().map(|(entity, _)| Some(*entity)).collect(),
+            Owner::Home => Entity::ALL.iter().copied().map(Some).collect(),
             Owner::Entity(entity) => vec![Some(entity)],
             _ => vec![None],
         };
@@ -198,10 +187,22 @@ pub fn fixed_words(home: &str) -> Vec<&'static str> {
 
 /// Whether a path with this word in the place of a key leads elsewhere, below some collection.
 pub fn is_fixed_word(word: &str) -> bool {
-    static WORDS: LazyLock<Vec<&str>> =
-        LazyLock::new(|| HOMES.iter().flat_map(|(_, home)| fixed_words(home)).chain(RESERVED).collect());
+    static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        Entity::ALL.iter().flat_map(|entity| fixed_words(home_of(*entity))).chain(RESERVED).collect()
+    });
     WORDS.contains(&word)
 }
+
+/// The lists of single entities.
+static LISTS: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let of = |entity: &Entity| {
+        let owner = Owner::Entity(*entity);
+        let route =
+            move |list: &List| Route { method: Method::GET, path: list.path, owner, effect: Effect::Reads };
+        entity.definition().lists.iter().map(route)
+    };
+    Entity::ALL.iter().flat_map(of).collect()
+});
 
 /// The entries of each path.
 static PATHS: LazyLock<Router<Vec<Entry>>> = LazyLock::new(|| {
@@ -224,7 +225,8 @@ static PATHS: LazyLock<Router<Vec<Entry>>> = LazyLock::new(|| {
 fn by_home(path: &str) -> Owner {
     let below =
         |home: &str| path.strip_prefix(home).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let home = HOMES.iter().find(|(_, home)| below(home)).map(|(entity, _)| Owner::Entity(*entity));
+    let home =
+        Entity::ALL.iter().find(|entity| below(home_of(**entity))).map(|entity| Owner::Entity(*entity));
     home.unwrap_or(if declared(path).is_some() { Owner::Declared } else { Owner::Any })
 }
 

@@ -97,7 +97,7 @@ fn with(schema: &Schema, row: &Row, stock: i64, holds: Map<String, Tree>, memory
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counted, json::parse_create, product};
+    use crate::{counted, entities::product, json::parse_create};
 
     fn product(stock: i64) -> (Schema, Row) {
         let schema = product::schema();

@@ -110,7 +110,7 @@ fn record_of(schema: &Schema, json: &str) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{product, seal::SealError, value::Json};
+    use model::{entities::product, seal::SealError, value::Json};
     use std::sync::Arc;
 
     struct Turned;

@@ -184,7 +184,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use model::{change::Collection, key::Key, order};
+    use model::{change::Collection, entities::order, key::Key};
 
     #[test]
     fn the_event_of_a_delete_says_whose_the_record_was() {

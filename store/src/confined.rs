@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::encryption::FieldSealer;
     use crate::sql::SqlStore;
-    use model::product;
+    use model::entities::product;
 
     #[tokio::test]
     async fn a_request_that_meets_a_fault_lets_the_pools_be_looked_at() {

@@ -15,12 +15,12 @@ use super::{
 };
 use model::{
     change::{Action, Change, Collection, Guard, Idempotency, Origin, UnitOfWork, Written},
+    entities::user,
     key::{Key, Version},
     passage::Passage,
     record::{Lookup, Record},
     schema::{Field, Form, Kind, Schema, Shape},
     seal::{SealError, Sealer},
-    user,
     value::{Json, Row, Timestamp, Value},
 };
 

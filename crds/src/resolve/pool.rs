@@ -5,7 +5,11 @@ use super::{
     backend::{Backends, Wanted},
     references, tier,
 };
-use model::entity::{Builtin, Home, KEY, RESERVED, VERSION};
+use model::{
+    entities,
+    entity::{Home, KEY, RESERVED, VERSION},
+    schema::Schema,
+};
 
 use crate::{
     pool::{CollectionSource, Entity, FieldSpec, FieldType, JsonForm, PoolSpec, Role, Source, TableSource},
@@ -35,10 +39,10 @@ pub(super) fn settings(
         limits,
         access,
     } = &pool.spec;
-    let source = match entity.builtin() {
-        Some(builtin) => {
-            builtin_fields(*entity, builtin, fields, report);
-            builtin_source(*entity, builtin, declared.as_ref(), backends, report)
+    let source = match entities::builtin(*entity) {
+        Some(schema) => {
+            builtin_fields(*entity, &schema, fields, report);
+            builtin_source(*entity, &schema, declared.as_ref(), backends, report)
         }
         None => {
             let source = custom_source(declared.as_ref(), backends, report);
@@ -100,7 +104,7 @@ fn pool_tiers(
             _ => {}
         }
         if tier.spec.write == WriteStrategy::WriteBehind {
-            let why = no_write_behind(spec.entity);
+            let why = spec.entity.definition().not_behind;
             let message = |why| {
                 format!(
                     "the tier \"{}\" is WriteBehind, and {why}: use CacheAside or WriteThrough",
@@ -116,20 +120,9 @@ fn pool_tiers(
         .collect()
 }
 
-/// Why records of an entity cannot be acknowledged before the store has them; none where they can.
-fn no_write_behind(entity: Entity) -> Option<&'static str> {
-    match entity {
-        Entity::User => Some("only the store can tell that no other user has the same email"),
-        Entity::Payment => Some("a payment and what follows from it are one transaction of the store"),
-        Entity::Order => Some("an order and what follows from it are one transaction of the store"),
-        Entity::Product => Some("stock is held by guarded changes in the store"),
-        Entity::NotificationTemplate | Entity::Configuration | Entity::Custom => None,
-    }
-}
-
 fn builtin_source(
     entity: Entity,
-    builtin: &Builtin,
+    schema: &Schema,
     declared: Option<&Source>,
     backends: &Backends,
     report: &mut Report<'_>,
@@ -140,7 +133,7 @@ fn builtin_source(
     };
     let (backend, collection) = match one_of(declared, report)? {
         Declared::Nothing => {
-            let wanted = match builtin.home {
+            let wanted = match entity.definition().home {
                 Home::Mysql => Wanted::Mysql,
                 Home::Mongodb => Wanted::Mongodb,
             };
@@ -158,7 +151,7 @@ fn builtin_source(
     };
     Some(SourceSettings {
         backend: backend.to_owned(),
-        collection: collection.unwrap_or_else(|| builtin.collection.to_owned()),
+        collection: collection.unwrap_or_else(|| schema.collection.clone()),
         key: KEY.to_owned(),
         version: Some(VERSION.to_owned()),
     })
@@ -222,15 +215,14 @@ fn found<'b>(backends: &'b Backends, name: &str, wanted: Wanted, report: &mut Re
     found.map_err(|message| report.add(format!("spec.source.{kind}.backendRef.name"), message)).ok()
 }
 
-fn builtin_fields(entity: Entity, builtin: &Builtin, fields: &[FieldSpec], report: &mut Report<'_>) {
+fn builtin_fields(entity: Entity, schema: &Schema, fields: &[FieldSpec], report: &mut Report<'_>) {
+    let shown = schema.fields.iter().filter(|field| !field.internal);
+    let names: Vec<&str> = shown.map(|field| field.name.as_str()).collect();
     for (index, field) in fields.iter().enumerate() {
         let at = |part: &str| format!("spec.fields[{index}].{part}");
-        if !builtin.fields.contains(&field.name.as_str()) {
-            let message = format!(
-                "{entity:?} has no field \"{}\"; there are: {}",
-                field.name,
-                builtin.fields.join(", ")
-            );
+        if !names.contains(&field.name.as_str()) {
+            let message =
+                format!("{entity:?} has no field \"{}\"; there are: {}", field.name, names.join(", "));
             report.add(at("name"), message);
         }
         report.ensure(

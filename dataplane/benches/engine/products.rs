@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result};
 use model::{
+    entities::product,
     key::{Key, Version},
-    product,
     record::Record,
     schema::{Role, Schema},
     value::{Json, Row, Timestamp, Value},

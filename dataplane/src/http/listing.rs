@@ -25,6 +25,7 @@ use crate::{
 };
 use model::{
     budget::{Allowance, until_sent},
+    entity::{Match, SearchParam},
     field::value_of,
     key::Key,
     query::{Comparison, Direction, Filter},
@@ -37,30 +38,6 @@ const PAGE_PARAMS: [&str; 3] = ["limit", "offset", "cursor"];
 
 /// The most words of a search.
 const WORDS_MAX: usize = 8;
-
-/// A query parameter of a search.
-#[derive(Clone, Copy, Debug)]
-pub struct SearchParam {
-    /// Its name.
-    pub name: &'static str,
-    /// The fields that it looks into; one of them must match.
-    pub fields: &'static [&'static str],
-    /// How a field matches.
-    pub how: Match,
-}
-
-/// How a field matches a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
-    /// It is equal.
-    Whole,
-    /// It is equal, in capitals or not.
-    Same,
-    /// It holds the text, in capitals or not.
-    Part,
-    /// Each word is in one of the fields, in capitals or not.
-    Words,
-}
 
 /// `GET /{collection}?limit=&offset=|cursor=|ids=`, or one record of any key: `?id=`
 pub async fn list_all(State(resource): State<Arc<Resource>>, call: Call) -> Response {
@@ -129,7 +106,7 @@ async fn matching_search(resource: &Resource, by: &[SearchParam], call: Call) ->
     let params = Params::read(&call.uri, &known)?;
     let schema = resource.records.schema();
     let mut parts = Vec::new();
-    for SearchParam { name, fields, how } in by {
+    for SearchParam { name, about: _, fields, how, max: _ } in by {
         let Some(text) = params.search(name)? else { continue };
         let one = |field: &&str| match how {
             Match::Whole => equal(schema, field, name, text),

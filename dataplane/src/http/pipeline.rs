@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use super::{
     extract::Call,
-    listing::{self, Match, SearchParam},
+    listing,
     metrics::Operation,
     params::Params,
     resource::{self, JSON, Resource},
@@ -20,18 +20,11 @@ use super::{
 use crate::problem::Problem;
 use crate::service::{dead_letters::DeadLetters, pipeline::Pipeline};
 use model::{
+    dead_letter,
     json::parse_create,
     routes,
     schema::{Field, Kind, Schema},
 };
-
-/// What dead letters can be found by.
-const LETTERS_BY: &[SearchParam] = &[
-    SearchParam { name: "stage", fields: &["stage"], how: Match::Whole },
-    SearchParam { name: "subject", fields: &["subject"], how: Match::Whole },
-    SearchParam { name: "class", fields: &["class"], how: Match::Whole },
-    SearchParam { name: "q", fields: &["error"], how: Match::Part },
-];
 
 /// Orders with their pipeline.
 struct Orders {
@@ -58,7 +51,7 @@ pub fn of_orders(resource: Arc<Resource>, pipeline: Arc<Pipeline>) -> Router {
 /// The routes of dead letters.
 pub fn of_letters(resource: Arc<Resource>, letters: Arc<DeadLetters>) -> Router {
     let shown = resource.clone();
-    let list = get(async move |call: Call| listing::search(shown, LETTERS_BY, call).await);
+    let list = get(async move |call: Call| listing::search(shown, dead_letter::SEARCH, call).await);
     let state = Arc::new(Letters { resource: resource.clone(), letters });
     Router::new()
         .route(routes::LETTER.path, get(resource::get))

@@ -34,5 +34,5 @@ pub fn path_of(entity: Entity, pool: &str) -> String {
 
 /// Whether PUT creates a record that is not there.
 pub fn upserts(entity: Entity) -> bool {
-    matches!(entity, Entity::Configuration | Entity::Custom)
+    entity.definition().upserts
 }

@@ -18,8 +18,7 @@ use super::{
     factory,
     health::{self, Health},
     ingest::Ingress,
-    listing::{self, Match, SearchParam},
-    openapi, pages,
+    listing, openapi, pages,
     params::Params,
     pool::Pool,
     repositories,
@@ -29,22 +28,13 @@ use super::{
 };
 use crate::problem::Problem;
 use crate::service::factory::Factory;
-use model::routes;
+use model::{
+    entity::{SearchParam, Selection},
+    routes,
+};
 
 /// What every path of the API starts with.
 pub const BASE: &str = routes::BASE;
-
-const USER_SEARCH: &[SearchParam] = &[
-    SearchParam { name: "q", fields: &["name", "email", "username"], how: Match::Part },
-    SearchParam { name: "email", fields: &["email"], how: Match::Same },
-    SearchParam { name: "name", fields: &["name"], how: Match::Part },
-];
-
-const PRODUCT_SEARCH: &[SearchParam] = &[
-    SearchParam { name: "q", fields: &["name", "description", "category", "brand"], how: Match::Words },
-    SearchParam { name: "category", fields: &["category"], how: Match::Whole },
-    SearchParam { name: "brand", fields: &["brand"], how: Match::Whole },
-];
 
 /// What the API serves.
 pub struct Api {
@@ -115,22 +105,19 @@ fn collection(resource: &Arc<Resource>) -> Router {
 
 /// The routes that only one entity has.
 fn of_entity(entity: Entity, resource: &Arc<Resource>) -> Router {
-    let by = |field| list_by(resource, field);
-    match entity {
-        Entity::User => Router::new().route(routes::USER_SEARCH.path, search(resource, USER_SEARCH)),
-        Entity::Payment => Router::new()
-            .route(routes::PAYMENT_STATUS.path, put(status::put).with_state(Arc::clone(resource)))
-            .route(routes::PAYMENTS_OF_USER.path, by("user_id"))
-            .route(routes::USER_PAYMENTS.path, by("user_id")),
-        Entity::Order => Router::new().route(routes::ORDERS_OF_USER.path, by("user_id")),
-        Entity::Product => Router::new()
-            .route(routes::PRODUCT_SEARCH.path, search(resource, PRODUCT_SEARCH))
-            .route(routes::PRODUCTS_OF_CATEGORY.path, by("category")),
-        Entity::NotificationTemplate => {
-            Router::new().route(routes::RENDER.path, post(templates::render)).with_state(Arc::clone(resource))
-        }
-        Entity::Configuration | Entity::Custom => Router::new(),
-    }
+    let lists = entity.definition().lists.iter().fold(Router::new(), |router, list| {
+        let handler = match &list.of {
+            Selection::Search(params) => search(resource, params),
+            Selection::Field { field, .. } => list_by(resource, field),
+        };
+        router.route(list.path, handler)
+    });
+    let own = match entity {
+        Entity::Payment => Router::new().route(routes::PAYMENT_STATUS.path, put(status::put)),
+        Entity::NotificationTemplate => Router::new().route(routes::RENDER.path, post(templates::render)),
+        _ => Router::new(),
+    };
+    lists.merge(own.with_state(Arc::clone(resource)))
 }
 
 fn search(resource: &Arc<Resource>, by: &'static [SearchParam]) -> MethodRouter {
@@ -169,10 +156,11 @@ impl Missing {
             .map(|Pool { resource, .. }| format!("{} at {}", resource.pool(), resource.path))
             .collect();
         let served = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let builtins = routes::HOMES.into_iter().filter(|(entity, _)| *entity != Entity::Custom);
-        let unserved = builtins.filter(|(entity, _)| pools.iter().all(|pool| pool.entity != *entity)).map(
-            |(entity, home)| (home.to_owned(), format!("no pool of the entity {entity:?} is served here")),
-        );
+        let unserved = Entity::built_in().filter(|entity| pools.iter().all(|pool| pool.entity != *entity));
+        let unserved = unserved.map(|entity| {
+            let home = routes::home_of(entity).to_owned();
+            (home, format!("no pool of the entity {entity:?} is served here"))
+        });
         let custom = (format!("{BASE}/pools"), "no such pool is served here".to_owned());
         Self { served, unserved: unserved.chain([custom]).collect() }
     }

@@ -121,10 +121,10 @@ mod tests {
     use super::*;
     use crate::http::live::frame::{self, State};
     use model::{
+        entities::product,
         event::{Envelope, Happening},
         json::parse_create,
         key::Version,
-        product,
         record::Record,
         value::{
             Timestamp,

@@ -14,8 +14,8 @@ use super::{
 use crate::problem::Problem;
 use crate::service::payments::set_status;
 use model::{
+    entities::payment::STATUSES,
     json::parse_create,
-    payment::STATUSES,
     schema::{Field, Kind, Schema},
     value::Value,
 };

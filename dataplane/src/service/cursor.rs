@@ -144,7 +144,7 @@ fn raw(value: &Value) -> Option<Box<RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::product;
+    use model::entities::product;
 
     #[test]
     fn a_cursor_comes_back_and_fits_only_its_list() {
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(Cursor::decode(&text, &scope), Some(cursor));
 
         let other_filter = Filter::IsNull(price);
-        let other_schema = model::user::schema();
+        let other_schema = model::entities::user::schema();
         assert_eq!(Cursor::decode(&text, &Scope { filter: &other_filter, ..scope }), None);
         assert_eq!(Cursor::decode(&text, &Scope { order: &order[..1], ..scope }), None);
         assert_eq!(Cursor::decode(&text, &Scope { schema: &other_schema, ..scope }), None);

@@ -13,9 +13,9 @@ use super::{
 use crate::{security::policy::PoolPolicy, telemetry::trace};
 use model::{
     currency,
+    entities::order::{self, Item},
     fault::FieldFault,
     key::Key,
-    order::{self, Item},
     progress::Progress,
     record::{Lookup, Record},
     schema::Schema,

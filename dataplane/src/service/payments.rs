@@ -14,9 +14,9 @@ use super::{
 };
 use model::{
     change::Origin,
+    entities::payment::{PENDING, frozen, may_become},
     json::Echo,
     key::Key,
-    payment::{PENDING, frozen, may_become},
     progress::Progress,
     record::Record,
     schema::Schema,

@@ -3,8 +3,8 @@
 use rust_decimal::Decimal;
 
 use model::{
+    entities::product,
     key::{Key, Version},
-    product,
     record::Record,
     schema::Schema,
     value::{Json, Row, Timestamp, Value},

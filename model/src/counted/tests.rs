@@ -7,10 +7,10 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
+    entities::product,
     json::{parse_create, parse_patch},
     key::Key,
     price_event::PriceEvent,
-    product,
     stock::{Held, Settling, hold, settle},
 };
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    configuration, order, payment, product, user,
+    entities::{configuration, order, payment, product, user},
     value::{Json, Timestamp},
 };
 

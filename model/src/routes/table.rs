@@ -1,6 +1,6 @@
 //! The rows.
 
-use crate::entity::Entity;
+use crate::entities::Entity;
 use http::Method;
 
 use super::{
@@ -10,7 +10,6 @@ use super::{
     join::{self, Rule},
 };
 
-const OF_USERS: super::Owner = super::Owner::Entity(Entity::User);
 const OF_PAYMENTS: super::Owner = super::Owner::Entity(Entity::Payment);
 const OF_ORDERS: super::Owner = super::Owner::Entity(Entity::Order);
 const OF_PRODUCTS: super::Owner = super::Owner::Entity(Entity::Product);
@@ -40,17 +39,11 @@ table! {
     DELETE: DELETE "/{key}", Home, Writes;
     BATCH: POST "/batch", Home, WritesByKey;
 
-    // of single entities
-    USER_SEARCH: GET "/api/v1/users/search", OF_USERS, Reads;
-    PAYMENTS_OF_USER: GET "/api/v1/payments/user/{user_id}", OF_PAYMENTS, Reads;
-    USER_PAYMENTS: GET "/api/v1/users/{key}/payments", OF_PAYMENTS, Reads;
+    // of single entities, besides their lists, which the table of entities has
     PAYMENT_STATUS: PUT "/api/v1/payments/{key}/status", OF_PAYMENTS, Writes;
-    ORDERS_OF_USER: GET "/api/v1/orders/user/{user_id}", OF_ORDERS, Reads;
     TIMELINE: GET "/api/v1/orders/{key}/timeline", OF_ORDERS, Reads;
     CANCEL: POST "/api/v1/orders/{key}/cancel", OF_ORDERS, Writes;
     PIPELINE: GET "/api/v1/pipeline", OF_ORDERS, Reads;
-    PRODUCT_SEARCH: GET "/api/v1/products/search", OF_PRODUCTS, Reads;
-    PRODUCTS_OF_CATEGORY: GET "/api/v1/products/category/{category}", OF_PRODUCTS, Reads;
     EVENTS: POST "/api/v1/events", OF_PRODUCTS, Writes;
     RENDER: POST "/api/v1/notifications/templates/{key}/render", OF_TEMPLATES, Reads;
 

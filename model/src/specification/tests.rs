@@ -1,7 +1,7 @@
 //! What is read, and what is refused by which name.
 
 use super::*;
-use crate::product;
+use crate::entities::product;
 
 fn read(filter: &str) -> Result<Filter, FieldFault> {
     let body = format!(r#"{{"repository":"products","where":{filter}}}"#);

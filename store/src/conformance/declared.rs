@@ -151,7 +151,7 @@ pub async fn an_own_table_that_is_lost_takes_only_its_pool_away(target: &Target)
 pub async fn an_own_table_that_cannot_be_changed_takes_only_its_pool_away(target: &Target) {
     let payments = Arc::new(Collection {
         pool: "payments".to_owned(),
-        schema: Arc::new(model::payment::schema()),
+        schema: Arc::new(model::entities::payment::schema()),
         name: "odd".to_owned(),
         ..(*target.users).clone()
     });

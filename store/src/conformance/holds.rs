@@ -5,8 +5,8 @@ use futures::future::join_all;
 use super::*;
 use model::{
     budget::Allowance,
+    entities::product,
     json::parse_create,
-    product,
     query::{Comparison, Filter, Query, Start},
     schema::FieldRef,
     stock::{self, Held, Settling},

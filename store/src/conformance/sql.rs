@@ -330,7 +330,7 @@ async fn a_clock_that_is_ahead_prunes_no_file() {
 pub async fn many_processes_prepare_at_once(target: &Target) {
     let payments = Arc::new(Collection {
         pool: "payments".to_owned(),
-        schema: Arc::new(model::payment::schema()),
+        schema: Arc::new(model::entities::payment::schema()),
         name: "my_payments".to_owned(),
         ..(*target.users).clone()
     });

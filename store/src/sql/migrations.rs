@@ -327,7 +327,7 @@ async fn unlock(session: &mut Session) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use model::entity::Entity;
+    use model::entities::Entity;
 
     use super::*;
     use model::{dead_letter, entities::builtin};

@@ -157,7 +157,10 @@ mod tests {
     use super::{super::catalogue::LiveEntity, *};
     use crate::security::policy::{Policies, Policy};
     use crate::testing::events::event;
-    use model::{order, product, schema::Schema, user};
+    use model::{
+        entities::{order, product, user},
+        schema::Schema,
+    };
 
     fn catalogue() -> Catalogue {
         let policies = Policies::none();

@@ -24,7 +24,11 @@ use ::testing::{Folder, until};
 
 use crate::testing::events::{FakeBus, event, events};
 use events::local::{LocalBus, LocalOptions};
-use model::{event::Envelope, order, product, schema::Schema, user};
+use model::{
+    entities::{order, product, user},
+    event::Envelope,
+    schema::Schema,
+};
 
 mod rfc6455;
 mod rights;

@@ -109,26 +109,8 @@ fn of_action(id: &str, own: Option<&Sample<'_>>, pool: &str) -> Json {
 
 fn sample(pool: &Pool) -> Sample<'_> {
     let schema = pool.resource.records.schema();
-    let draft = match pool.entity {
-        Entity::User => json!({ "id": "ann", "email": "ann@example.com", "name": "Ann" }),
-        Entity::Payment => {
-            json!({ "id": "payment-1", "user_id": "ann", "amount": "19.90", "currency": "EUR", "method": "card" })
-        }
-        Entity::Order => json!({
-            "id": "order-1", "user_id": "ann", "items": [{ "product_id": "lamp", "quantity": 1 }],
-            "shipping_address": { "city": "Bern" },
-        }),
-        Entity::Product => {
-            json!({ "id": "lamp", "name": "Lamp", "price": "19.90", "category": "Lighting", "stock": 10 })
-        }
-        Entity::NotificationTemplate => {
-            json!({ "id": "welcome", "template": "welcome", "subject": "Hello", "body": "Hello {{name}}", "channels": ["email"] })
-        }
-        Entity::Configuration => {
-            json!({ "id": "greeting", "value": "Hello", "description": "What the shop says first." })
-        }
-        Entity::Custom => declared(schema),
-    };
+    let example = pool.entity.definition().example;
+    let draft = serde_json::from_str(example).unwrap_or_else(|_| declared(schema));
     let Json::Object(mut draft) = draft else {
         return Sample { path: &pool.resource.path, key: &schema.key, draft: Map::new() };
     };

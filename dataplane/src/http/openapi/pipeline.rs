@@ -10,7 +10,7 @@ use super::{
     schemas::{self, key, reference},
 };
 use crate::http::{pool::Pool, router::BASE};
-use model::dead_letter;
+use model::{dead_letter, entity::SearchParam};
 
 /// The operations; those of orders where orders can be written here.
 pub fn operations(pools: &[Pool]) -> Vec<Operation> {
@@ -29,20 +29,21 @@ pub fn schemas() -> impl Iterator<Item = (String, Json)> {
 
 fn of_letters() -> Vec<Operation> {
     let path = format!("{BASE}/dead-letters");
+    let schema = dead_letter::schema();
     let letters = Described {
         path: &path,
         tag: "pipeline",
         one: "DeadLetter".to_owned(),
         many: "DeadLetters".to_owned(),
         key: "id",
+        schema: &schema,
     };
     let text = |max: usize| json!({ "type": "string", "minLength": 1, "maxLength": max });
     let class = json!({ "type": "string", "enum": dead_letter::CLASSES });
-    let list = Operation::get(&path, "listDeadLetters", "What could not be done")
-        .query("stage", "Of one stage.", text(64))
-        .query("subject", "Of one record.", text(128))
-        .query("class", "Of one kind of fault.", class)
-        .query("q", "Held by the error.", text(256));
+    let list = Operation::get(&path, "listDeadLetters", "What could not be done");
+    let list = dead_letter::SEARCH.iter().fold(list, |list, SearchParam { name, about, max, .. }| {
+        list.query(name, about, if *name == "class" { class.clone() } else { text(*max) })
+    });
     let filter = json!({
         "type": "object",
         "additionalProperties": false,

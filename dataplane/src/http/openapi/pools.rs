@@ -11,7 +11,13 @@ use crate::{
     http::{params::IDS_MAX, resource::Resource, router::BASE},
     service::list::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX},
 };
-use model::{batch::OPERATIONS_MAX, order, payment, price_event, schema::Schema};
+use model::{
+    batch::OPERATIONS_MAX,
+    entities::{order, payment},
+    entity::{List, Match, Selection},
+    price_event,
+    schema::{Form, Kind, Schema},
+};
 
 /// A list of entity tags, or `*`.
 fn tags() -> Json {
@@ -32,6 +38,8 @@ pub struct Described<'a> {
     pub many: String,
     /// The name of the key.
     pub key: &'a str,
+    /// What the records look like.
+    pub schema: &'a Schema,
 }
 
 /// The operations of one pool.
@@ -43,6 +51,7 @@ pub fn operations(entity: Entity, resource: &Resource) -> Vec<Operation> {
         one: pascal(&schema.entity),
         many: pascal(&schema.collection),
         key: &schema.key,
+        schema,
     };
     let mut operations = vec![described.list(), described.read()];
     if resource.is_writable() {
@@ -90,28 +99,14 @@ fn order_items(answered: bool) -> Json {
 }
 
 fn of_entity(entity: Entity, pool: &Described) -> Vec<Operation> {
-    let by = |path: &str, id: &str, summary, name: &str, schema| {
-        pool.page(Operation::get(format!("{BASE}{path}"), id, summary).in_path(name, schema)).fails(&[404])
-    };
-    let category = json!({ "type": "string", "minLength": 1, "maxLength": 128 });
-    match entity {
-        Entity::User => vec![pool.search()],
-        Entity::Payment => vec![
-            pool.set_status(),
-            by("/payments/user/{user_id}", "listPaymentsOfUser", "A user's payments", "user_id", key()),
-            by("/users/{id}/payments", "listPaymentsBelowUser", "A user's payments", "id", key()),
-        ],
-        Entity::Order => {
-            vec![by("/orders/user/{user_id}", "listOrdersOfUser", "A user's orders", "user_id", key())]
-        }
-        Entity::Product => {
-            let (path, id) = ("/products/category/{category}", "listProductsOfCategory");
-            let by_category = by(path, id, "The products of a category", "category", category);
-            vec![by_category, pool.search_words(), ingest(pool)]
-        }
+    let lists = entity.definition().lists.iter().map(|list| pool.list_of(list));
+    let own = match entity {
+        Entity::Payment => vec![pool.set_status()],
+        Entity::Product => vec![ingest(pool)],
         Entity::NotificationTemplate => vec![pool.render()],
-        Entity::Configuration | Entity::Custom => Vec::new(),
-    }
+        _ => Vec::new(),
+    };
+    lists.chain(own).collect()
 }
 
 /// `POST /events`
@@ -183,29 +178,32 @@ impl Described<'_> {
             .gives(200, "A page.", reference(&format!("{}Page", self.one)))
     }
 
-    fn search(&self) -> Operation {
-        let text = || json!({ "type": "string", "minLength": 1, "maxLength": 256 });
-        self.page(Operation::get(format!("{}/search", self.path), format!("search{}", self.many), "Search"))
-            .query("q", "Held by the name, the e-mail address or the user name.", text())
-            .query(
-                "email",
-                "The whole e-mail address.",
-                json!({ "type": "string", "format": "email", "maxLength": 254 }),
-            )
-            .query("name", "Held by the name.", text())
-    }
-
-    fn search_words(&self) -> Operation {
-        let text = |max: usize| json!({ "type": "string", "minLength": 1, "maxLength": max });
-        let words = "Words, each in the name, description, category or brand, in capitals or not.";
-        self.page(Operation::get(
-            format!("{}/search", self.path),
-            format!("search{}", self.many),
-            "Search by words",
-        ))
-        .query("q", words, text(256))
-        .query("category", "The whole category.", text(128))
-        .query("brand", "The whole brand.", text(128))
+    /// A list of some records.
+    fn list_of(&self, list: &List) -> Operation {
+        match &list.of {
+            Selection::Field { field, parameter } => {
+                let path = list.path.replace("{key}", &format!("{{{parameter}}}"));
+                let kind = self.schema.index_of(field).map(|index| &self.schema.fields[index].kind);
+                let value = match kind {
+                    Some(Kind::Text { form: Form::Key, .. }) | None => key(),
+                    Some(Kind::Text { max, .. }) => {
+                        json!({ "type": "string", "minLength": 1, "maxLength": max })
+                    }
+                    Some(_) => json!({ "type": "string", "minLength": 1 }),
+                };
+                self.page(Operation::get(path, list.id, list.summary).in_path(parameter, value)).fails(&[404])
+            }
+            Selection::Search(params) => {
+                let operation = self.page(Operation::get(list.path, list.id, list.summary));
+                params.iter().fold(operation, |operation, param| {
+                    let mut text = json!({ "type": "string", "minLength": 1, "maxLength": param.max });
+                    if param.how == Match::Same {
+                        text = json!({ "type": "string", "format": "email", "maxLength": param.max });
+                    }
+                    operation.query(param.name, param.about, text)
+                })
+            }
+        }
     }
 
     fn render(&self) -> Operation {

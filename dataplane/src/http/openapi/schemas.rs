@@ -265,7 +265,7 @@ fn number(value: Decimal) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{payment, product};
+    use model::entities::{payment, product};
 
     #[test]
     fn bounds_come_from_the_schema() {

@@ -132,8 +132,8 @@ mod tests {
     use events::intake::{Intake, IntakeError, Unreadable};
     use model::{
         change::Collection,
+        entities::product,
         price_event::PriceEvent,
-        product,
         seal::{SealError, Sealer},
     };
     use store::sql::SqlStore;

@@ -12,8 +12,8 @@ use crate::service::{
     failure::{Class, Failure},
 };
 use model::{
+    entities::order::{self, Item},
     key::Key,
-    order::{self, Item},
     progress::{Progress, Stage},
     record::Record,
     value::Timestamp,

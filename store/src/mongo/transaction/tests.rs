@@ -19,7 +19,7 @@ use crate::{
 };
 use model::{
     change::{Action, Collection, Guard, Idempotency, Origin},
-    product,
+    entities::product,
     seal::{SealError, Sealer},
     value::{Row, Value},
 };

@@ -9,7 +9,7 @@ use crate::service::{
     payments::{PaymentKeeper, set_status},
     precondition::Precondition,
 };
-use model::{json::parse_create, payment::CHARGE_OF};
+use model::{entities::payment::CHARGE_OF, json::parse_create};
 
 /// The key of charge and payment that versions before made of an order.
 async fn former(shop: &Shop, order: &Key) -> Key {

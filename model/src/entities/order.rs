@@ -3,12 +3,29 @@
 use rust_decimal::Decimal;
 use serde_json::Value as Tree;
 
-use super::{
+use crate::{
+    entity::{Definition, Home, List, Selection},
     currency,
     fault::FieldFault,
     schema::{Field, Kind, Schema, Shape},
     strict::{decimal_of, number_fault},
     value::{Json, Row, Value, write_json_text},
+};
+
+/// The row of the table.
+pub static DEFINITION: Definition = Definition {
+    path: "/api/v1/orders",
+    schema: Some(schema),
+    home: Home::Mysql,
+    upserts: false,
+    not_behind: Some("an order and what follows from it are one transaction of the store"),
+    lists: &[List {
+        path: "/api/v1/orders/user/{user_id}",
+        id: "listOrdersOfUser",
+        summary: "A user's orders",
+        of: Selection::Field { field: "user_id", parameter: "user_id" },
+    }],
+    example: r#"{"id":"order-1","user_id":"ann","items":[{"product_id":"lamp","quantity":1}],"shipping_address":{"city":"Bern"}}"#,
 };
 
 /// Every status of an order.

@@ -1,10 +1,35 @@
 //! Payments and the ways of their status.
 
-use super::{
+use crate::{
+    entity::{Definition, Home, List, Selection},
     currency,
     fault::FieldFault,
     schema::{Field, Kind, Schema, Shape},
     value::{Row, Value},
+};
+
+/// The row of the table.
+pub static DEFINITION: Definition = Definition {
+    path: "/api/v1/payments",
+    schema: Some(schema),
+    home: Home::Mysql,
+    upserts: false,
+    not_behind: Some("a payment and what follows from it are one transaction of the store"),
+    lists: &[
+        List {
+            path: "/api/v1/payments/user/{user_id}",
+            id: "listPaymentsOfUser",
+            summary: "A user's payments",
+            of: Selection::Field { field: "user_id", parameter: "user_id" },
+        },
+        List {
+            path: "/api/v1/users/{key}/payments",
+            id: "listPaymentsBelowUser",
+            summary: "A user's payments",
+            of: Selection::Field { field: "user_id", parameter: "id" },
+        },
+    ],
+    example: r#"{"id":"payment-1","user_id":"ann","amount":"19.90","currency":"EUR","method":"card"}"#,
 };
 
 /// Every status of a payment.
@@ -96,7 +121,7 @@ mod tests {
     #[test]
     fn currencies_are_known_and_amounts_fit_them() {
         let fault = |body: &str| match parse_create(&schema(), body.as_bytes()) {
-            Err(super::super::json::BodyError::Invalid(faults)) => faults[0].field.clone(),
+            Err(crate::json::BodyError::Invalid(faults)) => faults[0].field.clone(),
             other => panic!("{body}: {other:?}"),
         };
         assert_eq!(fault(r#"{"user_id":"u","amount":1,"currency":"ZZZ"}"#), "currency");

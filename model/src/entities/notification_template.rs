@@ -1,10 +1,22 @@
 //! Templates of notifications.
 
-use super::{
+use crate::{
+    entity::{Definition, Home},
     fault::FieldFault,
     schema::{Field, Kind, Schema, Shape},
     template::fault_of,
     value::{Row, Value},
+};
+
+/// The row of the table.
+pub static DEFINITION: Definition = Definition {
+    path: "/api/v1/notifications/templates",
+    schema: Some(schema),
+    home: Home::Mongodb,
+    upserts: false,
+    not_behind: None,
+    lists: &[],
+    example: r#"{"id":"welcome","template":"welcome","subject":"Hello","body":"Hello {{name}}","channels":["email"]}"#,
 };
 
 /// What a template looks like.

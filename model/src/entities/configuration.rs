@@ -1,6 +1,18 @@
 //! Configuration values: any JSON under a key.
 
-use super::schema::{Field, Kind, Schema, Shape};
+use crate::entity::{Definition, Home};
+use crate::schema::{Field, Kind, Schema, Shape};
+
+/// The row of the table.
+pub static DEFINITION: Definition = Definition {
+    path: "/api/v1/configurations",
+    schema: Some(schema),
+    home: Home::Mongodb,
+    upserts: true,
+    not_behind: None,
+    lists: &[],
+    example: r#"{"id":"greeting","value":"Hello","description":"What the shop says first."}"#,
+};
 
 /// What a configuration value looks like.
 pub fn schema() -> Schema {

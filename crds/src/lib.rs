@@ -11,6 +11,8 @@
 
 pub mod annotations;
 #[cfg(feature = "kube")]
+pub mod conditions;
+#[cfg(feature = "kube")]
 pub mod definitions;
 pub mod fault;
 pub mod manifest;

@@ -17,38 +17,24 @@ use kube::{
     },
 };
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    apply::compare::is_covered,
-    child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_child_of, label},
+    api::ask,
     context::Context,
-    desired::{
-        Plan,
-        telling::{Of, Tell},
+    drift,
+    model::{
+        applied::Applied,
+        child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_child_of, label},
+        error::Error,
+        notice::{Notification, Subject},
+        observed::Observed,
+        plan::Plan,
     },
-    error::Error,
-    observe::Observed,
-    writer::ask,
 };
 
-mod compare;
-pub mod foreign;
-
 const KEY_BYTES: usize = 32;
-
-/// What was done.
-pub struct Applied {
-    /// The children as they are now.
-    pub children: Vec<Live>,
-    /// Whether all of it succeeded; the steps after a failure were not tried.
-    pub outcome: Result<(), Error>,
-    /// Whether to look again soon: something looks as if what was just done to it had not been.
-    pub again: bool,
-    /// Whether anything was done.
-    pub changed: bool,
-}
 
 /// Carries out the plan, step by step, up to the first failure.
 pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Applied {
@@ -110,11 +96,11 @@ impl Step<'_> {
             }
             children.remove(reference);
         }
-        for tell in &plan.tell {
-            if self.context.memory.just_told(&self.observed.uid, &tell.pod, Instant::now()) {
+        for notification in &plan.notifications {
+            if self.context.memory.just_notified(&self.observed.uid, &notification.pod, Instant::now()) {
                 again = true;
             } else {
-                self.tell_pod(tell).await?;
+                self.notify(notification).await?;
             }
         }
         Ok(again)
@@ -134,9 +120,7 @@ impl Step<'_> {
         let object = &live.object;
         let covers = || {
             let live = serde_json::to_value(&**object);
-            live.is_ok_and(|live| {
-                is_covered(&child.body, &live) && foreign::additions(&child.body, &live).is_none()
-            })
+            live.is_ok_and(|live| !drift::differs(&child.body, &live))
         };
         object.metadata.deletion_timestamp.is_none()
             && live.annotation(annotation::APPLIED) == Some(&child.hash)
@@ -158,14 +142,14 @@ impl Step<'_> {
         let request = api.patch(name, &parameters, &patch);
         let mut object = self.attempt("apply", &child.reference, request).await?;
         if let Some(patch) =
-            serde_json::to_value(&object).ok().and_then(|object| excess(&child.body, &object))
+            serde_json::to_value(&object).ok().and_then(|object| drift::excess(&child.body, &object))
         {
             // An apply leaves alone what another manager added.
             let (parameters, patch) = (managed(), Patch::Merge(&patch));
             let request = api.patch(name, &parameters, &patch);
             object = self.attempt("patch", &child.reference, request).await?;
         }
-        foreign::keep(object.managed_fields_mut());
+        drift::foreign::keep(object.managed_fields_mut());
         let memory = &self.context.memory;
         let repaired = memory.has_written(&self.observed.uid, &child.reference, &child.hash)
             || live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&child.hash));
@@ -254,19 +238,20 @@ impl Step<'_> {
     }
 
     /// Tells a pod that what it has mounted changed.
-    async fn tell_pod(&self, Tell { pod, of, told }: &Tell) -> Result<(), Error> {
+    async fn notify(&self, notification: &Notification) -> Result<(), Error> {
+        let Notification { pod, subject, notice } = notification;
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.observed.namespace);
-        let (edition, telling) = match of {
-            Of::Settings => (annotation::CONFIGURATION, annotation::TELLING),
-            Of::Secrets => (annotation::SECRETS, annotation::SECRETS_TELLING),
+        let (edition, record) = match subject {
+            Subject::Settings => (annotation::CONFIGURATION, annotation::NOTICE),
+            Subject::Secrets => (annotation::SECRETS, annotation::SECRETS_NOTICE),
         };
         let patch =
-            json!({ "metadata": { "annotations": { edition: told.edition, telling: told.telling() } } });
+            json!({ "metadata": { "annotations": { edition: notice.edition, record: notice.record() } } });
         let parameters = managed();
         let patch = Patch::Merge(&patch);
         let request = api.patch_metadata(pod, &parameters, &patch);
         let written = self.context.writer.write("patch", "Pod", pod, request).await;
-        self.context.memory.told(&self.observed.uid, pod);
+        self.context.memory.notified(&self.observed.uid, pod);
         match written {
             Ok(_) => Ok(()),
             Err(Error::Api { source, .. }) if is_gone(&source) => Ok(()),
@@ -331,18 +316,6 @@ impl Step<'_> {
             self.context.events.normal(&self.observed.reference(), reason, note).await;
         }
         any
-    }
-}
-
-/// A merge patch that takes away what is there too much.
-fn excess(wanted: &Value, live: &Value) -> Option<Value> {
-    let (more, added) = (compare::excess(wanted, live), foreign::additions(wanted, live));
-    match (more, added) {
-        (Some(mut more), Some(added)) => {
-            foreign::join(&mut more, added);
-            Some(more)
-        }
-        (more, added) => more.or(added),
     }
 }
 

@@ -15,7 +15,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 
-use crate::child::{ChildKind, Live, is_child_of, orphan_of};
+use crate::model::child::{ChildKind, Live, is_child_of, orphan_of};
 
 /// The resources of one namespace, or of all.
 pub struct Caches {
@@ -172,7 +172,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::child::{MANAGER, annotation, label};
+    use crate::model::child::{MANAGER, annotation, label};
 
     fn child(namespace: &str, name: &str, owners: &Value) -> DynamicObject {
         let labels = json!({ label::MANAGED_BY: MANAGER, label::INSTANCE: "shop" });

@@ -11,7 +11,7 @@ use http::{Method, Request};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
-use crate::{budget::Budget, error::Error, lease::Leadership};
+use crate::{budget::Budget, lease::Leadership, model::error::Error};
 
 /// The connection for the work.
 ///
@@ -103,7 +103,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::{metrics::Metrics, writer::ask};
+    use crate::{api::ask, metrics::Metrics};
 
     /// An API server that is always busy, and how often it was asked.
     async fn busy() -> (Config, Arc<AtomicUsize>) {

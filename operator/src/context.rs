@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kube::Client;
 
 use crate::{
-    caches::Caches, events::Events, memory::Memory, metrics::Metrics, observe::poll::Poller, shares::Shares,
-    watches::Wake, writer::Writer,
+    caches::Caches, events::Events, memory::Memory, metrics::Metrics, poller::Poller, updates::StatusUpdates,
+    wake::Wake, writer::Writer,
 };
 
 /// What every reconcile shares.
@@ -22,7 +22,7 @@ pub struct Context {
     /// What was done before.
     pub memory: Memory,
     /// What each service says about its pools.
-    pub shares: Shares,
+    pub updates: StatusUpdates,
     /// Asks data plane pods.
     pub poller: Poller,
     /// Events for `kubectl describe`.

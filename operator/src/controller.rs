@@ -20,17 +20,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    caches::Caches,
-    context::Context,
-    error::Error,
-    events::Events,
-    memory::Memory,
-    metrics::Metrics,
-    observe::poll::Poller,
-    reconcile,
-    shares::Shares,
-    watches::{Links, Wake},
-    writer::Writer,
+    caches::Caches, context::Context, events::Events, memory::Memory, metrics::Metrics, model::error::Error,
+    poller::Poller, reconcile, updates::StatusUpdates, wake::Wake, watches::Links, writer::Writer,
 };
 
 /// Requests that may wait to be scheduled; watches pause while it is full.
@@ -79,7 +70,7 @@ pub async fn run(shared: Shared, namespace: Option<String>, ready: impl FnOnce()
         caches: caches.clone(),
         wake,
         memory: Memory::default(),
-        shares: Shares::default(),
+        updates: StatusUpdates::default(),
         poller: Poller::new(metrics.clone()),
         events,
         metrics,
@@ -112,7 +103,7 @@ async fn forget(context: &Context) {
             living.extend(tiers.iter().filter_map(|one| one.uid()));
             context.memory.retain(&living);
             caches.forget_children();
-            context.shares.retain(|namespace, name| {
+            context.updates.retain(|namespace, name| {
                 services
                     .iter()
                     .any(|one| one.name_any() == name && one.namespace().as_deref() == Some(namespace))

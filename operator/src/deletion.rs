@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crds::{
     annotations::{DRAIN_FINALIZER, FORCE_DELETION, NAMES, NAMESPACED, PLAINTEXT, REFUSED},
+    conditions::{ConditionType, Reason},
     service::FlyweightService,
     status::ServiceStatus,
 };
@@ -20,16 +21,12 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    child::MANAGER,
     context::Context,
-    error::Error,
-    observe::{Observed, observe, report::PodReport},
-    reconcile::UNDER_WAY,
-    status::{
-        ANYTHING_EVERY,
-        conditions::{Draft, Holds, settle},
-        publish,
-    },
+    model::{child::MANAGER, error::Error, observed::Observed, report::PodReport},
+    observe::observe,
+    pace::{STATUS_EVERY, UNDER_WAY},
+    publish,
+    status::conditions::{Draft, Holds, settle},
 };
 
 /// How long events may keep a deleted service.
@@ -59,17 +56,22 @@ pub fn is_guarded(service: &FlyweightService) -> bool {
 pub async fn guard(service: &FlyweightService, context: &Context) -> Result<Action, Error> {
     let mut finalizers = service.finalizers().to_vec();
     finalizers.push(DRAIN_FINALIZER.to_owned());
-    set_metadata(service, json!({ "finalizers": finalizers, "annotations": news_of(service) }), context).await
+    set_metadata(
+        service,
+        json!({ "finalizers": finalizers, "annotations": annotations_if_new(service) }),
+        context,
+    )
+    .await
 }
 
 /// What holds of a new service alone: what its names are made of, and that passwords which others can read
 /// are refused. Nothing where it ran before, whatever was taken off it since; what is there already stays.
-fn news_of(service: &FlyweightService) -> Value {
+fn annotations_if_new(service: &FlyweightService) -> Value {
     if service.status.as_ref().is_some_and(|status| *status != ServiceStatus::default()) {
         return json!({});
     }
-    let news = [(NAMES, NAMESPACED), (PLAINTEXT, REFUSED)];
-    let unsaid = news.into_iter().filter(|(annotation, _)| !service.annotations().contains_key(*annotation));
+    let all = [(NAMES, NAMESPACED), (PLAINTEXT, REFUSED)];
+    let unsaid = all.into_iter().filter(|(annotation, _)| !service.annotations().contains_key(*annotation));
     unsaid
         .map(|(annotation, value)| (annotation.to_owned(), Value::from(value)))
         .collect::<serde_json::Map<_, _>>()
@@ -89,11 +91,11 @@ pub async fn finish(service: &Arc<FlyweightService>, context: &Context) -> Resul
         Step::Wait(why) => {
             let former = service.status.clone().unwrap_or_default();
             let mut status = former.clone();
-            let draft = Draft::new("Draining", Holds::Yes, "Deleting", why);
+            let draft = Draft::new(ConditionType::Draining, Holds::Yes, Reason::Deleting, why);
             let draining = settle(vec![draft], &former.conditions, service.meta().generation, observed.at);
-            status.conditions.retain(|one| one.type_ != "Draining");
+            status.conditions.retain(|one| one.type_ != ConditionType::Draining.as_str());
             status.conditions.extend(draining);
-            publish(&**service, &former, &status, context).await?;
+            publish::write(&**service, &former, &status, context).await?;
             return Ok(Action::requeue(UNDER_WAY));
         }
         Step::GiveUp(events) => {
@@ -138,7 +140,7 @@ async fn set_metadata(
     let uid = service.uid().unwrap_or_default();
     // A view that lags behind shows it without what was just written.
     let what = format!("{uid} finalizers");
-    if let Some(rest) = context.memory.until_report(&what, ANYTHING_EVERY) {
+    if let Some(rest) = context.memory.until_report(&what, STATUS_EVERY) {
         return Ok(Action::requeue(rest));
     }
     let api: Api<FlyweightService> =
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
     use crate::{
         fixture::{now, observed, settle as settled},
-        observe::report::PoolReport,
+        model::report::PoolReport,
     };
 
     /// A service that was deleted so many seconds ago, with so many events to publish.
@@ -219,18 +221,18 @@ mod tests {
     fn only_a_service_that_never_ran_gets_names_of_its_own_and_has_passwords_refused() {
         let mut service = (*observed().service).clone();
         let news = json!({ "flyweight.dev/names": "namespaced", "flyweight.dev/plaintext": "refused" });
-        assert_eq!(news_of(&service), news);
+        assert_eq!(annotations_if_new(&service), news);
         service.status =
             Some(ServiceStatus { pods_ready: Some("0/1".to_owned()), ..ServiceStatus::default() });
         assert_eq!(
-            news_of(&service),
+            annotations_if_new(&service),
             json!({}),
             "it ran before: it keeps its names, and its passwords are warned of"
         );
         service.status = None;
         service.annotations_mut().insert(NAMES.to_owned(), "chosen".to_owned());
         assert_eq!(
-            news_of(&service),
+            annotations_if_new(&service),
             json!({ "flyweight.dev/plaintext": "refused" }),
             "they were chosen already"
         );

@@ -12,7 +12,7 @@ use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{child::MANAGER, writer::Writer};
+use crate::{model::child::MANAGER, writer::Writer};
 
 /// How many events of one severity one object may get at once; then one per [`REFILL`].
 const BURST: f64 = 30.0;

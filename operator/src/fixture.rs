@@ -8,13 +8,17 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::{
-    child::{Child, ChildKind, Live, annotation},
-    desired::{Held, Plan, telling::edition},
-    observe::{
-        Observed, ObservedPod, Running,
+    children::config_map::edition,
+    model::{
+        child::{Child, ChildKind, ChildRef, Live, annotation},
+        observed::{Observed, ObservedPod, Running},
+        plan::{Held, Plan},
         report::{BackendReport, PodReport},
+        update::StatusUpdate,
+        validated::Validated,
     },
-    validate::{Validated, validate},
+    rollout::plan,
+    validate::validate,
 };
 
 /// The time of every test.
@@ -131,7 +135,7 @@ pub fn apply(observed: &mut Observed, plan: &Plan) {
 /// Lets the canaries of a change pass, one after the other; gives the plan with which the others follow.
 pub fn pass_canaries(observed: &mut Observed) -> Plan {
     for _ in 0..10 {
-        let plan = crate::desired::plan(observed, &validate(observed));
+        let plan = plan(observed, &validate(observed));
         apply(observed, &plan);
         if plan.held != Some(Held::Canary) {
             observed.pods.retain(|pod| pod.canary.is_none());
@@ -160,7 +164,7 @@ pub fn pass_canaries(observed: &mut Observed) -> Plan {
 /// As after a while: every child is there, every pod is ready and runs the wanted configuration.
 pub fn settle(observed: &mut Observed) {
     let validated = validated(observed);
-    let plan: Plan = crate::desired::plan(observed, &Ok(validated.clone()));
+    let plan = plan(observed, &Ok(validated.clone()));
     observed.children = plan.children.iter().map(live).collect();
     observed.running = Some(Running {
         hash: validated.hash.clone(),
@@ -195,4 +199,49 @@ pub fn settle(observed: &mut Observed) {
             ..ObservedPod::default()
         })
         .collect();
+}
+
+/// What the service says whose pods serve, or do not.
+pub fn update(available: bool) -> StatusUpdate {
+    StatusUpdate {
+        service: "shop".to_owned(),
+        available,
+        trouble: if available { String::new() } else { "PodsNotReady".to_owned() },
+        applied: true,
+        seen: ["FlyweightPool/products", "FlyweightPool/users", "CacheTier/hot"]
+            .map(|one| (one.to_owned(), 1))
+            .into(),
+        faults: Vec::new(),
+        settings: Some(Arc::new(validated(&observed()).settings)),
+        reports: Vec::new(),
+    }
+}
+
+/// What is planned for it.
+pub fn planned(observed: &Observed) -> Plan {
+    plan(observed, &validate(observed))
+}
+
+/// The child that the plan has of this kind and name.
+pub fn find<'a>(plan: &'a Plan, kind: ChildKind, name: &str) -> &'a Value {
+    let child =
+        plan.children.iter().find(|child| child.reference == ChildRef { kind, name: name.to_owned() });
+    &child.unwrap_or_else(|| panic!("{kind:?} {name} is planned")).body
+}
+
+/// The children of the plan, as `Kind name`.
+pub fn names(plan: &Plan) -> Vec<String> {
+    plan.children
+        .iter()
+        .map(|child| format!("{} {}", child.reference.kind.name(), child.reference.name))
+        .collect()
+}
+
+/// The shop with all that a service can have.
+pub fn everything() -> Observed {
+    observed_with(|spec| {
+        spec["gateway"] = json!({ "replicas": 2 });
+        spec["autoscaling"] = json!({ "minReplicas": 2, "maxReplicas": 10 });
+        spec["networkPolicy"] = json!(true);
+    })
 }

@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    error::Error,
-    writer::{REQUEST_TIMEOUT, ask},
+    api::{REQUEST_TIMEOUT, ask},
+    model::error::Error,
 };
 
 /// How long before the end of the Lease its holder stops writing; longer than a request may take.

@@ -2,30 +2,36 @@
 //! `CacheTier` resources.
 
 mod admin;
+mod api;
 mod app;
 mod apply;
 mod args;
 mod budget;
 mod caches;
-mod child;
+mod children;
 mod connection;
 mod context;
 mod controller;
 mod deletion;
-mod desired;
-mod error;
+mod drift;
 mod events;
 #[cfg(test)]
 mod fixture;
 mod lease;
 mod memory;
 mod metrics;
+mod model;
 mod observe;
+mod pace;
+mod poller;
+mod publish;
 mod reconcile;
-mod shares;
+mod rollout;
 mod status;
 mod telemetry;
+mod updates;
 mod validate;
+mod wake;
 mod watches;
 mod writer;
 

@@ -10,7 +10,7 @@ use kube::{ResourceExt, api::DynamicObject};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::child::{ChildRef, Live, pack};
+use crate::model::child::{ChildRef, Live, pack};
 
 /// How long a write may be ahead of the watch that shows it.
 const AHEAD_MAX: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub struct Memory {
     /// When a child was last tried to be changed.
     tried: Mutex<HashMap<(String, ChildRef), Instant>>,
     /// When a pod was last told what changed.
-    told: Mutex<HashMap<(String, String), Instant>>,
+    notified: Mutex<HashMap<(String, String), Instant>>,
     failures: Mutex<HashMap<String, Failures>>,
     reported: Mutex<HashMap<String, Instant>>,
 }
@@ -111,15 +111,15 @@ impl Memory {
     }
 
     /// Takes down that a pod was told what changed.
-    pub fn told(&self, owner: &str, pod: &str) {
-        let mut told = self.told.lock();
+    pub fn notified(&self, owner: &str, pod: &str) {
+        let mut told = self.notified.lock();
         told.retain(|_, at| at.elapsed() < JUST);
         told.insert((owner.to_owned(), pod.to_owned()), Instant::now());
     }
 
     /// Whether the pod was told what changed only just.
-    pub fn just_told(&self, owner: &str, pod: &str, now: Instant) -> bool {
-        let told = self.told.lock();
+    pub fn just_notified(&self, owner: &str, pod: &str, now: Instant) -> bool {
+        let told = self.notified.lock();
         told.get(&(owner.to_owned(), pod.to_owned())).is_some_and(|at| now.duration_since(*at) < JUST)
     }
 
@@ -215,7 +215,7 @@ mod tests {
     use kube::core::TypeMeta;
 
     use super::*;
-    use crate::child::ChildKind;
+    use crate::model::child::ChildKind;
 
     fn object(version: &str) -> Arc<DynamicObject> {
         let mut object = DynamicObject {
@@ -270,11 +270,12 @@ mod tests {
         assert_eq!(wait(JUST * 4), Duration::ZERO);
         memory.tried("uid", &child, Instant::now() + JUST * 5);
         assert!(wait(JUST * 5) > JUST / 2, "an attempt that took long counts from its end");
-        memory.told("uid", "a");
+        memory.notified("uid", "a");
         assert!(
-            memory.just_told("uid", "a", Instant::now()) && !memory.just_told("uid", "b", Instant::now())
+            memory.just_notified("uid", "a", Instant::now())
+                && !memory.just_notified("uid", "b", Instant::now())
         );
-        assert!(!memory.just_told("uid", "a", Instant::now() + JUST));
+        assert!(!memory.just_notified("uid", "a", Instant::now() + JUST));
     }
 
     #[test]

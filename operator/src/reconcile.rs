@@ -1,19 +1,20 @@
-//! One reconcile, on one screen: observe, validate, desired, apply, status.
+//! One reconcile, on one screen: observe, validate, rollout, apply, status.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crds::{pool::FlyweightPool, service::FlyweightService, tier::CacheTier};
 use kube::{Resource, runtime::controller::Action};
 use tracing::{Instrument, debug_span};
 
-use crate::{apply, context::Context, deletion, desired, error::Error, observe, shares, status, validate};
-
-/// How often pods are asked what they run while everything is as it should be.
-const SETTLED: Duration = Duration::from_secs(10);
-/// The same where there is no pod to ask: whatever changes wakes the next reconcile.
-const IDLE: Duration = Duration::from_secs(300);
-/// The same while something is under way.
-pub const UNDER_WAY: Duration = Duration::from_secs(2);
+use crate::{
+    apply,
+    context::Context,
+    deletion,
+    model::error::Error,
+    observe,
+    pace::{IDLE, SETTLED, UNDER_WAY},
+    publish, rollout, validate,
+};
 
 /// Makes the cluster as the service wants it, and says how far that is.
 ///
@@ -28,10 +29,10 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
     }
     let observed = observe::observe(&service, &context).instrument(debug_span!("observe")).await;
     let verdict = debug_span!("validate").in_scope(|| validate::validate(&observed));
-    let plan = debug_span!("desired").in_scope(|| desired::plan(&observed, &verdict));
+    let plan = debug_span!("rollout").in_scope(|| rollout::plan(&observed, &verdict));
     let applied = apply::apply(&plan, &observed, &context).instrument(debug_span!("apply")).await;
     let report =
-        status::report(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
+        publish::service(&observed, &verdict, &plan, &applied, &context).instrument(debug_span!("status"));
     let settled = report.await?;
     let pause = match settled && !applied.again {
         true if observed.pods.is_empty() => IDLE,
@@ -46,7 +47,7 @@ pub async fn service(service: Arc<FlyweightService>, context: Arc<Context>) -> R
 /// # Errors
 /// When the API server refuses or fails.
 pub async fn pool(pool: Arc<FlyweightPool>, context: Arc<Context>) -> Result<Action, Error> {
-    shares::report_pool(&pool, &context).await
+    publish::pool(&pool, &context).await
 }
 
 /// Says whether the tier is used, and with which figures.
@@ -54,5 +55,5 @@ pub async fn pool(pool: Arc<FlyweightPool>, context: Arc<Context>) -> Result<Act
 /// # Errors
 /// When the API server refuses or fails.
 pub async fn tier(tier: Arc<CacheTier>, context: Arc<Context>) -> Result<Action, Error> {
-    shares::report_tier(&tier, &context).await
+    publish::tier(&tier, &context).await
 }

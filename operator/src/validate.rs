@@ -6,7 +6,7 @@ use crds::{
     annotations::{NAMES, NAMESPACED, PLAINTEXT, REFUSED, TAKE_OVER_FROM},
     fault::Fault,
     resolve::{Named, plaintext, replicas_of, resolve},
-    service::{Autoscaling, ServiceSpec, groups::Resources, security::IssuerRef},
+    service::ServiceSpec,
     settings::{
         Plaintext, Settings,
         names::{Names, Origin},
@@ -15,72 +15,10 @@ use crds::{
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
-use crate::observe::{Observed, Running};
-
-/// The name of the Secret with the encryption key is the service's name and this, where the service names no
-/// other.
-pub const ENCRYPTION_SUFFIX: &str = "-encryption";
-
-/// What runs when all faults are mended: everything that `desired` needs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Validated {
-    /// The settings of the data plane.
-    pub settings: Settings,
-    /// [`Settings::hash`].
-    pub hash: String,
-    /// [`Settings::rolling_hash`].
-    pub rolling: String,
-    /// The image.
-    pub image: String,
-    /// The groups of pods, in the service's order.
-    pub groups: Vec<Group>,
-    /// How many gateway pods; none without a gateway.
-    pub gateway: Option<u32>,
-    /// How the service scales by itself.
-    pub autoscaling: Option<Autoscaling>,
-    /// The total to begin with where autoscaling is on and nobody has set one.
-    pub replicas_to_seed: Option<u32>,
-    /// Pods of a group that may be away at once.
-    pub max_unavailable: u32,
-    /// Whether traffic is restricted.
-    pub network_policy: bool,
-    /// The TCP ports that the policy lets pods out to; none for all.
-    pub egress_ports: Option<Vec<u16>>,
-    /// Who issues the certificate of the API; none where the Secret is made by others.
-    pub issuer: Option<IssuerRef>,
-    /// Whether children stay as they are.
-    pub paused: bool,
-    /// Identifies the content of all named Secrets by their resource versions; none while one is missing.
-    pub secrets: Option<String>,
-    /// Secrets that are named and are not there, each with who names it.
-    pub missing: Vec<MissingSecret>,
-    /// The Secret with the encryption key that has yet to be made.
-    pub key_to_make: Option<String>,
-    /// What is wrong with the spec from the next release on.
-    pub warnings: Vec<Fault>,
-}
-
-/// A group of pods.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// Its name.
-    pub name: String,
-    /// How many pods.
-    pub replicas: u32,
-    /// CPU and memory of each.
-    pub resources: Resources,
-    /// Whether it serves every pool of the service.
-    pub serves_all: bool,
-}
-
-/// A Secret that is named and is not there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MissingSecret {
-    /// Its name.
-    pub name: String,
-    /// The field that names it.
-    pub path: String,
-}
+use crate::model::{
+    observed::{Observed, Running},
+    validated::{ENCRYPTION_SUFFIX, Group, MissingSecret, Validated},
+};
 
 /// The service with its pools and tiers, parsed and resolved.
 ///

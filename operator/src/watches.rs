@@ -32,17 +32,20 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::mpsc::Sender,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
 use crate::{
-    apply::foreign::keep,
     caches::{Caches, Feeds},
-    child::{APP, ChildKind, MANAGER, label, orphan_of, pack},
+    drift::foreign::keep,
     metrics::Metrics,
-    watches::news::{Cache, News},
+    model::{
+        child::{APP, ChildKind, MANAGER, label, orphan_of, pack},
+        validated::ENCRYPTION_SUFFIX,
+    },
+    wake::{Request, Wake},
+    watches::change::{Cache, Change},
 };
 
 /// The longest wait of a watch after an error. The library's own go up to half a minute, and an API server
@@ -50,8 +53,8 @@ use crate::{
 /// 30 s is what all of it may take.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
+mod change;
 mod defined;
-mod news;
 
 /// Proxies and load balancers cut connections that are silent for a few minutes.
 const WATCH_SECONDS: u32 = 200;
@@ -66,40 +69,6 @@ const ANEW_EVERY: Duration = Duration::from_secs(20);
 const ANEW_PER_OBJECT: Duration = Duration::from_millis(100);
 /// Up to so much more, so that the kinds are not read all at once.
 const ANEW_SPREAD: f64 = 0.2;
-
-/// Asks for reconciles.
-#[derive(Clone)]
-pub struct Wake {
-    /// Services to look at.
-    pub services: Sender<ObjectRef<FlyweightService>>,
-    /// Pools to look at.
-    pub pools: Sender<ObjectRef<FlyweightPool>>,
-    /// Tiers to look at.
-    pub tiers: Sender<ObjectRef<CacheTier>>,
-}
-
-/// What to look at after a change.
-#[derive(Debug, PartialEq)]
-pub enum Request {
-    /// A service, its children and its status.
-    Service(ObjectRef<FlyweightService>),
-    /// A pool's status.
-    Pool(ObjectRef<FlyweightPool>),
-    /// A tier's status.
-    Tier(ObjectRef<CacheTier>),
-}
-
-impl Wake {
-    /// Asks for one reconcile. Requests for the same object while one waits are one.
-    pub async fn send(&self, request: Request) {
-        // The receivers end with the process' term of office, and the requests with them.
-        let _ = match request {
-            Request::Service(service) => self.services.send(service).await.map_err(drop),
-            Request::Pool(pool) => self.pools.send(pool).await.map_err(drop),
-            Request::Tier(tier) => self.tiers.send(tier).await.map_err(drop),
-        };
-    }
-}
 
 /// What every watch needs.
 #[derive(Clone)]
@@ -200,10 +169,10 @@ impl Links {
         }
     }
 
-    async fn pass_on<K: Watched>(&self, found: &[(Arc<K>, News)]) {
-        for (object, news) in found {
+    async fn pass_on<K: Watched>(&self, found: &[(Arc<K>, Change)]) {
+        for (object, change) in found {
             object.note(&self.caches);
-            for request in object.requests(*news, &self.caches) {
+            for request in object.requests(*change, &self.caches) {
                 self.wake.send(request).await;
             }
         }
@@ -245,7 +214,7 @@ fn until_anew(objects: usize) -> Duration {
 trait Watched: ResourceExt {
     /// What to look at when it came, changed or went. A status is no reason to look at others: it is made of
     /// what they say.
-    fn requests(&self, news: News, caches: &Caches) -> Vec<Request>;
+    fn requests(&self, change: Change, caches: &Caches) -> Vec<Request>;
 
     /// Takes down whom it belongs to, where it is looked for by that.
     fn note(&self, _: &Caches) {}
@@ -257,9 +226,9 @@ trait Watched: ResourceExt {
 }
 
 impl Watched for FlyweightService {
-    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, change: Change, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Service(ObjectRef::from_obj(self))];
-        if news == News::Spec {
+        if change == Change::Spec {
             let namespace = self.namespace().unwrap_or_default();
             let pools = caches
                 .pools_in(&namespace)
@@ -273,9 +242,9 @@ impl Watched for FlyweightService {
 }
 
 impl Watched for FlyweightPool {
-    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, change: Change, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Pool(ObjectRef::from_obj(self))];
-        if news == News::Spec {
+        if change == Change::Spec {
             let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
             requests.extend(tiers_in(caches, &namespace));
             let refers = |spec: &ServiceSpec| spec.pool_refs.iter().any(|one| one.name == name);
@@ -286,9 +255,9 @@ impl Watched for FlyweightPool {
 }
 
 impl Watched for CacheTier {
-    fn requests(&self, news: News, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, change: Change, caches: &Caches) -> Vec<Request> {
         let mut requests = vec![Request::Tier(ObjectRef::from_obj(self))];
-        if news == News::Spec {
+        if change == Change::Spec {
             requests.extend(services_where(caches, &self.namespace().unwrap_or_default(), |_| true));
         }
         requests
@@ -296,7 +265,7 @@ impl Watched for CacheTier {
 }
 
 impl Watched for PartialObjectMeta<Secret> {
-    fn requests(&self, _: News, caches: &Caches) -> Vec<Request> {
+    fn requests(&self, _: Change, caches: &Caches) -> Vec<Request> {
         let name = self.name_any();
         services_where(caches, &self.namespace().unwrap_or_default(), |spec| names_secret(spec, &name))
             .collect()
@@ -304,7 +273,7 @@ impl Watched for PartialObjectMeta<Secret> {
 }
 
 impl Watched for Pod {
-    fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
+    fn requests(&self, _: Change, _: &Caches) -> Vec<Request> {
         let namespace = self.namespace().unwrap_or_default();
         let service = self.labels().get(label::INSTANCE);
         service.map(|name| Request::Service(ObjectRef::new(name).within(&namespace))).into_iter().collect()
@@ -326,7 +295,7 @@ impl Watched for DynamicObject {
         pack(self);
     }
 
-    fn requests(&self, _: News, _: &Caches) -> Vec<Request> {
+    fn requests(&self, _: Change, _: &Caches) -> Vec<Request> {
         let namespace = self.namespace().unwrap_or_default();
         let owners = self.owner_references().iter();
         let owners = owners.filter_map(|owner| ObjectRef::from_owner_ref(Some(&namespace), owner, ()));
@@ -368,7 +337,7 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
     };
     let payments = spec.pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     let notifications = spec.pipeline.notifications.secret_ref.as_ref();
-    name.ends_with(crate::validate::ENCRYPTION_SUFFIX)
+    name.ends_with(ENCRYPTION_SUFFIX)
         || spec.backends.iter().any(backend)
         || [payments, notifications].into_iter().flatten().any(|secret| secret.name == name)
         || spec.security.tls.as_ref().is_some_and(tls)

@@ -1,6 +1,7 @@
 //! `status`: a service with everything below it, as a tree.
 
 use crds::{
+    conditions::ConditionType,
     pool::FlyweightPool,
     service::FlyweightService,
     status::{GroupStatus, PoolFigures, ServiceStatus},
@@ -76,7 +77,7 @@ pub fn tree(view: &View, paint: Paint) -> Node {
 }
 
 fn headline(status: &ServiceStatus, paint: Paint) -> String {
-    match status.conditions.iter().find(|one| one.type_ == "Ready") {
+    match status.conditions.iter().find(|one| one.type_ == ConditionType::Ready.as_str()) {
         Some(ready) if ready.status == "True" => paint.good(&format!("Ready: {}", ready.message)),
         Some(ready) => paint.bad(&format!("not Ready: {}: {}", ready.reason, ready.message)),
         None => paint.dim("not seen by an operator yet"),
@@ -86,12 +87,13 @@ fn headline(status: &ServiceStatus, paint: Paint) -> String {
 fn condition(condition: &Condition, paint: Paint) -> Node {
     let Condition { type_, status, reason, message, .. } = condition;
     // Of these, False is the good answer.
-    let good_when =
-        if matches!(type_.as_str(), "Degraded" | "Progressing" | "Draining") { "False" } else { "True" };
+    use ConditionType::{Degraded, Draining, Progressing};
+    let kind = ConditionType::parse(type_);
+    let good_when = if matches!(kind, Some(Degraded | Progressing | Draining)) { "False" } else { "True" };
     let text = format!("{type_}={status} {reason}");
-    let painted = match (status == good_when, type_.as_str()) {
+    let painted = match (status == good_when, kind) {
         (true, _) => paint.good(&text),
-        (false, "Progressing" | "Draining") => paint.warm(&text),
+        (false, Some(Progressing | Draining)) => paint.warm(&text),
         (false, _) => paint.bad(&text),
     };
     Node::new(format!("{painted}: {message}"))

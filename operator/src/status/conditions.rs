@@ -1,5 +1,8 @@
 //! Conditions: what they say now, with the time since when.
 
+use std::borrow::Cow;
+
+use crds::conditions::{ConditionType, Reason};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -11,12 +14,12 @@ const MESSAGE_LENGTH_MAX: usize = 8000;
 /// A condition without its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
-    /// `Ready` and the like.
-    pub kind: &'static str,
+    /// What it is about.
+    pub kind: ConditionType,
     /// Whether it holds.
     pub holds: Holds,
-    /// One word for programs.
-    pub reason: String,
+    /// One word for programs: a [`Reason`], or the word of a pod.
+    pub reason: Cow<'static, str>,
     /// A sentence for people; the same as long as nothing changes.
     pub message: String,
 }
@@ -34,8 +37,13 @@ pub enum Holds {
 
 impl Draft {
     /// A condition with its reason and message.
-    pub fn new(kind: &'static str, holds: Holds, reason: &str, message: impl Into<String>) -> Self {
-        Self { kind, holds, reason: reason.to_owned(), message: message.into() }
+    pub fn new(kind: ConditionType, holds: Holds, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, holds, reason: Cow::Borrowed(reason.as_str()), message: message.into() }
+    }
+
+    /// A condition with the reason that a pod gives.
+    pub fn reported(kind: ConditionType, holds: Holds, reason: &str, message: impl Into<String>) -> Self {
+        Self { kind, holds, reason: Cow::Owned(reason.to_owned()), message: message.into() }
     }
 }
 
@@ -66,22 +74,22 @@ pub fn settle(
         .into_iter()
         .map(|Draft { kind, holds, reason, message }| {
             let status = holds.text();
-            let since = former.iter().find(|one| one.type_ == kind && one.status == status);
+            let since = former.iter().find(|one| one.type_ == kind.as_str() && one.status == status);
             Condition {
                 last_transition_time: since.map_or(Time(now), |one| one.last_transition_time.clone()),
                 message: clip(message),
                 observed_generation: generation,
-                reason,
+                reason: reason.into_owned(),
                 status: status.to_owned(),
-                type_: kind.to_owned(),
+                type_: kind.as_str().to_owned(),
             }
         })
         .collect()
 }
 
 /// The condition of this kind.
-pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|one| one.type_ == kind)
+pub fn find(conditions: &[Condition], kind: impl AsRef<str>) -> Option<&Condition> {
+    conditions.iter().find(|one| one.type_ == kind.as_ref())
 }
 
 fn clip(mut message: String) -> String {
@@ -103,18 +111,38 @@ mod tests {
 
     #[test]
     fn the_time_moves_with_the_status_only() {
-        let first = settle(vec![Draft::new("Ready", Holds::No, "A", "a")], &[], Some(1), at(10));
+        let first = settle(
+            vec![Draft::new(ConditionType::Ready, Holds::No, Reason::Paused, "a")],
+            &[],
+            Some(1),
+            at(10),
+        );
         assert_eq!(first[0].last_transition_time.0, at(10));
-        let second = settle(vec![Draft::new("Ready", Holds::No, "B", "b")], &first, Some(2), at(20));
-        assert_eq!((second[0].last_transition_time.0, second[0].reason.as_str()), (at(10), "B"));
+        let second = settle(
+            vec![Draft::new(ConditionType::Ready, Holds::No, Reason::NoPods, "b")],
+            &first,
+            Some(2),
+            at(20),
+        );
+        assert_eq!((second[0].last_transition_time.0, second[0].reason.as_str()), (at(10), "NoPods"));
         assert_eq!(second[0].observed_generation, Some(2));
-        let third = settle(vec![Draft::new("Ready", Holds::Yes, "C", "c")], &second, Some(2), at(30));
+        let third = settle(
+            vec![Draft::new(ConditionType::Ready, Holds::Yes, Reason::Serving, "c")],
+            &second,
+            Some(2),
+            at(30),
+        );
         assert_eq!(third[0].last_transition_time.0, at(30));
     }
 
     #[test]
     fn a_long_message_is_cut() {
-        let long = settle(vec![Draft::new("Ready", Holds::No, "A", "ß".repeat(9000))], &[], None, at(1));
+        let long = settle(
+            vec![Draft::new(ConditionType::Ready, Holds::No, Reason::Paused, "ß".repeat(9000))],
+            &[],
+            None,
+            at(1),
+        );
         assert!(long[0].message.len() < 8010 && long[0].message.ends_with('…'));
     }
 }

@@ -13,20 +13,15 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::{
-    apply::Applied,
-    child::{ChildKind, Live, annotation, label},
-    desired::{
-        Held, Plan,
-        canary::{Trial, is_canary},
-        deployment::behind,
-        migration::Migration,
-        settings_name,
-    },
-    observe::{
-        Observed, ObservedPod,
+    children::behind,
+    model::{
+        applied::Applied,
+        child::{ChildKind, Live, annotation, label, settings_name},
+        observed::{Observed, ObservedPod},
+        plan::{Held, Migration, Plan, Trial},
         report::{BackendReport, Trouble, UnavailableReport},
+        validated::{MissingSecret, Validated},
     },
-    validate::{MissingSecret, Validated},
 };
 
 /// A pod that is not ready for longer is not just starting.
@@ -183,7 +178,7 @@ fn workloads(
     let gateway_pods = || pods.iter().filter(|pod| pod.group.is_none()).collect();
     let mut gateway = wanted_gateway.map(|replicas| blank("gateway", replicas, gateway_pods()));
     let deployments = children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);
-    for live in deployments.filter(|live| !is_canary(live)) {
+    for live in deployments.filter(|live| !live.is_canary()) {
         let labels = live.object.metadata.labels.as_ref();
         let group = labels.and_then(|labels| labels.get(label::GROUP));
         let workload = match group {

@@ -2,7 +2,7 @@
 
 use crds::status::{PoolFigures, TierShare};
 
-use crate::observe::report::{PodReport, PoolReport, UnreadableReport};
+use crate::model::report::{PodReport, PoolReport, UnreadableReport};
 
 /// The API server takes this many tiers.
 const TIERS_MAX: usize = 16;
@@ -166,7 +166,7 @@ pub fn ratio(hits: u64, misses: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::report::TierReport;
+    use crate::model::report::TierReport;
 
     #[test]
     fn figures_are_rounded_down_to_one_decimal() {

@@ -14,8 +14,8 @@ use kube::{
 };
 use tokio::time::sleep;
 
-use super::{Links, Request};
-use crate::{child::ChildKind, watches::news::Cache, writer::ask};
+use super::{Links, change::Cache};
+use crate::{api::ask, model::child::ChildKind, wake::Request};
 
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ impl Links {
         loop {
             match self.is_defined(kind).await {
                 Some(true) => {
-                    self.tell(true).await;
+                    self.note_defined(true).await;
                     tokio::select! {
                         () = self.read(&api, &mut cache, &config, kind.name()) => return,
                         () = self.until_undefined(kind) => (),
@@ -43,7 +43,7 @@ impl Links {
                 Some(false) => {
                     cache.take(&Event::Init);
                     cache.take(&Event::InitDone);
-                    self.tell(false).await;
+                    self.note_defined(false).await;
                     sleep(LOOK_EVERY).await;
                 }
                 None => sleep(RETRY).await,
@@ -76,7 +76,7 @@ impl Links {
 
     /// Takes down whether certificates can be asked for, and wakes the services that want one when that has
     /// changed.
-    async fn tell(&self, defined: bool) {
+    async fn note_defined(&self, defined: bool) {
         if self.caches.cert_manager.swap(defined, Ordering::Relaxed) == defined {
             return;
         }

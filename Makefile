@@ -20,7 +20,7 @@ SOAKED = $(or $(ONLY),attacks durability $(CRASHED) histories ingest orders outa
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
 
-.PHONY: help prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }'
@@ -94,8 +94,12 @@ demo-kubeconfig: ## Print the path of the demo's kubeconfig
 images: ## Build the container images as archives, without a container engine
 	@tests/demo.sh images
 
-generate: ## Write the CRDs, for kubectl and for the chart
+generate: ## Write the CRDs, for kubectl and for the chart, and the reference pages of docs/
 	@cargo run --quiet --package flyweight-crds --features kube --bin crdgen
+	@docs/generate.py
+
+docs: ## Check the documents and build their site, which works offline, into ./site (needs Python 3.11)
+	@tests/tools/docs.sh
 
 dashboard: ## Build the dashboard and gather the pages of /docs into dataplane/assets (needs Node and npm)
 	@cd dashboard && npm ci --silent && npm run --silent build
@@ -108,6 +112,7 @@ lint: ## Check formatting, lints and generated files
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run --quiet --package flyweight-crds --features kube --bin crdgen -- --check
 	tests/mechanisms.py --check
+	tests/docs.py
 
 tools: ## Install the real servers that tests and demo use
 	@tests/tools/install.sh all

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Holds a pod and a gateway against h2spec, and against curl, over cleartext and TLS. docs/http2.md says which cases may fail, and why.
+# Holds a pod and a gateway against h2spec, and against curl, over cleartext and TLS. docs/reference/http2.md says which cases may fail, and why.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . tests/tools/edge.sh
 
-readonly ALLOWED=docs/http2.md
+readonly ALLOWED=docs/reference/http2.md
 # a GET of it is answered with a body, and a POST only once its own body is there
 readonly TARGET=/api/v1/products
 readonly REPEATS=20

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the Autobahn suite against the WebSocket, of a pod and through a gateway. docs/websocket.md says what may not be as the suite likes it, and why.
+# Runs the Autobahn suite against the WebSocket, of a pod and through a gateway. docs/reference/websocket.md says what may not be as the suite likes it, and why.
 # The suite expects an echo: all of it runs against an echo in the place of the feed, and against the feed whatever needs no echo.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . tests/tools/edge.sh
 
-readonly ALLOWED=docs/websocket.md
+readonly ALLOWED=docs/reference/websocket.md
 # pings, reserved bits, opcodes, fragments, invalid UTF-8 and closing handshakes
 readonly WITHOUT_ECHO=(2.\* 3.1 3.5 3.6 3.7 4.1.1 4.1.2 4.2.1 4.2.2 5.1 5.2 5.9 5.10 5.11 5.12 5.13 5.14 5.16 5.17 5.18
     6.3.\* 6.4.\* 6.6.1 6.6.3 6.6.4 6.6.6 6.6.8 6.6.10 6.8.\* 6.10.\* 6.11.5 6.12.\* 6.13.\* 6.14.\* 6.15.\* 6.16.\* 6.17.\*

@@ -50,7 +50,7 @@ async fn alerts_and_dashboards_ask_for_metrics_that_exist() {
 #[test]
 fn every_alert_has_its_runbook() {
     let alerts = fs::read_to_string(root().join("configs/alerts/flyweight.yaml")).unwrap();
-    let runbooks = fs::read_to_string(root().join("docs/runbooks.md")).unwrap();
+    let runbooks = fs::read_to_string(root().join("docs/operations/runbooks.md")).unwrap();
     let rules: Value = serde_yaml_ng::from_str(&alerts).unwrap();
     let mut seen = 0;
     for rule in rules["spec"]["groups"]
@@ -61,7 +61,7 @@ fn every_alert_has_its_runbook() {
     {
         let name = rule["alert"].as_str().unwrap();
         assert!(runbooks.contains(&format!("\n## {name}\n")), "{name} has no runbook");
-        let link = format!("docs/runbooks.md#{}", name.to_lowercase());
+        let link = format!("docs/operations/runbooks.md#{}", name.to_lowercase());
         assert_eq!(rule["annotations"]["runbook_url"], link.as_str());
         seen += 1;
     }

@@ -24,6 +24,8 @@ main() {
     cargo test --workspace --test configs --test definitions --test manifest --test resolve
     step "make run, as a newcomer"
     tests/quickstart.sh
+    step "an added entity"
+    tests/coupon.sh
     step "dashboard"
     dashboard
     step "chart"

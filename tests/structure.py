@@ -9,7 +9,8 @@ usage: tests/structure.py [--write]
 - Inside the data plane and the operator, modules use only those that ARROWS allows.
 - No file uses another that uses it, over however many steps. A module and the files below it count as one where the
   lower one uses the upper one (`super::`).
-- A file has at most 500 lines, a function at most 80, and a line of code or comment at most 110 columns.
+- A file has at most 500 lines, a function at most 80 (120 in tests, which have tables of cases), and a line of
+  code or comment at most 110 columns.
 
 Exit codes: 0 all holds, 1 something does not, 2 wrong use.
 """
@@ -66,10 +67,21 @@ ARROWS = {
         "http": {"problem", "security", "server", "service", "telemetry"},
         "gateway": {"config", "http", "problem", "security", "server", "service"},
     },
+    # the steps of a reconcile see no cluster
+    "operator": {
+        "model": set(),
+        "children": {"model"},
+        "drift": {"children", "model"},
+        "validate": {"model"},
+        "rollout": {"children", "drift", "model", "validate"},
+        "status": {"children", "drift", "model", "rollout", "validate"},
+        "*": None,
+    },
 }
 
 LINES_MAX = 500
 FUNCTION_LINES_MAX = 80
+TEST_LINES_MAX = 120
 COLUMNS_MAX = 110
 
 
@@ -215,7 +227,7 @@ def arrows(crate, uses):
         return
     for module, others in sorted(uses.items()):
         top = module[0] if module else None
-        if top is None or allowed.get(top, set()) is None:
+        if top is None or allowed.get(top, allowed.get("*", set())) is None:
             continue
         for other in sorted({other[0] for other in others if other and other[0] != top}):
             if other not in allowed.get(top, set()):
@@ -256,22 +268,23 @@ def sizes(path):
     name, lines = path.relative_to(ROOT), path.read_text().split("\n")
     if len(lines) > LINES_MAX + 1:
         yield f"{name}: {len(lines) - 1} lines, {LINES_MAX} at most"
-    begun = None
+    begun, most = None, TEST_LINES_MAX if is_test(path) or name.parts[0] == "tests" else FUNCTION_LINES_MAX
     for number, line in enumerate(lines, 1):
-        if len(line) > COLUMNS_MAX and not is_text(line):
+        # rustfmt lets the sign after a pattern stand beyond
+        if len(line.removesuffix(" =")) > COLUMNS_MAX and not is_text(line):
             yield f"{name}:{number}: {len(line)} columns, {COLUMNS_MAX} at most"
         head = re.match(r"( *)(?:pub(?:\([a-z]+\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)", line)
         if head and not line.rstrip().endswith((";", "}")):
             begun = (number, *head.groups())
         elif begun and line == f"{begun[1]}}}":
-            if number - begun[0] + 1 > FUNCTION_LINES_MAX:
-                yield f"{name}:{begun[0]}: {begun[2]} has {number - begun[0] + 1} lines, {FUNCTION_LINES_MAX} at most"
+            if number - begun[0] + 1 > most:
+                yield f"{name}:{begun[0]}: {begun[2]} has {number - begun[0] + 1} lines, {most} at most"
             begun = None
 
 
 def is_text(line):
     """Whether a long line is one text, which rustfmt does not break."""
-    return '"' in line or "`" in line or "https://" in line
+    return '"' in line or "`" in line or "https://" in line or line.endswith("\\") or "└" in line
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ fn format(key: &str, value: Value) -> Value {
     match (key, value.as_str()) {
         ("format", Some("uint32")) => json!("int32"),
         ("format", Some("uint64")) => json!("int64"),
+        // lines of the source are no lines of the text
+        ("description", Some(text)) => {
+            let paragraphs: Vec<String> = text.split("\n\n").map(|part| part.replace('\n', " ")).collect();
+            json!(paragraphs.join("\n\n"))
+        }
         _ => value,
     }
 }

@@ -109,9 +109,15 @@ def routes():
         else:
             owner = whose[owner]
         rows.append([method, f"`{path}`", owner, effects[effect]])
+    files = [source]
+    for path, text in rust("model/src/entities"):
+        for one in re.finditer(r'List \{\s*path: "([^"]+)"', text):
+            home = re.search(r'pub static DEFINITION[^;]*?path: "/api/v1/([^"]+)"', text, re.S)[1]
+            rows.append(["GET", f"`{one[1]}`", f"the pods of {home}", "nothing"])
+            files.append(path)
     about = """Every route of the API. A collection is `users`, `payments`, `orders`, `products`,
         `notifications/templates`, `configurations` or `pools/{pool}`. The whole description, with
         every body, status and header, is served at `/docs` and as `/openapi.json`. The
         [overview](http-api.md) says what an application sends."""
     head = ["method", "path", "who answers behind a gateway", "what it changes"]
-    return page("Routes", [source], about, *table(head, rows))
+    return page("Routes", sorted(set(files)), about, *table(head, rows))

@@ -60,7 +60,10 @@ def counted(path, text):
         if not literal and not variable:
             continue
         help_text = literal[1] if literal else re.findall(rf"let {variable[1]} =\s*{STRING}", before)[-1]
-        caller = re.search(r"(\w+(?:::\w+)?)!?\(\s*$", before)[1]
+        called = re.search(r"(\w+(?:::\w+)?)!?\(\s*$", before)
+        # a row of a table of families: its labels are those of the table
+        rows = re.findall(r"const (\w+): &\[\(&str, &str\)\]", before)
+        caller = called[1] if called else "tier" if rows[-1] == "TIER" else "pool"
         yield Metric(name, help_text, labels(caller, after), metric_type(before, caller), path)
     if path == "operator/src/metrics.rs":
         for one in re.finditer(rf"counter\(\s*{STRING},\s*{STRING},\s*&\[([^\]]*)\]", flat):

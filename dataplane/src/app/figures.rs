@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry, proto::MetricFamily};
+use prometheus::{Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -14,15 +14,15 @@ use crate::{
         metrics::RequestFigures,
     },
     server::places,
-    service::{
-        factory::{Factory, FactoryPool},
-        staleness::Staleness,
-        write_behind::Lag,
-    },
+    service::factory::{Factory, FactoryPool},
 };
-use engine::memory::{Forecast, PoolStats};
+use engine::memory::PoolStats;
 use events::relay::RelayMeter;
-use model::{budget::Budgets, event::Backlog, strict};
+use model::{budget::Budgets, strict};
+
+mod gauges;
+
+use gauges::Gauges;
 
 /// Reads the counters of all parts.
 pub struct Figures {
@@ -67,28 +67,6 @@ pub struct Parts {
     pub unavailable: Unavailable,
     /// What requests and answers hold.
     pub budgets: Budgets,
-}
-
-struct Gauges {
-    pool: Vec<(&'static str, IntGaugeVec)>,
-    tier: Vec<(&'static str, IntGaugeVec)>,
-    available: IntGaugeVec,
-    policy_hit_ratio: GaugeVec,
-    staleness: Vec<(&'static str, IntGaugeVec)>,
-    write_behind: Vec<(&'static str, IntGaugeVec)>,
-    unreadable: IntGaugeVec,
-    backlog: IntGaugeVec,
-    oldest_ms: IntGaugeVec,
-    published: IntGaugeVec,
-    relay_failures: IntGaugeVec,
-    reachable: IntGaugeVec,
-    storage_full: IntGaugeVec,
-    secret_in_use: IntGaugeVec,
-    secret_rotations: IntGaugeVec,
-    inexact: IntGaugeVec,
-    refused_connections: IntGaugeVec,
-    held: IntGaugeVec,
-    held_max: IntGaugeVec,
 }
 
 impl Figures {
@@ -286,179 +264,6 @@ impl Figures {
             "inexactNumbers": pool.resource.records.inexact_columns(),
             "tiers": tiers,
         })
-    }
-}
-
-impl Gauges {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let family = |name: &str, help: &str, labels: &[&str]| {
-            let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok::<_, prometheus::Error>(family)
-        };
-        let pool = |name: &'static str, help: &str| {
-            Ok::<_, prometheus::Error>((name, family(name, help, &["pool"])?))
-        };
-        let tier = |name: &'static str, help: &str| {
-            Ok::<_, prometheus::Error>((name, family(name, help, &["pool", "tier"])?))
-        };
-        Ok(Self {
-            pool: vec![
-                pool("flyweight_pool_entities", "Entities in memory.")?,
-                pool("flyweight_pool_distinct", "Distinct shared states in memory.")?,
-                pool("flyweight_pool_bytes", "Bytes in memory.")?,
-                pool("flyweight_pool_saved_bytes", "Bytes that sharing saves.")?,
-                pool("flyweight_pool_evictions_total", "Entries that left to make room.")?,
-            ],
-            tier: vec![
-                tier("flyweight_tier_hits_total", "Reads that the tier answered.")?,
-                tier("flyweight_tier_misses_total", "Reads that the tier could not answer.")?,
-                tier("flyweight_tier_stale_total", "Reads answered beyond the time to live.")?,
-                tier("flyweight_tier_errors_total", "Keys of calls that failed.")?,
-            ],
-            available: family(
-                "flyweight_pool_available",
-                "Whether the pool's collection can be used; 0 while its requests are answered with 503.",
-                &["pool"],
-            )?,
-            policy_hit_ratio: {
-                let help = "The part of hits that each policy would have had lately in the room of a full tier, estimated from a sample of its keys.";
-                let family = GaugeVec::new(
-                    Opts::new("flyweight_tier_policy_hit_ratio", help),
-                    &["pool", "tier", "policy"],
-                )?;
-                registry.register(Box::new(family.clone()))?;
-                family
-            },
-            staleness: vec![
-                pool(
-                    "flyweight_staleness_last_ms",
-                    "For how long the stalest answer of the last audit was out of date.",
-                )?,
-                pool("flyweight_staleness_worst_ms", "The same of all audits since the process began.")?,
-                pool("flyweight_staleness_bound_ms", "The most that the settings of the tiers allow.")?,
-                pool("flyweight_staleness_checked_total", "Answers that the audit compared with the store.")?,
-                pool("flyweight_staleness_behind_total", "Of these, the ones that the store knew better.")?,
-            ],
-            write_behind: vec![
-                pool(
-                    "flyweight_write_behind_waiting",
-                    "Keys whose acknowledged version is not in the store yet.",
-                )?,
-                pool("flyweight_write_behind_oldest_ms", "The age of the oldest of them.")?,
-                pool("flyweight_write_behind_settled_total", "Versions that the store was given.")?,
-                pool(
-                    "flyweight_write_behind_coalesced_total",
-                    "Acknowledged versions that a newer one made needless.",
-                )?,
-                pool("flyweight_write_behind_conflicts_total", "Versions that the store knew better.")?,
-            ],
-            unreadable: family(
-                "flyweight_unreadable_records",
-                "Stored records that are known here to hold something without an exact meaning.",
-                &["pool"],
-            )?,
-            backlog: family(
-                "flyweight_outbox_backlog",
-                "Committed events that are not yet published.",
-                &["backend"],
-            )?,
-            oldest_ms: family("flyweight_outbox_oldest_ms", "The age of the oldest of them.", &["backend"])?,
-            published: family("flyweight_relay_published_total", "Events published.", &["backend"])?,
-            relay_failures: family(
-                "flyweight_relay_failures_total",
-                "Failed steps of the relay.",
-                &["backend"],
-            )?,
-            storage_full: family(
-                "flyweight_backend_storage_full",
-                "Whether the backend has no room left: writes are answered with 507, reads go on.",
-                &["backend"],
-            )?,
-            reachable: family("flyweight_backend_reachable", "Whether the backend answers.", &["backend"])?,
-            secret_in_use: family(
-                "flyweight_secret_in_use",
-                "Whether the mounted content of the Secret is in use; 0 while it cannot be, and the former content is.",
-                &["secret"],
-            )?,
-            secret_rotations: family(
-                "flyweight_secret_rotations_total",
-                "Contents of the Secret that were taken over while the process ran.",
-                &["secret"],
-            )?,
-            refused_connections: family(
-                "flyweight_refused_connections_total",
-                "Connections refused because their address had as many as were free.",
-                &[],
-            )?,
-            held: family(
-                "flyweight_held_bytes",
-                "Bytes that answers under way, or the bodies of requests, hold in memory.",
-                &["of"],
-            )?,
-            held_max: family("flyweight_held_bytes_max", "The most that they may hold.", &["of"])?,
-            inexact: family(
-                "flyweight_pool_inexact_numbers",
-                "1 where a number beyond 2^53 was read in the field, which goes out as a JSON number: it wants `json: String`.",
-                &["pool", "field"],
-            )?,
-        })
-    }
-
-    fn set_pool(&self, pool: &str, figures: &PoolStats) {
-        let values = [
-            figures.entities as i64,
-            figures.distinct as i64,
-            figures.bytes as i64,
-            figures.bytes_saved,
-            figures.evictions as i64,
-        ];
-        for ((_, gauge), value) in self.pool.iter().zip(values) {
-            gauge.with_label_values(&[pool]).set(value);
-        }
-    }
-
-    fn set_lag(&self, pool: &str, lag: &Lag) {
-        let values = [lag.waiting, lag.oldest_ms, lag.settled, lag.coalesced, lag.conflicts];
-        for ((_, gauge), value) in self.write_behind.iter().zip(values) {
-            gauge.with_label_values(&[pool]).set(value.cast_signed());
-        }
-    }
-
-    fn set_staleness(&self, pool: &str, seen: &Staleness) {
-        let values = [seen.last_ms, seen.worst_ms, seen.bound_ms, seen.checked, seen.behind];
-        for ((_, gauge), value) in self.staleness.iter().zip(values) {
-            gauge.with_label_values(&[pool]).set(value.cast_signed());
-        }
-    }
-
-    fn set_tier(&self, pool: &str, tier: &str, figures: &TierFigures) {
-        let values = [figures.hits, figures.misses, figures.stale, figures.errors];
-        for ((_, gauge), value) in self.tier.iter().zip(values) {
-            gauge.with_label_values(&[pool, tier]).set(value as i64);
-        }
-    }
-
-    fn set_forecasts(&self, pool: &str, forecasts: &[(Arc<str>, Forecast)]) {
-        for (tier, forecast) in forecasts {
-            for estimate in &forecast.policies {
-                let policy = format!("{:?}", estimate.policy).to_uppercase();
-                self.policy_hit_ratio
-                    .with_label_values(&[pool, tier, policy.as_str()])
-                    .set(estimate.hit_ratio);
-            }
-        }
-    }
-
-    fn set_relay(&self, backend: &str, meter: &RelayMeter) {
-        let figures = meter.figures();
-        // until it is known there is no such figure: zero would be a claim
-        if let Some(Backlog { events, oldest_ms }) = figures.backlog {
-            self.backlog.with_label_values(&[backend]).set(events as i64);
-            self.oldest_ms.with_label_values(&[backend]).set(oldest_ms as i64);
-        }
-        self.published.with_label_values(&[backend]).set(figures.published as i64);
-        self.relay_failures.with_label_values(&[backend]).set(figures.failures as i64);
     }
 }
 

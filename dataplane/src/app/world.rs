@@ -124,8 +124,8 @@ impl World {
             if let Some(store) = self.backends.stores.get(name) {
                 let faults =
                     store.prepare_each(collections).await.with_context(|| format!("backend {name}"))?;
-                // A declared table is its owner's: what it lacks keeps no other pool from a new version. A table
-                // of our own that cannot be changed does.
+                // A declared table is its owner's: what it lacks keeps no other pool from a new version. A
+                // table of our own that cannot be changed does.
                 for collection in collections.iter().filter(|collection| !collection.declared) {
                     if let Some(PoolFault { message, .. }) = faults.get(&collection.pool) {
                         bail!("backend {name}: pool {}: {message}", collection.pool);

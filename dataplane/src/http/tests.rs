@@ -137,15 +137,6 @@ impl Sealer for Plain {
     }
 }
 
-const ENTITIES: [Entity; 6] = [
-    Entity::User,
-    Entity::Payment,
-    Entity::Order,
-    Entity::Product,
-    Entity::NotificationTemplate,
-    Entity::Configuration,
-];
-
 fn collection_of(entity: Entity) -> Arc<Collection> {
     let schema = entities::builtin(entity).unwrap();
     let name = schema.collection.clone();
@@ -195,7 +186,7 @@ impl Server {
         let declared = [declared("stores", Some("version")), declared("regions", None)];
         declare(&file).await;
         let store: Arc<dyn RecordStore> = Arc::new(SqlStore::sqlite(&file, Arc::new(Plain)).unwrap());
-        let collections: Vec<_> = ENTITIES.into_iter().map(collection_of).chain(declared).collect();
+        let collections: Vec<_> = Entity::built_in().map(collection_of).chain(declared).collect();
         store.prepare(&collections).await.unwrap();
         let mut server = Self::over(&store, &collections).await;
         server._folder = Some(folder);
@@ -438,8 +429,7 @@ impl Answer {
 }
 
 fn entity_of(schema: &Schema) -> Entity {
-    ENTITIES
-        .into_iter()
+    Entity::built_in()
         .find(|entity| entities::builtin(*entity).unwrap().entity == schema.entity)
         .unwrap_or(Entity::Custom)
 }

@@ -2,8 +2,9 @@
 //! newest version of each key.
 //!
 //! ```text
-//! write -> rules, on the newest state -> log (durable, one order per key for all replicas) -> decided -> acknowledged
-//!                                                                                  └-> settled in the store, again until it took it
+//! write -> rules, on the newest state -> log (durable, one order per key for all replicas)
+//!   -> decided -> acknowledged
+//!   -> settled in the store, again until it took it
 //! ```
 //!
 //! The log decides: of two entries that follow the same version of a key, the first one in the log counts, on

@@ -128,7 +128,8 @@ mod tests {
         #[test]
         fn decimals_are_as_the_domain_writes_them(mantissa: i128, shift in 32u32..128, scale in 0u32..=28) {
             let decimal = Decimal::from_i128_with_scale(mantissa >> shift, scale);
-            prop_assert_eq!(written(|out| write_decimal(decimal.mantissa(), scale, out)), decimal.to_string());
+            let text = written(|out| write_decimal(decimal.mantissa(), scale, out));
+            prop_assert_eq!(text, decimal.to_string());
         }
 
         #[test]

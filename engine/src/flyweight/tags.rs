@@ -112,7 +112,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(numbers in prop::collection::vec(prop::option::of((any::<u64>(), 0u32..64)), 0..40)) {
+        fn what_is_written_is_read(
+            numbers in prop::collection::vec(prop::option::of((any::<u64>(), 0u32..64)), 0..40)
+        ) {
             let numbers: Vec<_> = numbers.into_iter().map(|n| n.map(|(n, shift)| n >> shift)).collect();
             let mut out = vec![7];
             let mut writer = TagWriter::new(&mut out, numbers.len());

@@ -321,9 +321,8 @@ mod tests {
     #[test]
     fn what_was_dropped_is_not_skipped() {
         let (ring, _) = filled(4);
-        assert!(
-            matches!(ring.read(&mut ring.reader(&at(vec![10, 20])).unwrap()), Read::Behind(to) if to == [15, 25])
-        );
+        let mut reader = ring.reader(&at(vec![10, 20])).unwrap();
+        assert!(matches!(ring.read(&mut reader), Read::Behind(to) if to == [15, 25]));
         assert_eq!(read(&ring, &mut ring.reader(&at(vec![13, 23])).unwrap()).len(), 4);
         assert!(matches!(ring.read(&mut ring.reader(&at(vec![13, 22])).unwrap()), Read::Behind(_)));
         assert!(ring.reader(&at(vec![1, 1, 1])).is_none());

@@ -19,7 +19,8 @@ macro_rules! table {
     ($($name:ident: $method:ident $path:literal, $owner:expr, $effect:expr;)*) => {
         $(
             #[doc = concat!("`", stringify!($method), " ", $path, "`")]
-            pub static $name: Route = Route { method: Method::$method, path: $path, owner: $owner, effect: $effect };
+            pub static $name: Route =
+                Route { method: Method::$method, path: $path, owner: $owner, effect: $effect };
         )*
         /// Every row.
         pub static TABLE: &[&Route] = &[$(&$name),*];

@@ -151,7 +151,8 @@ mod tests {
                 return (200, list("FlyweightService", std::slice::from_ref(&found)));
             }
             if line == format!("GET {PODS}") {
-                let there = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+                let taken = |left: usize| left.checked_sub(1);
+                let there = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
                 let main = there.then(|| pod("shop-main-1", Some("main")));
                 let pods: Vec<Value> = main.into_iter().chain([pod("shop-gateway-1", None)]).collect();
                 return (200, list("Pod", &pods));

@@ -48,7 +48,7 @@ async fn who_reads_again_after_a_refusal_gets_the_version_that_was_in_the_way() 
     let folder = Folder::new();
     let store: Arc<dyn RecordStore> =
         Arc::new(SqlStore::sqlite(&folder.path().join("data.db"), Arc::new(Plain)).unwrap());
-    let collections: Vec<_> = ENTITIES.into_iter().map(collection_of).collect();
+    let collections: Vec<_> = Entity::built_in().map(collection_of).collect();
     store.prepare(&collections).await.unwrap();
     // No bus is between them, as where a process is killed after its commit.
     let (one, other) = (Server::over(&store, &collections).await, Server::over(&store, &collections).await);

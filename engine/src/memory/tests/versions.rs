@@ -121,7 +121,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let n = || 0u64..8;
     prop_oneof![
-        2 => (n(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(n, through, delete)| Step::Write { n, through, delete }),
+        2 => (n(), any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(n, through, delete)| Step::Write { n, through, delete }),
         3 => n().prop_map(|n| Step::Begin { n }),
         3 => any::<usize>().prop_map(|which| Step::End { which }),
         3 => n().prop_map(|n| Step::Read { n }),
@@ -214,7 +215,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn versions_never_go_back(policy in prop::sample::select(&ALL[..]), steps in prop::collection::vec(step(), 1..200)) {
+    fn versions_never_go_back(
+        policy in prop::sample::select(&ALL[..]),
+        steps in prop::collection::vec(step(), 1..200)
+    ) {
         let it = fixture(policy, 2, 8 << 20, PoolConfig { capacity: 4, ..pool_config() });
         let mut world = World { it, now_ms: START, store: [(0, true); 8], seen: [0; 8], loads: Vec::new() };
         steps.into_iter().for_each(|step| world.step(step));

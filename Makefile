@@ -33,7 +33,8 @@ run: embedded ## Build, and serve configs/samples on port 8080 with embedded sto
 embedded:
 	@[[ -e $(EMBEDDED)/flyweight-dataplane ]] || echo "The first build takes two to four minutes on two cores, later ones seconds." >&2
 	@TIMEFORMAT="built in %R s, with %U s of processor time"; time CARGO_TARGET_DIR=$(CACHE)/run \
-		cargo build --package flyweight-dataplane --bin flyweight-dataplane --no-default-features
+		cargo build --package flyweight-dataplane --bin flyweight-dataplane --no-default-features \
+		--config 'profile.dev.package."*".opt-level=0'
 
 check: embedded ## Check the manifests in MANIFESTS offline, every fault with its path
 	@$(EMBEDDED)/flyweight-dataplane check --manifests $(MANIFESTS)
@@ -115,6 +116,7 @@ load-test: ## Make load with wrk and say what the API bore (URL, SECONDS_EACH, C
 lint: ## Check formatting, lints and generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --package flyweight-dataplane --no-default-features -- -D warnings
 	cargo run --quiet --package flyweight-crds --features kube --bin crdgen -- --check
 	tests/mechanisms.py --check
 	tests/structure.py

@@ -110,6 +110,8 @@ finish() {
     [[ -z $FEED ]] || kill "$FEED" 2>/dev/null || true
     [[ -z $SERVER ]] || kill -KILL "$SERVER" 2>/dev/null || true
     rm -rf -- "$RUN" "$TREE"
+    # the programs of this tree in their place again
+    (cd "$ROOT" && cargo build --quiet --workspace --bins)
 }
 
 main "$@"

@@ -107,6 +107,9 @@ def faults_of(entry):
         yield f"{name}: what it looks for occurs {count} times in {entry['file']}"
     if not re.search(rf"\b(fn|const|static) {re.escape(entry['function'])}\b", text):
         yield f"{name}: there is no {entry['function']} in {entry['file']}"
+    test = entry["test"].split("::")
+    if not any(re.search(rf"\b(fn|mod|suite!\() ?{re.escape(test[-1])}", text) for text in sources()):
+        yield f"{name}: there is no test {entry['test']}"
     if entry["kind"] not in ("lib", "suites") or ("package" in entry) != (entry["kind"] == "lib"):
         yield f"{name}: its kind must be lib, with the package of its test, or suites"
 

@@ -21,11 +21,10 @@ main() {
     fi
     step "unit tests, with real servers"
     tests/tools/with.sh mysql mariadb mysql-odd mariadb-odd mongo redis kafka -- cargo test --workspace --lib --bins
+    cargo test --package flyweight-engine --doc
     cargo test --workspace --test configs --test definitions --test manifest --test resolve
     step "make run, as a newcomer"
     tests/quickstart.sh
-    step "an added entity"
-    tests/coupon.sh
     step "dashboard"
     dashboard
     step "chart"
@@ -38,6 +37,8 @@ main() {
     on_cluster tests/operator.sh
     step "end to end: the whole system on a real Kubernetes"
     on_cluster tests/demo.sh run
+    step "an added entity"
+    tests/coupon.sh
     step "all tests passed"
 }
 

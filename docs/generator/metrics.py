@@ -42,8 +42,7 @@ def metrics():
         ]
         parts += [f"## {title}", "", f"At `/metrics` on port {port}.", ""]
         parts += [*table(["metric", "type", "labels", "what it counts"], rows), ""]
-    about = """Every metric with the text that Prometheus shows as its help. Figures that grow and are told
-        as a gauge end in `_total` too. The alerts of `configs/alerts/flyweight.yaml` and the
+    about = """Every metric with the text that Prometheus shows as its help. The alerts of `configs/alerts/flyweight.yaml` and the
         dashboards of `configs/dashboards` use them."""
     files = sorted({one.source for part in found.values() for one in part})
     return page("Metrics", files, about, *parts)
@@ -64,7 +63,7 @@ def counted(path, text):
         # a row of a table of families: its labels are those of the table
         rows = re.findall(r"const (\w+): &\[\(&str, &str\)\]", before)
         caller = called[1] if called else "tier" if rows[-1] == "TIER" else "pool"
-        yield Metric(name, help_text, labels(caller, after), metric_type(before, caller), path)
+        yield Metric(name, help_text, labels(caller, after), metric_type(name, before, caller), path)
     if path == "operator/src/metrics.rs":
         for one in re.finditer(rf"counter\(\s*{STRING},\s*{STRING},\s*&\[([^\]]*)\]", flat):
             yield Metric(f"flyweight_operator_{one[1]}", one[2], named(one[3]), "counter", path)
@@ -91,11 +90,11 @@ def named(text):
     return ", ".join(f"`{label}`" for label in re.findall(r'"(\w+)"', text))
 
 
-def metric_type(before, caller):
+def metric_type(name, before, caller):
     if caller.startswith("Histogram"):
         return "histogram"
     if caller in ("pool", "tier", "gauge", "family") or caller.startswith("IntGauge"):
-        return "gauge"
+        return "counter" if name.endswith("_total") else "gauge"
     if caller.endswith("Counter::new"):
         return "counter"
     made = re.findall(r"(GaugeVec|CounterVec|Opts::new|HistogramVec)", before[-400:] + caller)

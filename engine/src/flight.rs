@@ -1,6 +1,6 @@
 //! One load per key at a time, and the lowest version that a load may still bring.
 //!
-//! A flight is one load with everybody who waits for it. A write or an event *overtakes* it: the flight
+//! A flight is one load with everybody who waits for it. A write or an event *supersedes* it: the flight
 //! leaves the table, so that later readers start another, and what it brings is given to those who waited
 //! already but goes into no tier. Filling a tier and fencing it happen under the same lock as this table, so
 //! the two never pass each other unseen.
@@ -37,25 +37,25 @@ pub struct Flight<T> {
 }
 
 /// How a reader comes by a value.
-pub enum Boarding<T, H> {
+pub enum Joined<T, H> {
     /// It is in a tier after all.
     Hit(H),
     /// Another reader's load is under way.
-    Join(Arc<Flight<T>>),
+    Follow(Arc<Flight<T>>),
     /// The reader has to load it.
-    Lead(Ticket<T>),
+    Lead(Leader<T>),
 }
 
-/// The duty to land a flight. Dropped before (the load panicked), it lands by itself without an outcome.
-pub struct Ticket<T> {
+/// Who leads a flight has to complete it. Dropped before (the load panicked), it ends without an outcome.
+pub struct Leader<T> {
     flights: Arc<Flights<T>>,
     flight: Arc<Flight<T>>,
-    landed: bool,
+    completed: bool,
 }
 
 enum State<T> {
-    Flying,
-    Landed(T),
+    Loading,
+    Completed(T),
     Lost,
 }
 
@@ -91,32 +91,32 @@ impl<T> Default for Flights<T> {
 impl<T> Flights<T> {
     /// Joins the load of a key, or starts one. `recheck` looks into the tiers once more before that: a load
     /// may just have ended.
-    pub fn board<H>(
+    pub fn join<H>(
         self: &Arc<Self>,
         key: &Key,
         at_least: Version,
         now_ms: u64,
         recheck: impl FnOnce() -> Option<H>,
-    ) -> Boarding<T, H> {
+    ) -> Joined<T, H> {
         let mut shard = self.shard(key).lock();
         if let Some(flight) = shard.flights.get(key) {
-            return Boarding::Join(flight.clone());
+            return Joined::Follow(flight.clone());
         }
         if let Some(hit) = recheck() {
-            return Boarding::Hit(hit);
+            return Joined::Hit(hit);
         }
         let floor = shard.floor(key, now_ms);
         let need = floor.max(at_least);
         let flight =
-            Arc::new(Flight { key: key.clone(), floor, need, outcome: watch::Sender::new(State::Flying) });
+            Arc::new(Flight { key: key.clone(), floor, need, outcome: watch::Sender::new(State::Loading) });
         shard.flights.insert(key.clone(), flight.clone());
-        Boarding::Lead(Ticket { flights: self.clone(), flight, landed: false })
+        Joined::Lead(Leader { flights: self.clone(), flight, completed: false })
     }
 
     /// A version was committed: no load that began before may fill a tier. `apply` does to the tiers what
     /// must not be passed by a fill; it is told whether this is the newest version known. Says whether it was
     /// news.
-    pub fn overtake(
+    pub fn supersede(
         &self,
         key: &Key,
         version: Version,
@@ -131,19 +131,19 @@ impl<T> Flights<T> {
         version > known
     }
 
-    /// Every load under way is overtaken.
-    pub fn overtake_all(&self) {
+    /// Every load under way is superseded.
+    pub fn supersede_all(&self) {
         for shard in &self.shards {
             shard.lock().flights.clear();
         }
     }
 
-    /// Notes a version that readers have seen, as `overtake` does.
+    /// Notes a version that readers have seen, as `supersede` does.
     pub fn note(&self, key: &Key, version: Version, until_ms: u64, now_ms: u64) {
         self.raise(&mut self.shard(key).lock(), key, version, until_ms, now_ms);
     }
 
-    /// Calls `fill` with the floor of a key that nobody loads just now, under the lock that loads land under.
+    /// Calls `fill` with the floor of a key that nobody loads just now, under the lock that loads end under.
     pub fn while_idle<R>(&self, key: &Key, now_ms: u64, fill: impl FnOnce(Version) -> R) -> Option<R> {
         let shard = self.shard(key).lock();
         (!shard.flights.contains_key(key)).then(|| fill(shard.floor(key, now_ms)))
@@ -168,7 +168,7 @@ impl<T> Flights<T> {
         self.floors_lost_ms.load(Ordering::Acquire)
     }
 
-    /// Raises the floor of a key; a load that began below it is overtaken.
+    /// Raises the floor of a key; a load that began below it is superseded.
     fn raise(&self, shard: &mut Shard<T>, key: &Key, version: Version, until_ms: u64, now_ms: u64) {
         if shard.flights.get(key).is_some_and(|flight| flight.floor < version) {
             shard.flights.remove(key);
@@ -214,7 +214,7 @@ impl<T: Clone> Flight<T> {
         self.need
     }
 
-    /// Older versions were overtaken before this began.
+    /// Older versions were superseded before this began.
     pub fn floor(&self) -> Version {
         self.floor
     }
@@ -227,30 +227,30 @@ impl<T: Clone> Flight<T> {
     /// What the load brings; nothing where it came to no end.
     pub async fn wait(&self) -> Option<T> {
         let mut outcome = self.outcome.subscribe();
-        match &*outcome.wait_for(|state| !matches!(state, State::Flying)).await.ok()? {
-            State::Landed(value) => Some(value.clone()),
-            State::Flying | State::Lost => None,
+        match &*outcome.wait_for(|state| !matches!(state, State::Loading)).await.ok()? {
+            State::Completed(value) => Some(value.clone()),
+            State::Loading | State::Lost => None,
         }
     }
 }
 
-impl<T> Ticket<T> {
+impl<T> Leader<T> {
     /// The flight.
     pub fn flight(&self) -> &Arc<Flight<T>> {
         &self.flight
     }
 
     /// Ends the flight with a value that is given out. `fill` may put it into tiers where it was not
-    /// overtaken, which it is told. Its version is the key's floor until a time that depends on that, for its
-    /// readers must not see an older one next.
-    pub fn land(
+    /// superseded, which it is told. Its version is the key's floor until a time that depends on that, for
+    /// its readers must not see an older one next.
+    pub fn complete(
         mut self,
         version: Version,
         until_ms: impl FnOnce(bool) -> u64,
         now_ms: u64,
         fill: impl FnOnce(bool) -> T,
     ) {
-        self.landed = true;
+        self.completed = true;
         let (flights, flight) = (&self.flights, &self.flight);
         let outcome = {
             let mut shard = flights.shard(&flight.key).lock();
@@ -261,14 +261,14 @@ impl<T> Ticket<T> {
             }
             fill(current)
         };
-        flight.outcome.send_replace(State::Landed(outcome));
+        flight.outcome.send_replace(State::Completed(outcome));
     }
 
     /// Ends the flight without a value.
     pub fn fail(mut self, outcome: T) {
-        self.landed = true;
+        self.completed = true;
         Flights::remove(&mut self.flights.shard(&self.flight.key).lock(), &self.flight);
-        self.flight.outcome.send_replace(State::Landed(outcome));
+        self.flight.outcome.send_replace(State::Completed(outcome));
     }
 }
 
@@ -278,9 +278,9 @@ impl<T> Shard<T> {
     }
 }
 
-impl<T> Drop for Ticket<T> {
+impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
-        if !self.landed {
+        if !self.completed {
             Flights::remove(&mut self.flights.shard(&self.flight.key).lock(), &self.flight);
             self.flight.outcome.send_replace(State::Lost);
         }

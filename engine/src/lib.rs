@@ -1,8 +1,8 @@
 //! A cache of records that stores what they share once, in tiers that never go back to an older version.
 //!
-//! It knows no store, no server and no transport: a program hands in how a record is loaded, tells it what was
-//! committed, and gets bytes that are ready to be sent. Redis or anything else can be a tier that replicas
-//! share, behind the trait [`shared::SharedCache`].
+//! It knows no store, no server and no transport: a program hands in how a record is loaded, tells it what
+//! was committed, and gets bytes that are ready to be sent. Redis or anything else can be a tier that
+//! replicas share, behind the trait [`shared::SharedCache`].
 //!
 //! # Flyweights in memory
 //!

@@ -2,7 +2,7 @@
 //! version than before.
 //!
 //! What keeps versions from going back:
-//! - a load that a write or an event overtakes fills no tier (`flight`);
+//! - a load that a write or an event supersedes fills no tier (`flight`);
 //! - each tier refuses what is older than what it has, and drops what is older than it is told of;
 //! - the *floor* of a key that was written lately is remembered, so that a shared tier that was not told yet,
 //!   or lost what it was told, and a store that lags, are not believed below it;
@@ -26,15 +26,15 @@ use self::{
     frame::Framer,
     horizon::{Horizon, version_of},
     inner::{Inner, Look},
+    invalidation::InvalidationQueue,
     layers::{Floors, MemoryLayer, SharedLayer},
     rules::Rules,
     stats::{PoolCounters, TierCounters, TieredStats},
-    teller::Teller,
 };
 use super::{
     Cached,
     clock::Clock,
-    flight::{Boarding, Flights},
+    flight::{Flights, Joined},
     memory::{MemoryTier, PoolId},
     shared::SharedCache,
 };
@@ -50,11 +50,11 @@ mod fetch;
 mod frame;
 mod horizon;
 mod inner;
+mod invalidation;
 mod layers;
 mod rules;
 pub mod served;
 pub mod stats;
-mod teller;
 #[cfg(test)]
 pub mod tests;
 
@@ -202,19 +202,20 @@ impl Tiered {
                 }
                 Backing::Shared(cache) => {
                     let counters = Arc::new(TierCounters::default());
-                    let ledger = Floors {
+                    let acknowledgements = Floors {
                         flights: Arc::downgrade(&flights),
                         clock: clock.clone(),
                         horizon: horizon.clone(),
                     };
-                    let teller = Teller::new(cache.clone(), counters.clone(), Box::new(ledger));
+                    let invalidations =
+                        InvalidationQueue::new(cache.clone(), counters.clone(), Box::new(acknowledgements));
                     let key_prefix = match &settings.place {
                         TierPlace::Shared { key_prefix } => key_prefix.as_str(),
                         TierPlace::Memory => "",
                     };
                     let prefix = format!("{key_prefix}{pool}:");
                     let framer = framer.clone();
-                    shareds.push(SharedLayer { name, rules, counters, cache, teller, framer, prefix });
+                    shareds.push(SharedLayer { name, rules, counters, cache, invalidations, framer, prefix });
                 }
             }
         }
@@ -287,7 +288,7 @@ impl Tiered {
     /// load for all the rest.
     pub async fn get_many(&self, keys: &[Key], load: &Loader) -> Vec<Result<Served, ReadError>> {
         let inner = &self.shared;
-        let (mut answers, mut flights, mut tickets) = (vec![None; keys.len()], Vec::new(), Vec::new());
+        let (mut answers, mut flights, mut leaders) = (vec![None; keys.len()], Vec::new(), Vec::new());
         for (at, key) in keys.iter().enumerate() {
             match inner.look(key, Version(0)) {
                 Look::Fresh(served) => answers[at] = Some(Ok(served)),
@@ -295,23 +296,23 @@ impl Tiered {
                     Fetch::refresh(inner, key, load, false);
                     answers[at] = Some(Ok(served));
                 }
-                Look::Miss(fallback) => match inner.board(key, Version(0)) {
-                    Boarding::Hit(served) => answers[at] = Some(Ok(served)),
-                    Boarding::Join(flight) => {
+                Look::Miss(fallback) => match inner.join(key, Version(0)) {
+                    Joined::Hit(served) => answers[at] = Some(Ok(served)),
+                    Joined::Follow(flight) => {
                         inner.counters.coalesced.inc();
                         flights.push((at, flight, fallback));
                     }
-                    Boarding::Lead(ticket) => {
-                        flights.push((at, ticket.flight().clone(), fallback));
-                        tickets.push(ticket);
+                    Joined::Lead(leader) => {
+                        flights.push((at, leader.flight().clone(), fallback));
+                        leaders.push(leader);
                     }
                 },
             }
         }
-        Fetch::spawn(inner, tickets, load, false);
+        Fetch::spawn(inner, leaders, load, false);
         for (at, flight, fallback) in flights {
             let outcome = inner.wait(&flight, fallback.is_some()).await;
-            answers[at] = Some(match outcome.map(|landed| landed.judge(flight.floor())) {
+            answers[at] = Some(match outcome.map(|completed| completed.judge(flight.floor())) {
                 Ok(Err((required, _))) => inner.through_flights(flight.key(), required, fallback, load).await,
                 Ok(Ok(served)) => inner.or_fallback(Ok(served), fallback, flight.floor()),
                 Err(error) => inner.or_fallback(Err(error), fallback, flight.floor()),
@@ -341,7 +342,7 @@ impl Tiered {
         let now_ms = inner.clock.now_ms();
         inner.horizon.memory_ms.fetch_max(now_ms, Ordering::AcqRel);
         inner.horizon.distrust_shared(now_ms);
-        inner.flights.overtake_all();
+        inner.flights.supersede_all();
         inner.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -361,8 +362,8 @@ impl Tiered {
         let inner = &self.shared;
         let memories = inner.memories.iter().map(|tier| tier.counters.snapshot(&tier.name, 0, None));
         let shareds = inner.shareds.iter().map(|tier| {
-            let (owed, status) = (tier.teller.owed(), tier.cache.status());
-            tier.counters.snapshot(&tier.name, owed, Some(status))
+            let (waiting, status) = (tier.invalidations.waiting(), tier.cache.status());
+            tier.counters.snapshot(&tier.name, waiting, Some(status))
         });
         inner.counters.snapshot(memories.chain(shareds).collect())
     }

@@ -71,7 +71,7 @@ pub const WRITE_BEHIND_LEDGER: Vital = Vital("write-behind-ledger");
 /// Settles in the store what the log has.
 pub const WRITE_BEHIND_SETTLE: Vital = Vital("write-behind-settle");
 /// Tells the shared tier what was committed.
-pub const TELLER: Vital = Vital("teller");
+pub const INVALIDATION_QUEUE: Vital = Vital("invalidation-queue");
 
 /// Shows that the threads that serve turn.
 pub const PULSE: Restarted = Restarted("pulse");

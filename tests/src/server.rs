@@ -110,6 +110,11 @@ impl Server {
         _ = self.child.wait();
     }
 
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Starts it again on its data and waits until it answers.
     pub fn restart(&mut self) {
         self.child = launch(self.kind, self.dir.path().to_path_buf(), self.port, self.settings);

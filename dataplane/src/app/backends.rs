@@ -306,8 +306,8 @@ fn brokered(
 #[cfg(not(all(feature = "mysql", feature = "mongodb", feature = "redis", feature = "kafka")))]
 fn left_out<T>(feature: &str) -> anyhow::Result<T> {
     bail!(
-        "this program was built without {feature}: build it with `cargo build --features {feature}`, or take a \
-         released one, which has all back ends"
+        "this program was built without {feature}: build it with its default features, or take a released one, \
+         which has all back ends"
     )
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use prometheus::{Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -38,7 +39,8 @@ pub struct Figures {
     load: Arc<Load>,
     unavailable: Unavailable,
     budgets: Budgets,
-    gauges: Gauges,
+    /// One reader at a time brings them up to date.
+    gauges: Mutex<Gauges>,
 }
 
 /// What figures are read from.
@@ -89,7 +91,7 @@ impl Figures {
             unavailable,
             budgets,
         } = parts;
-        let gauges = Gauges::new(&registry)?;
+        let gauges = Mutex::new(Gauges::new(&registry)?);
         Ok(Self {
             registry,
             pools,
@@ -109,49 +111,43 @@ impl Figures {
 
     /// All metric families, brought up to date.
     pub fn gather(&self) -> Vec<MetricFamily> {
+        let gauges = self.gauges.lock();
         let unavailable = (self.unavailable)();
         for pool in self.pools.iter() {
-            let available = i64::from(!unavailable.contains_key(&pool.name));
-            self.gauges.available.with_label_values(&[&pool.name]).set(available);
+            let name = &*pool.name;
+            gauges.available.set(&[name], f64::from(u8::from(!unavailable.contains_key(name))));
             for (tier, figures) in tiers(pool) {
-                self.gauges.set_tier(&pool.name, &tier, &figures);
+                gauges.set_tier(name, &tier, &figures);
             }
-            self.gauges.set_pool(&pool.name, &memory_figures(pool));
-            self.gauges.set_forecasts(&pool.name, &pool.tiered.forecasts());
+            gauges.set_pool(name, &memory_figures(pool));
+            gauges.set_forecasts(name, &pool.tiered.forecasts());
             for field in pool.resource.records.inexact_columns() {
-                self.gauges.inexact.with_label_values(&[&*pool.name, field]).set(1);
+                gauges.inexact.set(&[name, field], 1.0);
             }
-            let unreadable = pool.resource.records.oddities().count();
-            self.gauges.unreadable.with_label_values(&[&pool.name]).set(unreadable.cast_signed());
+            gauges.unreadable.set(&[name], pool.resource.records.oddities().count() as f64);
         }
         for (name, pool) in self.factory.pools() {
-            self.gauges.set_staleness(name, &pool.audit.seen());
+            gauges.set_staleness(name, &pool.audit.seen());
             if let Some(lag) = pool.lag() {
-                self.gauges.set_lag(name, &lag);
+                gauges.set_lag(name, &lag);
             }
         }
         for (backend, meter) in &self.relays {
-            self.gauges.set_relay(backend, meter);
+            gauges.set_relay(backend, meter);
         }
         for (backend, check) in self.checks.borrow().iter() {
-            let gauges = &self.gauges;
-            gauges
-                .reachable
-                .with_label_values(&[backend])
-                .set(i64::from(check.status != Condition::Unhealthy));
-            gauges.storage_full.with_label_values(&[backend]).set(i64::from(check.is_full));
+            let reachable = check.status != Condition::Unhealthy;
+            gauges.reachable.set(&[backend], f64::from(u8::from(reachable)));
+            gauges.storage_full.set(&[backend], f64::from(u8::from(check.is_full)));
         }
         for (secret, state) in self.secrets.borrow().iter() {
-            self.gauges.secret_in_use.with_label_values(&[secret]).set(i64::from(state.problem.is_none()));
-            self.gauges.secret_rotations.with_label_values(&[secret]).set(state.rotations.cast_signed());
+            gauges.secret_in_use.set(&[secret], f64::from(u8::from(state.problem.is_none())));
+            gauges.secret_rotations.set(&[secret], state.rotations as f64);
         }
-        self.gauges
-            .refused_connections
-            .with_label_values(&[] as &[&str])
-            .set(places::refused().cast_signed());
+        gauges.refused_connections.set(&[], places::refused() as f64);
         for (of, budget) in [("answers", &self.budgets.answers), ("bodies", &self.budgets.bodies)] {
-            self.gauges.held.with_label_values(&[of]).set(budget.used().cast_signed());
-            self.gauges.held_max.with_label_values(&[of]).set(budget.capacity().cast_signed());
+            gauges.held.set(&[of], budget.used() as f64);
+            gauges.held_max.set(&[of], budget.capacity() as f64);
         }
         self.registry.gather()
     }

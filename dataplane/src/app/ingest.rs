@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crds::{pool::Entity, service::messaging::Ingest};
 use prometheus::{
-    IntGauge, IntGaugeVec, Opts,
+    IntCounterVec, IntGauge, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -114,7 +114,7 @@ impl Ingestion {
 struct IngestMetrics {
     queue: Arc<IngestQueue>,
     ingestor: Arc<Ingestor>,
-    events: IntGaugeVec,
+    events: IntCounterVec,
     waiting: IntGauge,
 }
 
@@ -125,7 +125,7 @@ impl IngestMetrics {
         Ok(Self {
             queue,
             ingestor,
-            events: IntGaugeVec::new(events, &["outcome"])?,
+            events: IntCounterVec::new(events, &["outcome"])?,
             waiting: IntGauge::new("flyweight_ingest_waiting", "Accepted events that are not yet applied.")?,
         })
     }
@@ -148,7 +148,8 @@ impl Collector for IngestMetrics {
             ("failed_batches", failures),
         ];
         for (outcome, events) in outcomes {
-            self.events.with_label_values(&[outcome]).set(events as i64);
+            let counter = self.events.with_label_values(&[outcome]);
+            counter.inc_by(events.saturating_sub(counter.get()));
         }
         let waiting = waiting.map(|waiting| {
             self.waiting.set(waiting as i64);

@@ -145,13 +145,15 @@ impl Process {
         let options = RelayOptions { owner, ..RelayOptions::default() };
         let relays = Some(Relays::start(&world, &readiness.prepared, &options));
         let tickets = tickets(&world);
+        // before the keys are read
+        let tokens = secrets::tokens(security, &now.security);
         let refusals = Refusals::new(&world.registry)?;
         let guard = Guard::new(security, &now, tickets.clone(), shutdown.clone(), refusals)?;
         if let Some(buckets) = &world.backends.buckets {
             guard.share_rates(buckets.clone());
         }
         let guard = Arc::new(guard);
-        if let (Some(folder), Some(dir)) = (secrets::tokens(security, &now.security), security) {
+        if let (Some(folder), Some(dir)) = (tokens, security) {
             mounted.push(secrets::follow_tokens(folder, dir, &guard));
         }
         let ingestion = Ingestion::of(&world, &now.ingest)?;

@@ -7,11 +7,11 @@
 
 mod cancel;
 mod charges;
-mod lines;
+mod locks;
+mod queues;
 mod stages;
 mod sweep;
 mod texts;
-mod turns;
 mod work;
 
 pub use charges::{is_charge_of, new_charge_key};
@@ -27,9 +27,9 @@ use serde_json::{Value as Tree, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    lines::{Job, Lines, Places},
+    locks::KeyLocks,
+    queues::{InFlightLimit, Job, StageQueues},
     texts::Texts,
-    turns::Turns,
 };
 use super::{
     dead_letters::DeadLetters,
@@ -61,7 +61,7 @@ const ACTOR: &str = actor::PIPELINE;
 /// How long an order may stand still before a sweep looks after it.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 /// Orders that may be under way at once in one process.
-const PLACES: usize = 4_096;
+const IN_FLIGHT_MAX: usize = 4_096;
 
 /// The pools and files that the pipeline works with.
 pub struct Parts {
@@ -91,11 +91,11 @@ pub struct Pipeline {
     tools: ArcSwap<Tools>,
     bank: Dependency,
     messenger: Dependency,
-    lines: Lines,
+    queues: StageQueues,
     /// Orders that a worker has at this moment.
     busy: Mutex<HashSet<Key>>,
-    places: Places,
-    turns: Turns,
+    in_flight: InFlightLimit,
+    locks: KeyLocks,
     texts: Texts,
     /// Where the next sweep over due orders goes on; at the oldest where there is none.
     swept: Mutex<Option<Position>>,
@@ -184,10 +184,10 @@ impl Pipeline {
             tools: ArcSwap::from_pointee(Tools::of(settings, &parts)),
             bank: dependency("the payment provider"),
             messenger: dependency("the notification sender"),
-            lines: Lines::new(&settings.workers, registry)?,
+            queues: StageQueues::new(&settings.workers, registry)?,
             busy: Mutex::default(),
-            places: Places::new(PLACES),
-            turns: Turns::default(),
+            in_flight: InFlightLimit::new(IN_FLIGHT_MAX),
+            locks: KeyLocks::default(),
             texts: Texts::default(),
             swept: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -212,7 +212,7 @@ impl Pipeline {
     /// Starts the workers and the sweep. `alone` says that no other process serves these orders, so that all
     /// that is open is taken up at once.
     pub fn start(self: &Arc<Self>, alone: bool) {
-        self.start_lines();
+        self.start_queues();
         let sweep = self.clone();
         self.tasks.spawn(supervisor::SWEEP.watch(move || sweep.clone().sweep_until_stopped(alone)));
     }
@@ -237,7 +237,7 @@ impl Pipeline {
 
     /// Orders that have a worker or wait for one.
     pub fn under_way(&self) -> usize {
-        self.places.taken()
+        self.in_flight.taken()
     }
 
     /// The text that a dead letter keeps.
@@ -260,7 +260,7 @@ impl Pipeline {
                 one.configure(breaker.threshold, breaker.timeout.0);
             }
         }
-        self.lines.resize(&settings.workers);
+        self.queues.resize(&settings.workers);
         self.tools.store(Arc::new(Tools::of(settings, &self.parts)));
     }
 
@@ -271,15 +271,15 @@ impl Pipeline {
         if stage == Stage::Done {
             return ticket.seen_to();
         }
-        if let Some(place) = self.places.wait_for_one(order).await {
-            self.lines.send(stage, Job { place, ticket: Some(ticket), failed: 0, seen: None });
+        if let Some(place) = self.in_flight.wait_for_one(order).await {
+            self.queues.send(stage, Job { place, ticket: Some(ticket), failed: 0, seen: None });
         }
     }
 
     /// Looks at an order soon, unless it is under way or there is no room; else a sweep does.
     pub fn hint(&self, stage: Stage, order: Key) {
-        if let Some(place) = self.places.take_one(order) {
-            self.lines.send(stage, Job { place, ticket: None, failed: 0, seen: None });
+        if let Some(place) = self.in_flight.take_one(order) {
+            self.queues.send(stage, Job { place, ticket: None, failed: 0, seen: None });
         }
     }
 
@@ -324,13 +324,13 @@ impl Pipeline {
     pub async fn figures(&self) -> Result<Tree, ServiceError> {
         let mut stages = Vec::new();
         for stage in Stage::ALL {
-            let mut figures = self.lines.figures(stage);
+            let mut figures = self.queues.figures(stage);
             figures["dead_letters"] = self.parts.letters.count(stage.name()).await?.into();
             stages.push(figures);
         }
         Ok(json!({
             "stages": stages,
-            "under_way": self.under_way(), "places": PLACES, "holding": self.holding().await?,
+            "under_way": self.under_way(), "places": IN_FLIGHT_MAX, "holding": self.holding().await?,
             "dependencies": { "payments": self.bank.figures(), "notifications": self.messenger.figures() },
         }))
     }

@@ -6,12 +6,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::{
     LoadError, Loader, ReadError, Served,
     horizon::version_of,
-    inner::{Inner, Landed, Outcome, newer},
+    inner::{Completed, Inner, Outcome, newer},
     layers::{KEEP_MIN_MS, SharedHit, SharedLayer},
     rules::Worth,
 };
 use crate::{
-    flight::{Boarding, Ticket},
+    flight::{Joined, Leader},
     memory::PutOutcome,
     shared::Order,
 };
@@ -27,7 +27,7 @@ use lease::Lease;
 /// A load under way.
 pub struct Fetch {
     pub(super) inner: Arc<Inner>,
-    pub(super) tickets: Vec<Ticket<Outcome>>,
+    pub(super) leaders: Vec<Leader<Outcome>>,
     pub(super) load: Loader,
     /// When it began, in ms.
     pub(super) began_ms: u64,
@@ -48,22 +48,22 @@ const NOT_YET_FIRST: Duration = Duration::from_millis(5);
 const NOT_YET_MAX: Duration = Duration::from_millis(80);
 
 impl Fetch {
-    /// Loads the keys of some tickets in the background, from the store alone where the shared tiers are
+    /// Loads the keys of some flights in the background, from the store alone where the shared tiers are
     /// known to be stale.
-    pub fn spawn(inner: &Arc<Inner>, tickets: Vec<Ticket<Outcome>>, load: &Loader, store_only: bool) {
-        if tickets.is_empty() {
+    pub fn spawn(inner: &Arc<Inner>, leaders: Vec<Leader<Outcome>>, load: &Loader, store_only: bool) {
+        if leaders.is_empty() {
             return;
         }
         let (inner, load) = (inner.clone(), load.clone());
         let began_ms = inner.clock.now_ms();
-        let fetch = Self { inner, tickets, load, began_ms, fallbacks: HashMap::new(), lease: None };
+        let fetch = Self { inner, leaders, load, began_ms, fallbacks: HashMap::new(), lease: None };
         tokio::spawn(fetch.run(store_only));
     }
 
     /// Loads a stale key anew, unless it is being loaded.
     pub fn refresh(inner: &Arc<Inner>, key: &Key, load: &Loader, store_only: bool) {
-        if let Boarding::Lead(ticket) = inner.board(key, Version(0)) {
-            Self::spawn(inner, vec![ticket], load, store_only);
+        if let Joined::Lead(leader) = inner.join(key, Version(0)) {
+            Self::spawn(inner, vec![leader], load, store_only);
         }
     }
 
@@ -82,11 +82,11 @@ impl Fetch {
 
     /// Lands what a shared tier has.
     pub(super) async fn ask(&mut self, layer: &SharedLayer) {
-        if self.tickets.is_empty() {
+        if self.leaders.is_empty() {
             return;
         }
         let keys: Vec<String> =
-            self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
+            self.leaders.iter().map(|leader| layer.shared_key(leader.flight().key())).collect();
         let answers = match layer.cache.get_many(&keys).await {
             Ok(answers) => answers,
             Err(error) => {
@@ -96,38 +96,38 @@ impl Fetch {
             }
         };
         let (now_ms, trusted_ms) = (self.inner.clock.now_ms(), self.inner.shared_trusted_ms(layer));
-        for (ticket, held) in std::mem::take(&mut self.tickets).into_iter().zip(answers) {
-            let flight = ticket.flight().clone();
+        for (leader, held) in std::mem::take(&mut self.leaders).into_iter().zip(answers) {
+            let flight = leader.flight().clone();
             let hit = held.filter(|held| held.version >= flight.need());
             let hit = hit.and_then(|held| layer.read(flight.key(), &held, now_ms, trusted_ms));
-            if let Some(ticket) = self.take(layer, ticket, hit) {
+            if let Some(leader) = self.take(layer, leader, hit) {
                 layer.counters.misses.inc();
-                self.tickets.push(ticket);
+                self.leaders.push(leader);
             }
         }
     }
 
-    /// Lands a flight with what a shared tier has, or gives the ticket back.
+    /// Completes a flight with what a shared tier has, or gives its leader back.
     fn take(
         &mut self,
         layer: &SharedLayer,
-        ticket: Ticket<Outcome>,
+        leader: Leader<Outcome>,
         hit: Option<SharedHit>,
-    ) -> Option<Ticket<Outcome>> {
-        let Some(SharedHit { found, worth, age_ms, fresh_ms }) = hit else { return Some(ticket) };
+    ) -> Option<Leader<Outcome>> {
+        let Some(SharedHit { found, worth, age_ms, fresh_ms }) = hit else { return Some(leader) };
         if worth == Worth::Nothing {
-            return Some(ticket);
+            return Some(leader);
         }
-        let flight = ticket.flight().clone();
+        let flight = leader.flight().clone();
         let stale = worth != Worth::Fresh;
         let served = Served { cached: self.inner.encode(&found), tier: layer.name.clone(), age_ms, stale };
         if worth == Worth::IfError {
             let known = self.fallbacks.remove(flight.key());
             self.fallbacks.extend(newer(known, Some(served)).map(|served| (flight.key().clone(), served)));
-            return Some(ticket);
+            return Some(leader);
         }
         layer.counters.hits.inc();
-        self.inner.land(ticket, served, |served| match stale {
+        self.inner.complete(leader, served, |served| match stale {
             true => None,
             false => Some(self.inner.fill_memory(flight.key(), &found, served, self.began_ms, fresh_ms)),
         });
@@ -141,7 +141,7 @@ impl Fetch {
     /// Lands what is left with the store's answer, and lets other replicas load.
     pub(super) async fn load(mut self) {
         let lease = self.lease.take();
-        if !self.tickets.is_empty() {
+        if !self.leaders.is_empty() {
             self.load_tickets().await;
         }
         if let Some(lease) = lease {
@@ -151,8 +151,8 @@ impl Fetch {
 
     async fn load_tickets(&mut self) {
         let inner = self.inner.clone();
-        let tickets = std::mem::take(&mut self.tickets);
-        let keys: Vec<Key> = tickets.iter().map(|ticket| ticket.flight().key().clone()).collect();
+        let leaders = std::mem::take(&mut self.leaders);
+        let keys: Vec<Key> = leaders.iter().map(|leader| leader.flight().key().clone()).collect();
         let count = keys.len();
         inner.counters.loads.add(count);
         // what the store says is as old as the moment it was asked
@@ -165,10 +165,10 @@ impl Fetch {
         };
         match loaded {
             Ok(loaded) => {
-                let filled = tickets
+                let filled = leaders
                     .into_iter()
                     .zip(loaded)
-                    .filter_map(|(ticket, found)| self.land(ticket, found, asked_ms));
+                    .filter_map(|(leader, found)| self.complete(leader, found, asked_ms));
                 let filled: Vec<(Key, Lookup)> = filled.collect();
                 if inner.clock.now_ms().saturating_sub(self.began_ms) <= FILL_MAX_MS {
                     inner.fill_shared(&filled, asked_ms).await;
@@ -176,46 +176,46 @@ impl Fetch {
             }
             Err(error) => {
                 inner.counters.load_errors.add(count);
-                tickets.into_iter().for_each(|ticket| self.fail(ticket, &error));
+                leaders.into_iter().for_each(|leader| self.fail(leader, &error));
             }
         }
     }
 
     /// Lands one record of the store. What may go into shared tiers comes back.
-    fn land(&self, ticket: Ticket<Outcome>, found: Lookup, asked_ms: u64) -> Option<(Key, Lookup)> {
+    fn complete(&self, leader: Leader<Outcome>, found: Lookup, asked_ms: u64) -> Option<(Key, Lookup)> {
         if let Lookup::Unreadable(unreadable) = found {
             self.inner.counters.load_errors.inc();
-            ticket.fail(Err(ReadError::Unreadable(Arc::from(unreadable))));
+            leader.fail(Err(ReadError::Unreadable(Arc::from(unreadable))));
             return None;
         }
-        let (inner, flight) = (&self.inner, ticket.flight().clone());
+        let (inner, flight) = (&self.inner, leader.flight().clone());
         let served =
             Served { cached: inner.encode(&found), tier: inner.store_name.clone(), age_ms: 0, stale: false };
         let mut filled = false;
-        inner.land(ticket, served, |served| {
+        inner.complete(leader, served, |served| {
             // a store that lags behind what was committed fills nothing: who waits will judge
             if version_of(&found) < flight.floor() {
                 return None;
             }
-            let landed = inner.fill_memory(flight.key(), &found, served, asked_ms, u64::MAX);
-            filled = landed.clone().judge(flight.floor()).is_ok();
-            Some(landed)
+            let completed = inner.fill_memory(flight.key(), &found, served, asked_ms, u64::MAX);
+            filled = completed.clone().judge(flight.floor()).is_ok();
+            Some(completed)
         });
         if !filled {
-            inner.counters.overtaken.inc();
+            inner.counters.superseded.inc();
         }
         filled.then(|| (flight.key().clone(), found))
     }
 
     /// Lands a flight that the store failed.
-    fn fail(&mut self, ticket: Ticket<Outcome>, error: &ReadError) {
-        let Some(served) = self.fallbacks.remove(ticket.flight().key()) else {
-            return ticket.fail(Err(error.clone()));
+    fn fail(&mut self, leader: Leader<Outcome>, error: &ReadError) {
+        let Some(served) = self.fallbacks.remove(leader.flight().key()) else {
+            return leader.fail(Err(error.clone()));
         };
         if let Some(layer) = self.inner.shareds.iter().find(|layer| layer.name == served.tier) {
             layer.counters.stale_served.inc();
         }
-        self.inner.land(ticket, served, |_| None);
+        self.inner.complete(leader, served, |_| None);
     }
 }
 
@@ -231,21 +231,21 @@ impl Inner {
         let deadline = tokio::time::Instant::now() + self.not_yet_deadline;
         let mut wait = NOT_YET_FIRST;
         loop {
-            let (flight, led) = match self.board(key, at_least) {
-                Boarding::Hit(served) => return Ok(served),
-                Boarding::Join(flight) => {
+            let (flight, led) = match self.join(key, at_least) {
+                Joined::Hit(served) => return Ok(served),
+                Joined::Follow(flight) => {
                     self.counters.coalesced.inc();
                     (flight, false)
                 }
-                Boarding::Lead(ticket) => {
-                    let flight = ticket.flight().clone();
-                    Fetch::spawn(self, vec![ticket], load, false);
+                Joined::Lead(leader) => {
+                    let flight = leader.flight().clone();
+                    Fetch::spawn(self, vec![leader], load, false);
                     (flight, true)
                 }
             };
             let floor = flight.floor().max(at_least);
             let outcome = self.wait(&flight, fallback.is_some()).await;
-            let (required, found) = match outcome.map(|landed| landed.judge(floor)) {
+            let (required, found) = match outcome.map(|completed| completed.judge(floor)) {
                 Ok(Err(behind)) => behind,
                 Ok(Ok(served)) => return self.or_fallback(Ok(served), fallback, floor),
                 Err(error) => return self.or_fallback(Err(error), fallback, floor),
@@ -264,7 +264,7 @@ impl Inner {
     }
 }
 
-impl Landed {
+impl Completed {
     /// An answer that no tier was asked about.
     fn as_is(served: Served) -> Self {
         Self { served, floor: Version(0) }
@@ -274,9 +274,14 @@ impl Landed {
 impl Inner {
     /// Gives an answer to those who wait. `fill` is called where no write came in between, and may fill tiers
     /// with it; whatever it does, no tier in memory gives out an older version afterwards.
-    fn land(&self, ticket: Ticket<Outcome>, served: Served, fill: impl FnOnce(Served) -> Option<Landed>) {
+    fn complete(
+        &self,
+        leader: Leader<Outcome>,
+        served: Served,
+        fill: impl FnOnce(Served) -> Option<Completed>,
+    ) {
         let (flight, version, now_ms) =
-            (ticket.flight().clone(), served.cached.version(), self.clock.now_ms());
+            (leader.flight().clone(), served.cached.version(), self.clock.now_ms());
         // a shared tier is told of what the store gave only after this
         let told_later = !self.shareds.is_empty() && served.tier == self.store_name;
         let keep_ms = move |current| match current {
@@ -284,23 +289,30 @@ impl Inner {
             true => 0,
             false => KEEP_MIN_MS,
         };
-        ticket.land(
+        leader.complete(
             version,
             |current| now_ms.saturating_add(keep_ms(current)),
             now_ms,
             |current| {
-                let landed = if current { fill(served.clone()) } else { None };
-                Ok(landed.unwrap_or_else(|| {
+                let completed = if current { fill(served.clone()) } else { None };
+                Ok(completed.unwrap_or_else(|| {
                     self.memories.iter().for_each(|layer| layer.fence(flight.key(), version, now_ms));
-                    Landed::as_is(served)
+                    Completed::as_is(served)
                 }))
             },
         );
     }
 
     /// Fills the tiers in memory, which may know better. Only under the lock of the key's flight.
-    fn fill_memory(&self, key: &Key, found: &Lookup, served: Served, began_ms: u64, fresh_ms: u64) -> Landed {
-        let mut landed = Landed::as_is(served);
+    fn fill_memory(
+        &self,
+        key: &Key,
+        found: &Lookup,
+        served: Served,
+        began_ms: u64,
+        fresh_ms: u64,
+    ) -> Completed {
+        let mut completed = Completed::as_is(served);
         let now_ms = self.clock.now_ms();
         for layer in &self.memories {
             match layer.fill(key, found, began_ms, fresh_ms, now_ms) {
@@ -310,10 +322,10 @@ impl Inner {
                 // a record that another program deleted leaves no version: that it is gone is believed all
                 // the same
                 PutOutcome::Fenced(_) if *found == Lookup::Missing => {}
-                PutOutcome::Fenced(seen) => landed.floor = landed.floor.max(seen),
+                PutOutcome::Fenced(seen) => completed.floor = completed.floor.max(seen),
             }
         }
-        landed
+        completed
     }
 
     /// Offers records of the store to the shared tiers.
@@ -335,7 +347,7 @@ impl Inner {
                 // a write may have gone by between landing and here, and its fence been lost since
                 let floor = self.flights.floor(key, now_ms);
                 if floor > order.version {
-                    layer.teller.owe(key, layer.fence(key, floor, now_ms));
+                    layer.invalidations.push(key, layer.fence(key, floor, now_ms));
                 }
             }
         }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Cached,
     clock::Clock,
-    flight::{Boarding, Flight, Flights},
+    flight::{Flight, Flights, Joined},
     flyweight::codec::{Split, encode},
 };
 use model::{
@@ -48,10 +48,10 @@ pub(super) struct Inner {
 }
 
 /// What a load brings to those who wait for it.
-pub(super) type Outcome = Result<Landed, ReadError>;
+pub(super) type Outcome = Result<Completed, ReadError>;
 
 #[derive(Clone, Debug)]
-pub(super) struct Landed {
+pub(super) struct Completed {
     pub(super) served: Served,
     /// What a tier has seen of the key meanwhile: an older answer is not to be given out.
     pub(super) floor: Version,
@@ -104,8 +104,8 @@ impl Inner {
     }
 
     /// Joins or starts the load of a key, unless memory has it by now.
-    pub(super) fn board(&self, key: &Key, at_least: Version) -> Boarding<Outcome, Served> {
-        self.flights.board(key, at_least, self.clock.now_ms(), || self.fresh(key, at_least))
+    pub(super) fn join(&self, key: &Key, at_least: Version) -> Joined<Outcome, Served> {
+        self.flights.join(key, at_least, self.clock.now_ms(), || self.fresh(key, at_least))
     }
 
     /// A fresh entry in memory, not counted.
@@ -161,16 +161,17 @@ impl Inner {
         let now_ms = self.clock.now_ms();
         let keep_ms = self.shareds.iter().map(SharedLayer::keep_ms).fold(KEEP_MIN_MS, u64::max);
         let mut newest = false;
-        let news = self.flights.overtake(key, version, now_ms.saturating_add(keep_ms), now_ms, |is_newest| {
-            newest = is_newest;
-            for layer in &self.memories {
-                match state.filter(|_| newest && layer.rules.load().write_through) {
-                    Some(state) => _ = layer.fill(key, state, now_ms, u64::MAX, now_ms),
-                    None => layer.fence(key, version, now_ms),
+        let news =
+            self.flights.supersede(key, version, now_ms.saturating_add(keep_ms), now_ms, |is_newest| {
+                newest = is_newest;
+                for layer in &self.memories {
+                    match state.filter(|_| newest && layer.rules.load().write_through) {
+                        Some(state) => _ = layer.fill(key, state, now_ms, u64::MAX, now_ms),
+                        None => layer.fence(key, version, now_ms),
+                    }
+                    layer.counters.fenced.inc();
                 }
-                layer.counters.fenced.inc();
-            }
-        });
+            });
         // an event of a version that is known says nothing new, the state that this replica committed does
         if !news && (state.is_none() || !newest) {
             return Vec::new();
@@ -181,7 +182,7 @@ impl Inner {
                 .and_then(|state| layer.put(key, state, now_ms));
             put.unwrap_or_else(|| layer.fence(key, version, now_ms))
         };
-        self.shareds.iter().map(|layer| layer.teller.owe(key, order(layer))).collect()
+        self.shareds.iter().map(|layer| layer.invalidations.push(key, order(layer))).collect()
     }
 
     /// The record as it is sent.
@@ -210,7 +211,7 @@ impl Inner {
     }
 }
 
-impl Landed {
+impl Completed {
     /// The answer, or the version that is required and the one that was found.
     pub(super) fn judge(self, floor: Version) -> Result<Served, (Version, Version)> {
         let Self { served, floor: seen } = self;

@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use super::{
     frame::Framer,
     horizon::{Horizon, version_of},
+    invalidation::{Acknowledgements, InvalidationQueue},
     rules::{Rules, Worth},
     stats::TierCounters,
-    teller::{Ledger, Teller},
 };
 use crate::{
     Cached,
@@ -39,7 +39,7 @@ pub struct SharedLayer {
     pub rules: ArcSwap<Rules>,
     pub counters: Arc<TierCounters>,
     pub cache: Arc<dyn SharedCache>,
-    pub teller: Teller,
+    pub invalidations: InvalidationQueue,
     pub framer: Arc<Framer>,
     /// What every key of the pool starts with.
     pub prefix: String,
@@ -164,14 +164,14 @@ pub struct Floors<T> {
     pub horizon: Arc<Horizon>,
 }
 
-impl<T: Send + Sync> Ledger for Floors<T> {
-    fn paid(&self, key: &Key, version: Version) {
+impl<T: Send + Sync> Acknowledgements for Floors<T> {
+    fn acknowledged(&self, key: &Key, version: Version) {
         if let Some(flights) = self.flights.upgrade() {
             flights.settle(key, version, self.clock.now_ms().saturating_add(KEEP_MIN_MS));
         }
     }
 
-    fn bankrupt(&self) {
+    fn overflowed(&self) {
         self.horizon.distrust_shared(self.clock.now_ms());
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct PoolCounters {
     pub(super) load_errors: Counter,
     pub(super) coalesced: Counter,
     pub(super) awaited: Counter,
-    pub(super) overtaken: Counter,
+    pub(super) superseded: Counter,
     pub(super) not_yet: Counter,
 }
 
@@ -46,7 +46,8 @@ pub struct TieredStats {
     /// Records that another replica loaded while this one waited.
     pub awaited: u64,
     /// Loads that filled no tier, because a write came while they were under way.
-    pub overtaken: u64,
+    #[serde(rename = "overtaken")]
+    pub superseded: u64,
     /// Reads that were refused because the store does not have the version asked for.
     pub not_yet: u64,
 }
@@ -69,7 +70,8 @@ pub struct TierStats {
     /// Keys that it was not asked for or told of, because its breaker is open.
     pub skipped: u64,
     /// Keys of which a shared tier is yet to be told.
-    pub owed: u64,
+    #[serde(rename = "owed")]
+    pub waiting: u64,
     /// How a shared tier does; none for one in memory.
     pub shared: Option<SharedStatus>,
 }
@@ -100,7 +102,7 @@ impl TierCounters {
         }
     }
 
-    pub(super) fn snapshot(&self, name: &str, owed: usize, shared: Option<SharedStatus>) -> TierStats {
+    pub(super) fn snapshot(&self, name: &str, waiting: usize, shared: Option<SharedStatus>) -> TierStats {
         let Self { hits, misses, stale_served, fenced, errors, skipped } = self;
         TierStats {
             name: name.to_owned(),
@@ -110,7 +112,7 @@ impl TierCounters {
             fenced: fenced.get(),
             errors: errors.get(),
             skipped: skipped.get(),
-            owed: owed as u64,
+            waiting: waiting as u64,
             shared,
         }
     }
@@ -118,14 +120,14 @@ impl TierCounters {
 
 impl PoolCounters {
     pub(super) fn snapshot(&self, tiers: Vec<TierStats>) -> TieredStats {
-        let Self { loads, load_errors, coalesced, awaited, overtaken, not_yet } = self;
+        let Self { loads, load_errors, coalesced, awaited, superseded, not_yet } = self;
         TieredStats {
             tiers,
             loads: loads.get(),
             load_errors: load_errors.get(),
             coalesced: coalesced.get(),
             awaited: awaited.get(),
-            overtaken: overtaken.get(),
+            superseded: superseded.get(),
             not_yet: not_yet.get(),
         }
     }

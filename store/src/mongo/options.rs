@@ -53,7 +53,6 @@ impl MongoOptions {
     }
 
     /// What the driver is told.
-    /// What the driver is told.
     pub(super) async fn client_options(&self) -> Result<ClientOptions, StoreError> {
         // the driver's own error can show the password
         let parsed = ClientOptions::parse(&self.url).await;

@@ -8,7 +8,7 @@
 
 use rust_decimal::Decimal;
 
-use super::{ACTOR, Pipeline, work::Case};
+use super::{ACTOR, Pipeline, work::OrderSnapshot};
 use crate::service::{
     error::ServiceError,
     failure::{Class, Failure},
@@ -55,56 +55,56 @@ fn former_key(order: &Record) -> Key {
 
 impl Pipeline {
     /// Charges the customer, once.
-    pub(super) async fn charge(&self, case: &Case) -> Result<Option<Record>, Failure> {
-        if self.charge_of(case).amount.is_zero() {
-            return self.paid(case, "nothing to pay").await;
+    pub(super) async fn charge(&self, snapshot: &OrderSnapshot) -> Result<Option<Record>, Failure> {
+        if self.charge_of(snapshot).amount.is_zero() {
+            return self.paid(snapshot, "nothing to pay").await;
         }
-        let Some(case) = &self.named(case).await? else { return Ok(None) };
-        let charge = self.charge_of(case);
+        let Some(snapshot) = &self.named(snapshot).await? else { return Ok(None) };
+        let charge = self.charge_of(snapshot);
         let tools = self.tools.load_full();
         let state = self.open_payment(&charge, tools.provider.name()).await?;
         match state.as_str() {
-            "completed" => return self.paid(case, "charged before").await,
+            "completed" => return self.paid(snapshot, "charged before").await,
             PENDING => (),
-            ended => return self.unpaid(case, &format!("its payment is {ended}")).await,
+            ended => return self.unpaid(snapshot, &format!("its payment is {ended}")).await,
         }
         // who ends the order from here on finds the payment; who ended it before found none
-        if !self.is_unmoved(case).await? {
+        if !self.is_unmoved(snapshot).await? {
             self.end_payment(&charge, "cancelled", None).await?;
             return Ok(None);
         }
         let deadline = tools.settings.payments.timeout.0;
-        match self.bank.call(case.again(), deadline, tools.provider.charge(&charge)).await? {
+        match self.bank.call(snapshot.again(), deadline, tools.provider.charge(&charge)).await? {
             Charged::Declined { reason } => {
                 self.end_payment(&charge, "failed", None).await?;
-                self.unpaid(case, &format!("the payment was declined: {reason}")).await
+                self.unpaid(snapshot, &format!("the payment was declined: {reason}")).await
             }
             Charged::Approved { transaction } => {
                 if self.end_payment(&charge, "completed", Some(&transaction)).await? == "completed" {
-                    return self.paid(case, &transaction).await;
+                    return self.paid(snapshot, &transaction).await;
                 }
                 // called off while the provider was asked: it may have charged after it was told to give back
-                self.give_back_again(case, &charge).await.map(|()| None)
+                self.give_back_again(snapshot, &charge).await.map(|()| None)
             }
         }
     }
 
-    async fn paid(&self, case: &Case, how: &str) -> Result<Option<Record>, Failure> {
-        let moved = self.move_on(case, |progress| {
+    async fn paid(&self, snapshot: &OrderSnapshot, how: &str) -> Result<Option<Record>, Failure> {
+        let moved = self.move_on(snapshot, |progress| {
             progress.note("charged", Some(how.to_owned()));
             progress.advance(Stage::Inventory);
             (Some("paid"), Some(self.due_later()))
         });
         let moved = moved.await?;
-        if moved.is_none() && self.case(&case.key).await?.is_none() {
+        if moved.is_none() && self.snapshot(&snapshot.key).await?.is_none() {
             // deleted meanwhile
-            self.reverse_all(case).await?;
+            self.reverse_all(snapshot).await?;
         }
         Ok(moved)
     }
 
-    async fn unpaid(&self, case: &Case, reason: &str) -> Result<Option<Record>, Failure> {
-        let moved = self.move_on(case, |progress| {
+    async fn unpaid(&self, snapshot: &OrderSnapshot, reason: &str) -> Result<Option<Record>, Failure> {
+        let moved = self.move_on(snapshot, |progress| {
             progress.end(Ending::Failed, reason);
             (None, Some(self.due_later()))
         });
@@ -112,21 +112,23 @@ impl Pipeline {
     }
 
     /// The order with the key of its charge. None where somebody else went on with the order.
-    async fn named(&self, case: &Case) -> Result<Option<Case>, Failure> {
-        let Some((charge, charged_as)) = self.other_name(case).await? else { return Ok(Some(case.clone())) };
-        let moved = self.move_on(case, |progress| {
+    async fn named(&self, snapshot: &OrderSnapshot) -> Result<Option<OrderSnapshot>, Failure> {
+        let Some((charge, charged_as)) = self.other_name(snapshot).await? else {
+            return Ok(Some(snapshot.clone()));
+        };
+        let moved = self.move_on(snapshot, |progress| {
             progress.charge = Some(charge.to_string());
             progress.charged_as = charged_as.as_ref().map(ToString::to_string);
             (None, Some(self.due_later()))
         });
-        Ok(moved.await?.map(|record| self.case_of(record)))
+        Ok(moved.await?.map(|record| self.snapshot_of(record)))
     }
 
     /// The keys of payment and charge that an order must get; none where it has its own. During an upgrade
     /// another process may run a version before.
-    async fn other_name(&self, case: &Case) -> Result<Option<(Key, Option<Key>)>, Failure> {
-        let former = former_key(&case.record);
-        let known = case.progress.charge.as_ref().and_then(|key| key.parse::<Key>().ok());
+    async fn other_name(&self, snapshot: &OrderSnapshot) -> Result<Option<(Key, Option<Key>)>, Failure> {
+        let former = former_key(&snapshot.record);
+        let known = snapshot.progress.charge.as_ref().and_then(|key| key.parse::<Key>().ok());
         let Some(payments) = &self.parts.payments else {
             // a version before may have charged under its name
             return Ok(known.is_none().then_some((former, None)));
@@ -140,7 +142,8 @@ impl Pipeline {
         if known.as_ref().is_some_and(|known| begun(known).is_some()) {
             return Ok(None);
         }
-        let under_former = Charge { payment: former.clone(), key: former.clone(), ..self.charge_of(case) };
+        let under_former =
+            Charge { payment: former.clone(), key: former.clone(), ..self.charge_of(snapshot) };
         if let Some(payment) = begun(&former)
             && self.is_ours(payments, payment, &under_former).await?
         {
@@ -206,9 +209,9 @@ impl Pipeline {
 
     /// Sends an order that has ended back to the stage that gives back, which tries until it is done. One
     /// that is gone gets its money at once, or never.
-    async fn give_back_again(&self, case: &Case, charge: &Charge) -> Result<(), Failure> {
+    async fn give_back_again(&self, snapshot: &OrderSnapshot, charge: &Charge) -> Result<(), Failure> {
         let schema = self.parts.orders.schema();
-        let sent = self.parts.orders.adjust(&case.key, ACTOR, |current| {
+        let sent = self.parts.orders.adjust(&snapshot.key, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
             if progress.ending.is_none() || (progress.parked.is_some() && progress.stage == Stage::Inventory)
             {
@@ -232,18 +235,18 @@ impl Pipeline {
 
     /// Takes back all that was charged for an order, or may have been, under whatever name; false where no
     /// payment was ever begun.
-    pub(super) async fn reverse_all(&self, case: &Case) -> Result<bool, Failure> {
-        let own = self.charge_of(case);
+    pub(super) async fn reverse_all(&self, snapshot: &OrderSnapshot) -> Result<bool, Failure> {
+        let own = self.charge_of(snapshot);
         let status =
-            self.parts.orders.schema().get(&case.record.values, "status").as_text().unwrap_or_default();
-        let mut reversed = self.reverse(&own, status != PENDING, case.again()).await?;
+            self.parts.orders.schema().get(&snapshot.record.values, "status").as_text().unwrap_or_default();
+        let mut reversed = self.reverse(&own, status != PENDING, snapshot.again()).await?;
         let Some(payments) = &self.parts.payments else { return Ok(reversed) };
         let mut others: Vec<Key> =
             self.marked(payments, &own.mark).await?.into_iter().map(|other| other.key).collect();
-        others.push(former_key(&case.record));
+        others.push(former_key(&snapshot.record));
         for key in others.into_iter().filter(|key| *key != own.payment) {
             let other = Charge { payment: key.clone(), key, ..own.clone() };
-            reversed |= self.reverse(&other, false, case.again()).await?;
+            reversed |= self.reverse(&other, false, snapshot.again()).await?;
         }
         Ok(reversed)
     }
@@ -355,20 +358,21 @@ impl Pipeline {
     }
 
     /// The charge of an order, under the key that the order has for it.
-    pub(super) fn charge_of(&self, case: &Case) -> Charge {
+    pub(super) fn charge_of(&self, snapshot: &OrderSnapshot) -> Charge {
         let schema = self.parts.orders.schema();
-        let text = |field| schema.get(&case.record.values, field).as_text().unwrap_or_default().to_owned();
+        let text =
+            |field| schema.get(&snapshot.record.values, field).as_text().unwrap_or_default().to_owned();
         let key = |key: &Option<String>| key.as_ref().and_then(|key| key.parse::<Key>().ok());
-        let payment = key(&case.progress.charge).unwrap_or_else(|| former_key(&case.record));
+        let payment = key(&snapshot.progress.charge).unwrap_or_else(|| former_key(&snapshot.record));
         Charge {
-            key: key(&case.progress.charged_as).unwrap_or_else(|| payment.clone()),
+            key: key(&snapshot.progress.charged_as).unwrap_or_else(|| payment.clone()),
             payment,
-            mark: mark_of(&case.record),
-            order: case.key.clone(),
+            mark: mark_of(&snapshot.record),
+            order: snapshot.key.clone(),
             user: text("user_id"),
-            amount: decimal(schema, &case.record, "total").unwrap_or_default(),
+            amount: decimal(schema, &snapshot.record, "total").unwrap_or_default(),
             currency: text("currency"),
-            trace: case.trace(),
+            trace: snapshot.trace(),
         }
     }
 }

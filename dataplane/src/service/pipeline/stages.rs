@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use futures::future::BoxFuture;
 use serde_json::{Value as Tree, json};
 
-use super::{ACTOR, Pipeline, charges::new_charge_key, work::Case};
+use super::{ACTOR, Pipeline, charges::new_charge_key, work::OrderSnapshot};
 use crate::service::{
     error::ServiceError,
     failure::Failure,
@@ -37,19 +37,19 @@ enum Hold {
 
 impl Pipeline {
     /// Holds the stock of every item, or gives the order up where there is not enough.
-    pub(super) async fn hold_stock(&self, case: &Case) -> Result<Option<Record>, Failure> {
+    pub(super) async fn hold_stock(&self, snapshot: &OrderSnapshot) -> Result<Option<Record>, Failure> {
         let mut refused = None;
-        for (product, quantity) in wanted(case) {
-            match self.hold(case, &product, quantity).await? {
+        for (product, quantity) in wanted(snapshot) {
+            match self.hold(snapshot, &product, quantity).await? {
                 Hold::Held => (),
                 Hold::Short(reason) => {
                     refused = Some(reason);
                     break;
                 }
-                Hold::Moved => return self.give_back_strays(case).await.map(|()| None),
+                Hold::Moved => return self.give_back_strays(snapshot).await.map(|()| None),
             }
         }
-        let moved = self.move_on(case, |progress| match &refused {
+        let moved = self.move_on(snapshot, |progress| match &refused {
             Some(reason) => {
                 progress.end(Ending::Failed, reason);
                 (None, Some(self.due_later()))
@@ -63,19 +63,19 @@ impl Pipeline {
         });
         let moved = moved.await?;
         if moved.is_none() {
-            self.give_back_strays(case).await?;
+            self.give_back_strays(snapshot).await?;
         }
         Ok(moved)
     }
 
-    /// Holds pieces of one product for an order that is still where its case was read.
-    async fn hold(&self, case: &Case, product: &Key, quantity: i64) -> Result<Hold, Failure> {
+    /// Holds pieces of one product for an order that is still where its snapshot was read.
+    async fn hold(&self, snapshot: &OrderSnapshot, product: &Key, quantity: i64) -> Result<Hold, Failure> {
         let Some(products) = &self.parts.products else { return Ok(Hold::Held) };
         let schema = products.schema();
         let hold = |current: &Record| match stock::hold(
             schema,
             &current.values,
-            &case.key,
+            &snapshot.key,
             quantity,
             products.now(),
         ) {
@@ -86,8 +86,8 @@ impl Pipeline {
             ))),
             Held::Crowded => Err(ServiceError::Contended),
         };
-        let _turn = self.turns.at(product).await;
-        match products.adjust_while(product, ACTOR, hold, &|| Box::pin(self.is_unmoved(case))).await {
+        let _turn = self.locks.at(product).await;
+        match products.update_if(product, ACTOR, hold, &|| Box::pin(self.is_unmoved(snapshot))).await {
             Ok(Adjusted::Changed(_) | Adjusted::Unchanged) => Ok(Hold::Held),
             Ok(Adjusted::Refused) => Ok(Hold::Moved),
             Err(ServiceError::Conflict(reason)) => Ok(Hold::Short(reason)),
@@ -98,9 +98,9 @@ impl Pipeline {
 
     /// After a worker stood still: the order ended or went on without it, so what it held just now may be
     /// nobody's.
-    async fn give_back_strays(&self, case: &Case) -> Result<(), Failure> {
-        for product in wanted(case).into_keys() {
-            self.give_back_stray(&product, &case.key).await?;
+    async fn give_back_strays(&self, snapshot: &OrderSnapshot) -> Result<(), Failure> {
+        for product in wanted(snapshot).into_keys() {
+            self.give_back_stray(&product, &snapshot.key).await?;
         }
         Ok(())
     }
@@ -114,19 +114,19 @@ impl Pipeline {
     /// Whether what an order holds of a product is nobody's: the order has ended or is gone, or went on
     /// without this product. Once it is so it stays so.
     pub(super) async fn is_stray(&self, product: &Key, order: &Key) -> Result<bool, ServiceError> {
-        Ok(self.case(order).await?.is_none_or(|case| {
-            let progress = &case.progress;
-            let dropped = progress.stage != Stage::Orders && !wanted(&case).contains_key(product);
+        Ok(self.snapshot(order).await?.is_none_or(|snapshot| {
+            let progress = &snapshot.progress;
+            let dropped = progress.stage != Stage::Orders && !wanted(&snapshot).contains_key(product);
             dropped || progress.is_settled() || progress.ending.is_some()
         }))
     }
 
-    /// Ends the holds of an order that is still where its case was read, as far as there are any. False where
-    /// it is elsewhere.
-    async fn end_holds(&self, case: &Case, settling: Settling) -> Result<bool, Failure> {
-        for product in wanted(case).into_keys() {
-            let unmoved = || Box::pin(self.is_unmoved(case)) as BoxFuture<'_, _>;
-            if self.end_hold(&product, &case.key, settling, &unmoved).await? == Adjusted::Refused {
+    /// Ends the holds of an order that is still where its snapshot was read, as far as there are any. False
+    /// where it is elsewhere.
+    async fn end_holds(&self, snapshot: &OrderSnapshot, settling: Settling) -> Result<bool, Failure> {
+        for product in wanted(snapshot).into_keys() {
+            let unmoved = || Box::pin(self.is_unmoved(snapshot)) as BoxFuture<'_, _>;
+            if self.end_hold(&product, &snapshot.key, settling, &unmoved).await? == Adjusted::Refused {
                 return Ok(false);
             }
         }
@@ -145,8 +145,8 @@ impl Pipeline {
         let schema = products.schema();
         let settle =
             |current: &Record| Ok(stock::settle(schema, &current.values, order, settling, products.now()));
-        let _turn = self.turns.at(product).await;
-        match products.adjust_while(product, ACTOR, settle, still).await {
+        let _turn = self.locks.at(product).await;
+        match products.update_if(product, ACTOR, settle, still).await {
             // a product that was deleted took its holds with it
             Err(ServiceError::NotFound) => Ok(Adjusted::Unchanged),
             ended => Ok(ended?),
@@ -154,25 +154,25 @@ impl Pipeline {
     }
 
     /// Makes the holds sales, or gives back everything that was taken.
-    pub(super) async fn settle(&self, case: &Case) -> Result<Option<Record>, Failure> {
-        if let Some(ending) = case.progress.ending {
-            return self.give_back(case, ending).await;
+    pub(super) async fn settle(&self, snapshot: &OrderSnapshot) -> Result<Option<Record>, Failure> {
+        if let Some(ending) = snapshot.progress.ending {
+            return self.give_back(snapshot, ending).await;
         }
-        if case.progress.sold {
-            return self.commit_holds(case).await;
+        if snapshot.progress.sold {
+            return self.commit_holds(snapshot).await;
         }
         // decided first, so that the order cannot be called off while its holds are ended one by one
-        let decided = self.move_on(case, |progress| {
+        let decided = self.move_on(snapshot, |progress| {
             progress.sold = true;
             (None, Some(self.due_later()))
         });
         match decided.await? {
-            Some(record) => self.commit_holds(&self.case_of(record)).await,
+            Some(record) => self.commit_holds(&self.snapshot_of(record)).await,
             None => Ok(None),
         }
     }
 
-    async fn commit_holds(&self, sold: &Case) -> Result<Option<Record>, Failure> {
+    async fn commit_holds(&self, sold: &OrderSnapshot) -> Result<Option<Record>, Failure> {
         if !self.end_holds(sold, Settling::Commit).await? {
             return Ok(None);
         }
@@ -184,12 +184,12 @@ impl Pipeline {
         moved.await
     }
 
-    async fn give_back(&self, case: &Case, ending: Ending) -> Result<Option<Record>, Failure> {
-        if !self.end_holds(case, Settling::Release).await? {
+    async fn give_back(&self, snapshot: &OrderSnapshot, ending: Ending) -> Result<Option<Record>, Failure> {
+        if !self.end_holds(snapshot, Settling::Release).await? {
             return Ok(None);
         }
-        let reversed = self.reverse_all(case).await?;
-        let moved = self.move_on(case, |progress| {
+        let reversed = self.reverse_all(snapshot).await?;
+        let moved = self.move_on(snapshot, |progress| {
             progress.note("given_back", reversed.then(|| "stock and payment".to_owned()));
             progress.advance(Stage::Notifications);
             (Some(ending.status()), Some(self.due_later()))
@@ -198,11 +198,11 @@ impl Pipeline {
     }
 
     /// Tells the customer what became of the order.
-    pub(super) async fn notify(&self, case: &Case) -> Result<Option<Record>, Failure> {
-        let message = self.message(case).await?;
+    pub(super) async fn notify(&self, snapshot: &OrderSnapshot) -> Result<Option<Record>, Failure> {
+        let message = self.message(snapshot).await?;
         let (tools, deadline) = (self.tools.load_full(), self.tools.load().settings.payments.timeout.0);
-        self.messenger.call(case.again(), deadline, tools.notifier.send(&message)).await?;
-        let moved = self.move_on(case, |progress| {
+        self.messenger.call(snapshot.again(), deadline, tools.notifier.send(&message)).await?;
+        let moved = self.move_on(snapshot, |progress| {
             progress.note("notified", None);
             progress.advance(Stage::Done);
             (None, None)
@@ -212,11 +212,11 @@ impl Pipeline {
 
     /// The message: by the template `order_completed`, `order_failed` or `order_cancelled`, or in our own
     /// words.
-    async fn message(&self, case: &Case) -> Result<Message, Failure> {
+    async fn message(&self, snapshot: &OrderSnapshot) -> Result<Message, Failure> {
         let schema = self.parts.orders.schema();
-        let status = case.progress.ending.map_or("completed", Ending::status);
-        let order: Tree = serde_json::from_str(&case.record.to_masked_json(schema)).unwrap_or(Tree::Null);
-        let variables = json!({ "order": order, "status": status, "reason": case.progress.reason });
+        let status = snapshot.progress.ending.map_or("completed", Ending::status);
+        let order: Tree = serde_json::from_str(&snapshot.record.to_masked_json(schema)).unwrap_or(Tree::Null);
+        let variables = json!({ "order": order, "status": status, "reason": snapshot.progress.reason });
         let name = format!("order_{status}");
         let text = match &self.parts.templates {
             Some(templates) => self.texts.get(templates, &name).await?,
@@ -224,19 +224,21 @@ impl Pipeline {
         };
         let (subject, body) = match text {
             Some((subject, body)) => render(subject, body, variables).await?,
-            None => (format!("Your order {}", case.key), format!("Your order {} is {status}.", case.key)),
+            None => {
+                (format!("Your order {}", snapshot.key), format!("Your order {} is {status}.", snapshot.key))
+            }
         };
-        let to = schema.get(&case.record.values, "user_id").as_text().unwrap_or_default().to_owned();
+        let to = schema.get(&snapshot.record.values, "user_id").as_text().unwrap_or_default().to_owned();
         // as with charges: an order that was deleted and placed anew under the same key is another one
-        let key = format!("{}-{}-{status}", case.key, case.record.created_at);
-        Ok(Message { key, to, subject, body, trace: case.trace() })
+        let key = format!("{}-{}-{status}", snapshot.key, snapshot.record.created_at);
+        Ok(Message { key, to, subject, body, trace: snapshot.trace() })
     }
 }
 
 /// What the order wants of each product, in one order everywhere.
-pub(super) fn wanted(case: &Case) -> BTreeMap<Key, i64> {
+pub(super) fn wanted(snapshot: &OrderSnapshot) -> BTreeMap<Key, i64> {
     let mut wanted = BTreeMap::new();
-    for item in &case.items {
+    for item in &snapshot.items {
         if let Ok(product) = item.product_id.parse::<Key>() {
             *wanted.entry(product).or_insert(0) += item.quantity;
         }

@@ -62,7 +62,7 @@ impl Pipeline {
             let progress = Progress::of(orders.schema(), &record.values);
             match progress.parked {
                 // a message can wait for a later sweep, an order that has not ended goes first
-                None if progress.stage == Stage::Notifications && self.places.is_crowded() => (),
+                None if progress.stage == Stage::Notifications && self.in_flight.is_crowded() => (),
                 None => self.hint(progress.stage, record.key),
                 Some(letter) if is_before(orders, &record, "due_at", self.clock().now()) => {
                     match self.attend_to(&record.key, progress.stage, &letter).await {
@@ -126,7 +126,7 @@ impl Pipeline {
     async fn count_letters(&self) {
         for stage in Stage::ALL {
             if let Ok(count) = self.parts.letters.count(stage.name()).await {
-                self.lines
+                self.queues
                     .letters
                     .with_label_values(&[stage.name()])
                     .set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -159,9 +159,9 @@ async fn a_worker_that_stood_still_has_no_effect_later() {
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 2)]).await;
-    let frozen = shop.pipeline.case(&order).await.unwrap().unwrap();
+    let frozen = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
     shop.drive_to(&order, Stage::Payments).await;
-    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    let charging = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.stock("lamp").await, 3);
     // they go on where they stood
@@ -193,7 +193,7 @@ async fn a_sweep_takes_no_turn_at_a_product_whose_holds_are_somebodys() {
     let order = shop.order(&[("lamp", 2)]).await;
     shop.drive_to(&order, Stage::Payments).await;
     let lamp = "lamp".parse().unwrap();
-    let turn = shop.pipeline.turns.at(&lamp).await;
+    let turn = shop.pipeline.locks.at(&lamp).await;
     tokio::time::sleep(Duration::from_millis(2)).await;
     let swept = tokio::time::timeout(Duration::from_secs(10), shop.pipeline.sweep_holds(Duration::ZERO));
     swept.await.expect("it does not wait for the turn").unwrap();
@@ -207,7 +207,7 @@ async fn an_order_that_was_called_off_while_its_worker_stood_still_is_not_charge
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 2)]).await;
     shop.drive_to(&order, Stage::Payments).await;
-    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    let charging = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
     shop.pipeline.cancel(&order, "changed my mind", "ann").await.unwrap();
     shop.drive(&order).await;
     assert_eq!(shop.pipeline.charge(&charging).await.unwrap(), None);
@@ -221,7 +221,7 @@ async fn a_charge_that_comes_after_its_reversal_is_given_back_until_it_is_done()
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 2)]).await;
     shop.drive_to(&order, Stage::Payments).await;
-    let charging = shop.pipeline.case(&order).await.unwrap().unwrap();
+    let charging = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
     shop.bank.set(Mood::Late(2));
     let called_off = async {
         // a charge that was not yet asked for when the order was called off is never asked for
@@ -313,8 +313,8 @@ async fn an_order_set_aside_while_its_letter_is_replayed_goes_on() {
     let letter = shop.parts.letters.put(unanswered(&order)).await.unwrap();
     // the replay comes before the order is set aside: there is nothing to go on with
     shop.pipeline.replay(&letter, "test").await.unwrap();
-    let case = shop.pipeline.case(&order).await.unwrap().unwrap();
-    let set_aside = shop.pipeline.move_on(&case, |progress| {
+    let snapshot = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
+    let set_aside = shop.pipeline.move_on(&snapshot, |progress| {
         progress.parked = Some(letter.key.to_string());
         (None, None)
     });
@@ -335,13 +335,13 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
     for (stage, left) in [(Stage::Orders, 3), (Stage::Inventory, 1)] {
         let order = shop.order(&[("lamp", 2)]).await;
         shop.drive_to(&order, stage).await;
-        let mut case = shop.pipeline.case(&order).await.unwrap().unwrap();
+        let mut snapshot = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
         if stage == Stage::Inventory {
-            let sold = shop.pipeline.move_on(&case, |progress| {
+            let sold = shop.pipeline.move_on(&snapshot, |progress| {
                 progress.sold = true;
                 (None, None)
             });
-            case = shop.pipeline.case_of(sold.await.unwrap().unwrap());
+            snapshot = shop.pipeline.snapshot_of(sold.await.unwrap().unwrap());
         }
         let change = |current: &Record| {
             Ok(match stage {
@@ -355,14 +355,14 @@ async fn a_worker_that_stands_still_between_its_look_and_its_write_changes_nothi
             })
         };
         let look = async || {
-            let unmoved = shop.pipeline.is_unmoved(&case).await?;
+            let unmoved = shop.pipeline.is_unmoved(&snapshot).await?;
             // it is allowed to, and stands still: others go on
             if unmoved {
                 shop.drive(&order).await;
             }
             Ok(unmoved)
         };
-        let outcome = products.adjust_while(&lamp, "test", change, &|| Box::pin(look())).await.unwrap();
+        let outcome = products.update_if(&lamp, "test", change, &|| Box::pin(look())).await.unwrap();
         assert!(!matches!(outcome, Adjusted::Changed(_)), "{stage:?}: {outcome:?}");
         assert_eq!(
             (shop.status(&order).await, shop.stock("lamp").await),
@@ -386,11 +386,11 @@ async fn workers_change_a_product_one_after_the_other() {
     let shop = Shop::open(settings()).await;
     shop.product("lamp", 5).await;
     let lamp = "lamp".parse().unwrap();
-    let place_of = |product: &str| shop.pipeline.turns.place_of(&product.parse().unwrap());
+    let place_of = |product: &str| shop.pipeline.locks.place_of(&product.parse().unwrap());
     let other = (0..).map(|n| format!("vase{n}")).find(|name| place_of(name) != place_of("lamp")).unwrap();
     shop.product(&other, 5).await;
     let waits = shop.order(&[("lamp", 1)]).await;
-    let turn = shop.pipeline.turns.at(&lamp).await;
+    let turn = shop.pipeline.locks.at(&lamp).await;
     let goes_on = async {
         for _ in 0..5 {
             let order = shop.order(&[(&other, 1)]).await;

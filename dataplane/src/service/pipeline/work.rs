@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value as Tree, json};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::{ACTOR, Pipeline, after, backoff, lines::Job};
+use super::{ACTOR, Pipeline, after, backoff, queues::Job};
 use crate::service::{
     dead_letters::Letter,
     error::ServiceError,
@@ -29,7 +29,7 @@ const OWING_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// An order in a worker's hands, as it was read.
 #[derive(Clone)]
-pub(super) struct Case {
+pub(super) struct OrderSnapshot {
     pub key: Key,
     pub record: Record,
     pub progress: Progress,
@@ -68,7 +68,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl Case {
+impl OrderSnapshot {
     pub fn trace(&self) -> String {
         self.progress.trace.clone().unwrap_or_default()
     }
@@ -95,15 +95,15 @@ impl Pipeline {
         };
         match next {
             Ok(Next::Done | Next::Onward(Stage::Done, _)) => job.see_to_event(),
-            Ok(Next::Elsewhere(stage)) => self.lines.send(stage, job),
+            Ok(Next::Elsewhere(stage)) => self.queues.send(stage, job),
             // it has ended: those that have not need the places, and a sweep finds it for its message
-            Ok(Next::Onward(Stage::Notifications, _)) if self.places.is_crowded() => job.see_to_event(),
+            Ok(Next::Onward(Stage::Notifications, _)) if self.in_flight.is_crowded() => job.see_to_event(),
             // with its place: an order that is half done must not wait for all that came after it. The event
             // was seen to
             Ok(Next::Onward(stage, seen)) => {
                 job.see_to_event();
                 job.seen = seen;
-                self.lines.send(stage, job);
+                self.queues.send(stage, job);
             }
             // one job that waits for its time is enough for an order
             Ok(Next::Later(_)) | Err(_) if job.place.count() > 1 => job.see_to_event(),
@@ -112,14 +112,14 @@ impl Pipeline {
                 job.see_to_event();
                 self.later(stage, job, wait);
             }
-            Err(failure) if self.places.is_crowded() => {
+            Err(failure) if self.in_flight.is_crowded() => {
                 // orders that nothing hinders need the places: a sweep finds this one when it is due
-                self.lines.count(stage, "postponed");
+                self.queues.count(stage, "postponed");
                 debug!(order = %job.place.order, stage = stage.name(), %failure, "left to a sweep");
                 job.see_to_event();
             }
             Err(failure) => {
-                self.lines.count(stage, "postponed");
+                self.queues.count(stage, "postponed");
                 job.failed = job.failed.saturating_add(1);
                 let wait = backoff(&self.tools.load().settings.retry, job.failed);
                 debug!(order = %job.place.order, stage = stage.name(), %failure, "postponed");
@@ -133,7 +133,7 @@ impl Pipeline {
         let pipeline = self.clone();
         tokio::spawn(async move {
             if pipeline.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-                pipeline.lines.send(stage, job);
+                pipeline.queues.send(stage, job);
             }
         });
     }
@@ -141,33 +141,33 @@ impl Pipeline {
     /// Does the order's next step, if it is one of this stage. Only failures that the order has no part in
     /// are errors.
     async fn step(&self, stage: Stage, order: &Key, seen: Option<Record>) -> Result<Next, Failure> {
-        let case = match seen {
-            Some(seen) => Some(self.case_of(seen)),
-            None => self.case(order).await?,
+        let snapshot = match seen {
+            Some(seen) => Some(self.snapshot_of(seen)),
+            None => self.snapshot(order).await?,
         };
-        let Some(case) = case else { return Ok(Next::Done) };
-        let Progress { stage: at, parked, attempts, .. } = &case.progress;
+        let Some(snapshot) = snapshot else { return Ok(Next::Done) };
+        let Progress { stage: at, parked, attempts, .. } = &snapshot.progress;
         if *at == Stage::Done || parked.is_some() {
             return Ok(Next::Done);
         }
         if *at != stage {
             return Ok(Next::Elsewhere(*at));
         }
-        if let Some(wait) = self.wait(&case).filter(|_| *attempts > 0) {
+        if let Some(wait) = self.wait(&snapshot).filter(|_| *attempts > 0) {
             return Ok(Next::Later(wait));
         }
-        let span = info_span!("order", order = %case.key, stage = stage.name(), trace = case.trace());
+        let span = info_span!("order", order = %snapshot.key, stage = stage.name(), trace = snapshot.trace());
         async {
             let outcome = match stage {
-                Stage::Orders => self.hold_stock(&case).await,
-                Stage::Payments => self.charge(&case).await,
-                Stage::Inventory => self.settle(&case).await,
-                Stage::Notifications => self.notify(&case).await,
+                Stage::Orders => self.hold_stock(&snapshot).await,
+                Stage::Payments => self.charge(&snapshot).await,
+                Stage::Inventory => self.settle(&snapshot).await,
+                Stage::Notifications => self.notify(&snapshot).await,
                 Stage::Done => Ok(None),
             };
             match outcome {
                 Ok(moved) => {
-                    self.lines.count(stage, "done");
+                    self.queues.count(stage, "done");
                     info!("step done");
                     let now = match moved {
                         Some(record) => Some(record),
@@ -179,7 +179,7 @@ impl Pipeline {
                     Ok(if at == stage { Next::Done } else { Next::Onward(at, Some(now)) })
                 }
                 Err(failure) if failure.class == Class::System => Err(failure),
-                Err(failure) => self.failed(&case, failure).await,
+                Err(failure) => self.failed(&snapshot, failure).await,
             }
         }
         .instrument(span)
@@ -187,38 +187,38 @@ impl Pipeline {
     }
 
     /// The order as it is; none where it is gone or its items cannot be read.
-    pub(super) async fn case(&self, order: &Key) -> Result<Option<Case>, ServiceError> {
-        Ok(self.parts.orders.find_one(order).await?.map(|record| self.case_of(record)))
+    pub(super) async fn snapshot(&self, order: &Key) -> Result<Option<OrderSnapshot>, ServiceError> {
+        Ok(self.parts.orders.find_one(order).await?.map(|record| self.snapshot_of(record)))
     }
 
     /// An order as it was read.
-    pub(super) fn case_of(&self, record: Record) -> Case {
+    pub(super) fn snapshot_of(&self, record: Record) -> OrderSnapshot {
         let schema = self.parts.orders.schema();
         let progress = Progress::of(schema, &record.values);
         let items = order::items(schema, &record.values).unwrap_or_default();
-        Case { key: record.key.clone(), record, progress, items }
+        OrderSnapshot { key: record.key.clone(), record, progress, items }
     }
 
     /// How long until the order's next attempt; none when it is time.
-    fn wait(&self, case: &Case) -> Option<Duration> {
-        let due = match self.parts.orders.schema().get(&case.record.values, "due_at") {
+    fn wait(&self, snapshot: &OrderSnapshot) -> Option<Duration> {
+        let due = match self.parts.orders.schema().get(&snapshot.record.values, "due_at") {
             model::value::Value::Time(due) => *due,
             _ => return None,
         };
         u64::try_from(due.0 - self.clock().now().0).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
-    /// Changes the order's progress, and its status where that changes too, if it is still where the case was
-    /// read. None where it is not: somebody else went on with it, or it is gone.
+    /// Changes the order's progress, and its status where that changes too, if it is still where the snapshot
+    /// was read. None where it is not: somebody else went on with it, or it is gone.
     pub(super) async fn move_on(
         &self,
-        case: &Case,
+        snapshot: &OrderSnapshot,
         change: impl Fn(&mut Progress) -> (Option<&'static str>, Option<Timestamp>),
     ) -> Result<Option<Record>, Failure> {
         let schema = self.parts.orders.schema();
-        let moved = self.parts.orders.adjust_seen(&case.record, ACTOR, |current| {
+        let moved = self.parts.orders.update_if_version(&snapshot.record, ACTOR, |current| {
             let mut progress = Progress::of(schema, &current.values);
-            if !self.is_at(case, current, &progress) {
+            if !self.is_at(snapshot, current, &progress) {
                 return Ok(None);
             }
             let (status, due) = change(&mut progress);
@@ -230,41 +230,41 @@ impl Pipeline {
         }
     }
 
-    /// Whether an order is still where its case was read.
-    pub(super) async fn is_unmoved(&self, case: &Case) -> Result<bool, ServiceError> {
-        let now = self.case(&case.key).await?;
-        Ok(now.is_some_and(|now| self.is_at(case, &now.record, &now.progress)))
+    /// Whether an order is still where its snapshot was read.
+    pub(super) async fn is_unmoved(&self, snapshot: &OrderSnapshot) -> Result<bool, ServiceError> {
+        let now = self.snapshot(&snapshot.key).await?;
+        Ok(now.is_some_and(|now| self.is_at(snapshot, &now.record, &now.progress)))
     }
 
-    fn is_at(&self, case: &Case, now: &Record, progress: &Progress) -> bool {
+    fn is_at(&self, snapshot: &OrderSnapshot, now: &Record, progress: &Progress) -> bool {
         let schema = self.parts.orders.schema();
         let here = |one: &Progress| (one.stage, one.ending, one.attempts, one.parked.clone(), one.sold);
         // another order of the same key is another order
         let what = |record: &Record| (record.created_at, schema.get(&record.values, "items").clone());
-        here(progress) == here(&case.progress) && what(now) == what(&case.record)
+        here(progress) == here(&snapshot.progress) && what(now) == what(&snapshot.record)
     }
 
     /// Notes a failed attempt: the order is tried again, or set aside as a dead letter.
-    async fn failed(&self, case: &Case, failure: Failure) -> Result<Next, Failure> {
-        let stage = case.progress.stage;
+    async fn failed(&self, snapshot: &OrderSnapshot, failure: Failure) -> Result<Next, Failure> {
+        let stage = snapshot.progress.stage;
         let retry = self.tools.load().settings.retry.clone();
-        let attempts = case.progress.attempts + 1;
+        let attempts = snapshot.progress.attempts + 1;
         if failure.class == Class::Retryable && attempts < retry.max_attempts {
             let wait = backoff(&retry, attempts);
-            let noted = self.move_on(case, |progress| {
+            let noted = self.move_on(snapshot, |progress| {
                 progress.attempts = attempts;
                 progress.note("attempt_failed", Some(format!("attempt {attempts}: {failure}")));
                 (None, Some(after(self.clock(), wait)))
             });
             if noted.await?.is_some() {
-                self.lines.count(stage, "retried");
+                self.queues.count(stage, "retried");
             }
             return Ok(Next::Later(wait));
         }
         warn!(%failure, attempts, "set aside as a dead letter");
         // the letter first: an order that is set aside has one
-        let mut letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
-        let set_aside = self.move_on(case, |progress| {
+        let mut letter = self.parts.letters.put(self.letter(snapshot, &failure, attempts)).await?;
+        let set_aside = self.move_on(snapshot, |progress| {
             progress.attempts = attempts;
             progress.parked = Some(letter.key.to_string());
             progress.note("dead_lettered", Some(failure.to_string()));
@@ -276,29 +276,29 @@ impl Pipeline {
             (None, due)
         });
         if set_aside.await?.is_some() {
-            self.lines.count(stage, "dead_lettered");
+            self.queues.count(stage, "dead_lettered");
             // whoever replayed or dropped the letter before that found nothing to go on with
             if self.parts.letters.find(&letter.key).await?.is_none() {
-                letter = self.parts.letters.put(self.letter(case, &failure, attempts)).await?;
+                letter = self.parts.letters.put(self.letter(snapshot, &failure, attempts)).await?;
             }
         }
-        let now = self.case(&case.key).await?;
+        let now = self.snapshot(&snapshot.key).await?;
         if now.is_none_or(|now| now.progress.parked.as_deref() != Some(letter.key.as_str())) {
             self.parts.letters.take_back(&letter).await?;
         }
         Ok(Next::Done)
     }
 
-    fn letter(&self, case: &Case, failure: &Failure, attempts: u32) -> Letter {
-        let shown = case.record.to_masked_json(self.parts.orders.schema());
+    fn letter(&self, snapshot: &OrderSnapshot, failure: &Failure, attempts: u32) -> Letter {
+        let shown = snapshot.record.to_masked_json(self.parts.orders.schema());
         let order: Tree = serde_json::from_str(&shown).unwrap_or_else(|_| json!({}));
         Letter {
-            stage: case.progress.stage.name().to_owned(),
-            subject: case.key.to_string(),
+            stage: snapshot.progress.stage.name().to_owned(),
+            subject: snapshot.key.to_string(),
             failure: failure.clone(),
             attempts,
-            trace: case.trace(),
-            payload: json!({ "order": order, "ending": case.progress.ending }),
+            trace: snapshot.trace(),
+            payload: json!({ "order": order, "ending": snapshot.progress.ending }),
         }
     }
 }

@@ -93,7 +93,7 @@ impl Records {
     ///
     /// # Errors
     /// As `adjust`.
-    pub async fn adjust_seen(
+    pub async fn update_if_version(
         &self,
         seen: &Record,
         actor: &str,
@@ -109,7 +109,7 @@ impl Records {
     ///
     /// # Errors
     /// What the functions say, and `NotFound`, `Duplicate`, `Contended`, or what the store says.
-    pub async fn adjust_while(
+    pub async fn update_if(
         &self,
         key: &Key,
         actor: &str,

@@ -36,9 +36,9 @@ impl Fetch {
     pub(super) async fn load_once(mut self, layer: &SharedLayer) {
         let owner: Arc<str> = uuid::Uuid::now_v7().to_string().into();
         let (deadline, mut wait) = (Instant::now() + Duration::from_millis(LEASE_MS), ASK_FIRST);
-        while !self.tickets.is_empty() {
+        while !self.leaders.is_empty() {
             let keys: Vec<String> =
-                self.tickets.iter().map(|ticket| layer.shared_key(ticket.flight().key())).collect();
+                self.leaders.iter().map(|leader| layer.shared_key(leader.flight().key())).collect();
             let given = match layer.cache.lease(&keys, &owner, LEASE_MS).await {
                 Ok(given) if Instant::now() < deadline => given,
                 Ok(_) => return self.load().await,
@@ -52,7 +52,7 @@ impl Fetch {
             // who loaded meanwhile filled the tier before the lease was given back, and maybe after it was
             // asked
             let has_waited = wait > ASK_FIRST;
-            if mine.len() == self.tickets.len() {
+            if mine.len() == self.leaders.len() {
                 self.lease =
                     Some(Lease { cache: layer.cache.clone(), keys: mine.into_iter().collect(), owner });
                 if has_waited {
@@ -75,22 +75,22 @@ impl Fetch {
 
     /// Lands what another replica has loaded.
     async fn ask_again(&mut self, layer: &SharedLayer) {
-        let waiting = self.tickets.len();
+        let waiting = self.leaders.len();
         self.ask(layer).await;
-        self.inner.counters.awaited.add(waiting - self.tickets.len());
+        self.inner.counters.awaited.add(waiting - self.leaders.len());
     }
 
     /// The part of this load whose keys were given.
     fn part(&mut self, layer: &SharedLayer, given: HashSet<String>, owner: Arc<str>) -> Self {
         let is_given =
-            |ticket: &crate::flight::Ticket<_>| given.contains(&layer.shared_key(ticket.flight().key()));
-        let (tickets, rest) = std::mem::take(&mut self.tickets).into_iter().partition(is_given);
-        self.tickets = rest;
+            |leader: &crate::flight::Leader<_>| given.contains(&layer.shared_key(leader.flight().key()));
+        let (leaders, rest) = std::mem::take(&mut self.leaders).into_iter().partition(is_given);
+        self.leaders = rest;
         let fallbacks = self.fallbacks.extract_if(|key, _| given.contains(&layer.shared_key(key))).collect();
         let lease = Lease { cache: layer.cache.clone(), keys: given.into_iter().collect(), owner };
         Self {
             inner: self.inner.clone(),
-            tickets,
+            leaders,
             load: self.load.clone(),
             began_ms: self.began_ms,
             fallbacks,

@@ -39,7 +39,7 @@ async fn a_load_overtaken_by_a_write_leaves_nothing_behind() {
         assert_eq!(early.await.unwrap().unwrap(), 1, "it came before the write");
         store.pass();
         assert_eq!(replica.version(&key("k")).await, 2);
-        assert_eq!(replica.tiered.stats().overtaken, 1);
+        assert_eq!(replica.tiered.stats().superseded, 1);
     }
 }
 
@@ -67,7 +67,7 @@ async fn what_an_overtaken_load_gave_out_is_not_gone_back_from() {
     let gate = store.hold();
     let early = read(&replica, 0);
     gate.reached().await;
-    // the notice of version 1 comes late: it overtakes a load that has version 2 in hand
+    // the notice of version 1 comes late: it supersedes a load that has version 2 in hand
     replica.tiered.after_commit(&key("k"), &found(&key("k"), 1)).await;
     gate.let_one_go();
     assert_eq!(early.await.unwrap().unwrap(), 2);

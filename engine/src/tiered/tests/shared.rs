@@ -105,7 +105,7 @@ async fn a_shared_tier_that_was_not_told_is_not_believed_and_told_later() {
     assert_eq!(world.one.version(&key("k")).await, 2, "it believed a tier that was not told");
     until("the tier is told", async || world.shared.holds("shop:things:k").await != Some(1)).await;
     assert_eq!(world.two.version(&key("k")).await, 2);
-    until("nothing is owed", async || world.one.tiered.stats().tiers[1].owed == 0).await;
+    until("nothing is waiting", async || world.one.tiered.stats().tiers[1].waiting == 0).await;
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ async fn settled(counter: &Counter, seed: u64, orders: &[Key]) -> BTreeMap<Strin
     let found = payments.find(&all).await.unwrap().records;
     let (mut sold, mut charged) = (BTreeMap::new(), 0);
     for order in orders {
-        let case = counter.shop.pipeline.case(order).await.unwrap().unwrap();
+        let snapshot = counter.shop.pipeline.snapshot(order).await.unwrap().unwrap();
         let of = |records: &Records, record: &Record, field: &str| {
             records.schema().get(&record.values, field).clone()
         };
@@ -241,13 +241,13 @@ async fn settled(counter: &Counter, seed: u64, orders: &[Key]) -> BTreeMap<Strin
         for payment in paid {
             charged += 1;
             for (here, there) in [("amount", "total"), ("currency", "currency")] {
-                let there = of(&parts.orders, &case.record, there);
+                let there = of(&parts.orders, &snapshot.record, there);
                 assert_eq!(of(payments, payment, here), there, "seed {seed}: {order}");
                 assert_ne!(there, Value::Null);
             }
         }
         if is_sold {
-            for item in &case.items {
+            for item in &snapshot.items {
                 *sold.entry(item.product_id.clone()).or_insert(0) += item.quantity;
             }
         }

@@ -68,12 +68,12 @@ async fn a_payment_in_the_place_of_the_charge_that_differs_is_no_proof() {
     shop.product("lamp", 5).await;
     let order = shop.order(&[("lamp", 1)]).await;
     shop.drive_to(&order, Stage::Payments).await;
-    let case = shop.pipeline.case(&order).await.unwrap().unwrap();
-    let charge = shop.pipeline.charge_of(&case);
+    let snapshot = shop.pipeline.snapshot(&order).await.unwrap().unwrap();
+    let charge = shop.pipeline.charge_of(&snapshot);
     assert_ne!(charge.payment, former(&shop, &order).await, "it cannot be computed");
     forge(&shop, &charge.payment, &order, "2", "mallory").await;
     complete(&shop, &charge.payment, "mallory").await;
-    assert!(shop.pipeline.charge(&case).await.is_err());
+    assert!(shop.pipeline.charge(&snapshot).await.is_err());
     assert_eq!((shop.bank.charged(), shop.stage(&order).await), (0, Stage::Payments));
 }
 

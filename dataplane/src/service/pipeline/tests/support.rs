@@ -198,7 +198,7 @@ impl Shop {
         let bank = Bank::open().await;
         settings.payments.http = Some(HttpPayments { url: bank.0.lock().url.clone(), secret_ref: None });
         let pipeline = Pipeline::new(parts(), &settings, &prometheus::Registry::new()).unwrap();
-        pipeline.start_lines();
+        pipeline.start_queues();
         Self { pipeline, parts: parts(), bank, file }
     }
 
@@ -239,11 +239,11 @@ impl Shop {
     /// Does steps by hand until the order is at a stage.
     pub async fn drive_to(&self, order: &Key, stage: Stage) {
         loop {
-            let case = self.pipeline.case(order).await.unwrap().unwrap();
-            match case.progress.stage {
+            let snapshot = self.pipeline.snapshot(order).await.unwrap().unwrap();
+            match snapshot.progress.stage {
                 at if at == stage => return,
-                Stage::Orders => self.pipeline.hold_stock(&case).await.unwrap(),
-                Stage::Payments => self.pipeline.charge(&case).await.unwrap(),
+                Stage::Orders => self.pipeline.hold_stock(&snapshot).await.unwrap(),
+                Stage::Payments => self.pipeline.charge(&snapshot).await.unwrap(),
                 other => panic!("it is at {other:?}"),
             };
         }

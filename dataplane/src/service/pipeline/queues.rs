@@ -1,4 +1,4 @@
-//! The lines of the stages: a queue and so many workers for each, which can change while they work.
+//! The queues of the stages: a queue and so many workers for each, which can change while they work.
 
 use std::{
     collections::HashMap,
@@ -35,8 +35,8 @@ pub struct Job {
     pub seen: Option<Record>,
 }
 
-/// The places of orders that may be under way at once.
-pub struct Places {
+/// The limit of jobs that are in flight at once, and of those of one order.
+pub struct InFlightLimit {
     free: Arc<Semaphore>,
     count: usize,
     /// The orders that have places, and how many each.
@@ -60,7 +60,7 @@ pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
+impl InFlightLimit {
     /// So many places.
     pub fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), count, orders: Arc::default() }
@@ -106,18 +106,18 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut orders = self.orders.lock();
-        if let Some(places) = orders.get_mut(&self.order) {
-            *places -= 1;
-            if *places == 0 {
+        if let Some(in_flight) = orders.get_mut(&self.order) {
+            *in_flight -= 1;
+            if *in_flight == 0 {
                 orders.remove(&self.order);
             }
         }
     }
 }
 
-/// All lines.
-pub struct Lines {
-    lines: [Line; 4],
+/// All queues.
+pub struct StageQueues {
+    queues: [StageQueue; 4],
     outcomes: IntCounterVec,
     in_flight: IntGaugeVec,
     queued: IntGaugeVec,
@@ -125,15 +125,15 @@ pub struct Lines {
     pub letters: IntGaugeVec,
 }
 
-struct Line {
+struct StageQueue {
     sender: mpsc::UnboundedSender<Job>,
-    /// Taken when the line starts.
+    /// Taken when the queue starts.
     receiver: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
     workers: Arc<Semaphore>,
     wanted: AtomicU32,
 }
 
-impl Line {
+impl StageQueue {
     fn new(workers: u32) -> Self {
         // bounded by the places of jobs
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -162,8 +162,8 @@ impl Line {
     }
 }
 
-impl Lines {
-    /// Lines with so many workers each, whose counters are registered.
+impl StageQueues {
+    /// Queues with so many workers each, whose counters are registered.
     pub fn new(workers: &StageWorkers, registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| {
             let gauge = IntGaugeVec::new(Opts::new(name, help), &["stage"])?;
@@ -180,7 +180,7 @@ impl Lines {
             outcomes.with_label_values(&[stage.name(), outcome]);
         }
         Ok(Self {
-            lines: counts(workers).map(Line::new),
+            queues: counts(workers).map(StageQueue::new),
             outcomes,
             in_flight: gauge("flyweight_pipeline_in_flight", "Orders that workers have now, by stage.")?,
             letters: gauge(
@@ -193,16 +193,16 @@ impl Lines {
 
     /// Puts a job at the end of a stage's queue.
     pub fn send(&self, stage: Stage, job: Job) {
-        let Some(line) = self.line(stage) else { return };
+        let Some(queue) = self.queue(stage) else { return };
         self.queued.with_label_values(&[stage.name()]).inc();
         // without a receiver the process is ending
-        _ = line.sender.send(job);
+        _ = queue.sender.send(job);
     }
 
     /// Changes the numbers of workers.
     pub fn resize(&self, workers: &StageWorkers) {
-        for (line, wanted) in self.lines.iter().zip(counts(workers)) {
-            line.resize(wanted);
+        for (queue, wanted) in self.queues.iter().zip(counts(workers)) {
+            queue.resize(wanted);
         }
     }
 
@@ -214,7 +214,7 @@ impl Lines {
     /// What a stage did and does.
     pub fn figures(&self, stage: Stage) -> Tree {
         let name = stage.name();
-        let workers = self.line(stage).map(|line| line.wanted.load(Ordering::Relaxed));
+        let workers = self.queue(stage).map(|queue| queue.wanted.load(Ordering::Relaxed));
         let mut figures = json!({
             "stage": name, "workers": workers,
             "queued": self.queued.with_label_values(&[name]).get(),
@@ -226,8 +226,8 @@ impl Lines {
         figures
     }
 
-    fn line(&self, stage: Stage) -> Option<&Line> {
-        Stage::ALL.iter().position(|one| *one == stage).and_then(|at| self.lines.get(at))
+    fn queue(&self, stage: Stage) -> Option<&StageQueue> {
+        Stage::ALL.iter().position(|one| *one == stage).and_then(|at| self.queues.get(at))
     }
 }
 
@@ -238,9 +238,10 @@ fn counts(workers: &StageWorkers) -> [u32; 4] {
 
 impl Pipeline {
     /// Starts to work off the queues.
-    pub(super) fn start_lines(self: &Arc<Self>) {
+    pub(super) fn start_queues(self: &Arc<Self>) {
         for stage in Stage::ALL {
-            let Some(receiver) = self.lines.line(stage).and_then(|line| line.receiver.lock().take()) else {
+            let Some(receiver) = self.queues.queue(stage).and_then(|queue| queue.receiver.lock().take())
+            else {
                 continue;
             };
             let pipeline = self.clone();
@@ -249,13 +250,13 @@ impl Pipeline {
         }
     }
 
-    async fn work_off(self: Arc<Self>, stage: Stage, mut queue: mpsc::UnboundedReceiver<Job>) {
-        let Some(line) = self.lines.line(stage) else { return };
-        let (queued, in_flight) = (&self.lines.queued, &self.lines.in_flight);
+    async fn work_off(self: Arc<Self>, stage: Stage, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let Some(queue) = self.queues.queue(stage) else { return };
+        let (queued, in_flight) = (&self.queues.queued, &self.queues.in_flight);
         let (queued, in_flight) =
             (queued.with_label_values(&[stage.name()]), in_flight.with_label_values(&[stage.name()]));
-        while let Some(Some(job)) = self.stop.run_until_cancelled(queue.recv()).await {
-            let worker = self.stop.run_until_cancelled(line.workers.clone().acquire_owned()).await;
+        while let Some(Some(job)) = self.stop.run_until_cancelled(jobs.recv()).await {
+            let worker = self.stop.run_until_cancelled(queue.workers.clone().acquire_owned()).await;
             let Some(Ok(worker)) = worker else { return };
             queued.dec();
             in_flight.inc();
@@ -277,18 +278,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_number_of_workers_changes_while_they_work() {
-        let line = Line::new(2);
-        let working = line.workers.clone().acquire_many_owned(2).await.unwrap();
-        line.resize(5);
-        assert_eq!(line.workers.available_permits(), 3);
-        line.resize(1);
+        let queue = StageQueue::new(2);
+        let working = queue.workers.clone().acquire_many_owned(2).await.unwrap();
+        queue.resize(5);
+        assert_eq!(queue.workers.available_permits(), 3);
+        queue.resize(1);
         drop(working);
         let begun = Instant::now();
-        while line.workers.available_permits() != 1 {
+        while queue.workers.available_permits() != 1 {
             assert!(
                 begun.elapsed() < Duration::from_secs(10),
                 "{} workers",
-                line.workers.available_permits()
+                queue.workers.available_permits()
             );
             tokio::task::yield_now().await;
         }
@@ -296,16 +297,16 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_is_taken_up_once_unless_an_event_insists() {
-        let places = Places::new(2);
+        let in_flight = InFlightLimit::new(2);
         let order: Key = "o1".parse().unwrap();
-        let first = places.take_one(order.clone()).unwrap();
-        assert!(places.take_one(order.clone()).is_none(), "it is under way");
-        let second = places.wait_for_one(order.clone()).await.unwrap();
-        assert_eq!((first.count(), places.taken(), places.is_crowded()), (2, 2, true));
-        assert!(places.take_one("o2".parse().unwrap()).is_none(), "there is no room");
+        let first = in_flight.take_one(order.clone()).unwrap();
+        assert!(in_flight.take_one(order.clone()).is_none(), "it is under way");
+        let second = in_flight.wait_for_one(order.clone()).await.unwrap();
+        assert_eq!((first.count(), in_flight.taken(), in_flight.is_crowded()), (2, 2, true));
+        assert!(in_flight.take_one("o2".parse().unwrap()).is_none(), "there is no room");
         drop(first);
-        assert!(second.count() == 1 && !places.is_crowded(), "half of them are free");
+        assert!(second.count() == 1 && !in_flight.is_crowded(), "half of them are free");
         drop(second);
-        assert!(places.take_one(order).is_some());
+        assert!(in_flight.take_one(order).is_some());
     }
 }

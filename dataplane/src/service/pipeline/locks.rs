@@ -11,16 +11,16 @@ use model::key::Key;
 /// Products that share a turn by chance only wait a little longer.
 const COUNT: usize = 256;
 
-/// The turns of all products.
-pub struct Turns {
-    turns: Box<[Mutex<()>]>,
+/// The locks of all products.
+pub struct KeyLocks {
+    locks: Box<[Mutex<()>]>,
     hasher: RandomState,
 }
 
-impl Turns {
+impl KeyLocks {
     /// Waits for the turn at a product, in the order of asking. Nobody holds two.
     pub async fn at(&self, product: &Key) -> MutexGuard<'_, ()> {
-        self.turns[self.place_of(product)].lock().await
+        self.locks[self.place_of(product)].lock().await
     }
 
     pub(super) fn place_of(&self, product: &Key) -> usize {
@@ -28,8 +28,8 @@ impl Turns {
     }
 }
 
-impl Default for Turns {
+impl Default for KeyLocks {
     fn default() -> Self {
-        Self { turns: (0..COUNT).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
+        Self { locks: (0..COUNT).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
     }
 }

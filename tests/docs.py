@@ -405,7 +405,8 @@ def run(name, url):
                 text=True,
                 timeout=300,
             )
-            told = re.findall(r"^HTTP/[\d.]+ (\d{3})", done.stdout, re.M)
+            # a body may end without a line of its own
+            told = re.findall(r"HTTP/[\d.]+ (\d{3}) ?[A-Z]", done.stdout)
             where = f"{name}:{block.number}"
             if done.returncode:
                 return [f"{where}: exit code {done.returncode}: {done.stderr.strip()}\n{done.stdout[-2000:]}"]

@@ -45,6 +45,9 @@ add() {
     cp "$ROOT/tests/coupon/m0015_coupons.rs" store/src/sql/migrations/
     sed -i 's|^mod m0014_counted;|&\nmod m0015_coupons;|; s|^    m0014_counted::MIGRATION,|&\n    m0015_coupons::MIGRATION,|' \
         store/src/sql/migrations.rs
+    # the test's larger group has it, whose description of the API comes first
+    sed -i 's|const FIRST: .&str; 4. = ."users"|const FIRST: [\&str; 5] = ["users", "coupons"|' \
+        dataplane/src/http/tests/groups.rs
     mkdir "$RUN/manifests"
     cp configs/samples/*.yaml tests/coupon/coupons.yaml "$RUN/manifests"
     sed -i 's|^    - name: users$|&\n    - name: coupons|' "$RUN/manifests/service.yaml"

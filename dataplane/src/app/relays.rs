@@ -44,7 +44,7 @@ impl Relays {
     }
 
     /// Lets them give up their claims.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stop.cancel();
         _ = tokio::time::timeout(RELAY_GRACE, self.tasks.wait()).await;
     }

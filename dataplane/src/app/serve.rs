@@ -7,7 +7,7 @@ use crds::{
     service::messaging::WebSocket,
     settings::{PoolSettings, Settings},
 };
-use events::relay::{RelayMeter, RelayOptions};
+use events::relay::RelayOptions;
 use http::HeaderValue;
 use runtime::{shutdown::Shutdown, supervisor};
 use store::confined::{Away, PoolFault};
@@ -114,7 +114,7 @@ struct Process {
     is_embedded: bool,
     readiness: Readiness,
     checks: Checks,
-    relays: Option<Relays>,
+    relays: Relays,
     guard: Arc<Guard>,
     tickets: Arc<Tickets>,
     ingestion: Option<Ingestion>,
@@ -143,7 +143,7 @@ impl Process {
         // nobody else can have the data folder
         let owner = is_embedded.then(|| "embedded".to_owned());
         let options = RelayOptions { owner, ..RelayOptions::default() };
-        let relays = Some(Relays::start(&world, &readiness.prepared, &options));
+        let relays = Relays::start(&world, &readiness.prepared, &options);
         let tickets = tickets(&world);
         // before the keys are read
         let tokens = secrets::tokens(security, &now.security);
@@ -180,10 +180,6 @@ impl Process {
         self.settings.borrow().settings.clone()
     }
 
-    fn meters(&self) -> BTreeMap<String, Arc<RelayMeter>> {
-        self.relays.as_ref().map(|relays| relays.meters.clone()).unwrap_or_default()
-    }
-
     fn queue(&self) -> Option<Arc<IngestQueue>> {
         self.ingestion.as_ref().map(|ingestion| ingestion.queue.clone())
     }
@@ -196,7 +192,7 @@ impl Process {
             registry: world.registry.clone(),
             pools: world.pools.clone(),
             factory: world.factory.clone(),
-            relays: self.meters(),
+            relays: self.relays.meters.clone(),
             checks: self.checks.clone(),
             unready: self.readiness.unready.clone(),
             settings: self.settings.clone(),
@@ -218,7 +214,7 @@ impl Process {
         let world = &self.world;
         let overview = Overview::new(OverviewParts {
             pools: world.pools.clone(),
-            relays: self.meters(),
+            relays: self.relays.meters.clone(),
             checks: self.checks.clone(),
             settings: self.settings.clone(),
             live: self.live.clone(),
@@ -231,7 +227,7 @@ impl Process {
             served: served(&world.pools)?,
             factory: Box::new(move || counted.factory()),
             figures: Box::new(move || overview.read()),
-            queues: Box::new(relays::queues(self.meters(), self.queue())),
+            queues: Box::new(relays::queues(self.relays.meters.clone(), self.queue())),
             rates_are_shared: Box::new(move || rates.rates_are_shared()),
         }))
     }
@@ -295,16 +291,14 @@ impl Process {
     }
 
     /// Ends what is under way, once nothing more is taken in.
-    async fn close(&mut self) {
+    async fn close(&self) {
         let ingested = async {
             if let Some(ingestion) = &self.ingestion {
                 ingestion.stop().await;
             }
         };
         tokio::join!(ingested, self.world.orders.finish());
-        if let Some(relays) = self.relays.take() {
-            relays.stop().await;
-        }
+        self.relays.stop().await;
     }
 }
 

@@ -12,7 +12,7 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use http::request::Parts;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::{
@@ -24,12 +24,18 @@ use super::{
 };
 use model::routes::Effect;
 
-/// How often a request is tried, at one pod or another.
+/// How often a request is sent to pods that may have seen it.
 pub const ATTEMPTS_MAX: u32 = 6;
 
-/// The wait before another look for pods, times the attempts so far: 3 s in all, so that discovery has looked
-/// again.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a request waits for a pod that can take it. A cluster's DNS keeps an answer for 5 s (CoreDNS, as it
+/// comes): so long may every pod that the gateway knows of be gone while another is ready.
+pub const POD_WAIT: Duration = Duration::from_secs(8);
+
+/// The wait before another look for pods, times the looks so far.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest wait before another look.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A request that can be sent, and where to.
 #[derive(Clone)]
@@ -47,6 +53,8 @@ pub struct Errand<'a> {
     target: Target,
     /// Pods that have not failed it.
     candidates: Vec<Arc<Upstream>>,
+    /// How often it has looked for pods in vain.
+    looks: u32,
 }
 
 type Attempt<'a> = BoxFuture<'a, Result<Answer, (Failure, Arc<Upstream>)>>;
@@ -62,6 +70,7 @@ impl<'a> Errand<'a> {
             whole: Bytes::new(),
             target: Target::Any,
             candidates: Vec::new(),
+            looks: 0,
         }
     }
 
@@ -91,15 +100,18 @@ impl<'a> Errand<'a> {
     /// # Errors
     /// The answer that says why there is none.
     pub async fn carry_out(&mut self) -> Result<Answer, Response> {
-        for attempt in 0..ATTEMPTS_MAX {
-            let Some(upstream) = self.next_pod(attempt).await else { continue };
-            if attempt > 0 {
+        let (mut seen, mut is_first) = (0, true);
+        let due = Instant::now() + POD_WAIT;
+        while seen < ATTEMPTS_MAX
+            && let Some(upstream) = self.next_pod(due).await
+        {
+            if !std::mem::take(&mut is_first) {
                 self.proxy.counts.retries.fetch_add(1, Ordering::Relaxed);
             }
             match self.ask(upstream).await {
                 Ok(answer) => return Ok(answer),
                 Err(Some(failure)) if !self.may_repeat(failure) => return Err(self.proxy.unknown()),
-                Err(Some(_)) => (),
+                Err(Some(failure)) => seen += u32::from(failure != Failure::NotSent),
                 Err(None) => return Err(self.proxy.too_late()),
             }
         }
@@ -111,14 +123,8 @@ impl<'a> Errand<'a> {
     /// # Errors
     /// The answer that says why there is none.
     pub async fn send_once(&mut self, payload: Payload) -> Result<Answer, Response> {
-        let mut upstream = None;
-        for attempt in 0..ATTEMPTS_MAX {
-            upstream = self.next_pod(attempt).await;
-            if upstream.is_some() {
-                break;
-            }
-        }
-        let Some(upstream) = upstream else { return Err(self.proxy.no_pod()) };
+        let due = Instant::now() + POD_WAIT;
+        let Some(upstream) = self.next_pod(due).await else { return Err(self.proxy.no_pod()) };
         match tokio::time::timeout(
             ANSWER_TIMEOUT,
             send::attempt(&self.proxy.client, self.parts, payload, upstream),
@@ -133,14 +139,25 @@ impl<'a> Errand<'a> {
         }
     }
 
-    /// The pod to ask next. A pod that is just being replaced leaves a gap of some milliseconds: better
-    /// waited for than answered with 503.
-    async fn next_pod(&mut self, attempt: u32) -> Option<Arc<Upstream>> {
-        if self.candidates.is_empty() {
-            sleep(RETRY_PAUSE * attempt).await;
+    /// The pod to ask next. While pods are replaced there may be none for a moment: better waited for than
+    /// answered with 503. None at the end of the wait.
+    async fn next_pod(&mut self, due: Instant) -> Option<Arc<Upstream>> {
+        loop {
+            if let Some(upstream) = self.choose(&self.candidates) {
+                return Some(upstream);
+            }
+            let now = Instant::now();
+            if now >= due {
+                return None;
+            }
+            self.looks += 1;
+            let pause = (LOOK_PAUSE * self.looks).min(LOOK_PAUSE_MAX);
+            tokio::select! {
+                () = sleep_until(due.min(now + pause)) => (),
+                () = self.proxy.registry.until_one_is_back() => (),
+            }
             self.candidates = self.all_candidates();
         }
-        self.choose(&self.candidates)
     }
 
     fn choose(&self, candidates: &[Arc<Upstream>]) -> Option<Arc<Upstream>> {

@@ -6,20 +6,20 @@ use axum::body::Body;
 use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 
-use super::{client::UpstreamClient, registry::Upstream};
+use super::{proxy::Proxy, registry::Upstream};
 use crate::http::health::SERVED;
 
 /// Checks all pods at once and returns when each has answered or its time is up.
-pub async fn check_all(client: &UpstreamClient, upstreams: &[Arc<Upstream>], timeout: Duration) {
+pub async fn check_all(proxy: &Proxy, upstreams: &[Arc<Upstream>], timeout: Duration) {
     let mut checks: FuturesUnordered<_> =
-        upstreams.iter().map(|upstream| check(client, upstream, timeout)).collect();
+        upstreams.iter().map(|upstream| check(proxy, upstream, timeout)).collect();
     while checks.next().await.is_some() {}
 }
 
-async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) {
-    let Ok(uri) = client.uri(upstream, "/readyz") else { return };
+async fn check(proxy: &Proxy, upstream: &Upstream, timeout: Duration) {
+    let Ok(uri) = proxy.client.uri(upstream, "/readyz") else { return };
     let Ok(request) = Request::get(uri).body(Body::empty()) else { return };
-    let answer = match tokio::time::timeout(timeout, client.request(request)).await {
+    let answer = match tokio::time::timeout(timeout, proxy.client.request(request)).await {
         Ok(Ok(response)) => {
             let well = response.status().is_success();
             if well {
@@ -31,5 +31,5 @@ async fn check(client: &UpstreamClient, upstream: &Upstream, timeout: Duration) 
         }
         Ok(Err(_)) | Err(_) => None,
     };
-    upstream.checked(answer);
+    proxy.registry.checked(upstream, answer);
 }

@@ -79,6 +79,8 @@ pub struct InFlight(Arc<Upstream>);
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: RwLock<Arc<Vec<Arc<Upstream>>>>,
+    /// Tells the requests that wait for a pod.
+    back: Notify,
 }
 
 /// One pod, as `GET /api/v1/gateway/registry` shows it.
@@ -255,6 +257,20 @@ impl Registry {
     /// The pods that are known now.
     pub fn all(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.read().clone()
+    }
+
+    /// Takes what a check of one of its pods found.
+    pub fn checked(&self, upstream: &Upstream, answer: Option<bool>) {
+        let was_healthy = upstream.is_healthy();
+        upstream.checked(answer);
+        if !was_healthy && upstream.is_healthy() {
+            self.back.notify_waiters();
+        }
+    }
+
+    /// Returns once a pod has turned healthy.
+    pub async fn until_one_is_back(&self) {
+        self.back.notified().await;
     }
 
     /// Whether any pod answers its checks.

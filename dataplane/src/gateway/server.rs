@@ -196,7 +196,7 @@ async fn discover(proxy: Arc<Proxy>, discovery: Arc<Discovery>) {
         if !new.is_empty() {
             let addrs: Vec<SocketAddr> = new.iter().map(|upstream| upstream.addr).collect();
             info!(?addrs, "new pods");
-            health::check_all(&proxy.client, &new, check_timeout(&loaded)).await;
+            health::check_all(&proxy, &new, check_timeout(&loaded)).await;
         }
         tokio::time::sleep(discovery::INTERVAL).await;
     }
@@ -216,7 +216,7 @@ async fn check(proxy: Arc<Proxy>) {
         let due = rounds.is_multiple_of(interval_s);
         let asked: Vec<_> =
             proxy.registry.all().iter().filter(|upstream| due || !upstream.is_healthy()).cloned().collect();
-        health::check_all(&proxy.client, &asked, check_timeout(&loaded)).await;
+        health::check_all(&proxy, &asked, check_timeout(&loaded)).await;
         rounds += 1;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

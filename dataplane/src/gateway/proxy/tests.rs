@@ -12,7 +12,7 @@ use axum::extract::Request;
 
 use super::*;
 use crate::config::Source;
-use crate::gateway::errand::ATTEMPTS_MAX;
+use crate::gateway::errand::{ATTEMPTS_MAX, POD_WAIT};
 use crate::server::memory::ConnectionMemory;
 
 const PATH: &str = "/api/v1/products";
@@ -107,6 +107,35 @@ async fn what_no_pod_can_have_seen_is_sent_to_another() {
         assert_eq!(forward(&gateway(addrs), request(method, None)).await, StatusCode::CREATED, "{method}");
         assert_eq!(seen.load(Ordering::SeqCst) - before, 1, "{method}");
     }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_pod_that_takes_the_place_of_all_that_were_known() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let good = pod(&seen, b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    // between none and more than a request is sent to
+    for known in [0, 1, 2, 7] {
+        let mut gone = Vec::new();
+        for _ in 0..known {
+            gone.push(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+        }
+        let proxy = gateway(gone);
+        let asked = forward(&proxy, request("POST", None));
+        let mut asked = std::pin::pin!(asked);
+        let waited = tokio::time::timeout(Duration::from_millis(700), &mut asked).await;
+        assert!(waited.is_err(), "{known} were known, and it did not wait for another");
+        let pod = proxy.registry.set_group("default", vec![good]).remove(0);
+        pod.says_that_it_serves(Some("products"));
+        proxy.registry.checked(&pod, Some(true));
+        assert_eq!(asked.await, StatusCode::CREATED, "{known} were known");
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever_for_a_pod() {
+    let start = std::time::Instant::now();
+    let status = forward(&gateway(Vec::new()), request("GET", None)).await;
+    assert_eq!((status, start.elapsed().as_secs()), (StatusCode::SERVICE_UNAVAILABLE, POD_WAIT.as_secs()));
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ pub(super) async fn gateway_before(
     for (group, pods) in groups {
         let addrs = pods.iter().map(|pod| pod.address.parse().unwrap()).collect();
         let new = proxy.registry.set_group(group, addrs);
-        health::check_all(&proxy.client, &new, Duration::from_secs(5)).await;
+        health::check_all(&proxy, &new, Duration::from_secs(5)).await;
     }
     (settings, proxy)
 }

@@ -36,7 +36,35 @@ pub fn definitions() -> Result<[Definition; 3], serde_json::Error> {
 }
 
 fn definition(plural: &'static str, crd: impl serde::Serialize) -> Result<Definition, serde_json::Error> {
-    Ok(Definition { plural, object: settled(serde_json::to_value(crd)?) })
+    let mut object = settled(serde_json::to_value(crd)?);
+    bare_lists(&mut object["spec"]["versions"][0]["schema"]["openAPIV3Schema"], false);
+    Ok(Definition { plural, object })
+}
+
+/// Takes the defaults out of what lists hold, and says them in the descriptions instead. Lists of custom
+/// resources are compared as a whole by whoever applies them: an entry that the API server fills in differs
+/// for ever from what was applied. The types fill the same defaults in where the resources are read.
+fn bare_lists(schema: &mut Value, in_list: bool) {
+    if let Some(object) = schema.as_object_mut()
+        && in_list
+        && let Some(default) = object.remove("default")
+        && let Some(Value::String(text)) = object.get_mut("description")
+        && !matches!(&default, Value::Object(empty) if empty.is_empty())
+    {
+        // the last sentence is how a change acts
+        let at = text.rfind(". ").map_or(text.len(), |at| at + 1);
+        let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        text.insert_str(at, &format!(" Left out: {default}."));
+    }
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        bare_lists(property, in_list);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(entry) = schema.get_mut(key) {
+            bare_lists(entry, true);
+        }
+    }
 }
 
 /// The same value with sorted keys and whole numbers, so that the text does not depend on how the crates were

@@ -94,7 +94,7 @@ pub struct Ref {
     /// The name.
     #[cfg_attr(
         feature = "kube",
-        schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+        schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))
     )]
     pub name: String,
 }
@@ -161,7 +161,7 @@ pub struct CollectionSource {
 #[cfg_attr(
     feature = "kube",
     schemars(extend("x-kubernetes-validations" = [
-        { "rule": "!(self.encrypt && self.role == 'Intrinsic')", "message": "an encrypted field is never shared: it cannot be Intrinsic", "fieldPath": ".role" },
+        { "rule": "!(has(self.encrypt) && self.encrypt && has(self.role) && self.role == 'Intrinsic')", "message": "an encrypted field is never shared: it cannot be Intrinsic", "fieldPath": ".role" },
     ]))
 )]
 pub struct FieldSpec {

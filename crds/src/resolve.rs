@@ -9,19 +9,21 @@ use crate::{
     fault::Fault,
     pool::{Entity, PoolSpec, Ref},
     resolve::backend::Backends,
-    service::ServiceSpec,
+    service::{ServiceSpec, gateway::Gateway},
     settings::{PoolSettings, SecuritySettings, Settings, names::Origin},
     tier::TierSpec,
 };
 
 mod backend;
 pub mod plaintext;
+mod pod_template;
 mod pool;
 pub mod quantity;
 mod replicas;
 mod service;
 mod tier;
 
+pub use pod_template::CONTAINERS;
 pub use replicas::replicas_of;
 pub use service::is_address;
 
@@ -48,6 +50,7 @@ pub fn resolve(
     let mut faults = BTreeSet::new();
     let mut report = Report::new("FlyweightService", &service.name, &mut faults);
     service::check(service, &mut report);
+    pod_template::check(&service.spec, &mut report);
     let backends = Backends::of(service, &mut report);
     let named = references("FlyweightPool", "spec.poolRefs", &service.spec.pool_refs, pools, &mut report);
     let resolved: Vec<(usize, PoolSettings)> = named
@@ -72,6 +75,7 @@ pub fn resolve(
         observability,
         audit,
         image: _,
+        service: _,
         replicas: _,
         pool_refs: _,
         replica_groups: _,
@@ -80,6 +84,7 @@ pub fn resolve(
         disruption: _,
         network_policy: _,
         egress_ports: _,
+        pod_template: _,
         paused: _,
     } = service.spec.clone();
     let pools: Vec<PoolSettings> = resolved.into_iter().map(|(_, pool)| pool).collect();
@@ -98,7 +103,7 @@ pub fn resolve(
         backends: backends.into_settings(),
         pipeline,
         ingest,
-        gateway,
+        gateway: gateway.map(Gateway::without_pods),
         security: SecuritySettings {
             jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
             encryption_secret,

@@ -6,19 +6,23 @@ use crate::{
     pool::Ref,
     service::{
         backends::Backend,
+        exposure::Exposure,
         gateway::Gateway,
         groups::{ReplicaGroup, default_groups},
         messaging::{Ingest, Pipeline, WebSocket},
+        pod_template::PodTemplate,
         security::Security,
     },
     units::Span,
 };
 
 pub mod backends;
+pub mod exposure;
 pub mod gateway;
 pub mod groups;
 pub mod messaging;
 pub mod payments;
+pub mod pod_template;
 pub mod security;
 
 /// Who serves, over which backends, with which limits.
@@ -97,6 +101,9 @@ pub struct ServiceSpec {
     /// A gateway in front of the groups; left out, clients reach the pods through the Service. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,
+    /// The Service that clients call. Hot.
+    #[serde(default)]
+    pub service: Exposure,
     /// Who may call, and how often. Hot, but for the Secrets.
     #[serde(default)]
     pub security: Security,
@@ -124,6 +131,9 @@ pub struct ServiceSpec {
     /// The audit: who changed what and when. Hot.
     #[serde(default, skip_serializing_if = "Audit::is_default")]
     pub audit: Audit,
+    /// What is merged into all pods that are made. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
     /// Stops all changes to the service's children while true. Hot.
     #[serde(default)]
     pub paused: bool,

@@ -264,11 +264,20 @@ impl Settings {
             pipeline: Pipeline::default(),
             ingest: Ingest::default(),
             gateway: gateway.map(
-                |Gateway { replicas: _, strategy: _, health_check: _, trusted_proxies: _ }| Gateway {
+                |Gateway {
+                     replicas: _,
+                     strategy: _,
+                     health_check: _,
+                     trusted_proxies: _,
+                     resources: _,
+                     pod_template: _,
+                 }| Gateway {
                     replicas: 0,
                     strategy: Default::default(),
                     health_check: Default::default(),
                     trusted_proxies: Vec::new(),
+                    resources: Default::default(),
+                    pod_template: None,
                 },
             ),
             security: SecuritySettings {

@@ -26,7 +26,7 @@ use crate::{
     drift,
     model::{
         applied::Applied,
-        child::{APP, Child, ChildRef, Live, MANAGER, annotation, is_child_of, label},
+        child::{APP, Child, ChildKind, ChildRef, Live, MANAGER, annotation, is_child_of, label},
         error::Error,
         notice::{Notification, Subject},
         observed::Observed,
@@ -82,8 +82,12 @@ impl Step<'_> {
                 again = true;
                 continue;
             }
-            let live = self.put(child, live).await?;
-            children.insert(live.reference.clone(), live);
+            match self.put(child, live).await {
+                Ok(live) => _ = children.insert(live.reference.clone(), live),
+                // pods run as whoever it is, and it stays its author's
+                Err(Error::Foreign { .. }) if child.reference.kind == ChildKind::ServiceAccount => {}
+                Err(error) => return Err(error),
+            }
         }
         for (reference, replicas) in &plan.resize {
             self.resize(reference, *replicas).await?;

@@ -18,6 +18,7 @@ mod disruption_budget;
 mod gateway;
 mod network_policy;
 pub mod pod;
+mod pod_template;
 mod service;
 mod service_account;
 pub mod target;
@@ -37,8 +38,8 @@ pub fn children(target: &Target<'_>) -> Vec<Child> {
             disruption_budget::of_group(target, group),
         ]
     }));
-    if let Some(replicas) = target.validated.gateway {
-        children.extend([gateway::child(target, replicas), disruption_budget::of_gateway(target)]);
+    if let Some(pods) = &target.validated.gateway {
+        children.extend([gateway::child(target, pods), disruption_budget::of_gateway(target)]);
     }
     children.extend(target.validated.autoscaling.as_ref().map(|auto| autoscaler::child(target, auto)));
     children.extend(
@@ -53,7 +54,7 @@ pub fn children(target: &Target<'_>) -> Vec<Child> {
 pub fn behind(observed: &Observed, validated: &Validated, children: &[Live]) -> Vec<String> {
     let target = Target { observed, validated };
     let groups = validated.groups.iter().map(|group| deployment::child(&target, group));
-    let gateway = validated.gateway.map(|replicas| gateway::child(&target, replicas));
+    let gateway = validated.gateway.as_ref().map(|pods| gateway::child(&target, pods));
     let is_there = |wanted: &Child| {
         let live = children.iter().find(|live| live.reference == wanted.reference);
         live.is_some_and(|live| live.annotation(annotation::APPLIED) == Some(&wanted.hash))

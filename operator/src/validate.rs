@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{
     observed::{Observed, Running},
-    validated::{ENCRYPTION_SUFFIX, Group, MissingSecret, Validated},
+    validated::{ENCRYPTION_SUFFIX, GatewayPods, Group, MissingSecret, Validated},
 };
 
 /// The service with its pools and tiers, parsed and resolved.
@@ -104,6 +104,7 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
             name: group.name,
             resources: group.resources,
             serves_all: resolved.pools.len() == settings.pools.len(),
+            pod_template: group.pod_template,
         })
         .collect();
     Validated {
@@ -112,7 +113,13 @@ fn complete(spec: ServiceSpec, settings: Settings, observed: &Observed) -> Valid
         settings,
         image: spec.image,
         groups,
-        gateway: spec.gateway.map(|gateway| gateway.replicas),
+        gateway: spec.gateway.map(|gateway| GatewayPods {
+            replicas: gateway.replicas,
+            resources: gateway.resources,
+            pod_template: gateway.pod_template,
+        }),
+        exposure: spec.service,
+        pod_template: spec.pod_template,
         replicas_to_seed: spec
             .autoscaling
             .as_ref()

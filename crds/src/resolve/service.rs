@@ -8,6 +8,7 @@ use crate::{
     pool::Ref,
     service::{
         Autoscaling, ServiceSpec,
+        exposure::ExposureType,
         groups::{ReplicaGroup, Resources},
     },
     settings::GroupSettings,
@@ -39,6 +40,12 @@ pub(super) fn check(service: &Named<ServiceSpec>, report: &mut Report<'_>) {
     let kept = spec.audit.retention.is_none_or(|kept| kept >= Span::from_secs(3_600));
     report.ensure(kept, "spec.audit.retention", "must be at least 1h");
     report.ensure(!spec.pool_refs.is_empty(), "spec.poolRefs", "name at least one pool");
+    let exposure = &spec.service;
+    report.ensure(
+        exposure.load_balancer_class.is_none() || exposure.kind == ExposureType::LoadBalancer,
+        "spec.service.loadBalancerClass",
+        "is a load balancer's: set type: LoadBalancer",
+    );
     scaling(spec, report);
     egress(spec, report);
     durations(spec, report);

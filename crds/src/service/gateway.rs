@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Span;
+use crate::{
+    service::{groups::Resources, pod_template::PodTemplate},
+    units::Span,
+};
 
 /// A gateway in front of the groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,21 @@ pub struct Gateway {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(max = 64))))]
     pub trusted_proxies: Vec<String>,
+    /// CPU and memory of each gateway pod; left out, 50m and 64Mi are set aside, and 2 and 512Mi are the
+    /// most. Rolling.
+    #[serde(default, skip_serializing_if = "Resources::is_default")]
+    pub resources: Resources,
+    /// What is merged into the gateway's pods, after that of the service. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+}
+
+impl Gateway {
+    /// What the data plane knows of it: the rest is about its pods.
+    #[must_use]
+    pub fn without_pods(self) -> Self {
+        Self { resources: Resources::default(), pod_template: None, ..self }
+    }
 }
 
 /// Which pod gets the next request.

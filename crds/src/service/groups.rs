@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "kube")]
 use crate::units::quantities_schema;
-use crate::{pool::Ref, units::quantities};
+use crate::{pool::Ref, service::pod_template::PodTemplate, units::quantities};
 
 /// Pods that serve the same pools.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct ReplicaGroup {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = 64)))]
     pub pool_refs: Vec<Ref>,
+    /// What is merged into the pods of this group, after that of the service. Rolling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 /// CPU and memory of a pod, as in a container's `resources`.
@@ -50,6 +53,13 @@ pub struct Resources {
     pub limits: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// Whether nothing is said of them.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 pub(super) fn default_groups() -> Vec<ReplicaGroup> {
     vec![ReplicaGroup {
         name: "main".to_owned(),
@@ -57,6 +67,7 @@ pub(super) fn default_groups() -> Vec<ReplicaGroup> {
         weight: default_weight(),
         resources: Resources::default(),
         pool_refs: Vec::new(),
+        pod_template: None,
     }]
 }
 

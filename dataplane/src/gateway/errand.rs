@@ -27,8 +27,8 @@ use model::routes::Effect;
 /// How often a request is sent to pods that may have seen it.
 pub const ATTEMPTS_MAX: u32 = 6;
 
-/// How long a request waits for a pod that can take it. A cluster's DNS keeps an answer for 5 s (CoreDNS, as it
-/// comes): so long may every pod that the gateway knows of be gone while another is ready.
+/// How long a request waits for a pod that can take it. A cluster's DNS keeps an answer for 5 s (CoreDNS, as
+/// it comes): so long may every pod that the gateway knows of be gone while another is ready.
 pub const POD_WAIT: Duration = Duration::from_secs(8);
 
 /// The wait before another look for pods, times the looks so far.

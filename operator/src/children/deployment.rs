@@ -72,11 +72,13 @@ pub fn template(target: &Target<'_>, group: &Group, settings: &str) -> PodTempla
             resources: requirements(&group.resources),
             labels: labels([(label::SERVES, if group.serves_all { "all" } else { "some" })]),
             volumes: secrets(target),
+            own: group.pod_template.as_ref(),
         },
     )
 }
 
-fn requirements(resources: &Resources) -> ResourceRequirements {
+/// CPU and memory as a container has them.
+pub fn requirements(resources: &Resources) -> ResourceRequirements {
     let quantities = |amounts: &BTreeMap<String, String>| {
         let amounts = amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone())));
         (amounts.len() > 0).then(|| amounts.collect())
@@ -111,11 +113,12 @@ fn volume_name(backend: &str) -> String {
     if name.len() <= VOLUME_NAME_MAX { name } else { format!("backend-{}", digest(&backend.into())) }
 }
 
-/// Readable by the process' own user (through `fsGroup`) and by nobody else.
+/// Readable by whichever user the cluster chooses for the pod: nobody else is in it but what its owner puts
+/// there.
 pub fn secret(volume: &str, name: &str, path: &str) -> (Volume, VolumeMount) {
     let source = SecretVolumeSource {
         secret_name: Some(name.to_owned()),
-        default_mode: Some(0o440),
+        default_mode: Some(0o444),
         ..SecretVolumeSource::default()
     };
     let secret = Volume { name: volume.to_owned(), secret: Some(source), ..Volume::default() };

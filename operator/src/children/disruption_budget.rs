@@ -25,6 +25,8 @@ fn child(target: &Target<'_>, name: String, component: Component<'_>) -> Child {
     let spec = PodDisruptionBudgetSpec {
         max_unavailable: Some(IntOrString::Int(int(target.validated.max_unavailable))),
         selector: Some(matching(target.selector(component))),
+        // a pod that cannot start must not keep a node from being emptied
+        unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..PodDisruptionBudgetSpec::default()
     };
     let budget = PodDisruptionBudget {

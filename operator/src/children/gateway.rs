@@ -3,14 +3,17 @@
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::{
-    deployment::{SECURITY_FOLDER, secret},
+    deployment::{SECURITY_FOLDER, requirements, secret},
     pod,
     target::{self, Component, Labels, Target},
 };
-use crate::model::child::{Child, ChildKind, settings_name};
+use crate::model::{
+    child::{Child, ChildKind, settings_name},
+    validated::GatewayPods,
+};
 
 /// The gateway's pods.
-pub fn child(target: &Target<'_>, replicas: u32) -> Child {
+pub fn child(target: &Target<'_>, pods: &GatewayPods) -> Child {
     // The gateway itself puts each group's name in the place of {group}.
     let upstream = format!("{}-{{group}}.{}.svc", target.name(), target.observed.namespace);
     let mut args = vec!["gateway".to_owned(), "--config".to_owned(), pod::settings_path()];
@@ -28,14 +31,18 @@ pub fn child(target: &Target<'_>, replicas: u32) -> Child {
             settings: &settings_name(target.name()),
             container: "gateway",
             args,
-            resources: pod::few_resources(),
+            resources: match pods.resources.is_default() {
+                true => pod::few_resources(),
+                false => requirements(&pods.resources),
+            },
             labels: Labels::new(),
             volumes,
+            own: pods.pod_template.as_ref(),
         },
     );
     let deployment = Deployment {
         metadata: target.metadata(target.name_of("gateway"), component),
-        spec: Some(pod::deployment_spec(target, component, replicas, template)),
+        spec: Some(pod::deployment_spec(target, component, pods.replicas, template)),
         ..Deployment::default()
     };
     target::child(ChildKind::Deployment, &deployment)

@@ -33,7 +33,7 @@ pub fn children(target: &Target<'_>) -> Vec<Child> {
         pod_selector: Some(matching(pods)),
         policy_types: Some(vec!["Egress".to_owned(), "Ingress".to_owned()]),
     };
-    let gateway = target.validated.gateway.map(|_| {
+    let gateway = target.validated.gateway.as_ref().map(|_| {
         let spec = NetworkPolicySpec {
             egress: None,
             ingress: Some(vec![api(LabelSelector::default())]),

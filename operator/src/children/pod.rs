@@ -1,7 +1,10 @@
 //! What the pods of the data plane and of the gateway have in common: ports, probes, and as few rights as
 //! possible.
 
-use crds::annotations::{RESTARTED_AT, TAKE_OVER_FROM};
+use crds::{
+    annotations::{RESTARTED_AT, TAKE_OVER_FROM},
+    service::pod_template::PodTemplate,
+};
 use k8s_openapi::{
     api::{
         apps::v1::{DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -16,13 +19,14 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::target::{Component, Labels, Target, int, labels, matching};
+use super::{
+    pod_template,
+    target::{Component, Labels, Target, int, labels, matching},
+};
 use crate::model::child::{MANAGER, SETTINGS_KEY, annotation, label};
 
 /// Where the ConfigMap is mounted: the folder, never the single file, which would not be updated.
 pub const CONFIG_FOLDER: &str = "/etc/flyweight/config";
-/// `nonroot` of the usual base images.
-const USER: i64 = 65532;
 /// Longer than the process needs to be taken out of service and to finish what it began.
 const GRACE_SECONDS: i64 = 60;
 
@@ -38,6 +42,8 @@ pub struct Pod<'a> {
     pub labels: Labels,
     /// Volumes besides the settings, each with where it is mounted.
     pub volumes: Vec<(Volume, VolumeMount)>,
+    /// What is merged into it after what is merged into all.
+    pub own: Option<&'a PodTemplate>,
 }
 
 /// The path of the settings in the pod.
@@ -47,14 +53,17 @@ pub fn settings_path() -> String {
 
 /// The CPU and memory of pods that do little.
 pub fn few_resources() -> ResourceRequirements {
-    let requests = [("cpu", "50m"), ("memory", "64Mi")];
-    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements { requests: Some(requests.into()), ..ResourceRequirements::default() }
+    let amounts = |cpu: &str, memory: &str| {
+        let amounts = [("cpu", cpu), ("memory", memory)];
+        Some(amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into())
+    };
+    // with limits: a namespace with a quota on them admits nothing without
+    ResourceRequirements { requests: amounts("50m", "64Mi"), limits: amounts("2", "512Mi"), claims: None }
 }
 
 /// The pod template.
 pub fn template(target: &Target<'_>, pod: Pod<'_>) -> PodTemplateSpec {
-    let Pod { component, settings, container, args, resources, labels: more, volumes } = pod;
+    let Pod { component, settings, container, args, resources, labels: more, volumes, own } = pod;
     let (volumes, mounts): (Vec<Volume>, Vec<VolumeMount>) =
         [settings_volume(settings)].into_iter().chain(volumes).unzip();
     let mut all_labels = target.selector(component);
@@ -71,11 +80,9 @@ pub fn template(target: &Target<'_>, pod: Pod<'_>) -> PodTemplateSpec {
         label_selector: Some(matching(target.selector(component))),
         ..TopologySpreadConstraint::default()
     };
+    // No user and no group: they are those of the image, or those that the cluster chooses.
     let security = PodSecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        fs_group: Some(USER),
         seccomp_profile: Some(SeccompProfile {
             type_: "RuntimeDefault".to_owned(),
             ..SeccompProfile::default()
@@ -103,7 +110,9 @@ pub fn template(target: &Target<'_>, pod: Pod<'_>) -> PodTemplateSpec {
     };
     let metadata =
         ObjectMeta { labels: Some(all_labels), annotations: Some(annotations), ..ObjectMeta::default() };
-    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) }
+    let made = PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) };
+    let added = target.validated.pod_template.iter().chain(own);
+    added.fold(made, |pods, added| pod_template::merge(pods, added, container))
 }
 
 /// A Deployment's spec around the template: a new pod is ready before an old one goes.

@@ -1,5 +1,6 @@
 //! Services: one that clients call, and one per group by which the gateway finds the group's pods.
 
+use crds::service::exposure::Exposure;
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -23,8 +24,17 @@ pub fn front(target: &Target<'_>) -> Child {
     };
     let scheme = reached(target);
     let port = ServicePort { port: if scheme == "https" { 443 } else { 80 }, ..port(scheme, scheme) };
-    let spec = ServiceSpec { selector: Some(selector), ports: Some(vec![port]), ..cluster_ip() };
-    child(target, target.name().to_owned(), component, spec)
+    let Exposure { kind, annotations, load_balancer_class } = target.validated.exposure.clone();
+    let spec = ServiceSpec {
+        type_: Some(kind.name().to_owned()),
+        load_balancer_class,
+        selector: Some(selector),
+        ports: Some(vec![port]),
+        ..ServiceSpec::default()
+    };
+    let mut metadata = target.metadata(target.name().to_owned(), component);
+    metadata.annotations = Some(annotations);
+    target::child(ChildKind::Service, &Service { metadata, spec: Some(spec), ..Service::default() })
 }
 
 /// Whether clients still reach the pods and no gateway could take over.
@@ -122,6 +132,33 @@ mod tests {
             .find(|child| child.reference.kind == ChildKind::Service && child.reference.name == "shop");
         let port = &front.unwrap().body["spec"]["ports"][0];
         (port["port"].clone(), port["appProtocol"].clone())
+    }
+
+    #[test]
+    fn clients_outside_reach_it_as_its_author_says() {
+        let plan = planned(&observed_with(|spec| {
+            spec["service"] = json!({
+                "type": "LoadBalancer",
+                "annotations": { "external-dns.alpha.kubernetes.io/hostname": "shop.example.com" },
+                "loadBalancerClass": "example.com/internal",
+            });
+        }));
+        let of = |name: &str| {
+            let mut children = plan.children.iter();
+            let found = children
+                .find(|child| child.reference.kind == ChildKind::Service && child.reference.name == name);
+            found.unwrap().body.clone()
+        };
+        let front = of("shop");
+        assert_eq!(front["spec"]["type"], "LoadBalancer");
+        assert_eq!(front["spec"]["loadBalancerClass"], "example.com/internal");
+        let annotations = front["metadata"]["annotations"].as_object().unwrap();
+        assert!(annotations.contains_key("external-dns.alpha.kubernetes.io/hostname"));
+        assert_eq!(of("shop-main")["spec"]["type"], "ClusterIP", "nobody but the gateway asks for a group");
+        let wrong = validate(&observed_with(|spec| {
+            spec["service"] = json!({ "loadBalancerClass": "example.com/internal" });
+        }));
+        assert_eq!(wrong.unwrap_err()[0].path, "spec.service.loadBalancerClass");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use crds::{
     fault::Fault,
-    service::{Autoscaling, groups::Resources, security::IssuerRef},
+    service::{
+        Autoscaling, exposure::Exposure, groups::Resources, pod_template::PodTemplate, security::IssuerRef,
+    },
     settings::Settings,
 };
 
@@ -23,8 +25,12 @@ pub struct Validated {
     pub image: String,
     /// The groups of pods, in the service's order.
     pub groups: Vec<Group>,
-    /// How many gateway pods; none without a gateway.
-    pub gateway: Option<u32>,
+    /// The gateway's pods; none without a gateway.
+    pub gateway: Option<GatewayPods>,
+    /// How clients reach the service.
+    pub exposure: Exposure,
+    /// What is merged into all pods.
+    pub pod_template: Option<PodTemplate>,
     /// How the service scales by itself.
     pub autoscaling: Option<Autoscaling>,
     /// The total to begin with where autoscaling is on and nobody has set one.
@@ -60,6 +66,19 @@ pub struct Group {
     pub resources: Resources,
     /// Whether it serves every pool of the service.
     pub serves_all: bool,
+    /// What is merged into its pods.
+    pub pod_template: Option<PodTemplate>,
+}
+
+/// The gateway's pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayPods {
+    /// How many.
+    pub replicas: u32,
+    /// CPU and memory of each.
+    pub resources: Resources,
+    /// What is merged into them.
+    pub pod_template: Option<PodTemplate>,
 }
 
 /// A Secret that is named and is not there.

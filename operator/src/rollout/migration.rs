@@ -157,6 +157,7 @@ fn job(target: &Target<'_>) -> Child {
             resources: pod::few_resources(),
             labels: Labels::new(),
             volumes: deployment::secrets(target),
+            own: None,
         },
     );
     // It serves nobody, and ends.

@@ -39,7 +39,7 @@ pub fn has_new_gateway(target: &Target<'_>) -> bool {
     let wanted = Some(&target.validated.rolling);
     let pods = target.observed.pods.iter().filter(|pod| pod.group.is_none() && pod.ready && !pod.terminating);
     let new = pods.filter(|pod| pod.rolling.as_ref() == wanted).count();
-    target.validated.gateway.is_none_or(|replicas| new >= replicas as usize)
+    target.validated.gateway.as_ref().is_none_or(|gateway| new >= gateway.replicas as usize)
 }
 
 /// Whether a pod of the group serves.

@@ -174,7 +174,7 @@ fn workloads(
         let own = pods.iter().filter(|pod| pod.group.as_ref() == Some(&group.name)).collect();
         groups.insert(group.name.clone(), blank(&group.name, group.replicas, own));
     }
-    let wanted_gateway = validated.and_then(|validated| validated.gateway);
+    let wanted_gateway = validated.and_then(|validated| Some(validated.gateway.as_ref()?.replicas));
     let gateway_pods = || pods.iter().filter(|pod| pod.group.is_none()).collect();
     let mut gateway = wanted_gateway.map(|replicas| blank("gateway", replicas, gateway_pods()));
     let deployments = children.iter().filter(|live| live.reference.kind == ChildKind::Deployment);

@@ -122,6 +122,20 @@ words! {
         NoReadyPods,
         /// Every group has a ready pod.
         PodsReady,
+        /// No node has a place for a pod.
+        Unschedulable,
+        /// A node cannot pull the image.
+        ImageNotPulled,
+        /// A node cannot make a container.
+        ContainerNotCreated,
+        /// A container was killed for want of memory.
+        OutOfMemory,
+        /// A container ends again and again.
+        CrashLooping,
+        /// A quota of the namespace admits no more pods.
+        QuotaExceeded,
+        /// The API server, or who admits for it, takes no pod.
+        PodsRefused,
         /// Pods that were told to end finish what they began.
         PodsEnding,
         /// No pod was told to end.
@@ -140,6 +154,18 @@ words! {
         OwnedByAnother,
         /// Pods cannot reach a backend.
         BackendUnreachable,
+        /// A backend does not know the account, or its password is another.
+        WrongPassword,
+        /// The account may not do what is needed.
+        MissingRight,
+        /// Nobody knows the backend's host.
+        UnknownHost,
+        /// Nobody listens at the backend's address.
+        ConnectionRefused,
+        /// The backend's certificate is not one that is trusted, or it has no TLS.
+        NotTrusted,
+        /// The database is not there.
+        DatabaseMissing,
         /// Pods cannot serve a pool because of its table or collection.
         PoolUnavailable,
         /// More than half of the requests fail in some pods.

@@ -7,21 +7,26 @@ from .page import STRING, page, rust, table
 
 def events():
     found = {}
-    files = ["operator/src/status.rs", "operator/src/apply.rs", "operator/src/deletion.rs"]
+    files = ["operator/src/publish.rs", "operator/src/apply.rs", "operator/src/deletion.rs"]
     for path in files:
         text = dict(rust("operator/src"))[path]
         for one in re.finditer(rf"\.(normal|warning)\(\s*&[^,]+,\s*{STRING}", text):
             found[one[2]] = one[1]
         for one in re.finditer(rf"self\.did\(\s*{STRING}", text):
             found[one[1]] = "normal"
-        chosen = re.search(r"reason @ \(([^)]*)\)", text)
-        for reason in re.findall(STRING, chosen[1]) if chosen else []:
+        warned = re.search(r"WARNED_OF: [^=]*= \[([^\]]*)\]", text)
+        for reason in re.findall(r"Reason::(\w+)", warned[1]) if warned else []:
             found[reason] = "warning"
+        if "ConditionType::Ready.as_str(), ready.message" in text:
+            found["Ready"] = "normal"
         for one in re.finditer(rf"let reason = [^;]*;", text):
             for reason in re.findall(STRING, one[0]):
                 found[reason] = "normal"
+    words = dict(re.findall(r"/// ([^\n]+)\n +(\w+),", dict(rust("crds/src"))["crds/src/conditions.rs"]))
+    words = {word: text for text, word in words.items()}
     rows = [
-        [f"`{reason}`", severity.capitalize(), EVENTS[reason]] for reason, severity in sorted(found.items())
+        [f"`{reason}`", severity.capitalize(), EVENTS.get(reason) or words[reason]]
+        for reason, severity in sorted(found.items())
     ]
     about = """What `kubectl describe fws` shows. One object gets at most 30 events of one severity at once,
         then one every 10 seconds. A lost event is only logged: the conditions of the status are what

@@ -2,6 +2,7 @@
 //! about them: nothing here uses another module of the operator.
 
 pub mod applied;
+pub mod cause;
 pub mod child;
 pub mod error;
 pub mod notice;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::{
     context::Context,
     model::{
+        cause::Cause,
         child::{APP, ChildKind, Live, SETTINGS_KEY, annotation, label, settings_name},
         notice::{Edition, Notice},
         observed::{Observed, ObservedPod, Running},
@@ -32,8 +33,9 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
     let (migrating, pods): (Vec<_>, Vec<_>) =
         pods.into_iter().partition(|pod| pod.labels().contains_key(JOB_LABEL));
     let reports = context.poller.poll(&pods).await;
+    let at = Timestamp::now();
     let mut pods: Vec<ObservedPod> =
-        pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report)).collect();
+        pods.iter().zip(reports).map(|(pod, report)| observed_pod(pod, report, at)).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Observed {
         running: running(&children, &settings_name(&name)),
@@ -45,8 +47,8 @@ pub async fn observe(service: &Arc<FlyweightService>, context: &Context) -> Obse
             .collect(),
         cert_manager: caches.cert_manager.load(Ordering::Relaxed),
         service: service.clone(),
-        at: Timestamp::now(),
-        migrating: migrating.iter().map(|pod| observed_pod(pod, None)).collect(),
+        at,
+        migrating: migrating.iter().map(|pod| observed_pod(pod, None, at)).collect(),
         children,
         pods,
         name,
@@ -86,7 +88,7 @@ fn running(children: &[Live], name: &str) -> Option<Running> {
     })
 }
 
-fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
+fn observed_pod(pod: &Pod, report: Option<PodReport>, now: Timestamp) -> ObservedPod {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
@@ -108,6 +110,7 @@ fn observed_pod(pod: &Pod, report: Option<PodReport>) -> ObservedPod {
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         restarts: containers.iter().filter_map(|one| u32::try_from(one.restart_count).ok()).sum(),
         waiting,
+        cause: Cause::of_pod(pod, now),
         report,
     }
 }

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Why a service is not ready where somebody should do something about it.
-const WARNED_OF: [Reason; 10] = [
+const WARNED_OF: [Reason; 23] = [
     Reason::InvalidConfiguration,
     Reason::CertManagerMissing,
     Reason::SecretMissing,
@@ -47,6 +47,19 @@ const WARNED_OF: [Reason; 10] = [
     Reason::Overloaded,
     Reason::MigrationFailed,
     Reason::CanaryFailed,
+    Reason::Unschedulable,
+    Reason::ImageNotPulled,
+    Reason::ContainerNotCreated,
+    Reason::OutOfMemory,
+    Reason::CrashLooping,
+    Reason::QuotaExceeded,
+    Reason::PodsRefused,
+    Reason::WrongPassword,
+    Reason::MissingRight,
+    Reason::UnknownHost,
+    Reason::ConnectionRefused,
+    Reason::NotTrusted,
+    Reason::DatabaseMissing,
 ];
 
 /// What became of a status.

@@ -1,6 +1,7 @@
 //! The demo: what it runs against, and how it tells what it does. The steps are in [`steps`].
 
 pub mod changes;
+pub mod faults;
 pub mod load;
 pub mod plugin;
 pub mod steps;

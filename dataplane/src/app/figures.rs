@@ -7,6 +7,7 @@ use prometheus::{Registry, proto::MetricFamily};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use self::problem::Problem;
 use super::{load::Load, monitor::Checks, pools::ServedPool, rotation::Secrets};
 use crate::{
     config::Loaded,
@@ -22,6 +23,7 @@ use events::relay::RelayMeter;
 use model::{budget::Budgets, strict};
 
 mod gauges;
+mod problem;
 
 use gauges::Gauges;
 
@@ -161,6 +163,7 @@ impl Figures {
                 json!({
                     "name": name,
                     "reachable": check.status != Condition::Unhealthy,
+                    "problem": check.message.as_deref().filter(|_| check.status == Condition::Unhealthy).map(Problem::of),
                     "ownedBy": check.owned_by,
                     "storageFull": check.message.as_ref().filter(|_| check.is_full),
                     "durability": check.warnings,

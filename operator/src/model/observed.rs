@@ -7,12 +7,14 @@ use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::Resource;
 
 use super::{
+    cause::Cause,
     child::Live,
     notice::{Edition, Notice},
     report::PodReport,
 };
 
 /// A service with everything around it.
+#[derive(Clone)]
 pub struct Observed {
     /// The service.
     pub service: Arc<FlyweightService>,
@@ -87,6 +89,8 @@ pub struct ObservedPod {
     pub restarts: u32,
     /// Why its container does not run: `ImagePullBackOff`.
     pub waiting: Option<String>,
+    /// Why it does not run, as far as the cluster says; none where nothing keeps it.
+    pub cause: Option<Cause>,
     /// What it says of itself; none when it does not answer.
     pub report: Option<PodReport>,
 }

@@ -143,6 +143,8 @@ pub struct BackendReport {
     pub name: String,
     /// Whether it answers, and is the service's own.
     pub reachable: bool,
+    /// Why it does not answer, where the pod knows.
+    pub problem: Option<ProblemReport>,
     /// Who else owns what the service keeps there, where that is so: the pod leaves it alone.
     pub owned_by: Option<String>,
     /// Why writes are refused for want of room; none while there is room.
@@ -151,6 +153,16 @@ pub struct BackendReport {
     pub durability: Vec<String>,
     /// Whether its password goes out without TLS, which the next release refuses.
     pub plaintext_password: bool,
+}
+
+/// Why a store or broker does not answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProblemReport {
+    /// One word: `WrongPassword`.
+    pub reason: String,
+    /// A sentence without addresses and names of accounts.
+    pub message: String,
 }
 
 /// A Secret that one pod has mounted.

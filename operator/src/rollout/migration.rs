@@ -21,6 +21,7 @@ use crate::{
     },
     model::{
         child::{Child, ChildKind, Live, label, settings_name},
+        observed::ObservedPod,
         plan::Migration,
         validated::Group,
     },
@@ -95,7 +96,9 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
     let now = target.observed.at;
     let mut pods = target.observed.migrating.iter().filter(|pod| pod.job.as_deref() == Some(name));
     let stuck = pods.clone().find(|pod| pod.is_failing() && now.duration_since(pod.created) > FAILING_MAX);
-    if let Some(reason) = stuck.and_then(|pod| pod.waiting.as_deref()) {
+    let why =
+        |pod: &'_ ObservedPod| pod.cause.as_ref().map(|cause| cause.message.clone()).or(pod.waiting.clone());
+    if let Some(reason) = stuck.and_then(why) {
         return Migration::Failed(format!("Job {name} does not start: {reason}"));
     }
     // Whatever keeps it from starting: no node has a place for its pod, a volume does not come, a quota
@@ -104,8 +107,8 @@ fn state(target: &Target<'_>, name: &str, live: Option<&Live>) -> Migration {
     let begun = pods.clone().any(|pod| pod.started) || live.object.data.pointer("/status/failed").is_some();
     if !begun && waited.is_some_and(|waited| waited > START_MAX) {
         let why = match pods.next() {
-            Some(pod) => pod.waiting.as_deref().unwrap_or("its pod has no place"),
-            None => "it has no pod",
+            Some(pod) => why(pod).unwrap_or_else(|| "its pod has no place".to_owned()),
+            None => "it has no pod".to_owned(),
         };
         return Migration::Failed(format!(
             "Job {name} did not start within {} s: {why}",
@@ -191,7 +194,7 @@ mod tests {
     use crate::{
         fixture::{apply, now, observed, observed_with, settle},
         model::{
-            observed::{Observed, ObservedPod},
+            observed::Observed,
             plan::{Held, Plan},
         },
         rollout::plan,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
+    conditions::Reason,
     fault::Fault,
     pool::Entity,
     service::security::IssuerRef,
@@ -16,16 +17,19 @@ use crate::{
     children::behind,
     model::{
         applied::Applied,
+        cause::Cause,
         child::{ChildKind, Live, annotation, label, settings_name},
         observed::{Observed, ObservedPod},
         plan::{Held, Migration, Plan, Trial},
-        report::{BackendReport, Trouble, UnavailableReport},
+        report::{BackendReport, ProblemReport, Trouble, UnavailableReport},
         validated::{MissingSecret, Validated},
     },
 };
 
 /// A pod that is not ready for longer is not just starting.
 const START_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// How long a pod may wait for a place before it is said to have none.
+const PLACED_MAX: SignedDuration = SignedDuration::from_secs(10);
 /// An autoscaler that knows nothing for longer does not just wait for the first figures.
 const MEASURED_MAX: SignedDuration = SignedDuration::from_secs(120);
 
@@ -89,8 +93,8 @@ pub struct Workload {
     pub rolled_out: bool,
     /// Whether the rollout makes no progress.
     pub stuck: bool,
-    /// Pods that will not become ready by waiting, with the reason.
-    pub failing: Vec<String>,
+    /// Why pods are not there or will not become ready by waiting, each with its pod.
+    pub failing: Vec<Cause>,
 }
 
 /// How far the configuration has come.
@@ -195,6 +199,8 @@ fn workloads(
             None => wanted_gateway.is_some(),
         };
         rollout(workload, &live.object.data, live.object.metadata.generation, is_wanted);
+        let is_short = workload.ready < workload.wanted;
+        workload.failing.extend(Cause::of_deployment(&live.object.data).filter(|_| is_short));
     }
     (groups.into_values().collect(), gateway)
 }
@@ -222,12 +228,17 @@ fn counted(pods: &[&&ObservedPod], now: Timestamp) -> Workload {
     }
 }
 
-fn failure(pod: &ObservedPod, now: Timestamp) -> Option<String> {
-    let ObservedPod { name, ready, waiting, created, .. } = pod;
-    match waiting.as_deref() {
+fn failure(pod: &ObservedPod, now: Timestamp) -> Option<Cause> {
+    let ObservedPod { name, ready, waiting, cause, created, .. } = pod;
+    let age = now.duration_since(*created);
+    let told = |reason: Reason, why: &str| Some(Cause { reason, message: format!("{name}: {why}") });
+    match (cause, waiting.as_deref()) {
         _ if *ready => None,
-        Some(reason) if pod.is_failing() => Some(format!("{name}: {reason}")),
-        _ if now.duration_since(*created) > START_MAX => Some(format!("{name}: not ready")),
+        (Some(cause), _) if cause.reason != Reason::Unschedulable || age > PLACED_MAX => {
+            told(cause.reason, &cause.message)
+        }
+        (None, Some(reason)) if pod.is_failing() => told(Reason::PodsFailing, reason),
+        _ if age > START_MAX => told(Reason::PodsFailing, "not ready"),
         _ => None,
     }
 }
@@ -284,10 +295,14 @@ impl Facts<'_> {
         pod.report.as_ref().is_some_and(|report| Some(&report.configuration) == self.applied.as_ref())
     }
 
-    /// Backends that some pod cannot reach.
-    pub fn unreachable(&self) -> BTreeSet<&str> {
-        let lost = self.backends().filter(|backend| !backend.reachable && backend.owned_by.is_none());
-        lost.map(|backend| backend.name.as_str()).collect()
+    /// Backends that some pod cannot reach, each with why, where a pod knows it.
+    pub fn unreachable(&self) -> BTreeMap<&str, Option<&ProblemReport>> {
+        let mut all = BTreeMap::new();
+        for lost in self.backends().filter(|backend| !backend.reachable && backend.owned_by.is_none()) {
+            let told = all.entry(lost.name.as_str()).or_insert(None);
+            *told = told.or(lost.problem.as_ref());
+        }
+        all
     }
 
     /// Backends in which another owner has what the service would keep there, each with that owner.

@@ -32,7 +32,9 @@ pub fn status(
         |update: &StatusUpdate| update.settings.as_ref()?.pools.iter().find(|one| one.name == name).cloned();
     let needed = Acknowledgement::of(pool, former.observed_generation, &former.conditions);
     let is_late = is_late(&resource, pool.meta().generation);
-    let mut ready = ready(&resource, updates, (needed, is_late), |update| find(update).is_some());
+    let mut ready = ready(&resource, updates, (needed, is_late), |update| {
+        find(update).map(|pool| vec![pool.source.backend])
+    });
     let reports = updates.iter().flat_map(|update| &update.reports).flat_map(|report| &report.pools);
     let unavailable =
         reports.filter(|pool| pool.name == name).filter_map(|pool| pool.unavailable.as_ref()).min();

@@ -6,14 +6,17 @@ use crds::conditions::{ConditionType, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 
-use super::conditions::{Draft, find};
+use super::{
+    conditions::{Draft, find},
+    service::causes::unreachable,
+};
 use crate::model::update::StatusUpdate;
 
 /// Services that a message names.
 const NAMED_MAX: usize = 8;
 
 /// Why a service with ready pods serves nothing all the same: the reasons of its own condition.
-pub const FAILING: [Reason; 3] = [Reason::BackendUnreachable, Reason::RequestsFailing, Reason::Overloaded];
+pub const FAILING: [Reason; 2] = [Reason::RequestsFailing, Reason::Overloaded];
 
 /// Which of the services that serve a resource have to acknowledge what it is now, before it is ready: their
 /// pods may still run by what it was.
@@ -50,12 +53,20 @@ pub fn is_late(resource: &str, generation: Option<i64>) -> impl Fn(&StatusUpdate
     move |update| update.seen.get(resource).copied() < generation || !update.applied
 }
 
-/// Whether the resource is in use: `runs` says whether a service's pods run by it.
+/// Which of these backends the service's pods cannot reach, and why.
+fn away(update: &StatusUpdate, needs: &[String]) -> Option<(Reason, String)> {
+    let backends = update.reports.iter().flat_map(|report| &report.backends);
+    let lost = backends.filter(|one| !one.reachable && one.owned_by.is_none() && needs.contains(&one.name));
+    unreachable(lost.map(|one| (one.name.as_str(), one.problem.as_ref())).collect())
+}
+
+/// Whether the resource is in use: `backends` says without which a service cannot serve it; none where its
+/// pods do not run by it.
 pub fn ready(
     resource: &str,
     updates: &[Arc<StatusUpdate>],
     (needed, is_late): (Acknowledgement, impl Fn(&StatusUpdate) -> bool),
-    runs: impl Fn(&StatusUpdate) -> bool,
+    backends: impl Fn(&StatusUpdate) -> Option<Vec<String>>,
 ) -> Draft {
     let draft = |holds: bool, reason: Reason, message: String| {
         Draft::new(ConditionType::Ready, holds.into(), reason, message)
@@ -74,6 +85,7 @@ pub fn ready(
     }
     // it has pods, but requests fail in them
     let fails = |update: &StatusUpdate| FAILING.iter().any(|reason| reason.as_str() == update.trouble);
+    let runs = |update: &StatusUpdate| backends(update).is_some_and(|needs| away(update, &needs).is_none());
     let serving = updates.iter().filter(|update| update.available && runs(update) && !fails(update));
     let serving: Vec<&Arc<StatusUpdate>> = serving.collect();
     let late: Vec<&Arc<StatusUpdate>> = serving.iter().copied().filter(|update| is_late(update)).collect();
@@ -93,6 +105,10 @@ pub fn ready(
     let serving: Vec<&str> = serving.iter().map(|update| update.service.as_str()).collect();
     if !serving.is_empty() {
         return draft(true, Reason::Serving, format!("served by {}", some(&serving)));
+    }
+    let lost = updates.iter().find_map(|update| away(update, &backends(update)?));
+    if let Some((reason, message)) = lost {
+        return draft(false, reason, message);
     }
     let waiting: Vec<String> =
         updates.iter().map(|update| format!("{} ({})", update.service, update.trouble)).collect();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{child::label, observed::Observed};
 
-mod causes;
+pub(super) mod causes;
 mod health;
 mod progress;
 mod readiness;

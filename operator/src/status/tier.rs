@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::{status::TierStatus, tier::CacheTier};
+use crds::{settings::TierKind, status::TierStatus, tier::CacheTier};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
@@ -24,7 +24,11 @@ pub fn status(
     let name = tier.name_any();
     let runs = |update: &StatusUpdate| {
         let pools = update.settings.as_ref().map(|settings| settings.pools.as_slice()).unwrap_or_default();
-        pools.iter().flat_map(|pool| &pool.tiers).any(|one| one.name == name)
+        let tier = pools.iter().flat_map(|pool| &pool.tiers).find(|one| one.name == name)?;
+        Some(match &tier.kind {
+            TierKind::Redis { backend, .. } => vec![backend.clone()],
+            TierKind::Memory { .. } => Vec::new(),
+        })
     };
     let needed = Acknowledgement::of(tier, former.observed_generation, &former.conditions);
     let resource = label(tier);

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
-use super::{Demo, changes, load::Load, plugin};
+use super::{Demo, changes, faults, load::Load, plugin};
 use crate::{client::Api, wait};
 
 /// How long the status may take to tell what is the case.
@@ -30,6 +30,7 @@ pub async fn all(demo: &Demo) {
     changes::under_load(demo, &path).await;
     broken_resources(demo).await;
     missing_secret(demo).await;
+    faults::are_named(demo).await;
     deleted_children(demo).await;
     steady_state(demo).await;
     everything_gone(demo).await;

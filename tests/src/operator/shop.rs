@@ -126,8 +126,12 @@ pub async fn state(api: &Api, namespace: &str) -> Value {
                 .map(|one| {
                     format!("{}={}/{}", text(&one["type"]), text(&one["status"]), text(&one["reason"]))
                 })
-                // Without nodes no pod ever starts, and after a minute that is said.
-                .map(|said| said.replace("Degraded=True/PodsFailing", "Degraded=False/AsExpected"))
+                // Without nodes no pod ever starts, and after a moment that is said.
+                .map(|said| {
+                    said.replace("Degraded=True/PodsFailing", "Degraded=False/AsExpected")
+                        .replace("Degraded=True/Unschedulable", "Degraded=False/AsExpected")
+                        .replace("=False/Unschedulable", "=False/PodsNotReady")
+                })
                 .collect();
             let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
             says.push(json!({ "resource": format!("{plural}/{}", text(&object["metadata"]["name"])), "says": said, "seen": seen }));

@@ -121,6 +121,9 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
         // back.
         record = Record { asked: Some(now.as_second()), ..Record::default() };
     }
+    if let Some(pod) = pod.filter(|pod| pod.ready && is_out_of_sight(pod, &rest)) {
+        return unseen(record, name, pod, now);
+    }
     if record.since.is_none() {
         return match (ready, hopeless(pod, ours, passed(record.asked, now), now)) {
             (Some(pod), _) => {
@@ -160,6 +163,35 @@ pub(super) fn step(target: &Target<'_>, group: &Group, key: &str, live: Option<&
         }
         _ => running(record, "is watched"),
     }
+}
+
+/// Whether neither the canary nor any other pod answers the operator: it is cut off from them, which says
+/// nothing of the change.
+fn is_out_of_sight(pod: &ObservedPod, others: &[&ObservedPod]) -> bool {
+    pod.report.is_none() && !others.is_empty() && others.iter().all(|pod| pod.report.is_none())
+}
+
+/// Judges a canary that cannot be asked, by what the cluster says of it alone.
+fn unseen(record: Record, name: &str, pod: &ObservedPod, now: Timestamp) -> (Record, Trial) {
+    let since = record.since.unwrap_or(now.as_second());
+    if record.since.is_some() && pod.restarts > record.restarts {
+        return record.fail(name, "ended, and was started again".to_owned());
+    }
+    let restarts = if record.since.is_none() { pod.restarts } else { record.restarts };
+    let record = Record { since: Some(since), restarts, ..record };
+    if passed(record.since, now) >= WATCHED_MAX {
+        let what = format!(
+            "the canary of group {name} stayed ready for {} s; no pod could be asked for figures",
+            WATCHED_MAX.as_secs()
+        );
+        return (Record { passed: Some(what.clone()), ..record }, Trial::Passed(what));
+    }
+    let what = format!(
+        "the canary of group {name} is ready, and is watched for {} s by that alone: no pod answers the \
+         operator at port 9090 (a NetworkPolicy or a mesh may keep it out)",
+        WATCHED_MAX.as_secs()
+    );
+    (record, Trial::Running(what))
 }
 
 /// The pool that the canary cannot serve, while the others do: one that is new, or away everywhere, is not
@@ -202,7 +234,8 @@ fn hopeless(
 ) -> Option<String> {
     let failing = pod.filter(|pod| now.duration_since(pod.created) > FAILING_MAX && pod.is_failing());
     if let Some(reason) = failing.and_then(|pod| pod.waiting.as_ref()) {
-        return Some(format!("does not start: {reason}"));
+        let why = pod.and_then(|pod| pod.cause.as_ref()).map_or(reason, |cause| &cause.message);
+        return Some(format!("does not start: {why}"));
     }
     let late = waited > START_MAX;
     let why = || match (pod, live.and_then(unmade)) {

@@ -331,6 +331,29 @@ fn a_canary_that_never_gets_ready_fails() {
 }
 
 #[test]
+fn where_no_pod_can_be_asked_a_canary_passes_by_staying_ready_and_that_is_said() {
+    let mut observed = changed();
+    let plan = planned(&observed);
+    apply(&mut observed, &plan);
+    observed.pods.push(pod(&plan, true, answered(0, 0)));
+    observed.pods.iter_mut().for_each(|pod| pod.report = None);
+    let plan = planned(&observed);
+    let told = |plan: &Plan| match &plan.trial {
+        Some(Trial::Running(what) | Trial::Passed(what) | Trial::Failed(what)) => what.clone(),
+        None => String::new(),
+    };
+    assert!(told(&plan).contains("no pod answers the operator at port 9090"), "{}", told(&plan));
+    apply(&mut observed, &plan);
+    let mut again = observed.clone();
+    again.pods.last_mut().unwrap().restarts = 1;
+    assert!(matches!(planned(&again).trial, Some(Trial::Failed(_))));
+    later(&mut observed, 104);
+    assert_eq!(planned(&observed).held, Some(Held::Canary));
+    later(&mut observed, 1);
+    assert_eq!(told(&planned(&observed)), "the canary of group catalog starts", "that of main has passed");
+}
+
+#[test]
 fn a_canary_whose_pod_is_never_made_fails() {
     let mut observed = changed();
     let plan = planned(&observed);

@@ -1,11 +1,14 @@
 //! What is wrong with a service, as several conditions say it.
 
+use std::collections::BTreeMap;
+
 use crds::{annotations::TAKE_OVER_FROM, conditions::Reason, service::security::IssuerRef};
 
 use crate::{
     model::{
+        cause::Cause,
         plan::{Migration, Trial},
-        report::Trouble,
+        report::{ProblemReport, Trouble},
     },
     status::facts::{Facts, Workload},
 };
@@ -50,18 +53,44 @@ pub fn no_issuer(issuer: &IssuerRef) -> String {
     )
 }
 
-/// Which groups have too few ready pods.
-pub fn shortage(facts: &Facts<'_>) -> Option<String> {
+/// Which groups have too few ready pods, and why, as exactly as anybody says it.
+pub fn shortage(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let short: Vec<String> = facts
         .workloads()
         .filter(|workload| workload.ready < workload.wanted)
         .map(|workload| {
             let Workload { name, ready, wanted, failing, .. } = workload;
-            let why = if failing.is_empty() { String::new() } else { format!(" ({})", failing.join(", ")) };
+            let why = if failing.is_empty() { String::new() } else { format!(" ({})", told(failing)) };
             format!("{name}: {ready} of {wanted} pods are ready{why}")
         })
         .collect();
-    (!short.is_empty() || facts.groups.is_empty()).then(|| short.join("; "))
+    let reason = exact(facts).unwrap_or(Reason::PodsNotReady);
+    (!short.is_empty() || facts.groups.is_empty()).then(|| (reason, short.join("; ")))
+}
+
+/// The word for what keeps pods from being ready; none where nothing more is known of it.
+pub fn exact(facts: &Facts<'_>) -> Option<Reason> {
+    let mut causes = facts.workloads().flat_map(|one| &one.failing).map(|cause| cause.reason);
+    causes.find(|reason| *reason != Reason::PodsFailing)
+}
+
+/// What keeps these pods, in a sentence.
+pub fn told(causes: &[Cause]) -> String {
+    causes.iter().map(|cause| cause.message.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Which backends pods cannot reach, and why, as far as they say.
+pub fn unreachable(backends: BTreeMap<&str, Option<&ProblemReport>>) -> Option<(Reason, String)> {
+    let known = backends.values().flatten().find_map(|problem| Reason::parse(&problem.reason));
+    let told: Vec<String> = backends
+        .iter()
+        .map(|(name, problem)| match problem {
+            Some(problem) => format!("{name} ({})", problem.message),
+            None => (*name).to_owned(),
+        })
+        .collect();
+    let reason = known.unwrap_or(Reason::BackendUnreachable);
+    (!told.is_empty()).then(|| (reason, format!("pods cannot reach {}", told.join(", "))))
 }
 
 /// Which backends hold another owner's things under the service's names, and what to do.

@@ -5,10 +5,13 @@ use crds::{
     fault::Fault,
 };
 
-use super::causes::{blocked, lost_requests, owned_by_others, unavailable_pools};
-use crate::status::{
-    conditions::{Draft, Holds},
-    facts::Facts,
+use super::causes::{blocked, exact, lost_requests, owned_by_others, told, unavailable_pools, unreachable};
+use crate::{
+    model::cause::Cause,
+    status::{
+        conditions::{Draft, Holds},
+        facts::Facts,
+    },
 };
 
 pub fn degraded(facts: &Facts<'_>) -> Draft {
@@ -20,9 +23,9 @@ pub fn degraded(facts: &Facts<'_>) -> Draft {
     if let Some(workload) = facts.workloads().find(|workload| workload.stuck) {
         return yes(Reason::RolloutStuck, format!("{}: the rollout makes no progress", workload.name));
     }
-    let failing: Vec<&str> = facts.workloads().flat_map(|one| &one.failing).map(String::as_str).collect();
+    let failing: Vec<Cause> = facts.workloads().flat_map(|one| one.failing.clone()).collect();
     if !failing.is_empty() {
-        return yes(Reason::PodsFailing, failing.join(", "));
+        return yes(exact(facts).unwrap_or(Reason::PodsFailing), told(&failing));
     }
     let unusable: Vec<String> =
         facts.unusable_secrets().into_iter().map(|(name, why)| format!("{name} ({why})")).collect();
@@ -33,9 +36,8 @@ pub fn degraded(facts: &Facts<'_>) -> Draft {
     if let Some(message) = owned_by_others(facts) {
         return yes(Reason::OwnedByAnother, message);
     }
-    let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
-    if !unreachable.is_empty() {
-        return yes(Reason::BackendUnreachable, format!("pods cannot reach {}", unreachable.join(", ")));
+    if let Some((reason, message)) = unreachable(facts.unreachable()) {
+        return yes(reason, message);
     }
     if let Some(message) = unavailable_pools(facts) {
         return yes(Reason::PoolUnavailable, message);
@@ -72,11 +74,10 @@ pub fn backends(facts: &Facts<'_>) -> Draft {
     if facts.pods.iter().all(|pod| pod.report.is_none()) {
         return holds(Holds::Unknown, Reason::NoReports, "no pod says what it can reach");
     }
-    let unreachable: Vec<&str> = facts.unreachable().into_iter().collect();
-    if unreachable.is_empty() {
-        return holds(Holds::Yes, Reason::Reachable, "pods reach every backend");
+    match unreachable(facts.unreachable()) {
+        None => holds(Holds::Yes, Reason::Reachable, "pods reach every backend"),
+        Some((reason, message)) => holds(Holds::No, reason, &message),
     }
-    holds(Holds::No, Reason::BackendUnreachable, &format!("pods cannot reach {}", unreachable.join(", ")))
 }
 
 /// Backends without room: their writes are refused. It says nothing of readiness, since reads go on.

@@ -59,7 +59,7 @@ pub fn progressing(facts: &Facts<'_>) -> Draft {
     if let Some(workload) = facts.workloads().find(|workload| !workload.rolled_out) {
         return holds(true, Reason::RollingOut, &format!("{}: pods are being replaced", workload.name));
     }
-    if let Some(message) = shortage(facts) {
+    if let Some((_, message)) = shortage(facts) {
         return holds(true, Reason::StartingPods, &message);
     }
     match facts.spread() {

@@ -3,7 +3,7 @@
 use crds::conditions::{ConditionType, Reason};
 
 use super::{
-    causes::{blocked, lost_requests, owned_by_others, shortage, unavailable_pools},
+    causes::{blocked, lost_requests, owned_by_others, shortage, unavailable_pools, unreachable},
     progress::configuration,
 };
 use crate::{
@@ -32,8 +32,12 @@ pub fn ready(facts: &Facts<'_>) -> Draft {
     if facts.is_stopped() {
         return not(Reason::ScaledToZero, "no pods are wanted".to_owned());
     }
-    if let Some(message) = shortage(facts) {
-        return not(Reason::PodsNotReady, message);
+    if let Some((reason, message)) = shortage(facts) {
+        // a pod that lacks a store is not ready: the store is the cause
+        return match unreachable_stores(facts).filter(|_| reason == Reason::PodsNotReady) {
+            Some((reason, stores)) => not(reason, format!("{stores}; {message}")),
+            None => not(reason, message),
+        };
     }
     if let Some(workload) = facts.workloads().find(|workload| !workload.rolled_out) {
         return not(Reason::RollingOut, format!("{}: pods are being replaced", workload.name));
@@ -44,10 +48,8 @@ pub fn ready(facts: &Facts<'_>) -> Draft {
     if let Some(message) = owned_by_others(facts) {
         return not(Reason::OwnedByAnother, message);
     }
-    let vital: Vec<&str> =
-        facts.unreachable().into_iter().filter(|backend| facts.is_vital(backend)).collect();
-    if !vital.is_empty() {
-        return not(Reason::BackendUnreachable, format!("pods cannot reach {}", vital.join(", ")));
+    if let Some((reason, message)) = unreachable_stores(facts) {
+        return not(reason, message);
     }
     if let Some(message) = unavailable_pools(facts) {
         return not(Reason::PoolUnavailable, message);
@@ -62,6 +64,12 @@ pub fn ready(facts: &Facts<'_>) -> Draft {
         Reason::Serving,
         format!("{ready} of {wanted} pods are ready"),
     )
+}
+
+/// The backends without which requests fail that pods cannot reach, and why.
+fn unreachable_stores(facts: &Facts<'_>) -> Option<(Reason, String)> {
+    let vital = facts.unreachable().into_iter().filter(|(backend, _)| facts.is_vital(backend));
+    unreachable(vital.collect())
 }
 
 pub fn available(facts: &Facts<'_>) -> Draft {

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use crate::{
     fixture::{change_pool, now, observed, update, validated},
     model::{
-        report::{PodReport, PoolReport, UnavailableReport},
+        report::{BackendReport, PodReport, PoolReport, ProblemReport, UnavailableReport},
         update::StatusUpdate,
     },
     status::{conditions::find, pool, readiness::FAILING, tier},
@@ -80,6 +80,30 @@ fn a_pool_is_ready_when_a_service_serves_it() {
 }
 
 #[test]
+fn a_pool_and_a_tier_tell_of_their_own_backend_alone() {
+    let report = |away: &str| {
+        let backend = |name: &str| BackendReport {
+            name: name.to_owned(),
+            reachable: name != away,
+            problem: (name == away).then(|| ProblemReport {
+                reason: "WrongPassword".to_owned(),
+                message: "it does not take the password".to_owned(),
+            }),
+            ..BackendReport::default()
+        };
+        PodReport { backends: ["mysql", "mongodb", "redis"].map(backend).into(), ..PodReport::default() }
+    };
+    let of_pool = |away: &str| {
+        let trouble = "WrongPassword".to_owned();
+        says(&status_with(vec![StatusUpdate { reports: vec![report(away)], trouble, ..update(true) }]))
+    };
+    assert_eq!(of_pool("mysql").0, "True/Serving", "products are in MongoDB");
+    let (reason, message) = of_pool("mongodb");
+    assert_eq!(reason, "False/WrongPassword");
+    assert_eq!(message, "pods cannot reach mongodb (it does not take the password)");
+}
+
+#[test]
 fn a_pool_whose_table_is_missing_says_so() {
     let report = |unavailable: Option<UnavailableReport>| {
         let pools = vec![PoolReport { name: "products".to_owned(), unavailable, ..PoolReport::default() }];
@@ -140,7 +164,7 @@ fn a_pool_is_not_ready_before_its_new_content_is_served() {
 fn a_pool_that_changed_while_nobody_served_it_is_pending_when_somebody_does() {
     let mut pool = Watched::default();
     pool.look(1, &[(1, true)]);
-    let away = StatusUpdate { trouble: "BackendUnreachable".to_owned(), applied: false, ..update(true) };
+    let away = StatusUpdate { trouble: "RequestsFailing".to_owned(), applied: false, ..update(true) };
     let mut second = (*observed().pools[0]).clone();
     second.metadata.generation = Some(2);
     assert!(pool.after(&second, &[Arc::new(away)]).starts_with("False/ServiceNotReady"));

@@ -96,6 +96,9 @@ up() {
     kubectl apply --namespace "$NAMESPACE" -f configs/samples
     kubectl wait --namespace "$NAMESPACE" fws/shop --for=condition=Ready --timeout="$READY_WITHIN"
     step "Ready $((SECONDS - start)) s after it was applied"
+    ! kubectl apply --namespace "$NAMESPACE" -f configs/samples | grep -v ' unchanged$' ||
+        { echo "what is applied again without a change is changed" >&2 && exit 1; }
+    kubectl get --namespace "$NAMESPACE" fws,fwp,ctier -o yaml | "$BIN/kubectl-flyweight" check -f -
 }
 
 build() {

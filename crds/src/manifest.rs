@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    io::{self, Read},
     path::Path as FilePath,
 };
 
@@ -58,7 +59,7 @@ pub fn load(path: &FilePath, service: Option<&str>) -> Result<Settings, Vec<Faul
     check(&read(path)?, service).settings
 }
 
-/// Reads the manifests of a folder, or a single one, as names and texts for [`check`], in the order of their
+/// Reads the manifests of a folder, a single one, or what comes in where the path is `-`, as names and texts for [`check`], in the order of their
 /// names.
 ///
 /// # Errors
@@ -66,6 +67,11 @@ pub fn load(path: &FilePath, service: Option<&str>) -> Result<Settings, Vec<Faul
 pub fn read(path: &FilePath) -> Result<Vec<(String, String)>, Vec<Fault>> {
     let fault = |path: &FilePath, message: String| vec![unreadable(path.display().to_string(), message)];
     let failed = |path: &FilePath, error: io::Error| fault(path, format!("cannot be read: {error}"));
+    if path == FilePath::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+        return read.map(|_| vec![("-".to_owned(), text)]).map_err(|error| failed(path, error));
+    }
     let mut paths = vec![path.to_owned()];
     if fs::metadata(path).map_err(|error| failed(path, error))?.is_dir() {
         let entries: Result<Vec<_>, _> = fs::read_dir(path).and_then(Iterator::collect);
@@ -154,7 +160,7 @@ impl Folder {
             place: Some(place),
         };
         for (path, place) in document.twice() {
-            self.faults.push(fault(path, "is written twice in the same mapping".to_owned(), place));
+            self.faults.push(fault(&path, "is written twice in the same mapping".to_owned(), place));
         }
         let findings = shape.check(&mut document.value);
         for (path, message) in findings.faults {
@@ -181,9 +187,6 @@ impl Folder {
             let message =
                 format!("{GROUP} has no kind {kind}; there are: CacheTier, FlyweightPool, FlyweightService");
             self.unreadable.push(unreadable(place, message));
-        } else if kind.ends_with("List") {
-            self.unreadable
-                .push(unreadable(place, format!("a {kind} is not read: write its items as documents")));
         } else {
             self.notes
                 .push(format!("{place}: {api_version} {kind} is not one of Flyweight's kinds: left aside"));

@@ -247,10 +247,6 @@ fn what_is_not_flyweights_is_noted_and_what_is_nearly_so_is_a_fault() {
         ),
         ("just text\n", "a.yaml:72: is not a Kubernetes resource: it has no kind"),
         (
-            "apiVersion: v1\nkind: List\nitems: []\n",
-            "a.yaml:73: a List is not read: write its items as documents",
-        ),
-        (
             &TIER.replace("v1alpha1", "v1").replace("hot", "warm"),
             "a.yaml:72: CacheTier/warm apiVersion: \"flyweight.dev/v1\" is not one of flyweight.dev/v1alpha1",
         ),
@@ -266,6 +262,24 @@ fn what_is_not_flyweights_is_noted_and_what_is_nearly_so_is_a_fault() {
         assert_eq!(faults.len(), 1, "{text}{faults:#?}");
         assert!(faults[0].starts_with(fault), "{text}{faults:#?}");
     }
+}
+
+/// As `kubectl get -o yaml` writes them, and the API server.
+#[test]
+fn the_resources_of_a_list_are_read_each_with_its_line() {
+    let indented: String = TIER.lines().map(|line| format!("  {line}\n")).collect();
+    let item = format!("- {}", indented.trim_start()).replace("name: hot", "name: warm");
+    let list = |items: &str| format!("{EXAMPLE}---\napiVersion: v1\nkind: List\nitems:\n{items}");
+    assert_eq!(faults(&[("a.yaml", &list(&item))], None), Vec::<String>::new());
+    let wrong = item.replace("memory: {}", "memory: {}, ttl: soon");
+    let found = faults(&[("a.yaml", &list(&format!("{item}{wrong}")))], None);
+    assert!(found.iter().any(|fault| fault.contains("is declared twice")), "{found:?}");
+    assert!(found.iter().any(|fault| fault.contains("CacheTier/warm spec.ttl")), "{found:?}");
+    let bare = "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTierList\nitems:\n- metadata: { name: warm }\n  spec: { memory: {}, ttl: soon }\n";
+    let found = faults(&[("a.yaml", &format!("{EXAMPLE}---\n{bare}"))], None);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("CacheTier/warm spec.ttl"), "{found:?}");
+    assert!(found[0].starts_with("a.yaml:76:"), "{found:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! YAML texts as documents: bounded, with the line of every field, and with keys that are written twice.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -19,19 +21,43 @@ pub(super) struct Document {
     file: String,
     /// The lines of the file before the document.
     lines_before: usize,
-    lines: Lines,
+    lines: Rc<Lines>,
+    /// Where the resource is in the document: it may be one of a list.
+    base: Path,
     pub(super) value: Value,
 }
 
 impl Document {
     /// `pools.yaml:14`
     pub(super) fn place(&self, path: &Path) -> String {
-        place(&self.file, self.lines_before + self.lines.line(path))
+        place(&self.file, self.lines_before + self.lines.line(&self.base.join(path)))
     }
 
     /// Keys that are written twice, each with its place.
-    pub(super) fn twice(&self) -> impl Iterator<Item = (&Path, String)> {
-        self.lines.twice().iter().map(|(path, line)| (path, place(&self.file, self.lines_before + line)))
+    pub(super) fn twice(&self) -> impl Iterator<Item = (Path, String)> {
+        let own = |(path, line): &(Path, usize)| Some((path.below(&self.base)?, *line));
+        let own = self.lines.twice().iter().filter_map(own);
+        own.map(|(path, line)| (path, place(&self.file, self.lines_before + line)))
+    }
+
+    /// The resources of a list as `kubectl get` writes it, or this one.
+    fn resources(mut self) -> Vec<Self> {
+        let kind = self.value["kind"].as_str().unwrap_or_default().to_owned();
+        let (Some(of), true) = (kind.strip_suffix("List"), self.value["items"].is_array()) else {
+            return vec![self];
+        };
+        let version = self.value["apiVersion"].take();
+        let Value::Array(items) = self.value["items"].take() else { return Vec::new() };
+        let base = self.base.key("items");
+        let each = items.into_iter().enumerate().map(|(index, mut value)| {
+            // in a list of one kind the API server leaves it out
+            if !of.is_empty() && value.is_object() && value["kind"].is_null() {
+                (value["kind"], value["apiVersion"]) = (of.into(), version.clone());
+            }
+            let (file, lines) = (self.file.clone(), self.lines.clone());
+            Self { file, lines_before: self.lines_before, lines, base: base.index(index), value }
+        });
+        each.collect()
     }
 }
 
@@ -55,7 +81,8 @@ pub(super) fn documents(file: &str, text: &str, faults: &mut Vec<Fault>) -> Vec<
         match parse(part) {
             Ok((Value::Null, _)) => {}
             Ok((value, lines)) => {
-                documents.push(Document { file: file.to_owned(), lines_before, lines, value })
+                let (file, base, lines) = (file.to_owned(), Path::default(), Rc::new(lines));
+                documents.extend(Document { file, lines_before, lines, base, value }.resources());
             }
             Err(error) => {
                 let line = error.location().map_or(1, |location| location.line());

@@ -39,6 +39,16 @@ impl Path {
         )
     }
 
+    /// The other below this one.
+    pub(super) fn join(&self, other: &Self) -> Self {
+        Self(self.0.iter().chain(&other.0).cloned().collect())
+    }
+
+    /// What of it is below the other; none where it is elsewhere.
+    pub(super) fn below(&self, base: &Self) -> Option<Self> {
+        self.0.strip_prefix(base.0.as_slice()).map(|rest| Self(rest.to_vec()))
+    }
+
     pub(super) fn starts_with(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
     }

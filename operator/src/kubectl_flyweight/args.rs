@@ -89,7 +89,7 @@ pub enum Command {
 /// What to check.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// A folder of manifests, or one file.
+    /// A folder of manifests, one file, or - for what comes in.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     pub path: PathBuf,
     /// The service, where the manifests have several.
@@ -100,7 +100,7 @@ pub struct Check {
 /// What to compare with the cluster.
 #[derive(Debug, clap::Args)]
 pub struct Diff {
-    /// A folder of manifests, or one file.
+    /// A folder of manifests, one file, or - for what comes in.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     pub path: PathBuf,
 }

@@ -222,7 +222,7 @@ impl Folder {
 
     /// Pools that do not say who writes them, while callers show tokens: everybody who has one.
     fn unsaid(&self, settings: &Settings, namespace: &Option<String>) -> Vec<Fault> {
-        if settings.security.jwt_secret.is_none() {
+        if !settings.security.asks_for_tokens() {
             return Vec::new();
         }
         let pools = settings.pools.iter().filter_map(|pool| {

@@ -22,6 +22,7 @@ pub mod quantity;
 mod replicas;
 mod service;
 mod tier;
+mod tokens;
 
 pub use pod_template::CONTAINERS;
 pub use replicas::replicas_of;
@@ -51,6 +52,7 @@ pub fn resolve(
     let mut report = Report::new("FlyweightService", &service.name, &mut faults);
     service::check(service, &mut report);
     pod_template::check(&service.spec, &mut report);
+    tokens::check(&service.spec.security, &mut report);
     let backends = Backends::of(service, &mut report);
     let named = references("FlyweightPool", "spec.poolRefs", &service.spec.pool_refs, pools, &mut report);
     let resolved: Vec<(usize, PoolSettings)> = named
@@ -93,6 +95,7 @@ pub fn resolve(
         Some(secret) => secret.secret_ref.name,
         None => format!("{}-encryption", service.name),
     });
+    let jwt = security.jwt.unwrap_or_default();
     let payments = pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
     let payments_secret = payments.map(|secret| secret.name.clone());
     let notifications_secret = pipeline.notifications.secret_ref.as_ref().map(|secret| secret.name.clone());
@@ -105,7 +108,8 @@ pub fn resolve(
         ingest,
         gateway: gateway.map(Gateway::without_pods),
         security: SecuritySettings {
-            jwt_secret: security.jwt.map(|secret| secret.secret_ref.name),
+            jwt_secret: jwt.secret_ref.map(|secret| secret.name),
+            issuers: jwt.issuers,
             encryption_secret,
             payments_secret,
             notifications_secret,

@@ -24,6 +24,7 @@ pub mod messaging;
 pub mod payments;
 pub mod pod_template;
 pub mod security;
+pub mod tokens;
 
 /// Who serves, over which backends, with which limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use crate::{
         gateway::Gateway,
         messaging::{Ingest, Pipeline, WebSocket},
         security::RateLimit,
+        tokens::TokenIssuer,
     },
     tier::{Policy, WriteStrategy},
     units::{Bytes, Span},
@@ -197,6 +198,9 @@ pub enum BackendKind {
 pub struct SecuritySettings {
     /// The Secret with the keys that tokens are verified by; none lets everybody call.
     pub jwt_secret: Option<String>,
+    /// Whose tokens are good besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<TokenIssuer>,
     /// The Secret with the key of encrypted fields; none where no field is encrypted.
     pub encryption_secret: Option<String>,
     /// The Secret with the key that calls of the payment provider are signed with; none where they are not
@@ -213,6 +217,13 @@ pub struct SecuritySettings {
     pub rate_limit: Option<RateLimit>,
     /// Origins that browsers may call from. Hot.
     pub cors_allow_origins: Vec<String>,
+}
+
+impl SecuritySettings {
+    /// Whether callers show tokens.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.jwt_secret.is_some() || !self.issuers.is_empty()
+    }
 }
 
 impl Settings {
@@ -246,6 +257,7 @@ impl Settings {
         } = self.clone();
         let SecuritySettings {
             jwt_secret,
+            issuers,
             encryption_secret,
             payments_secret,
             notifications_secret,
@@ -282,6 +294,7 @@ impl Settings {
             ),
             security: SecuritySettings {
                 jwt_secret,
+                issuers,
                 encryption_secret,
                 payments_secret,
                 notifications_secret,

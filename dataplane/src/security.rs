@@ -1,6 +1,7 @@
 //! Who calls, what the caller may do and how often, and the encryption of fields.
 
 pub mod caller;
+pub mod issuers;
 pub mod jwt;
 pub mod limits;
 pub mod policy;

@@ -330,7 +330,8 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         ];
         secrets.into_iter().flatten().any(|secret| secret.name == name)
     };
-    let security = [&spec.security.jwt, &spec.security.encryption];
+    let jwt = spec.security.jwt.as_ref().and_then(|jwt| jwt.secret_ref.as_ref());
+    let encryption = spec.security.encryption.as_ref().map(|secret| &secret.secret_ref);
     let tls = |tls: &Tls| match &tls.secret_ref {
         Some(secret) => secret.name == name,
         None => name.ends_with(TLS_SUFFIX),
@@ -341,7 +342,7 @@ fn names_secret(spec: &ServiceSpec, name: &str) -> bool {
         || spec.backends.iter().any(backend)
         || [payments, notifications].into_iter().flatten().any(|secret| secret.name == name)
         || spec.security.tls.as_ref().is_some_and(tls)
-        || security.into_iter().flatten().any(|secret| secret.secret_ref.name == name)
+        || [jwt, encryption].into_iter().flatten().any(|secret| secret.name == name)
 }
 
 /// The library's waits, up to the longest here.

@@ -109,6 +109,8 @@ pub const REDIS_NODES: Restarted = Restarted("redis-nodes");
 pub const SWEEP: Restarted = Restarted("sweep");
 /// Drops old events of the embedded feed.
 pub const FEED_UPKEEP: Restarted = Restarted("feed-upkeep");
+/// Fetches the keys of an issuer of tokens.
+pub const ISSUER: Restarted = Restarted("issuer");
 
 /// What became of the tasks of this process.
 static PROCESS: LazyLock<Supervisor> = LazyLock::new(Supervisor::default);

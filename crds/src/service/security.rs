@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::pool::Ref;
+use crate::{pool::Ref, service::tokens::Jwt};
 
 /// Who may call, and how often.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -11,7 +11,7 @@ use crate::pool::Ref;
 pub struct Security {
     /// Callers show a JSON Web Token; left out, everybody may call. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jwt: Option<SecretUse>,
+    pub jwt: Option<Jwt>,
     /// The Secret with the key `key` (32 bytes in base64) for encrypted fields; left out, the operator makes
     /// `<service>-encryption` once. Rolling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,8 +32,7 @@ pub struct Security {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub struct SecretUse {
-    /// The Secret in the same namespace. For `jwt` it has the key `secret` (HS256) or `public.pem` (RS256,
-    /// ES256). Rolling.
+    /// The Secret in the same namespace. Rolling.
     pub secret_ref: Ref,
 }
 

@@ -152,6 +152,7 @@ impl Process {
         if let Some(buckets) = &world.backends.buckets {
             guard.share_rates(buckets.clone());
         }
+        guard.follow_issuers();
         let guard = Arc::new(guard);
         if let (Some(folder), Some(dir)) = (tokens, security) {
             mounted.push(secrets::follow_tokens(folder, dir, &guard));

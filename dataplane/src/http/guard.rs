@@ -34,7 +34,7 @@ use crate::{
     },
     server::{ClientConnection, places::network_of},
 };
-use runtime::shutdown::Shutdown;
+use runtime::{shutdown::Shutdown, supervisor};
 
 /// The header by which a pod that is about to end tells the gateway, which removes it.
 pub const DRAINING: HeaderName = HeaderName::from_static("flyweight-draining");
@@ -98,13 +98,21 @@ impl Guard {
         refusals: Refusals,
     ) -> Result<Self, JwtKeyError> {
         let tokens = match (&settings.security.jwt_secret, security) {
-            (None, _) => None,
+            (None, _) if settings.security.issuers.is_empty() => None,
+            (None, _) => Some(TokenVerifier::without_keys()),
             (Some(_), Some(dir)) => Some(TokenVerifier::from_dir(&dir.join("jwt"))?),
             (Some(secret), None) => {
                 let message =
                     format!("spec.security.jwt names the Secret {secret}: give its folder with --security");
                 return Err(JwtKeyError { path: "--security".to_owned(), message });
             }
+        };
+        let tokens = match tokens {
+            Some(mut tokens) => {
+                tokens.trust(&settings.security.issuers)?;
+                Some(tokens)
+            }
+            None => None,
         };
         let guard = Self {
             tokens,
@@ -118,6 +126,14 @@ impl Guard {
         };
         guard.apply(settings);
         Ok(guard)
+    }
+
+    /// Follows the keys of the issuers of tokens, for as long as the process runs.
+    pub fn follow_issuers(&self) {
+        for issuer in self.tokens.iter().flat_map(TokenVerifier::issuers) {
+            let issuer = issuer.clone();
+            supervisor::ISSUER.spawn(move || issuer.clone().follow(now_s));
+        }
     }
 
     /// Takes the rate and the origins of new settings.
@@ -205,7 +221,7 @@ impl Guard {
             None => None,
         };
         let token = credentials::bearer(request.headers()).or(in_address.as_deref());
-        let caller = self.authenticated(token, address)?;
+        let caller = self.authenticated(token, address).await?;
         let name = match &caller {
             Some(caller) => format!("subject {}", caller.subject),
             None => format!("address {address}"),
@@ -233,7 +249,11 @@ impl Guard {
     }
 
     /// The caller of a request's token; none where callers need none.
-    fn authenticated(&self, token: Option<&str>, address: IpAddr) -> Result<Option<Arc<Caller>>, Problem> {
+    async fn authenticated(
+        &self,
+        token: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Option<Arc<Caller>>, Problem> {
         let Some(tokens) = &self.tokens else { return Ok(None) };
         let missing = || Problem::unauthenticated("send a token: Authorization: Bearer <token>");
         let (token, now_s) = (token.ok_or_else(missing)?, now_s());
@@ -242,7 +262,10 @@ impl Guard {
         }
         // to look at a signature costs more than all else that a stranger can ask for
         self.bad_tokens.check(address).map_err(too_many_bad)?;
-        tokens.verify(token, now_s).map(Some).map_err(|error| {
+        tokens.verify(token, now_s).await.map(Some).map_err(|error| {
+            if error.is_unavailable {
+                return Problem::unavailable("issuer-away", error.to_string());
+            }
             // one that is over is renewed soon, from the same address
             if !error.is_untimely {
                 self.bad_tokens.note(address);

@@ -5,12 +5,16 @@
 use std::{fs, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
+use crds::service::tokens::TokenIssuer;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::caller::{Caller, KeyEnd, Validity};
+use super::{
+    caller::{Caller, KeyEnd, Validity},
+    issuers::{Claimed, Issuer},
+};
 
 /// The most tokens that are remembered; when it is reached, all are forgotten and verified anew.
 const REMEMBERED_MAX: usize = 10_000;
@@ -25,8 +29,12 @@ const OVERLAP_S: i64 = 900;
 /// Verifies tokens.
 pub struct TokenVerifier {
     keys: ArcSwap<Vec<Key>>,
-    remembered: RwLock<hashbrown::HashMap<[u8; 32], Arc<Caller>>>,
+    issuers: Vec<Arc<Issuer>>,
+    remembered: Remembered,
 }
+
+/// The callers of tokens that were good, by the tokens' hashes.
+type Remembered = Arc<RwLock<hashbrown::HashMap<[u8; 32], Arc<Caller>>>>;
 
 #[derive(Clone)]
 struct Key {
@@ -98,6 +106,27 @@ pub struct TokenError {
     why: &'static str,
     /// The issuer made it: it is only not good at this time.
     pub is_untimely: bool,
+    /// Nobody can tell now whether it is good.
+    pub is_unavailable: bool,
+}
+
+impl TokenError {
+    /// It is not good.
+    pub fn new(why: &'static str) -> Self {
+        Self { why, is_untimely: false, is_unavailable: false }
+    }
+
+    /// Nobody can tell now.
+    pub fn unavailable(why: &'static str) -> Self {
+        Self { is_unavailable: true, ..Self::new(why) }
+    }
+
+    /// What was found against it.
+    pub fn of(error: &jsonwebtoken::errors::Error) -> Self {
+        use jsonwebtoken::errors::ErrorKind;
+        let is_untimely = matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature);
+        Self { is_untimely, ..Self::new(reason(error)) }
+    }
 }
 
 impl TokenVerifier {
@@ -109,6 +138,11 @@ impl TokenVerifier {
     /// There is none, or one cannot be used.
     pub fn from_dir(dir: &Path) -> Result<Self, JwtKeyError> {
         Ok(Self::new(keys(dir)?))
+    }
+
+    /// Without keys of its own: only issuers' tokens are good.
+    pub fn without_keys() -> Self {
+        Self::new(Vec::new())
     }
 
     /// Takes the keys that are in the folder now. Those that are gone are accepted for a quarter of an hour
@@ -136,7 +170,26 @@ impl TokenVerifier {
     }
 
     fn new(keys: Vec<Key>) -> Self {
-        Self { keys: ArcSwap::from_pointee(keys), remembered: RwLock::default() }
+        Self { keys: ArcSwap::from_pointee(keys), issuers: Vec::new(), remembered: Remembered::default() }
+    }
+
+    /// Verifies the tokens of these issuers, too.
+    ///
+    /// # Errors
+    /// There is no HTTP client to fetch their keys by.
+    pub fn trust(&mut self, issuers: &[TokenIssuer]) -> Result<(), JwtKeyError> {
+        for settings in issuers {
+            let remembered = self.remembered.clone();
+            let issuer = Issuer::new(settings.clone(), move || remembered.write().clear())
+                .map_err(|error| JwtKeyError { path: settings.issuer.clone(), message: error.to_string() })?;
+            self.issuers.push(Arc::new(issuer));
+        }
+        Ok(())
+    }
+
+    /// The issuers, for whoever follows their keys.
+    pub fn issuers(&self) -> &[Arc<Issuer>] {
+        &self.issuers
     }
 
     /// The caller of a token that was verified before, and is still good. Time is in seconds since 1970.
@@ -149,15 +202,22 @@ impl TokenVerifier {
     /// The caller that a token speaks of. Time is in seconds since 1970.
     ///
     /// # Errors
-    /// The token is malformed, expired, not yet valid, or signed by another key.
-    pub fn verify(&self, token: &str, now_s: i64) -> Result<Arc<Caller>, TokenError> {
+    /// The token is malformed, expired, not yet valid, for others, or signed by another key; or nobody can
+    /// tell.
+    pub async fn verify(&self, token: &str, now_s: i64) -> Result<Arc<Caller>, TokenError> {
         if let Some(known) = self.known(token, now_s) {
             return Ok(known);
         }
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let (Claims { sub, exp: NumericDate(expires_s), roles }, key) = self.claims(token, now_s)?;
-        let validity = Validity { expires_s, key };
-        let caller = Arc::new(Caller { subject: sub, roles: roles.into(), validity });
+        let named = self.issuers.iter().find(|issuer| issuer.is_named_in(token));
+        let Claimed { subject, roles, expires_s, key } = match named {
+            Some(issuer) => issuer.verify(token, now_s).await?,
+            None if self.keys.load().is_empty() => {
+                return Err(TokenError::new("its issuer (iss) is none of those whose tokens are taken"));
+            }
+            None => self.claims(token, now_s)?,
+        };
+        let caller = Arc::new(Caller { subject, roles, validity: Validity { expires_s, key } });
         let mut remembered = self.remembered.write();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
@@ -166,17 +226,21 @@ impl TokenVerifier {
         Ok(caller)
     }
 
-    /// What the token claims, and the end of the key that signed it.
-    fn claims(&self, token: &str, now_s: i64) -> Result<(Claims, KeyEnd), TokenError> {
+    /// What the token claims, by the keys of the Secret.
+    fn claims(&self, token: &str, now_s: i64) -> Result<Claimed, TokenError> {
         use jsonwebtoken::errors::ErrorKind;
         let mut refusal = None;
         for key in self.keys.load().iter().filter(|key| now_s < key.end.get()) {
             let error = match decode::<Claims>(token, &key.decoding, &key.validation) {
                 // what a token says must be understood is not (RFC 7515, section 4.1.11)
                 Ok(token) if token.header.crit.is_some() => {
-                    return Err(TokenError { why: "it has critical headers (crit)", is_untimely: false });
+                    return Err(TokenError::new("it has critical headers (crit)"));
                 }
-                Ok(token) => return Ok((token.claims, key.end.clone())),
+                Ok(token) => {
+                    let Claims { sub, exp: NumericDate(expires_s), roles } = token.claims;
+                    let key = key.end.clone();
+                    return Ok(Claimed { subject: sub, roles: roles.into(), expires_s, key });
+                }
                 Err(error) => error,
             };
             let other_key = matches!(error.kind(), ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm);
@@ -188,11 +252,7 @@ impl TokenVerifier {
                 break;
             }
         }
-        let why = refusal.as_ref().map_or("there is no key", reason);
-        let is_untimely = refusal.is_some_and(|error| {
-            matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature)
-        });
-        Err(TokenError { why, is_untimely })
+        Err(refusal.map_or_else(|| TokenError::new("there is no key"), |error| TokenError::of(&error)))
     }
 }
 
@@ -242,14 +302,19 @@ fn keys(dir: &Path) -> Result<Vec<Key>, JwtKeyError> {
     if keys.is_empty() { Err(fault(dir, needs)) } else { Ok(keys) }
 }
 
-fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {
+/// Why a token is not good.
+pub fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
         ErrorKind::ExpiredSignature => "it has expired",
         ErrorKind::ImmatureSignature => "it is not yet valid",
         ErrorKind::InvalidSignature => "its signature does not match",
         ErrorKind::InvalidAlgorithm => "it is signed by another algorithm than the one configured",
-        ErrorKind::MissingRequiredClaim(_) => "it needs the claims sub and exp",
+        ErrorKind::InvalidAudience => "it is for others (aud)",
+        ErrorKind::InvalidIssuer => "it is of another issuer (iss)",
+        ErrorKind::MissingRequiredClaim(_) => {
+            "it needs the claims sub and exp, of an issuer iss and aud, too"
+        }
         _ => "it is malformed",
     }
 }
@@ -275,12 +340,12 @@ mod tests {
         TokenVerifier::new(vec![Key::new(DecodingKey::from_secret(secret), Algorithm::HS256, secret)])
     }
 
-    #[test]
-    fn only_sound_tokens_of_the_configured_key_and_algorithm_are_accepted() {
+    #[tokio::test]
+    async fn only_sound_tokens_of_the_configured_key_and_algorithm_are_accepted() {
         let verifier = verifier(SECRET);
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let good = json!({ "sub": "ann", "exp": now + 60, "roles": ["catalog-admin"] });
-        let caller = verifier.verify(&token(good.clone(), SECRET, Algorithm::HS256), now).unwrap();
+        let caller = verifier.verify(&token(good.clone(), SECRET, Algorithm::HS256), now).await.unwrap();
         assert_eq!((caller.subject.as_str(), &*caller.roles), ("ann", &["catalog-admin".to_owned()][..]));
         assert_eq!(caller.validity.ends_s(), now + 60);
 
@@ -295,27 +360,27 @@ mod tests {
             ),
             ("garbage", "a.b.c".to_owned()),
         ] {
-            let error = verifier.verify(&token, now).unwrap_err();
+            let error = verifier.verify(&token, now).await.unwrap_err();
             assert_eq!(error.is_untimely, ["expired", "not yet"].contains(&why), "{why}: {error}");
         }
     }
 
-    #[test]
-    fn a_remembered_token_still_expires() {
+    #[tokio::test]
+    async fn a_remembered_token_still_expires() {
         let verifier = verifier(SECRET);
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let text = token(json!({ "sub": "ann", "exp": now - LEEWAY_S as i64 + 5 }), SECRET, Algorithm::HS256);
-        assert!(verifier.verify(&text, now).is_ok(), "within the leeway");
+        assert!(verifier.verify(&text, now).await.is_ok(), "within the leeway");
         let lasting = token(json!({ "sub": "ann", "exp": now + 60 }), SECRET, Algorithm::HS256);
-        assert!(verifier.verify(&lasting, now).is_ok());
+        assert!(verifier.verify(&lasting, now).await.is_ok());
         // only what is remembered is known now
         verifier.keys.store(Arc::new(Vec::new()));
-        assert!(verifier.verify(&lasting, now).is_ok());
-        assert!(verifier.verify(&text, now).is_err(), "past its end it is verified anew");
+        assert!(verifier.verify(&lasting, now).await.is_ok());
+        assert!(verifier.verify(&text, now).await.is_err(), "past its end it is verified anew");
     }
 
-    #[test]
-    fn a_replaced_key_is_accepted_for_a_while_and_one_that_stays_for_as_long_as_it_is_there() {
+    #[tokio::test]
+    async fn a_replaced_key_is_accepted_for_a_while_and_one_that_stays_for_as_long_as_it_is_there() {
         const NEXT: &[u8] = b"another-secret-another-secret-00";
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, secret: &[u8]| fs::write(dir.path().join(name), secret).unwrap();
@@ -323,26 +388,28 @@ mod tests {
         let verifier = TokenVerifier::from_dir(dir.path()).unwrap();
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let by = |secret| token(json!({ "sub": "ann", "exp": now + 10_000 }), secret, Algorithm::HS256);
-        let accepted = |at: i64| [SECRET, NEXT].map(|secret| verifier.verify(&by(secret), at).is_ok());
-        let caller = verifier.verify(&by(SECRET), now).unwrap();
-        assert_eq!(accepted(now), [true, false]);
+        let accepted = async |at: i64| {
+            [verifier.verify(&by(SECRET), at).await.is_ok(), verifier.verify(&by(NEXT), at).await.is_ok()]
+        };
+        let caller = verifier.verify(&by(SECRET), now).await.unwrap();
+        assert_eq!(accepted(now).await, [true, false]);
 
         write("secret", b"short");
         assert!(verifier.reload(dir.path(), now).is_err());
-        assert_eq!(accepted(now), [true, false], "what cannot be used changes nothing");
+        assert_eq!(accepted(now).await, [true, false], "what cannot be used changes nothing");
 
         write("secret", NEXT);
         verifier.reload(dir.path(), now).unwrap();
         verifier.reload(dir.path(), now + 60).unwrap();
         assert_eq!(caller.validity.ends_s(), now + OVERLAP_S, "whom it let in is told of its end");
-        assert_eq!(accepted(now + OVERLAP_S - 1), [true, true]);
-        assert_eq!(accepted(now + OVERLAP_S), [false, true], "also the token that was remembered");
+        assert_eq!(accepted(now + OVERLAP_S - 1).await, [true, true]);
+        assert_eq!(accepted(now + OVERLAP_S).await, [false, true], "also the token that was remembered");
 
         write("secret.next", SECRET);
         verifier.reload(dir.path(), now + OVERLAP_S).unwrap();
-        assert_eq!(accepted(now + 2 * OVERLAP_S), [true, true]);
-        assert!(verifier.verify(&by(SECRET), now).unwrap().validity.ends_s() > now + 2 * OVERLAP_S);
+        assert_eq!(accepted(now + 2 * OVERLAP_S).await, [true, true]);
+        assert!(verifier.verify(&by(SECRET), now).await.unwrap().validity.ends_s() > now + 2 * OVERLAP_S);
         let expired = token(json!({ "sub": "ann", "exp": now - 3600 }), SECRET, Algorithm::HS256);
-        assert!(verifier.verify(&expired, now).unwrap_err().to_string().contains("expired"));
+        assert!(verifier.verify(&expired, now).await.unwrap_err().to_string().contains("expired"));
     }
 }

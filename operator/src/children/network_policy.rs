@@ -60,8 +60,10 @@ fn egress(target: &Target<'_>, pods: &Labels) -> Vec<NetworkPolicyEgressRule> {
     };
     let pipeline = &target.settings().pipeline;
     let payments = pipeline.payments.http.as_ref().map(|http| http.url.as_str());
-    let called =
-        [payments, pipeline.notifications.webhook_url.as_deref()].into_iter().flatten().filter_map(port_of);
+    let issuers = target.settings().security.issuers.iter();
+    let issuers = issuers.flat_map(|one| [Some(one.issuer.as_str()), one.jwks_uri.as_deref()]);
+    let called = [payments, pipeline.notifications.webhook_url.as_deref()].into_iter().chain(issuers);
+    let called = called.flatten().filter_map(port_of);
     // an answer that is too long for UDP comes by TCP
     let ports: BTreeSet<u16> = called.chain(ports.iter().copied()).chain([53]).collect();
     let ports = to(ports.into_iter().map(|number| port("TCP", number)).collect());

@@ -71,6 +71,7 @@ pub fn resolve(
         web_socket,
         observability,
         audit,
+        limits,
         image: _,
         replicas: _,
         pool_refs: _,
@@ -112,6 +113,7 @@ pub fn resolve(
         observability,
         origin: Origin::default(),
         audit,
+        limits,
     })
 }
 

@@ -103,12 +103,9 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
     let client = UpstreamClient::new(trust.client()?, tls.is_some());
     let _secrets = rotation::follow(identity.into_iter().map(|(_, own)| own).collect());
     let (listener, admin) = listen(&args.listen)?;
-    let (limit, budgets) = (loaded.limits.memory_max, Budgets::default());
-    if let Some(limit) = limit {
-        let budgets = budgets.clone();
-        supervisor::MEMORY.spawn(move || memory::watch_held(limit.0, budgets.clone()));
-    }
-    let settings = source.watch(loaded);
+    let (settings, budgets) = (source.watch(loaded), Budgets::default());
+    let held = (settings.clone(), budgets.clone());
+    supervisor::MEMORY.spawn(move || memory::watch_held(held.0.clone(), held.1.clone()));
     run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown })
         .await;
     Ok(())

@@ -15,6 +15,7 @@ mod orders;
 mod overview;
 mod owner;
 mod pools;
+mod probe;
 #[cfg(feature = "redis")]
 mod rates;
 mod relays;
@@ -73,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .context("no threads")?;
     let done = match args.command {
         Command::Check(check) => Ok(check::run(&check)),
+        Command::Health(asked) => probe::run(&asked),
         Command::Serve(serve) => runtime.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS),
         Command::Migrate(serve) => runtime.block_on(serve::migrate(serve)).map(|()| ExitCode::SUCCESS),
         Command::Gateway(gateway) => runtime.block_on(gateway_main(gateway)).map(|()| ExitCode::SUCCESS),

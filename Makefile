@@ -121,6 +121,7 @@ lint: ## Check formatting, lints and generated files
 	tests/mechanisms.py --check
 	tests/structure.py
 	tests/docs.py
+	tests/compose.py
 
 tools: ## Install the real servers that tests and demo use
 	@tests/tools/install.sh all

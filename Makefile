@@ -30,7 +30,7 @@ OPERATOR_IMAGE ?= flyweight/operator:$(VERSION)
 PROFILES ?=
 COMPOSE = $(ENGINE) compose --file compose.yaml $(addprefix --profile ,$(PROFILES))
 
-.PHONY: help deps build dev test-race test-coverage benchmark perf-test fmt install-tools \
+.PHONY: help deps build dev test-race test-coverage benchmark perf-test fmt install-tools release \
 	container-engine compose docker-build docker-run docker-up docker-down docker-logs \
 	embedded docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
@@ -157,9 +157,13 @@ docker-logs: compose ## Follow the logs of what docker-up left running
 images: ## Build the container images as archives, without a container engine
 	@tests/demo.sh images
 
-generate: ## Write the CRDs, for kubectl and for the chart, and the reference pages of docs/
+generate: ## Write the CRDs, for kubectl and for the chart, the reference pages of docs/, and deploy/base
 	@cargo run --quiet --package flyweight-crds --features kube --bin crdgen
 	@docs/generate.py
+	@tests/deploy.sh --write
+
+release: ## Build what a release has into dist: programs, images, chart, manifests, SBOM; nothing is pushed (BIN_DIR, RELEASE_URL)
+	@release/build.sh
 
 docs: ## Check the documents and build their site, which works offline, into ./site (needs Python 3.11)
 	@tests/tools/docs.sh
@@ -180,6 +184,7 @@ lint: ## Check formatting, lints and generated files
 	tests/docs.py
 	tests/compose.py
 	tests/make.sh
+	tests/release.py
 
 fmt: ## Format the sources
 	@cargo fmt --all

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly TARGETS="help deps build run dev test test-race test-coverage benchmark clean fmt lint docker-build docker-run docker-up
-    docker-down docker-logs load-test perf-test install-tools bench tools"
+    docker-down docker-logs load-test perf-test install-tools release bench tools"
 
 fail() {
     echo "$*" >&2

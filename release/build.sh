@@ -75,7 +75,7 @@ images() {
         return
     fi
     note "there is no docker buildx with a running engine: images for $ARCH alone, without SBOM and provenance"
-    env BIN_DIR="$(bin_dir)" VERSION="$VERSION" tests/tools/images.sh "$OUT"
+    BIN_DIR=$(bin_dir) tests/tools/images.sh "$OUT" "$VERSION"
 }
 
 chart() {

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = "flyweight/dataplane"
 # What a service may say here, of the Compose Specification.
 KEYS = set(
-    """image build restart read_only cap_drop security_opt stop_grace_period environment healthcheck command volumes
+    """image build restart read_only tmpfs cap_drop security_opt stop_grace_period environment healthcheck command volumes
     depends_on profiles ports deploy""".split()
 )
 HEALTH = {"test", "interval", "timeout", "retries", "start_period"}

@@ -21,14 +21,34 @@ FORMER ?= b4e56ad
 SOAKED = $(or $(ONLY),attacks durability $(CRASHED) histories ingest orders outage staleness)
 # Readers beside writers for a minute each, 1,000 misses on one key, a Redis that is emptied, killed and silent.
 RACES = no_reader_ever_sees a_thousand_misses flushes_and_restarts a_silent_server
+# Docker, or else Podman. Their names for what is built here.
+ENGINE ?= $(or $(shell command -v docker),$(shell command -v podman))
+VERSION ?= 0.1.0
+IMAGE ?= flyweight/dataplane:$(VERSION)
+OPERATOR_IMAGE ?= flyweight/operator:$(VERSION)
+# Profiles of compose.yaml besides the embedded stores: full, replicas.
+PROFILES ?=
+COMPOSE = $(ENGINE) compose --file compose.yaml $(addprefix --profile ,$(PROFILES))
 
-.PHONY: help embedded docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+.PHONY: help deps build dev test-race test-coverage benchmark perf-test fmt install-tools release \
+	container-engine compose docker-build docker-run docker-up docker-down docker-logs \
+	embedded docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }'
 
+deps: ## Fetch what the build needs, so that it can go on without a network
+	@cargo fetch --locked
+
+build: ## Build the programs as they are shipped, without installing them
+	@cargo build --release --locked --package flyweight-dataplane --package flyweight-operator --bins
+	@echo "built: $(CARGO_TARGET_DIR)/release/flyweight-dataplane, flyweight-operator, kubectl-flyweight"
+
 run: embedded ## Build, and serve configs/samples on port 8080 with embedded stores in ./data (PORT, DATA, MANIFESTS)
 	@exec $(EMBEDDED)/flyweight-dataplane serve --manifests $(MANIFESTS) --data-dir $(DATA) --port $(PORT) --admin-port $(ADMIN_PORT) --drain-delay 0s
+
+dev: ## As run, and build and start anew whenever a source or a manifest changes
+	@tests/tools/dev.sh $(EMBEDDED)/flyweight-dataplane $(MANIFESTS) --data-dir $(DATA) --port $(PORT) --admin-port $(ADMIN_PORT) --drain-delay 0s
 
 embedded:
 	@[[ -e $(EMBEDDED)/flyweight-dataplane ]] || echo "The first build takes two to four minutes on two cores, later ones seconds." >&2
@@ -42,10 +62,25 @@ check: embedded ## Check the manifests in MANIFESTS offline, every fault with it
 test: ## Run all tests against real servers and a real Kubernetes, which are installed when missing
 	@tests/run.sh
 
+test-race: ## Search for races: readers beside writers under stress (SECONDS_EACH), then concurrent clients and histories under faults
+	@tests/tools/install.sh redis mysql mongo kafka
+	@SOAK=$(or $(SECONDS_EACH),10) tests/tools/with.sh redis -- cargo test --workspace --lib -- --test-threads=1 --nocapture $(RACES)
+	@cargo build --workspace --bins
+	@cargo test --workspace --test suites -- --test-threads=1 concurrency:: histories::
+
+test-coverage: ## Say which lines the unit tests reach, as a page in target/llvm-cov/html (needs cargo-llvm-cov)
+	@cargo llvm-cov --version >/dev/null 2>&1 || { echo "cargo-llvm-cov is not here: cargo install cargo-llvm-cov && rustup component add llvm-tools-preview" >&2; exit 3; }
+	@cargo llvm-cov --workspace --lib --bins --html
+
 bench: ## Measure everything beside its peers (ONLY="memory growth policies serving overload messaging races")
 	@tests/tools/install.sh bench redis mysql kafka
 	@$(if $(filter races,$(MEASURED)),SOAK=60 cargo test --quiet --workspace --lib -- --test-threads=1 --nocapture $(RACES))
 	@$(if $(filter-out races,$(MEASURED)),cargo bench --quiet --workspace --bench engine -- $(filter-out races,$(MEASURED)))
+
+benchmark: bench ## The same as bench
+
+perf-test: ## Measure what a server bears beside its peers, and under overload: a part of bench
+	@$(MAKE) --no-print-directory bench ONLY="serving overload"
 
 soak: ## Prove stores, crashes, outages and the operator at full length, some hours (ONLY="durability ingest" for some suites; the operator's part needs root)
 	@cargo build --workspace --bins
@@ -97,12 +132,38 @@ demo-down: ## End what demo-up left running
 demo-kubeconfig: ## Print the path of the demo's kubeconfig
 	@tests/tools/cluster.sh kubeconfig
 
+container-engine:
+	@[[ -n "$(ENGINE)" ]] || { echo "there is neither docker nor podman: install one of them. make images builds the images without" >&2; exit 3; }
+
+compose: container-engine
+	@$(ENGINE) compose version >/dev/null 2>&1 || { echo "$(ENGINE) has no compose: install its plugin (docker-compose-v2, podman-compose)" >&2; exit 3; }
+
+docker-build: container-engine ## Build the images by docker or podman (IMAGE, OPERATOR_IMAGE)
+	@$(ENGINE) build --target dataplane --tag $(IMAGE) .
+	@$(ENGINE) build --target operator --tag $(OPERATOR_IMAGE) .
+
+docker-run: container-engine ## Serve the samples from the image on PORT until it is interrupted
+	@$(ENGINE) run --rm --init --publish $(PORT):8080 --publish $(ADMIN_PORT):9090 $(IMAGE)
+
+docker-up: compose ## Bring compose.yaml up (PROFILES="full replicas")
+	@$(COMPOSE) up --detach --build --wait
+
+docker-down: compose ## End what docker-up left running; its data stays
+	@$(ENGINE) compose --file compose.yaml --profile '*' down
+
+docker-logs: compose ## Follow the logs of what docker-up left running
+	@$(ENGINE) compose --file compose.yaml --profile '*' logs --follow --tail 100
+
 images: ## Build the container images as archives, without a container engine
 	@tests/demo.sh images
 
-generate: ## Write the CRDs, for kubectl and for the chart, and the reference pages of docs/
+generate: ## Write the CRDs, for kubectl and for the chart, the reference pages of docs/, and deploy/base
 	@cargo run --quiet --package flyweight-crds --features kube --bin crdgen
 	@docs/generate.py
+	@tests/deploy.sh --write
+
+release: ## Build what a release has into dist: programs, images, chart, manifests, SBOM; nothing is pushed (BIN_DIR, RELEASE_URL)
+	@release/build.sh
 
 docs: ## Check the documents and build their site, which works offline, into ./site (needs Python 3.11)
 	@tests/tools/docs.sh
@@ -110,7 +171,7 @@ docs: ## Check the documents and build their site, which works offline, into ./s
 dashboard: ## Build the dashboard and gather the pages of /docs into dataplane/assets (needs Node and npm)
 	@cd dashboard && npm ci --silent && npm run --silent build
 
-load-test: ## Make load with wrk and say what the API bore (URL, SECONDS_EACH, CONNECTIONS, THREADS)
+load-test: ## Make load with wrk, send 1,000 events, and say what the API bore (URL, SECONDS_EACH, CONNECTIONS, THREADS)
 	@tests/load/run.sh $(URL)
 
 lint: ## Check formatting, lints and generated files
@@ -121,6 +182,14 @@ lint: ## Check formatting, lints and generated files
 	tests/mechanisms.py --check
 	tests/structure.py
 	tests/docs.py
+	tests/compose.py
+	tests/make.sh
+	tests/release.py
+
+fmt: ## Format the sources
+	@cargo fmt --all
+
+install-tools: tools ## The same as tools
 
 tools: ## Install the real servers that tests and demo use
 	@tests/tools/install.sh all

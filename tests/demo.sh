@@ -109,11 +109,7 @@ build() {
     fi
 }
 
-images() {
-    mkdir -p "$IMAGES"
-    tests/tools/image.sh --name flyweight/dataplane:0.1.0 --out "$IMAGES/dataplane.tar" "$BIN/flyweight-dataplane"
-    tests/tools/image.sh --name flyweight/operator:0.1.0 --out "$IMAGES/operator.tar" "$BIN/flyweight-operator"
-}
+images() { BIN_DIR=$BIN tests/tools/images.sh "$IMAGES"; }
 
 # The newest packed chart. Covered is what Helm does: objects, rights and definitions of the version before become this one's. Not covered is the operator
 # of the version before, for no program of it is kept: both charts run this version's.

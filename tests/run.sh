@@ -29,6 +29,7 @@ main() {
     dashboard
     step "chart"
     tests/chart.sh
+    tests/deploy.sh
     step "suites: the data plane as a process, real servers, faults"
     cargo test --workspace --test suites -- --test-threads=2
     step "the local cluster"

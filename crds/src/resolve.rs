@@ -76,6 +76,7 @@ pub fn resolve(
         web_socket,
         observability,
         audit,
+        limits,
         image: _,
         service: _,
         replicas: _,
@@ -121,6 +122,7 @@ pub fn resolve(
         observability,
         origin: Origin::default(),
         audit,
+        limits,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::{
         exposure::Exposure,
         gateway::Gateway,
         groups::{ReplicaGroup, default_groups},
+        limits::Limits,
         messaging::{Ingest, Pipeline, WebSocket},
         pod_template::PodTemplate,
         security::Security,
@@ -20,6 +21,7 @@ pub mod backends;
 pub mod exposure;
 pub mod gateway;
 pub mod groups;
+pub mod limits;
 pub mod messaging;
 pub mod payments;
 pub mod pod_template;
@@ -126,6 +128,9 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 64), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set")))]
     pub egress_ports: Option<Vec<u16>>,
+    /// What one process may take. Hot, but for the time that calls wait for a connection.
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
     /// Logs. Hot.
     #[serde(default)]
     pub observability: Observability,

@@ -15,6 +15,7 @@ use crate::{
         Audit, Observability,
         backends::BackendTls,
         gateway::Gateway,
+        limits::Limits,
         messaging::{Ingest, Pipeline, WebSocket},
         security::RateLimit,
         tokens::TokenIssuer,
@@ -55,6 +56,9 @@ pub struct Settings {
     /// The audit. Hot.
     #[serde(default, skip_serializing_if = "Audit::is_default")]
     pub audit: Audit,
+    /// What one process may take. Hot, but for the time that calls wait for a connection.
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
 }
 
 /// One pool with everything that it refers to.
@@ -254,6 +258,7 @@ impl Settings {
             observability: _,
             origin,
             audit: _,
+            limits: Limits { memory: _, cleanup_threshold: _, connection_timeout },
         } = self.clone();
         let SecuritySettings {
             jwt_secret,
@@ -306,6 +311,7 @@ impl Settings {
             observability: Observability::default(),
             origin,
             audit: Audit::default(),
+            limits: Limits { connection_timeout, ..Limits::default() },
         }
     }
 }

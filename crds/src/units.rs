@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
+    Deserialize, Deserializer,
     de::{Error, Visitor},
 };
 
@@ -12,22 +12,28 @@ use serde::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Span(pub Duration);
 
-/// A number of bytes, written plain or with `Ki`, `Mi`, `Gi`, `Ti` (powers of 1024) or `k`, `M`, `G`, `T`
-/// (powers of 1000).
+/// A number of bytes, written plain or with `Ki`, `Mi`, `Gi`, `Ti` (powers of 1024) or `K`, `M`, `G`, `T` or
+/// `KB`, `MB`, `GB`, `TB` (powers of 1000; `k` and `kB` are `K` and `KB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Bytes(pub u64);
 
 const SPAN_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-const BYTE_UNITS: [(&str, u64); 8] = [
+const BYTE_UNITS: [(&str, u64); 14] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
     ("Gi", 1 << 30),
     ("Ti", 1 << 40),
     ("k", 1_000),
+    ("K", 1_000),
     ("M", 1_000_000),
     ("G", 1_000_000_000),
     ("T", 1_000_000_000_000),
+    ("kB", 1_000),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
 ];
 
 impl Span {
@@ -73,7 +79,9 @@ impl FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || {
-            format!("\"{text}\" is not a size: write a whole number of bytes, or one with a unit as in 256Mi")
+            format!(
+                "\"{text}\" is not a size: write a whole number of bytes, or one with a unit as in 256Mi or 1GB"
+            )
         };
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
@@ -97,17 +105,19 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A type is written and read as the text of its `Display` and `FromStr`, with this schema.
 macro_rules! text_form {
     ($type:ident, $schema:tt) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
 
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Text)?.parse().map_err(D::Error::custom)
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = deserializer.deserialize_any($crate::units::Text)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
 
@@ -128,18 +138,20 @@ macro_rules! text_form {
     };
 }
 
+pub(crate) use text_form;
+
 text_form!(Span, { "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$", "maxLength": 24 });
 // What passes the schema must be read: one object that cannot be would stop the watch of all of its kind.
 text_form!(Bytes, {
     "x-kubernetes-int-or-string": true,
-    "pattern": "^([0-9]{1,15}|[0-9]{1,7}(Ki|Mi|Gi|Ti|k|M|G|T))$",
+    "pattern": "^([0-9]{1,15}|[0-9]{1,7}([KMGT]i|[kKMGT]B?))$",
     "maxLength": 24,
     "minimum": 0,
     "maximum": 1_000_000_000_000_000_u64,
 });
 
 /// A string, or a whole number as its digits: YAML gives a number where a user leaves the quotes out.
-struct Text;
+pub(crate) struct Text;
 
 impl Visitor<'_> for Text {
     type Value = String;
@@ -207,7 +219,7 @@ mod tests {
         for text in ["999999999d", "999999999ms"] {
             assert!(text.parse::<Span>().is_ok(), "{text}");
         }
-        for text in ["9999999Ti", "9999999T", "999999999999999"] {
+        for text in ["9999999Ti", "9999999T", "9999999TB", "999999999999999"] {
             assert!(text.parse::<Bytes>().is_ok(), "{text}");
         }
     }
@@ -221,7 +233,13 @@ mod tests {
         }
         assert_eq!(serde_json::from_str::<Bytes>("1048576").unwrap(), Bytes(1 << 20), "without quotes");
         assert!(serde_json::from_str::<Span>("60").is_err(), "a time needs its unit");
-        for bad in ["", "Mi", "1.5Gi", "-1", "1 Mi", "1m", "99999999999Ti"] {
+        for (unit, bytes) in [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)]
+        {
+            for text in [format!("3{unit}"), format!("3{unit}B"), format!("3{}B", unit.to_uppercase())] {
+                assert_eq!(text.parse::<Bytes>(), Ok(Bytes(3 * bytes)), "{text}");
+            }
+        }
+        for bad in ["", "Mi", "1.5Gi", "-1", "1 Mi", "1m", "1B", "1MiB", "1Bi", "99999999999Ti"] {
             assert!(bad.parse::<Bytes>().is_err(), "{bad}");
         }
     }

@@ -363,6 +363,7 @@ fn a_service_keeps_its_bounds() {
             json!("0s"),
             "spec.gateway.healthCheck.interval: must be more than 0s",
         ),
+        ("limits/connectionTimeout", json!("0s"), "spec.limits.connectionTimeout: must be more than 0s"),
         (
             "replicaGroups/0/resources/requests/gpu",
             json!("1"),
@@ -401,6 +402,18 @@ fn a_service_keeps_its_bounds() {
         .set(SHOP, "metadata/name", json!("Shop.1"))
         .resolve()
         .expect_err("a name that no Service can have");
+}
+
+#[test]
+fn limits_that_are_said_change_pods_only_where_they_must() {
+    let plain = Resources::example().settings();
+    let with = |limits| Resources::example().set(SHOP, "spec/limits", limits).settings();
+    let told = json!({ "memory": "85%", "connectionTimeout": "2s" });
+    assert_eq!(with(told).hash(), plain.hash(), "what holds anyway changes nothing");
+    let hot = with(json!({ "memory": "1GB", "cleanupThreshold": "0.8" }));
+    assert_ne!(hot.hash(), plain.hash());
+    assert_eq!(hot.rolling_hash(), plain.rolling_hash());
+    assert_ne!(with(json!({ "connectionTimeout": "30s" })).rolling_hash(), plain.rolling_hash());
 }
 
 #[test]

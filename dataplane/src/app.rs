@@ -15,6 +15,7 @@ mod orders;
 mod overview;
 mod owner;
 mod pools;
+mod probe;
 #[cfg(feature = "redis")]
 mod rates;
 mod relays;
@@ -73,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .context("no threads")?;
     let done = match args.command {
         Command::Check(check) => Ok(check::run(&check)),
+        Command::Health(asked) => probe::run(&asked),
         Command::Serve(serve) => runtime.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS),
         Command::Migrate(serve) => runtime.block_on(serve::migrate(serve)).map(|()| ExitCode::SUCCESS),
         Command::Gateway(gateway) => runtime.block_on(gateway_main(gateway)).map(|()| ExitCode::SUCCESS),
@@ -103,12 +105,9 @@ async fn gateway_main(args: GatewayArgs) -> anyhow::Result<()> {
     let client = UpstreamClient::new(trust.client()?, tls.is_some());
     let _secrets = rotation::follow(identity.into_iter().map(|(_, own)| own).collect());
     let (listener, admin) = listen(&args.listen)?;
-    let (limit, budgets) = (loaded.limits.memory_max, Budgets::default());
-    if let Some(limit) = limit {
-        let budgets = budgets.clone();
-        supervisor::MEMORY.spawn(move || memory::watch_held(limit.0, budgets.clone()));
-    }
-    let settings = source.watch(loaded);
+    let (settings, budgets) = (source.watch(loaded), Budgets::default());
+    let held = (settings.clone(), budgets.clone());
+    supervisor::MEMORY.spawn(move || memory::watch_held(held.0.clone(), held.1.clone()));
     run_gateway(GatewayOptions { listener, admin, settings, discovery, tls, client, budgets, shutdown })
         .await;
     Ok(())

@@ -29,6 +29,8 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Check manifests offline: every fault with its path. Exit code 1 when there are any.
     Check(Check),
+    /// Ask the process that serves on this machine whether it is ready. Exit code 1 when it is not.
+    Health(Probe),
     /// Bring the stores' tables and indexes up to this version, and end.
     Migrate(Serve),
 }
@@ -94,6 +96,20 @@ pub struct Check {
     /// The form of the answer.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// Whom to ask.
+#[derive(Debug, Group)]
+pub struct Probe {
+    /// The address that the process listens on; for [::] it is asked on the loopback address.
+    #[arg(long, value_name = "ADDR", env = "LISTEN", default_value = "127.0.0.1", value_parser = address)]
+    pub bind: IpAddr,
+    /// The port of its probes and metrics.
+    #[arg(long, value_name = "PORT", env = "ADMIN_PORT", default_value_t = 9090)]
+    pub admin_port: u16,
+    /// How long it may take to answer.
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub timeout: Span,
 }
 
 /// Where the settings come from.

@@ -5,8 +5,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crds::{
     fault::Fault,
+    service::limits::{MemoryLimit, Share},
     settings::{BackendKind, Settings},
-    units::{Bytes, Span},
+    units::Span,
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -15,10 +16,6 @@ use runtime::supervisor;
 
 /// How often the source is looked at.
 const POLL: Duration = Duration::from_secs(1);
-
-/// How much of the memory that a container is given the process may take, where nothing else is said, in
-/// percent.
-const MEMORY_PERCENT: u64 = 85;
 
 /// The largest settings file, in bytes: the bound of a ConfigMap.
 const MAX_BYTES: u64 = 1 << 20;
@@ -46,19 +43,15 @@ pub struct Loaded {
     pub hash: String,
     /// The hash of the part that a running process cannot change.
     pub rolling_hash: String,
-    /// What only the environment says.
-    pub limits: ProcessLimits,
+    /// The most resident memory of this process, in bytes; none where nobody said.
+    pub memory_max: Option<u64>,
+    /// What the environment says in a form that is going to end, and what to write instead.
+    pub deprecated: Option<&'static str>,
 }
 
-/// Limits of one process, which only the environment says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProcessLimits {
-    /// The most resident memory: `MAX_MEMORY_USAGE`, or a part of `MEMORY_LIMIT`, which the operator sets to
-    /// the limit of the container.
-    pub memory_max: Option<Bytes>,
-    /// How long a call waits for a connection to MySQL: `CONNECTION_TIMEOUT`.
-    pub connection_timeout: Option<Span>,
-}
+/// What is said of `CLEANUP_THRESHOLD` with a duration.
+const FORMER_THRESHOLD: &str = "CLEANUP_THRESHOLD as a duration is going to end: it is a share of the memory, \
+                                as in 0.8; write cleanup.idleAfter into the pools for what it says now";
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +92,10 @@ impl Source {
             Self::File(path) => read_file(path)?,
         };
         let (hash, rolling_hash) = (settings.hash(), settings.rolling_hash());
-        apply_environment(&mut settings, |name| std::env::var(name).ok())?;
-        let limits = process_limits(|name| std::env::var(name).ok())?;
-        Ok(Loaded { settings, hash, rolling_hash, limits })
+        let get = |name: &str| std::env::var(name).ok();
+        let deprecated = apply_environment(&mut settings, get)?;
+        let memory_max = memory_max(settings.limits.memory, get);
+        Ok(Loaded { settings, hash, rolling_hash, memory_max, deprecated })
     }
 
     /// Follows the source. A receiver sees each new sound configuration whose restart-only part is that of
@@ -149,14 +143,15 @@ impl Source {
     }
 }
 
-/// Replaces settings by the variables of the environment that are set.
+/// Replaces settings by the variables of the environment that are set. Says which of them has a form that is
+/// going to end.
 ///
 /// # Errors
 /// The first variable whose value has no sense.
 pub fn apply_environment(
     settings: &mut Settings,
     get: impl Fn(&str) -> Option<String>,
-) -> Result<(), ConfigError> {
+) -> Result<Option<&'static str>, ConfigError> {
     if let Some(workers) = number(&get, "WORKERS")? {
         settings.ingest.workers = workers;
     }
@@ -191,34 +186,51 @@ pub fn apply_environment(
     if let Some(timeout) = span(&get, "CIRCUIT_BREAKER_TIMEOUT")? {
         settings.pipeline.breaker.timeout = timeout;
     }
-    if let Some(idle) = span(&get, "CLEANUP_THRESHOLD")? {
-        settings.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = idle);
-    }
     if let Some(interval) = span(&get, "GC_INTERVAL")? {
         settings.pools.iter_mut().for_each(|pool| pool.cleanup.interval = interval);
+    }
+    if let Some(text) = get("MAX_MEMORY_USAGE") {
+        settings.limits.memory =
+            text.parse::<MemoryLimit>().map_err(|message| fault("MAX_MEMORY_USAGE", &text, &message))?;
+    }
+    if let Some(timeout) = span(&get, "CONNECTION_TIMEOUT")? {
+        if timeout == Span::default() {
+            return Err(fault("CONNECTION_TIMEOUT", "0s", "write more than 0s"));
+        }
+        settings.limits.connection_timeout = timeout;
     }
     if let Some(level) = get("LOG_LEVEL") {
         settings.observability.log_level = serde_json::from_value(level.to_lowercase().into())
             .map_err(|_| fault("LOG_LEVEL", &level, "write error, warn, info, debug or trace"))?;
     }
-    Ok(())
+    threshold(settings, &get)
 }
 
-/// The limits that are in the environment.
-///
-/// # Errors
-/// The first variable whose value has no sense.
-pub fn process_limits(get: impl Fn(&str) -> Option<String>) -> Result<ProcessLimits, ConfigError> {
-    // what the kernel gives the container: some is left for what is not counted as this process's own
-    let given = get("MEMORY_LIMIT").and_then(|text| text.parse::<u64>().ok()).filter(|bytes| *bytes > 0);
-    let memory_max = match get("MAX_MEMORY_USAGE") {
-        None => given.map(|bytes| Bytes(bytes / 100 * MEMORY_PERCENT)),
-        Some(text) => match text.parse::<Bytes>() {
-            Ok(bytes) if bytes.0 > 0 => Some(bytes),
-            _ => return Err(fault("MAX_MEMORY_USAGE", &text, "write bytes, as in 512Mi")),
-        },
-    };
-    Ok(ProcessLimits { memory_max, connection_timeout: span(&get, "CONNECTION_TIMEOUT")? })
+/// `CLEANUP_THRESHOLD`: a share of the memory. Once it was a time without a read.
+fn threshold(
+    settings: &mut Settings,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<&'static str>, ConfigError> {
+    let Some(text) = get("CLEANUP_THRESHOLD") else { return Ok(None) };
+    match (text.parse::<Share>(), text.parse::<Span>()) {
+        (Ok(share), _) => {
+            settings.limits.cleanup_threshold = Some(share);
+            Ok(None)
+        }
+        (Err(_), Ok(idle)) => {
+            settings.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = idle);
+            Ok(Some(FORMER_THRESHOLD))
+        }
+        (Err(message), Err(_)) => Err(fault("CLEANUP_THRESHOLD", &text, &message)),
+    }
+}
+
+/// The most resident memory of a process, in bytes. `MEMORY_LIMIT` is the limit of its container, which the
+/// operator writes.
+fn memory_max(limit: MemoryLimit, get: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let of_container =
+        get("MEMORY_LIMIT").and_then(|text| text.parse::<u64>().ok()).filter(|bytes| *bytes > 0);
+    limit.bytes(of_container)
 }
 
 fn read_file(path: &PathBuf) -> Result<Settings, ConfigError> {
@@ -259,6 +271,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crds::units::Bytes;
 
     fn sample() -> Settings {
         crds::manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/samples"), None).unwrap()
@@ -272,7 +285,7 @@ mod tests {
     #[test]
     fn each_variable_changes_its_setting_and_nothing_else() {
         type Set = fn(&mut Settings);
-        let variables: [(&str, &str, Set); 13] = [
+        let variables: [(&str, &str, Set); 15] = [
             ("WORKERS", "7", |settings| settings.ingest.workers = 7),
             ("QUEUE_SIZE", "7", |settings| settings.ingest.queue_size = 7),
             ("BATCH_SIZE", "7", |settings| settings.ingest.batch_size = 7),
@@ -295,8 +308,14 @@ mod tests {
             ("CIRCUIT_BREAKER_TIMEOUT", "7s", |settings| {
                 settings.pipeline.breaker.timeout = Span::from_secs(7)
             }),
-            ("CLEANUP_THRESHOLD", "7s", |settings| {
-                settings.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = Span::from_secs(7));
+            ("CLEANUP_THRESHOLD", "0.7", |settings| {
+                settings.limits.cleanup_threshold = Some("0.7".parse().unwrap());
+            }),
+            ("MAX_MEMORY_USAGE", "7GB", |settings| {
+                settings.limits.memory = MemoryLimit::Size(Bytes(7_000_000_000));
+            }),
+            ("CONNECTION_TIMEOUT", "7s", |settings| {
+                settings.limits.connection_timeout = Span::from_secs(7);
             }),
             ("GC_INTERVAL", "7s", |settings| {
                 settings.pools.iter_mut().for_each(|pool| pool.cleanup.interval = Span::from_secs(7));
@@ -307,7 +326,7 @@ mod tests {
         ];
         for (name, value, set) in variables {
             let (mut told, mut wanted) = (sample(), sample());
-            apply_environment(&mut told, only(name, value)).unwrap();
+            assert_eq!(apply_environment(&mut told, only(name, value)).unwrap(), None);
             set(&mut wanted);
             assert_eq!(told.hash(), wanted.hash(), "{name}");
             assert_ne!(told.hash(), sample().hash(), "{name} changes something");
@@ -318,13 +337,47 @@ mod tests {
 
     #[test]
     fn the_bound_of_memory_is_told_or_a_part_of_the_containers() {
-        let bound = |name, value| process_limits(only(name, value)).unwrap().memory_max;
-        assert_eq!(bound("MAX_MEMORY_USAGE", "512Mi"), Some(Bytes(512 << 20)));
-        assert_eq!(bound("MEMORY_LIMIT", "1000"), Some(Bytes(850)));
-        assert_eq!(bound("CONNECTION_TIMEOUT", "1s"), None);
+        let bound = |get: &dyn Fn(&str) -> Option<String>| {
+            let mut settings = sample();
+            apply_environment(&mut settings, get).unwrap();
+            memory_max(settings.limits.memory, get)
+        };
+        assert_eq!(bound(&only("MAX_MEMORY_USAGE", "512Mi")), Some(512 << 20));
+        assert_eq!(bound(&only("MEMORY_LIMIT", "1000")), Some(850));
+        assert_eq!(bound(&only("WORKERS", "1")), None);
         let both =
             |name: &str| ["MAX_MEMORY_USAGE", "MEMORY_LIMIT"].contains(&name).then(|| "1000".to_owned());
-        assert_eq!(process_limits(both).unwrap().memory_max, Some(Bytes(1_000)));
-        assert!(process_limits(only("MAX_MEMORY_USAGE", "much")).is_err());
+        assert_eq!(bound(&both), Some(1_000));
+        for wrong in ["much", "0", "0GB"] {
+            assert!(apply_environment(&mut sample(), only("MAX_MEMORY_USAGE", wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_founding_documents_variables_are_read_together() {
+        let said = "BATCH_SIZE=1000 BATCH_FLUSH_INTERVAL=1s MAX_CONNECTIONS=100 CONNECTION_TIMEOUT=30s \
+                    MAX_RETRY_ATTEMPTS=3 INITIAL_RETRY_DELAY=100ms MAX_RETRY_DELAY=30s \
+                    CIRCUIT_BREAKER_THRESHOLD=5 CIRCUIT_BREAKER_TIMEOUT=60s MAX_MEMORY_USAGE=1GB \
+                    CLEANUP_THRESHOLD=0.8 GC_INTERVAL=30s WORKERS=5 QUEUE_SIZE=2000 PORT=8080 LOG_LEVEL=debug";
+        let get = |name: &str| {
+            let mut variables = said.split_whitespace().filter_map(|variable| variable.split_once('='));
+            variables.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+        };
+        let mut settings = sample();
+        assert_eq!(apply_environment(&mut settings, get).unwrap(), None);
+        assert_eq!(memory_max(settings.limits.memory, get), Some(1_000_000_000));
+        assert_eq!(settings.limits.cleanup_threshold.unwrap().of(1_000_000_000), 800_000_000);
+        assert_eq!(settings.limits.connection_timeout, Span::from_secs(30));
+        assert_eq!((settings.ingest.workers, settings.ingest.queue_size), (5, 2_000));
+        assert!(settings.pools.iter().all(|pool| pool.cleanup.interval == Span::from_secs(30)));
+    }
+
+    #[test]
+    fn a_threshold_in_its_former_form_is_taken_and_told() {
+        let (mut settings, mut wanted) = (sample(), sample());
+        let told = apply_environment(&mut settings, only("CLEANUP_THRESHOLD", "30m")).unwrap();
+        assert!(told.is_some_and(|told| told.contains("as in 0.8")), "{told:?}");
+        wanted.pools.iter_mut().for_each(|pool| pool.cleanup.idle_after = Span::from_secs(1_800));
+        assert_eq!(settings, wanted);
     }
 }

@@ -1,5 +1,6 @@
 //! The REST API: routes, handlers, errors. Knows services and domain, never a store.
 
+pub mod access_log;
 pub mod audit;
 pub mod batch;
 pub mod browsers;

@@ -86,7 +86,12 @@ def change_class(text):
 
 def shape(field):
     if field.get("x-kubernetes-int-or-string"):
-        return "bytes, such as `256Mi`"
+        pattern = field.get("pattern", "")
+        if "%" in pattern:
+            return "share or bytes, such as `85%` or `512Mi`"
+        if "[.]" in pattern:
+            return 'share, such as `"0.8"`'
+        return "bytes, such as `256Mi` or `256MB`"
     if field.get("type") == "array":
         return f"list of {shape(field['items'])}"
     if "enum" in field:

@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# Makes load with wrk and says what the API bore: reads, pages, writes, and a mix of 95 reads and 5 writes of 100.
+# Makes load with wrk and says what the API bore: reads, pages, writes, and a mix of 95 reads and 5 writes of 100; then
+# sends events of price and stock, one a request, and waits until they are applied.
 # usage: tests/load/run.sh [URL]     without URL a release build serves the samples with embedded stores for the time of the test
-# SECONDS_EACH (10), CONNECTIONS (32), THREADS (2), PRODUCTS (500)
+# SECONDS_EACH (10), CONNECTIONS (32), THREADS (2), PRODUCTS (500), EVENTS (1000); MIXES="read write" for some mixes, or none
 set -euo pipefail
 cd "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
 URL=${1:-}
-readonly EACH=${SECONDS_EACH:-10} CONNECTIONS=${CONNECTIONS:-32} THREADS=${THREADS:-2}
+readonly EACH=${SECONDS_EACH:-10} CONNECTIONS=${CONNECTIONS:-32} THREADS=${THREADS:-2} EVENTS=${EVENTS:-1000} MIXES=${MIXES-read page write mixed}
 export PRODUCTS=${PRODUCTS:-500}
 RUN=$(mktemp -d)
 SERVER=
 
 main() {
     trap finish EXIT
-    tests/tools/install.sh bench
+    [[ -z $MIXES ]] || tests/tools/install.sh bench
     [[ -n $URL ]] || serve
     fill
+    [[ -z $MIXES ]] || mixes
+    events
+}
+
+mixes() {
     cat <<TEXT
 
 $URL: $CONNECTIONS connections, $EACH s each, $PRODUCTS products, $(nproc) cores that the server shares with wrk
@@ -24,7 +30,7 @@ read: a product by its key    page: 20 products at some offset    write: the sto
 TEXT
     printf '%-8s%12s%10s%10s%10s%10s%10s%12s%9s\n' mix requests/s 'p50 ms' 'p90 ms' 'p99 ms' 'p99.9 ms' 'max ms' requests failed
     local mix
-    for mix in read page write mixed; do
+    for mix in $MIXES; do
         MIX=$mix wrk --threads "$THREADS" --connections "$CONNECTIONS" --duration "${EACH}s" --timeout 10s \
             --script tests/load/mix.lua "$URL" >"$RUN/wrk"
         grep -E "^$mix  " "$RUN/wrk"
@@ -60,6 +66,27 @@ fill() {
     curl --silent --show-error --config "$RUN/fill"
     curl --silent --show-error --fail --output /dev/null "$URL/api/v1/products/load-$PRODUCTS" ||
         { echo "the products cannot be made at $URL" >&2 && exit 1; }
+}
+
+# One request for each event, to POST /api/v1/events; accepted means durable. The last one's product shows that all are applied.
+events() {
+    local n start accepted took deadline
+    for n in $(seq "$EVENTS"); do
+        ((n == 1)) || echo next
+        printf 'url = "%s/api/v1/events"\nheader = "content-type: application/json"\noutput = /dev/null\nwrite-out = "%%{http_code}\\n"\n' "$URL"
+        printf 'data = "{\\"product_id\\":\\"load-event-%d\\",\\"price\\":49.99,\\"stock\\":%d}"\n' "$n" "$n"
+    done >"$RUN/events"
+    start=$EPOCHREALTIME
+    accepted=$(curl --silent --show-error --config "$RUN/events" | grep -c '^202$' || true)
+    took=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 1000))
+    echo "events: $accepted of $EVENTS accepted, one a request on one connection, in $took ms"
+    deadline=$((SECONDS + 30))
+    until curl --silent --fail --output /dev/null "$URL/api/v1/products/load-event-$EVENTS"; do
+        ((SECONDS < deadline)) || { echo "the last event was not applied within 30 s" >&2 && exit 1; }
+        sleep 0.1
+    done
+    echo "events: the last one is applied $(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 1000)) ms after the first was sent"
+    [[ $accepted == "$EVENTS" ]] || exit 1
 }
 
 finish() {

@@ -37,5 +37,6 @@ mod stage;
 mod staleness;
 mod startup;
 mod tls;
+mod typed;
 mod upgrade;
 mod write_behind;

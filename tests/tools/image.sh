@@ -10,13 +10,16 @@ set -euo pipefail
 readonly USER_ID=65532
 
 main() {
-    local name='' out='' entrypoint='' programs=()
+    local name='' out='' entrypoint='' command='' folder='' writable='' programs=()
     while (($#)); do
         case $1 in
             -h | --help) help && exit 0 ;;
             --name) name=${2:?} && shift 2 ;;
             --out) out=${2:?} && shift 2 ;;
             --entrypoint) entrypoint=${2:?} && shift 2 ;;
+            --command) command=${2:?} && shift 2 ;;
+            --folder) folder=${2:?} && shift 2 ;;
+            --writable) writable=${2:?} && shift 2 ;;
             -*) usage_error "unknown option: $1" ;;
             *) programs+=("$1") && shift ;;
         esac
@@ -27,15 +30,26 @@ main() {
     WORK=$(mktemp -d)
     trap 'rm -rf -- "$WORK"' EXIT
     build_root "$WORK/root" "${programs[@]}"
+    if [[ -n $folder ]]; then
+        mkdir -p "$WORK/root${folder#*=}"
+        cp -R -- "${folder%%=*}/." "$WORK/root${folder#*=}"
+        chmod -R u=rwX,go=rX "$WORK/root${folder#*=}"
+    fi
+    # whoever the container runs as may write there
+    if [[ -n $writable ]]; then mkdir -p "$WORK/root$writable" && chmod 1777 "$WORK/root$writable"; fi
     [[ -e $WORK/root$entrypoint ]] || die "the entry point $entrypoint is not in the image"
-    build_archive "$name" "$entrypoint" "$out"
+    build_archive "$name" "$entrypoint" "$out" "$command"
     ok "$name: $(du -h -- "$out" | cut -f1) in $out"
 }
 
 help() {
     cat <<'TEXT'
-usage: image.sh --name REPOSITORY:TAG --out FILE.tar [--entrypoint PATH] PROGRAM...
+usage: image.sh --name REPOSITORY:TAG --out FILE.tar [OPTION...] PROGRAM...
 PROGRAM... are put into /usr/local/bin; the entry point is the first of them unless said otherwise.
+  --entrypoint PATH     another entry point
+  --command JSON        its arguments where none are given, as a list
+  --folder FROM=TO      a folder that is put into the image
+  --writable PATH       a folder there that everybody may write to
 TEXT
 }
 
@@ -78,7 +92,7 @@ add_libraries() {
 }
 
 build_archive() {
-    local name=$1 entrypoint=$2 out=$3 layer config manifest architecture reference=$1
+    local name=$1 entrypoint=$2 out=$3 command=${4:+,\"Cmd\":$4} layer config manifest architecture reference=$1
     architecture=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
     # a name without a registry means Docker's, as every runtime reads it
     if [[ $name != */* ]]; then
@@ -94,7 +108,7 @@ build_archive() {
     mv "$WORK/layer.tar" "$WORK/oci/blobs/sha256/$layer"
 
     config=$(blob <<JSON
-{"architecture":"$architecture","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"$USER_ID:$USER_ID","Env":["PATH=/usr/local/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt","LISTEN=[::]"],"Entrypoint":["$entrypoint"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
+{"architecture":"$architecture","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"$USER_ID:$USER_ID","Env":["PATH=/usr/local/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt","LISTEN=[::]"],"Entrypoint":["$entrypoint"]$command,"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
 JSON
     )
     manifest=$(blob <<JSON

@@ -16,9 +16,11 @@ const GENERATED: [(&str, &str); 3] = [
     ("FlyweightService", include_str!("../../generated/flyweightservices.yaml")),
 ];
 /// What the patterns in the schemas mean, by their ends.
-const HINTS: [(&str, &str); 3] = [
+const HINTS: [(&str, &str); 5] = [
     ("(ms|s|m|h|d)$", "write a whole number and ms, s, m, h or d, as in 60s"),
-    ("(Ki|Mi|Gi|Ti|k|M|G|T))$", "write a whole number of bytes, or one with a unit as in 256Mi"),
+    ("|100)%)$", "write a share as in 85%, or a size as in 512Mi or 1GB"),
+    ("([KMGT]i|[kKMGT]B?))$", "write a whole number of bytes, or one with a unit as in 256Mi or 1GB"),
+    ("|1([.]0{1,6})?)$", "write a share as in 0.8: more than 0, and 1 at most"),
     ("[a-z0-9])?$", "write a-z, 0-9 and -, beginning and ending with a letter or digit"),
 ];
 

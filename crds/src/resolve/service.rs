@@ -133,6 +133,7 @@ fn durations(spec: &ServiceSpec, report: &mut Report<'_>) {
         ("spec.pipeline.breaker.timeout", spec.pipeline.breaker.timeout),
         ("spec.ingest.batchFlushInterval", spec.ingest.batch_flush_interval),
         ("spec.webSocket.pingInterval", spec.web_socket.ping_interval),
+        ("spec.limits.connectionTimeout", spec.limits.connection_timeout),
     ];
     if let Some(gateway) = &spec.gateway {
         positive.push(("spec.gateway.healthCheck.interval", gateway.health_check.interval));

@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use crds::{
     settings::{BackendKind, BackendSettings, Settings},
     tier::WriteStrategy,
-    units::Span,
 };
 use engine::{
     clock::Clock,
@@ -119,12 +118,8 @@ impl Backends {
 ///
 /// # Errors
 /// A folder or address that cannot be read. Messages hold no address.
-pub async fn stores(
-    settings: &Settings,
-    place: &Place,
-    sealer: &Arc<dyn Sealer>,
-    connection_timeout: Option<Span>,
-) -> anyhow::Result<Stores> {
+pub async fn stores(settings: &Settings, place: &Place, sealer: &Arc<dyn Sealer>) -> anyhow::Result<Stores> {
+    let connection_timeout = settings.limits.connection_timeout;
     let mut stores = BTreeMap::<String, Arc<dyn RecordStore>>::new();
     let (mut away, mut rooms, mut mounted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     let mut passages = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::pools::ServedPool;
+use super::{memory, pools::ServedPool};
 use crate::{config::Loaded, http::guard::Guard, security::policy::Policies, telemetry::LogControl};
 use engine::clock::Clock;
 
@@ -35,7 +35,8 @@ pub async fn follow(
     }
 }
 
-/// Drops idle entries of each pool at its interval, until the process ends.
+/// Drops idle entries of each pool at its interval, until the process ends. Where memory is not short, only
+/// those that are too old to be given out.
 pub async fn clean_up(settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<ServedPool>>, clock: Clock) {
     let mut waited = vec![Duration::ZERO; pools.len()];
     loop {
@@ -47,8 +48,9 @@ pub async fn clean_up(settings: watch::Receiver<Arc<Loaded>>, pools: Arc<Vec<Ser
             *waited += TICK;
             if *waited >= interval {
                 *waited = Duration::ZERO;
+                let idle_after_ms = if memory::wants_room(&loaded) { None } else { Some(u64::MAX) };
                 for (_, tier, id) in &pool.memory {
-                    tier.remove_idle(*id, None, clock.now_ms());
+                    tier.remove_idle(*id, idle_after_ms, clock.now_ms());
                 }
             }
         }

@@ -30,6 +30,12 @@ struct Plan {
     refuse: bool,
 }
 
+impl Default for Plan {
+    fn default() -> Self {
+        Self { share: 1.0, refuse: false }
+    }
+}
+
 impl Plan {
     /// The plan after a look: caches shrink above nine tenths of the limit and grow again below three
     /// quarters; writes are refused above the limit.
@@ -44,40 +50,66 @@ impl Plan {
     }
 }
 
-/// Watches the memory until the process ends.
+/// Watches the memory until the process ends. Without a limit everybody gets what they ask for.
 pub async fn watch(
-    limit: u64,
     settings: watch::Receiver<Arc<Loaded>>,
     pools: Arc<Vec<ServedPool>>,
     (gates, budgets): (Arc<Gates>, Budgets),
 ) {
-    budgets.set(limit / ANSWERS_PART);
-    let mut plan = Plan { share: 1.0, refuse: false };
+    let first = settings.borrow().memory_max;
+    first.into_iter().for_each(|limit| budgets.set(limit / ANSWERS_PART));
+    let (mut plan, mut bounded) = (Plan::default(), first.is_some());
     loop {
         tokio::time::sleep(TICK).await;
-        let Some(resident) = resident_bytes() else { continue };
-        budgets.set(for_answers(limit, resident, budgets.answers.used() + budgets.bodies.used()));
-        let next = plan.next(resident, limit);
+        let loaded = settings.borrow().clone();
+        let next = match (loaded.memory_max, resident_bytes()) {
+            (_, None) => continue,
+            (None, _) => {
+                if bounded {
+                    budgets.set(Budgets::default().answers.capacity());
+                }
+                Plan::default()
+            }
+            (Some(limit), Some(resident)) => {
+                budgets.set(for_answers(limit, resident, budgets.answers.used() + budgets.bodies.used()));
+                plan.next(resident, limit)
+            }
+        };
         if next.refuse != plan.refuse {
+            let (resident, limit) = (resident_bytes(), loaded.memory_max);
             warn!(resident, limit, refused = next.refuse, "writes for want of memory");
             gates.values().for_each(|gate| gate.set_out_of_memory(next.refuse));
         }
         if next.share < 1.0 || plan.share < 1.0 {
-            resize(&settings.borrow().clone(), &pools, next.share);
+            resize(&loaded, &pools, next.share);
         }
-        plan = next;
+        (plan, bounded) = (next, loaded.memory_max.is_some());
     }
 }
 
 /// Keeps what requests and answers hold within the limit, where there is nothing else that could give back:
 /// at the gateway.
-pub async fn watch_held(limit: u64, budgets: Budgets) {
-    budgets.set(limit / ANSWERS_PART);
+pub async fn watch_held(settings: watch::Receiver<Arc<Loaded>>, budgets: Budgets) {
+    settings.borrow().memory_max.into_iter().for_each(|limit| budgets.set(limit / ANSWERS_PART));
     loop {
         tokio::time::sleep(TICK).await;
-        if let Some(resident) = resident_bytes() {
+        let limit = settings.borrow().memory_max;
+        if let (Some(limit), Some(resident)) = (limit, resident_bytes()) {
             budgets.set(for_answers(limit, resident, budgets.answers.used() + budgets.bodies.used()));
         }
+    }
+}
+
+/// Whether so much memory is in use that entries which nobody asks for are to go: always, unless a share of
+/// the limit is declared and less than it is in use.
+pub fn wants_room(loaded: &Loaded) -> bool {
+    is_above(loaded, resident_bytes())
+}
+
+fn is_above(loaded: &Loaded, resident: Option<u64>) -> bool {
+    match (loaded.settings.limits.cleanup_threshold, loaded.memory_max, resident) {
+        (Some(threshold), Some(limit), Some(resident)) => resident > threshold.of(limit),
+        _ => true,
     }
 }
 
@@ -134,6 +166,25 @@ mod tests {
         }
         assert_eq!(plan.share, 1.0);
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn what_is_idle_goes_above_the_declared_share_of_the_limit() {
+        let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/samples");
+        let settings = crds::manifest::load(std::path::Path::new(samples), None).unwrap();
+        let mut loaded = Loaded {
+            settings,
+            hash: String::new(),
+            rolling_hash: String::new(),
+            memory_max: Some(1_000),
+            deprecated: None,
+        };
+        assert!(is_above(&loaded, Some(1)), "nothing is declared");
+        loaded.settings.limits.cleanup_threshold = Some("0.8".parse().unwrap());
+        assert!(!is_above(&loaded, Some(800)));
+        assert!(is_above(&loaded, Some(801)));
+        loaded.memory_max = None;
+        assert!(is_above(&loaded, Some(1)), "there is no limit to have a share of");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use runtime::{shutdown::Shutdown, supervisor};
 use store::confined::{Away, PoolFault};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     admin,
@@ -59,6 +59,9 @@ pub async fn run(args: Serve) -> anyhow::Result<()> {
     let source = args.source.source();
     let loaded = source.load()?;
     let log = telemetry::start(args.listen.log_format, loaded.settings.observability.log_level);
+    if let Some(deprecated) = loaded.deprecated {
+        warn!("{deprecated}");
+    }
     let place = world::place(&args)?;
     let lock = world::lock(&place)?;
     let shutdown = Shutdown::on_signal(args.listen.drain_delay.0, args.listen.grace_period.0)
@@ -253,12 +256,9 @@ impl Process {
         if let Some(ingestion) = &self.ingestion {
             ingestion.start(self.readiness.prepared.clone(), self.settings.clone());
         }
-        if let Some(limit) = self.settings.borrow().limits.memory_max {
-            let held = (world.gates.clone(), world.budgets.clone());
-            let (settings, pools) = (self.settings.clone(), world.pools.clone());
-            supervisor::MEMORY
-                .spawn(move || memory::watch(limit.0, settings.clone(), pools.clone(), held.clone()));
-        }
+        let held = (world.gates.clone(), world.budgets.clone());
+        let (settings, pools) = (self.settings.clone(), world.pools.clone());
+        supervisor::MEMORY.spawn(move || memory::watch(settings.clone(), pools.clone(), held.clone()));
         let idle = (self.settings.clone(), world.pools.clone(), world.clock.clone());
         supervisor::CLEAN_UP.spawn(move || hot::clean_up(idle.0.clone(), idle.1.clone(), idle.2.clone()));
         let (orders, live_options) = (world.orders.clone(), self.live_options.clone());

@@ -64,7 +64,7 @@ impl World {
         let owner = owner::of(settings);
         let Keys { sealer, signing, webhook, provider, mut mounted } =
             Keys::read(args.security.as_deref(), place, &settings.security)?;
-        let stores = backends::stores(settings, place, &sealer, loaded.limits.connection_timeout).await?;
+        let stores = backends::stores(settings, place, &sealer).await?;
         let whose = owner.borrow().clone();
         let settings = &owner::named(settings, place, &whose, &stores.stores).await;
         let mut backends = backends::open(settings, place, stores, &clock, &owner).await?;

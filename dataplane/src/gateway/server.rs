@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
+    http::access_log::AccessLine,
     server::{
         self, ClientConnection,
         apart::{Pulse, serve_apart},
@@ -110,9 +111,13 @@ async fn registry(State(gateway): State<Gateway>) -> Response {
 async fn forward(
     State(gateway): State<Gateway>,
     Extension(client): Extension<ClientConnection>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
+    let line = AccessLine::begin(&mut request);
     let mut response = gateway.proxy.forward(request, client.peer, &client.memory).await;
+    if let Some(line) = line {
+        line.end(&response);
+    }
     let ends = gateway.shutdown.draining() || client.memory.is_full();
     if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));

@@ -13,7 +13,6 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use bytes::Bytes;
 use crds::{pool::WarmUp, units::Span};
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -163,18 +162,25 @@ async fn warm_cache(State(api): State<Arc<FactoryApi>>, call: Call) -> Response 
     let uri = call.uri.clone();
     let warmed = async {
         let body = Request::read(&api, &WARM_CACHE, call).await?;
-        let [pool] = body.pools[..] else { return Err(Problem::field("repository", "must be one pool")) };
-        let (keys, filter) = (body.keys("ids")?, body.filter(pool.warmer.schema())?);
+        let (keys, filter) = match body.pools[..] {
+            // nothing was asked for in particular
+            _ if body.text("repository").is_none() => (None, None),
+            [pool] => (body.keys("ids")?, body.filter(pool.warmer.schema())?),
+            _ => return Err(Problem::field("repository", "must be one pool")),
+        };
         if keys.is_some() && filter.is_some() {
             return Err(Problem::field("where", "cannot be joined with ids"));
         }
         let _turn = api.turn()?;
         let taken = Mutex::new(0);
         let load = async {
-            match keys {
-                Some(keys) => *taken.lock() += pool.warmer.keys(&keys).await?,
-                None => {
-                    pool.warmer.matching(filter.unwrap_or(Filter::All), |more| *taken.lock() += more).await?
+            for pool in &body.pools {
+                match &keys {
+                    Some(keys) => *taken.lock() += pool.warmer.keys(keys).await?,
+                    None => {
+                        let filter = filter.clone().unwrap_or(Filter::All);
+                        pool.warmer.matching(filter, |more| *taken.lock() += more).await?;
+                    }
                 }
             }
             Ok::<_, ServiceError>(())
@@ -183,7 +189,8 @@ async fn warm_cache(State(api): State<Arc<FactoryApi>>, call: Call) -> Response 
             Ok(done) => done.map(|()| true)?,
             Err(_) => false,
         };
-        Ok(answer(&json!({ "loaded": *taken.lock(), "entities": pool.entities(), "complete": complete })))
+        let entities: u64 = body.pools.iter().map(|pool| pool.entities()).sum();
+        Ok(answer(&json!({ "loaded": *taken.lock(), "entities": entities, "complete": complete })))
     };
     warmed.await.unwrap_or_else(|problem: Problem| problem.respond(&uri))
 }
@@ -210,15 +217,21 @@ impl<'a> Request<'a> {
         let held = api.pools.first().map(|pool| pool.resource.budgets().bodies.share());
         let held = held.ok_or_else(|| Problem::not_found("no pool is served here"))?;
         let body = call.body(&["application/json"], BODY_MAX, BODY_DEADLINE, &held).await?;
-        let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-        let draft = parse_create(schema, &body).map_err(|error| match error {
-            BodyError::Malformed(detail) => ServiceError::Malformed(detail).into(),
-            BodyError::Invalid(faults) => Problem::invalid(faults),
-        })?;
-        if draft.key.is_some() {
-            return Err(Problem::field(&schema.key, "is not a field here"));
-        }
-        let mut request = Self { schema, values: draft.values, pools: Vec::new() };
+        let values = match body.is_empty() {
+            // all pools, and everything in them
+            true => Row::default(),
+            false => {
+                let draft = parse_create(schema, &body).map_err(|error| match error {
+                    BodyError::Malformed(detail) => ServiceError::Malformed(detail).into(),
+                    BodyError::Invalid(faults) => Problem::invalid(faults),
+                })?;
+                if draft.key.is_some() {
+                    return Err(Problem::field(&schema.key, "is not a field here"));
+                }
+                draft.values
+            }
+        };
+        let mut request = Self { schema, values, pools: Vec::new() };
         let field = if schema.index_of("pool").is_some() { "pool" } else { "repository" };
         let named = request.text(field).map(str::to_owned);
         let goes_by = |name: &str, resource: &Resource| {

@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use tower::Service;
 
 use super::{
+    access_log::AccessLine,
     browsers::{self, Browsers},
     credentials::{self, InAddress},
     direct::Routes,
@@ -79,9 +80,16 @@ impl Service<Request> for Guarded {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let Self { guard, routes } = self.clone();
-        Box::pin(async move { Ok(guard.handle(request, routes).await) })
+        Box::pin(async move {
+            let line = AccessLine::begin(&mut request);
+            let response = guard.handle(request, routes).await;
+            if let Some(line) = line {
+                line.end(&response);
+            }
+            Ok(response)
+        })
     }
 }
 

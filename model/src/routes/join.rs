@@ -72,7 +72,7 @@ pub const CACHES: Rule = Rule::Object(&[
 ]);
 /// `POST /factory/cleanup`
 pub const CLEANED: Rule = Rule::Object(&[("removed", Rule::Sum), ("remaining", Rule::Sum)]);
-/// `POST /factory/warm`
+/// `POST /factory/warm` and `POST /repositories/cache/warm`
 pub const WARMED: Rule =
     Rule::Object(&[("loaded", Rule::Sum), ("entities", Rule::Sum), ("complete", Rule::All)]);
 /// `GET /repositories/{type}`

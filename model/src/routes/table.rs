@@ -63,7 +63,7 @@ table! {
     REPOSITORY: GET "/api/v1/repositories/{type}", Every(&join::REPOSITORY), Reads;
     REPOSITORY_QUERY: POST "/api/v1/repositories/query", Body("repository", &Any), Reads;
     CACHE_STATS: GET "/api/v1/repositories/cache/stats", Every(&join::CACHES), Reads;
-    CACHE_WARM: POST "/api/v1/repositories/cache/warm", Body("repository", &Any), Caches;
+    CACHE_WARM: POST "/api/v1/repositories/cache/warm", Body("repository", &Every(&join::WARMED)), Caches;
     FACTORY_STATS: GET "/api/v1/factory/stats", Every(&join::FACTORY), Reads;
     FACTORY_CLEANUP: POST "/api/v1/factory/cleanup", Body("pool", &Every(&join::CLEANED)), Caches;
     FACTORY_WARM: POST "/api/v1/factory/warm", Body("pool", &Every(&join::WARMED)), Caches;

@@ -29,8 +29,8 @@ pub struct DeclaredStore {
     pub kind: BackendKind,
     /// Seals encrypted fields.
     pub sealer: Arc<dyn Sealer>,
-    /// How long a request waits for a connection.
-    pub connection_timeout: Option<Span>,
+    /// How long a request waits for a connection to MySQL.
+    pub connection_timeout: Span,
 }
 
 impl DeclaredStore {
@@ -78,7 +78,7 @@ impl DeclaredStore {
             key: files.path("tls.key"),
             max_connections,
             passage: files.passage.clone(),
-            acquire_timeout: connection_timeout.map_or(defaults.acquire_timeout, |Span(timeout)| timeout),
+            acquire_timeout: connection_timeout.0,
             ..defaults
         };
         Ok(Arc::new(SqlStore::mysql(options, sealer.clone())?))

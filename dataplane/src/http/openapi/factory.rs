@@ -43,13 +43,17 @@ pub fn operations() -> Vec<Operation> {
             .tag(TAG)
             .guarded()
             .gives(200, "In total and for each pool.", cache_stats()),
-        changes(post("/repositories/cache/warm", "warmCache", "Load records of one pool ahead of the reads"))
-            .takes(object(
-                json!({ "repository": named_repository(), "ids": ids, "where": specification() }),
-                &["repository"],
-            ))
-            .fails(&[422])
-            .gives(200, "What was loaded.", whole(warmed())),
+        changes(post(
+            "/repositories/cache/warm",
+            "warmCache",
+            "Load records of one pool, or without a body of all, ahead of the reads",
+        ))
+        .may_take(object(
+            json!({ "repository": named_repository(), "ids": ids, "where": specification() }),
+            &["repository"],
+        ))
+        .fails(&[422])
+        .gives(200, "What was loaded.", whole(warmed())),
         Operation::get(
             format!("{BASE}/figures"),
             "figures",

@@ -28,6 +28,15 @@ async fn events_of_unknown_products_are_taken_or_refused_as_the_settings_say() {
 }
 
 #[tokio::test]
+async fn what_curl_sends_without_being_told_a_type_is_taken() {
+    let server = Server::start().await;
+    let event = r#"{"product_id": "abc123", "price": 49.99, "stock": 100}"#;
+    for headers in [&[("content-type", "application/x-www-form-urlencoded")] as &[_], &[]] {
+        server.send(Method::POST, "/events", headers, event).await.expect(202);
+    }
+}
+
+#[tokio::test]
 async fn a_stock_that_is_written_is_the_stock_that_is_read_where_nothing_is_held() {
     let server = Server::start().await;
     let stock = async |answer: Answer| answer.json()["stock"].as_i64().unwrap();

@@ -81,6 +81,8 @@ async fn a_warm_up_makes_first_reads_hits() {
         ("/factory/warm", r#"{"pool":"products"}"#, 25),
         ("/factory/warm", r#"{"pool":"products","mode":"All"}"#, 25),
         ("/factory/warm", "{}", 25),
+        ("/factory/warm", "", 25),
+        ("/repositories/cache/warm", "", 25),
         ("/repositories/cache/warm", r#"{"repository":"products"}"#, 25),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":["p1","p2","none"]}"#, 2),
         (
@@ -104,6 +106,7 @@ async fn a_warm_up_makes_first_reads_hits() {
     for (path, body, field) in [
         ("/factory/warm", r#"{"mode":"Some"}"#, "mode"),
         ("/repositories/cache/warm", "{}", "repository"),
+        ("/repositories/cache/warm", r#"{"ids":["p1"]}"#, "repository"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":["a\u0000b"]}"#, "ids[0]"),
         ("/repositories/cache/warm", r#"{"repository":"products","ids":"p1"}"#, "ids"),
         ("/repositories/cache/warm", r#"{"repository":"products","where":"p1"}"#, "where"),

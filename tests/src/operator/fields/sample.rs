@@ -74,6 +74,7 @@ fn service() -> Value {
         ],
         "gateway": {},
         "audit": {},
+        "limits": {},
         "pipeline": {
             "payments": { "http": { "url": "http://pay.example", "secretRef": { "name": "shop-pay" } } },
             "notifications": { "webhookUrl": "http://hooks.example", "secretRef": { "name": "shop-hooks" } },

@@ -9,7 +9,7 @@ use crate::{
     fault::Fault,
     pool::{Entity, PoolSpec, Ref},
     resolve::backend::Backends,
-    service::{ServiceSpec, gateway::Gateway},
+    service::{ServiceSpec, gateway::Gateway, security::SecretUse},
     settings::{PoolSettings, SecuritySettings, Settings, names::Origin},
     tier::TierSpec,
 };
@@ -55,13 +55,11 @@ pub fn resolve(
     tokens::check(&service.spec.security, &mut report);
     let backends = Backends::of(service, &mut report);
     let named = references("FlyweightPool", "spec.poolRefs", &service.spec.pool_refs, pools, &mut report);
-    let resolved: Vec<(usize, PoolSettings)> = named
-        .iter()
-        .filter_map(|(index, pool)| {
-            let report = &mut Report::new("FlyweightPool", &pool.name, &mut faults);
-            Some((*index, pool::settings(pool, &backends, tiers, report)?))
-        })
-        .collect();
+    let mut resolved: Vec<(usize, PoolSettings)> = Vec::new();
+    for (index, pool) in &named {
+        let report = &mut Report::new("FlyweightPool", &pool.name, &mut faults);
+        resolved.extend(pool::settings(pool, &backends, tiers, report).map(|settings| (*index, settings)));
+    }
     let mut report = Report::new("FlyweightService", &service.name, &mut faults);
     unique_pools(&named, &resolved, &mut report);
     let groups = service::groups(&service.spec, &mut report);
@@ -91,15 +89,12 @@ pub fn resolve(
         paused: _,
     } = service.spec.clone();
     let pools: Vec<PoolSettings> = resolved.into_iter().map(|(_, pool)| pool).collect();
-    let encrypted = pools.iter().any(|pool| pool.fields.iter().any(|field| field.encrypt));
-    let encryption_secret = encrypted.then(|| match security.encryption {
-        Some(secret) => secret.secret_ref.name,
-        None => format!("{}-encryption", service.name),
-    });
+    let encryption_secret = encryption_secret(&service.name, security.encryption, &pools);
     let jwt = security.jwt.unwrap_or_default();
-    let payments = pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref());
-    let payments_secret = payments.map(|secret| secret.name.clone());
-    let notifications_secret = pipeline.notifications.secret_ref.as_ref().map(|secret| secret.name.clone());
+    let name_of = |secret: &Ref| secret.name.clone();
+    let payments_secret =
+        pipeline.payments.http.as_ref().and_then(|http| http.secret_ref.as_ref().map(name_of));
+    let notifications_secret = pipeline.notifications.secret_ref.as_ref().map(name_of);
     Ok(Settings {
         service: service.name.clone(),
         pools,
@@ -124,6 +119,13 @@ pub fn resolve(
         audit,
         limits,
     })
+}
+
+/// The Secret with the key of encrypted fields; none where no field is encrypted.
+fn encryption_secret(service: &str, named: Option<SecretUse>, pools: &[PoolSettings]) -> Option<String> {
+    let mut fields = pools.iter().flat_map(|pool| &pool.fields);
+    let own = || format!("{service}-encryption");
+    fields.any(|field| field.encrypt).then(|| named.map_or_else(own, |secret| secret.secret_ref.name))
 }
 
 /// Takes down what is wrong with one resource.

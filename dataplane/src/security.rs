@@ -6,3 +6,4 @@ pub mod jwt;
 pub mod limits;
 pub mod policy;
 pub mod tls;
+pub mod token;

@@ -40,7 +40,7 @@ fn unsafe_address(url: &str) -> Option<&'static str> {
     if !is_address(url) {
         return Some("must start with https://");
     }
-    let Some(rest) = url.strip_prefix("http://") else { return None };
+    let rest = url.strip_prefix("http://")?;
     let host = rest.split(['/', '?']).next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     let is_near = ["localhost", "127.0.0.1", "[::1]"].contains(&host)

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     caller::KeyEnd,
-    jwt::{TokenError, reason},
+    token::{Claimed, TokenError, reason},
 };
 
 /// How often keys are fetched while nothing asks for others.
@@ -56,18 +56,6 @@ struct IssuerKey {
     end: KeyEnd,
 }
 
-/// What a good token says.
-pub struct Claimed {
-    /// Its subject.
-    pub subject: String,
-    /// Its roles, and its scopes where they count as such.
-    pub roles: Vec<String>,
-    /// Its end, in seconds since 1970.
-    pub expires_s: i64,
-    /// The end of its key.
-    pub key: KeyEnd,
-}
-
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
@@ -79,7 +67,8 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
-/// The name of the issuer in a token that nobody has verified yet: only to find whose keys to hold it against.
+/// The name of the issuer in a token that nobody has verified yet: only to find whose keys to hold it
+/// against.
 #[derive(Deserialize)]
 struct Named {
     iss: Option<String>,
@@ -110,7 +99,8 @@ impl Issuer {
         named(token).is_some_and(|name| name == self.settings.issuer)
     }
 
-    /// Holds the token against the issuer's keys, and asks for them anew where it names one that is not known.
+    /// Holds the token against the issuer's keys, and asks for them anew where it names one that is not
+    /// known.
     ///
     /// # Errors
     /// It is not good, or nobody knows because the issuer cannot be asked.
@@ -238,8 +228,8 @@ impl Issuer {
         serde_json::from_slice(&body).map_err(|error| format!("{url} cannot be read: {error}"))
     }
 
-    /// Takes these keys in the place of the former ones. One that left is refused at once, and whoever was let
-    /// in by it is told.
+    /// Takes these keys in the place of the former ones. One that left is refused at once, and whoever was
+    /// let in by it is told.
     fn take(&self, given: &[Value], now_s: i64) {
         let former = self.keys.load_full();
         let keys: Vec<IssuerKey> = given

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     caller::{Caller, KeyEnd, Validity},
-    issuers::{Claimed, Issuer},
+    issuers::Issuer,
+    token::{Claimed, TokenError},
 };
 
 /// The most tokens that are remembered; when it is reached, all are forgotten and verified anew.
@@ -97,36 +98,6 @@ pub struct JwtKeyError {
     pub path: String,
     /// Why, and what to do.
     pub message: String,
-}
-
-/// The token is not good. The message does not hold it.
-#[derive(Debug, thiserror::Error)]
-#[error("the token is not accepted: {why}")]
-pub struct TokenError {
-    why: &'static str,
-    /// The issuer made it: it is only not good at this time.
-    pub is_untimely: bool,
-    /// Nobody can tell now whether it is good.
-    pub is_unavailable: bool,
-}
-
-impl TokenError {
-    /// It is not good.
-    pub fn new(why: &'static str) -> Self {
-        Self { why, is_untimely: false, is_unavailable: false }
-    }
-
-    /// Nobody can tell now.
-    pub fn unavailable(why: &'static str) -> Self {
-        Self { is_unavailable: true, ..Self::new(why) }
-    }
-
-    /// What was found against it.
-    pub fn of(error: &jsonwebtoken::errors::Error) -> Self {
-        use jsonwebtoken::errors::ErrorKind;
-        let is_untimely = matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature);
-        Self { is_untimely, ..Self::new(reason(error)) }
-    }
 }
 
 impl TokenVerifier {
@@ -300,23 +271,6 @@ fn keys(dir: &Path) -> Result<Vec<Key>, JwtKeyError> {
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() { Err(fault(dir, needs)) } else { Ok(keys) }
-}
-
-/// Why a token is not good.
-pub fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {
-    use jsonwebtoken::errors::ErrorKind;
-    match error.kind() {
-        ErrorKind::ExpiredSignature => "it has expired",
-        ErrorKind::ImmatureSignature => "it is not yet valid",
-        ErrorKind::InvalidSignature => "its signature does not match",
-        ErrorKind::InvalidAlgorithm => "it is signed by another algorithm than the one configured",
-        ErrorKind::InvalidAudience => "it is for others (aud)",
-        ErrorKind::InvalidIssuer => "it is of another issuer (iss)",
-        ErrorKind::MissingRequiredClaim(_) => {
-            "it needs the claims sub and exp, of an issuer iss and aud, too"
-        }
-        _ => "it is malformed",
-    }
 }
 
 fn fault(path: &Path, message: impl Into<String>) -> JwtKeyError {

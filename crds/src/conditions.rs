@@ -71,6 +71,22 @@ words! {
     }
 }
 
+impl ConditionType {
+    /// Whether all is well while it is true; else it tells of trouble, or of something under way.
+    pub fn is_good(self) -> bool {
+        match self {
+            Self::Ready | Self::Available | Self::ConfigurationApplied | Self::BackendsReachable => true,
+            Self::Progressing
+            | Self::Degraded
+            | Self::Draining
+            | Self::StorageFull
+            | Self::DurabilityReduced
+            | Self::PlaintextPassword
+            | Self::UnreadableRecords => false,
+        }
+    }
+}
+
 words! {
     /// Why a condition is as it is. A pool that its pods cannot serve has their word instead, such as
     /// `TableMissing`.

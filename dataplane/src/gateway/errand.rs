@@ -110,12 +110,14 @@ impl<'a> Errand<'a> {
             }
             match self.ask(upstream).await {
                 Ok(answer) => return Ok(answer),
-                Err(Some(failure)) if !self.may_repeat(failure) => return Err(self.proxy.unknown()),
+                Err(Some(failure)) if !self.may_repeat(failure) => {
+                    return Err(self.proxy.unknown(&self.parts.uri));
+                }
                 Err(Some(failure)) => seen += u32::from(failure != Failure::NotSent),
-                Err(None) => return Err(self.proxy.too_late()),
+                Err(None) => return Err(self.proxy.too_late(&self.parts.uri)),
             }
         }
-        Err(self.proxy.no_pod())
+        Err(self.proxy.no_pod(&self.parts.uri))
     }
 
     /// Sends a request whose body cannot be sent again.
@@ -124,7 +126,7 @@ impl<'a> Errand<'a> {
     /// The answer that says why there is none.
     pub async fn send_once(&mut self, payload: Payload) -> Result<Answer, Response> {
         let due = Instant::now() + POD_WAIT;
-        let Some(upstream) = self.next_pod(due).await else { return Err(self.proxy.no_pod()) };
+        let Some(upstream) = self.next_pod(due).await else { return Err(self.proxy.no_pod(&self.parts.uri)) };
         match tokio::time::timeout(
             ANSWER_TIMEOUT,
             send::attempt(&self.proxy.client, self.parts, payload, upstream),
@@ -133,9 +135,9 @@ impl<'a> Errand<'a> {
         {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err((Failure::Client, _))) => Err(self.proxy.not_uploaded(UploadFault::Broken, self.parts)),
-            Ok(Err((Failure::NotSent, _))) => Err(self.proxy.no_pod()),
-            Ok(Err((Failure::Unknown, _))) => Err(self.proxy.unknown()),
-            Err(_) => Err(self.proxy.too_late()),
+            Ok(Err((Failure::NotSent, _))) => Err(self.proxy.no_pod(&self.parts.uri)),
+            Ok(Err((Failure::Unknown, _))) => Err(self.proxy.unknown(&self.parts.uri)),
+            Err(_) => Err(self.proxy.too_late(&self.parts.uri)),
         }
     }
 

@@ -14,8 +14,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{errand::Errand, lines, merge, proxy::problem, route::Target, send::Answer};
-use crate::http::conditions::is_known;
+use super::{errand::Errand, lines, merge, route::Target, send::Answer};
+use crate::{http::conditions::is_known, problem::Problem};
 use model::{
     budget::{Held, until_sent},
     routes::{Effect, join::Rule},
@@ -45,7 +45,7 @@ pub async fn in_turn(errand: &Errand<'_>, groups: Vec<Target>) -> Result<Answer,
     }
     match last {
         Some(answered) => answered,
-        None => Err(errand.proxy.no_pod()),
+        None => Err(errand.proxy.no_pod(&errand.parts.uri)),
     }
 }
 
@@ -91,7 +91,7 @@ pub async fn of_every(errand: &Errand<'_>, groups: Vec<Target>, rule: &Rule) -> 
     }
     let (mut good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| !is_problem(answer));
     match (good.len(), rule) {
-        (0, _) => refused.into_iter().next().unwrap_or_else(|| errand.proxy.no_pod()),
+        (0, _) => refused.into_iter().next().unwrap_or_else(|| errand.proxy.no_pod(&errand.parts.uri)),
         (1, _) if !good.iter().any(|answer| answer.headers().contains_key(header::ETAG)) => {
             good.swap_remove(0)
         }
@@ -146,6 +146,11 @@ async fn part_of(mut body: Body, held: &Held) -> Result<Option<Value>, NoMemory>
     Ok(serde_json::from_slice(&text).ok())
 }
 
+fn unjoined(why: &str) -> Problem {
+    let title = "The groups' answers cannot be joined";
+    Problem::new(StatusCode::BAD_GATEWAY, "groups-unjoined", title, why)
+}
+
 /// The answers as one document, with the head of the worst of them. What is read for it counts in memory
 /// until it is sent.
 async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> Response {
@@ -157,7 +162,7 @@ async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> 
             Ok(Some(part)) => part,
             Ok(None) => {
                 let why = "a group of pods broke off, or gave more than can be joined: try again";
-                return problem(StatusCode::BAD_GATEWAY, why);
+                return unjoined(why).respond(&errand.parts.uri);
             }
             Err(NoMemory) => return errand.proxy.no_memory(&errand.parts.uri),
         };
@@ -165,7 +170,7 @@ async fn documents(answers: Vec<Response>, rule: &Rule, errand: &Errand<'_>) -> 
         parts.push(part);
     }
     let Some(mut head) = heads.into_iter().max_by_key(|head| head.status) else {
-        return problem(StatusCode::BAD_GATEWAY, "no group of pods answered: try again");
+        return unjoined("no group of pods answered: try again").respond(&errand.parts.uri);
     };
     let body = until_sent(merge::join(rule, parts).to_string().into(), held);
     head.headers.remove(header::CONTENT_LENGTH);

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, Version, header, request::Parts};
 use tokio::sync::watch;
 
@@ -75,16 +72,26 @@ impl Proxy {
 
     /// The answer to a request with this head whose body did not come as it should.
     pub(super) fn not_uploaded(&self, fault: UploadFault, parts: &Parts) -> Response {
-        let (status, detail) = match fault {
+        let problem = match fault {
             UploadFault::NoMemory => return self.no_memory(&parts.uri),
             UploadFault::Broken => {
                 let detail = "the body is not framed as HTTP asks, or ended before its declared length";
-                (StatusCode::BAD_REQUEST, detail)
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "broken-body",
+                    "The body did not come as declared",
+                    detail,
+                )
             }
-            UploadFault::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+            UploadFault::Slow => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "slow-body",
+                "The body did not arrive in time",
+                "the body did not arrive in time: send it again",
+            ),
         };
         self.counts.client_faults.fetch_add(1, Ordering::Relaxed);
-        let mut response = problem(status, detail);
+        let mut response = problem.respond(&parts.uri);
         // What follows on this connection cannot be told from the rest of the body. HTTP/2 has frames for
         // that.
         if parts.version <= Version::HTTP_11 {
@@ -98,45 +105,29 @@ impl Proxy {
         Problem::no_memory().respond(uri)
     }
 
-    pub(super) fn no_pod(&self) -> Response {
+    pub(super) fn no_pod(&self, uri: &Uri) -> Response {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        let mut response = problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no pod of the data plane that serves this is ready; try again",
-        );
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        response
+        let detail = "no pod of the data plane that serves this is ready; try again";
+        Problem::unavailable("no-pod", detail).respond(uri)
     }
 
-    pub(super) fn unknown(&self) -> Response {
+    pub(super) fn unknown(&self, uri: &Uri) -> Response {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        problem(
-            StatusCode::BAD_GATEWAY,
-            "the data plane broke off before it answered: the request may or may not have been carried out",
-        )
+        let detail =
+            "the data plane broke off before it answered: the request may or may not have been carried out";
+        let title = "Nobody knows what became of the request";
+        Problem::new(StatusCode::BAD_GATEWAY, "broken-off", title, detail).respond(uri)
     }
 
-    pub(super) fn too_late(&self) -> Response {
+    pub(super) fn too_late(&self, uri: &Uri) -> Response {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         let seconds = ANSWER_TIMEOUT.as_secs();
-        problem(
-            StatusCode::GATEWAY_TIMEOUT,
-            &format!(
-                "the data plane did not answer within {seconds} s: the request may or may not have been carried out"
-            ),
-        )
+        let detail = format!(
+            "the data plane did not answer within {seconds} s: the request may or may not have been carried out"
+        );
+        let title = "No answer came in time";
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, "no-answer", title, detail).respond(uri)
     }
-}
-
-pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("error"),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body.to_string()))
-        .into_response()
 }
 
 #[cfg(test)]

@@ -86,10 +86,9 @@ fn headline(status: &ServiceStatus, paint: Paint) -> String {
 
 fn condition(condition: &Condition, paint: Paint) -> Node {
     let Condition { type_, status, reason, message, .. } = condition;
-    // Of these, False is the good answer.
-    use ConditionType::{Degraded, Draining, Progressing};
+    use ConditionType::{Draining, Progressing};
     let kind = ConditionType::parse(type_);
-    let good_when = if matches!(kind, Some(Degraded | Progressing | Draining)) { "False" } else { "True" };
+    let good_when = if kind.is_none_or(ConditionType::is_good) { "True" } else { "False" };
     let text = format!("{type_}={status} {reason}");
     let painted = match (status == good_when, kind) {
         (true, _) => paint.good(&text),

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use axum::extract::Request;
+use axum::{body::Body, extract::Request};
 
 use super::*;
 use crate::config::Source;

@@ -25,6 +25,7 @@ pub mod pool;
 mod ratelimit;
 pub mod refusals;
 pub mod repositories;
+pub mod request_ids;
 pub mod resource;
 pub mod router;
 pub mod schemas;

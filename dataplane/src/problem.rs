@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::{body::Bytes, response::Response};
 use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
@@ -96,6 +96,10 @@ struct Fault<'a> {
     field: &'a str,
     message: &'a str,
 }
+
+/// The document of a problem, beside the answer that it is the body of: who sends that may add to it.
+#[derive(Clone, Debug)]
+pub struct ProblemBody(pub Bytes);
 
 impl Problem {
     /// A problem of a kind: a short word that names it for programs.
@@ -258,8 +262,10 @@ impl Problem {
     /// The response to a request for this URI.
     pub fn respond(&self, uri: &Uri) -> Response {
         let body = self.body(uri.path());
-        let mut response = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
+        let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+        let mut response = Response::new(body.clone().into());
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(ProblemBody(body));
         response.extensions_mut().insert(Reason(self.kind));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    http::access_log::AccessLine,
+    http::{access_log::AccessLine, request_ids::RequestIds},
     server::{
         self, ClientConnection,
         apart::{Pulse, serve_apart},
@@ -113,8 +113,10 @@ async fn forward(
     Extension(client): Extension<ClientConnection>,
     mut request: Request,
 ) -> Response {
-    let line = AccessLine::begin(&mut request);
+    let ids = RequestIds::of(request.headers_mut());
+    let line = AccessLine::begin(&request);
     let mut response = gateway.proxy.forward(request, client.peer, &client.memory).await;
+    ids.tell(&mut response);
     if let Some(line) = line {
         line.end(&response);
     }

@@ -4,13 +4,11 @@
 use std::time::Instant;
 
 use axum::{extract::Request, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use tracing::{Level, debug};
 
+use super::request_ids::REQUEST_ID;
 use crate::telemetry::trace;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A line that is written when its request is answered.
 pub struct AccessLine {
@@ -21,16 +19,12 @@ pub struct AccessLine {
 }
 
 impl AccessLine {
-    /// The line of a request that came in; none where nobody reads it, which costs nothing. A request that is
-    /// part of no trace gets one, so that whoever handles it further tells the same.
-    pub fn begin(request: &mut Request) -> Option<Self> {
+    /// The line of a request that came in; none where nobody reads it, which costs nothing.
+    pub fn begin(request: &Request) -> Option<Self> {
         if !tracing::enabled!(Level::DEBUG) {
             return None;
         }
         let trace = trace::of_headers(request.headers());
-        if let Ok(parent) = HeaderValue::try_from(trace::parent(&trace)) {
-            request.headers_mut().insert(TRACE_PARENT, parent);
-        }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         Some(Self { began: Instant::now(), method, path, trace })
     }
@@ -41,7 +35,7 @@ impl AccessLine {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let (status, ms) = (response.status().as_u16(), micros as f64 / 1_000.0);
         let request_id = told(response.headers()).unwrap_or(&trace);
-        debug!(%method, path, status, ms, request_id, "request");
+        debug!(%method, path, status, ms, request_id, trace_id = trace, "request");
     }
 }
 
@@ -55,6 +49,7 @@ mod tests {
     use std::sync::Arc;
 
     use axum::body::Body;
+    use http::HeaderValue;
     use parking_lot::Mutex;
 
     use super::*;
@@ -72,37 +67,38 @@ mod tests {
         }
     }
 
-    /// What is logged from this level on of one request, and the trace that its handler sees.
-    fn logged(level: Level, answer: Response) -> (String, Option<String>) {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    /// What is logged from this level on of one request.
+    fn logged(level: Level, answer: Response) -> String {
         let said = Said::default();
         let writer = said.clone();
         let log = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
         let log = log.with_writer(move || writer.clone()).finish();
-        let mut request = Request::get("/api/v1/users/7?access_token=secret").body(Body::empty()).unwrap();
+        let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        let request = Request::get("/api/v1/users/7?access_token=secret").header("traceparent", parent);
+        let request = request.body(Body::empty()).unwrap();
         tracing::subscriber::with_default(log, || {
-            if let Some(line) = AccessLine::begin(&mut request) {
+            if let Some(line) = AccessLine::begin(&request) {
                 line.end(&answer);
             }
         });
-        let parent = request.headers().get(TRACE_PARENT).map(|value| value.to_str().unwrap());
-        let trace = parent.and_then(|parent| parent.split('-').nth(1)).map(str::to_owned);
-        let said = String::from_utf8_lossy(&said.0.lock()).into_owned();
-        (said, trace)
+        String::from_utf8_lossy(&said.0.lock()).into_owned()
     }
 
     #[test]
     fn a_request_has_one_line_at_debug_without_its_query() {
         let answer = || Response::builder().status(404).body(Body::empty()).unwrap();
-        let (line, trace) = logged(Level::DEBUG, answer());
+        let line = logged(Level::DEBUG, answer());
         assert_eq!(line.lines().count(), 1, "{line}");
-        for part in ["method=GET", "path=\"/api/v1/users/7\"", "status=404", "ms=", &trace.unwrap()] {
+        for part in ["method=GET", "path=\"/api/v1/users/7\"", "status=404", "ms=", TRACE] {
             assert!(line.contains(part), "{part}: {line}");
         }
         assert!(!line.contains("secret"), "{line}");
         let mut named = answer();
         named.headers_mut().insert(REQUEST_ID, HeaderValue::from_static("its-own-name"));
-        let (line, _) = logged(Level::DEBUG, named);
+        let line = logged(Level::DEBUG, named);
         assert!(line.contains("request_id=\"its-own-name\""), "{line}");
-        assert_eq!(logged(Level::INFO, answer()), (String::new(), None));
+        assert_eq!(logged(Level::INFO, answer()), "");
     }
 }

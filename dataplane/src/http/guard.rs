@@ -23,6 +23,7 @@ use super::{
     direct::Routes,
     ratelimit,
     refusals::Refusals,
+    request_ids::RequestIds,
     router::BASE,
     tickets::Tickets,
 };
@@ -83,8 +84,10 @@ impl Service<Request> for Guarded {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let Self { guard, routes } = self.clone();
         Box::pin(async move {
-            let line = AccessLine::begin(&mut request);
-            let response = guard.handle(request, routes).await;
+            let ids = RequestIds::of(request.headers_mut());
+            let line = AccessLine::begin(&request);
+            let mut response = guard.handle(request, routes).await;
+            ids.tell(&mut response);
             if let Some(line) = line {
                 line.end(&response);
             }

@@ -28,6 +28,13 @@ pub fn parent(trace: &str) -> String {
     format!("00-{trace}-{:016x}-01", rand::random::<u64>() | 1)
 }
 
+/// Whether this is a `traceparent` of the form that is written here.
+pub fn is_parent(text: &[u8]) -> bool {
+    text.len() == 55
+        && text.starts_with(b"00-")
+        && str::from_utf8(text).is_ok_and(|text| trace_of(text).is_some())
+}
+
 fn fresh() -> String {
     format!("{:032x}", rand::random::<u128>() | 1)
 }

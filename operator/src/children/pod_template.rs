@@ -33,11 +33,8 @@ pub fn merge(pods: PodTemplateSpec, added: &PodTemplate, container: &str) -> Pod
     let PodTemplateSpec { metadata, spec: made } = pods;
     let mut metadata = metadata.unwrap_or_default();
     for (made, added) in [(&mut metadata.labels, labels), (&mut metadata.annotations, annotations)] {
-        let made = made.get_or_insert_default();
-        for (name, value) in added {
-            // what selects pods and identifies them stays
-            made.entry(name.clone()).or_insert_with(|| value.clone());
-        }
+        // what selects pods and identifies them was a fault
+        made.get_or_insert_default().extend(added.clone());
     }
     let mut made = made.unwrap_or_default();
     // A pod is plain data: its serialisation cannot fail.

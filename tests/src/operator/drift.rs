@@ -158,7 +158,7 @@ fn edits(calm: &[Value]) -> Vec<(&'static str, &'static str, Value)> {
         (
             "poddisruptionbudgets",
             "shop-main",
-            json!({ "spec": { "unhealthyPodEvictionPolicy": "AlwaysAllow" } }),
+            json!({ "spec": { "unhealthyPodEvictionPolicy": "IfHealthyBudget" } }),
         ),
         ("poddisruptionbudgets", "shop-main", json!({ "spec": { "maxUnavailable": 2 } })),
         (

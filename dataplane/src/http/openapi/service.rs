@@ -171,6 +171,8 @@ fn problem() -> Json {
             "status": { "type": "integer", "minimum": 400, "maximum": 599 },
             "detail": { "type": "string" },
             "instance": { "type": "string" },
+            "trace_id": { "type": "string", "description": "The trace of the request, as in traceparent." },
+            "request_id": { "type": "string", "description": "What the request is called in logs: the answer's Request-Id." },
             "errors": {
                 "type": "array",
                 "items": {

@@ -25,10 +25,21 @@ impl Change {
 
 /// Every change.
 pub fn all() -> Vec<Change> {
-    [tiers(), pools(), custom_pools(), pods(), backends(), configuration(), security(), wrong()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        tiers(),
+        pools(),
+        custom_pools(),
+        pods(),
+        templates(),
+        backends(),
+        configuration(),
+        issuers(),
+        security(),
+        wrong(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn change(resource: &'static str, place: &str, value: Value, shown: Shown) -> Change {
@@ -154,6 +165,98 @@ fn pods() -> Vec<Change> {
         change(SHOP, "autoscaling/targetHitMicros", json!(11), targets(10, 11)),
         change(SHOP, "paused", json!(true), Condition("Progressing", "Paused")),
     ]
+}
+
+/// What the platform adds to pods, and how clients reach them.
+fn templates() -> Vec<Change> {
+    let of = |place: &'static str, child: &'static str, at: [&'static str; 3], name: &str| {
+        let fields = ["metadata/labels", "metadata/annotations", "spec"];
+        let whole = |value: Value, field: &str| match field {
+            "spec" => json!({ "nodeSelector": value }),
+            _ => value,
+        };
+        let changes = fields.into_iter().zip(at).map(|(field, at)| {
+            let value = whole(json!({ name: "b" }), field);
+            change(SHOP, &format!("{place}/{field}"), value, Child(child, at, json!("b")))
+        });
+        changes.collect::<Vec<_>>()
+    };
+    let gateway = "deployments/shop-gateway";
+    let mut all = of(
+        "podTemplate",
+        "deployments/shop-side",
+        [
+            "spec/template/metadata/labels/team",
+            "spec/template/metadata/annotations/team",
+            "spec/template/spec/nodeSelector/team",
+        ],
+        "team",
+    );
+    all.extend(of(
+        "replicaGroups/main/podTemplate",
+        "deployments/shop-main",
+        [
+            "spec/template/metadata/labels/group",
+            "spec/template/metadata/annotations/group",
+            "spec/template/spec/nodeSelector/group",
+        ],
+        "group",
+    ));
+    all.extend(of(
+        "gateway/podTemplate",
+        gateway,
+        [
+            "spec/template/metadata/labels/edge",
+            "spec/template/metadata/annotations/edge",
+            "spec/template/spec/nodeSelector/edge",
+        ],
+        "edge",
+    ));
+    let resources = |field: &'static str, value: Value| {
+        let at = match field {
+            "requests" => "spec/template/spec/containers/gateway/resources/requests",
+            _ => "spec/template/spec/containers/gateway/resources/limits",
+        };
+        of_child(SHOP, &format!("gateway/resources/{field}"), value, gateway, at)
+    };
+    let front = "services/shop";
+    all.extend([
+        resources("requests", json!({ "cpu": "60m" })),
+        resources("limits", json!({ "memory": "600Mi" })),
+        of_child(SHOP, "service/type", json!("NodePort"), front, "spec/type"),
+        change(
+            SHOP,
+            "service/annotations",
+            json!({ "dns.example/name": "shop" }),
+            Child(front, "metadata/annotations/dns.example~1name", json!("shop")),
+        ),
+        // it is fixed once a Service has it, and no Service within the cluster may have it
+        change(
+            SHOP,
+            "service/loadBalancerClass",
+            json!("example.com/internal"),
+            Condition("Progressing", "InvalidConfiguration"),
+        ),
+    ]);
+    all
+}
+
+/// Whose tokens are good: the configuration says it as the service does.
+fn issuers() -> Vec<Change> {
+    let fields = [
+        ("issuer", json!("https://other.example")),
+        ("audiences", json!(["shop", "mall"])),
+        ("jwksUri", json!("https://id.example/other")),
+        ("algorithms", json!(["RS256"])),
+        ("rolesClaim", json!("/realm_access/roles")),
+        ("scopeClaim", json!("/scp")),
+        ("leeway", json!("31s")),
+    ];
+    let one = |(field, value): (&str, Value)| {
+        let place = format!("security/jwt/issuers/0/{field}");
+        set(SHOP, &place, value, &format!("security/issuers/0/{field}"))
+    };
+    fields.into_iter().map(one).collect()
 }
 
 /// Stores and brokers: the configuration names them, pods have their Secrets as files.

@@ -70,9 +70,16 @@ fn service() -> Value {
         "replicas": 8,
         "replicaGroups": [
             { "name": "side", "replicas": 1 },
-            { "name": "main", "replicas": 2, "poolRefs": some, "resources": resources },
+            {
+                "name": "main", "replicas": 2, "poolRefs": some, "resources": resources,
+                "podTemplate": template("group"),
+            },
         ],
-        "gateway": {},
+        "gateway": {
+            "resources": { "requests": { "cpu": "51m" }, "limits": { "memory": "513Mi" } },
+            "podTemplate": template("edge"),
+        },
+        "podTemplate": template("team"),
         "audit": {},
         "limits": {},
         "pipeline": {
@@ -81,7 +88,13 @@ fn service() -> Value {
         },
         "autoscaling": { "minReplicas": 2, "maxReplicas": 8, "targetQueueDepth": 10, "targetHitMicros": 10 },
         "security": {
-            "jwt": { "secretRef": { "name": "shop-jwt" } },
+            "jwt": {
+                "secretRef": { "name": "shop-jwt" },
+                "issuers": [{
+                    "issuer": "https://id.example", "audiences": ["shop"], "jwksUri": "https://id.example/keys",
+                    "scopeClaim": "/scope",
+                }],
+            },
             "encryption": { "secretRef": { "name": "shop-encryption" } },
             "tls": { "secretRef": { "name": "shop-tls" }, "issuerRef": { "name": "authority" } },
             "rateLimit": { "requestsPerSecond": 100, "burst": 200 },
@@ -102,4 +115,9 @@ fn service() -> Value {
         ]);
     }
     service
+}
+
+/// What is merged into pods, under a name of its own.
+fn template(name: &str) -> Value {
+    json!({ "metadata": { "labels": { name: "a" }, "annotations": { name: "a" } }, "spec": { "nodeSelector": { name: "a" } } })
 }

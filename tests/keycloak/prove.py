@@ -8,8 +8,10 @@ stores and knows nothing of Keycloak but the realm's address. Each check asserts
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -122,7 +125,10 @@ def bad_tokens(keycloak, service):
     check("another realm's token", service.read(keycloak.admin()), 401, "(iss) is none of those")
     hasty = keycloak.client("hasty")
     check("a token that lives for 4 s", service.read(hasty), 200)
+    feed = Feed(service, hasty)
+    feed.must_last("the live feed that it opened")
     wait(max(0, claims(hasty)["exp"] - time.time()) + 2.5)
+    feed.must_end("the live feed that it opened")
     check("the same when it is over", service.read(hasty), 401, "it has expired")
     check("a new one of the same client", service.read(keycloak.client("hasty")), 200)
 
@@ -130,18 +136,20 @@ def bad_tokens(keycloak, service):
 def keys_change(keycloak, service):
     step("keys come and go without a restart")
     old = keycloak.client("importer")
-    former = keycloak.signing_provider()
+    former, feed = keycloak.signing_provider(), Feed(service, old)
     keycloak.add_provider("second", 200)
     new = keycloak.client("importer")
     assert key_of(old) != key_of(new), "Keycloak signs by its new key"
     eventually("a token of the new key", lambda: service.read(new), 200)
     check("one of the old key, which Keycloak still gives out", service.read(old), 200)
+    feed.must_last("the live feed that it opened")
     keycloak.remove_provider(former)
     keycloak.add_provider("third", 300)
     third = keycloak.client("importer")
     assert key_of(third) not in (key_of(old), key_of(new))
     eventually("a token of a third key", lambda: service.read(third), 200)
     check("the old key is gone, and its token refused", service.read(old), 401, "no such key")
+    feed.must_end("the live feed that it opened")
     check("the second key goes on", service.read(new), 200)
 
 
@@ -328,6 +336,32 @@ class Service(Process):
 
     def users(self, token):
         return self.call("GET", "/users?limit=1", token)
+
+
+class Feed:
+    """A live feed, open from now on."""
+
+    def __init__(self, service, token):
+        url = f"http://localhost:{service.port}/api/v1/events/stream?topics=product"
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})
+        # longer than a silent feed is without a sign of life
+        self.answer = urllib.request.urlopen(request, timeout=30)
+        self.ended = threading.Event()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while self.answer.read1():
+                pass
+        self.ended.set()
+
+    def must_last(self, what):
+        assert not self.ended.wait(1), f"{what} has ended"
+        print(f" ok {what} goes on", flush=True)
+
+    def must_end(self, what):
+        assert self.ended.wait(10), f"{what} goes on"
+        print(f" ok {what} has ended", flush=True)
 
 
 def confused(keycloak, body):

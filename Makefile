@@ -32,7 +32,7 @@ COMPOSE = $(ENGINE) compose --file compose.yaml $(addprefix --profile ,$(PROFILE
 
 .PHONY: help deps build dev test-race test-coverage benchmark perf-test fmt install-tools release \
 	container-engine compose docker-build docker-run docker-up docker-down docker-logs \
-	embedded docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
+	embedded docs prove-h2spec prove-websocket prove-schemathesis prove-upgrade prove-clients prove-keycloak prove-gitops prove-unsafe prove-mechanisms run test soak bench demo demo-up demo-down demo-kubeconfig generate dashboard load-test lint tools images check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }'
@@ -98,6 +98,13 @@ prove-upgrade: ## Prove that what a former release wrote and acknowledged is tak
 prove-clients: ## Prove that generated clients build and call: openapi-typescript, openapi-python-client, openapi-generator
 	@cargo build --quiet --workspace --bin flyweight-dataplane
 	@tests/clients/generated.sh
+
+prove-keycloak: ## Prove with the tokens of a real Keycloak who is let in, also while its keys change and it is away
+	@cargo build --quiet --workspace --bin flyweight-dataplane
+	@tests/keycloak.sh
+
+prove-gitops: ## Prove what Argo CD and Flux would say of health, by their engines for Lua and CEL (needs Go)
+	@cd tests/gitops && go test -count=1 ./...
 
 prove-h2spec: ## Hold pod and gateway against h2spec and curl, over cleartext and TLS (needs Go)
 	@cargo build --quiet --workspace --bin flyweight-dataplane

@@ -7,7 +7,7 @@ set -euo pipefail
 
 readonly TOOLS=(mysql mariadb redis kafka mongo faketime kubernetes helm node schemathesis browser)
 # what only `make bench` and some `make prove-...` use
-readonly MEASURING=(bench valgrind h2spec autobahn)
+readonly MEASURING=(bench valgrind h2spec autobahn keycloak)
 # what a node needs on the PATH, and the Debian package that has it
 readonly NODE_PROGRAMS=(containerd:containerd ctr:containerd runc:runc iptables:iptables conntrack:conntrack
     ip:iproute2 nsenter:util-linux mount:mount curl:curl openssl:openssl)
@@ -73,7 +73,7 @@ still_there() {
     case $1 in
         mariadb) have mariadbd && have mariadb-install-db ;;
         redis) [[ -x $(tool_dir redis)/redis-server ]] ;;
-        kafka | mongo) have java ;;
+        kafka | mongo | keycloak) have java ;;
         faketime) [[ -e $(tool_dir faketime)/libfaketime.so ]] ;;
         valgrind) have valgrind ;;
         autobahn) "$(tool_dir autobahn)/wstest" --help >/dev/null 2>&1 ;;
@@ -187,6 +187,16 @@ install_mongo() {
     mv -- "$BUILD"/target/mongo-server-*.jar "$BUILD/lib/"
     rm -rf -- "$BUILD/target" "$BUILD/src"
     echo "$MONGO_SERVER_VERSION" >"$BUILD/version"
+}
+
+# An identity provider, whose tokens a service is shown.
+install_keycloak() {
+    need keycloak java "a Java runtime, 17 or later" mvn "Maven"
+    maven keycloak dependency:unpack "-Dartifact=org.keycloak:keycloak-quarkus-dist:$KEYCLOAK_VERSION:zip"
+    mv -- "$BUILD/lib" "$BUILD/unpacked"
+    mv -- "$BUILD/unpacked/keycloak-$KEYCLOAK_VERSION"/* "$BUILD/"
+    rm -rf -- "$BUILD/unpacked"
+    echo "$KEYCLOAK_VERSION" >"$BUILD/version"
 }
 
 # Looks how a program uses its memory.

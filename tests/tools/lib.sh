@@ -60,6 +60,7 @@ tool_dir() {
         kubernetes) echo "$CACHE/tools/kubernetes-$KUBERNETES_VERSION-$(digest_of "$TOOLS_DIR"/kubernetes/{go.mod,go.sum,main.go,pause/main.go})" ;;
         autobahn) echo "$CACHE/tools/autobahn-$AUTOBAHN_VERSION" ;;
         h2spec) echo "$CACHE/tools/h2spec-$H2SPEC_VERSION-$(digest_of "$TOOLS_DIR"/h2spec/go.{mod,sum})" ;;
+        keycloak) echo "$CACHE/tools/keycloak-$KEYCLOAK_VERSION" ;;
         helm) echo "$CACHE/tools/helm-$HELM_VERSION" ;;
         faketime) echo "$CACHE/tools/faketime-$(digest_of "$TOOLS_DIR/faketime/threads.c")" ;;
         node | bench | valgrind) echo "$CACHE/tools/$1" ;;

@@ -18,6 +18,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
+
+from pyyaml import pyyaml
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOW = ".github/workflows/release.yaml"
 # What leaves the machine of a workflow, but for its own artifacts.
@@ -33,10 +38,9 @@ def main():
 
 
 def workflow():
-    try:
-        import yaml
-    except ImportError:
-        print(f"skipped: {WORKFLOW}: there is no PyYAML: install python3-yaml", file=sys.stderr)
+    yaml = pyyaml()
+    if yaml is None:
+        print(f"skipped: {WORKFLOW}", file=sys.stderr)
         return [f"{WORKFLOW}: not read"] if os.environ.get("CI") == "true" else []
     read = yaml.safe_load((ROOT / WORKFLOW).read_text())
     faults = []

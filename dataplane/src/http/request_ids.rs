@@ -1,13 +1,13 @@
-//! By what a request is found again: the trace that it is part of, and its own name. Every answer has both, and
-//! a problem says them.
+//! By what a request is found again: the trace that it is part of, and its own name. Every answer has both,
+//! and a problem says them.
 //!
 //! Source: W3C Trace Context (the form of `traceparent`).
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_LENGTH};
 
 use crate::{problem::ProblemBody, telemetry::trace};
 
@@ -54,7 +54,14 @@ impl RequestIds {
         if let Some(ProblemBody(bytes)) = response.extensions_mut().remove() {
             let trace = parent.to_str().unwrap_or_default().get(TRACE).unwrap_or_default();
             let name = name.to_str().unwrap_or_default();
-            *response.body_mut() = Body::from(named(&bytes, trace, name));
+            let whole = named(&bytes, trace, name);
+            if let Some(length) = response.headers_mut().get_mut(CONTENT_LENGTH) {
+                *length = whole.len().into();
+            }
+            // the answer to HEAD has none
+            if response.body().size_hint().exact() != Some(0) {
+                *response.body_mut() = Body::from(whole);
+            }
         }
         let headers = response.headers_mut();
         if !headers.contains_key(TRACE_PARENT) {
@@ -150,5 +157,11 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&body["trace_id"], &body["request_id"]), (&CAME[TRACE].into(), &"r1".into()));
         assert_eq!(body["instance"], "/api/v1/users/7");
+        let mut of_head = problem.respond(&Uri::from_static("/api/v1/users/7"));
+        of_head.headers_mut().insert(CONTENT_LENGTH, 1.into());
+        *of_head.body_mut() = Body::empty();
+        RequestIds::of(&mut request).tell(&mut of_head);
+        assert_eq!(of_head.body().size_hint().exact(), Some(0));
+        assert!(of_head.headers()[CONTENT_LENGTH].to_str().unwrap().parse::<usize>().unwrap() > 100);
     }
 }

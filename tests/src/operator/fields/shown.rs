@@ -77,7 +77,11 @@ impl World {
 
     /// Whether all is as it was, and said to be.
     pub fn is_like(&self, calm: &Self) -> bool {
-        let said = |world: &Self, kind: &str| shop::condition(&world.service, kind).1;
+        // a cluster without nodes: it is told after a moment that no pod has a place
+        let said = |world: &Self, kind: &str| match shop::condition(&world.service, kind).1.as_str() {
+            "Unschedulable" => "PodsNotReady".to_owned(),
+            reason => reason.to_owned(),
+        };
         let same = ["Ready", "ConfigurationApplied"].iter().all(|kind| said(self, kind) == said(calm, kind));
         same && self.configuration() == calm.configuration() && self.children == calm.children
     }

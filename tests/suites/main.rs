@@ -38,4 +38,5 @@ mod staleness;
 mod startup;
 mod tls;
 mod upgrade;
+mod without_kafka;
 mod write_behind;

@@ -158,6 +158,14 @@ async fn a_consumer_that_stands_still_past_its_session_has_no_second_effect() {
     frozen(&shop, &replica, scale::of(2, 20)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_beside_another_replica_over_mysql_alone() {
+    let Some(mut shop) = Shop::on_mysql("orders over MySQL alone").await else { return };
+    let replica = tokio::task::block_in_place(|| shop.stage.replica());
+    killed(&mut shop, scale::of(60, 5_000), scale::of(3, 50)).await;
+    drop(replica);
+}
+
 /// 64 buyers at a product of which there is less than they want.
 async fn oversold(shop: &Shop, units: usize, attempts: usize) {
     shop.product("rare", units as i64).await;

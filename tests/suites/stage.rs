@@ -37,7 +37,7 @@ pub struct Stage {
     /// The servers behind it; none over embedded stores.
     pub servers: Option<Servers>,
     /// Those of a stage that has not all of them: they run as long as it does.
-    _some: Vec<Server>,
+    some: Vec<Server>,
     dir: TempDir,
 }
 
@@ -63,7 +63,7 @@ impl Stage {
             api: Api::at(&data_plane.url),
             data_plane,
             servers: None,
-            _some: Vec::new(),
+            some: Vec::new(),
             dir,
         }
     }
@@ -148,7 +148,7 @@ impl Stage {
         let data_plane = DataPlane::real_of(program, &dir.path().join("manifests"), &backends, &security);
         let servers = Some(Servers { mysql, mongo, redis, kafka });
         let api = Api::at(&data_plane.url);
-        Some(Self { name: "real servers", api, data_plane, servers, _some: Vec::new(), dir })
+        Some(Self { name: "real servers", api, data_plane, servers, some: Vec::new(), dir })
     }
 
     /// A shop over MySQL alone, by the manifests that are written into a folder.
@@ -182,7 +182,7 @@ impl Stage {
         let data_plane = tokio::task::block_in_place(|| {
             DataPlane::real(&dir.path().join("manifests"), &backends, &security)
         });
-        Some(Self { name, api: Api::at(&data_plane.url), data_plane, servers: None, _some: some, dir })
+        Some(Self { name, api: Api::at(&data_plane.url), data_plane, servers: None, some, dir })
     }
 
     /// Writes what the Secret of a backend holds now, as the kubelet would.
@@ -203,6 +203,12 @@ impl Stage {
     /// Whether replicas have a tier in common, or what stands in for one.
     pub fn has_shared_tier(&self) -> bool {
         self.name != ON_MYSQL
+    }
+
+    /// The address of its MySQL.
+    pub fn mysql_url(&self) -> String {
+        let mysql = self.servers.as_ref().map(|servers| &servers.mysql).or(self.some.first());
+        mysql.map(Server::url).unwrap_or_default()
     }
 
     /// Another replica over the same servers.

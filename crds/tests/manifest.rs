@@ -139,7 +139,7 @@ fn five_faults_in_five_places_are_five() {
     let service = "apiVersion: flyweight.dev/v1alpha1\nkind: FlyweightService\nmetadata: { name: shop }\nspec:\n  image: x\n  poolRefs: [ { name: users } ]\n";
     let five = [
         "pools.yaml:6: FlyweightPool/users spec.capacity: must be a whole number, not the string \"many\"",
-        "service.yaml:4: FlyweightPool/users spec.source: FlyweightService \"shop\" declares no mysql backend, which this pool needs",
+        "service.yaml:4: FlyweightPool/users spec.source: FlyweightService \"shop\" declares no mysql backend, which this pool needs: declare one, or name another store in spec.source",
         "pools.yaml:8: FlyweightPool/users spec.tierRefs[0].name: no CacheTier \"hott\"; there is: hot",
         "tiers.yaml:6: CacheTier/hot spec.ttl: must be more than 0s",
         "tiers.yaml:7: CacheTier/hot spec.jiter: unknown field",

@@ -145,6 +145,23 @@ fn built_in_entities_find_their_home() {
     assert_eq!(settings.pools[2].source, source("mongodb", "people", "id", Some("version")));
 }
 
+/// Replicas tell each other through the store then.
+#[test]
+fn one_store_is_enough() {
+    let mut resources = Resources::example();
+    let backends = resources.at(SHOP, "spec/backends").as_array_mut().unwrap();
+    backends.retain(|backend| backend["name"] == "mysql");
+    let alone = json!({ "mysql": { "backendRef": { "name": "mysql" } } });
+    let resources = resources.set("FlyweightPool/products", "spec/source", alone).set(
+        "FlyweightPool/products",
+        "spec/tierRefs",
+        json!([{ "name": "hot" }]),
+    );
+    let settings = resources.settings();
+    assert_eq!(settings.backends.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["mysql"]);
+    assert_eq!(settings.pools[0].source, source("mysql", "products", "id", Some("version")));
+}
+
 #[test]
 fn a_secret_for_encryption_is_named_only_where_it_is_used() {
     let plain = Resources::example().set(STORES, "spec/fields/2/encrypt", json!(false));

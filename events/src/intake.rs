@@ -3,11 +3,13 @@
 //!
 //! Kafka where there is one: with its idempotent producer and acknowledgement by all replicas a log costs a
 //! fraction of a commit of MySQL, it is there anyway, and its consumer groups share the work among replicas.
+//! Without it a table of a store, shared out by claims.
 //! Embedded: a file of SQLite, whose commits gather what waits.
 
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod local;
+pub mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -6,6 +6,7 @@ pub mod intake;
 pub mod kafka;
 pub mod local;
 pub mod relay;
+pub mod stored;
 
 mod cursor;
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod holds;
 pub mod ids;
 pub mod json;
 pub mod key;
+pub mod log;
 pub mod ownership;
 pub mod passage;
 pub mod price_event;

@@ -52,6 +52,8 @@ pub const RELAY: Vital = Vital("relay");
 pub const INGESTION: Vital = Vital("ingestion");
 /// Puts events from outside into the embedded log, or makes the topic for them.
 pub const INTAKE: Vital = Vital("intake");
+/// Puts entries into a log in a store.
+pub const LOG_WRITER: Vital = Vital("log-writer");
 /// Takes events of orders to the pipeline.
 pub const ORDERS: Vital = Vital("orders");
 /// Gives orders of one stage to workers.
@@ -107,7 +109,9 @@ pub const REDIS_CLOCK: Restarted = Restarted("redis-clock");
 pub const REDIS_NODES: Restarted = Restarted("redis-nodes");
 /// Finds orders that stand still.
 pub const SWEEP: Restarted = Restarted("sweep");
-/// Drops old events of the embedded feed.
+/// Shares a log in a store out over the replicas.
+pub const GROUP_MEMBER: Restarted = Restarted("group-member");
+/// Drops old events of the feed in a store or a file.
 pub const FEED_UPKEEP: Restarted = Restarted("feed-upkeep");
 /// Fetches the keys of an issuer of tokens.
 pub const ISSUER: Restarted = Restarted("issuer");

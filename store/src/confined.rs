@@ -23,6 +23,7 @@ use model::{
     durability::Setting,
     event::Outbox,
     key::Key,
+    log::EventLog,
     query::{Page, Query},
     record::Lookup,
     value::Timestamp,
@@ -252,6 +253,10 @@ impl RecordStore for ConfinedStore {
 
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.store.outbox()
+    }
+
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        self.store.event_log()
     }
 }
 

@@ -29,6 +29,7 @@ mod declared;
 mod documents;
 mod exact;
 mod holds;
+mod logs;
 mod odd;
 mod oracle;
 mod outboxes;
@@ -130,6 +131,12 @@ suite!(
     outboxes::of_many_who_claim_a_key_one_gets_it,
     outboxes::a_lease_that_ran_out_is_taken_over,
     outboxes::concurrent_writes_keep_the_order_of_each_key,
+    logs::entries_are_numbered_from_one_and_once_each,
+    logs::numbers_have_no_gaps_whoever_appends,
+    logs::large_entries_come_in_several_pages,
+    logs::the_oldest_go_and_the_newest_stays,
+    logs::a_part_is_one_members_at_a_time,
+    logs::a_claim_that_ran_out_is_taken_over_by_one,
     rotation::another_connection_takes_over_in_the_middle_of_relaying,
     holds::stock_is_never_oversold,
     owners::every_replica_is_told_the_same_identity,
@@ -191,6 +198,9 @@ suite!(@odd
     answers::a_repeated_request_gets_the_first_answer,
     answers::every_change_has_its_audit_entry,
     outboxes::events_are_claimed_in_order_and_confirmed,
+    logs::entries_are_numbered_from_one_and_once_each,
+    logs::numbers_have_no_gaps_whoever_appends,
+    logs::a_part_is_one_members_at_a_time,
     sql::a_unit_is_all_or_nothing,
     sql::a_unit_of_a_thousand,
     sql::large_records_go_in_several_statements,

@@ -21,6 +21,7 @@ use model::{
     durability::Setting,
     event::Outbox,
     key::Key,
+    log::EventLog,
     query::{Page, Query},
     record::Lookup,
     value::Timestamp,
@@ -161,6 +162,10 @@ impl RecordStore for GuardedStore {
 
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.store.outbox()
+    }
+
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        self.store.event_log()
     }
 }
 

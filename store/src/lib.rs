@@ -14,6 +14,7 @@ use model::{
     event::Outbox,
     fault::FieldFault,
     key::{Key, Version},
+    log::{EventLog, LogError, NoLog},
     query::{Page, Query},
     record::Lookup,
     value::Timestamp,
@@ -123,6 +124,11 @@ pub trait RecordStore: Send + Sync {
 
     /// The committed events that are not yet published.
     fn outbox(&self) -> Arc<dyn Outbox>;
+
+    /// The logs in this store. They are there once it is prepared.
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        Arc::new(NoLog)
+    }
 }
 
 /// By when a unit must be done: its own deadline, or `call` from now.
@@ -187,6 +193,14 @@ impl StoreError {
             true => Self::At { index, error: Box::new(self) },
             false => self,
         }
+    }
+}
+
+/// What an error of the store means to who uses its logs.
+fn of_log(error: StoreError) -> LogError {
+    match error {
+        StoreError::Full(why) => LogError::Full(why),
+        other => LogError::Unavailable(other.to_string()),
     }
 }
 

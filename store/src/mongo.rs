@@ -34,6 +34,7 @@ use model::{
     event::Outbox,
     failpoint,
     key::Key,
+    log::EventLog,
     query::{Page, Query, Start},
     record::Lookup,
     seal::Sealer,
@@ -44,6 +45,7 @@ use document::{DELETED_AT, Documents, KeyForm, PENDING, PENDING_AT};
 use fault::{Fault, read};
 use indexes::{indexes, key_form};
 use ledger::{Known, Ledger, answer_in};
+use log::MongoLog;
 use options::MongoOptions;
 use outbox::MongoOutbox;
 use values::{document_of, time_to_bson};
@@ -57,6 +59,7 @@ mod filter;
 mod folds;
 mod indexes;
 mod ledger;
+mod log;
 mod meta;
 pub mod options;
 mod outbox;
@@ -122,6 +125,10 @@ impl MongoStore {
             prepared: AtomicBool::default(),
             transactions: std::sync::OnceLock::new(),
         })
+    }
+
+    fn log(&self) -> MongoLog {
+        MongoLog::new(self.database.clone(), self.ledger.clone())
     }
 
     /// What is known of a collection: from `prepare`, or looked up now where the collection changed since.
@@ -226,6 +233,7 @@ impl RecordStore for MongoStore {
             }
         }
         self.ledger.prepare(deadline).await?;
+        self.log().prepare(deadline).await?;
         let mut known = self.collections.write();
         known.retain(|pool, _| !faults.contains_key(pool));
         known.extend(ready.into_iter().map(|documents| (documents.collection.pool.clone(), documents)));
@@ -390,6 +398,10 @@ impl RecordStore for MongoStore {
 
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.outbox.clone()
+    }
+
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        Arc::new(self.log())
     }
 }
 

@@ -15,6 +15,7 @@ use model::{
     durability::Setting,
     event::{Backlog, Claimed, Outbox, OutboxError},
     key::Key,
+    log::{Claim, Entry, EventLog, Group, LogError, Newest, Page as LogPage},
     query::{Page, Query},
     record::Lookup,
     value::Timestamp,
@@ -33,6 +34,9 @@ pub struct RotatingStore {
 /// The outbox of whichever store is current. Leases are the owner's, so they go on; events claimed before are
 /// confirmed by their ids.
 struct RotatingOutbox(Arc<Current>);
+
+/// The logs of whichever store is current.
+struct RotatingLog(Arc<Current>);
 
 impl RotatingStore {
     /// Calls go to this store.
@@ -143,6 +147,10 @@ impl RecordStore for RotatingStore {
     fn outbox(&self) -> Arc<dyn Outbox> {
         Arc::new(RotatingOutbox(self.current.clone()))
     }
+
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        Arc::new(RotatingLog(self.current.clone()))
+    }
 }
 
 impl RotatingOutbox {
@@ -167,5 +175,76 @@ impl Outbox for RotatingOutbox {
 
     async fn backlog(&self) -> Result<Backlog, OutboxError> {
         self.now().backlog().await
+    }
+}
+
+impl RotatingLog {
+    fn now(&self) -> Arc<dyn EventLog> {
+        self.0.load().event_log()
+    }
+}
+
+#[async_trait]
+impl EventLog for RotatingLog {
+    async fn identity(&self) -> Result<String, LogError> {
+        self.now().identity().await
+    }
+
+    async fn append(&self, log: &str, entries: &[Entry]) -> Result<(), LogError> {
+        self.now().append(log, entries).await
+    }
+
+    async fn page(
+        &self,
+        log: &str,
+        from: u64,
+        parts: Option<&[i64]>,
+        limit: usize,
+    ) -> Result<LogPage, LogError> {
+        self.now().page(log, from, parts, limit).await
+    }
+
+    async fn newest(&self, log: &str) -> Result<Option<Newest>, LogError> {
+        self.now().newest(log).await
+    }
+
+    async fn oldest(&self, log: &str) -> Result<u64, LogError> {
+        self.now().oldest(log).await
+    }
+
+    async fn count(&self, log: &str, after: &[(i64, u64)]) -> Result<u64, LogError> {
+        self.now().count(log, after).await
+    }
+
+    async fn prune(&self, log: &str, up_to: u64, before: Timestamp) -> Result<bool, LogError> {
+        self.now().prune(log, up_to, before).await
+    }
+
+    async fn claims(&self, group: Group<'_>) -> Result<Vec<Claim>, LogError> {
+        self.now().claims(group).await
+    }
+
+    async fn claim(
+        &self,
+        group: Group<'_>,
+        part: i64,
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Option<u64>, LogError> {
+        self.now().claim(group, part, owner, lease).await
+    }
+
+    async fn keep(
+        &self,
+        group: Group<'_>,
+        owner: &str,
+        lease: Duration,
+        positions: &[(i64, u64)],
+    ) -> Result<Vec<i64>, LogError> {
+        self.now().keep(group, owner, lease, positions).await
+    }
+
+    async fn release(&self, group: Group<'_>, owner: &str, positions: &[(i64, u64)]) -> Result<(), LogError> {
+        self.now().release(group, owner, positions).await
     }
 }

@@ -27,6 +27,7 @@ use model::{
     durability::Setting,
     event::Outbox,
     key::Key,
+    log::EventLog,
     query::{Page, Query},
     record::Lookup,
     seal::Sealer,
@@ -37,6 +38,7 @@ use commit::Unit;
 use dialect::{Dialect, Sql};
 use fault::Fault;
 use group::Group;
+use log::SqlLog;
 use migrations::{AUDIT, IDEMPOTENCY, TOMBSTONES};
 use outbox::SqlOutbox;
 use pools::Pools;
@@ -57,6 +59,7 @@ mod find;
 mod folds;
 mod group;
 mod idempotency;
+mod log;
 #[cfg(feature = "mysql")]
 mod losses;
 mod meta;
@@ -418,6 +421,10 @@ impl RecordStore for SqlStore {
 
     fn outbox(&self) -> Arc<dyn Outbox> {
         self.outbox.clone()
+    }
+
+    fn event_log(&self) -> Arc<dyn EventLog> {
+        Arc::new(SqlLog::new(self.pools.clone()))
     }
 }
 

@@ -35,6 +35,44 @@ pub fn write_samples_with(dir: &Path, more: &str) {
     done.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
 }
 
+/// Writes the sample shop into a folder with these of its backends alone, in this order. Pools whose store is
+/// not among them are kept in MySQL, and without Redis no tier is shared.
+///
+/// # Panics
+/// A file cannot be read or written.
+pub fn write_samples_over(dir: &Path, backends: &[&str], more: &str) {
+    write_samples_with(dir, more);
+    let edit = |file: &str, change: &dyn Fn(String) -> String| {
+        let path = dir.join(file);
+        let done = fs::read_to_string(&path).and_then(|text| fs::write(&path, change(text)));
+        done.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    };
+    edit("service.yaml", &|text| {
+        let (before, rest) = text.split_once("  backends:\n").unwrap_or_default();
+        let (all, after) = rest.split_once("  disruption:\n").unwrap_or_default();
+        let block = |name: &&str| {
+            let blocks = all.split("    - name: ").find(|block| block.starts_with(&format!("{name}\n")));
+            format!("    - name: {}", blocks.unwrap_or_default())
+        };
+        let chosen: String = backends.iter().map(block).collect();
+        format!("{before}  backends:\n{chosen}  disruption:\n{after}")
+    });
+    if !backends.contains(&"redis") {
+        edit("pools.yaml", &|text| text.replace("    - name: shared\n", ""));
+        edit("tiers.yaml", &|text| text.split("---").next().unwrap_or_default().to_owned());
+    }
+    if !backends.contains(&"mongodb") {
+        let source = "\n  source: { mysql: { backendRef: { name: mysql } } }\n";
+        edit("pools.yaml", &|text| {
+            let homes = ["Product", "NotificationTemplate", "Configuration"];
+            homes.iter().fold(text, |text, entity| {
+                let line = format!("  entity: {entity}");
+                text.replacen(&format!("{line}\n"), &format!("{line}{source}"), 1)
+            })
+        });
+    }
+}
+
 /// Writes the addresses of backends as a pod finds them: `<dir>/<name>/url`.
 ///
 /// # Panics
@@ -78,13 +116,24 @@ pub fn write_encryption_key(dir: &Path) {
 /// # Panics
 /// A file cannot be read or written.
 pub fn write_behind_samples(dir: &Path) {
+    write_samples_with(dir, "");
+    make_write_behind(dir);
+}
+
+/// Lets configurations in a folder of samples be acknowledged before the store has them.
+///
+/// # Panics
+/// A file cannot be read or written.
+pub fn make_write_behind(dir: &Path) {
     const TIER: &str = "apiVersion: flyweight.dev/v1alpha1\nkind: CacheTier\nmetadata: { name: behind }\n\
         spec: { memory: { maxBytes: 8Mi }, ttl: 60s, write: WriteBehind }\n";
-    const TIERS: &str = "  entity: Configuration\n  tierRefs:\n    - name: hot\n";
-    write_samples_with(dir, "");
+    const POOL: &str = "  name: configurations\n";
     let pools = dir.join("pools.yaml");
     let done = fs::read_to_string(&pools)
-        .and_then(|text| fs::write(&pools, text.replace(TIERS, &TIERS.replace("hot", "behind"))))
+        .and_then(|text| {
+            let (before, own) = text.split_once(POOL).unwrap_or_default();
+            fs::write(&pools, format!("{before}{POOL}{}", own.replacen("- name: hot", "- name: behind", 1)))
+        })
         .and_then(|()| fs::write(dir.join("behind.yaml"), TIER));
     done.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
 }

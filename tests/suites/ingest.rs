@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{client::Api, scale, seed, wait};
+use harness::{client::Api, manifests, scale, seed, wait};
 use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -38,6 +38,17 @@ async fn accepted_events_are_applied_over_real_servers() {
     contract(&stage.api).await;
     strangers(&stage.api).await;
     killed(&mut stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accepted_events_are_applied_over_mysql_alone() {
+    let write = |dir: &std::path::Path| manifests::write_samples_over(dir, &["mysql"], "");
+    let Some(mut stage) = Stage::on_mysql("ingestion over MySQL alone", write).await else { return };
+    let replica = tokio::task::block_in_place(|| stage.replica());
+    contract(&stage.api).await;
+    strangers(&stage.api).await;
+    killed(&mut stage).await;
+    drop(replica);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,4 +39,5 @@ mod startup;
 mod tls;
 mod typed;
 mod upgrade;
+mod without_kafka;
 mod write_behind;

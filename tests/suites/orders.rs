@@ -15,7 +15,10 @@ use reqwest::Method;
 use serde_json::json;
 
 use self::shop::Shop;
-use crate::{group::Group, stage::Stage};
+use crate::{
+    group::{Group, claims_are_of},
+    stage::Stage,
+};
 
 /// How long orders may take to end once nothing hinders them.
 const END: Duration = Duration::from_secs(120);
@@ -155,7 +158,24 @@ async fn kills_and_poison_over_real_servers() {
 async fn a_consumer_that_stands_still_past_its_session_has_no_second_effect() {
     let Some(shop) = Shop::real("orders with a frozen replica").await else { return };
     let replica = tokio::task::block_in_place(|| shop.stage.replica());
-    frozen(&shop, &replica, scale::of(2, 20)).await;
+    let group = Group::of(&shop.stage.servers.as_ref().unwrap().kafka, "orders");
+    frozen(&shop, &replica, scale::of(2, 20), async |members| group.has(members).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_stands_still_past_its_claims_has_no_second_effect_over_mysql_alone() {
+    let Some(shop) = Shop::on_mysql("orders with a frozen replica over MySQL alone").await else { return };
+    let replica = tokio::task::block_in_place(|| shop.stage.replica());
+    let url = shop.stage.mysql_url();
+    frozen(&shop, &replica, scale::of(1, 20), async |members| claims_are_of(&url, members).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_beside_another_replica_over_mysql_alone() {
+    let Some(mut shop) = Shop::on_mysql("orders over MySQL alone").await else { return };
+    let replica = tokio::task::block_in_place(|| shop.stage.replica());
+    killed(&mut shop, scale::of(60, 5_000), scale::of(3, 50)).await;
+    drop(replica);
 }
 
 /// 64 buyers at a product of which there is less than they want.
@@ -235,12 +255,11 @@ async fn killed(shop: &mut Shop, count: usize, kills: usize) {
 
 /// A replica stands still for longer than its session, in the middle of its orders: others take over what it
 /// had, and it has no effect later.
-async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
+async fn frozen(shop: &Shop, replica: &DataPlane, times: usize, are_members: impl AsyncFn(usize)) {
     shop.product("bowl", 1_000_000).await;
-    let group = Group::of(&shop.stage.servers.as_ref().unwrap().kafka, "orders");
     let mut choices = seed::choices(seed::of("orders"));
     for time in 0..times {
-        group.has(2).await;
+        are_members(2).await;
         let orders = futures::stream::iter(0..60).for_each_concurrent(8, |n| async move {
             shop.order(&format!("bowl-{time}-{n}"), "u", "bowl", 1).await;
         });
@@ -256,7 +275,7 @@ async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
             assert!(matches!(answer.status, 202 | 409 | 503 | 504), "{}", answer.text);
         }
         let begun = Instant::now();
-        group.has(1).await;
+        are_members(1).await;
         let moved = begun.elapsed();
         shop.all_end(END).await;
         let ended = begun.elapsed();
@@ -264,7 +283,7 @@ async fn frozen(shop: &Shop, replica: &DataPlane, times: usize) {
         for n in 60..90 {
             shop.order(&format!("bowl-{time}-{n}"), "u", "bowl", 1).await;
         }
-        group.has(2).await;
+        are_members(2).await;
         shop.all_end(END).await;
         shop.books_agree("bowl", 1_000_000).await;
         eprintln!(

@@ -23,6 +23,9 @@ pub struct Servers {
     pub kafka: Server,
 }
 
+/// What a stage over MySQL alone is called.
+const ON_MYSQL: &str = "MySQL alone";
+
 /// A running shop.
 pub struct Stage {
     /// What it is over, for messages.
@@ -33,6 +36,8 @@ pub struct Stage {
     pub api: Api,
     /// The servers behind it; none over embedded stores.
     pub servers: Option<Servers>,
+    /// Those of a stage that has not all of them: they run as long as it does.
+    some: Vec<Server>,
     dir: TempDir,
 }
 
@@ -53,7 +58,14 @@ impl Stage {
         write(&dir.path().join("manifests"));
         let data_plane =
             DataPlane::embedded_of(program, &dir.path().join("manifests"), &dir.path().join("data"));
-        Self { name: "embedded", api: Api::at(&data_plane.url), data_plane, servers: None, dir }
+        Self {
+            name: "embedded",
+            api: Api::at(&data_plane.url),
+            data_plane,
+            servers: None,
+            some: Vec::new(),
+            dir,
+        }
     }
 
     /// Serves the data of an embedded stage by the program that was built, once the one before has ended.
@@ -135,7 +147,42 @@ impl Stage {
         write(&dir.path().join("manifests"));
         let data_plane = DataPlane::real_of(program, &dir.path().join("manifests"), &backends, &security);
         let servers = Some(Servers { mysql, mongo, redis, kafka });
-        Some(Self { name: "real servers", api: Api::at(&data_plane.url), data_plane, servers, dir })
+        let api = Api::at(&data_plane.url);
+        Some(Self { name: "real servers", api, data_plane, servers, some: Vec::new(), dir })
+    }
+
+    /// A shop over MySQL alone, by the manifests that are written into a folder.
+    pub async fn on_mysql(test: &str, write: impl FnOnce(&Path)) -> Option<Self> {
+        Self::over(test, ON_MYSQL, &[(Kind::Mysql, "mysql")], write).await
+    }
+
+    /// A shop over some servers, MySQL among them, each a backend of this name.
+    pub async fn over(
+        test: &str,
+        name: &'static str,
+        kinds: &[(Kind, &str)],
+        write: impl FnOnce(&Path),
+    ) -> Option<Self> {
+        if let Some(why) = kinds.iter().find_map(|(kind, _)| kind.available().err()) {
+            skipped(test, &why);
+            return None;
+        }
+        let some: Vec<Server> =
+            tokio::task::block_in_place(|| kinds.iter().map(|(kind, _)| Server::start(*kind)).collect());
+        let dir = tempdir();
+        let (backends, security) = folders(&dir);
+        for (server, (kind, backend)) in some.iter().zip(kinds) {
+            manifests::write_backends(&backends, &[(backend, server.url())]);
+            if *kind == Kind::Mysql {
+                declare_stores_table(server);
+            }
+        }
+        manifests::write_encryption_key(&security);
+        write(&dir.path().join("manifests"));
+        let data_plane = tokio::task::block_in_place(|| {
+            DataPlane::real(&dir.path().join("manifests"), &backends, &security)
+        });
+        Some(Self { name, api: Api::at(&data_plane.url), data_plane, servers: None, some, dir })
     }
 
     /// Writes what the Secret of a backend holds now, as the kubelet would.
@@ -146,6 +193,22 @@ impl Stage {
     /// Writes the manifests anew, while they are served.
     pub fn rewrite(&self, write: impl FnOnce(&Path)) {
         write(&self.dir.path().join("manifests"));
+    }
+
+    /// Whether products are kept in a store of documents, or in what stands in for one.
+    pub fn has_documents(&self) -> bool {
+        self.name != ON_MYSQL
+    }
+
+    /// Whether replicas have a tier in common, or what stands in for one.
+    pub fn has_shared_tier(&self) -> bool {
+        self.name != ON_MYSQL
+    }
+
+    /// The address of its MySQL.
+    pub fn mysql_url(&self) -> String {
+        let mysql = self.servers.as_ref().map(|servers| &servers.mysql).or(self.some.first());
+        mysql.map(Server::url).unwrap_or_default()
     }
 
     /// Another replica over the same servers.

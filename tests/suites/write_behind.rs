@@ -1,5 +1,5 @@
 //! Acknowledged writes of a write-behind pool are there after `kill -9` at any point, over SQLite and over
-//! Kafka with MongoDB.
+//! Kafka with MongoDB, and over MySQL alone.
 
 use std::{
     sync::{
@@ -38,6 +38,21 @@ async fn a_kill_loses_no_acknowledged_write_of_the_log_in_kafka() {
         return;
     };
     killed(stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_loses_no_acknowledged_write_of_the_log_in_mysql() {
+    let write = |dir: &std::path::Path| {
+        manifests::write_samples_over(dir, &["mysql"], "");
+        manifests::make_write_behind(dir);
+    };
+    let Some(stage) = Stage::on_mysql("kill -9 of write-behind over MySQL alone", write).await else {
+        return;
+    };
+    // another replica follows the same log
+    let replica = tokio::task::block_in_place(|| stage.replica());
+    killed(stage).await;
+    drop(replica);
 }
 
 /// Kills and restarts the data plane while clients count up, each its own keys.

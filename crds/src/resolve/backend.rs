@@ -71,7 +71,8 @@ impl Backends {
     pub(super) fn first(&self, wanted: Wanted) -> Result<&str, String> {
         self.of_kind(wanted).next().ok_or_else(|| {
             format!(
-                "FlyweightService \"{}\" declares no {} backend, which this pool needs",
+                "FlyweightService \"{}\" declares no {} backend, which this pool needs: declare one, or name another store in \
+                 spec.source",
                 self.service,
                 wanted.label()
             )

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use crds::{
     settings::{BackendKind, BackendSettings, Settings},
     tier::WriteStrategy,
@@ -44,9 +44,11 @@ mod files;
 mod kafka;
 #[cfg(feature = "redis")]
 mod redis;
+mod stored;
 mod stores;
 
 use files::{Files, files_of};
+use stored::stored;
 use stores::{DeclaredStore, declared_store};
 
 /// What the in-process stand-in for a Redis keeps at most, in bytes.
@@ -156,12 +158,12 @@ pub async fn stores(settings: &Settings, place: &Place, sealer: &Arc<dyn Sealer>
     Ok(Stores { stores, away, rooms, mounted, passages })
 }
 
-/// What a broker serves as.
-pub struct Brokered {
-    bus: Arc<dyn EventBus>,
+/// What a broker serves as, or what stands in for one.
+struct Logs {
+    /// The bus, with its name.
+    bus: (String, Arc<dyn EventBus>),
     intake: Arc<dyn Intake>,
     write_log: Option<Arc<dyn EventBus>>,
-    mounted: Mounted,
 }
 
 /// The shared caches of a service, while they are opened.
@@ -206,7 +208,9 @@ pub async fn open(
                 caches.by_name.insert(name.clone(), local);
             }
             (BackendKind::Kafka { topic_prefix }, Some(files)) => {
-                broker = Some((name.clone(), brokered(files, topic_prefix, wants_log, owner)?));
+                let (logs, own) = brokered(name, files, topic_prefix, wants_log, owner)?;
+                mounted.push(own);
+                broker = Some(logs);
             }
             (BackendKind::Kafka { .. }, None) => {}
         }
@@ -215,19 +219,10 @@ pub async fn open(
         Place::Embedded(dir) => Some(dir.clone()),
         Place::Backends(_) => None,
     };
-    let (bus, intake, write_log) = match (broker, &folder) {
-        (Some((name, Brokered { bus, intake, write_log, mounted: own })), _) => {
-            mounted.push(own);
-            ((name, bus), intake, write_log)
-        }
-        (None, Some(dir)) => {
-            let bus: Arc<dyn EventBus> = Arc::new(LocalBus::open(dir, LocalOptions::default()).await?);
-            let log = if wants_log { Some(embedded_write_log(dir).await?) } else { None };
-            (("events".to_owned(), bus), Arc::new(LocalIntake::open(dir).await?) as Arc<dyn Intake>, log)
-        }
-        (None, None) => {
-            bail!("spec.backends has no kafka backend: replicas tell each other of changes through it")
-        }
+    let Logs { bus, intake, write_log } = match (broker, &folder) {
+        (Some(logs), _) => logs,
+        (None, Some(dir)) => embedded(dir, wants_log).await?,
+        (None, None) => stored(settings, &stores, &owner.borrow().clone(), wants_log)?,
     };
     let Caches { by_name: caches, owned, buckets } = caches;
     Ok(Backends {
@@ -282,16 +277,17 @@ impl Caches {
 }
 
 fn brokered(
+    name: &str,
     (files, folder): (Files, Folder),
     topic_prefix: &str,
     wants_log: bool,
     owner: &watch::Sender<Owner>,
-) -> anyhow::Result<Brokered> {
+) -> anyhow::Result<(Logs, Mounted)> {
     #[cfg(feature = "kafka")]
-    let brokered = kafka::kafka(files, folder, topic_prefix, wants_log, owner);
+    let brokered = kafka::kafka(name, files, folder, topic_prefix, wants_log, owner);
     #[cfg(not(feature = "kafka"))]
     let brokered = {
-        _ = (files, folder, topic_prefix, wants_log, owner);
+        _ = (name, files, folder, topic_prefix, wants_log, owner);
         left_out("kafka")
     };
     brokered
@@ -300,7 +296,7 @@ fn brokered(
 /// This program was built without what a backend needs.
 #[cfg(not(all(feature = "mysql", feature = "mongodb", feature = "redis", feature = "kafka")))]
 fn left_out<T>(feature: &str) -> anyhow::Result<T> {
-    bail!(
+    anyhow::bail!(
         "this program was built without {feature}: build it with its default features, or take a released one, \
          which has all back ends"
     )
@@ -323,6 +319,14 @@ fn prefixes<'a>(settings: &'a Settings, backend: &str) -> BTreeSet<&'a str> {
 #[cfg(feature = "redis")]
 fn rate_prefix(settings: &Settings, backend: &str) -> String {
     format!("{}{}:", prefixes(settings, backend).first().copied().unwrap_or_default(), settings.service)
+}
+
+/// The embedded bus and logs.
+async fn embedded(dir: &Path, wants_log: bool) -> anyhow::Result<Logs> {
+    let bus: Arc<dyn EventBus> = Arc::new(LocalBus::open(dir, LocalOptions::default()).await?);
+    let write_log = if wants_log { Some(embedded_write_log(dir).await?) } else { None };
+    let intake = Arc::new(LocalIntake::open(dir).await?);
+    Ok(Logs { bus: ("events".to_owned(), bus), intake, write_log })
 }
 
 /// The log of write-behind: a file of its own. On Kafka it is a topic of its own.

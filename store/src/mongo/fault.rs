@@ -83,6 +83,10 @@ pub fn of_driver(error: &Error, writes: bool) -> Fault {
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
             lost(format!("too few members acknowledged the write (error {})", error.code), writes)
         }
+        ErrorKind::InsertMany(error) => match error.write_errors.iter().flatten().next() {
+            Some(error) => of_code(error.code, &error.message, writes),
+            None => lost("too few members acknowledged the write".to_owned(), writes),
+        },
         ErrorKind::Io(error) => lost(format!("the connection broke: {error}"), writes),
         ErrorKind::InvalidResponse { .. } => lost("MongoDB gave an answer that is none".to_owned(), writes),
         ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. } => {

@@ -28,9 +28,11 @@ mod m0011_ingest;
 mod m0012_money;
 mod m0013_wide_keys;
 mod m0014_counted;
+mod m0015_log;
 
 pub use m0001_base::{LEASES, OUTBOX, TOMBSTONES};
 pub use m0008_audit::{AUDIT, IDEMPOTENCY};
+pub use m0015_log::{CLAIMS, LOG};
 
 /// Where it is noted which migrations ran.
 const MIGRATIONS: &str = "flyweight_migrations";
@@ -95,6 +97,7 @@ pub static ALL: &[Migration] = &[
     m0012_money::DEAD_LETTERS,
     m0013_wide_keys::MIGRATION,
     m0014_counted::MIGRATION,
+    m0015_log::MIGRATION,
 ];
 
 /// Runs what has not yet been run for these collections. Several processes may do so at once: one does it,

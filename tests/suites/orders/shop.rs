@@ -45,6 +45,15 @@ impl Shop {
         Some(Self { stage, bank, orders: Mutex::default() })
     }
 
+    /// Over MySQL alone.
+    pub async fn on_mysql(test: &str) -> Option<Self> {
+        let bank = Bank::open().await;
+        let write =
+            |dir: &std::path::Path| manifests::write_samples_over(dir, &["mysql"], &pipeline(&bank, ""));
+        let stage = Stage::on_mysql(test, write).await?;
+        Some(Self { stage, bank, orders: Mutex::default() })
+    }
+
     /// Changes how many workers charge, in the manifests.
     pub fn employ(&self, payments: usize) {
         self.stage.rewrite(|dir| manifests(dir, &self.bank, Some(payments)));
@@ -256,10 +265,14 @@ impl Shop {
 fn manifests(dir: &std::path::Path, bank: &Bank, workers: Option<usize>) {
     let workers =
         workers.map(|payments| format!("    workers: {{ payments: {payments} }}\n")).unwrap_or_default();
-    let pipeline = format!(
+    manifests::write_samples_with(dir, &pipeline(bank, &workers));
+}
+
+/// The pipeline of this bank.
+fn pipeline(bank: &Bank, workers: &str) -> String {
+    format!(
         "  pipeline:\n{workers}    retry: {{ maxAttempts: 4, initialDelay: 20ms, maxDelay: 500ms }}\n    breaker: {{ threshold: 20, timeout: 500ms }}\n    \
          payments: {{ timeout: 500ms, http: {{ url: \"{0}\" }} }}\n    notifications: {{ webhookUrl: \"{0}/messages\" }}\n",
         bank.url
-    );
-    manifests::write_samples_with(dir, &pipeline);
+    )
 }

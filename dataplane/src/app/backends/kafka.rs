@@ -13,20 +13,21 @@ use events::{
 use runtime::owner::{Claim, Owner};
 use tokio::sync::watch;
 
-use super::{Brokered, files::Files};
-use crate::app::rotation::Folder;
+use super::{Logs, files::Files};
+use crate::app::rotation::{Folder, Mounted};
 
 /// What one Kafka serves as. It follows its Secret.
 ///
 /// # Errors
 /// An address or file that cannot be read.
 pub fn kafka(
+    name: &str,
     files: Files,
     folder: Folder,
     topic_prefix: &str,
     wants_log: bool,
     owner: &watch::Sender<Owner>,
-) -> anyhow::Result<Brokered> {
+) -> anyhow::Result<(Logs, Mounted)> {
     // the bus looks whose its topic is: the log of events has the same prefix, the write-behind log is a bus
     // of its own
     let (claim, log_claim) = (Claim::new(owner.subscribe()), Claim::new(owner.subscribe()));
@@ -53,7 +54,8 @@ pub fn kafka(
             rotated.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         }
     });
-    Ok(Brokered { bus, intake, write_log: log.map(|log| log as Arc<dyn EventBus>), mounted })
+    let write_log = log.map(|log| log as Arc<dyn EventBus>);
+    Ok((Logs { bus: (name.to_owned(), bus), intake, write_log }, mounted))
 }
 
 fn options(files: &Files, topic_prefix: &str, claim: Claim) -> anyhow::Result<KafkaOptions> {

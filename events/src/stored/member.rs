@@ -14,9 +14,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use model::log::{Claim, Entry, EventLog, Group, LogError, PARTS};
+use model::{
+    ids,
+    log::{Claim, Entry, EventLog, Group, LogError, PARTS},
+};
 use runtime::supervisor;
 
 /// How long a claim lasts: as long as Kafka waits for a member of a group.
@@ -112,7 +114,7 @@ impl Member {
         let member = Arc::new(Self {
             log,
             seat,
-            owner: Uuid::new_v4().to_string(),
+            owner: ids::next().to_string(),
             itself: -1 - i64::from(rand::random::<u32>()),
             state: Mutex::default(),
             turn: tokio::sync::Mutex::default(),

@@ -121,7 +121,7 @@ prove-schemathesis: ## Hold the API against its OpenAPI document with all phases
 prove-unsafe: ## Run the tests of what is unsafe under valgrind, with a real broker
 	@tests/tools/install.sh kafka valgrind
 	@cargo test --quiet --package flyweight-events --lib --no-run
-	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9" \
+	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 --suppressions=$(CURDIR)/tests/tools/valgrind.supp" \
 		tests/tools/with.sh kafka -- cargo test --quiet --package flyweight-events --lib -- --test-threads=1 kafka::identity
 
 prove-mechanisms: ## Prove that each mechanism of tests/mechanisms/list.toml has a test that catches its removal, some hours at first (ONLY="name name", AGAIN=1)

@@ -55,7 +55,7 @@ pub fn reason(error: &Error) -> &'static str {
         ErrorKind::InvalidAudience => "it is for others (aud)",
         ErrorKind::InvalidIssuer => "it is of another issuer (iss)",
         ErrorKind::MissingRequiredClaim(_) => {
-            "it needs the claims sub and exp, of an issuer iss and aud, too"
+            "it lacks a claim: sub and exp are needed, and iss and aud in a token of an issuer"
         }
         _ => "it is malformed",
     }

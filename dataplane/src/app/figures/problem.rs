@@ -13,10 +13,12 @@ pub struct Problem {
     message: String,
 }
 
-/// Words of drivers, in small letters, with what they mean.
+/// Words of drivers, in small letters, with what they mean; the first that fits counts. Why nothing was sent
+/// comes first: it speaks of passwords, and no server has refused one. Our own words say what to do.
 const MEANINGS: [(&[&str], &str, &str); 6] = [
+    (&["certificate", "without tls", "support tls", "unknownissuer"], "NotTrusted", ""),
     (
-        &["error 1045", "sign-in", "wrongpass", "noauth", "authentication", "sasl", "password"],
+        &["error 1045", "sign-in", "wrongpass", "noauth", "authentication", "sasl"],
         "WrongPassword",
         "it does not take the account or its password: see the url of its Secret, in which special characters \
          of the password are percent-encoded",
@@ -32,7 +34,6 @@ const MEANINGS: [(&[&str], &str, &str); 6] = [
         "UnknownHost",
         "nobody knows its host: see the url of its Secret",
     ),
-    (&["certificate", "tls", "ssl", "issuer", "handshake"], "NotTrusted", ""),
     (
         &["refused"],
         "ConnectionRefused",
@@ -53,6 +54,8 @@ impl Problem {
 
 #[cfg(test)]
 mod tests {
+    use model::passage::{Passage, Plaintext};
+
     use super::*;
 
     #[test]
@@ -66,6 +69,9 @@ mod tests {
             ("failed to lookup address information: Name or service not known", "UnknownHost"),
             ("Connection refused (os error 111)", "ConnectionRefused"),
             ("invalid peer certificate: UnknownIssuer", "NotTrusted"),
+            ("server does not support TLS", "NotTrusted"),
+            (&Passage::new("mysql", Plaintext::Refused).refusal(), "NotTrusted"),
+            ("sasl_ssl: SASL authentication error: bad credentials", "WrongPassword"),
             ("no answer within 2 s", "BackendUnreachable"),
         ] {
             let problem = Problem::of(message);

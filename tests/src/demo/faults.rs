@@ -91,8 +91,13 @@ pub async fn are_named(demo: &Demo) {
         named(demo, kubectl, fault).await;
     }
     mend(demo, &team).await;
+    // A deleted service waits for its events to be published, for a while also where its store is away.
     for kubectl in [&team, &crowded] {
-        must(kubectl.call(&["delete", "namespace", kubectl.namespace(), "--timeout=60s"]));
+        must(kubectl.call(&["delete", "namespace", kubectl.namespace(), "--wait=false"]));
+    }
+    for kubectl in [&team, &crowded] {
+        let name = format!("namespace/{}", kubectl.namespace());
+        must(kubectl.call(&["wait", "--for=delete", &name, "--timeout=150s"]));
     }
 }
 
